@@ -1,0 +1,219 @@
+"""The rules of a root that boots from virtiofs, checked before it is published.
+
+`gather` asks the builder for facts; the rules look at nothing else. Each rule names a way in which a guest hangs or a
+host is put at risk.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+from pipelines.recipe.initramfs import Generator
+
+_FACTS = r"""
+cd "$1"; kernel=$2 initrd=$3
+section() { printf '\036%s\037' "$1"; }
+section kernel; readlink "$kernel" || true
+section initrd; readlink "$initrd" || true
+section fstab; cat etc/fstab 2>/dev/null || true
+section grub; for trace in boot/grub boot/grub2 usr/sbin/grub-install etc/default/grub; do
+    if [ -e "$trace" ] || [ -L "$trace" ]; then printf '%s\n' "$trace"; fi; done
+section builtin; for file in usr/lib/modules/*/modules.builtin; do
+    if [ -f "$file" ]; then version=${file%/*}; sed "s|^|${version##*/} |" "$file"; fi; done
+section init; for init in usr/sbin/init usr/lib/systemd/systemd; do
+    if [ -e "$init" ] || [ -L "$init" ]; then printf '%s\n' "$init"; fi; done
+"""
+
+_IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$name" ]; then echo "$name"; fi; done'
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    ``kernel`` and ``initrd`` are the boot paths, ``kernel_link`` and ``initrd_link`` what the links there say (empty
+    for files), ``regular`` the paths, links followed inside the root, that are regular files. ``image`` has the
+    initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel version to the modules
+    built into it.
+    """
+
+    kernel: str
+    initrd: str
+    kernel_link: str
+    initrd_link: str
+    regular: frozenset[str]
+    fstab: str
+    grub: tuple[str, ...]
+    packages: tuple[str, ...]
+    image: tuple[str, ...]
+    resume: tuple[str, ...]
+    builtin: dict[str, frozenset[str]]
+    init: tuple[str, ...]
+
+    @property
+    def kernel_path(self) -> str:
+        """The kernel's path after its link, relative to the root."""
+        return _followed(self.kernel, self.kernel_link)
+
+    @property
+    def initrd_path(self) -> str:
+        """The initramfs's path after its link, relative to the root."""
+        return _followed(self.initrd, self.initrd_link)
+
+    @property
+    def kernel_version(self) -> str:
+        """The version in the kernel's file name, else the only one whose modules the root has, else empty."""
+        named = _version(self.kernel_path)
+        if named in self.builtin:
+            return named
+        return next(iter(self.builtin)) if len(self.builtin) == 1 else named
+
+
+def _followed(path: str, link: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), link)) if link else path
+
+
+def _version(path: str) -> str:
+    """Take ``6.12.0-amd64`` out of ``boot/vmlinuz-6.12.0-amd64``; empty where a name has no version."""
+    match = re.search(r"-(\d+\..*)$", posixpath.basename(path))
+    return match[1].removesuffix(".img") if match else ""
+
+
+def gather(target: Target, root: str, generator: Generator, packages: tuple[str, ...]) -> Facts:
+    """Collect the facts of the tree ``root`` on ``target``; ``packages`` are the installed packages' names."""
+    answer = target.run(["sh", "-ec", _FACTS, "facts", root, generator.kernel, generator.initrd]).text
+    sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
+    lines = {name: tuple(line for line in body.splitlines() if line) for name, body in sections.items()}
+    kernel_link, initrd_link = sections["kernel"].strip(), sections["initrd"].strip()
+    paths = [_followed(generator.kernel, kernel_link), _followed(generator.initrd, initrd_link)]
+    safe = [path for path in paths if not path.startswith(("/", "../"))]
+    regular = target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *(safe + ["", ""])[:2]]).text.splitlines()
+    builtin: dict[str, set[str]] = {}
+    for line in lines["builtin"]:
+        version, _, module = line.partition(" ")
+        builtin.setdefault(version, set()).add(module)
+    readable = paths[1] in regular
+    return Facts(
+        kernel=generator.kernel,
+        initrd=generator.initrd,
+        kernel_link=kernel_link,
+        initrd_link=initrd_link,
+        regular=frozenset(regular),
+        fstab=sections["fstab"],
+        grub=lines["grub"],
+        packages=packages,
+        image=_in_root(target, root, generator.list_image, paths[1]) if readable else (),
+        resume=_in_root(target, root, generator.show_resume, paths[1]) if readable else (),
+        builtin={version: frozenset(modules) for version, modules in builtin.items()},
+        init=lines["init"],
+    )
+
+
+def _in_root(target: Target, root: str, argv: tuple[str, ...], image: str) -> tuple[str, ...]:
+    return tuple(target.run(["chroot", root, *argv, f"/{image}"]).text.splitlines())
+
+
+def _modules(facts: Facts) -> str:
+    """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
+    version = facts.kernel_version
+    available = {_module(entry) for entry in facts.image if f"/modules/{version}/" in entry}
+    available |= {_module(entry) for entry in facts.builtin.get(version, ())}
+    missing = [module for module in ("virtiofs", "virtio_pci") if module not in available]
+    if missing:
+        return f"{' and '.join(missing)} neither in {facts.initrd_path} nor built into kernel {version or '(unknown)'}"
+    return ""
+
+
+def _module(entry: str) -> str:
+    match = re.search(r"([^/]+)\.ko(\.\w+)?$", entry)
+    return match[1].replace("-", "_") if match else ""
+
+
+def _resume(facts: Facts) -> str:
+    """Prevents a boot that waits for a device that is not there."""
+    for line in facts.resume:
+        match = re.fullmatch(r"\s*(?:export\s+)?RESUME=(.*)", line)
+        if match and match[1].strip().strip("'\"") not in {"none", ""}:
+            return f"conf.d/resume in the initramfs names {match[1].strip()}, which the boot would wait for"
+    return ""
+
+
+def _fstab(facts: Facts) -> str:
+    """Prevents a root that stays read-only, and units that wait for disks of another machine."""
+    lines = [line.split() for line in facts.fstab.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if lines != [["root", "/", "virtiofs", "defaults", "0", "0"]]:
+        found = "; ".join(" ".join(line) for line in lines) or "no line"
+        return f"etc/fstab must have the one line `root / virtiofs defaults 0 0`, it has: {found}"
+    return ""
+
+
+def _grub(facts: Facts) -> str:
+    """Prevents kernel upgrades that fail in a boot loader's hooks."""
+    traces = [*facts.grub, *(f"package {name}" for name in facts.packages if name.startswith("grub"))]
+    return f"there is no boot loader in a virtiofs root, but found: {', '.join(traces)}" if traces else ""
+
+
+def _kernel(facts: Facts) -> str:
+    """Prevents a host that is handed a kernel from outside the root, or none."""
+    return _boot_file("kernel", facts.kernel, facts.kernel_link, facts.kernel_path, facts.regular)
+
+
+def _initrd(facts: Facts) -> str:
+    """Prevents a host that is handed an initramfs from outside the root, or none."""
+    return _boot_file("initramfs", facts.initrd, facts.initrd_link, facts.initrd_path, facts.regular)
+
+
+def _boot_file(what: str, path: str, link: str, followed: str, regular: frozenset[str]) -> str:
+    if link.startswith("/"):
+        return f"the {what} link {path} -> {link} is absolute: outside the root it names a file of the host"
+    if followed.startswith("../"):
+        return f"the {what} link {path} -> {link} leaves the root"
+    if followed not in regular:
+        return f"the {what} {path}{f' -> {link}' if link else ''} is no regular file inside the root"
+    return ""
+
+
+def _versions(facts: Facts) -> str:
+    """Prevents a kernel that finds the modules of another one in its initramfs."""
+    kernel, initrd = _version(facts.kernel_path), _version(facts.initrd_path)
+    if kernel and initrd and kernel != initrd:
+        return f"{facts.kernel} is version {kernel}, but {facts.initrd} is version {initrd}"
+    return ""
+
+
+def _init(facts: Facts) -> str:
+    """Prevents a kernel that finds no init."""
+    return "" if facts.init else "no init: neither usr/sbin/init nor usr/lib/systemd/systemd exists"
+
+
+RULES: dict[str, Callable[[Facts], str]] = {
+    "kernel-path": _kernel,
+    "initramfs-path": _initrd,
+    "same-version": _versions,
+    "virtiofs-modules": _modules,
+    "no-resume": _resume,
+    "fstab": _fstab,
+    "no-grub": _grub,
+    "init": _init,
+}
+
+
+def violations(facts: Facts) -> list[str]:
+    """Return ``rule: what is wrong`` for each rule that ``facts`` break; empty for a root that may be published."""
+    return [f"{name}: {complaint}" for name, rule in RULES.items() if (complaint := rule(facts))]
+
+
+def refuse_broken(facts: Facts) -> None:
+    """Raise `VirtrootError` naming every broken rule."""
+    broken = violations(facts)
+    if broken:
+        raise VirtrootError(
+            f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",
+            "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up",
+            "\n".join(broken) if len(broken) > 1 else "",
+        )

@@ -1,0 +1,85 @@
+"""The builder: a container in which one root is made, and which does not outlive the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from pipelines.host.engine import Container, Engine, Sink
+from pipelines.host.process import Completed
+from pipelines.host.target import InContainer
+from pipelines.recipe.stage import CACHE, ROOT
+
+_GIB = 1 << 30
+
+#: A root with a desktop and its packages unpacks to less than that; on a smaller machine disk is used.
+_TMPFS_LEAST = 4 * _GIB
+
+_WORK = ROOT.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A running builder; ``env`` goes to every command."""
+
+    container: Container
+    env: Mapping[str, str]
+
+    @property
+    def target(self) -> InContainer:
+        """The builder as a place where commands run."""
+        return InContainer(self.container)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | IO[bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+    ) -> Completed:
+        """Run ``argv`` in the builder; see `Container.run`."""
+        return self.container.run(
+            argv, stdin=stdin, env={**self.env, **(env or {})}, check=check, stdout=stdout, stderr=stderr
+        )
+
+
+@contextmanager
+def builder(engine: Engine, image: str, name: str, workspace: str, purpose: str, env: Mapping[str, str]) -> Iterator[Builder]:
+    """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
+
+    ``workspace`` is ``auto`` (a tmpfs of half the available memory, where that is enough), ``disk`` or ``tmpfs:SIZE``.
+    """
+    labels = {"virtroot.recipe": name, "virtroot.purpose": purpose}
+    engine.remove_containers(labels)
+    container = engine.start(
+        image,
+        labels=labels,
+        # Long enough for any build; a builder whose task was killed and never run again ends by itself.
+        argv=["sleep", "4h"],
+        volumes={f"virtroot-cache-{name}": CACHE},
+        tmpfs=_tmpfs(engine, workspace),
+        hostname="builder",
+    )
+    try:
+        container.run(["mkdir", "-p", ROOT])
+        yield Builder(container, env)
+    finally:
+        container.remove()
+
+
+def _tmpfs(engine: Engine, workspace: str) -> dict[str, str]:
+    if workspace == "disk":
+        return {}
+    size = workspace.partition(":")[2]
+    if not size:
+        half = engine.memory() // 2
+        if half < _TMPFS_LEAST:
+            return {}
+        size = str(half)
+    # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
+    return {_WORK: f"rw,exec,suid,dev,mode=755,size={size}"}

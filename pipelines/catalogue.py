@@ -1,0 +1,77 @@
+"""Finds what a user names: recipes, their overlays and the skeletons, read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.errors import VirtrootError
+from pipelines.host import trees
+from pipelines.recipe.parse import parse
+from pipelines.recipe.plan import Plan, make_plan
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.stage import Tree
+from pipelines.settings import CHECKOUT
+
+_RECIPES = CHECKOUT / "recipes"
+_SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A recipe that was read: its name (the file's), its plan, and its trees packed as tar."""
+
+    name: str
+    plan: Plan
+    trees: dict[Tree, bytes] = field(repr=False)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The validated recipe."""
+        return self.plan.recipe
+
+
+def names() -> list[str]:
+    """Return the names of the recipes in the checkout."""
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
+def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Wanted:
+    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty."""
+    path = _path(distro, recipe)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise VirtrootError(f"no recipe {path}", f"recipes here: {', '.join(names())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
+    given = {key: value for key, value in (overrides or {}).items() if value}
+    wanted = parse(text, str(path), given)
+    overlay = _overlay(path, wanted.overlay) if wanted.overlay else None
+    overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
+    plan = make_plan(wanted, overlay_paths)
+    packed = {}
+    for tree in plan.trees:
+        directory = overlay if tree.kind == "overlay" and overlay else _SKELETONS / tree.name
+        packed[tree] = trees.pack(directory)
+    return Wanted(path.stem, plan, packed)
+
+
+def _path(distro: str, recipe: str) -> Path:
+    if distro and recipe:
+        raise VirtrootError("--distro and --recipe both given", "give one of them")
+    if recipe:
+        return Path(recipe)
+    if not distro:
+        raise VirtrootError("no recipe named", f"give --distro {' or '.join(names())}, or --recipe FILE")
+    if distro not in names():
+        raise VirtrootError(f"no recipe {distro}", f"recipes here: {', '.join(names())}; or give --recipe FILE")
+    return _RECIPES / f"{distro}.yaml"
+
+
+def _overlay(recipe: Path, overlay: str) -> Path:
+    directory = recipe.parent / overlay
+    if not directory.is_dir():
+        raise VirtrootError(f"{recipe}: overlay: no directory {directory}", "paths of overlays start beside the recipe")
+    return directory

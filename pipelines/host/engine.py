@@ -1,0 +1,328 @@
+"""The only door to the Docker engine, local or remote (``DOCKER_HOST``, contexts)."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import struct
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container as DockerContainer
+from docker.types import Mount
+
+from pipelines.errors import VirtrootError
+from pipelines.host.process import Completed, failed
+
+#: Takes a chunk of a command's output as it comes.
+Sink = Callable[[bytes], object]
+
+#: Containers, volumes and images that virtroot made carry this label.
+LABEL = "virtroot"
+
+#: A registry that has not answered by then, in seconds, counts as one that does not.
+REGISTRY_TIMEOUT = 8
+
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_CA_PATH = "/etc/ssl/certs/ca-certificates.crt"
+_CHUNK = 1 << 20
+
+
+def proxy_environment() -> dict[str, str]:
+    """Return the proxy variables of this process: what runs in a container needs them as much."""
+    return {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
+
+
+def ca_bundle() -> bytes | None:
+    """Return the CA bundle that the environment names, if any: an intercepting proxy has a CA of its own."""
+    for name in _CA_VARIABLES:
+        path = Path(os.environ.get(name) or "/nonexistent")
+        if path.is_file():
+            return path.read_bytes()
+    return None
+
+
+def archive(files: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
+    """Make an uncompressed tar of ``files`` (path to content), owned by root, with fixed times."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            entry.mode = (modes or {}).get(name, 0o644)
+            tar.addfile(entry, io.BytesIO(files[name]))
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running container, as far as virtroot needs one: commands run in it."""
+
+    _container: DockerContainer = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The engine's id of the container."""
+        return str(self._container.id)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | IO[bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+    ) -> Completed:
+        """Run ``argv`` in the container; output goes to the sinks where given, else into the result.
+
+        Raises `VirtrootError` when the engine goes away and, with ``check``, when the command exits non-zero.
+        """
+        kept_out, kept_err = bytearray(), bytearray()
+        sinks = {1: stdout or kept_out.extend, 2: stderr or kept_err.extend}
+        api = self._container.client.api
+        try:
+            exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
+            connection = _raw(api.exec_start(exec_id, socket=True))
+            try:
+                feeder = _feed(connection, stdin)
+                for stream, chunk in _frames(connection):
+                    sinks[stream](chunk)
+                if feeder:
+                    feeder.join()
+            finally:
+                connection.close()
+            status = api.exec_inspect(exec_id)["ExitCode"]
+        except (DockerException, requests.RequestException, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, (requests.RequestException, ConnectionError)):
+                raise
+            raise VirtrootError(
+                f"the container that ran {argv[0]} went away: {error}", "see the engine's log, then run the task again"
+            ) from error
+        completed = Completed(tuple(argv), -1 if status is None else status, bytes(kept_out), bytes(kept_err))
+        if check and completed.returncode:
+            raise failed(completed)
+        return completed
+
+    def terminal(self, argv: Sequence[str]) -> tuple[socket.socket, Callable[[int, int], None]]:
+        """Start ``argv`` on a terminal in the container; return its connection and a call that resizes it."""
+        api = self._container.client.api
+        exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
+        connection = _raw(api.exec_start(exec_id, tty=True, socket=True))
+        return connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
+
+    def remove(self) -> None:
+        """Kill and remove the container; one that is gone already is fine."""
+        with suppress(NotFound, APIError):
+            self._container.remove(force=True, v=True)
+
+
+class Engine:
+    """A Docker engine that answers."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self._client = client
+
+    def memory(self) -> int:
+        """Return how many bytes of memory a build may count on: what is available here, else half of what is there."""
+        if self._client.api.base_url.startswith("http+docker") and not os.environ.get("DOCKER_HOST"):
+            for line in Path("/proc/meminfo").read_text().splitlines():
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return int(self._client.info()["MemTotal"]) // 2
+
+    def registry_has(self, reference: str) -> bool:
+        """Say whether the image's registry answers, within seconds, that it has ``reference``."""
+        probe = _client(timeout=REGISTRY_TIMEOUT)
+        try:
+            probe.api.inspect_distribution(reference)
+        except (APIError, requests.RequestException):
+            return False
+        finally:
+            probe.close()
+        return True
+
+    def image_id(self, tag: str) -> str | None:
+        """Return the content digest of a local image, or None."""
+        try:
+            return str(self._client.images.get(tag).id)
+        except ImageNotFound:
+            return None
+
+    def pull(self, reference: str, tag: str) -> None:
+        """Pull ``reference`` and tag it as ``tag``."""
+        try:
+            self._client.images.pull(reference).tag(tag)
+        except APIError as error:
+            raise VirtrootError(
+                f"cannot pull {reference}: {error.explanation}", "set base: mirror in invoke.yaml to do without a registry"
+            ) from error
+
+    def import_image(self, tarball: Path, tag: str) -> None:
+        """Make an image of one layer from a root filesystem's tarball."""
+        repository, _, version = tag.partition(":")
+        with tarball.open("rb") as data:
+            self._client.api.import_image_from_data(data, repository=repository, tag=version)
+
+    def build_image(self, context: bytes, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build ``Containerfile`` in the tar ``context``; on failure the builder's last lines are in the error."""
+        lines: list[str] = []
+        for event in self._client.api.build(
+            fileobj=io.BytesIO(context),
+            custom_context=True,
+            dockerfile="Containerfile",
+            tag=tag,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            buildargs={**proxy_environment(), **arguments},
+            labels={LABEL: "image"},
+        ):
+            lines += str(event.get("stream", "")).splitlines()
+            if "error" in event:
+                raise VirtrootError(
+                    f"cannot build the image {tag}: {event['error'].strip()}",
+                    "see whether the distribution's mirror answers, then run the task again",
+                    "\n".join(lines[-15:]),
+                )
+
+    def start(
+        self,
+        image: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str],
+        argv: Sequence[str] | None = None,
+        volumes: Mapping[str, str] | None = None,
+        tmpfs: Mapping[str, str] | None = None,
+        capabilities: Sequence[str] = (),
+        seccomp: bool = True,
+        devices: Sequence[str] = (),
+        hostname: str | None = None,
+    ) -> Container:
+        """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options."""
+        try:
+            started = self._client.containers.run(
+                image,
+                list(argv) if argv else None,
+                name=name,
+                detach=True,
+                init=True,
+                labels={LABEL: "container", **labels},
+                mounts=[Mount(path, volume, type="volume", labels={LABEL: "volume"}) for volume, path in (volumes or {}).items()],
+                tmpfs=dict(tmpfs or {}),
+                cap_add=list(capabilities),
+                security_opt=[] if seccomp else ["seccomp=unconfined"],
+                devices=list(devices),
+                environment=proxy_environment(),
+                hostname=hostname,
+            )
+        except APIError as error:
+            raise VirtrootError(
+                f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
+            ) from error
+        bundle = ca_bundle()
+        if bundle:
+            started.put_archive("/", archive({_CA_PATH.lstrip("/"): bundle}))
+        return Container(started)
+
+    def container(self, name: str) -> Container | None:
+        """Return the running container of that name or id, or None."""
+        try:
+            found: DockerContainer = self._client.containers.get(name)
+        except NotFound:
+            return None
+        return Container(found) if found.status == "running" else None
+
+    def remove_containers(self, labels: Mapping[str, str]) -> None:
+        """Kill and remove every container that carries all of ``labels``."""
+        wanted = [f"{key}={value}" for key, value in labels.items()]
+        for stale in self._client.containers.list(all=True, filters={"label": wanted}):
+            Container(stale).remove()
+
+    def remove_container(self, name: str) -> None:
+        """Kill and remove the container of that name, running or not; none is fine."""
+        with suppress(NotFound):
+            Container(self._client.containers.get(name)).remove()
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a named volume; none is fine."""
+        with suppress(NotFound):
+            self._client.volumes.get(name).remove(force=True)
+
+
+def _client(timeout: int = 120) -> docker.DockerClient:
+    """Make a client for ``DOCKER_HOST`` where set, else for the current context; docker-py knows only the first."""
+    if os.environ.get("DOCKER_HOST"):
+        return docker.from_env(timeout=timeout)
+    context = ContextAPI.get_current_context()
+    if context is None or context.name == "default" or not context.Host:
+        return docker.from_env(timeout=timeout)
+    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig, timeout=timeout)
+
+
+def connect() -> Engine:
+    """Reach the engine, or raise `VirtrootError` saying how to get one."""
+    try:
+        client = _client()
+        client.ping()
+    except (DockerException, requests.RequestException) as error:
+        where = os.environ.get("DOCKER_HOST", "here")
+        raise VirtrootError(
+            f"no Docker engine answers ({where})", "run ./inv setup to install and start one, or set DOCKER_HOST"
+        ) from error
+    return Engine(client)
+
+
+def answers() -> bool:
+    """Say whether an engine answers."""
+    try:
+        connect()
+    except VirtrootError:
+        return False
+    return True
+
+
+def _raw(stream: Any) -> socket.socket:
+    """Return the socket below what docker-py hands out, without its time-out: a build may be silent for minutes."""
+    connection: socket.socket = getattr(stream, "_sock", stream)
+    connection.settimeout(None)
+    return connection
+
+
+def _feed(connection: socket.socket, stdin: bytes | IO[bytes] | None) -> threading.Thread | None:
+    """Send ``stdin`` beside the reading, since a command may fill its output before it has read all its input."""
+    if stdin is None:
+        return None
+    source: IO[bytes] = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+
+    def send() -> None:
+        # A command that ends before it has read everything closes the connection: its exit status tells.
+        with suppress(OSError):
+            while chunk := source.read(_CHUNK):
+                connection.sendall(chunk)
+            connection.shutdown(socket.SHUT_WR)
+
+    feeder = threading.Thread(target=send, daemon=True)
+    feeder.start()
+    return feeder
+
+
+def _frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
+    reader = connection.makefile("rb", buffering=_CHUNK)
+    while len(header := reader.read(8)) == 8:
+        stream, size = struct.unpack(">BxxxL", header)
+        yield stream, reader.read(size)

@@ -1,0 +1,90 @@
+"""Where commands run: on this machine, or in a container (the builder, the embedded hypervisor)."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from pipelines.errors import VirtrootError
+from pipelines.host import process
+from pipelines.host.engine import Container
+from pipelines.host.process import Completed
+
+
+class Target(Protocol):
+    """A machine that has what a command needs: its tools, its files, its libvirt."""
+
+    @property
+    def python(self) -> str:
+        """The Python interpreter on the target."""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
+        """Run ``argv`` there; raises `VirtrootError` on a non-zero exit unless ``check`` is off."""
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """Run ``argv`` there on the user's terminal, and return its exit status."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """This machine."""
+
+    python: str = sys.executable
+
+    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
+        """See `Target.run`."""
+        return process.run(argv, stdin=stdin, check=check)
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """See `Target.attach`."""
+        return process.attach(argv)
+
+
+@dataclass(frozen=True)
+class InContainer:
+    """A container that virtroot started."""
+
+    container: Container
+    python: str = "python3"
+
+    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
+        """See `Target.run`."""
+        return self.container.run(argv, stdin=stdin, check=check)
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """See `Target.attach`; the engine's terminal is joined to the user's, in raw mode."""
+        if not sys.stdin.isatty():
+            raise VirtrootError("standard input is no terminal", "run this from a terminal, or use ./inv exec")
+        connection, resize = self.container.terminal(argv)
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+
+        def follow(*_: object) -> None:
+            size = shutil.get_terminal_size()
+            resize(size.lines, size.columns)
+
+        previous = signal.signal(signal.SIGWINCH, follow)
+        try:
+            follow()
+            tty.setraw(keyboard)
+            while True:
+                ready, _, _ = select.select([keyboard, connection], [], [])
+                if connection in ready:
+                    data = connection.recv(1 << 16)
+                    if not data:
+                        return 0
+                    os.write(sys.stdout.fileno(), data)
+                if keyboard in ready:
+                    connection.sendall(os.read(keyboard, 1 << 12))
+        finally:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            signal.signal(signal.SIGWINCH, previous)
+            connection.close()

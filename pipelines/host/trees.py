@@ -1,0 +1,39 @@
+"""Trees of files that go into a root: read, hashed and packed as root's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.errors import VirtrootError
+
+
+def entries(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (path inside the tree, path here) of everything below ``directory``, sorted; links are not followed."""
+    for path in sorted(directory.rglob("*")):
+        yield path.relative_to(directory).as_posix(), path
+
+
+def pack(directory: Path) -> bytes:
+    """Return the tree as a tar owned by root, with modes 0755 and 0644 unless a file's own are stricter or special."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, path in entries(directory):
+            entry = tar.gettarinfo(path, name)
+            if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
+                raise VirtrootError(f"{path} is neither file, directory nor link", "take it out of the tree")
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = ""
+            # Group write comes from the user's umask in the checkout, not from intent.
+            entry.mode &= ~0o022
+            with path.open("rb") if entry.isreg() else io.BytesIO() as content:
+                tar.addfile(entry, content)
+    return buffer.getvalue()
+
+
+def digest(packed: bytes) -> str:
+    """Return the sha256 of a packed tree."""
+    return hashlib.sha256(packed).hexdigest()

@@ -1,0 +1,152 @@
+"""How a Debian root is made: debootstrap or mmdebstrap, then apt and dpkg from outside the root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.recipe.distros.distro import Distro
+from pipelines.recipe.initramfs import GENERATORS
+from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
+
+if TYPE_CHECKING:
+    from pipelines.recipe.recipe import Recipe
+
+_SCRIPTS = "/usr/local/lib/virtroot"
+
+_QUIET = (
+    ("DEBIAN_FRONTEND", "noninteractive"),
+    ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ("LC_ALL", "C.UTF-8"),
+)
+
+#: Skeletons that make up for what an older release lacks.
+_OLDER_RELEASES = {"bookworm": ("debian-bookworm",)}
+
+
+def _mirrors(recipe: Recipe) -> tuple[str, ...]:
+    return (recipe.mirror or "", recipe.security_mirror or "")
+
+
+def _apt(recipe: Recipe, *arguments: str) -> Command:
+    """Run the builder's apt on the root: downloads and lists stay outside, and the root needs no network."""
+    options = {
+        "Dir": ROOT,
+        "Dir::State::status": f"{ROOT}/var/lib/dpkg/status",
+        "Dir::State::lists": f"{CACHE}/lists-{recipe.release}",
+        "Dir::Cache::archives": f"{CACHE}/archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Dir::Bin::dpkg": "dpkg",
+        "Dpkg::Options::": f"--root={ROOT}",
+        "Dpkg::Use-Pty": "false",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "APT::Install-Recommends": "false",
+        # apt would hand downloads to a user that cannot read the root's directories.
+        "APT::Sandbox::User": "root",
+    }
+    flags = [flag for key, value in options.items() for flag in ("-o", f"{key}={value}")]
+    # dpkg's fsync after each file is for machines that lose power; a killed build is thrown away whole.
+    unsafe_io = ("-o", "Dpkg::Options::=--force-unsafe-io")
+    return Command(("apt-get", *flags, *unsafe_io, "-y", *arguments), env=_QUIET)
+
+
+def _base(recipe: Recipe) -> Stage:
+    bootstrap = Command(
+        (f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, recipe.mirror or ""), env=_QUIET
+    )
+    # What the bootstrappers copy from the builder or leave behind has no place in a guest.
+    tidy = Command(("rm", "-rf", "/etc/resolv.conf", "/etc/hostname", "/var/cache/apt/archives"), chroot=True)
+    return Stage("base", (bootstrap, tidy), cached=True)
+
+
+def _skeleton(recipe: Recipe) -> Stage:
+    return Stage(
+        "skeleton",
+        (
+            Tree("skeleton", "virtiofs"),
+            Tree("skeleton", "debian"),
+            *(Tree("skeleton", name) for name in _OLDER_RELEASES.get(recipe.release, ())),
+            Tree("skeleton", GENERATORS[recipe.generator].skeleton),
+            # Above all no service may start in the builder; removed by the finish stage.
+            Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
+            Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
+        ),
+    )
+
+
+def _packages(recipe: Recipe) -> Stage:
+    wanted = dict.fromkeys((recipe.kernel, *GENERATORS[recipe.generator].packages, *recipe.packages))
+    return Stage(
+        "packages",
+        (
+            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_mirrors(recipe))),
+            Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")),
+            _apt(recipe, "-qq", "--error-on=any", "update"),
+            # One transaction upgrades the minimal root to the security suite and adds the rest: the initramfs is
+            # generated once, with the skeleton's drop-ins in place.
+            _apt(recipe, "dist-upgrade", *wanted),
+            _apt(recipe, "-qq", "autoclean"),
+        ),
+    )
+
+
+def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+    generator = GENERATORS[recipe.generator]
+    steps: list[Command | Tree] = []
+    if recipe.overlay:
+        steps.append(Tree("overlay", recipe.overlay))
+    if recipe.run:
+        # Commands may want the network, and the root has no resolver of its own while it is being made.
+        steps.append(Command((f"{_SCRIPTS}/resolver", "lend", ROOT)))
+        steps += [Command(("sh", "-ec", command), chroot=True, env=_QUIET) for command in recipe.run]
+        steps.append(Command((f"{_SCRIPTS}/resolver", "take-back", ROOT)))
+    if any(path.startswith(generator.config) for path in overlay_paths):
+        steps.append(Command(generator.regenerate, chroot=True))
+    return Stage("overlay", tuple(steps))
+
+
+def _finish() -> Stage:
+    def remove(*paths: str) -> Command:
+        return Command(("rm", "-rf", *paths), chroot=True)
+
+    return Stage(
+        "finish",
+        (
+            # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
+            Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
+            Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
+            Command(("find", "/var/log", "-type", "f", "-delete"), chroot=True),
+            Command(("find", "/var/lib/dpkg", "/var/cache/debconf", "-name", "*-old", "-type", "f", "-delete"), chroot=True),
+            Command(("find", "/run", "/tmp", "/var/tmp", "/var/lib/apt/lists", "-mindepth", "1", "-delete"), chroot=True),
+            remove("/var/cache/apt", "/var/cache/ldconfig/aux-cache", "/usr/sbin/policy-rc.d"),
+            remove("/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/dbus/machine-id"),
+            Command(("mkdir", "-p", "/var/cache/apt/archives/partial"), chroot=True),
+            # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
+            Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
+            Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
+        ),
+    )
+
+
+def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
+    return (_base(recipe), _skeleton(recipe), _packages(recipe), _overlay(recipe, overlay_paths), _finish())
+
+
+def _mirror_state(recipe: Recipe) -> Command:
+    return Command((f"{_SCRIPTS}/mirror-state", recipe.release, *_mirrors(recipe)))
+
+
+DEBIAN = Distro(
+    name="debian",
+    releases=("trixie", "bookworm"),
+    bootstraps=("debootstrap", "mmdebstrap"),
+    generators=("initramfs-tools",),
+    kernel="linux-image-cloud-amd64",
+    builder="debian",
+    base_image="debian:trixie-slim",
+    base_suite="trixie",
+    stages=_stages,
+    mirror_state=_mirror_state,
+    packages_query=("dpkg-query", f"--root={ROOT}", "-W", "-f", r"${Package}\t${Version}\n"),
+)

@@ -1,0 +1,94 @@
+"""The plan: a recipe resolved to stages, and the ids that say when two builds would give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.recipe.initramfs import GENERATORS, Generator
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.stage import Command, Stage, Tree
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    mirror_state: Command
+    cmdline: str = "root=root rootfstype=virtiofs rw console=ttyS0"
+
+    @property
+    def generator(self) -> Generator:
+        """The row of the recipe's initramfs generator."""
+        return GENERATORS[self.recipe.generator]
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """Every tree that is copied into the root."""
+        return tuple(step for stage in self.stages for step in stage.steps if isinstance(step, Tree))
+
+
+def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
+    """Resolve ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root."""
+    distro = recipe.distribution
+    return Plan(recipe, distro.stages(recipe, overlay_paths), distro.mirror_state(recipe))
+
+
+def stage_id(stage: Stage, builder: str, mirror_state: str) -> str:
+    """Return the id of a stage that starts from nothing: what decides its bytes, hashed."""
+    return _digest({"stage": asdict(stage), "builder": builder, "mirror": mirror_state})
+
+
+def plan_id(plan: Plan, *, trees: Mapping[Tree, str], builder: str, mirror_state: str) -> str:
+    """Return the id of a build: a hash over all that decides the root's bytes.
+
+    ``trees`` has the content digest of each of the plan's trees, ``builder`` the builder image's, and ``mirror_state``
+    is what the mirror-state command printed. What the domain gets (``guest``) is no part of the root.
+    """
+    return _digest(
+        {
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest"}),
+            "stages": [asdict(stage) for stage in plan.stages],
+            "trees": [trees[tree] for tree in plan.trees],
+            "builder": builder,
+            "mirror": mirror_state,
+        }
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def as_data(plan: Plan) -> dict[str, Any]:
+    """Return the plan as plain data, for ``--json``."""
+    return {
+        "recipe": plan.recipe.model_dump(mode="json"),
+        "cmdline": plan.cmdline,
+        "kernel": plan.generator.kernel,
+        "initrd": plan.generator.initrd,
+        "stages": [{"name": stage.name, "steps": [asdict(step) for step in stage.steps]} for stage in plan.stages],
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """Return the plan as a person reads it: a block for each stage, a line for each step."""
+    lines = [f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}", f"cmdline: {plan.cmdline}"]
+    for stage in plan.stages:
+        lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
+        lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]
+    lines += ["", "inspect", "  open the initramfs, check the rules of a virtiofs root", "", "pack", "  tar, zstd"]
+    return "\n".join(lines)
+
+
+def _step(step: Command | Tree) -> str:
+    if isinstance(step, Tree):
+        return f"copy {step.kind} {step.name}"
+    where = "in the root: " if step.chroot else ""
+    return where + shlex.join([*(f"{key}={value}" for key, value in step.env), *step.argv])

@@ -1,0 +1,137 @@
+"""The recipe: what the user writes, validated."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from pipelines.recipe.distros import DISTROS, Distro
+
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+._@-]*")
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def size_in_bytes(value: object) -> int:
+    """Turn ``2GiB`` (or ``512MiB``, …) into bytes; raises ValueError for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is no size; write it like 2GiB or 512MiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _size_as_text(size: int) -> str:
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB") if size % _UNITS[unit] == 0 or unit == "KiB")
+    return f"{size // _UNITS[unit]}{unit}"
+
+
+def _enough_memory(size: int) -> int:
+    if size < 256 * _UNITS["MiB"]:
+        raise ValueError(f"{_size_as_text(size)} is too little to unpack an initramfs; give 256MiB or more")
+    return size
+
+
+def _package(name: str) -> str:
+    if not _PACKAGE.fullmatch(name):
+        raise ValueError(f"{name!r} is no package name")
+    if name.startswith("grub"):
+        raise ValueError(f"{name!r}: a golden root has no boot loader, the hypervisor loads the kernel")
+    return name
+
+
+def _network(name: str) -> str:
+    if not _NETWORK.fullmatch(name):
+        raise ValueError(f"{name!r} is no network name; use auto, user, none or the name of a libvirt network")
+    return name
+
+
+def _mirror(url: str) -> str:
+    if not re.fullmatch(r"(https?|file)://[^\s\"'|]+", url):
+        raise ValueError(f"{url!r} is no mirror; give an http or https address")
+    return url.rstrip("/")
+
+
+Memory = Annotated[
+    int,
+    BeforeValidator(size_in_bytes, json_schema_input_type=str),
+    AfterValidator(_enough_memory),
+    PlainSerializer(_size_as_text, return_type=str),
+]
+Package = Annotated[str, AfterValidator(_package)]
+Mirror = Annotated[str, AfterValidator(_mirror)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Guest(_Strict):
+    """What the domain gets; ``memory`` in bytes once validated."""
+
+    memory: Memory = Field(default=1 << 30, description="Memory of the guest, like 2GiB.")
+    vcpus: int = Field(default=2, ge=1, le=512, description="Number of virtual CPUs.")
+    network: Network = Field(
+        default="auto",
+        description="auto (libvirt's default network where it is active, else user-mode), user, none, or a network's name.",
+    )
+    cache: Literal["auto", "always", "none"] = Field(
+        default="auto",
+        description="virtiofs cache: auto shows the host's edits at once; always boots faster, for roots nobody edits.",
+    )
+
+
+class Recipe(_Strict):
+    """One golden root. Field names are the keys of the YAML file."""
+
+    distro: Literal["debian"] = Field(description="The distribution.")
+    release: str = Field(default="", description="The distribution's release; the newest known when left out.")
+    bootstrap: str = Field(default="", description="The tool that makes the minimal root.")
+    mirror: Mirror | None = Field(default=None, description="Package mirror; the bootstrapper's own default when left out.")
+    security_mirror: Mirror | None = Field(default=None, description="Mirror of the security suite, for Debian.")
+    kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
+    generator: str = Field(default="", description="What makes the initramfs.")
+    packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
+    overlay: str | None = Field(default=None, description="A tree copied over the root after the packages, beside the recipe.")
+    run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
+    guest: Guest = Field(default=Guest(), description="What the domain gets.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, data: Any) -> Any:
+        distro = DISTROS.get(data.get("distro", "")) if isinstance(data, dict) else None
+        if distro is None:
+            return data
+        filled = {
+            "release": distro.releases[0],
+            "bootstrap": distro.bootstraps[0],
+            "generator": distro.generators[0],
+            "kernel": distro.kernel,
+        }
+        return {**filled, **data}
+
+    @model_validator(mode="after")
+    def _fits_the_distro(self) -> Recipe:
+        distro = self.distribution
+        mistakes = [
+            f"{key}: {value!r} is not known for {self.distro}; use {' or '.join(allowed)}"
+            for key, value, allowed in (
+                ("release", self.release, distro.releases),
+                ("bootstrap", self.bootstrap, distro.bootstraps),
+                ("generator", self.generator, distro.generators),
+            )
+            if value not in allowed
+        ]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def distribution(self) -> Distro:
+        """The distribution's row."""
+        return DISTROS[self.distro]

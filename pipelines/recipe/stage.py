@@ -1,0 +1,44 @@
+"""Stages are data: what is done in the builder, and nothing about how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Where the root is made, in the builder.
+ROOT = "/rootfs/root"
+#: Where packages and minimal roots are kept between builds, in the builder: a named volume.
+CACHE = "/var/cache/virtroot"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command in the builder, or inside the root (``chroot``), with variables added to its environment."""
+
+    argv: tuple[str, ...]
+    chroot: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def full_argv(self) -> tuple[str, ...]:
+        """The argv as run in the builder."""
+        return ("chroot", ROOT, *self.argv) if self.chroot else self.argv
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree of files to copy into the root, owned by root.
+
+    ``kind`` is ``skeleton`` (``name`` is a folder of the skeletons) or ``overlay`` (``name`` is beside the recipe).
+    """
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named run of steps; ``cached`` says that its result depends on nothing but the plan's id for it."""
+
+    name: str
+    steps: tuple[Command | Tree, ...] = ()
+    cached: bool = False
