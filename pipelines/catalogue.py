@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Tree
-from pipelines.settings import CHECKOUT
+from pipelines.settings import CHECKOUT, Settings
 
 _RECIPES = CHECKOUT / "recipes"
 _SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
@@ -56,6 +58,31 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
         directory = overlay if tree.kind == "overlay" and overlay else _SKELETONS / tree.name
         packed[tree] = trees.pack(directory)
     return Wanted(path.stem, plan, packed)
+
+
+def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> Path:
+    """Return the artifact's directory that a guest is to be made from: ``path``, or a recipe's latest build.
+
+    Where nothing is said, the recipe is the one (longest first) that the guest's ``name`` begins with.
+    """
+    if path:
+        if distro or recipe:
+            raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
+        return Path(path).resolve()
+    store = Store(settings.output_dir)
+    if distro or recipe:
+        return store.latest(_path(distro, recipe).stem)
+    fitting = sorted((known for known in names() if name.startswith(known)), key=len, reverse=True)
+    if not fitting:
+        raise VirtrootError(
+            f"no recipe's name begins {name!r}", f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR"
+        )
+    return store.latest(fitting[0])
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of recipes, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(mode="validation")}
 
 
 def _path(distro: str, recipe: str) -> Path:

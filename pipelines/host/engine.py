@@ -9,7 +9,7 @@ import struct
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -95,15 +95,12 @@ class Container:
         api = self._container.client.api
         try:
             exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
-            connection = _raw(api.exec_start(exec_id, socket=True))
-            try:
+            with _connection(api.exec_start(exec_id, socket=True)) as connection:
                 feeder = _feed(connection, stdin)
                 for stream, chunk in _frames(connection):
                     sinks[stream](chunk)
                 if feeder:
                     feeder.join()
-            finally:
-                connection.close()
             status = api.exec_inspect(exec_id)["ExitCode"]
         except (DockerException, requests.RequestException, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, (requests.RequestException, ConnectionError)):
@@ -116,12 +113,13 @@ class Container:
             raise failed(completed)
         return completed
 
-    def terminal(self, argv: Sequence[str]) -> tuple[socket.socket, Callable[[int, int], None]]:
-        """Start ``argv`` on a terminal in the container; return its connection and a call that resizes it."""
+    @contextmanager
+    def terminal(self, argv: Sequence[str]) -> Iterator[tuple[socket.socket, Callable[[int, int], None]]]:
+        """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
         api = self._container.client.api
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
-        connection = _raw(api.exec_start(exec_id, tty=True, socket=True))
-        return connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
+        with _connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
+            yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
 
     def remove(self) -> None:
         """Kill and remove the container; one that is gone already is fine."""
@@ -295,11 +293,16 @@ def answers() -> bool:
     return True
 
 
-def _raw(stream: Any) -> socket.socket:
-    """Return the socket below what docker-py hands out, without its time-out: a build may be silent for minutes."""
+@contextmanager
+def _connection(stream: Any) -> Iterator[socket.socket]:
+    """Yield the socket below what docker-py hands out, without its time-out: a build may be silent for minutes."""
     connection: socket.socket = getattr(stream, "_sock", stream)
     connection.settimeout(None)
-    return connection
+    try:
+        yield connection
+    finally:
+        stream.close()
+        connection.close()
 
 
 def _feed(connection: socket.socket, stdin: bytes | IO[bytes] | None) -> threading.Thread | None:
@@ -322,7 +325,7 @@ def _feed(connection: socket.socket, stdin: bytes | IO[bytes] | None) -> threadi
 
 def _frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
     """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
-    reader = connection.makefile("rb", buffering=_CHUNK)
-    while len(header := reader.read(8)) == 8:
-        stream, size = struct.unpack(">BxxxL", header)
-        yield stream, reader.read(size)
+    with connection.makefile("rb", buffering=_CHUNK) as reader:
+        while len(header := reader.read(8)) == 8:
+            stream, size = struct.unpack(">BxxxL", header)
+            yield stream, reader.read(size)

@@ -85,11 +85,17 @@ def run(
     return completed
 
 
-def attach(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdout_to_stderr: bool = False) -> int:
-    """Run ``argv`` on this terminal and return its exit status."""
+def attach(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout_to_stderr: bool = False,
+) -> int:
+    """Run ``argv`` on this terminal and return its exit status; ``env`` is added to the environment."""
     try:
         with subprocess.Popen(
-            list(argv), env={**os.environ, **(env or {})}, stdout=2 if stdout_to_stderr else None
+            list(argv), env={**os.environ, **(env or {})}, cwd=cwd, stdout=2 if stdout_to_stderr else None
         ) as child:
             while True:
                 try:

@@ -6,10 +6,11 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import termios
 import tty
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -63,28 +64,33 @@ class InContainer:
         """See `Target.attach`; the engine's terminal is joined to the user's, in raw mode."""
         if not sys.stdin.isatty():
             raise VirtrootError("standard input is no terminal", "run this from a terminal, or use ./inv exec")
-        connection, resize = self.container.terminal(argv)
-        keyboard = sys.stdin.fileno()
-        before = termios.tcgetattr(keyboard)
+        with self.container.terminal(argv) as (connection, resize):
+            _join(connection, resize)
+        return 0
 
-        def follow(*_: object) -> None:
-            size = shutil.get_terminal_size()
-            resize(size.lines, size.columns)
 
-        previous = signal.signal(signal.SIGWINCH, follow)
-        try:
-            follow()
-            tty.setraw(keyboard)
-            while True:
-                ready, _, _ = select.select([keyboard, connection], [], [])
-                if connection in ready:
-                    data = connection.recv(1 << 16)
-                    if not data:
-                        return 0
-                    os.write(sys.stdout.fileno(), data)
-                if keyboard in ready:
-                    connection.sendall(os.read(keyboard, 1 << 12))
-        finally:
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-            signal.signal(signal.SIGWINCH, previous)
-            connection.close()
+def _join(connection: socket.socket, resize: Callable[[int, int], None]) -> None:
+    """Pass bytes between this terminal, in raw mode, and ``connection`` until the other end closes it."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+
+    def follow(*_: object) -> None:
+        size = shutil.get_terminal_size()
+        resize(size.lines, size.columns)
+
+    previous = signal.signal(signal.SIGWINCH, follow)
+    try:
+        follow()
+        tty.setraw(keyboard)
+        while True:
+            ready, _, _ = select.select([keyboard, connection], [], [])
+            if connection in ready:
+                data = connection.recv(1 << 16)
+                if not data:
+                    return
+                os.write(sys.stdout.fileno(), data)
+            if keyboard in ready:
+                connection.sendall(os.read(keyboard, 1 << 12))
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, previous)

@@ -1,0 +1,33 @@
+"""Checks: what must hold before a change lands, in one command."""
+
+from __future__ import annotations
+
+import sys
+
+from pipelines.host import process
+from pipelines.log import say
+from pipelines.settings import CHECKOUT, Settings
+from pipelines.setup import setup
+
+_LINT = (["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"])
+_TYPES = (["-m", "mypy"],)
+
+
+def test(settings: Settings, only: str) -> int:
+    """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status."""
+    chosen = [part for part in only.split(",") if part]
+    paths = [part for part in chosen if part not in {"lint", "types"}]
+    steps: list[list[str]] = []
+    if not chosen or "lint" in chosen:
+        steps += _LINT
+    if not chosen or "types" in chosen:
+        steps += _TYPES
+    if not chosen or paths:
+        setup(settings)
+        steps.append(["-m", "pytest", *paths])
+    for arguments in steps:
+        say(f"running {' '.join(arguments[1:])}")
+        status = process.attach([sys.executable, *arguments], cwd=CHECKOUT)
+        if status:
+            return status
+    return 0

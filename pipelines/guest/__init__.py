@@ -1,0 +1,1 @@
+"""What runs: the guest's root in the pool, its kernel's copy, its domain."""

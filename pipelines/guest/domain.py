@@ -1,0 +1,106 @@
+"""The domain's XML: one pure function, elements under libvirt's own names."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from uuid import UUID
+
+from pipelines.guest.handover import NAMESPACE
+
+ET.register_namespace("virtroot", NAMESPACE)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What decides a domain. ``memory`` is in bytes; ``network`` is ``user``, ``none`` or a libvirt network's name.
+
+    ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
+    ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start.
+    """
+
+    name: str
+    uuid: UUID
+    artifact: str
+    root: str
+    boot: str
+    kernel: str
+    initrd: str
+    cmdline: str
+    memory: int
+    vcpus: int
+    network: str
+    cache: str
+    kvm: bool
+
+    @property
+    def console_log(self) -> str:
+        """The file that keeps what the guest printed on its serial console since its last start."""
+        return console_log(self.name)
+
+
+def console_log(name: str) -> str:
+    """Return the path of the console log of the guest ``name``, where libvirt keeps its own logs."""
+    return f"/var/log/libvirt/qemu/{name}-console.log"
+
+
+def domain_xml(domain: Domain) -> str:
+    """Return the domain's XML, indented; see https://libvirt.org/formatdomain.html for each element."""
+    top = ET.Element("domain", type="kvm" if domain.kvm else "qemu")
+    _text(top, "name", domain.name)
+    _text(top, "uuid", str(domain.uuid))
+    _metadata(top, domain)
+    _text(top, "memory", str(domain.memory >> 10), unit="KiB")
+    _text(top, "vcpu", str(domain.vcpus))
+    # virtiofsd reads and writes the guest's memory, so it has to be shared memory.
+    backing = ET.SubElement(top, "memoryBacking")
+    ET.SubElement(backing, "source", type="memfd")
+    ET.SubElement(backing, "access", mode="shared")
+    system = ET.SubElement(top, "os")
+    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _text(system, "kernel", f"{domain.boot}/kernel")
+    _text(system, "initrd", f"{domain.boot}/initrd")
+    _text(system, "cmdline", domain.cmdline)
+    features = ET.SubElement(top, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    ET.SubElement(top, "cpu", mode="host-passthrough" if domain.kvm else "maximum")
+    _text(top, "on_reboot", "restart")
+    _text(top, "on_crash", "destroy")
+    _devices(ET.SubElement(top, "devices"), domain)
+    ET.indent(top)
+    return ET.tostring(top, encoding="unicode") + "\n"
+
+
+def _metadata(top: ET.Element, domain: Domain) -> None:
+    guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
+    for name in ("artifact", "root", "kernel", "initrd"):
+        _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
+
+
+def _devices(devices: ET.Element, domain: Domain) -> None:
+    root = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
+    ET.SubElement(root, "driver", type="virtiofs", queue="1024")
+    binary = ET.SubElement(root, "binary", xattr="on")
+    if domain.cache != "auto":
+        ET.SubElement(binary, "cache", mode=domain.cache)
+    ET.SubElement(root, "source", dir=domain.root)
+    ET.SubElement(root, "target", dir="root")
+    if domain.network != "none":
+        user = domain.network == "user"
+        interface = ET.SubElement(devices, "interface", type="user" if user else "network")
+        if not user:
+            ET.SubElement(interface, "source", network=domain.network)
+        ET.SubElement(interface, "model", type="virtio")
+    serial = ET.SubElement(devices, "serial", type="pty")
+    ET.SubElement(serial, "log", file=domain.console_log, append="off")
+    ET.SubElement(serial, "target", port="0")
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+    ET.SubElement(devices, "memballoon", model="virtio")
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

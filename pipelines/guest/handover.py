@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Touches a guest's root from outside without ever leaving it. Runs beside libvirt, with nothing but Python's library.
+
+A guest owns its root: it can turn any path in it into a link to any file of the host, or into a device. libvirt chowns
+what a domain's kernel names, as root and through links, so a kernel inside the root hands the guest any file of the
+host. Here every path is opened by the kernel beneath the root (openat2, RESOLVE_BENEATH), must be a regular file, and
+is copied to a directory that belongs to the host.
+
+Called as a program in two ways: by virtroot, with a command and its arguments; and by libvirt as a hook
+(/etc/libvirt/hooks/qemu.d), with the domain's XML on standard input, before each start.
+"""
+
+import ctypes
+import os
+import stat
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from typing import BinaryIO, Optional
+
+#: The namespace of virtroot's element in a domain's metadata.
+NAMESPACE = "urn:virtroot:1"
+
+_OPENAT2 = 437
+_RESOLVE_BENEATH = 0x08
+_RESOLVE_NO_MAGICLINKS = 0x02
+_NO_SUCH_SYSCALL = 38
+
+
+class Refused(Exception):
+    """A path in a guest's root is not what it has to be."""
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
+
+
+def open_beneath(root: int, path: str, flags: int) -> int:
+    """Open ``path`` below the directory descriptor ``root`` and return a descriptor.
+
+    Links are followed while they stay inside; absolute links, links that climb out and loops are refused by the
+    kernel (openat2(2), Linux 5.6). Raises `Refused`.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if descriptor >= 0:
+        return int(descriptor)
+    number = ctypes.get_errno()
+    if number == _NO_SUCH_SYSCALL:
+        raise Refused("this kernel has no openat2; Linux 5.6 or newer is needed")
+    reason = {18: "leaves the root through a link", 40: "is a loop of links"}.get(number, os.strerror(number).lower())
+    raise Refused(f"{path}: {reason}")
+
+
+def open_regular(root: int, path: str) -> int:
+    """Open the regular file ``path`` below ``root`` for reading.
+
+    It is looked at before it is opened: opening a device or a pipe that the guest put there would already act on it.
+    """
+    handle = open_beneath(root, path, os.O_PATH)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Refused(f"{path}: is no regular file")
+        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+
+
+def copy_out(root: int, path: str, destination: str) -> None:
+    """Copy ``path`` below ``root`` to ``destination``: a new file of mode 0644, renamed into place."""
+    source = open_regular(root, path)
+    partial = f"{destination}.partial"
+    try:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        with _new_file(partial, 0o644, None) as target:
+            while chunk := os.read(source, 1 << 20):
+                target.write(chunk)
+    finally:
+        os.close(source)
+    os.replace(partial, destination)
+
+
+def _new_file(path: str, mode: int, directory: Optional[int]) -> BinaryIO:
+    """Create ``path`` (below the directory descriptor, where given) with exactly ``mode``, whatever the umask."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
+    os.fchmod(handle, mode)
+    return os.fdopen(handle, "wb")
+
+
+def hand_over(root_path: str, directory: str, kernel: str, initrd: str) -> None:
+    """Copy the kernel and the initramfs of a guest's root into the host-owned ``directory``, both or neither."""
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in (kernel, initrd):
+            os.close(open_regular(root, path))
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        copy_out(root, kernel, os.path.join(directory, "kernel"))
+        copy_out(root, initrd, os.path.join(directory, "initrd"))
+    finally:
+        os.close(root)
+
+
+def write(root_path: str, path: str, mode: int, content: bytes) -> None:
+    """Write a file in a guest's root, beside its name and renamed; missing directories are made, mode 0755.
+
+    A link in the file's own place is replaced, not followed.
+    """
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent, _, name = path.rpartition("/")
+    directory = root
+    try:
+        directory = _directory(root, parent)
+        partial = f".{name}.virtroot"
+        with _new_file(partial, mode, directory) as target:
+            target.write(content)
+        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        if directory != root:
+            os.close(directory)
+        os.close(root)
+
+
+def _directory(root: int, path: str) -> int:
+    """Open the directory ``path`` below ``root``, making what is missing of it."""
+    so_far = ""
+    handle = os.dup(root)
+    for part in path.split("/") if path else []:
+        so_far = f"{so_far}/{part}" if so_far else part
+        try:
+            following = open_beneath(root, so_far, os.O_PATH | os.O_DIRECTORY)
+        except Refused:
+            # Only what does not exist at all is made: a link that leads nowhere or out stays refused.
+            try:
+                os.mkdir(part, 0o755, dir_fd=handle)
+            except FileExistsError:
+                os.close(handle)
+                raise
+            following = open_beneath(root, so_far, os.O_PATH | os.O_DIRECTORY)
+        os.close(handle)
+        handle = following
+    return handle
+
+
+def read(root_path: str, path: str) -> bytes:
+    """Return the content of a regular file in a guest's root."""
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.fdopen(open_regular(root, path), "rb") as content:
+            return content.read()
+    finally:
+        os.close(root)
+
+
+def hook(domain_xml: str) -> None:
+    """Hand the kernel over anew for the domain that libvirt is about to start, if it is one of virtroot's."""
+    domain = ET.fromstring(domain_xml)  # noqa: S314 - it comes from libvirt, on this machine
+    guest = domain.find(f"metadata/{{{NAMESPACE}}}guest")
+    kernel = domain.findtext("os/kernel")
+    if guest is None or not kernel:
+        return
+    values = {name: guest.findtext(f"{{{NAMESPACE}}}{name}") or "" for name in ("root", "kernel", "initrd")}
+    hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Act on the command line; see the module's docstring."""
+    command, *rest = arguments
+    if command == "--hand-over":
+        hand_over(*rest)
+    elif command == "--write":
+        root, path, mode, content = rest
+        write(root, path, int(mode, 8), content.encode())
+    elif command == "--read":
+        sys.stdout.buffer.write(read(*rest))
+    elif rest[:1] == ["prepare"]:
+        hook(sys.stdin.read())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (Refused, OSError) as error:
+        sys.exit(f"virtroot: {error}")

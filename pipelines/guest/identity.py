@@ -1,0 +1,61 @@
+"""What makes one guest differ from the next one of the same golden root."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from pipelines.errors import VirtrootError
+from pipelines.guest.kernel import beside_libvirt
+from pipelines.host.target import Target
+
+_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A guest's hostname, its id (the domain's UUID and the machine-id), and who may log in as root by ssh."""
+
+    hostname: str
+    uuid: UUID
+    authorized_keys: str = ""
+
+
+def checked_hostname(hostname: str) -> str:
+    """Return ``hostname`` if it is one (RFC 1123, one label); raises `VirtrootError`."""
+    if not _HOSTNAME.fullmatch(hostname):
+        raise VirtrootError(
+            f"{hostname!r} is no host name", "use letters, digits and hyphens, 63 at most; or give --hostname"
+        )
+    return hostname
+
+
+def read_ssh_key(path: str) -> str:
+    """Return the public keys in the file ``path``; raises `VirtrootError` for a file that has none."""
+    try:
+        lines = [line for line in Path(path).expanduser().read_text().splitlines() if line and not line.startswith("#")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise VirtrootError(f"cannot read the ssh key {path}: {error}", "name a public key file, like ~/.ssh/id_ed25519.pub") from error
+    if not lines or not all(_KEY.fullmatch(line) for line in lines):
+        secret = any("PRIVATE KEY" in line for line in lines)
+        raise VirtrootError(
+            f"{path} is {'a private key' if secret else 'no public ssh key'}", "give the file that ends in .pub"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(target: Target, root: str, identity: Identity) -> None:
+    """Write the identity into the guest's root on ``target``."""
+    hosts = f"127.0.0.1 localhost\n127.0.1.1 {identity.hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
+    files = {
+        "etc/hostname": (0o644, f"{identity.hostname}\n"),
+        "etc/hosts": (0o644, hosts),
+        "etc/machine-id": (0o444, f"{identity.uuid.hex}\n"),
+    }
+    if identity.authorized_keys:
+        files["root/.ssh/authorized_keys"] = (0o600, identity.authorized_keys)
+    for path, (mode, content) in files.items():
+        beside_libvirt(target, "--write", root, path, f"{mode:o}", content)

@@ -1,0 +1,95 @@
+"""Set-up: what a fresh machine lacks is named, installed and started; a machine that has it is left alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from pipelines.errors import VirtrootError
+from pipelines.host import engine as engines
+from pipelines.host import images, process
+from pipelines.log import say, step
+from pipelines.settings import Settings
+
+_PIDFILE = Path("/run/virtroot/dockerd.pid")
+_LOG = Path("/var/log/virtroot-dockerd.log")
+
+#: Seconds that a new engine may take to answer.
+_START_TIMEOUT = 60
+
+_PROBE_IMAGE = "debian:trixie-slim"
+
+
+def setup(settings: Settings) -> None:
+    """Make sure that a Docker engine answers and that a base image can be had; say what is done before doing it."""
+    if not engines.answers():
+        _need_engine()
+    engine = engines.connect()
+    needs_mirror = settings.base == "mirror" or (settings.base == "auto" and not engine.registry_has(_PROBE_IMAGE))
+    have_base = engine.image_id(f"virtroot/base-{settings.base}:{_PROBE_IMAGE.replace(':', '-')}")
+    if needs_mirror and not have_base and images.mirror_tool_missing():
+        say("no image registry answers: mmdebstrap is needed to make base images from the distribution's mirror")
+        _install("mmdebstrap")
+    say("a Docker engine answers and base images can be had")
+
+
+def stop() -> None:
+    """Stop the engine that `setup` started without systemd; any other engine is left alone."""
+    if process.stop_daemon("dockerd", _PIDFILE):
+        say("stopped the Docker engine that ./inv setup started")
+
+
+def _need_engine() -> None:
+    if os.environ.get("DOCKER_HOST"):
+        raise VirtrootError(
+            f"DOCKER_HOST is {os.environ['DOCKER_HOST']}, and no engine answers there", "start it, or unset DOCKER_HOST"
+        )
+    if os.geteuid() != 0:
+        raise VirtrootError("no Docker engine answers", "install or start one, or run ./inv setup as root")
+    if not process.found("dockerd"):
+        _install("docker")
+    _start_engine()
+
+
+#: The packages' names by package manager, and the words that install them.
+_PACKAGES = {
+    "apt-get": {"docker": "docker.io", "mmdebstrap": "mmdebstrap"},
+    "pacman": {"docker": "docker", "mmdebstrap": "mmdebstrap"},
+}
+
+
+def _install(what: str) -> None:
+    if process.found("apt-get"):
+        package = _PACKAGES["apt-get"][what]
+        say(f"will install the package {package} with apt-get")
+        with step(f"apt-get install {package}"):
+            env = {"DEBIAN_FRONTEND": "noninteractive"}
+            process.run(["apt-get", "update", "-qq"], env=env)
+            process.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", package], env=env)
+    elif process.found("pacman"):
+        package = _PACKAGES["pacman"][what]
+        say(f"will install the package {package} with pacman")
+        with step(f"pacman -S {package}"):
+            process.run(["pacman", "-Sy", "--noconfirm", "--needed", package])
+    else:
+        raise VirtrootError(
+            f"{what} is missing, and this machine has neither apt-get nor pacman",
+            f"install {what} with this system's own package manager, then run the task again",
+        )
+
+
+def _start_engine() -> None:
+    if Path("/run/systemd/system").is_dir():
+        say("will start the Docker engine with systemctl")
+        process.run(["systemctl", "start", "docker"])
+    else:
+        say(f"will start dockerd, since no systemd runs here; its log is {_LOG}")
+        # Packages put iptables into sbin, which a plain user's PATH may lack.
+        process.start_daemon(["dockerd"], log=_LOG, pidfile=_PIDFILE)
+    deadline = time.monotonic() + _START_TIMEOUT
+    with step("starting the Docker engine"):
+        while not engines.answers():
+            if time.monotonic() > deadline:
+                raise VirtrootError("the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker")
+            time.sleep(0.5)

@@ -1,0 +1,222 @@
+"""The invoke front end: a task parses, calls one pipeline, prints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke import Collection, Context, Exit, task
+
+from pipelines import build as building
+from pipelines import catalogue, checks, demonstrate, operate
+from pipelines import doctor as examining
+from pipelines import install as installing
+from pipelines import setup as preparing
+from pipelines import verify as verifying
+from pipelines.errors import VirtrootError
+from pipelines.log import say
+from pipelines.recipe import plan as planning
+from pipelines.settings import Settings, defaults, from_section
+
+
+def _settings(context: Context, **given: str) -> Settings:
+    return from_section({**context.config.virtroot, **{key: value for key, value in given.items() if value}})
+
+
+def _reported(body: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors the user can mend into their two lines and their exit code."""
+
+    @functools.wraps(body)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except VirtrootError as error:
+            raise Exit(str(error), code=error.exit_code) from error
+
+    return run
+
+
+_RECIPE = {
+    "distro": "recipe by name: recipes/NAME.yaml",
+    "recipe": "recipe by file",
+    "release": "override the recipe's release",
+    "generator": "override the recipe's initramfs generator",
+    "mirror": "override the recipe's mirror",
+    "bootstrap": "override the recipe's bootstrap tool",
+}
+_WHERE = {"connect": "auto, embedded or qemu:///system"}
+_GUEST = {"name": "the guest's name", **_WHERE}
+
+
+@task(help=_RECIPE)
+@_reported
+def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Build a golden root; prints the artifact's path."""
+    overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
+    print(building.build(catalogue.find(distro, recipe, overrides), _settings(c)))
+
+
+@task(help={**_RECIPE, "json": "print JSON"})
+@_reported
+def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Print what a build would do; needs no engine and changes nothing."""
+    overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
+    wanted = catalogue.find(distro, recipe, overrides).plan
+    _print(planning.as_data(wanted) if json else planning.as_text(wanted))
+
+
+@task(
+    help={
+        **_GUEST,
+        "distro": "install the latest build of this recipe",
+        "recipe": "install the latest build of this recipe file",
+        "artifact": "install the artifact in this directory",
+        "pool": "libvirt's dir pool",
+        "pool-path": "where to make the pool when it is missing",
+        "memory": "override the recipe's memory, like 2GiB",
+        "vcpus": "override the recipe's number of CPUs",
+        "ssh-key": "public key file of who may log in as root",
+        "hostname": "host name, when it is not the guest's name",
+        "print-xml": "print the domain's XML and change nothing",
+    }
+)
+@_reported
+def install(  # type: ignore[no-untyped-def] # noqa: ANN201
+    c, name, distro="", recipe="", artifact="", connect="", pool="", pool_path="",  # noqa: ANN001
+    memory="", vcpus=0, ssh_key="", hostname="", print_xml=False,  # noqa: ANN001
+):  # fmt: skip
+    """Install an artifact as a guest, defined and shut off."""
+    settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
+    directory = catalogue.artifact(settings, name, distro, recipe, artifact)
+    wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
+    if print_xml:
+        print(installing.print_xml(name, directory, wishes, settings), end="")
+    else:
+        say(f"installed {installing.install(name, directory, wishes, settings).name}; ./inv start --name {name} boots it")
+
+
+@task(
+    help={
+        **_GUEST,
+        "distro": "check the latest build of this recipe",
+        "recipe": "check the latest build of this recipe file",
+        "boot": "check the running guest too, starting it when it is shut off",
+    }
+)
+@_reported
+def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Check an artifact's tree, an installed root or (--boot) a running guest."""
+    settings = _settings(c, connect=connect)
+    if name:
+        verifying.verify_guest(name, settings, boot=boot)
+    else:
+        verifying.verify_artifact(catalogue.find(distro, recipe), settings)
+
+
+@task(help=_GUEST)
+@_reported
+def start(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Boot a guest and wait until it is up."""
+    say(f"{name} is up after {operate.start(name, _settings(c, connect=connect)):.1f} s")
+
+
+@task(help={**_GUEST, "force": "pull the plug"})
+@_reported
+def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Shut a guest down."""
+    say(f"{name} is off after {operate.stop(name, _settings(c, connect=connect), force=force):.1f} s")
+
+
+@task(help=_GUEST)
+@_reported
+def console(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Join a guest's serial console; Ctrl-] leaves it."""
+    sys.exit(operate.console(name, _settings(c, connect=connect)))
+
+
+@task(help=_GUEST)
+@_reported
+def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001, ANN001, ANN201
+    """Run a command in a guest through its agent: inv exec --name web -- uname -r."""
+    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    done = operate.execute(name, argv, _settings(c, connect=connect))
+    sys.stdout.buffer.write(done.stdout)
+    sys.stderr.buffer.write(done.stderr)
+    sys.exit(done.returncode)
+
+
+@task(name="list", help={**_WHERE, "json": "print JSON"})
+@_reported
+def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """List the guests."""
+    guests = operate.listing(_settings(c, connect=connect))
+    _print(guests if json else "\n".join(f"{guest['name']:<24} {guest['state']:<10} {guest['artifact']}" for guest in guests))
+
+
+@task(help={**_GUEST, "yes": "do not ask"})
+@_reported
+def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Delete a guest and its root."""
+    settings = _settings(c, connect=connect)
+    operate.remove(name, settings, asking=None if yes else _ask)
+    say(f"removed {name}")
+
+
+@task(help={"json": "print JSON"})
+@_reported
+def doctor(c, json=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Say what this machine has of what virtroot needs."""
+    findings = examining.examine(_settings(c))
+    _print([vars(finding) for finding in findings] if json else examining.as_text(findings))
+    sys.exit(examining.status(findings))
+
+
+@task(help={"stop": "stop the engine that an earlier setup started"})
+@_reported
+def setup(c, stop=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Install and start what is missing, saying so first."""
+    if stop:
+        preparing.stop()
+    else:
+        preparing.setup(_settings(c))
+
+
+@task(help={"distro": "recipe by name", **_WHERE})
+@_reported
+def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """From an empty machine to a booted, verified guest."""
+    demonstrate.demo(catalogue.find(distro), _settings(c, connect=connect))
+
+
+@task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
+@_reported
+def test(c, only=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Set up everything and run lint, types and all tests."""
+    sys.exit(checks.test(_settings(c), only))
+
+
+@task
+@_reported
+def schema(c):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Print the JSON schema of recipes."""
+    _print(catalogue.schema())
+
+
+def _print(what: object) -> None:
+    text = what if isinstance(what, str) else json.dumps(what, indent=2)
+    if text:
+        print(text)
+
+
+def _ask(question: str) -> bool:
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+namespace = Collection(
+    build, plan, install, verify, start, stop, console, exec, list_guests, remove, doctor, setup, demo, test, schema
+)
+namespace.configure({"virtroot": defaults()})

@@ -1,0 +1,53 @@
+"""Two testinfra backends: a tree on a target, and a running guest through its agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from testinfra.backend.base import BaseBackend, CommandResult
+
+from pipelines.guest.agent import Agent
+from pipelines.host.target import Target
+
+#: The root, read-only, in namespaces of its own and without a capability: what a guest left there runs as nobody's root.
+_CONFINED = (
+    "bwrap", "--ro-bind", "{root}", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
+    "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--die-with-parent",
+    "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
+)  # fmt: skip
+
+
+class ChrootBackend(BaseBackend):  # type: ignore[misc]
+    """A root directory on a target.
+
+    ``confined`` is for roots that a guest may have written to, on a machine that matters; a builder is thrown away, and
+    has no right to make namespaces.
+    """
+
+    NAME = "chroot"
+
+    def __init__(self, target: Target, root: str, *, confined: bool) -> None:
+        super().__init__(root)
+        self._target = target
+        enter = _CONFINED if confined else ("chroot", "{root}")
+        self._enter = [part.replace("{root}", root) for part in enter]
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        line = self.get_command(command, *args)
+        done = self._target.run([*self._enter, "sh", "-c", line], check=False)
+        return self.result(done.returncode, line.encode(), done.stdout, done.stderr)
+
+
+class AgentBackend(BaseBackend):  # type: ignore[misc]
+    """A running guest, through its agent."""
+
+    NAME = "agent"
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent.name)
+        self._agent = agent
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        line = self.get_command(command, *args)
+        done = self._agent.run(["/bin/sh", "-c", line])
+        return self.result(done.returncode, line.encode(), done.stdout, done.stderr)

@@ -1,0 +1,59 @@
+"""What `invoke verify` hands to the suite: the manifest, the tree or guest to check, and how to reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from pipelines.artifact import manifest as manifests
+from pipelines.artifact.manifest import Manifest
+from pipelines.guest import guest as guests
+from pipelines.guest import hypervisor as hypervisors
+from pipelines.guest.guest import Guest
+from pipelines.guest.hypervisor import Hypervisor
+from pipelines.host import engine as engines
+from pipelines.host.target import InContainer
+from pipelines.settings import from_section
+from pipelines.verify import CONTEXT_VARIABLE, Context
+from tests.acceptance.backends import AgentBackend, ChrootBackend
+
+
+@pytest.fixture(scope="session")
+def context() -> Context:
+    return Context(**json.loads(Path(os.environ[CONTEXT_VARIABLE]).read_text()))
+
+
+@pytest.fixture(scope="session")
+def manifest(context: Context) -> Manifest:
+    return manifests.load(Path(context.manifest))
+
+
+@pytest.fixture(scope="session")
+def hypervisor(context: Context) -> Hypervisor:
+    return hypervisors.connect(from_section(context.settings))
+
+
+@pytest.fixture(scope="session")
+def guest(context: Context, hypervisor: Hypervisor) -> Guest:
+    return guests.find(hypervisor, context.guest)
+
+
+@pytest.fixture(scope="session")
+def tree(context: Context) -> Host:
+    """The root as a tree: in the builder for an artifact, on libvirt's machine for a guest."""
+    if context.container:
+        container = engines.connect().container(context.container)
+        assert container is not None, f"the builder {context.container} is gone"
+        return Host(ChrootBackend(InContainer(container), context.root, confined=False))
+    target = hypervisors.connect(from_section(context.settings)).target
+    return Host(ChrootBackend(target, context.root, confined=True))
+
+
+@pytest.fixture(scope="session")
+def running(guest: Guest) -> Host:
+    """The guest as it runs."""
+    return Host(AgentBackend(guest.agent))

@@ -1,0 +1,32 @@
+"""What both a tree and a running guest have to show."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+from pipelines.artifact.manifest import Manifest
+
+
+def packages(host: Host) -> set[tuple[str, str]]:
+    """Return the (name, version) of each installed package, asked of the root's own package manager."""
+    listing = host.check_output(r"dpkg-query -W -f '${Package}\t${Version}\n'")
+    return {(name, version) for name, version in (line.split("\t") for line in listing.splitlines())}
+
+
+def has_packages_of(host: Host, manifest: Manifest) -> None:
+    """Compare the installed packages with the manifest's."""
+    expected = {(package.name, package.version) for package in manifest.packages}
+    assert expected, "the manifest lists no package"
+    assert packages(host) == expected
+
+
+def has_virtiofs_fstab(host: Host) -> None:
+    """Check that fstab mounts the root and nothing else."""
+    lines = [line.split() for line in host.file("/etc/fstab").content_string.splitlines() if not line.startswith("#")]
+    assert [line for line in lines if line] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
+
+
+def has_no_boot_loader(host: Host) -> None:
+    """Check that neither grub's files nor its packages are there."""
+    assert not host.file("/boot/grub").exists
+    assert not [name for name, _ in packages(host) if name.startswith("grub")]

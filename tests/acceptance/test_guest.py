@@ -1,0 +1,101 @@
+"""The running guest, asked through its agent. The last test shuts it down where it may."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from testinfra.host import Host
+
+from pipelines.artifact.manifest import Manifest
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest.guest import Guest
+from pipelines.guest.kernel import beside_libvirt
+from pipelines.verify import Context
+from tests.acceptance import expectations
+
+pytestmark = pytest.mark.guest
+
+
+def test_agent_runs_commands(running: Host) -> None:
+    assert running.check_output("echo %s", "a b") == "a b"
+
+
+def test_default_target_was_reached_without_a_failed_unit(running: Host) -> None:
+    state = running.run("systemctl is-system-running --wait").stdout.strip()
+    failed = running.run("systemctl --failed --no-legend --plain").stdout
+    assert (state, failed) == ("running", "")
+
+
+def test_root_is_virtiofs_and_writable(running: Host) -> None:
+    root = running.mount_point("/")
+    assert root.filesystem == "virtiofs"
+    assert "rw" in root.options
+    running.check_output("touch /virtroot-writable && rm /virtroot-writable")
+
+
+def test_kernel_is_the_manifests(running: Host, manifest: Manifest) -> None:
+    assert running.check_output("uname -r") == manifest.kernel_version
+
+
+def test_packages_are_the_manifests(running: Host, manifest: Manifest) -> None:
+    expectations.has_packages_of(running, manifest)
+
+
+def test_fstab_mounts_the_root_over_virtiofs(running: Host) -> None:
+    expectations.has_virtiofs_fstab(running)
+
+
+def test_no_boot_loader(running: Host) -> None:
+    expectations.has_no_boot_loader(running)
+
+
+def test_machine_id_is_the_guests_own(running: Host, guest: Guest) -> None:
+    own = running.file("/etc/machine-id").content_string.strip()
+    assert own == UUID(guest.uuid).hex
+    others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name]
+    assert own not in {UUID(other.uuid).hex for other in others}
+
+
+def test_ssh_host_keys_are_the_guests_own(running: Host, guest: Guest) -> None:
+    key = "etc/ssh/ssh_host_ed25519_key.pub"
+    own = running.file(f"/{key}").content_string.split()[1]
+    for other in guests.every(guest.hypervisor):
+        if other.name != guest.name:
+            assert own not in _read(other, key)
+
+
+def _read(guest: Guest, path: str) -> str:
+    try:
+        return beside_libvirt(guest.hypervisor.target, "--read", guest.root, path).decode()
+    except VirtrootError:
+        return ""  # never booted, so it has no keys yet
+
+
+def test_services_people_expect_are_running(running: Host) -> None:
+    for service in ("qemu-guest-agent", "ssh", "systemd-networkd"):
+        assert running.service(service).is_running, service
+
+
+def test_file_written_in_the_guest_is_seen_on_the_host(running: Host, guest: Guest) -> None:
+    running.check_output("echo from the guest > /root/virtroot-shared && sync")
+    seen = beside_libvirt(guest.hypervisor.target, "--read", guest.root, "root/virtroot-shared")
+    running.check_output("rm /root/virtroot-shared")
+    assert seen == b"from the guest\n"
+
+
+def test_file_written_on_the_host_is_seen_in_the_guest(running: Host, guest: Guest) -> None:
+    beside_libvirt(guest.hypervisor.target, "--write", guest.root, "root/virtroot-from-host", "644", "from the host\n")
+    seen = running.check_output("cat /root/virtroot-from-host")
+    running.check_output("rm /root/virtroot-from-host")
+    assert seen == "from the host"
+
+
+def test_shuts_down_cleanly(context: Context, guest: Guest) -> None:
+    if not context.shutdown:
+        assert guest.running, "the guest was to stay up"
+        return
+    guest.stop(float(str(context.settings["timeout"])))
+    assert guest.hypervisor.virsh("domstate", guest.name, "--reason").text.strip() == "shut off (shutdown)"
+    assert "Failed unmounting" not in guest.console_tail(200)

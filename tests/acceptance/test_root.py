@@ -1,0 +1,47 @@
+"""The installed root of one guest, seen from libvirt's machine."""
+
+from __future__ import annotations
+
+import stat
+from uuid import UUID
+
+import pytest
+from testinfra.host import Host
+
+from pipelines.artifact.manifest import Manifest
+from pipelines.guest.guest import Guest
+from tests.acceptance import expectations
+
+pytestmark = pytest.mark.root
+
+
+def test_packages_are_the_manifests(tree: Host, manifest: Manifest) -> None:
+    expectations.has_packages_of(tree, manifest)
+
+
+def test_fstab_mounts_the_root_over_virtiofs(tree: Host) -> None:
+    expectations.has_virtiofs_fstab(tree)
+
+
+def test_no_boot_loader(tree: Host) -> None:
+    expectations.has_no_boot_loader(tree)
+
+
+def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:
+    assert tree.file("/etc/machine-id").content_string.strip() == UUID(guest.uuid).hex
+
+
+def test_kernel_is_handed_over_as_a_copy(guest: Guest) -> None:
+    domain = guest.hypervisor.xml(guest.name)
+    for element in ("os/kernel", "os/initrd"):
+        path = domain.findtext(element) or ""
+        assert path.startswith(f"{guest.boot}/")
+        assert not path.startswith(guest.root)
+        mode = int(guest.hypervisor.target.run(["stat", "--format=%f", path]).text, 16)
+        assert stat.S_ISREG(mode)
+        assert stat.S_IMODE(mode) == 0o644
+
+
+def test_pool_is_closed_to_other_users(guest: Guest) -> None:
+    pool = guest.root.rpartition("/")[0]
+    assert guest.hypervisor.target.run(["stat", "--format=%a %U", pool]).text == "700 root"

@@ -1,0 +1,57 @@
+"""The artifact's tree, before any guest was made of it."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+from pipelines.artifact.manifest import Manifest
+from tests.acceptance import expectations
+
+pytestmark = pytest.mark.tree
+
+
+def test_packages_are_the_manifests(tree: Host, manifest: Manifest) -> None:
+    expectations.has_packages_of(tree, manifest)
+
+
+def test_fstab_mounts_the_root_over_virtiofs(tree: Host) -> None:
+    expectations.has_virtiofs_fstab(tree)
+
+
+def test_no_boot_loader(tree: Host) -> None:
+    expectations.has_no_boot_loader(tree)
+
+
+@pytest.mark.parametrize("which", ["kernel", "initrd"])
+def test_boot_file_is_a_regular_file_of_the_manifests_version(tree: Host, manifest: Manifest, which: str) -> None:
+    path = getattr(manifest.boot, which)
+    real = tree.check_output("readlink -f %s", f"/{path}")
+    assert tree.file(real).is_file
+    assert tree.file(real).size > 1_000_000
+    assert tree.file(f"/usr/lib/modules/{manifest.kernel_version}").is_directory
+
+
+def test_kernel_modules_are_indexed(tree: Host, manifest: Manifest) -> None:
+    assert tree.file(f"/usr/lib/modules/{manifest.kernel_version}/modules.dep").size > 0
+
+
+def test_no_identity_is_left(tree: Host) -> None:
+    assert tree.file("/etc/machine-id").content_string.strip() == ""
+    assert not tree.file("/var/lib/dbus/machine-id").exists
+    assert tree.check_output("find /etc/ssh -name 'ssh_host_*'") == ""
+    assert not tree.file("/var/lib/systemd/random-seed").exists
+
+
+def test_nothing_of_the_build_is_left(tree: Host) -> None:
+    assert tree.check_output("find /var/cache/apt /var/lib/apt/lists /var/log /tmp /run -type f") == ""
+    assert not tree.file("/usr/sbin/policy-rc.d").exists
+    resolver = tree.file("/etc/resolv.conf")
+    assert not resolver.exists or resolver.is_symlink
+
+
+def test_file_capabilities_survived(tree: Host) -> None:
+    """ping is the usual carrier; where a root has no file with capabilities there is nothing to lose."""
+    if tree.file("/usr/bin/ping").exists and tree.exists("getcap"):
+        assert "cap_net_raw" in tree.check_output("getcap /usr/bin/ping")
+    assert tree.file("/usr/bin/passwd").mode & 0o4000, "passwd lost its setuid bit"
