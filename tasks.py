@@ -6,10 +6,12 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from invoke import Collection, Context, Exit, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 from pipelines import build as building
 from pipelines import catalogue, checks, demonstrate, operate
@@ -54,7 +56,7 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 
 @task(help=_RECIPE)
 @_reported
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
     """Build a golden root; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
     print(building.build(catalogue.find(distro, recipe, overrides), _settings(c)))
@@ -62,7 +64,7 @@ def build(c, distro="", recipe="", release="", generator="", mirror="", bootstra
 
 @task(help={**_RECIPE, "json": "print JSON"})
 @_reported
-def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
     """Print what a build would do; needs no engine and changes nothing."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
     wanted = catalogue.find(distro, recipe, overrides).plan
@@ -85,9 +87,9 @@ def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap
     }
 )
 @_reported
-def install(  # type: ignore[no-untyped-def] # noqa: ANN201
-    c, name, distro="", recipe="", artifact="", connect="", pool="", pool_path="",  # noqa: ANN001
-    memory="", vcpus=0, ssh_key="", hostname="", print_xml=False,  # noqa: ANN001
+def install(  # type: ignore[no-untyped-def]
+    c, name, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
+    memory="", vcpus=0, ssh_key="", hostname="", print_xml=False,
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
@@ -96,7 +98,8 @@ def install(  # type: ignore[no-untyped-def] # noqa: ANN201
     if print_xml:
         print(installing.print_xml(name, directory, wishes, settings), end="")
     else:
-        say(f"installed {installing.install(name, directory, wishes, settings).name}; ./inv start --name {name} boots it")
+        domain = installing.install(name, directory, wishes, settings)
+        say(f"installed in {domain.root}; boot it: ./inv start --name {name}")
 
 
 @task(
@@ -108,7 +111,7 @@ def install(  # type: ignore[no-untyped-def] # noqa: ANN201
     }
 )
 @_reported
-def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: ignore[no-untyped-def]
     """Check an artifact's tree, an installed root or (--boot) a running guest."""
     settings = _settings(c, connect=connect)
     if name:
@@ -119,28 +122,28 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
 
 @task(help=_GUEST)
 @_reported
-def start(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def start(c, name, connect=""):  # type: ignore[no-untyped-def]
     """Boot a guest and wait until it is up."""
     say(f"{name} is up after {operate.start(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug"})
 @_reported
-def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
     """Shut a guest down."""
     say(f"{name} is off after {operate.stop(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
 @task(help=_GUEST)
 @_reported
-def console(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def console(c, name, connect=""):  # type: ignore[no-untyped-def]
     """Join a guest's serial console; Ctrl-] leaves it."""
     sys.exit(operate.console(name, _settings(c, connect=connect)))
 
 
 @task(help=_GUEST)
 @_reported
-def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001, ANN001, ANN201
+def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
     """Run a command in a guest through its agent: inv exec --name web -- uname -r."""
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     done = operate.execute(name, argv, _settings(c, connect=connect))
@@ -151,15 +154,19 @@ def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001, ANN
 
 @task(name="list", help={**_WHERE, "json": "print JSON"})
 @_reported
-def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def]
     """List the guests."""
     guests = operate.listing(_settings(c, connect=connect))
-    _print(guests if json else "\n".join(f"{guest['name']:<24} {guest['state']:<10} {guest['artifact']}" for guest in guests))
+    _print(
+        guests
+        if json
+        else "\n".join(f"{guest['name']:<24} {guest['state']:<10} {guest['artifact']}" for guest in guests)
+    )
 
 
 @task(help={**_GUEST, "yes": "do not ask"})
 @_reported
-def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     """Delete a guest and its root."""
     settings = _settings(c, connect=connect)
     operate.remove(name, settings, asking=None if yes else _ask)
@@ -168,7 +175,7 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def] # no
 
 @task(help={"json": "print JSON"})
 @_reported
-def doctor(c, json=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
     findings = examining.examine(_settings(c))
     _print([vars(finding) for finding in findings] if json else examining.as_text(findings))
@@ -177,7 +184,7 @@ def doctor(c, json=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN20
 
 @task(help={"stop": "stop the engine that an earlier setup started"})
 @_reported
-def setup(c, stop=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def setup(c, stop=False):  # type: ignore[no-untyped-def]
     """Install and start what is missing, saying so first."""
     if stop:
         preparing.stop()
@@ -187,21 +194,21 @@ def setup(c, stop=False):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
 
 @task(help={"distro": "recipe by name", **_WHERE})
 @_reported
-def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest."""
     demonstrate.demo(catalogue.find(distro), _settings(c, connect=connect))
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
 @_reported
-def test(c, only=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def test(c, only=""):  # type: ignore[no-untyped-def]
     """Set up everything and run lint, types and all tests."""
     sys.exit(checks.test(_settings(c), only))
 
 
 @task
 @_reported
-def schema(c):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def schema(c):  # type: ignore[no-untyped-def]
     """Print the JSON schema of recipes."""
     _print(catalogue.schema())
 

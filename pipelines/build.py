@@ -15,11 +15,11 @@ from pipelines.artifact import archive, inspection, manifest
 from pipelines.artifact.inspection import Facts
 from pipelines.artifact.manifest import Boot, Manifest, Package, Rootfs
 from pipelines.artifact.store import Store
+from pipelines.builder import Builder, builder
 from pipelines.catalogue import Wanted
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images
-from pipelines.builder import Builder, builder
 from pipelines.log import say, step
 from pipelines.recipe.plan import plan_id, stage_id
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
@@ -48,7 +48,7 @@ def build(wanted: Wanted, settings: Settings) -> Path:
     finished = store.find(made.id)
     if finished is None:
         raise VirtrootError(f"the artifact {made.id} vanished after it was published", "build it again")
-    say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB unpacked, {rootfs.size >> 20} MiB packed")
+    say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return finished
 
 

@@ -49,7 +49,9 @@ class Builder:
 
 
 @contextmanager
-def builder(engine: Engine, image: str, name: str, workspace: str, purpose: str, env: Mapping[str, str]) -> Iterator[Builder]:
+def builder(
+    engine: Engine, image: str, name: str, workspace: str, purpose: str, env: Mapping[str, str]
+) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
     ``workspace`` is ``auto`` (a tmpfs of half the available memory, where that is enough), ``disk`` or ``tmpfs:SIZE``.

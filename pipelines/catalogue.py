@@ -75,7 +75,8 @@ def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str)
     fitting = sorted((known for known in names() if name.startswith(known)), key=len, reverse=True)
     if not fitting:
         raise VirtrootError(
-            f"no recipe's name begins {name!r}", f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR"
+            f"no recipe's name begins {name!r}",
+            f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR",
         )
     return store.latest(fitting[0])
 

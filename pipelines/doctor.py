@@ -26,12 +26,22 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything and change nothing; no guest, container or pool is made."""
-    return [_engine(), _registry(settings), _mirror_tool(), _libvirt(settings), _kvm(settings), _virtiofsd(), _sandbox()]
+    return [
+        _engine(),
+        _registry(settings),
+        _mirror_tool(),
+        _libvirt(settings),
+        _kvm(settings),
+        _virtiofsd(),
+        _sandbox(),
+    ]
 
 
 def as_text(findings: list[Finding]) -> str:
     """Return the findings as lines."""
-    return "\n".join(f"{'ok' if each.ok else 'NO' if each.needed else '-':<3} {each.name:<15} {each.says}" for each in findings)
+    return "\n".join(
+        f"{'ok' if each.ok else 'NO' if each.needed else '-':<3} {each.name:<15} {each.says}" for each in findings
+    )
 
 
 def status(findings: list[Finding]) -> int:
@@ -55,7 +65,9 @@ def _registry(settings: Settings) -> Finding:
     if not engines.answers():
         return Finding("image registry", False, False, "cannot tell without an engine")
     ok = engines.connect().registry_has("debian:trixie-slim")
-    return Finding("image registry", ok, False, "answers" if ok else f"does not answer; base: {settings.base} uses the mirror")
+    return Finding(
+        "image registry", ok, False, "answers" if ok else f"does not answer; base: {settings.base} uses the mirror"
+    )
 
 
 def _mirror_tool() -> Finding:
@@ -75,7 +87,9 @@ def _kvm(settings: Settings) -> Finding:
     if not process.found("qemu-system-x86_64"):
         return Finding("KVM", False, False, "/dev/kvm is there; whether it works is tried when a guest is installed")
     works = hypervisors.kvm_works(Local())
-    return Finding("KVM", works, False, "works" if works else "/dev/kvm is there but refuses guests; software emulation is used")
+    return Finding(
+        "KVM", works, False, "works" if works else "/dev/kvm is there but refuses guests; software emulation is used"
+    )
 
 
 def _virtiofsd() -> Finding:
@@ -86,4 +100,6 @@ def _virtiofsd() -> Finding:
 
 def _sandbox() -> Finding:
     ok = process.found("bwrap")
-    return Finding("bubblewrap", ok, False, "here" if ok else "missing; verify of a root on this host's libvirt needs it")
+    return Finding(
+        "bubblewrap", ok, False, "here" if ok else "missing; verify of a root on this host's libvirt needs it"
+    )

@@ -56,7 +56,9 @@ def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str) -> Wishes:
     except ValidationError as error:
         first = error.errors()[0]
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise VirtrootError(f"--{first['loc'][0]}: {message}", "sizes are written like 2GiB; CPUs are a whole number") from error
+        raise VirtrootError(
+            f"--{first['loc'][0]}: {message}", "sizes are written like 2GiB; CPUs are a whole number"
+        ) from error
     return Wishes(asked.memory if memory else 0, asked.vcpus if vcpus else 0, hostname, ssh_key)
 
 
@@ -158,10 +160,14 @@ def _refuse_taken(order: Order) -> None:
     name = order.domain.name
     if name in order.hypervisor.domains():
         state = order.hypervisor.state(name)
-        raise VirtrootError(f"there is a guest {name} already ({state})", f"remove it first: ./inv remove --name {name}; or choose another name")
+        raise VirtrootError(
+            f"there is a guest {name} already ({state})",
+            f"remove it first: ./inv remove --name {name}; or choose another name",
+        )
     if order.pool.exists(order.domain.root):
         raise VirtrootError(
-            f"{order.domain.root} exists already, and no guest {name} goes with it", "move it away or choose another name"
+            f"{order.domain.root} exists already, and no guest {name} goes with it",
+            "move it away or choose another name",
         )
 
 

@@ -79,7 +79,9 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
         # and nothing half-deleted under a root's name.
         doomed = f"{guest.root.rpartition('/')[0]}/.root.{name}.partial"
         target = guest.hypervisor.target
-        target.run(["sh", "-ec", 'if [ -e "$1" ]; then rm -rf "$2"; mv -T -- "$1" "$2"; fi', "take", guest.root, doomed])
+        target.run(
+            ["sh", "-ec", 'if [ -e "$1" ]; then rm -rf "$2"; mv -T -- "$1" "$2"; fi', "take", guest.root, doomed]
+        )
         target.run(["rm", "-rf", "--one-file-system", "--", doomed, guest.boot, console_log(name)])
         guest.hypervisor.virsh("undefine", name)
 

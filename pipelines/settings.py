@@ -45,14 +45,12 @@ def defaults() -> dict[str, Any]:
 
 def from_section(section: dict[str, Any]) -> Settings:
     """Make `Settings` from invoke's ``virtroot:`` section, refusing unknown keys and wrong types."""
-    known = {field.name: type(field.default) for field in fields(Settings)}
+    known = {name: type(value) for name, value in defaults().items()}
     for key, value in section.items():
         if key not in known:
             raise VirtrootError(f"unknown setting virtroot.{key}", f"known settings: {', '.join(sorted(known))}")
         if not isinstance(value, known[key]):
-            raise VirtrootError(
-                f"setting virtroot.{key} is {value!r}", f"give a value of type {known[key].__name__}, like {known[key]()!r}"
-            )
+            raise VirtrootError(f"setting virtroot.{key} is {value!r}", f"give a value of type {known[key].__name__}")
     settings = Settings(**section)
     if settings.base not in {"auto", "registry", "mirror"}:
         raise VirtrootError(f"setting virtroot.base is {settings.base!r}", "use auto, registry or mirror")

@@ -91,5 +91,7 @@ def _start_engine() -> None:
     with step("starting the Docker engine"):
         while not engines.answers():
             if time.monotonic() > deadline:
-                raise VirtrootError("the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker")
+                raise VirtrootError(
+                    "the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker"
+                )
             time.sleep(0.5)

@@ -50,7 +50,7 @@ class Context:
 
 
 def verify_artifact(wanted: Wanted, settings: Settings) -> Verdict:
-    """Check the tree of the newest artifact of ``wanted``, unpacked in a builder; the verdict goes into its manifest."""
+    """Check the tree of the newest artifact of ``wanted``, unpacked in a builder; its manifest gets the verdict."""
     directory = Store(settings.output_dir).latest(wanted.name)
     built = manifest.load(directory / "manifest.json")
     tarball = archive.check(directory, built)
@@ -59,9 +59,7 @@ def verify_artifact(wanted: Wanted, settings: Settings) -> Verdict:
     with builder(engine, image, wanted.name, settings.workspace, "verify", {}) as worker:
         with step("unpacking the artifact"), tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
-        context = Context(
-            str(directory / "manifest.json"), asdict(settings), container=worker.container.id, root=ROOT
-        )
+        context = Context(str(directory / "manifest.json"), asdict(settings), container=worker.container.id, root=ROOT)
         return _judge("tree", context, built, directory)
 
 
@@ -108,8 +106,8 @@ def _judge(kind: str, context: Context, built: Manifest, directory: Path, label:
         described = Path(scratch) / "context.json"
         described.write_text(json.dumps(asdict(context)))
         report.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "pytest", "-c", str(CHECKOUT / "pyproject.toml"), "--rootdir", str(CHECKOUT), str(_SUITE),
-                "-m", kind, "-p", "no:cacheprovider", "--quiet", "--tb=short", f"--junit-xml={report}"]  # fmt: skip
+        argv = [sys.executable, "-m", "pytest", str(_SUITE), "-c", str(CHECKOUT / "pyproject.toml"), "-m", kind,
+                "-p", "no:cacheprovider", "--quiet", "--tb=short", f"--junit-xml={report}"]  # fmt: skip
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT)}
         status = process.attach(argv, env=env, stdout_to_stderr=True)
     tests, failures = read_junit(report.read_text()) if report.exists() else (0, ("the suite did not run",))
@@ -133,5 +131,9 @@ def _judge(kind: str, context: Context, built: Manifest, directory: Path, label:
 def read_junit(text: str) -> tuple[int, tuple[str, ...]]:
     """Return how many tests a JUnit report has, and the names of those that failed or were skipped."""
     cases = list(ET.fromstring(text).iter("testcase"))  # noqa: S314 - pytest wrote it just now
-    bad = [case.get("name", "?") for case in cases if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))]
+    bad = [
+        case.get("name", "?")
+        for case in cases
+        if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
+    ]
     return len(cases), tuple(bad)

@@ -30,7 +30,17 @@ def pack_argv(root: str, epoch: int) -> tuple[str, ...]:
 
 def unpack_argv(directory: str) -> tuple[str, ...]:
     """Return the command that unpacks a tarball from its standard input into the empty ``directory``."""
-    return ("tar", "--extract", "--file=-", "--directory", directory, *KEEP, "--same-owner", "--preserve-permissions", "--zstd")
+    return (
+        "tar",
+        "--extract",
+        "--file=-",
+        "--directory",
+        directory,
+        *KEEP,
+        "--same-owner",
+        "--preserve-permissions",
+        "--zstd",
+    )
 
 
 def check(artifact: Path, manifest: Manifest) -> Path:

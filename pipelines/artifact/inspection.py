@@ -92,7 +92,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
     kernel_link, initrd_link = sections["kernel"].strip(), sections["initrd"].strip()
     paths = [_followed(generator.kernel, kernel_link), _followed(generator.initrd, initrd_link)]
     safe = [path for path in paths if not path.startswith(("/", "../"))]
-    regular = target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *(safe + ["", ""])[:2]]).text.splitlines()
+    regular = target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *[*safe, "", ""][:2]]).text.splitlines()
     builtin: dict[str, set[str]] = {}
     for line in lines["builtin"]:
         version, _, module = line.partition(" ")

@@ -91,7 +91,9 @@ def load(path: Path) -> Manifest:
     try:
         return parse(path.read_bytes(), str(path))
     except OSError as error:
-        raise VirtrootError(f"no manifest at {path}: {error.strerror}", "name an artifact directory made by ./inv build") from error
+        raise VirtrootError(
+            f"no manifest at {path}: {error.strerror}", "name an artifact directory made by ./inv build"
+        ) from error
 
 
 def parse(content: bytes, source: str) -> Manifest:

@@ -32,7 +32,9 @@ class Store:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise VirtrootError(f"another task works on the {kind} {name}", "wait for it, then try again") from error
+                raise VirtrootError(
+                    f"another task works on the {kind} {name}", "wait for it, then try again"
+                ) from error
             yield
 
     @contextmanager

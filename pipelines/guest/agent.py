@@ -36,7 +36,10 @@ class Agent:
     def answers(self) -> bool:
         """Say whether the agent answers now."""
         request = '{"execute":"guest-ping"}'
-        return self.hypervisor.virsh("qemu-agent-command", "--timeout", "5", self.name, request, check=False).returncode == 0
+        return (
+            self.hypervisor.virsh("qemu-agent-command", "--timeout", "5", self.name, request, check=False).returncode
+            == 0
+        )
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 600) -> Completed:
         """Run ``argv`` in the guest, as root, and return its output and exit status; ``timeout`` is in seconds.
@@ -48,7 +51,9 @@ class Agent:
         deadline, pause = time.monotonic() + timeout, _FIRST_POLL
         while not (status := self._ask("guest-exec-status", pid=started["pid"]))["exited"]:
             if time.monotonic() > deadline:
-                raise VirtrootError(f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest")
+                raise VirtrootError(
+                    f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
+                )
             time.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_POLL)
         return Completed(

@@ -16,7 +16,7 @@ import stat
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import BinaryIO, Optional
+from typing import BinaryIO
 
 #: The namespace of virtroot's element in a domain's metadata.
 NAMESPACE = "urn:virtroot:1"
@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 def open_beneath(root: int, path: str, flags: int) -> int:
@@ -82,7 +82,7 @@ def copy_out(root: int, path: str, destination: str) -> None:
     os.replace(partial, destination)
 
 
-def _new_file(path: str, mode: int, directory: Optional[int]) -> BinaryIO:
+def _new_file(path: str, mode: int, directory: int | None) -> BinaryIO:
     """Create ``path`` (below the directory descriptor, where given) with exactly ``mode``, whatever the umask."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
     os.fchmod(handle, mode)

@@ -69,7 +69,8 @@ class Hypervisor:
             return "default" if "default" in active else "user"
         if wanted not in active:
             raise VirtrootError(
-                f"libvirt has no active network {wanted}", f"use auto, user, none{''.join(f', {name}' for name in active)}"
+                f"libvirt has no active network {wanted}",
+                f"use auto, user, none{''.join(f', {name}' for name in active)}",
             )
         return wanted
 
@@ -126,13 +127,15 @@ def _embedded(settings: Settings) -> Hypervisor:
     deadline = time.monotonic() + _START_TIMEOUT
     while (answer := hypervisor.virsh("uri", check=False)).returncode:
         if time.monotonic() > deadline:
-            raise VirtrootError("libvirt in the embedded hypervisor does not answer", "see the container's log", answer.complaint)
+            raise VirtrootError(
+                "libvirt in the embedded hypervisor does not answer", "see the container's log", answer.complaint
+            )
         time.sleep(0.2)
     return hypervisor
 
 
 def _start_embedded(engine: engines.Engine, tag: str, name: str) -> engines.Container:
-    """Start the container; it gets /dev/kvm only where that works, for libvirt takes long to find out that it does not."""
+    """Start the container; with /dev/kvm only where that works: libvirt takes long to find out otherwise."""
 
     def start(devices: tuple[str, ...]) -> engines.Container:
         engine.remove_container(name)
@@ -180,6 +183,7 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise VirtrootError(
-            f"{name!r} is no name for a guest", "begin with a letter or digit; then letters, digits, and . _ + -, 63 in all"
+            f"{name!r} is no name for a guest",
+            "begin with a letter or digit; then letters, digits, and . _ + -, 63 in all",
         )
     return name

@@ -38,7 +38,9 @@ def read_ssh_key(path: str) -> str:
     try:
         lines = [line for line in Path(path).expanduser().read_text().splitlines() if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
-        raise VirtrootError(f"cannot read the ssh key {path}: {error}", "name a public key file, like ~/.ssh/id_ed25519.pub") from error
+        raise VirtrootError(
+            f"cannot read the ssh key {path}: {error}", "name a public key file, like ~/.ssh/id_ed25519.pub"
+        ) from error
     if not lines or not all(_KEY.fullmatch(line) for line in lines):
         secret = any("PRIVATE KEY" in line for line in lines)
         raise VirtrootError(

@@ -31,7 +31,12 @@ class Pool:
 
     def exists(self, path: str) -> bool:
         """Say whether ``path`` exists on libvirt's machine, as anything."""
-        return self.hypervisor.target.run(["sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "exists", path], check=False).returncode == 0
+        return (
+            self.hypervisor.target.run(
+                ["sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "exists", path], check=False
+            ).returncode
+            == 0
+        )
 
     def delete(self, *paths: str) -> None:
         """Delete trees below the pool; links in them are deleted, not followed, and other file systems stay."""
@@ -54,7 +59,9 @@ def find(hypervisor: Hypervisor, name: str, path: str, *, define: bool = True) -
     mode = hypervisor.target.run(["stat", "--format=%a", found]).text
     if int(mode, 8) & 0o077:
         # Not ours to change: guests of the user's own may boot kernels from inside it.
-        warn(f"other users can enter {found}, and run what a guest leaves there; chmod 0700 it unless guests boot from it")
+        warn(
+            f"other users can enter {found}, and run what guests leave there; chmod 0700 it unless guests boot from it"
+        )
     return Pool(hypervisor, found)
 
 

@@ -70,6 +70,7 @@ class Container:
     """A running container, as far as virtroot needs one: commands run in it."""
 
     _container: DockerContainer = field(repr=False)
+    _api: docker.APIClient = field(repr=False)
 
     @property
     def id(self) -> str:
@@ -92,7 +93,7 @@ class Container:
         """
         kept_out, kept_err = bytearray(), bytearray()
         sinks = {1: stdout or kept_out.extend, 2: stderr or kept_err.extend}
-        api = self._container.client.api
+        api = self._api
         try:
             exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
             with _connection(api.exec_start(exec_id, socket=True)) as connection:
@@ -116,7 +117,7 @@ class Container:
     @contextmanager
     def terminal(self, argv: Sequence[str]) -> Iterator[tuple[socket.socket, Callable[[int, int], None]]]:
         """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
-        api = self._container.client.api
+        api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
         with _connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
             yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
@@ -145,7 +146,7 @@ class Engine:
         """Say whether the image's registry answers, within seconds, that it has ``reference``."""
         probe = _client(timeout=REGISTRY_TIMEOUT)
         try:
-            probe.api.inspect_distribution(reference)
+            probe.images.get_registry_data(reference)
         except (APIError, requests.RequestException):
             return False
         finally:
@@ -165,7 +166,8 @@ class Engine:
             self._client.images.pull(reference).tag(tag)
         except APIError as error:
             raise VirtrootError(
-                f"cannot pull {reference}: {error.explanation}", "set base: mirror in invoke.yaml to do without a registry"
+                f"cannot pull {reference}: {error.explanation}",
+                "set base: mirror in invoke.yaml to do without a registry",
             ) from error
 
     def import_image(self, tarball: Path, tag: str) -> None:
@@ -219,7 +221,10 @@ class Engine:
                 detach=True,
                 init=True,
                 labels={LABEL: "container", **labels},
-                mounts=[Mount(path, volume, type="volume", labels={LABEL: "volume"}) for volume, path in (volumes or {}).items()],
+                mounts=[
+                    Mount(path, volume, type="volume", labels={LABEL: "volume"})
+                    for volume, path in (volumes or {}).items()
+                ],
                 tmpfs=dict(tmpfs or {}),
                 cap_add=list(capabilities),
                 security_opt=[] if seccomp else ["seccomp=unconfined"],
@@ -234,7 +239,7 @@ class Engine:
         bundle = ca_bundle()
         if bundle:
             started.put_archive("/", archive({_CA_PATH.lstrip("/"): bundle}))
-        return Container(started)
+        return Container(started, self._client.api)
 
     def container(self, name: str) -> Container | None:
         """Return the running container of that name or id, or None."""
@@ -242,18 +247,18 @@ class Engine:
             found: DockerContainer = self._client.containers.get(name)
         except NotFound:
             return None
-        return Container(found) if found.status == "running" else None
+        return Container(found, self._client.api) if found.status == "running" else None
 
     def remove_containers(self, labels: Mapping[str, str]) -> None:
         """Kill and remove every container that carries all of ``labels``."""
         wanted = [f"{key}={value}" for key, value in labels.items()]
         for stale in self._client.containers.list(all=True, filters={"label": wanted}):
-            Container(stale).remove()
+            Container(stale, self._client.api).remove()
 
     def remove_container(self, name: str) -> None:
         """Kill and remove the container of that name, running or not; none is fine."""
         with suppress(NotFound):
-            Container(self._client.containers.get(name)).remove()
+            Container(self._client.containers.get(name), self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
         """Remove a named volume; none is fine."""

@@ -78,7 +78,9 @@ def run(
     except FileNotFoundError as error:
         raise VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing") from error
     except subprocess.TimeoutExpired as error:
-        raise VirtrootError(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}") from error
+        raise VirtrootError(
+            f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}"
+        ) from error
     completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and completed.returncode:
         raise failed(completed)

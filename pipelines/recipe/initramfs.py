@@ -40,8 +40,10 @@ GENERATORS = {
             show_resume=(
                 "sh",
                 "-ec",
-                'work=$(mktemp -d /run/initramfs.XXXXXX); unmkinitramfs "$1" "$work"; '
-                'cat "$work"/conf/conf.d/* "$work"/main/conf/conf.d/* 2>/dev/null || true; rm -rf "$work"',
+                (
+                    'work=$(mktemp -d /run/initramfs.XXXXXX); unmkinitramfs "$1" "$work"; '
+                    'cat "$work"/conf/conf.d/* "$work"/main/conf/conf.d/* 2>/dev/null || true; rm -rf "$work"'
+                ),
                 "show-resume",
             ),
             regenerate=("update-initramfs", "-u", "-k", "all"),

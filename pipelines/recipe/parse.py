@@ -22,11 +22,15 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise VirtrootError(f"{source}:{line}: not valid YAML: {error.problem}", "mend the indentation or quoting there") from error
+        raise VirtrootError(
+            f"{source}:{line}: not valid YAML: {error.problem}", "mend the indentation or quoting there"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
         raise VirtrootError(f"{source}: not valid YAML: {error}", "save the recipe as UTF-8 text") from error
     if not isinstance(data, dict):
-        raise VirtrootError(f"{source}: a recipe is a mapping of keys to values", "begin with a line like distro: debian")
+        raise VirtrootError(
+            f"{source}: a recipe is a mapping of keys to values", "begin with a line like distro: debian"
+        )
     mistakes = [f"{source}:{line}: {key}: given twice" for key, line in _duplicates(node)]
     overrides = overrides or {}
     recipe = None

@@ -79,7 +79,10 @@ def as_data(plan: Plan) -> dict[str, Any]:
 
 def as_text(plan: Plan) -> str:
     """Return the plan as a person reads it: a block for each stage, a line for each step."""
-    lines = [f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}", f"cmdline: {plan.cmdline}"]
+    lines = [
+        f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
+        f"cmdline: {plan.cmdline}",
+    ]
     for stage in plan.stages:
         lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
         lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]

@@ -78,7 +78,7 @@ class Guest(_Strict):
     vcpus: int = Field(default=2, ge=1, le=512, description="Number of virtual CPUs.")
     network: Network = Field(
         default="auto",
-        description="auto (libvirt's default network where it is active, else user-mode), user, none, or a network's name.",
+        description="auto (libvirt's default network where active, else user-mode), user, none, or a network.",
     )
     cache: Literal["auto", "always", "none"] = Field(
         default="auto",
@@ -92,12 +92,16 @@ class Recipe(_Strict):
     distro: Literal["debian"] = Field(description="The distribution.")
     release: str = Field(default="", description="The distribution's release; the newest known when left out.")
     bootstrap: str = Field(default="", description="The tool that makes the minimal root.")
-    mirror: Mirror | None = Field(default=None, description="Package mirror; the bootstrapper's own default when left out.")
+    mirror: Mirror | None = Field(
+        default=None, description="Package mirror; the bootstrapper's own default when left out."
+    )
     security_mirror: Mirror | None = Field(default=None, description="Mirror of the security suite, for Debian.")
     kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
     generator: str = Field(default="", description="What makes the initramfs.")
     packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
-    overlay: str | None = Field(default=None, description="A tree copied over the root after the packages, beside the recipe.")
+    overlay: str | None = Field(
+        default=None, description="A tree copied over the root after the packages, beside the recipe."
+    )
     run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
     guest: Guest = Field(default=Guest(), description="What the domain gets.")
 

@@ -9,7 +9,7 @@ from testinfra.backend.base import BaseBackend, CommandResult
 from pipelines.guest.agent import Agent
 from pipelines.host.target import Target
 
-#: The root, read-only, in namespaces of its own and without a capability: what a guest left there runs as nobody's root.
+#: The root, read-only, in namespaces of its own and without capabilities: what a guest left there can do no harm.
 _CONFINED = (
     "bwrap", "--ro-bind", "{root}", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
     "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--die-with-parent",

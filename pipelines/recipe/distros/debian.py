@@ -117,8 +117,12 @@ def _finish() -> Stage:
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
             Command(("find", "/var/log", "-type", "f", "-delete"), chroot=True),
-            Command(("find", "/var/lib/dpkg", "/var/cache/debconf", "-name", "*-old", "-type", "f", "-delete"), chroot=True),
-            Command(("find", "/run", "/tmp", "/var/tmp", "/var/lib/apt/lists", "-mindepth", "1", "-delete"), chroot=True),
+            Command(
+                ("find", "/var/lib/dpkg", "/var/cache/debconf", "-name", "*-old", "-type", "f", "-delete"), chroot=True
+            ),
+            Command(
+                ("find", "/run", "/tmp", "/var/tmp", "/var/lib/apt/lists", "-mindepth", "1", "-delete"), chroot=True
+            ),
             remove("/var/cache/apt", "/var/cache/ldconfig/aux-cache", "/usr/sbin/policy-rc.d"),
             remove("/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/dbus/machine-id"),
             Command(("mkdir", "-p", "/var/cache/apt/archives/partial"), chroot=True),

@@ -18,7 +18,8 @@ class Distro:
 
     ``builder`` names the Containerfile, ``base_image`` what a registry has for it, ``base_suite`` what the mirror has.
     ``mirror_state`` is a command whose output changes when the offered packages do; its first line is the date of the
-    newest change in seconds since 1970. ``stages`` takes the recipe and the paths of its overlay's files. ``packages_query`` prints ``name<TAB>version`` for each package in the root.
+    newest change in seconds since 1970. ``stages`` takes the recipe and the paths of its overlay's files.
+    ``packages_query`` prints ``name<TAB>version`` for each package in the root.
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against a peer run in the same go."""
