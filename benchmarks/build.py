@@ -42,7 +42,9 @@ def main(rounds: int) -> None:
         settings = replace(Settings(), output=output)
         contenders: dict[str, Callable[[], object]] = {
             "debootstrap + tar": lambda: _plain(_DEBOOTSTRAP, settings),
-            "virtroot, debootstrap, no base cache": lambda: _virtroot("debootstrap", replace(settings, base_cache=False)),
+            "virtroot, debootstrap, no base cache": lambda: _virtroot(
+                "debootstrap", replace(settings, base_cache=False)
+            ),
             "virtroot, debootstrap": lambda: _virtroot("debootstrap", settings),
             "mmdebstrap to tar.zst": lambda: _plain(_MMDEBSTRAP, settings),
             "virtroot, mmdebstrap, no base cache": lambda: _virtroot("mmdebstrap", replace(settings, base_cache=False)),

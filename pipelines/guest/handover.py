@@ -124,23 +124,27 @@ def write(root_path: str, path: str, mode: int, content: bytes) -> None:
 
 def _directory(root: int, path: str) -> int:
     """Open the directory ``path`` below ``root``, making what is missing of it."""
-    so_far = ""
-    handle = os.dup(root)
+    handle, so_far = os.dup(root), ""
     for part in path.split("/") if path else []:
         so_far = f"{so_far}/{part}" if so_far else part
         try:
-            following = open_beneath(root, so_far, os.O_PATH | os.O_DIRECTORY)
-        except Refused:
-            # Only what does not exist at all is made: a link that leads nowhere or out stays refused.
-            try:
-                os.mkdir(part, 0o755, dir_fd=handle)
-            except FileExistsError:
-                os.close(handle)
-                raise
-            following = open_beneath(root, so_far, os.O_PATH | os.O_DIRECTORY)
-        os.close(handle)
+            following = _make_directory(root, so_far, handle, part)
+        finally:
+            os.close(handle)
         handle = following
     return handle
+
+
+def _make_directory(root: int, path: str, parent: int, name: str) -> int:
+    try:
+        return open_beneath(root, path, os.O_PATH | os.O_DIRECTORY)
+    except Refused as refused:
+        # Only what does not exist at all is made: a link that leads nowhere or out stays refused.
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            raise refused from None
+        return open_beneath(root, path, os.O_PATH | os.O_DIRECTORY)
 
 
 def read(root_path: str, path: str) -> bytes:

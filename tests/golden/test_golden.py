@@ -1,0 +1,59 @@
+"""Text that people and libvirt read, compared whole; `pytest tests/golden --regenerate` writes the files anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from pipelines import catalogue
+from pipelines.guest.domain import Domain, domain_xml
+from pipelines.recipe.plan import as_text
+
+FILES = Path(__file__).parent / "files"
+
+DOMAINS = {
+    "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
+    "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
+    "no-network": {"kvm": True, "network": "none", "cache": "none"},
+}
+PLANS = {
+    "debian": {},
+    "debian-bookworm-mmdebstrap": {"release": "bookworm", "bootstrap": "mmdebstrap"},
+}
+
+
+def domain(name: str) -> str:
+    return domain_xml(
+        Domain(
+            name="web",
+            uuid=UUID("5d4b1d6e-6e0c-4c58-9d7e-0e6f3b1f7a11"),
+            artifact="debian/20260101T000000Z-0123456789ab",
+            root="/var/lib/libvirt/filesystems/root.web",
+            boot="/var/lib/libvirt/boot/virtroot.web",
+            kernel="vmlinuz",
+            initrd="initrd.img",
+            cmdline="root=root rootfstype=virtiofs rw console=ttyS0",
+            memory=2 << 30,
+            vcpus=2,
+            **DOMAINS[name],  # type: ignore[arg-type]
+        )
+    )
+
+
+def compare(path: Path, text: str, regenerate: bool) -> None:
+    if regenerate:
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_domain(name: str, request: pytest.FixtureRequest) -> None:
+    compare(FILES / f"domain-{name}.xml", domain(name), request.config.getoption("--regenerate"))
+
+
+@pytest.mark.parametrize("name", sorted(PLANS))
+def test_plan(name: str, request: pytest.FixtureRequest) -> None:
+    text = as_text(catalogue.find("debian", overrides=PLANS[name]).plan) + "\n"
+    compare(FILES / f"plan-{name}.txt", text, request.config.getoption("--regenerate"))

@@ -1,0 +1,80 @@
+"""Names, keys and sizes that users give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.guest.hypervisor import checked_name
+from pipelines.guest.identity import checked_hostname, read_ssh_key
+from pipelines.install import wishes
+from pipelines.settings import from_section
+from pipelines.verify import read_junit
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"
+
+
+@pytest.mark.parametrize("name", ["web", "web-1", "a.b_c+d", "x" * 63])
+def test_good_name(name: str) -> None:
+    assert checked_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-web", ".web", "a/b", "a b", "a..b", "a[1]", "a,b", "a*", 'a"b', "ä", "x" * 64, "a\n"]
+)
+def test_bad_name(name: str) -> None:
+    with pytest.raises(VirtrootError, match="is no name for a guest"):
+        checked_name(name)
+
+
+@pytest.mark.parametrize("name", ["web", "web-1", "W3"])
+def test_good_hostname(name: str) -> None:
+    assert checked_hostname(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a.b", "a_b", "x" * 64])
+def test_bad_hostname(name: str) -> None:
+    with pytest.raises(VirtrootError, match="is no host name"):
+        checked_hostname(name)
+
+
+def test_keys_are_kept_and_comments_are_not(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"# mine\n{KEY} me@here\n\n{KEY}\n")
+    assert read_ssh_key(str(tmp_path / "keys")) == f"{KEY} me@here\n{KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "no public ssh key"),
+        ("hello", "no public ssh key"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
+    ],
+)
+def test_what_is_no_public_key_is_refused(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "keys").write_text(content)
+    with pytest.raises(VirtrootError, match=says):
+        read_ssh_key(str(tmp_path / "keys"))
+
+
+def test_sizes_on_the_command_line_follow_the_recipes_rules() -> None:
+    assert wishes("2GiB", 4, "", "").memory == 2 << 30
+    assert wishes("", 0, "", "").memory == 0
+    with pytest.raises(VirtrootError, match="--memory: '2 apples' is no size"):
+        wishes("2 apples", 0, "", "")
+    with pytest.raises(VirtrootError, match="--vcpus: "):
+        wishes("", -1, "", "")
+
+
+@pytest.mark.parametrize("section", [{"colour": "red"}, {"timeout": "soon"}, {"base": "cd-rom"}, {"workspace": "ram"}])
+def test_wrong_setting_is_refused(section: dict[str, object]) -> None:
+    with pytest.raises(VirtrootError, match=next(iter(section))):
+        from_section(section)
+
+
+def test_junit_counts_failures_errors_and_skips() -> None:
+    text = """<testsuites><testsuite><testcase name="good"/><testcase name="bad"><failure/></testcase>
+        <testcase name="broken"><error/></testcase><testcase name="left out"><skipped/></testcase></testsuite></testsuites>"""
+    assert read_junit(text) == (4, ("bad", "broken", "left out"))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.artifact.inspection import RULES, Facts, refuse_broken, violations
+from pipelines.errors import VirtrootError
+
+VERSION = "6.1.0-1-cloud-amd64"
+MODULES = f"usr/lib/modules/{VERSION}/kernel"
+GOOD = Facts(
+    kernel="vmlinuz",
+    initrd="initrd.img",
+    kernel_link=f"boot/vmlinuz-{VERSION}",
+    initrd_link=f"boot/initrd.img-{VERSION}",
+    regular=frozenset({f"boot/vmlinuz-{VERSION}", f"boot/initrd.img-{VERSION}"}),
+    fstab="# comment\nroot / virtiofs defaults 0 0\n",
+    grub=(),
+    packages=("bash",),
+    image=(f"{MODULES}/fs/fuse/virtiofs.ko", f"{MODULES}/drivers/virtio/virtio_pci.ko.xz"),
+    resume=("# a comment", "RESUME=none"),
+    builtin={VERSION: frozenset()},
+    init=("usr/sbin/init",),
+)
+BUILT_IN = {VERSION: frozenset({"kernel/fs/fuse/virtiofs.ko", "kernel/drivers/virtio/virtio_pci.ko"})}
+OTHER = {"6.2.0": BUILT_IN[VERSION], VERSION: frozenset[str]()}
+
+
+def test_a_good_root_breaks_no_rule() -> None:
+    assert violations(GOOD) == []
+
+
+def test_modules_may_be_built_into_the_kernel() -> None:
+    assert violations(replace(GOOD, image=(), builtin=BUILT_IN)) == []
+
+
+def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
+    plain = replace(
+        GOOD, kernel="boot/vmlinuz-linux", kernel_link="", initrd="boot/initramfs-linux.img", initrd_link=""
+    )
+    plain = replace(plain, regular=frozenset({plain.kernel, plain.initrd}))
+    assert plain.kernel_version == VERSION
+    assert violations(plain) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken", "says"),
+    [
+        ("virtiofs-modules", {"image": ()}, "virtiofs and virtio_pci neither in"),
+        ("virtiofs-modules", {"image": GOOD.image[:1]}, "virtio_pci neither in"),
+        ("virtiofs-modules", {"image": (f"{MODULES}/virtio_pci_modern_dev.ko", GOOD.image[0])}, "virtio_pci neither"),
+        ("virtiofs-modules", {"image": (), "builtin": OTHER}, f"nor built into kernel {VERSION}"),
+        ("virtiofs-modules", {"image": tuple(e.replace(VERSION, "6.2.0") for e in GOOD.image)}, "neither in"),
+        ("no-resume", {"resume": ("RESUME=UUID=4d2f",)}, "names UUID=4d2f"),
+        ("no-resume", {"resume": ("RESUME=auto",)}, "names auto"),
+        ("no-resume", {"resume": ("RESUME=none", 'RESUME="/dev/vda2"')}, "/dev/vda2"),
+        ("fstab", {"fstab": ""}, "it has: no line"),
+        ("fstab", {"fstab": GOOD.fstab + "UUID=1 /boot ext4 defaults 0 2\n"}, "UUID=1 /boot"),
+        ("fstab", {"fstab": "/dev/vda1 / ext4 defaults 0 1\n"}, "/dev/vda1"),
+        ("no-grub", {"grub": ("boot/grub",)}, "boot/grub"),
+        ("no-grub", {"packages": ("bash", "grub-common")}, "package grub-common"),
+        ("kernel-path", {"kernel_link": f"/boot/vmlinuz-{VERSION}"}, "is absolute"),
+        ("kernel-path", {"kernel_link": "../etc/victim"}, "leaves the root"),
+        ("kernel-path", {"regular": frozenset({f"boot/initrd.img-{VERSION}"})}, "no regular file"),
+        ("initramfs-path", {"initrd_link": "/boot/initrd.img"}, "is absolute"),
+        ("initramfs-path", {"regular": frozenset({f"boot/vmlinuz-{VERSION}"})}, "no regular file"),
+        ("same-version", {"initrd_link": "boot/initrd.img-5.10.0"}, "is version 5.10.0"),
+        ("init", {"init": ()}, "no init"),
+    ],
+)
+def test_a_broken_root_is_refused_by_name(rule: str, broken: dict[str, object], says: str) -> None:
+    found = violations(replace(GOOD, **broken))  # type: ignore[arg-type]
+    complaint = next(each for each in found if each.startswith(f"{rule}: "))
+    assert says in complaint
+    with pytest.raises(VirtrootError, match="the root breaks"):
+        refuse_broken(replace(GOOD, **broken))  # type: ignore[arg-type]
+
+
+def test_every_rule_is_broken_by_some_test_above() -> None:
+    marks = test_a_broken_root_is_refused_by_name.pytestmark  # type: ignore[attr-defined]
+    assert {case[0] for case in marks[0].args[1]} == set(RULES)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pipelines.recipe.parse import parse
+from pipelines.recipe.plan import Plan, make_plan, plan_id
+from pipelines.recipe.stage import Command, Tree
+
+
+def planned(text: str = "", overlay_paths: tuple[str, ...] = ()) -> Plan:
+    return make_plan(parse(f"distro: debian\n{text}", "r.yaml"), overlay_paths)
+
+
+def identity(plan: Plan, *, builder: str = "b", mirror: str = "m", tree: str = "t") -> str:
+    return plan_id(plan, trees=dict.fromkeys(plan.trees, tree), builder=builder, mirror_state=mirror)
+
+
+def commands(plan: Plan, stage: str) -> list[Command]:
+    steps = next(each for each in plan.stages if each.name == stage).steps
+    return [step for step in steps if isinstance(step, Command)]
+
+
+def test_stages_come_in_the_order_of_the_design() -> None:
+    assert [stage.name for stage in planned().stages] == ["base", "skeleton", "packages", "overlay", "finish"]
+
+
+def test_id_changes_with_whatever_decides_the_bytes() -> None:
+    plan = planned()
+    ids = [
+        identity(plan),
+        identity(plan, builder="other"),
+        identity(plan, mirror="other"),
+        identity(plan, tree="other"),
+        identity(planned("release: bookworm")),
+        identity(planned("bootstrap: mmdebstrap")),
+        identity(planned("packages: [vim-tiny]")),
+        identity(planned("run: [id]")),
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+def test_id_does_not_change_with_the_guests_memory() -> None:
+    assert identity(planned("guest: {memory: 4GiB}")) == identity(planned())
+
+
+def test_the_kernel_is_installed_after_the_skeleton_and_once() -> None:
+    plan = planned()
+    installs = [each for each in commands(plan, "packages") if "dist-upgrade" in each.argv]
+    assert len(installs) == 1
+    assert "linux-image-cloud-amd64" in installs[0].argv
+    assert Tree("skeleton", "initramfs-tools") in plan.trees
+
+
+def test_no_initramfs_is_generated_again_without_a_reason() -> None:
+    regenerate = Command(("update-initramfs", "-u", "-k", "all"), chroot=True)
+    assert regenerate not in commands(planned("overlay: tree", ("etc/motd",)), "overlay")
+    assert regenerate in commands(planned("overlay: tree", ("etc/initramfs-tools/modules",)), "overlay")
+
+
+def test_bookworm_gets_a_maker_of_host_keys_and_trixie_has_its_own() -> None:
+    extra = Tree("skeleton", "debian-bookworm")
+    assert extra in planned("release: bookworm").trees
+    assert extra not in planned().trees
+
+
+def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:
+    plan = planned("mirror: http://mirror.example/debian")
+    assert "http://mirror.example/debian" in commands(plan, "base")[0].argv
+    assert "http://mirror.example/debian" in commands(plan, "packages")[0].argv
+    assert "http://mirror.example/debian" in plan.mirror_state.argv
+
+
+def test_run_commands_are_passed_whole_to_a_shell_in_the_root() -> None:
+    script = 'echo "a; b" && $(true)'
+    runs = [each for each in commands(planned(f"run: ['{script}']"), "overlay") if each.chroot]
+    assert [each.argv for each in runs] == [("sh", "-ec", script)]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelines import catalogue
+from pipelines.errors import VirtrootError
+from pipelines.recipe.parse import parse
+from pipelines.recipe.recipe import Recipe
+from pipelines.settings import CHECKOUT
+
+
+def mistakes(text: str, **overrides: str) -> str:
+    with pytest.raises(VirtrootError) as caught:
+        parse(text, "r.yaml", overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_defaults_come_from_the_distribution() -> None:
+    recipe = parse("distro: debian", "r.yaml")
+    assert (recipe.release, recipe.bootstrap, recipe.generator) == ("trixie", "debootstrap", "initramfs-tools")
+    assert recipe.kernel == "linux-image-cloud-amd64"
+
+
+def test_memory_is_in_bytes_and_prints_as_written() -> None:
+    recipe = parse("distro: debian\nguest: {memory: 1536MiB}", "r.yaml")
+    assert recipe.guest.memory == 1536 * 1024 * 1024
+    assert json.loads(recipe.model_dump_json())["guest"]["memory"] == "1536MiB"
+
+
+def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
+    report = mistakes(
+        "distro: debian\ncolour: red\nguest:\n  memory: lots\n  vcpus: 0\npackages:\n  - dbus\n  - 'no good'\n"
+    )
+    assert "r.yaml:2: colour: unknown key" in report
+    assert "r.yaml:4: guest.memory: 'lots' is no size" in report
+    assert "r.yaml:5: guest.vcpus: " in report
+    assert "r.yaml:8: packages.1: 'no good' is no package name" in report
+    assert "4 mistakes in r.yaml" in report
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("distro: debian\ndistro: debian", "r.yaml:2: distro: given twice"),
+        ("distro: [", "r.yaml:1: not valid YAML"),
+        ("distro: debian\n\tx: 1", "r.yaml:2: not valid YAML"),
+        ("- debian", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+        ("release: trixie", "distro: required and missing"),
+        ("distro: hannah-montana", "r.yaml:1: distro: "),
+        (
+            "distro: debian\nrelease: potato",
+            "r.yaml:2: release: 'potato' is not known for debian; use trixie or bookworm",
+        ),
+        ("distro: debian\ngenerator: dracula", "generator: 'dracula' is not known for debian; use initramfs-tools"),
+        ("distro: debian\npackages: [grub-pc]", "no boot loader"),
+        ("distro: debian\nmirror: here", "mirror: 'here' is no mirror"),
+        ("distro: debian\nguest: {memory: 64MiB}", "too little"),
+        ("distro: debian\nguest: {network: 'a b'}", "no network name"),
+        ("distro: debian\nrun: reboot", "run: "),
+        ("distro: debian\npackages: {a: b}", "packages: "),
+    ],
+)
+def test_mistake(text: str, says: str) -> None:
+    assert says in mistakes(text)
+
+
+def test_an_option_wins_over_the_recipe_and_is_named_when_wrong() -> None:
+    assert parse("distro: debian\nrelease: trixie", "r.yaml", {"release": "bookworm"}).release == "bookworm"
+    assert "--release: 'potato' is not known" in mistakes("distro: debian", release="potato")
+
+
+def test_json_round_trip_keeps_the_recipe() -> None:
+    recipe = parse((CHECKOUT / "recipes" / "debian.yaml").read_text(), "debian.yaml")
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_schema_file_is_current() -> None:
+    assert json.loads((CHECKOUT / "recipes" / "schema.json").read_text()) == catalogue.schema()
