@@ -56,7 +56,11 @@ def verify_artifact(wanted: Wanted, settings: Settings) -> Verdict:
     tarball = archive.check(directory, built)
     engine = engines.connect()
     image, _ = builder_image(engine, wanted, settings)
-    with builder(engine, image, wanted.name, settings.workspace, "verify", {}) as worker:
+    # Verifications of one recipe share a builder's labels, by which a killed one is found.
+    with (
+        Store(settings.output_dir).lock("verification", wanted.name),
+        builder(engine, image, wanted.name, settings.workspace, "verify", {}) as worker,
+    ):
         with step("unpacking the artifact"), tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         context = Context(str(directory / "manifest.json"), asdict(settings), container=worker.container.id, root=ROOT)

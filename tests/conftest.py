@@ -1,4 +1,4 @@
-"""How the tests reach virtroot: as its user does, through ./inv, with an output directory and hypervisor of their own."""
+"""How the tests reach virtroot: as its user does, through ./inv, with output and hypervisor of their own."""
 
 from __future__ import annotations
 

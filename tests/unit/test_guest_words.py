@@ -76,5 +76,6 @@ def test_wrong_setting_is_refused(section: dict[str, object]) -> None:
 
 def test_junit_counts_failures_errors_and_skips() -> None:
     text = """<testsuites><testsuite><testcase name="good"/><testcase name="bad"><failure/></testcase>
-        <testcase name="broken"><error/></testcase><testcase name="left out"><skipped/></testcase></testsuite></testsuites>"""
+        <testcase name="broken"><error/></testcase><testcase name="left out"><skipped/></testcase>
+        </testsuite></testsuites>"""
     assert read_junit(text) == (4, ("bad", "broken", "left out"))

@@ -70,7 +70,7 @@ def hand_over(root: Path, destination: Path) -> None:
 
 
 def test_copies_are_the_hosts_own_and_readable_by_qemu(root: Path, tmp_path: Path) -> None:
-    os.chmod(root / "boot" / "initrd-6", 0o600)
+    (root / "boot" / "initrd-6").chmod(0o600)
     hand_over(root, tmp_path / "boot")
     for name, content in (("kernel", b"kernel"), ("initrd", b"initrd")):
         copy = tmp_path / "boot" / name
@@ -149,7 +149,7 @@ def domain(root: Path, boot: Path) -> str:
             network="none",
             cache="auto",
             kvm=False,
-        )  # fmt: skip
+        )
     )
 
 

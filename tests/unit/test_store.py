@@ -13,6 +13,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
+def fail(store: Store) -> None:
+    with store.new_build("web", "2") as directory:
+        (directory / "build.log").write_text("why")
+        raise RuntimeError
+
+
 def test_latest_names_the_build_that_ended_last(store: Store, tmp_path: Path) -> None:
     for build in ("1", "2"):
         with store.new_build("web", build) as directory:
@@ -25,9 +31,8 @@ def test_latest_names_the_build_that_ended_last(store: Store, tmp_path: Path) ->
 def test_a_failed_build_publishes_nothing_but_its_log(store: Store, tmp_path: Path) -> None:
     with store.new_build("web", "1"):
         pass
-    with pytest.raises(RuntimeError), store.new_build("web", "2") as directory:
-        (directory / "build.log").write_text("why")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail(store)
     assert sorted(path.name for path in (tmp_path / "web").iterdir()) == ["1", "failed", "latest"]
     assert (tmp_path / "web" / "failed" / "build.log").read_text() == "why"
     assert store.latest("web").name == "1"

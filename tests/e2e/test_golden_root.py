@@ -1,0 +1,130 @@
+"""The main job on real parts: build, install, boot, verify in the guest, shut down, remove."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from pipelines.artifact.manifest import load
+from pipelines.guest import guest as guests
+from pipelines.guest import hypervisor as hypervisors
+from pipelines.host.process import Completed
+from tests.conftest import Virtroot
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW0jFZVcR test"
+
+
+def on_hypervisor(inv: Virtroot, *argv: str) -> Completed:
+    return hypervisors.connect(inv.settings).target.run(argv, check=False)
+
+
+def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> None:
+    """The README's first command, with trixie as its recipe says."""
+    said = inv("demo").stderr
+    assert "./inv exec --name debian -- uname -r" in said
+
+    artifact = (inv.output / "debian" / "latest").resolve()
+    manifest = load(artifact / "manifest.json")
+    assert manifest.recipe.release == "trixie"
+    assert manifest.verdicts["guest"].passed
+    assert manifest.verdicts["guest"].tests >= 10
+    assert (artifact / "junit-guest-debian.xml").exists()
+
+    (listed,) = json.loads(inv("list", "--json").stdout)
+    assert (listed["name"], listed["state"], listed["artifact"]) == ("debian", "running", manifest.id)
+
+    assert inv("exec", "--name", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
+    failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
+    assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
+
+    assert "is running" in inv("remove", "--name", "debian", "--yes", status=2).stderr
+    assert "is running already" in inv("start", "--name", "debian", status=2).stderr
+    inv("stop", "--name", "debian")
+    assert "was not removed" in inv("remove", "--name", "debian", status=2).stderr  # nobody answered yes
+    inv("remove", "--name", "debian", "--yes")
+    assert inv("list").stdout == ""
+    left = on_hypervisor(
+        inv, "find", "/var/lib/libvirt/filesystems", guests.BOOT, "/var/log/libvirt/qemu", "-name", "*debian*"
+    )
+    assert left.text == "/var/log/libvirt/qemu/debian.log"
+
+
+def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text(KEY + "\n")
+    manifest = load(bookworm / "manifest.json")
+    assert manifest.recipe.release == "bookworm"
+
+    xml = inv("install", "--name", "worm", "--artifact", str(bookworm), "--memory", "1536MiB", "--print-xml").stdout
+    assert '<memory unit="KiB">1572864</memory>' in xml
+    assert inv("list").stdout == ""
+
+    inv(
+        "install",
+        "--name",
+        "worm",
+        "--artifact",
+        str(bookworm),
+        "--hostname",
+        "early",
+        "--ssh-key",
+        str(tmp_path / "key.pub"),
+    )
+    again = inv("install", "--name", "worm", "--artifact", str(bookworm), status=2)
+    assert "there is a guest worm already" in again.stderr
+    inv("verify", "--name", "worm")
+    inv("verify", "--name", "worm", "--boot")
+    verdicts = load(bookworm / "manifest.json").verdicts
+    assert verdicts["root"].passed
+    assert verdicts["guest"].passed
+
+    root = "/var/lib/libvirt/filesystems/root.worm"
+    assert on_hypervisor(inv, "cat", f"{root}/etc/hostname").text == "early"
+    assert on_hypervisor(inv, "cat", f"{root}/root/.ssh/authorized_keys").text == KEY
+    assert on_hypervisor(inv, "stat", "-c", "%a %u", f"{root}/root/.ssh/authorized_keys").text == "600 0"
+    inv("remove", "--name", "worm", "--yes")
+    assert on_hypervisor(inv, "test", "-e", root).returncode == 1
+
+
+def test_the_artifacts_tree_is_verified_too(inv: Virtroot, trixie: Path, recipe) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    inv("verify", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap")))
+    latest = (inv.output / "e2e-trixie" / "latest").resolve()
+    assert load(latest / "manifest.json").verdicts["tree"].passed
+
+
+def test_a_failed_check_is_exit_1_and_a_verdict(inv: Virtroot, trixie: Path) -> None:
+    inv("install", "--name", "odd", "--artifact", str(trixie))
+    root = "/var/lib/libvirt/filesystems/root.odd"
+    on_hypervisor(inv, "sh", "-c", f"echo /dev/vda1 / ext4 defaults 0 1 > {root}/etc/fstab")
+    said = inv("verify", "--name", "odd", status=1).stderr
+    inv("remove", "--name", "odd", "--yes")
+    assert "1 of 6 checks failed: test_fstab_mounts_the_root_over_virtiofs" in said
+    verdict = load(trixie / "manifest.json").verdicts["root"]
+    assert not verdict.passed
+    assert verdict.failures == ("test_fstab_mounts_the_root_over_virtiofs",)
+
+
+def test_a_guest_that_does_not_come_up_shows_its_console(inv: Virtroot, trixie: Path) -> None:
+    """No init in the root: the kernel panics, and the task must not wait for its whole time-out."""
+    inv("install", "--name", "mute", "--artifact", str(trixie))
+    root = "/var/lib/libvirt/filesystems/root.mute"
+    on_hypervisor(inv, "rm", "-f", f"{root}/usr/sbin/init", f"{root}/usr/bin/sh", f"{root}/usr/lib/systemd/systemd")
+    said = inv("start", "--name", "mute", status=2).stderr
+    inv("stop", "--name", "mute", "--force")
+    inv("remove", "--name", "mute", "--yes")
+    assert "the guest mute did not come up: its console says" in said
+    assert "init" in said.partition("error: ")[0]
+
+
+def test_plan_needs_no_engine(inv: Virtroot) -> None:
+    done = inv("plan", "--distro", "debian", "--json", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert [stage["name"] for stage in json.loads(done.stdout)["stages"]][:2] == ["base", "skeleton"]
+
+
+def test_build_prints_only_the_artifacts_path(trixie: Path) -> None:
+    assert trixie.is_dir()
+    kept = subprocess.run(
+        ["tar", "--zstd", "-tvf", trixie / "rootfs.tar.zst"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "crw-rw-rw-" in kept, "no device node survived"
+    assert "-rwsr-xr-x" in kept, "no setuid bit survived"

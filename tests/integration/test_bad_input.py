@@ -1,0 +1,174 @@
+"""What users get wrong: one line what, one line what to try, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Virtroot
+
+
+def refused(inv: Virtroot, *arguments: str, **env: str) -> str:
+    """Run a task that must be refused, check the form of its answer, and return it."""
+    done = inv(*arguments, status=2, **env)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    *_, what, hint = done.stderr.rstrip("\n").splitlines()
+    assert what.startswith("error: ")
+    assert hint.startswith("try: ")
+    assert len(what) > len("error: ")
+    assert len(hint) > len("try: ")
+    return done.stderr
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        (tmp_path / "mine.yaml").write_text(text)
+        return str(tmp_path / "mine.yaml")
+
+    return write
+
+
+def test_unknown_recipe(inv: Virtroot) -> None:
+    assert "no recipe slackware" in refused(inv, "build", "--distro", "slackware")
+
+
+def test_missing_recipe_file(inv: Virtroot) -> None:
+    assert "no recipe /nowhere/x.yaml" in refused(inv, "build", "--recipe", "/nowhere/x.yaml")
+
+
+def test_no_recipe_named(inv: Virtroot) -> None:
+    assert "no recipe named" in refused(inv, "build")
+
+
+def test_bad_yaml(inv: Virtroot, written: Callable[[str], str]) -> None:
+    assert "mine.yaml:2: not valid YAML" in refused(
+        inv, "build", "--recipe", written("distro: debian\npackages: [a\nx")
+    )
+
+
+def test_recipe_that_is_no_text(inv: Virtroot, tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot read the recipe" in refused(inv, "plan", "--recipe", str(tmp_path / "binary.yaml"))
+
+
+def test_unknown_key_and_wrong_type_are_reported_together(inv: Virtroot, written: Callable[[str], str]) -> None:
+    answer = refused(inv, "build", "--recipe", written("distro: debian\ncolour: red\nguest: {vcpus: many}\n"))
+    assert "mine.yaml:2: colour: unknown key" in answer
+    assert "mine.yaml:3: guest.vcpus: " in answer
+
+
+def test_unknown_generator(inv: Virtroot) -> None:
+    answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
+    assert "--generator: 'dracula' is not known for debian; use initramfs-tools" in answer
+
+
+def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
+    assert "overlay: no directory" in refused(inv, "build", "--recipe", written("distro: debian\noverlay: gone"))
+
+
+def test_wrong_setting(inv: Virtroot) -> None:
+    assert "virtroot.base" in refused(inv, "build", "--distro", "debian", INVOKE_VIRTROOT_BASE="floppy")
+
+
+def test_engine_not_running(inv: Virtroot) -> None:
+    answer = refused(inv, "build", "--distro", "debian", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert "no Docker engine answers (unix:///nowhere/docker.sock)" in answer
+
+
+def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    path = recipe("e2e-broken", "mirror: http://127.0.0.1:9/debian")
+    assert "the package mirror does not answer for debian trixie" in refused(inv, "build", "--recipe", str(path))
+
+
+def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    path = recipe("e2e-broken", "kernel: linux-image-of-dreams", bootstrap="mmdebstrap")
+    answer = refused(inv, "build", "--recipe", str(path))
+    assert "stage packages: apt-get exited with 100" in answer
+    assert "Unable to locate package linux-image-of-dreams" in answer
+    assert not (inv.output / "e2e-broken" / "latest").exists()
+    assert (inv.output / "e2e-broken" / "failed" / "build.log").exists()
+
+
+def test_full_disk(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    path = recipe("e2e-broken", bootstrap="mmdebstrap")
+    answer = refused(inv, "build", "--recipe", str(path), INVOKE_VIRTROOT_WORKSPACE="tmpfs:48m")
+    assert "No space left on device" in answer
+    assert "the workspace is full" in answer
+    assert not (inv.output / "e2e-broken" / "latest").exists()
+
+
+def test_nothing_built_yet(inv: Virtroot, written: Callable[[str], str]) -> None:
+    assert "mine has not been built" in refused(inv, "install", "--name", "web", "--recipe", written("distro: debian"))
+
+
+def test_name_that_fits_no_recipe(inv: Virtroot) -> None:
+    assert "no recipe's name begins 'web'" in refused(inv, "install", "--name", "web")
+
+
+def test_bad_name(inv: Virtroot, trixie: Path) -> None:
+    assert "is no name for a guest" in refused(inv, "install", "--name", "a/b", "--artifact", str(trixie))
+
+
+def test_bad_hostname(inv: Virtroot, trixie: Path) -> None:
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--hostname", "-x-")
+    assert "'-x-' is no host name" in answer
+
+
+def test_missing_ssh_key_file(inv: Virtroot, trixie: Path) -> None:
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--ssh-key", "/nowhere/key.pub")
+    assert "cannot read the ssh key /nowhere/key.pub" in answer
+
+
+def test_bad_memory(inv: Virtroot, trixie: Path) -> None:
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--memory", "plenty")
+    assert "--memory: 'plenty' is no size" in answer
+
+
+def test_connection_to_another_machine(inv: Virtroot, trixie: Path) -> None:
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--connect", "qemu+ssh://far/system")
+    assert "have to be on this machine" in answer
+
+
+def test_directory_that_is_no_artifact(inv: Virtroot, tmp_path: Path) -> None:
+    assert "no manifest at" in refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
+
+
+def test_manifest_that_names_a_kernel_outside_the_root(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
+    manifest = json.loads((trixie / "manifest.json").read_text())
+    manifest["boot"]["kernel"] = "../../etc/victim"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
+    assert "boot.kernel" in answer
+    assert "is no path inside the root" in answer
+
+
+def test_artifact_with_a_wrong_checksum(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trixie, copy)
+    with (copy / "rootfs.tar.zst").open("r+b") as tarball:
+        tarball.seek(1_000_000)
+        tarball.write(b"tampered")
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(copy))
+    assert "is not what was built" in answer
+    assert inv("list", "--json").stdout.strip() == "[]"
+
+
+def test_unknown_network(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
+    manifest = json.loads((trixie / "manifest.json").read_text())
+    manifest["recipe"]["guest"]["network"] = "dmz"
+    shutil.copytree(trixie, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest))
+    answer = refused(inv, "install", "--name", "web", "--artifact", str(tmp_path / "copy"))
+    assert "no active network dmz" in answer
+
+
+@pytest.mark.parametrize("task", ["start", "stop", "remove", "verify", "console", "exec"])
+def test_unknown_guest(inv: Virtroot, task: str) -> None:
+    extra = ("--", "true") if task == "exec" else ("--yes",) if task == "remove" else ()
+    assert "no guest nobody" in refused(inv, task, "--name", "nobody", *extra)

@@ -1,0 +1,92 @@
+"""Real roots, broken one rule at a time in a builder: the inspection that guards publication refuses each by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import catalogue
+from pipelines.artifact import archive, inspection
+from pipelines.artifact.manifest import load
+from pipelines.build import builder_image
+from pipelines.builder import Builder, builder
+from pipelines.host import engine as engines
+from pipelines.recipe.initramfs import GENERATORS
+from pipelines.recipe.stage import ROOT
+from tests.conftest import Virtroot
+
+
+@pytest.fixture(scope="module")
+def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterator[Builder]:
+    """A builder with bookworm's root: a kernel that has both modules outside."""
+    engine = engines.connect()
+    wanted = catalogue.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
+    image, _ = builder_image(engine, wanted, inv.settings)
+    with builder(engine, image, wanted.name, "auto", "broken-roots", {}) as worker:
+        with (bookworm / archive.TARBALL).open("rb") as content:
+            worker.run(archive.unpack_argv(ROOT), stdin=content)
+        worker.run(["cp", "-a", ROOT, f"{ROOT}.good"])
+        yield worker
+
+
+@pytest.fixture
+def inspect(worker: Builder, bookworm: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Break the root with a shell script run inside it, and return what the inspection says."""
+    packages = tuple(package.name for package in load(bookworm / "manifest.json").packages)
+
+    def after(script: str) -> list[str]:
+        worker.run(["chroot", ROOT, "sh", "-ec", script])
+        facts = inspection.gather(worker.target, ROOT, GENERATORS["initramfs-tools"], packages)
+        return inspection.violations(facts)
+
+    yield after
+    worker.run(["sh", "-ec", 'rm -rf "$1" && cp -a "$1.good" "$1"', "restore", ROOT])
+
+
+_REGENERATE = "update-initramfs -u -k all >/dev/null 2>&1"
+
+
+def test_the_root_as_built_is_good(inspect: Callable[[str], list[str]]) -> None:
+    assert inspect("true") == []
+
+
+def test_initramfs_without_virtiofs(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect(f"rm /usr/share/initramfs-tools/modules.d/virtroot.conf; {_REGENERATE}")
+    assert [each.partition(":")[0] for each in broken] == ["virtiofs-modules"]
+    assert "virtiofs" in broken[0]
+
+
+def test_resume_device(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect(f"echo RESUME=/dev/vda2 > /etc/initramfs-tools/conf.d/resume; {_REGENERATE}")
+    assert [each.partition(":")[0] for each in broken] == ["no-resume"]
+    assert "/dev/vda2" in broken[0]
+
+
+def test_grub(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect("mkdir /boot/grub")
+    assert broken == ["no-grub: there is no boot loader in a virtiofs root, but found: boot/grub"]
+
+
+def test_wrong_fstab(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect("echo '/dev/vda1 / ext4 defaults 0 1' > /etc/fstab")
+    assert [each.partition(":")[0] for each in broken] == ["fstab"]
+
+
+def test_absolute_kernel_link(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect("ln -sfn /$(readlink /vmlinuz) /vmlinuz")
+    assert [each.partition(":")[0] for each in broken] == ["kernel-path"]
+    assert "is absolute" in broken[0]
+
+
+def test_initramfs_link_to_nowhere(inspect: Callable[[str], list[str]]) -> None:
+    broken = inspect("ln -sfn boot/initrd.img-gone /initrd.img")
+    assert "initramfs-path" in [each.partition(":")[0] for each in broken]
+
+
+def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    path = recipe("e2e-broken", "run: ['echo /dev/vda1 / ext4 defaults 0 1 > /etc/fstab']", bootstrap="mmdebstrap")
+    done = inv("build", "--recipe", str(path), status=2)
+    assert "error: the root breaks the rule fstab: etc/fstab must have the one line" in done.stderr
+    assert [entry.name for entry in (inv.output / "e2e-broken").iterdir()] == ["failed"]

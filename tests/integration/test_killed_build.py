@@ -1,0 +1,46 @@
+"""A build that is killed leaves nothing under a final name and no builder, and does not hinder the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.host import process
+from tests.conftest import Virtroot
+
+
+def published(inv: Virtroot, name: str) -> list[str]:
+    home = inv.output / name
+    return sorted(entry.name for entry in home.iterdir() if not entry.name.startswith(".")) if home.exists() else []
+
+
+@pytest.mark.parametrize("after", ["mirror", "base", "skeleton", "finish", "inspect"])
+def test_kill_leaves_nothing(inv: Virtroot, trixie: Path, recipe: Callable[..., Path], after: str) -> None:
+    before = published(inv, "e2e-trixie")
+    task = inv.start("build", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap")))
+    assert task.stderr is not None
+    seen = []
+    for line in task.stderr:
+        seen.append(line)
+        if line.startswith(after):
+            break
+    os.kill(task.pid, signal.SIGKILL)
+    task.communicate()
+    assert task.returncode == -signal.SIGKILL, "".join(seen)
+    assert published(inv, "e2e-trixie") == before
+
+
+def test_the_next_build_clears_up_and_gives_the_same_bytes(
+    inv: Virtroot, trixie: Path, recipe: Callable[..., Path]
+) -> None:
+    (inv.output / "e2e-trixie" / ".partial-killed").mkdir()
+    again = Path(inv("build", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap"))).stdout.strip())
+    assert again != trixie
+    assert [entry.name for entry in (inv.output / "e2e-trixie").iterdir() if entry.name.startswith(".")] == []
+    assert (inv.output / "e2e-trixie" / "latest").resolve() == again
+    digests = process.run(["sha256sum", str(trixie / "rootfs.tar.zst"), str(again / "rootfs.tar.zst")]).text.split()
+    assert digests[0] == digests[2]

@@ -1,0 +1,16 @@
+"""libvirt's own schema on the golden domains."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.guest import hypervisor as hypervisors
+from tests.conftest import Virtroot
+from tests.golden.test_golden import DOMAINS, domain
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_schema(inv: Virtroot, name: str) -> None:
+    target = hypervisors.connect(inv.settings).target
+    validated = target.run(["virt-xml-validate", "/dev/stdin", "domain"], stdin=domain(name).encode(), check=False)
+    assert validated.returncode == 0, validated.complaint
