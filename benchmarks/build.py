@@ -50,9 +50,10 @@ def main(rounds: int) -> None:
             "virtroot, mmdebstrap, no base cache": lambda: _virtroot("mmdebstrap", replace(settings, base_cache=False)),
             "virtroot, mmdebstrap": lambda: _virtroot("mmdebstrap", settings),
         }
-        for contender in contenders.values():
+        times = {}
+        for name, contender in contenders.items():
             contender()
-        times = {name: statistics.median(_seconds(each) for _ in range(rounds)) for name, each in contenders.items()}
+            times[name] = statistics.median(_seconds(contender) for _ in range(rounds))
     for name, seconds in times.items():
         peer = "mmdebstrap to tar.zst" if "mmdebstrap" in name else "debootstrap + tar"
         print(f"{name:<40} {seconds:6.1f} s   {seconds / times[peer]:.2f} x {peer}")

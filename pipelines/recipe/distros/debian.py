@@ -33,9 +33,8 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
         "Dir": ROOT,
         "Dir::State::status": f"{ROOT}/var/lib/dpkg/status",
         "Dir::State::lists": f"{CACHE}/lists-{recipe.release}",
+        "Dir::Cache": CACHE,
         "Dir::Cache::archives": f"{CACHE}/archives",
-        "Dir::Cache::pkgcache": "",
-        "Dir::Cache::srcpkgcache": "",
         "Dir::Bin::dpkg": "dpkg",
         "Dpkg::Options::": f"--root={ROOT}",
         "Dpkg::Use-Pty": "false",
@@ -46,9 +45,10 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
         "APT::Sandbox::User": "root",
     }
     flags = [flag for key, value in options.items() for flag in ("-o", f"{key}={value}")]
-    # dpkg's fsync after each file is for machines that lose power; a killed build is thrown away whole.
-    unsafe_io = ("-o", "Dpkg::Options::=--force-unsafe-io")
-    return Command(("apt-get", *flags, *unsafe_io, "-y", *arguments), env=_QUIET)
+    # dpkg's fsync after each file is for machines that lose power; a killed build is thrown away whole. Where a
+    # skeleton has a package's configuration file, nobody is there to answer dpkg's question, and the skeleton's stays.
+    dpkg = ("-o", "Dpkg::Options::=--force-unsafe-io", "-o", "Dpkg::Options::=--force-confold")
+    return Command(("apt-get", *flags, *dpkg, "-y", *arguments), env=_QUIET)
 
 
 def _base(recipe: Recipe) -> Stage:
@@ -76,17 +76,20 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    wanted = dict.fromkeys((recipe.kernel, *GENERATORS[recipe.generator].packages, *recipe.packages))
+    wanted = dict.fromkeys((*GENERATORS[recipe.generator].packages, *recipe.packages))
     return Stage(
         "packages",
         (
             Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_mirrors(recipe))),
             Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")),
             _apt(recipe, "-qq", "--error-on=any", "update"),
-            # One transaction upgrades the minimal root to the security suite and adds the rest: the initramfs is
-            # generated once, with the skeleton's drop-ins in place.
+            # Upgrades the minimal root to the security suite in the same transaction.
             _apt(recipe, "dist-upgrade", *wanted),
-            _apt(recipe, "-qq", "autoclean"),
+            # The kernel comes last and alone: together with the generator, its own hook and the generator's trigger
+            # would each generate the initramfs.
+            _apt(recipe, "install", recipe.kernel),
+            # Downloads that no build has used for a month; apt-get autoclean would read every list again.
+            Command(("find", f"{CACHE}/archives", "-name", "*.deb", "-atime", "+30", "-delete")),
         ),
     )
 
