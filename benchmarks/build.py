@@ -74,7 +74,7 @@ def _plain(script: str, settings: Settings) -> None:
     packages = (wanted.recipe.kernel, *GENERATORS[wanted.recipe.generator].packages, *wanted.recipe.packages)
     engine = engines.connect()
     image, _ = builder_image(engine, wanted, settings)
-    with builder(engine, image, "benchmark", "disk", "benchmark", {}) as worker:
+    with builder(engine, image, "benchmark", replace(settings, workspace="disk"), "benchmark") as worker:
         worker.run(["sh", "-ec", script, "plain", ",".join(packages)])
 
 

@@ -33,7 +33,7 @@ def build(wanted: Wanted, settings: Settings) -> Path:
         store.clear(wanted.name)
         engine = engines.connect()
         image, image_id = builder_image(engine, wanted, settings)
-        with builder(engine, image, wanted.name, settings.workspace, "build", {}) as bare:
+        with builder(engine, image, wanted.name, settings, "build") as bare:
             epoch, mirror_state = _mirror_state(bare, wanted)
             identity = _plan_id(wanted, image_id, mirror_state)
             worker = Builder(bare.container, {"SOURCE_DATE_EPOCH": str(epoch)})

@@ -11,6 +11,7 @@ from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
 from pipelines.host.target import InContainer
 from pipelines.recipe.stage import CACHE, ROOT
+from pipelines.settings import Settings
 
 _GIB = 1 << 30
 
@@ -50,31 +51,34 @@ class Builder:
 
 @contextmanager
 def builder(
-    engine: Engine, image: str, name: str, workspace: str, purpose: str, env: Mapping[str, str]
+    engine: Engine, image: str, name: str, settings: Settings, purpose: str, env: Mapping[str, str] | None = None
 ) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
-    ``workspace`` is ``auto`` (a tmpfs of half the available memory, where that is enough), ``disk`` or ``tmpfs:SIZE``.
+    The caller holds the lock for ``purpose`` and ``name``, so a builder of the same output directory is a stale one. A
+    builder of another checkout is at work, on the same package cache: that is an error.
     """
-    labels = {"virtroot.recipe": name, "virtroot.purpose": purpose}
+    labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
     engine.remove_containers(labels)
     container = engine.start(
         image,
+        name=f"virtroot-{purpose}-{name}",
         labels=labels,
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
         volumes={f"virtroot-cache-{name}": CACHE},
-        tmpfs=_tmpfs(engine, workspace),
+        tmpfs=_tmpfs(engine, settings.workspace),
         hostname="builder",
     )
     try:
         container.run(["mkdir", "-p", ROOT])
-        yield Builder(container, env)
+        yield Builder(container, env or {})
     finally:
         container.remove()
 
 
 def _tmpfs(engine: Engine, workspace: str) -> dict[str, str]:
+    """Return the tmpfs to work on: half the available memory for ``auto``, where that is enough."""
     if workspace == "disk":
         return {}
     size = workspace.partition(":")[2]

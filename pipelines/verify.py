@@ -59,7 +59,7 @@ def verify_artifact(wanted: Wanted, settings: Settings) -> Verdict:
     # Verifications of one recipe share a builder's labels, by which a killed one is found.
     with (
         Store(settings.output_dir).lock("verification", wanted.name),
-        builder(engine, image, wanted.name, settings.workspace, "verify", {}) as worker,
+        builder(engine, image, wanted.name, settings, "verify") as worker,
     ):
         with step("unpacking the artifact"), tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)

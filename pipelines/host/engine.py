@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -233,6 +234,11 @@ class Engine:
                 hostname=hostname,
             )
         except APIError as error:
+            if error.status_code == HTTPStatus.CONFLICT:
+                raise VirtrootError(
+                    f"a container {name} is at work on this engine, for another checkout or user",
+                    f"wait for it; if nobody uses it any more: docker rm --force {name}",
+                ) from error
             raise VirtrootError(
                 f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
             ) from error

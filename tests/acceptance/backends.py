@@ -12,7 +12,7 @@ from pipelines.host.target import Target
 #: The root, read-only, in namespaces of its own and without capabilities: what a guest left there can do no harm.
 _CONFINED = (
     "bwrap", "--ro-bind", "{root}", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
-    "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--die-with-parent",
+    "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL",
     "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import hypervisor as hypervisors
 from pipelines.host.process import Completed
 from tests.conftest import Virtroot
+from tests.e2e.terminal import converse
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW0jFZVcR test"
 
@@ -37,6 +38,9 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert inv("exec", "--name", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
+
+    status, screen = converse(inv, "console", "--name", "debian", typed=b"\n", awaited=b"login:", closing=b"\x1d")
+    assert (status, b"debian login:" in screen) == (0, True), screen
 
     assert "is running" in inv("remove", "--name", "debian", "--yes", status=2).stderr
     assert "is running already" in inv("start", "--name", "debian", status=2).stderr

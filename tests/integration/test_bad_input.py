@@ -47,7 +47,7 @@ def test_no_recipe_named(inv: Virtroot) -> None:
 
 
 def test_bad_yaml(inv: Virtroot, written: Callable[[str], str]) -> None:
-    assert "mine.yaml:2: not valid YAML" in refused(
+    assert "mine.yaml:3: not valid YAML" in refused(
         inv, "build", "--recipe", written("distro: debian\npackages: [a\nx")
     )
 

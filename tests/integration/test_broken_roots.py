@@ -24,7 +24,7 @@ def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterat
     engine = engines.connect()
     wanted = catalogue.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
     image, _ = builder_image(engine, wanted, inv.settings)
-    with builder(engine, image, wanted.name, "auto", "broken-roots", {}) as worker:
+    with builder(engine, image, wanted.name, inv.settings, "broken-roots") as worker:
         with (bookworm / archive.TARBALL).open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         worker.run(["cp", "-a", ROOT, f"{ROOT}.good"])

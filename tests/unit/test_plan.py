@@ -57,12 +57,6 @@ def test_no_initramfs_is_generated_again_without_a_reason() -> None:
     assert regenerate in commands(planned("overlay: tree", ("etc/initramfs-tools/modules",)), "overlay")
 
 
-def test_bookworm_gets_a_maker_of_host_keys_and_trixie_has_its_own() -> None:
-    extra = Tree("skeleton", "debian-bookworm")
-    assert extra in planned("release: bookworm").trees
-    assert extra not in planned().trees
-
-
 def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:
     plan = planned("mirror: http://mirror.example/debian")
     assert "http://mirror.example/debian" in commands(plan, "base")[0].argv
