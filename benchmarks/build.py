@@ -17,7 +17,6 @@ from pipelines import catalogue
 from pipelines.build import build, builder_image
 from pipelines.builder import builder
 from pipelines.host import engine as engines
-from pipelines.recipe.initramfs import GENERATORS
 from pipelines.settings import Settings
 
 #: What a user types for the same packages; the cache keeps downloads out of the comparison, as virtroot's does.
@@ -71,7 +70,7 @@ def _virtroot(bootstrap: str, settings: Settings) -> Path:
 
 def _plain(script: str, settings: Settings) -> None:
     wanted = catalogue.find("debian")
-    packages = (wanted.recipe.kernel, *GENERATORS[wanted.recipe.generator].packages, *wanted.recipe.packages)
+    packages = (wanted.recipe.kernel, *wanted.recipe.initramfs.packages, *wanted.recipe.packages)
     engine = engines.connect()
     image, _ = builder_image(engine, wanted, settings)
     with builder(engine, image, "benchmark", replace(settings, workspace="disk"), "benchmark") as worker:

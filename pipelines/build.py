@@ -20,7 +20,7 @@ from pipelines.catalogue import Wanted
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images
-from pipelines.log import say, step
+from pipelines.log import say, step, warn
 from pipelines.recipe.plan import plan_id, stage_id
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
 from pipelines.settings import Settings
@@ -33,7 +33,8 @@ def build(wanted: Wanted, settings: Settings) -> Path:
         store.clear(wanted.name)
         engine = engines.connect()
         image, image_id = builder_image(engine, wanted, settings)
-        with builder(engine, image, wanted.name, settings, "build") as bare:
+        with builder(engine, image, wanted.name, settings, "build", wanted.recipe.distribution.capabilities) as bare:
+            _prepare(bare, wanted)
             epoch, mirror_state = _mirror_state(bare, wanted)
             identity = _plan_id(wanted, image_id, mirror_state)
             worker = Builder(bare.container, {"SOURCE_DATE_EPOCH": str(epoch)})
@@ -59,6 +60,18 @@ def builder_image(engine: engines.Engine, wanted: Wanted, settings: Settings) ->
     return images.built(engine, distro.builder, base)
 
 
+def _prepare(worker: Builder, wanted: Wanted) -> None:
+    """Set the builder up for the recipe's mirrors."""
+    for item in wanted.plan.prepare:
+        if isinstance(item, Tree):
+            worker.run(("mkdir", "-p", item.builder))
+            worker.run(("tar", "--extract", "--file=-", "--directory", item.builder), stdin=wanted.trees[item])
+        else:
+            worker.run(item.full_argv, env=dict(item.env))
+    if wanted.recipe.siglevel == "never":
+        warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
+
+
 def _mirror_state(worker: Builder, wanted: Wanted) -> tuple[int, tuple[str, ...]]:
     """Ask the mirror what it offers; its newest date is the build's epoch unless the environment gives one."""
     command = wanted.plan.mirror_state
@@ -75,8 +88,7 @@ def _mirror_state(worker: Builder, wanted: Wanted) -> tuple[int, tuple[str, ...]
 
 
 def _plan_id(wanted: Wanted, image_id: str, mirror_state: tuple[str, ...]) -> str:
-    digests = {tree: hashlib.sha256(packed).hexdigest() for tree, packed in wanted.trees.items()}
-    return plan_id(wanted.plan, trees=digests, builder=image_id, mirror_state="\n".join(mirror_state))
+    return plan_id(wanted.plan, trees=wanted.digests, builder=image_id, mirror_state="\n".join(mirror_state))
 
 
 def _build_id(identity: str) -> str:
@@ -119,7 +131,10 @@ class _Work:
     def _cached(self, stage: Stage) -> str:
         if not (stage.cached and self.base_cache):
             return ""
-        return f"{CACHE}/stages/{stage_id(stage, self.image_id, chr(10).join(self.mirror_state))}.tar"
+        state = "\n".join(self.mirror_state)
+        wanted = self.wanted
+        key = stage_id(wanted.plan, stage, trees=wanted.digests, builder=self.image_id, mirror_state=state)
+        return f"{CACHE}/stages/{key}.tar"
 
     def _command(self, command: Command) -> None:
         with (self.directory / "build.log").open("ab") as log:
@@ -163,7 +178,7 @@ class _Work:
     def packages(self) -> tuple[Package, ...]:
         """Return the installed packages, sorted by name."""
         query = self.worker.run(self.wanted.recipe.distribution.packages_query)
-        pairs = sorted(line.split("\t") for line in query.text.splitlines())
+        pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
         return tuple(Package(name=name, version=version) for name, version in pairs)
 
     def pack(self, epoch: int) -> Rootfs:

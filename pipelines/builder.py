@@ -51,7 +51,7 @@ class Builder:
 
 @contextmanager
 def builder(
-    engine: Engine, image: str, name: str, settings: Settings, purpose: str, env: Mapping[str, str] | None = None
+    engine: Engine, image: str, name: str, settings: Settings, purpose: str, capabilities: Sequence[str] = ()
 ) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
@@ -67,12 +67,13 @@ def builder(
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
         volumes={f"virtroot-cache-{name}": CACHE},
+        capabilities=capabilities,
         tmpfs=_tmpfs(engine, settings.workspace),
         hostname="builder",
     )
     try:
         container.run(["mkdir", "-p", ROOT])
-        yield Builder(container, env or {})
+        yield Builder(container, {})
     finally:
         container.remove()
 

@@ -29,6 +29,11 @@ class Wanted:
     trees: dict[Tree, bytes] = field(repr=False)
 
     @property
+    def digests(self) -> dict[Tree, str]:
+        """The content digest of each tree."""
+        return {tree: trees.digest(packed) for tree, packed in self.trees.items()}
+
+    @property
     def recipe(self) -> Recipe:
         """The validated recipe."""
         return self.plan.recipe
@@ -55,8 +60,10 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     plan = make_plan(wanted, overlay_paths)
     packed = {}
     for tree in plan.trees:
-        directory = overlay if tree.kind == "overlay" and overlay else _SKELETONS / tree.name
-        packed[tree] = trees.pack(directory)
+        if tree.kind == "keyring":
+            packed[tree] = trees.pack_file(path.parent / tree.name)
+        else:
+            packed[tree] = trees.pack(overlay if tree.kind == "overlay" and overlay else _SKELETONS / tree.name)
     return Wanted(path.stem, plan, packed)
 
 

@@ -19,6 +19,7 @@ _RECIPE = """
 distro: debian
 release: {release}
 bootstrap: {bootstrap}
+generator: {generator}
 packages: [systemd-sysv, systemd-resolved, udev, dbus, openssh-server, qemu-guest-agent]
 guest: {{memory: 1GiB, vcpus: 2, cache: always}}
 """
@@ -76,7 +77,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
         return
     hypervisors.stop_embedded(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken"):
+    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut"):
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 
@@ -86,9 +87,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a recipe file; lines given are added to it."""
     directory = tmp_path_factory.mktemp("recipes")
 
-    def write(name: str, *lines: str, release: str = "trixie", bootstrap: str = "debootstrap") -> Path:
+    def write(name: str, *lines: str, **fields: str) -> Path:
         path = directory / f"{name}.yaml"
-        path.write_text("\n".join([_RECIPE.format(release=release, bootstrap=bootstrap), *lines]) + "\n")
+        filled = {"release": "trixie", "bootstrap": "debootstrap", "generator": "initramfs-tools", **fields}
+        path.write_text("\n".join([_RECIPE.format(**filled), *lines]) + "\n")
         return path
 
     return write

@@ -115,7 +115,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
 
 
 def _in_root(target: Target, root: str, argv: tuple[str, ...], image: str) -> tuple[str, ...]:
-    return tuple(target.run(["chroot", root, *argv, f"/{image}"]).text.splitlines())
+    return tuple(target.run(["chroot", root, *argv, f"/{image}"]).text.splitlines()) if argv else ()
 
 
 def _modules(facts: Facts) -> str:

@@ -9,12 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
+from pipelines.host.engine import archive
 
 
 def entries(directory: Path) -> Iterator[tuple[str, Path]]:
     """Yield (path inside the tree, path here) of everything below ``directory``, sorted; links are not followed."""
     for path in sorted(directory.rglob("*")):
         yield path.relative_to(directory).as_posix(), path
+
+
+def pack_file(path: Path) -> bytes:
+    """Return one file as a tar, mode 0644; raises `VirtrootError` when it cannot be read."""
+    try:
+        return archive({path.name: path.read_bytes()})
+    except OSError as error:
+        raise VirtrootError(f"cannot read {path}: {error.strerror}", "paths in a recipe start beside it") from error
 
 
 def pack(directory: Path) -> bytes:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Generator:
-    """What virtroot knows of a generator; paths are relative to the root.
+    """What virtroot knows of a generator on one distribution; paths are relative to the root.
 
-    ``list_image`` prints the image's entries, one path a line, and ``show_resume`` prints the settings in the image
-    that name a resume device; both run inside the root and take the image's path as last argument. ``regenerate``
-    makes the image of every kernel anew; ``config`` are the places whose change asks for that.
+    ``kernel`` and ``initrd`` may hold ``{kernel}``, the kernel package's name. ``list_image`` prints the image's
+    entries, a line each that ends with the path, and ``show_resume`` prints ``RESUME=DEVICE`` lines found in the image
+    (empty for a generator whose images cannot name one); both run inside the root and take the image's path as last
+    argument. ``regenerate`` makes the image of every kernel anew; ``config`` are the places whose change asks for that.
     """
 
     name: str
     packages: tuple[str, ...]
-    skeleton: str
+    skeletons: tuple[str, ...]
     kernel: str
     initrd: str
     list_image: tuple[str, ...]
@@ -25,29 +26,83 @@ class Generator:
     config: tuple[str, ...]
 
 
-GENERATORS = {
-    generator.name: generator
-    for generator in (
-        Generator(
-            name="initramfs-tools",
-            packages=("initramfs-tools", "zstd"),
-            skeleton="initramfs-tools",
-            kernel="vmlinuz",
-            initrd="initrd.img",
-            list_image=("lsinitramfs",),
-            # unmkinitramfs puts the image's last archive under main/ when there is an early one before it. The copy is
-            # made below /run, which the finished root does not keep.
-            show_resume=(
-                "sh",
-                "-ec",
-                (
-                    'work=$(mktemp -d /run/initramfs.XXXXXX); unmkinitramfs "$1" "$work"; '
-                    'cat "$work"/conf/conf.d/* "$work"/main/conf/conf.d/* 2>/dev/null || true; rm -rf "$work"'
-                ),
-                "show-resume",
-            ),
-            regenerate=("update-initramfs", "-u", "-k", "all"),
-            config=("etc/initramfs-tools", "usr/share/initramfs-tools", "etc/modprobe.d"),
+_INITRAMFS_TOOLS = Generator(
+    name="initramfs-tools",
+    packages=("initramfs-tools", "zstd"),
+    skeletons=("initramfs-tools",),
+    kernel="vmlinuz",
+    initrd="initrd.img",
+    list_image=("lsinitramfs",),
+    # unmkinitramfs puts the image's last archive under main/ when there is an early one before it. The copy is
+    # made below /run, which the finished root does not keep.
+    show_resume=(
+        "sh",
+        "-ec",
+        (
+            'work=$(mktemp -d /run/initramfs.XXXXXX); unmkinitramfs "$1" "$work"; '
+            'cat "$work"/conf/conf.d/* "$work"/main/conf/conf.d/* 2>/dev/null || true; rm -rf "$work"'
         ),
-    )
+        "show-resume",
+    ),
+    regenerate=("update-initramfs", "-u", "-k", "all"),
+    config=("etc/initramfs-tools", "usr/share/initramfs-tools", "etc/modprobe.d"),
+)
+
+_DRACUT = Generator(
+    name="dracut",
+    # dracut itself only recommends what its shell scripts call; without these it leaves modules out, silently.
+    packages=("dracut", "dracut-core", "kmod", "zstd"),
+    skeletons=("dracut",),
+    # Debian's kernel packages keep both links current, whatever makes the image: dracut's own names carry the kernel's
+    # version, which no domain could name.
+    kernel="vmlinuz",
+    initrd="initrd.img",
+    list_image=("lsinitrd",),
+    # dracut writes resume= of the machine it runs on into a file of the image's command line.
+    show_resume=(
+        "sh",
+        "-ec",
+        'lsinitrd --file etc/cmdline.d/95resume.conf "$1" 2>/dev/null | sed -n "s/.*resume=/RESUME=/p"',
+        "show-resume",
+    ),
+    regenerate=(
+        "sh",
+        "-ec",
+        'for tree in /usr/lib/modules/*; do dracut --force "/boot/initrd.img-${tree##*/}" "${tree##*/}"; done',
+    ),
+    config=("etc/dracut.conf", "usr/lib/dracut", "etc/modprobe.d"),
+)
+
+_DRACUT_ON_ARCH = replace(
+    _DRACUT,
+    packages=("dracut",),
+    skeletons=("dracut", "dracut-pacman"),
+    kernel="boot/vmlinuz-{kernel}",
+    initrd="boot/initramfs-{kernel}.img",
+    regenerate=("/usr/share/libalpm/scripts/virtroot-dracut",),
+)
+
+_MKINITCPIO = Generator(
+    name="mkinitcpio",
+    packages=("mkinitcpio",),
+    skeletons=("mkinitcpio",),
+    kernel="boot/vmlinuz-{kernel}",
+    initrd="boot/initramfs-{kernel}.img",
+    list_image=("lsinitcpio",),
+    show_resume=(),
+    regenerate=("mkinitcpio", "--allpresets"),
+    config=("etc/mkinitcpio", "etc/modprobe.d"),
+)
+
+#: The generators by distribution and name; the order of a distribution's rows is the order of preference.
+GENERATORS: dict[tuple[str, str], Generator] = {
+    ("debian", "initramfs-tools"): _INITRAMFS_TOOLS,
+    ("debian", "dracut"): _DRACUT,
+    ("arch", "mkinitcpio"): _MKINITCPIO,
+    ("arch", "dracut"): _DRACUT_ON_ARCH,
 }
+
+
+def names(distro: str) -> tuple[str, ...]:
+    """Return the generators that ``distro`` can use, its default first."""
+    return tuple(name for row_distro, name in GENERATORS if row_distro == distro)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.recipe.initramfs import GENERATORS, Generator
+from pipelines.recipe.initramfs import Generator
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Command, Stage, Tree
 
@@ -19,6 +19,7 @@ class Plan:
     """What a build will do."""
 
     recipe: Recipe
+    prepare: tuple[Command | Tree, ...]
     stages: tuple[Stage, ...]
     mirror_state: Command
     cmdline: str = "root=root rootfstype=virtiofs rw console=ttyS0"
@@ -26,23 +27,37 @@ class Plan:
     @property
     def generator(self) -> Generator:
         """The row of the recipe's initramfs generator."""
-        return GENERATORS[self.recipe.generator]
+        return self.recipe.initramfs
 
     @property
     def trees(self) -> tuple[Tree, ...]:
-        """Every tree that is copied into the root."""
-        return tuple(step for stage in self.stages for step in stage.steps if isinstance(step, Tree))
+        """Every tree that is copied, into the builder or the root."""
+        steps = (*self.prepare, *(step for stage in self.stages for step in stage.steps))
+        return tuple(step for step in steps if isinstance(step, Tree))
 
 
 def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
     """Resolve ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root."""
     distro = recipe.distribution
-    return Plan(recipe, distro.stages(recipe, overlay_paths), distro.mirror_state(recipe))
+    stages = distro.stages(recipe, overlay_paths)
+    return Plan(recipe, distro.prepare(recipe), stages, distro.mirror_state(recipe))
 
 
-def stage_id(stage: Stage, builder: str, mirror_state: str) -> str:
-    """Return the id of a stage that starts from nothing: what decides its bytes, hashed."""
-    return _digest({"stage": asdict(stage), "builder": builder, "mirror": mirror_state})
+def stage_id(plan: Plan, stage: Stage, *, trees: Mapping[Tree, str], builder: str, mirror_state: str) -> str:
+    """Return the id of a stage that starts from nothing: what decides its bytes, hashed.
+
+    How the builder was prepared counts: what was installed without checking signatures must not serve a recipe that
+    asks for them.
+    """
+    return _digest(
+        {
+            "prepare": [asdict(step) for step in plan.prepare],
+            "trees": [trees[step] for step in plan.prepare if isinstance(step, Tree)],
+            "stage": asdict(stage),
+            "builder": builder,
+            "mirror": mirror_state,
+        }
+    )
 
 
 def plan_id(plan: Plan, *, trees: Mapping[Tree, str], builder: str, mirror_state: str) -> str:
@@ -55,6 +70,7 @@ def plan_id(plan: Plan, *, trees: Mapping[Tree, str], builder: str, mirror_state
         {
             "recipe": plan.recipe.model_dump(mode="json", exclude={"guest"}),
             "stages": [asdict(stage) for stage in plan.stages],
+            "prepare": [asdict(step) for step in plan.prepare],
             "trees": [trees[tree] for tree in plan.trees],
             "builder": builder,
             "mirror": mirror_state,
@@ -83,6 +99,8 @@ def as_text(plan: Plan) -> str:
         f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
         f"cmdline: {plan.cmdline}",
     ]
+    if plan.prepare:
+        lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.prepare)]
     for stage in plan.stages:
         lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
         lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]
@@ -92,6 +110,6 @@ def as_text(plan: Plan) -> str:
 
 def _step(step: Command | Tree) -> str:
     if isinstance(step, Tree):
-        return f"copy {step.kind} {step.name}"
+        return f"copy {step.kind} {step.name}" + (f" to {step.builder}" if step.builder else "")
     where = "in the root: " if step.chroot else ""
     return where + shlex.join([*(f"{key}={value}" for key, value in step.env), *step.argv])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from pipelines.recipe.distros import DISTROS, Distro
+from pipelines.recipe.initramfs import GENERATORS, Generator
+from pipelines.recipe.initramfs import names as generators_of
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")
@@ -63,7 +66,7 @@ Memory = Annotated[
     PlainSerializer(_size_as_text, return_type=str),
 ]
 Package = Annotated[str, AfterValidator(_package)]
-Mirror = Annotated[str, AfterValidator(_mirror)]
+Url = Annotated[str, AfterValidator(_mirror)]
 Network = Annotated[str, AfterValidator(_network)]
 
 
@@ -86,16 +89,36 @@ class Guest(_Strict):
     )
 
 
+class Mirror(_Strict):
+    """A package mirror, and the keys to trust for it beside the distribution's own."""
+
+    url: Url = Field(description="Address; for Arch with $repo and $arch in it.")
+    keyring: str | None = Field(default=None, description="A file of public keys beside the recipe, for Arch.")
+
+
+def _as_mirrors(value: object) -> object:
+    """Let one address stand for a list of one mirror, and an address in a list for a mirror without keys."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return [{"url": each} if isinstance(each, str) else each for each in listed]
+
+
+Mirrors = Annotated[
+    tuple[Mirror, ...],
+    BeforeValidator(_as_mirrors, json_schema_input_type=str | Mirror | list[str | Mirror]),
+]
+
+
 class Recipe(_Strict):
     """One golden root. Field names are the keys of the YAML file."""
 
-    distro: Literal["debian"] = Field(description="The distribution.")
+    distro: Literal["debian", "arch"] = Field(description="The distribution.")
     release: str = Field(default="", description="The distribution's release; the newest known when left out.")
     bootstrap: str = Field(default="", description="The tool that makes the minimal root.")
-    mirror: Mirror | None = Field(
-        default=None, description="Package mirror; the bootstrapper's own default when left out."
+    mirror: Mirrors = Field(default=(), description="Package mirrors; the bootstrapper's own default when left out.")
+    siglevel: Literal["required", "never"] = Field(
+        default="required", description="Whether Arch's packages must be signed by a trusted key."
     )
-    security_mirror: Mirror | None = Field(default=None, description="Mirror of the security suite, for Debian.")
+    security_mirror: Url | None = Field(default=None, description="Mirror of the security suite, for Debian.")
     kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
     generator: str = Field(default="", description="What makes the initramfs.")
     packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
@@ -114,7 +137,7 @@ class Recipe(_Strict):
         filled = {
             "release": distro.releases[0],
             "bootstrap": distro.bootstraps[0],
-            "generator": distro.generators[0],
+            "generator": generators_of(distro.name)[0],
             "kernel": distro.kernel,
         }
         return {**filled, **data}
@@ -127,13 +150,21 @@ class Recipe(_Strict):
             for key, value, allowed in (
                 ("release", self.release, distro.releases),
                 ("bootstrap", self.bootstrap, distro.bootstraps),
-                ("generator", self.generator, distro.generators),
+                ("generator", self.generator, generators_of(distro.name)),
             )
             if value not in allowed
         ]
+        mistakes += distro.refuses(self)
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    @property
+    def initramfs(self) -> Generator:
+        """The row of the initramfs generator."""
+        row = GENERATORS[self.distro, self.generator]
+        kernel, initrd = (path.format(kernel=self.kernel) for path in (row.kernel, row.initrd))
+        return replace(row, kernel=kernel, initrd=initrd)
 
     @property
     def distribution(self) -> Distro:

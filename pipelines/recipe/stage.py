@@ -26,13 +26,15 @@ class Command:
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree of files to copy into the root, owned by root.
+    """A tree of files to copy, owned by root: into the root, or into the directory ``builder`` of the builder.
 
-    ``kind`` is ``skeleton`` (``name`` is a folder of the skeletons) or ``overlay`` (``name`` is beside the recipe).
+    ``kind`` is ``skeleton`` (``name`` is a folder of the skeletons), ``overlay`` (a folder beside the recipe) or
+    ``keyring`` (a file beside the recipe).
     """
 
     kind: str
     name: str
+    builder: str = ""
 
 
 @dataclass(frozen=True)

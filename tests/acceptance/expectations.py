@@ -6,11 +6,13 @@ from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
 
+_DPKG_QUERY = r"dpkg-query -W -f '${Package}\t${Version}\n'"
+
 
 def packages(host: Host) -> set[tuple[str, str]]:
     """Return the (name, version) of each installed package, asked of the root's own package manager."""
-    listing = host.check_output(r"dpkg-query -W -f '${Package}\t${Version}\n'")
-    return {(name, version) for name, version in (line.split("\t") for line in listing.splitlines())}
+    query = "pacman -Q" if host.exists("pacman-key") and not host.exists("apt-get") else _DPKG_QUERY
+    return {(name, version) for name, version in (line.split() for line in host.check_output(query).splitlines())}
 
 
 def has_packages_of(host: Host, manifest: Manifest) -> None:

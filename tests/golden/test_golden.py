@@ -21,6 +21,9 @@ DOMAINS = {
 PLANS = {
     "debian": {},
     "debian-bookworm-mmdebstrap": {"release": "bookworm", "bootstrap": "mmdebstrap"},
+    "debian-dracut": {"generator": "dracut"},
+    "arch": {},
+    "arch-dracut": {"generator": "dracut"},
 }
 
 
@@ -55,5 +58,5 @@ def test_domain(name: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("name", sorted(PLANS))
 def test_plan(name: str, request: pytest.FixtureRequest) -> None:
-    text = as_text(catalogue.find("debian", overrides=PLANS[name]).plan) + "\n"
+    text = as_text(catalogue.find(name.partition("-")[0], overrides=PLANS[name]).plan) + "\n"
     compare(FILES / f"plan-{name}.txt", text, request.config.getoption("--regenerate"))

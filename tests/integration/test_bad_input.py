@@ -65,7 +65,7 @@ def test_unknown_key_and_wrong_type_are_reported_together(inv: Virtroot, written
 
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools" in answer
+    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:

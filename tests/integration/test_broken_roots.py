@@ -38,7 +38,7 @@ def inspect(worker: Builder, bookworm: Path) -> Iterator[Callable[[str], list[st
 
     def after(script: str) -> list[str]:
         worker.run(["chroot", ROOT, "sh", "-ec", script])
-        facts = inspection.gather(worker.target, ROOT, GENERATORS["initramfs-tools"], packages)
+        facts = inspection.gather(worker.target, ROOT, GENERATORS["debian", "initramfs-tools"], packages)
         return inspection.violations(facts)
 
     yield after

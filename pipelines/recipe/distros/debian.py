@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.recipe.distros.distro import Distro
-from pipelines.recipe.initramfs import GENERATORS
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
 
 if TYPE_CHECKING:
@@ -21,7 +20,22 @@ _QUIET = (
 
 
 def _mirrors(recipe: Recipe) -> tuple[str, ...]:
-    return (recipe.mirror or "", recipe.security_mirror or "")
+    return (_mirror(recipe), recipe.security_mirror or "")
+
+
+def _mirror(recipe: Recipe) -> str:
+    return recipe.mirror[0].url if recipe.mirror else ""
+
+
+def _refuses(recipe: Recipe) -> list[str]:
+    mistakes = []
+    if len(recipe.mirror) > 1:
+        mistakes.append("mirror: debian takes one mirror, and security_mirror beside it")
+    if any(mirror.keyring for mirror in recipe.mirror):
+        mistakes.append("mirror: keyring is for arch; Debian's mirrors are checked with Debian's own keys")
+    if recipe.siglevel != "required":
+        mistakes.append("siglevel: is for arch; Debian's packages are always checked")
+    return mistakes
 
 
 def _apt(recipe: Recipe, *arguments: str) -> Command:
@@ -50,7 +64,7 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
 
 def _base(recipe: Recipe) -> Stage:
     bootstrap = Command(
-        (f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, recipe.mirror or ""), env=_QUIET
+        (f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, _mirror(recipe)), env=_QUIET
     )
     # What the bootstrappers copy from the builder or leave behind has no place in a guest.
     tidy = Command(("rm", "-rf", "/etc/resolv.conf", "/etc/hostname", "/var/cache/apt/archives"), chroot=True)
@@ -62,8 +76,9 @@ def _skeleton(recipe: Recipe) -> Stage:
         "skeleton",
         (
             Tree("skeleton", "virtiofs"),
-            Tree("skeleton", "debian"),
-            Tree("skeleton", GENERATORS[recipe.generator].skeleton),
+            Tree("skeleton", "network"),
+            Tree("skeleton", "sshd"),
+            *(Tree("skeleton", name) for name in recipe.initramfs.skeletons),
             # Above all no service may start in the builder; removed by the finish stage.
             Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
             Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
@@ -72,7 +87,7 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    wanted = dict.fromkeys((*GENERATORS[recipe.generator].packages, *recipe.packages))
+    wanted = dict.fromkeys((*recipe.initramfs.packages, *recipe.packages))
     return Stage(
         "packages",
         (
@@ -91,7 +106,7 @@ def _packages(recipe: Recipe) -> Stage:
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
-    generator = GENERATORS[recipe.generator]
+    generator = recipe.initramfs
     steps: list[Command | Tree] = []
     if recipe.overlay:
         steps.append(Tree("overlay", recipe.overlay))
@@ -147,11 +162,13 @@ DEBIAN = Distro(
     name="debian",
     releases=("trixie", "bookworm"),
     bootstraps=("debootstrap", "mmdebstrap"),
-    generators=("initramfs-tools",),
     kernel="linux-image-cloud-amd64",
     builder="debian",
     base_image="debian:trixie-slim",
     base_suite="trixie",
+    capabilities=(),
+    refuses=_refuses,
+    prepare=lambda recipe: (),
     stages=_stages,
     mirror_state=_mirror_state,
     packages_query=("dpkg-query", f"--root={ROOT}", "-W", "-f", r"${Package}\t${Version}\n"),

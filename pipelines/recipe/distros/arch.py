@@ -1,0 +1,147 @@
+"""How an Arch root is made: pacstrap, twice, with the skeleton between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.recipe.distros.distro import Distro
+from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+
+if TYPE_CHECKING:
+    from pipelines.recipe.recipe import Recipe
+
+_SCRIPTS = "/usr/local/lib/virtroot"
+_CONFIG = "/etc/virtroot/pacman.conf"
+_KEYRINGS = "/etc/virtroot/keyrings"
+
+#: Arch's own redirector to a mirror that is near.
+_DEFAULT_MIRROR = "https://geo.mirror.pkgbuild.com/$repo/os/$arch"
+
+
+def _mirrors(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(mirror.url for mirror in recipe.mirror) or (_DEFAULT_MIRROR,)
+
+
+def _keyrings(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(mirror.keyring for mirror in recipe.mirror if mirror.keyring))
+
+
+def _keyring_files(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(f"{_KEYRINGS}/{name.rpartition('/')[2]}" for name in _keyrings(recipe))
+
+
+def _refuses(recipe: Recipe) -> list[str]:
+    mistakes = []
+    if recipe.security_mirror:
+        mistakes.append("security_mirror: is for debian; Arch has no security suite")
+    if recipe.siglevel == "never" and _keyrings(recipe):
+        mistakes.append("siglevel: never checks no signature, so a keyring has no use; take out one of them")
+    return mistakes
+
+
+def _pacstrap(*packages: str) -> Command:
+    return Command((f"{_SCRIPTS}/bootstrap", _CONFIG, ROOT, *packages))
+
+
+def _trust(recipe: Recipe, gnupg: str) -> tuple[Command, ...]:
+    files = _keyring_files(recipe)
+    return (Command((f"{_SCRIPTS}/trust-keys", gnupg, *files)),) if files else ()
+
+
+def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
+    """Tell the builder's pacman where packages come from and whose signatures count."""
+    return (
+        *(Tree("keyring", name, _KEYRINGS) for name in _keyrings(recipe)),
+        *_trust(recipe, "/etc/pacman.d/gnupg"),
+        Command((f"{_SCRIPTS}/write-config", _CONFIG, recipe.siglevel, *_mirrors(recipe))),
+    )
+
+
+def _skeleton(recipe: Recipe) -> Stage:
+    names = ("virtiofs", "arch", "network", "sshd", *recipe.initramfs.skeletons)
+    mirrorlist = "\n".join(f"Server = {url}" for url in _mirrors(recipe))
+    write = Command(("sh", "-c", 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist', "write", mirrorlist), chroot=True)
+    return Stage(
+        "skeleton",
+        (
+            *(Tree("skeleton", name) for name in names),
+            Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
+            write,
+            # The guest upgrades from the same mirrors, so its own keyring has to know the same keys.
+            *_trust(recipe, f"{ROOT}/etc/pacman.d/gnupg"),
+        ),
+    )
+
+
+def _packages(recipe: Recipe) -> Stage:
+    wanted = dict.fromkeys((recipe.kernel, *recipe.initramfs.packages, *recipe.packages))
+    # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
+    return Stage("packages", (_pacstrap(*wanted),))
+
+
+def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+    steps: list[Command | Tree] = []
+    if recipe.overlay:
+        steps.append(Tree("overlay", recipe.overlay))
+    if recipe.run:
+        # Commands may want the network, and systemd-resolved's link leads into a /run that is empty here.
+        lend = 'mkdir -p "$1/run/systemd/resolve"; cp /etc/resolv.conf "$1/run/systemd/resolve/stub-resolv.conf"'
+        steps.append(Command(("sh", "-ec", lend, "lend", ROOT)))
+        steps += [Command(("sh", "-ec", command), chroot=True) for command in recipe.run]
+    if any(path.startswith(recipe.initramfs.config) for path in overlay_paths):
+        steps.append(Command(recipe.initramfs.regenerate, chroot=True))
+    return Stage("overlay", tuple(steps))
+
+
+def _finish(recipe: Recipe) -> Stage:
+    services = ["systemd-networkd.service", "systemd-resolved.service"]
+    if "openssh" in recipe.packages:
+        services.append("sshd.service")
+    return Stage(
+        "finish",
+        (
+            Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
+            Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
+            Command(
+                ("find", "/var/log", "/var/cache/pacman", "/var/lib/pacman/sync", "-type", "f", "-delete"), chroot=True
+            ),
+            Command(("find", "/run", "/tmp", "/var/tmp", "-mindepth", "1", "-delete"), chroot=True),
+            Command(
+                ("find", "/etc/pacman.d/gnupg", "(", "-type", "s", "-o", "-name", "*~", ")", "-delete"), chroot=True
+            ),
+            Command(("rm", "-rf", "/var/lib/systemd/random-seed", "/var/lib/dbus/machine-id"), chroot=True),
+            # Nothing that these would bring about at the first boot is left to do.
+            Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
+            # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
+            Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
+            Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
+        ),
+    )
+
+
+def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
+    return (
+        Stage("base", (_pacstrap("base"),), cached=True),
+        _skeleton(recipe),
+        _packages(recipe),
+        _overlay(recipe, overlay_paths),
+        _finish(recipe),
+    )
+
+
+ARCH = Distro(
+    name="arch",
+    releases=("rolling",),
+    bootstraps=("pacstrap",),
+    kernel="linux",
+    builder="arch-on-debian",
+    base_image="debian:trixie-slim",
+    base_suite="trixie",
+    # pacstrap mounts /proc, /sys and /dev in the root.
+    capabilities=("SYS_ADMIN",),
+    refuses=_refuses,
+    prepare=_prepare,
+    stages=_stages,
+    mirror_state=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG)),
+    packages_query=("pacman", "--root", ROOT, "--dbpath", f"{ROOT}/var/lib/pacman", "-Q"),
+)

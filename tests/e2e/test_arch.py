@@ -1,0 +1,115 @@
+"""Arch roots, made by the real pacstrap from the stand-in packages of tests/mirror."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.artifact.manifest import load
+from pipelines.guest import hypervisor as hypervisors
+from pipelines.host import engine as engines
+from tests import mirror
+from tests.conftest import Virtroot
+from tests.mirror import Repository
+
+NAMES = ("e2e-arch-dracut", "e2e-arch-mkinitcpio", "e2e-arch-refused")
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def repository(inv: Virtroot) -> Iterator[Repository]:
+    with mirror.serve(inv.settings.base) as served:
+        yield served
+    engine = engines.connect()
+    for name in NAMES:
+        engine.remove_containers({"virtroot.recipe": name})
+        engine.remove_volume(f"virtroot-cache-{name}")
+
+
+@pytest.fixture(scope="module")
+def arch(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Write an Arch recipe for one of the repositories, trusting one of the keys, or none."""
+    directory = tmp_path_factory.mktemp("arch")
+    for key in ("key.asc", "rogue.asc"):
+        (directory / key).write_bytes(repository.file(key))
+
+    def write(name: str, generator: str = "dracut", kind: str = "good", key: str = "key.asc", **extra: str) -> Path:
+        lines = ["distro: arch", f"generator: {generator}", "packages: [openssh, qemu-guest-agent, sudo]", "mirror:"]
+        lines += [f"  - url: {repository.url(kind)}", *([f"    keyring: {key}"] if key else [])]
+        lines += [
+            "guest: {memory: 1GiB, vcpus: 2, cache: always}",
+            *(f"{name}: {value}" for name, value in extra.items()),
+        ]
+        path = directory / f"{name}.yaml"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+def boots(inv: Virtroot, recipe: Path, guest: str) -> Path:
+    """Build, install, boot and verify; return the artifact."""
+    artifact = Path(inv("build", "--recipe", str(recipe)).stdout.strip())
+    inv("install", "--name", guest, "--artifact", str(artifact))
+    inv("verify", "--name", guest)
+    inv("verify", "--name", guest, "--boot")
+    return artifact
+
+
+def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, repository: Repository) -> None:
+    artifact = boots(inv, arch("e2e-arch-dracut"), "arch-dracut")
+    manifest = load(artifact / "manifest.json")
+    assert (manifest.boot.kernel, manifest.boot.initrd) == ("boot/vmlinuz-linux", "boot/initramfs-linux.img")
+    assert {"base", "linux", "dracut", "sudo"} <= {package.name for package in manifest.packages}
+
+    root = "/var/lib/libvirt/filesystems/root.arch-dracut"
+    target = hypervisors.connect(inv.settings).target
+    mirrorlist = target.run(["cat", f"{root}/etc/pacman.d/mirrorlist"]).text
+    assert mirrorlist == f"Server = {repository.url('good')}"
+    assert "virtroot" not in target.run(["cat", f"{root}/etc/pacman.conf"]).text
+
+    # The guest reinstalls its kernel: pacman's hook makes the image anew, under the same name.
+    package = repository.file("good/core/os/x86_64/linux-6.12-1-x86_64.pkg.tar.zst")
+    target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/linux.pkg.tar.zst"], stdin=package)
+    target.run(["rm", f"{root}/boot/initramfs-linux.img", f"{root}/boot/vmlinuz-linux"])
+    upgrade = ["pacman", "--upgrade", "--noconfirm", "--disable-sandbox", "/root/linux.pkg.tar.zst"]
+    target.run(["chroot", root, *upgrade])
+    target.run(["test", "-s", f"{root}/boot/initramfs-linux.img"])
+    target.run(["test", "-s", f"{root}/boot/vmlinuz-linux"])
+    inv("remove", "--name", "arch-dracut", "--yes")
+
+
+def test_mkinitcpio_boots(inv: Virtroot, arch: Write) -> None:
+    if not os.environ.get(mirror.MKINITCPIO_VARIABLE):
+        pytest.skip(f"mkinitcpio is not among Debian's packages; {mirror.MKINITCPIO_VARIABLE} names no package of it")
+    artifact = boots(inv, arch("e2e-arch-mkinitcpio", generator="mkinitcpio"), "arch-mkinitcpio")
+    assert load(artifact / "manifest.json").generator == "mkinitcpio"
+    inv("remove", "--name", "arch-mkinitcpio", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "says"),
+    [
+        ("tampered", "key.asc", "invalid or corrupted package (PGP signature)"),
+        ("unsigned", "key.asc", "missing required signature"),
+        ("good", "rogue.asc", "unknown trust"),
+        ("good", "", "unknown trust"),
+    ],
+)
+def test_what_is_not_signed_by_a_trusted_key_is_refused(
+    inv: Virtroot, arch: Write, kind: str, key: str, says: str
+) -> None:
+    said = inv("build", "--recipe", str(arch("e2e-arch-refused", kind=kind, key=key)), status=2).stderr
+    assert says in said
+    assert not (inv.output / "e2e-arch-refused" / "latest").exists()
+
+
+def test_never_checking_signatures_is_warned_of_and_in_the_manifest(inv: Virtroot, arch: Write) -> None:
+    recipe = arch("e2e-arch-refused", kind="unsigned", key="", siglevel="never")
+    done = inv("build", "--recipe", str(recipe))
+    assert "warning: siglevel: never" in done.stderr
+    assert load(Path(done.stdout.strip()) / "manifest.json").recipe.siglevel == "never"

@@ -1,0 +1,63 @@
+"""The pacman repository for tests; see README.md."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from pipelines.host import engine as engines
+from pipelines.host import images
+from pipelines.host.engine import Container, archive
+from pipelines.recipe.distros import DISTROS
+
+HERE = Path(__file__).parent
+NAME = "virtroot-test-mirror"
+
+#: A pacman package file of mkinitcpio, to be added to the repository; see README.md.
+MKINITCPIO_VARIABLE = "MKINITCPIO_PACKAGE"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The repository being served."""
+
+    address: str
+    container: Container
+
+    def url(self, kind: str) -> str:
+        """Return the mirror address of ``good``, ``tampered`` or ``unsigned``."""
+        return f"http://{self.address}/{kind}/$repo/os/$arch"
+
+    def file(self, name: str) -> bytes:
+        """Return a file of the repository, by its path."""
+        return self.container.run(["cat", f"/srv/{name}"]).stdout
+
+
+@contextmanager
+def serve(base: str) -> Iterator[Repository]:
+    """Make the repository, where it is not made yet, and serve it to the containers of this engine."""
+    engine = engines.connect()
+    arch = DISTROS["arch"]
+    base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
+    builder, identity = images.built(engine, arch.builder, base_tag)
+    files = {name: (HERE / name).read_bytes() for name in ("Containerfile", "make-repository")}
+    package = os.environ.get(MKINITCPIO_VARIABLE)
+    extra = {f"extra/{Path(package).name}": Path(package).read_bytes()} if package else {"extra/none": b""}
+    files |= extra
+    digest = hashlib.sha256(identity.encode() + b"".join(files[name] for name in sorted(files))).hexdigest()[:16]
+    tag = f"virtroot/test-mirror:{digest}"
+    if not engine.image_id(tag):
+        engine.build_image(archive(files), tag, {"BASE": builder})
+    engine.remove_container(NAME)
+    container = engine.start(tag, name=NAME, labels={"virtroot.purpose": "test-mirror"})
+    try:
+        network = docker.from_env().containers.get(container.id).attrs["NetworkSettings"]
+        yield Repository(network["IPAddress"] or network["Networks"]["bridge"]["IPAddress"], container)
+    finally:
+        container.remove()
