@@ -76,7 +76,12 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     package = repository.file("good/core/os/x86_64/linux-6.12-1-x86_64.pkg.tar.zst")
     target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/linux.pkg.tar.zst"], stdin=package)
     target.run(["rm", f"{root}/boot/initramfs-linux.img", f"{root}/boot/vmlinuz-linux"])
-    upgrade = ["pacman", "--upgrade", "--noconfirm", "--disable-sandbox", "/root/linux.pkg.tar.zst"]
+    # Outside a running guest there is no list of mounts to look for free space in.
+    target.run(
+        ["sh", "-ec", 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"', "configure", f"{root}/root/pacman.conf"]
+    )
+    config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
+    upgrade = ["pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"]
     target.run(["chroot", root, *upgrade])
     target.run(["test", "-s", f"{root}/boot/initramfs-linux.img"])
     target.run(["test", "-s", f"{root}/boot/vmlinuz-linux"])
