@@ -95,6 +95,16 @@ def _build_id(identity: str) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{identity[:12]}"
 
 
+#: What the log's tail may say, and what to try then.
+_HINTS = {
+    "No space left on device": "the workspace is full: set virtroot.workspace to a larger tmpfs:SIZE or to disk",
+    "required key missing from keyring": "name the file of the keys that sign this mirror's packages: mirror: keyring:",
+    "unknown trust": "name the file of the keys that sign this mirror's packages: mirror: keyring:",
+    ".sig'": "the mirror has packages without a signature; ask its keeper, or say siglevel: never if you trust it blindly",
+    "(PGP signature)": "the package was changed after it was signed; use another mirror",
+}
+
+
 @dataclass(frozen=True)
 class _Work:
     """One build under way: each verb is a stage's execution, logged to the artifact's build.log."""
@@ -163,8 +173,10 @@ class _Work:
         except _StepFailed as failure:
             tail = log.read_text(errors="replace").splitlines()[-25:]
             hint = f"read {self.directory.parent / 'failed' / 'build.log'}"
-            if any("No space left on device" in line for line in tail):
-                hint = "the workspace is full: set virtroot.workspace to a larger tmpfs:SIZE or to disk"
+            for evidence, better in _HINTS.items():
+                if any(evidence in line for line in tail):
+                    hint = better
+                    break
             raise VirtrootError(f"stage {name}: {failure}", hint, "\n".join(tail)) from failure
 
     def inspect(self) -> Facts:
