@@ -52,13 +52,14 @@ def main(rounds: int) -> None:
         times = {}
         for name, contender in contenders.items():
             contender()
-            times[name] = statistics.median(_seconds(contender) for _ in range(rounds))
+            times[name] = statistics.median(seconds(contender) for _ in range(rounds))
     for name, seconds in times.items():
         peer = "mmdebstrap to tar.zst" if "mmdebstrap" in name else "debootstrap + tar"
         print(f"{name:<40} {seconds:6.1f} s   {seconds / times[peer]:.2f} x {peer}")
 
 
-def _seconds(contender: Callable[[], object]) -> float:
+def seconds(contender: Callable[[], object]) -> float:
+    """Return the wall time of one call, in seconds."""
     begin = time.monotonic()
     contender()
     return time.monotonic() - begin

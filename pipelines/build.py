@@ -63,11 +63,7 @@ def builder_image(engine: engines.Engine, wanted: Wanted, settings: Settings) ->
 def _prepare(worker: Builder, wanted: Wanted) -> None:
     """Set the builder up for the recipe's mirrors."""
     for item in wanted.plan.prepare:
-        if isinstance(item, Tree):
-            worker.run(("mkdir", "-p", item.builder))
-            worker.run(("tar", "--extract", "--file=-", "--directory", item.builder), stdin=wanted.trees[item])
-        else:
-            worker.run(item.full_argv, env=dict(item.env))
+        worker.carry_out(item, wanted.trees)
     if wanted.recipe.siglevel == "never":
         warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
 
@@ -100,7 +96,7 @@ _HINTS = {
     "No space left on device": "the workspace is full: set virtroot.workspace to a larger tmpfs:SIZE or to disk",
     "required key missing from keyring": "name the file of the keys that sign this mirror's packages: mirror: keyring:",
     "unknown trust": "name the file of the keys that sign this mirror's packages: mirror: keyring:",
-    ".sig'": "the mirror has packages without a signature; ask its keeper, or say siglevel: never if you trust it blindly",
+    ".sig'": "the mirror has packages without a signature: use another one, or siglevel: never to trust it blindly",
     "(PGP signature)": "the package was changed after it was signed; use another mirror",
 }
 

@@ -10,7 +10,7 @@ from typing import IO
 from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
 from pipelines.host.target import InContainer
-from pipelines.recipe.stage import CACHE, ROOT
+from pipelines.recipe.stage import CACHE, ROOT, Command, Tree
 from pipelines.settings import Settings
 
 _GIB = 1 << 30
@@ -47,6 +47,14 @@ class Builder:
         return self.container.run(
             argv, stdin=stdin, env={**self.env, **(env or {})}, check=check, stdout=stdout, stderr=stderr
         )
+
+    def carry_out(self, item: Command | Tree, trees: Mapping[Tree, bytes]) -> None:
+        """Carry out one step of a plan's ``prepare``; ``trees`` has the packed trees."""
+        if isinstance(item, Tree):
+            self.run(("mkdir", "-p", item.builder))
+            self.run(("tar", "--extract", "--file=-", "--directory", item.builder), stdin=trees[item])
+        else:
+            self.run(item.full_argv, env=dict(item.env))
 
 
 @contextmanager

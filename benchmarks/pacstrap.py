@@ -1,0 +1,83 @@
+"""Build the same Arch packages with virtroot and with plain pacstrap + tar, from the test repository.
+
+Run from the checkout: .venv/bin/python -m benchmarks.pacstrap
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.build import seconds
+from pipelines import catalogue
+from pipelines.build import build, builder_image
+from pipelines.builder import builder
+from pipelines.catalogue import Wanted
+from pipelines.host import engine as engines
+from pipelines.settings import Settings
+from tests import mirror
+
+_RECIPE = """
+distro: arch
+generator: dracut
+packages: [openssh, qemu-guest-agent, sudo]
+mirror:
+  - url: {url}
+    keyring: key.asc
+"""
+
+#: What a user types for the same packages: the builder's pacman is configured and trusts the key already. dracut has no
+#: hook for pacman, so making the initramfs is one more command.
+_PLAIN = """
+mkdir -p /srv/root /var/cache/virtroot/pkg
+pacstrap -C /etc/virtroot/pacman.conf -c -K -M /srv/root base "$@" >&2
+mkdir -p /srv/root/boot; version=$(ls /srv/root/usr/lib/modules)
+arch-chroot /srv/root dracut --no-hostonly --force /boot/initramfs-linux.img "$version" >&2
+tar -C /srv/root --xattrs --acls --numeric-owner -I 'zstd -T0 -3' -cf /srv/root.tar.zst .
+"""
+
+
+def main() -> None:
+    """Run both with an empty package cache and with a full one; print wall times and ratios."""
+    with tempfile.TemporaryDirectory() as scratch, mirror.serve("auto") as repository:
+        directory = Path(scratch)
+        (directory / "key.asc").write_bytes(repository.file("key.asc"))
+        recipe = directory / "benchmark-arch.yaml"
+        recipe.write_text(_RECIPE.format(url=repository.url("good")))
+        wanted = catalogue.find(recipe=str(recipe))
+        settings = replace(Settings(), output=scratch, base_cache=False)
+        contenders: dict[str, Callable[[], object]] = {
+            "pacstrap + tar": lambda: _plain(wanted, settings),
+            "virtroot": lambda: build(wanted, settings),
+        }
+        _plain(wanted, settings)  # the builder image is made once, for both
+        for cache in ("cold", "warm"):
+            times = {}
+            for name, contender in contenders.items():
+                if cache == "cold":
+                    engines.connect().remove_volume(f"virtroot-cache-{wanted.name}")
+                times[name] = seconds(contender)
+            for name, taken in times.items():
+                print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
+        with_base = replace(settings, base_cache=True)
+        build(wanted, with_base)
+        print(f"{'virtroot':<16} warm, base cached {seconds(lambda: build(wanted, with_base)):6.1f} s")
+        engines.connect().remove_volume(f"virtroot-cache-{wanted.name}")
+
+
+def _plain(wanted: Wanted, settings: Settings) -> None:
+    engine = engines.connect()
+    image, _ = builder_image(engine, wanted, settings)
+    capabilities = wanted.recipe.distribution.capabilities
+    on_disk = replace(settings, workspace="disk")
+    with builder(engine, image, wanted.name, on_disk, "benchmark", capabilities) as worker:
+        for item in wanted.plan.prepare:
+            worker.carry_out(item, wanted.trees)
+        packages = (wanted.recipe.kernel, *wanted.recipe.initramfs.packages, *wanted.recipe.packages)
+        worker.run(["sh", "-ec", _PLAIN, "plain", *packages])
+
+
+if __name__ == "__main__":
+    main()
