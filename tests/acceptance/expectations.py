@@ -8,11 +8,20 @@ from pipelines.artifact.manifest import Manifest
 
 _DPKG_QUERY = r"dpkg-query -W -f '${Package}\t${Version}\n'"
 
+#: The ssh server's package, by distribution, and its unit.
+_SSH_SERVERS = {"openssh-server": "ssh", "openssh": "sshd"}
+
 
 def packages(host: Host) -> set[tuple[str, str]]:
     """Return the (name, version) of each installed package, asked of the root's own package manager."""
     query = "pacman -Q" if host.exists("pacman-key") and not host.exists("apt-get") else _DPKG_QUERY
     return {(name, version) for name, version in (line.split() for line in host.check_output(query).splitlines())}
+
+
+def ssh_service(manifest: Manifest) -> str:
+    """Return the name of the ssh server's unit, empty for a root that has none."""
+    installed = {package.name for package in manifest.packages}
+    return next((unit for package, unit in _SSH_SERVERS.items() if package in installed), "")
 
 
 def has_packages_of(host: Host, manifest: Manifest) -> None:

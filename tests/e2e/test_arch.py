@@ -66,6 +66,7 @@ def arch(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Wr
 def boots(inv: Virtroot, recipe: Path, guest: str) -> Path:
     """Build, install, boot and verify; return the artifact."""
     artifact = Path(inv("build", "--recipe", str(recipe)).stdout.strip())
+    inv("verify", "--recipe", str(recipe))
     inv("install", "--name", guest, "--artifact", str(artifact))
     inv("verify", "--name", guest)
     inv("verify", "--name", guest, "--boot")

@@ -130,3 +130,10 @@ def test_build_prints_only_the_artifacts_path(trixie: Path) -> None:
     ).stdout
     assert "crw-rw-rw-" in kept, "no device node survived"
     assert "-rwsr-xr-x" in kept, "no setuid bit survived"
+
+
+def test_security_and_updates_are_in_the_roots_sources(trixie: Path) -> None:
+    extract = ["tar", "--zstd", "-xOf", str(trixie / "rootfs.tar.zst"), "./etc/apt/sources.list.d/debian.sources"]
+    sources = subprocess.run(extract, capture_output=True, text=True, check=True).stdout
+    suites = [line for line in sources.splitlines() if line.startswith("Suites: ")]
+    assert suites == ["Suites: trixie trixie-updates", "Suites: trixie-security"]
