@@ -20,7 +20,7 @@ from pipelines import install as installing
 from pipelines import setup as preparing
 from pipelines import verify as verifying
 from pipelines.errors import VirtrootError
-from pipelines.log import say
+from pipelines.log import result, say
 from pipelines.recipe import plan as planning
 from pipelines.settings import Settings, defaults, from_section
 
@@ -59,7 +59,7 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
     """Build a golden root; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    print(building.build(catalogue.find(distro, recipe, overrides), _settings(c)))
+    result(str(building.build(catalogue.find(distro, recipe, overrides), _settings(c))))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -96,7 +96,7 @@ def install(  # type: ignore[no-untyped-def]
     directory = catalogue.artifact(settings, name, distro, recipe, artifact)
     wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
     if print_xml:
-        print(installing.print_xml(name, directory, wishes, settings), end="")
+        result(installing.print_xml(name, directory, wishes, settings))
     else:
         domain = installing.install(name, directory, wishes, settings)
         say(f"installed in {domain.root}; boot it: ./inv start --name {name}")
@@ -216,7 +216,7 @@ def schema(c):  # type: ignore[no-untyped-def]
 def _print(what: object) -> None:
     text = what if isinstance(what, str) else json.dumps(what, indent=2)
     if text:
-        print(text)
+        result(text)
 
 
 def _ask(question: str) -> bool:

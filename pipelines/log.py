@@ -1,7 +1,9 @@
-"""Progress on stderr: a line per step with its time, live under a terminal, plain in a log."""
+"""What a task says: progress on stderr, a line per step with its time, live under a terminal; its result on stdout."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,16 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
     _console.print(f"warning: {message}", markup=False, style="yellow")
+
+
+def result(text: str) -> None:
+    """Print what a task was asked for on stdout; a reader that has seen enough, like head, is no error."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, which must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

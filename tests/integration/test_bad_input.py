@@ -38,6 +38,16 @@ def test_unknown_recipe(inv: Virtroot) -> None:
     assert "no recipe slackware" in refused(inv, "build", "--distro", "slackware")
 
 
+def test_a_reader_that_goes_away_is_no_error(inv: Virtroot) -> None:
+    task = inv.start("plan", "--distro", "debian")
+    assert task.stdout is not None
+    task.stdout.close()
+    assert task.stderr is not None
+    assert task.stderr.read() == ""
+    task.stderr.close()
+    assert task.wait() == 0
+
+
 def test_missing_recipe_file(inv: Virtroot) -> None:
     assert "no recipe /nowhere/x.yaml" in refused(inv, "build", "--recipe", "/nowhere/x.yaml")
 

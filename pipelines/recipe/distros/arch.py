@@ -109,7 +109,16 @@ def _finish(recipe: Recipe) -> Stage:
             Command(
                 ("find", "/etc/pacman.d/gnupg", "(", "-type", "s", "-o", "-name", "*~", ")", "-delete"), chroot=True
             ),
-            Command(("rm", "-rf", "/var/lib/systemd/random-seed", "/var/lib/dbus/machine-id"), chroot=True),
+            Command(
+                (
+                    "rm",
+                    "-f",
+                    "/var/lib/systemd/random-seed",
+                    "/var/lib/dbus/machine-id",
+                    "/var/cache/ldconfig/aux-cache",
+                ),
+                chroot=True,
+            ),
             # Nothing that these would bring about at the first boot is left to do.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
             # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
