@@ -23,7 +23,6 @@ def build(wanted: Wanted, settings: Settings) -> Path:
     """Build ``wanted`` and return the artifact's directory; nothing is published unless every stage succeeds."""
     store = Store(settings.output_dir)
     with store.lock("recipe", wanted.name):
-        store.clear(wanted.name)
         engine = engines.connect()
         image, image_id = builder_image(engine, wanted, settings)
         with builder(engine, image, wanted.name, settings, "build", wanted.recipe.distribution.capabilities) as bare:
