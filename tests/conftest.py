@@ -77,7 +77,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
         return
     hypervisors.stop_embedded(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut"):
+    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster"):
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 

@@ -39,7 +39,7 @@ class Facts:
     ``kernel`` and ``initrd`` are the boot paths, ``kernel_link`` and ``initrd_link`` what the links there say (empty
     for files), ``regular`` the paths, links followed inside the root, that are regular files. ``image`` has the
     initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel version to the modules
-    built into it.
+    built into it. ``rdinit`` is the program of the image that the kernel is told to start, empty for ``init``.
     """
 
     kernel: str
@@ -54,6 +54,7 @@ class Facts:
     resume: tuple[str, ...]
     builtin: dict[str, frozenset[str]]
     init: tuple[str, ...]
+    rdinit: str = ""
 
     @property
     def kernel_path(self) -> str:
@@ -111,6 +112,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         resume=_in_root(target, root, generator.show_resume, paths[1]) if readable else (),
         builtin={version: frozenset(modules) for version, modules in builtin.items()},
         init=lines["init"],
+        rdinit=generator.rdinit,
     )
 
 
@@ -121,7 +123,9 @@ def _in_root(target: Target, root: str, argv: tuple[str, ...], image: str) -> tu
 def _modules(facts: Facts) -> str:
     """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
     version = facts.kernel_version
-    available = {_module(entry) for entry in facts.image if f"/modules/{version}/" in entry}
+    # booster makes an image for one kernel, and leaves its version out of the paths.
+    own = re.compile(rf"/modules/({re.escape(version)}/.*|[^/]+)$")
+    available = {_module(entry) for entry in facts.image if own.search(entry)}
     available |= {_module(entry) for entry in facts.builtin.get(version, ())}
     missing = [module for module in ("virtiofs", "virtio_pci") if module not in available]
     if missing:
@@ -186,6 +190,13 @@ def _versions(facts: Facts) -> str:
     return ""
 
 
+def _rdinit(facts: Facts) -> str:
+    """Prevents a kernel that starts the image's own init for want of the program that mounts the root."""
+    if facts.rdinit and facts.rdinit not in {entry.split(" ")[-1].lstrip("/") for entry in facts.image}:
+        return f"{facts.initrd_path} has no {facts.rdinit}, which the kernel's command line names"
+    return ""
+
+
 def _init(facts: Facts) -> str:
     """Prevents a kernel that finds no init."""
     return "" if facts.init else "no init: neither usr/sbin/init nor usr/lib/systemd/systemd exists"
@@ -196,6 +207,7 @@ RULES: dict[str, Callable[[Facts], str]] = {
     "initramfs-path": _initrd,
     "same-version": _versions,
     "virtiofs-modules": _modules,
+    "initramfs-program": _rdinit,
     "no-resume": _resume,
     "fstab": _fstab,
     "no-grub": _grub,

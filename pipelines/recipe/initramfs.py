@@ -13,6 +13,8 @@ class Generator:
     entries, a line each that ends with the path, and ``show_resume`` prints ``RESUME=DEVICE`` lines found in the image
     (empty for a generator whose images cannot name one); both run inside the root and take the image's path as last
     argument. ``regenerate`` makes the image of every kernel anew; ``config`` are the places whose change asks for that.
+    ``rdinit`` is the program of the image that the kernel starts in place of ``/init``, where one is needed, and
+    ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring them.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Generator:
     show_resume: tuple[str, ...]
     regenerate: tuple[str, ...]
     config: tuple[str, ...]
+    rdinit: str = ""
+    unpackaged: tuple[str, ...] = ()
 
 
 _INITRAMFS_TOOLS = Generator(
@@ -94,11 +98,41 @@ _MKINITCPIO = Generator(
     config=("etc/mkinitcpio", "etc/modprobe.d"),
 )
 
+_BOOSTER = Generator(
+    name="booster",
+    packages=("booster", "busybox"),
+    skeletons=("booster",),
+    kernel="boot/vmlinuz-{kernel}",
+    initrd="boot/booster-{kernel}.img",
+    list_image=("booster", "ls"),
+    show_resume=(),
+    regenerate=("/usr/lib/booster/regenerate_images",),
+    config=("etc/booster.yaml", "usr/lib/virtroot/init", "etc/modprobe.d"),
+    rdinit="usr/lib/virtroot/init",
+)
+
+_BOOSTER_ON_DEBIAN = replace(
+    _BOOSTER,
+    packages=("busybox-static",),
+    skeletons=("booster", "booster-dpkg"),
+    kernel="vmlinuz",
+    initrd="initrd.img",
+    regenerate=(
+        "sh",
+        "-ec",
+        'for tree in /usr/lib/modules/*; do /etc/kernel/postinst.d/virtroot-booster "${tree##*/}"; done',
+    ),
+    config=(*_BOOSTER.config, "usr/bin/booster", "usr/lib/booster"),
+    unpackaged=("usr/bin/booster", "usr/lib/booster/init"),
+)
+
 #: The generators by distribution and name; the order of a distribution's rows is the order of preference.
 GENERATORS: dict[tuple[str, str], Generator] = {
     ("debian", "initramfs-tools"): _INITRAMFS_TOOLS,
     ("debian", "dracut"): _DRACUT,
+    ("debian", "booster"): _BOOSTER_ON_DEBIAN,
     ("arch", "mkinitcpio"): _MKINITCPIO,
+    ("arch", "booster"): _BOOSTER,
     ("arch", "dracut"): _DRACUT_ON_ARCH,
 }
 

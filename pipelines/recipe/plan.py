@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines.errors import VirtrootError
 from pipelines.recipe.initramfs import Generator
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Command, Stage, Tree
@@ -22,7 +23,12 @@ class Plan:
     prepare: tuple[Command | Tree, ...]
     stages: tuple[Stage, ...]
     mirror_state: Command
-    cmdline: str = "root=root rootfstype=virtiofs rw console=ttyS0"
+
+    @property
+    def cmdline(self) -> str:
+        """The guest kernel's command line."""
+        rdinit = f" rdinit=/{self.generator.rdinit}" if self.generator.rdinit else ""
+        return f"root=root rootfstype=virtiofs rw console=ttyS0{rdinit}"
 
     @property
     def generator(self) -> Generator:
@@ -37,7 +43,16 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
-    """Resolve ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root."""
+    """Resolve ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root.
+
+    Raises `VirtrootError` where the overlay lacks what no package brings.
+    """
+    missing = [path for path in recipe.initramfs.unpackaged if path not in overlay_paths]
+    if missing:
+        raise VirtrootError(
+            f"generator: {recipe.generator}: {recipe.distro} has no package of it, and the overlay no {missing[0]}",
+            f"put {' and '.join(recipe.initramfs.unpackaged)} into the recipe's overlay, or use another generator",
+        )
     distro = recipe.distribution
     stages = distro.stages(recipe, overlay_paths)
     return Plan(recipe, distro.prepare(recipe), stages, distro.mirror_state(recipe))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.artifact.manifest import load
+from pipelines.artifact.manifest import Manifest, load
 from pipelines.guest import hypervisor as hypervisors
 from pipelines.host import engine as engines
+from pipelines.host.target import Target
 from tests import mirror
 from tests.conftest import Virtroot
 from tests.mirror import Repository
@@ -27,7 +28,13 @@ REFUSED = {
     "wrong-key": ("good", "rogue.asc", "required key missing from keyring", "mirror: keyring:"),
     "no-key": ("good", "", "required key missing from keyring", "mirror: keyring:"),
 }
-NAMES = ("e2e-arch-dracut", "e2e-arch-mkinitcpio", "e2e-arch-never", *(f"e2e-arch-{name}" for name in REFUSED))
+NAMES = (
+    "e2e-arch-booster",
+    "e2e-arch-dracut",
+    "e2e-arch-mkinitcpio",
+    "e2e-arch-never",
+    *(f"e2e-arch-{name}" for name in REFUSED),
+)
 
 Write = Callable[..., Path]
 
@@ -73,6 +80,21 @@ def boots(inv: Virtroot, recipe: Path, guest: str) -> Path:
     return artifact
 
 
+def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository: Repository) -> None:
+    """The guest reinstalls its kernel: pacman's hooks make the image anew, under the same name."""
+    files = [f"{root}/{path}" for path in (manifest.boot.kernel, manifest.boot.initrd)]
+    package = repository.file("good/core/os/x86_64/linux-6.12-1-x86_64.pkg.tar.zst")
+    target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/linux.pkg.tar.zst"], stdin=package)
+    target.run(["rm", *files])
+    # Outside a running guest there is no list of mounts to look for free space in.
+    write = 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"'
+    target.run(["sh", "-ec", write, "configure", f"{root}/root/pacman.conf"])
+    config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
+    target.run(["chroot", root, "pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"])
+    for file in files:
+        target.run(["test", "-s", file])
+
+
 def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, repository: Repository) -> None:
     artifact = boots(inv, arch("e2e-arch-dracut"), "arch-dracut")
     manifest = load(artifact / "manifest.json")
@@ -85,28 +107,30 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     assert mirrorlist == f"Server = {repository.url('good')}"
     assert "virtroot" not in target.run(["cat", f"{root}/etc/pacman.conf"]).text
 
-    # The guest reinstalls its kernel: pacman's hook makes the image anew, under the same name.
-    package = repository.file("good/core/os/x86_64/linux-6.12-1-x86_64.pkg.tar.zst")
-    target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/linux.pkg.tar.zst"], stdin=package)
-    target.run(["rm", f"{root}/boot/initramfs-linux.img", f"{root}/boot/vmlinuz-linux"])
-    # Outside a running guest there is no list of mounts to look for free space in.
-    target.run(
-        ["sh", "-ec", 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"', "configure", f"{root}/root/pacman.conf"]
-    )
-    config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
-    upgrade = ["pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"]
-    target.run(["chroot", root, *upgrade])
-    target.run(["test", "-s", f"{root}/boot/initramfs-linux.img"])
-    target.run(["test", "-s", f"{root}/boot/vmlinuz-linux"])
+    follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", "arch-dracut", "--yes")
 
 
-def test_mkinitcpio_boots(inv: Virtroot, arch: Write) -> None:
-    if not os.environ.get(mirror.MKINITCPIO_VARIABLE):
-        pytest.skip(f"mkinitcpio is not among Debian's packages; {mirror.MKINITCPIO_VARIABLE} names no package of it")
-    artifact = boots(inv, arch("e2e-arch-mkinitcpio", generator="mkinitcpio"), "arch-mkinitcpio")
-    assert load(artifact / "manifest.json").generator == "mkinitcpio"
-    inv("remove", "--name", "arch-mkinitcpio", "--yes")
+@pytest.mark.parametrize(
+    ("generator", "variable", "image"),
+    [
+        ("booster", mirror.BOOSTER, "boot/booster-linux.img"),
+        ("mkinitcpio", mirror.MKINITCPIO, "boot/initramfs-linux.img"),
+    ],
+)
+def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
+    inv: Virtroot, arch: Write, repository: Repository, generator: str, variable: str, image: str
+) -> None:
+    if not os.environ.get(variable):
+        pytest.skip(f"{generator} is not among Debian's packages; {variable} names no package of it")
+    guest = f"arch-{generator}"
+    artifact = boots(inv, arch(f"e2e-arch-{generator}", generator=generator), guest)
+    manifest = load(artifact / "manifest.json")
+    assert (manifest.generator, manifest.boot.initrd) == (generator, image)
+
+    target = hypervisors.connect(inv.settings).target
+    follows_its_kernel(target, f"/var/lib/libvirt/filesystems/root.{guest}", manifest, repository)
+    inv("remove", "--name", guest, "--yes")
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

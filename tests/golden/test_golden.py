@@ -23,6 +23,7 @@ PLANS = {
     "debian-bookworm-mmdebstrap": {"release": "bookworm", "bootstrap": "mmdebstrap"},
     "debian-dracut": {"generator": "dracut"},
     "arch": {},
+    "arch-booster": {"generator": "booster"},
     "arch-dracut": {"generator": "dracut"},
 }
 

@@ -73,9 +73,14 @@ def test_unknown_key_and_wrong_type_are_reported_together(inv: Virtroot, written
     assert "mine.yaml:3: guest.vcpus: " in answer
 
 
+def test_generator_without_a_package(inv: Virtroot) -> None:
+    answer = refused(inv, "build", "--distro", "debian", "--generator", "booster")
+    assert "debian has no package of it, and the overlay no usr/bin/booster" in answer
+
+
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut" in answer
+    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:

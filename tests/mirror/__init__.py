@@ -19,8 +19,9 @@ from pipelines.recipe.distros import DISTROS
 HERE = Path(__file__).parent
 NAME = "virtroot-test-mirror"
 
-#: A pacman package file of mkinitcpio, to be added to the repository; see README.md.
-MKINITCPIO_VARIABLE = "MKINITCPIO_PACKAGE"
+#: Environment variables that may each name a pacman package file to be added to the repository; see README.md.
+MKINITCPIO = "MKINITCPIO_PACKAGE"
+BOOSTER = "BOOSTER_PACKAGE"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,8 @@ def serve(base: str) -> Iterator[Repository]:
     base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
     builder, identity = images.built(engine, arch.builder, base_tag)
     files = {name: (HERE / name).read_bytes() for name in ("Containerfile", "make-repository")}
-    package = os.environ.get(MKINITCPIO_VARIABLE)
-    extra = {f"extra/{Path(package).name}": Path(package).read_bytes()} if package else {"extra/none": b""}
-    files |= extra
+    packages = [Path(package) for variable in (MKINITCPIO, BOOSTER) if (package := os.environ.get(variable))]
+    files |= {f"extra/{package.name}": package.read_bytes() for package in packages} or {"extra/none": b""}
     digest = hashlib.sha256(identity.encode() + b"".join(files[name] for name in sorted(files))).hexdigest()[:16]
     tag = f"virtroot/test-mirror:{digest}"
     if not engine.image_id(tag):

@@ -44,14 +44,22 @@ def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
     assert violations(plain) == []
 
 
+def test_an_image_for_one_kernel_may_leave_the_version_out_of_its_paths() -> None:
+    program = "usr/lib/virtroot/init"
+    flat = ("/usr/lib/modules/virtiofs.ko", "/usr/lib/modules/virtio_pci.ko", f"/{program}")
+    assert violations(replace(GOOD, image=flat, rdinit=program)) == []
+
+
 @pytest.mark.parametrize(
     ("rule", "broken", "says"),
     [
         ("virtiofs-modules", {"image": ()}, "virtiofs and virtio_pci neither in"),
         ("virtiofs-modules", {"image": GOOD.image[:1]}, "virtio_pci neither in"),
         ("virtiofs-modules", {"image": (f"{MODULES}/virtio_pci_modern_dev.ko", GOOD.image[0])}, "virtio_pci neither"),
+        ("virtiofs-modules", {"image": ("/usr/lib/modules/virtiofs.ko",)}, "virtio_pci neither"),
         ("virtiofs-modules", {"image": (), "builtin": OTHER}, f"nor built into kernel {VERSION}"),
         ("virtiofs-modules", {"image": tuple(e.replace(VERSION, "6.2.0") for e in GOOD.image)}, "neither in"),
+        ("initramfs-program", {"rdinit": "usr/lib/virtroot/init"}, "has no usr/lib/virtroot/init"),
         ("no-resume", {"resume": ("RESUME=UUID=4d2f",)}, "names UUID=4d2f"),
         ("no-resume", {"resume": ("RESUME=auto",)}, "names auto"),
         ("no-resume", {"resume": ("RESUME=none", 'RESUME="/dev/vda2"')}, "/dev/vda2"),

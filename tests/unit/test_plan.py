@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from pipelines.errors import VirtrootError
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan, plan_id
 from pipelines.recipe.stage import Command, Tree
@@ -55,6 +58,20 @@ def test_no_initramfs_is_generated_again_without_a_reason() -> None:
     regenerate = Command(("update-initramfs", "-u", "-k", "all"), chroot=True)
     assert regenerate not in commands(planned("overlay: tree", ("etc/motd",)), "overlay")
     assert regenerate in commands(planned("overlay: tree", ("etc/initramfs-tools/modules",)), "overlay")
+
+
+def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() -> None:
+    programs = ("usr/bin/booster", "usr/lib/booster/init")
+    recipe = "generator: booster\noverlay: tree"
+    for given in ((), programs[:1], programs[1:]):
+        with pytest.raises(VirtrootError, match="debian has no package of it"):
+            planned(recipe, given)
+    plan = planned(recipe, programs)
+    scripts = [each.argv[0].rpartition("/")[2] for each in commands(plan, "packages")]
+    assert scripts.count("stand-for-generator") == 1
+    assert "virtroot-booster" in commands(plan, "overlay")[-1].argv[-1]
+    assert planned().cmdline == "root=root rootfstype=virtiofs rw console=ttyS0"
+    assert plan.cmdline == f"{planned().cmdline} rdinit=/usr/lib/virtroot/init"
 
 
 def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:

@@ -102,6 +102,8 @@ def _finish(recipe: Recipe) -> Stage:
         (
             Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
+            # Left where a package brings a configuration file that a skeleton had put there before.
+            Command(("find", "/etc", "-name", "*.pacnew", "-delete"), chroot=True),
             Command(
                 ("find", "/var/log", "/var/cache/pacman", "/var/lib/pacman/sync", "-type", "f", "-delete"), chroot=True
             ),

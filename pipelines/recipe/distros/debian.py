@@ -87,7 +87,10 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    wanted = dict.fromkeys((*recipe.initramfs.packages, *recipe.packages))
+    generator = recipe.initramfs
+    wanted = dict.fromkeys((*generator.packages, *recipe.packages))
+    # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
+    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
     return Stage(
         "packages",
         (
@@ -96,6 +99,7 @@ def _packages(recipe: Recipe) -> Stage:
             _apt(recipe, "-qq", "--error-on=any", "update"),
             # Upgrades the minimal root to the security suite in the same transaction.
             _apt(recipe, "dist-upgrade", *wanted),
+            *(stands_for if generator.unpackaged else ()),
             # The kernel comes last and alone: together with the generator, its own hook and the generator's trigger
             # would each generate the initramfs.
             _apt(recipe, "install", recipe.kernel),

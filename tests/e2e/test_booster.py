@@ -1,0 +1,92 @@
+"""Debian with booster, whose programs come in the overlay: it boots, follows its kernel, and says what it misses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.artifact.manifest import load
+from pipelines.guest import hypervisor as hypervisors
+from pipelines.guest.hypervisor import Hypervisor
+from tests import mirror
+from tests.conftest import Virtroot
+
+STAND_IN = Path(__file__).parent / "stand-in-booster"
+
+#: Takes the place of booster's own init, which must be left alone where the root is not on virtiofs.
+OWN_INIT = (
+    '#!/usr/bin/busybox sh\n/usr/bin/busybox echo "own init of $$, $(/usr/bin/busybox ls -A /proc), (initramfs)"\n'
+)
+
+Recipe = Callable[..., Path]
+
+
+def stand_in(overlay: Path) -> None:
+    for path, text in {"usr/bin/booster": STAND_IN.read_text(), "usr/lib/booster/init": OWN_INIT}.items():
+        (overlay / path).parent.mkdir(parents=True)
+        (overlay / path).write_text(text)
+        (overlay / path).chmod(0o755)
+
+
+def real(overlay: Path) -> None:
+    package = os.environ.get(mirror.BOOSTER)
+    if not package:
+        pytest.skip(f"booster is not among Debian's packages; {mirror.BOOSTER} names no package of it")
+    overlay.mkdir()
+    programs = ["usr/bin/booster", "usr/lib/booster/init"]
+    subprocess.run(
+        ["tar", "--extract", "--zstd", "--file", package, "--directory", str(overlay), *programs], check=True
+    )
+
+
+def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
+    """Replace a piece of a domain's definition, which must be there once."""
+    definition = hypervisor.virsh("dumpxml", "--inactive", name).text
+    assert definition.count(old) == 1
+    hypervisor.virsh("define", "/dev/stdin", stdin=definition.replace(old, new).encode())
+
+
+@pytest.mark.parametrize(("programs", "release"), [(stand_in, "bookworm"), (real, "bookworm"), (real, "trixie")])
+def test_debian_with_booster_boots_and_follows_its_kernel(
+    inv: Virtroot, recipe: Recipe, tmp_path: Path, programs: Callable[[Path], None], release: str
+) -> None:
+    programs(tmp_path / "overlay")
+    # bookworm has both modules outside its kernel.
+    path = recipe("e2e-booster", f"overlay: {tmp_path / 'overlay'}", generator="booster", release=release)
+    path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))
+    artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
+    manifest = load(artifact / "manifest.json")
+    packages = {package.name for package in manifest.packages}
+    assert {"virtroot-booster", "busybox-static"} <= packages
+    assert "initramfs-tools" not in packages
+
+    inv("install", "--name", "boost", "--artifact", str(artifact))
+    inv("verify", "--name", "boost", "--boot")
+    hypervisor = hypervisors.connect(inv.settings)
+    console = hypervisor.target.run(["cat", "/var/log/libvirt/qemu/boost-console.log"]).text
+    assert "virtroot: mounted the root 'root' from virtiofs" in console
+
+    # As a kernel upgrade in the guest does: the kernel package's own script calls the hook.
+    root = "/var/lib/libvirt/filesystems/root.boost"
+    image = f"{root}/{manifest.boot.initrd}"
+    hypervisor.target.run(["sh", "-ec", 'rm "$(dirname "$1")/$(readlink "$1")"; test ! -e "$1"', "lose", image])
+    kernel = f"linux-image-{manifest.kernel_version}"
+    hypervisor.target.run(["chroot", root, "dpkg-reconfigure", "-fnoninteractive", kernel])
+    hypervisor.target.run(["test", "-s", image])
+
+    if programs is stand_in:
+        change(hypervisor, "boost", "rootfstype=virtiofs", "rootfstype=ext4")
+        assert "own init of 1, , (initramfs)" in inv("start", "--name", "boost", status=2).stderr
+        inv("stop", "--name", "boost", "--force")
+        change(hypervisor, "boost", "rootfstype=ext4", "rootfstype=virtiofs")
+
+    change(hypervisor, "boost", "<target dir='root'/>", "<target dir='other'/>")
+    said = inv("start", "--name", "boost", status=2).stderr
+    assert "virtroot: no virtiofs root with the tag 'root' could be mounted" in said
+    assert "its console says '(initramfs)'" in said
+    inv("stop", "--name", "boost", "--force")
+    inv("remove", "--name", "boost", "--yes")
