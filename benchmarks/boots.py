@@ -1,0 +1,79 @@
+"""Boot one root of each initramfs generator many times in a row; print how long the agent took to answer.
+
+Run from the checkout: .venv/bin/python -m benchmarks.boots [BOOTS] [RECIPE-FILE…]
+Without recipe files: recipes/debian.yaml with each generator that Debian has a package of. A boot that fails ends the run
+and shows its console.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+
+from pipelines import catalogue, operate
+from pipelines.build import build
+from pipelines.catalogue import Wanted
+from pipelines.guest import guest as guests
+from pipelines.guest import hypervisor as hypervisors
+from pipelines.install import Wishes, install
+from pipelines.recipe.initramfs import GENERATORS
+from pipelines.settings import Settings
+
+_NAME = "benchmark-boots"
+
+
+@dataclass(frozen=True)
+class Boots:
+    """What one root's boots showed: seconds each, and how many consoles said that the root's tag was not found."""
+
+    seconds: list[float]
+    tag_not_found: int
+
+    def __str__(self) -> str:
+        spread = (
+            f"min {min(self.seconds):.1f}  median {statistics.median(self.seconds):.1f}  max {max(self.seconds):.1f}"
+        )
+        return f"{len(self.seconds)} boots  {spread} s  tag not found: {self.tag_not_found}"
+
+
+def main(boots: int, recipes: list[str]) -> None:
+    """Build, install, boot ``boots`` times and remove each; print a line for each."""
+    packaged = [name for (distro, name), row in GENERATORS.items() if distro == "debian" and not row.unpackaged]
+    wanted = [catalogue.find(recipe=path) for path in recipes] or [
+        catalogue.find("debian", overrides={"generator": name}) for name in packaged
+    ]
+    with tempfile.TemporaryDirectory() as output:
+        settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
+        lines = []
+        try:
+            for each in wanted:
+                recipe = each.recipe
+                lines.append(
+                    f"{recipe.distro} {recipe.release} {recipe.generator} (cache={recipe.guest.cache}): "
+                    f"{_boot(each, boots, settings)}"
+                )
+        finally:
+            hypervisors.stop_embedded(settings, with_volumes=True)
+            print("\n".join(lines))
+
+
+def _boot(wanted: Wanted, boots: int, settings: Settings) -> Boots:
+    artifact = build(wanted, settings)
+    install(_NAME, artifact, Wishes(), settings)
+    # The first boot makes host keys; what is compared is every boot after it.
+    operate.start(_NAME, settings)
+    operate.stop(_NAME, settings)
+    guest = guests.find(hypervisors.connect(settings), _NAME)
+    seconds, not_found = [], 0
+    for _ in range(boots):
+        seconds.append(operate.start(_NAME, settings))
+        not_found += "not found" in guest.console_tail(lines=1000)
+        operate.stop(_NAME, settings)
+    operate.remove(_NAME, settings, asking=None)
+    return Boots(seconds, not_found)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, sys.argv[2:])
