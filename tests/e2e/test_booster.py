@@ -18,9 +18,10 @@ from tests.conftest import Virtroot
 STAND_IN = Path(__file__).parent / "stand-in-booster"
 
 #: Takes the place of booster's own init, which must be left alone where the root is not on virtiofs.
-OWN_INIT = (
-    '#!/usr/bin/busybox sh\n/usr/bin/busybox echo "own init of $$, $(/usr/bin/busybox ls -A /proc), (initramfs)"\n'
-)
+OWN_INIT = """#!/usr/bin/busybox sh
+/usr/bin/busybox echo "own init of $$, $(/usr/bin/busybox ls -A /proc), (initramfs)"
+exec /usr/bin/busybox sleep 600
+"""
 
 Recipe = Callable[..., Path]
 
