@@ -36,6 +36,13 @@ NAMES = (
     *(f"e2e-arch-{name}" for name in REFUSED),
 )
 
+#: The generators' hooks ask for what every running system has.
+AS_IN_A_GUEST = """
+root=$1; shift
+mount -t proc proc "$root/proc"; mount -t sysfs sys "$root/sys"; mount --bind /dev "$root/dev"
+exec chroot "$root" "$@"
+"""
+
 Write = Callable[..., Path]
 
 
@@ -90,7 +97,8 @@ def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository
     write = 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"'
     target.run(["sh", "-ec", write, "configure", f"{root}/root/pacman.conf"])
     config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
-    target.run(["chroot", root, "pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"])
+    upgrade = ["pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"]
+    target.run(["unshare", "--mount", "sh", "-ec", AS_IN_A_GUEST, "as-in-a-guest", root, *upgrade])
     for file in files:
         target.run(["test", "-s", file])
 
