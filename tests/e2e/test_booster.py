@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,22 +16,11 @@ from pipelines.guest.hypervisor import Hypervisor
 from tests import mirror
 from tests.conftest import Virtroot
 
-STAND_IN = Path(__file__).parent / "stand-in-booster"
-
-#: Takes the place of booster's own init, which must be left alone where the root is not on virtiofs.
-OWN_INIT = """#!/usr/bin/busybox sh
-/usr/bin/busybox echo "own init of $$, $(/usr/bin/busybox ls -A /proc), (initramfs)"
-exec /usr/bin/busybox sleep 600
-"""
-
 Recipe = Callable[..., Path]
 
 
 def stand_in(overlay: Path) -> None:
-    for path, text in {"usr/bin/booster": STAND_IN.read_text(), "usr/lib/booster/init": OWN_INIT}.items():
-        (overlay / path).parent.mkdir(parents=True)
-        (overlay / path).write_text(text)
-        (overlay / path).chmod(0o755)
+    shutil.copytree(mirror.STAND_IN_BOOSTER / "usr", overlay / "usr")
 
 
 def real(overlay: Path) -> None:

@@ -19,6 +19,9 @@ from pipelines.recipe.distros import DISTROS
 HERE = Path(__file__).parent
 NAME = "virtroot-test-mirror"
 
+#: Files that stand in for booster's package; see README.md.
+STAND_IN_BOOSTER = HERE / "booster"
+
 #: Environment variables that may each name a pacman package file to be added to the repository; see README.md.
 MKINITCPIO = "MKINITCPIO_PACKAGE"
 BOOSTER = "BOOSTER_PACKAGE"
@@ -47,7 +50,9 @@ def serve(base: str) -> Iterator[Repository]:
     arch = DISTROS["arch"]
     base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
     builder, identity = images.built(engine, arch.builder, base_tag)
-    files = {name: (HERE / name).read_bytes() for name in ("Containerfile", "make-repository")}
+    stand_in = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
+    ours = (HERE / "Containerfile", HERE / "make-repository", *stand_in)
+    files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in ours}
     packages = [Path(package) for variable in (MKINITCPIO, BOOSTER) if (package := os.environ.get(variable))]
     files |= {f"extra/{package.name}": package.read_bytes() for package in packages} or {"extra/none": b""}
     digest = hashlib.sha256(identity.encode() + b"".join(files[name] for name in sorted(files))).hexdigest()[:16]
