@@ -33,6 +33,7 @@ NAMES = (
     "e2e-arch-dracut",
     "e2e-arch-mkinitcpio",
     "e2e-arch-never",
+    "e2e-arch-renewed",
     *(f"e2e-arch-{name}" for name in REFUSED),
 )
 
@@ -146,6 +147,11 @@ def test_what_is_not_signed_by_a_trusted_key_is_refused(inv: Virtroot, arch: Wri
     assert reason in said
     assert hint in said.splitlines()[-1]
     assert not (inv.output / f"e2e-arch-{name}" / "latest").exists()
+
+
+def test_a_packager_is_trusted_who_joined_after_the_builder_was_made(inv: Virtroot, arch: Write) -> None:
+    artifact = Path(inv("build", "--recipe", str(arch("e2e-arch-renewed", kind="renewed"))).stdout.strip())
+    assert "sudo" in {package.name for package in load(artifact / "manifest.json").packages}
 
 
 def test_never_checking_signatures_is_warned_of_and_in_the_manifest(inv: Virtroot, arch: Write) -> None:

@@ -35,7 +35,7 @@ class Repository:
     container: Container
 
     def url(self, kind: str) -> str:
-        """Return the mirror address of ``good``, ``tampered`` or ``unsigned``."""
+        """Return the mirror address of ``good``, ``tampered``, ``unsigned`` or ``renewed``."""
         return f"http://{self.address}/{kind}/$repo/os/$arch"
 
     def file(self, name: str) -> bytes:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _SCRIPTS = "/usr/local/lib/virtroot"
 _CONFIG = "/etc/virtroot/pacman.conf"
 _KEYRINGS = "/etc/virtroot/keyrings"
+_DATABASES = "/var/lib/virtroot/pacman"
 
 #: Arch's own redirector to a mirror that is near.
 _DEFAULT_MIRROR = "https://geo.mirror.pkgbuild.com/$repo/os/$arch"
@@ -54,6 +55,7 @@ def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
         *(Tree("keyring", name, _KEYRINGS) for name in _keyrings(recipe)),
         *_trust(recipe, "/etc/pacman.d/gnupg"),
         Command((f"{_SCRIPTS}/write-config", _CONFIG, recipe.siglevel, *_mirrors(recipe))),
+        *((Command((f"{_SCRIPTS}/refresh-keys", _CONFIG, _DATABASES)),) if recipe.siglevel == "required" else ()),
     )
 
 
@@ -153,6 +155,6 @@ ARCH = Distro(
     refuses=_refuses,
     prepare=_prepare,
     stages=_stages,
-    mirror_state=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG)),
+    mirror_state=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
     packages_query=("pacman", "--root", ROOT, "--dbpath", f"{ROOT}/var/lib/pacman", "-Q"),
 )
