@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import os
 import socket
-import struct
 import tarfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import docker
 import requests
@@ -23,6 +21,7 @@ from docker.models.containers import Container as DockerContainer
 from docker.types import Mount
 
 from pipelines.errors import VirtrootError
+from pipelines.host import attached
 from pipelines.host.process import Completed, failed
 
 #: Takes a chunk of a command's output as it comes.
@@ -37,7 +36,6 @@ REGISTRY_TIMEOUT = 8
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CA_PATH = "/etc/ssl/certs/ca-certificates.crt"
-_CHUNK = 1 << 20
 
 
 def proxy_environment() -> dict[str, str]:
@@ -97,9 +95,9 @@ class Container:
         api = self._api
         try:
             exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
-            with _connection(api.exec_start(exec_id, socket=True)) as connection:
-                feeder = _feed(connection, stdin)
-                for stream, chunk in _frames(connection):
+            with attached.connection(api.exec_start(exec_id, socket=True)) as connection:
+                feeder = attached.feed(connection, stdin)
+                for stream, chunk in attached.frames(connection):
                     sinks[stream](chunk)
                 if feeder:
                     feeder.join()
@@ -120,7 +118,7 @@ class Container:
         """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
         api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
-        with _connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
+        with attached.connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
             yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
 
     def remove(self) -> None:
@@ -214,6 +212,10 @@ class Engine:
         hostname: str | None = None,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options."""
+        security = [] if seccomp else ["seccomp=unconfined"]
+        if "SYS_ADMIN" in capabilities:
+            # Docker's AppArmor profile denies mounts even to those who have the capability for them.
+            security.append("apparmor=unconfined")
         try:
             started = self._client.containers.run(
                 image,
@@ -228,7 +230,7 @@ class Engine:
                 ],
                 tmpfs=dict(tmpfs or {}),
                 cap_add=list(capabilities),
-                security_opt=[] if seccomp else ["seccomp=unconfined"],
+                security_opt=security,
                 devices=list(devices),
                 environment=proxy_environment(),
                 hostname=hostname,
@@ -302,41 +304,3 @@ def answers() -> bool:
     except VirtrootError:
         return False
     return True
-
-
-@contextmanager
-def _connection(stream: Any) -> Iterator[socket.socket]:
-    """Yield the socket below what docker-py hands out, without its time-out: a build may be silent for minutes."""
-    connection: socket.socket = getattr(stream, "_sock", stream)
-    connection.settimeout(None)
-    try:
-        yield connection
-    finally:
-        stream.close()
-        connection.close()
-
-
-def _feed(connection: socket.socket, stdin: bytes | IO[bytes] | None) -> threading.Thread | None:
-    """Send ``stdin`` beside the reading, since a command may fill its output before it has read all its input."""
-    if stdin is None:
-        return None
-    source: IO[bytes] = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
-
-    def send() -> None:
-        # A command that ends before it has read everything closes the connection: its exit status tells.
-        with suppress(OSError):
-            while chunk := source.read(_CHUNK):
-                connection.sendall(chunk)
-            connection.shutdown(socket.SHUT_WR)
-
-    feeder = threading.Thread(target=send, daemon=True)
-    feeder.start()
-    return feeder
-
-
-def _frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
-    with connection.makefile("rb", buffering=_CHUNK) as reader:
-        while len(header := reader.read(8)) == 8:
-            stream, size = struct.unpack(">BxxxL", header)
-            yield stream, reader.read(size)

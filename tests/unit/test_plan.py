@@ -74,6 +74,15 @@ def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() ->
     assert plan.cmdline == f"{planned().cmdline} rdinit=/usr/lib/virtroot/init"
 
 
+def test_keys_are_refreshed_only_where_signatures_count() -> None:
+    def scripts(siglevel: str) -> list[str]:
+        plan = make_plan(parse(f"distro: arch\nsiglevel: {siglevel}", "r.yaml"))
+        return [step.argv[0].rpartition("/")[2] for step in plan.prepare if isinstance(step, Command)]
+
+    assert scripts("required") == ["write-config", "refresh-keys"]
+    assert scripts("never") == ["write-config"]
+
+
 def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:
     plan = planned("mirror: http://mirror.example/debian")
     assert "http://mirror.example/debian" in commands(plan, "base")[0].argv
