@@ -70,7 +70,7 @@ class Guest:
             if self.agent.answers():
                 return time.monotonic() - begin
             if not self.running:
-                raise self._did_not_come_up("it shut itself off")
+                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.name, reason=True)}")
             hopeless = _HOPELESS.search(self.console_tail())
             if hopeless:
                 raise self._did_not_come_up(f"its console says {hopeless[0]!r}")
@@ -80,7 +80,8 @@ class Guest:
     def _did_not_come_up(self, why: str) -> VirtrootError:
         return VirtrootError(
             f"the guest {self.name} did not come up: {why}",
-            f"read its console above; ./inv console --name {self.name} shows it live, ./inv stop --force ends it",
+            f"read its console above and QEMU's log, /var/log/libvirt/qemu/{self.name}.log on libvirt's machine; while it "
+            f"runs, ./inv console --name {self.name} shows it live and ./inv stop --name {self.name} --force ends it",
             self.console_tail(),
         )
 

@@ -47,9 +47,9 @@ class Hypervisor:
         """Return the names of all domains, ours or not."""
         return [name for name in self.virsh("list", "--all", "--name").text.splitlines() if name]
 
-    def state(self, name: str) -> str:
-        """Return libvirt's word for a domain's state (``running``, ``shut off``, …)."""
-        return self.virsh("domstate", name).text.strip()
+    def state(self, name: str, *, reason: bool = False) -> str:
+        """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds why, in brackets."""
+        return self.virsh("domstate", name, *(["--reason"] if reason else [])).text.strip()
 
     def xml(self, name: str) -> ET.Element:
         """Return the definition of a domain, as it will be at its next start."""
