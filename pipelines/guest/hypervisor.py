@@ -48,7 +48,7 @@ class Hypervisor:
         return [name for name in self.virsh("list", "--all", "--name").text.splitlines() if name]
 
     def state(self, name: str, *, reason: bool = False) -> str:
-        """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds why, in brackets."""
+        """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds the reason."""
         return self.virsh("domstate", name, *(["--reason"] if reason else [])).text.strip()
 
     def xml(self, name: str) -> ET.Element:
