@@ -80,8 +80,8 @@ class Guest:
     def _did_not_come_up(self, why: str) -> VirtrootError:
         return VirtrootError(
             f"the guest {self.name} did not come up: {why}",
-            f"read its console above and QEMU's log, /var/log/libvirt/qemu/{self.name}.log on libvirt's machine; while "
-            f"it runs, ./inv console --name {self.name} shows it live and ./inv stop --name {self.name} --force ends it",
+            f"read its console above and QEMU's log, /var/log/libvirt/qemu/{self.name}.log on libvirt's machine; "
+            f"while it runs, ./inv console --name {self.name} shows it, ./inv stop --name {self.name} --force ends it",
             self.console_tail(),
         )
 
