@@ -14,13 +14,16 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from pipelines import build as building
-from pipelines import catalogue, checks, demonstrate, operate
-from pipelines import doctor as examining
+from pipelines import demo as demonstrate
 from pipelines import install as installing
-from pipelines import setup as preparing
+from pipelines import operate
 from pipelines import verify as verifying
+from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
 from pipelines.log import result, say
+from pipelines.machine import doctor as examining
+from pipelines.machine import setup as preparing
+from pipelines.machine import test as checks
 from pipelines.recipe import plan as planning
 from pipelines.settings import Settings, defaults, from_section
 
@@ -59,7 +62,7 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
     """Build a golden root; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(catalogue.find(distro, recipe, overrides), _settings(c))))
+    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c))))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -67,7 +70,7 @@ def build(c, distro="", recipe="", release="", generator="", mirror="", bootstra
 def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
     """Print what a build would do; needs no engine and changes nothing."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    wanted = catalogue.find(distro, recipe, overrides).plan
+    wanted = inputs.find(distro, recipe, overrides).plan
     _print(planning.as_data(wanted) if json else planning.as_text(wanted))
 
 
@@ -93,7 +96,7 @@ def install(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
-    directory = catalogue.artifact(settings, name, distro, recipe, artifact)
+    directory = inputs.artifact(settings, name, distro, recipe, artifact)
     wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
     if print_xml:
         result(installing.print_xml(name, directory, wishes, settings))
@@ -117,7 +120,7 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
     if name:
         verifying.verify_guest(name, settings, boot=boot)
     else:
-        verifying.verify_artifact(catalogue.find(distro, recipe), settings)
+        verifying.verify_artifact(inputs.find(distro, recipe), settings)
 
 
 @task(help=_GUEST)
@@ -196,7 +199,7 @@ def setup(c, stop=False):  # type: ignore[no-untyped-def]
 @_reported
 def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest."""
-    demonstrate.demo(catalogue.find(distro), _settings(c, connect=connect))
+    demonstrate.demo(inputs.find(distro), _settings(c, connect=connect))
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
@@ -210,7 +213,7 @@ def test(c, only=""):  # type: ignore[no-untyped-def]
 @_reported
 def schema(c):  # type: ignore[no-untyped-def]
     """Print the JSON schema of recipes."""
-    _print(catalogue.schema())
+    _print(inputs.schema())
 
 
 def _print(what: object) -> None:

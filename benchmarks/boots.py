@@ -12,14 +12,15 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 
-from pipelines import catalogue, operate
+from pipelines import operate
 from pipelines.build import build
-from pipelines.catalogue import Wanted
+from pipelines.builder import inputs
+from pipelines.builder.inputs import Wanted
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.install import Wishes, install
-from pipelines.recipe.initramfs import GENERATORS
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.recipe.generators import GENERATORS
 from pipelines.settings import Settings
 
 _NAME = "benchmark-boots"
@@ -48,8 +49,8 @@ class Boots:
 def main(boots: int, recipes: list[str]) -> None:
     """Build, install, boot ``boots`` times and remove each; print a line for each."""
     packaged = [name for (distro, name), row in GENERATORS.items() if distro == "debian" and not row.unpackaged]
-    wanted = [catalogue.find(recipe=path) for path in recipes] or [
-        catalogue.find("debian", overrides={"generator": name}) for name in packaged
+    wanted = [inputs.find(recipe=path) for path in recipes] or [
+        inputs.find("debian", overrides={"generator": name}) for name in packaged
     ]
     with tempfile.TemporaryDirectory() as output:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines import catalogue
 from pipelines.build import build, builder_image
-from pipelines.builder import builder
+from pipelines.builder import inputs
+from pipelines.builder.container import builder
 from pipelines.host import engine as engines
 from pipelines.settings import Settings
 
@@ -66,11 +66,11 @@ def seconds(contender: Callable[[], object]) -> float:
 
 
 def _virtroot(bootstrap: str, settings: Settings) -> Path:
-    return build(catalogue.find("debian", overrides={"bootstrap": bootstrap}), settings)
+    return build(inputs.find("debian", overrides={"bootstrap": bootstrap}), settings)
 
 
 def _plain(script: str, settings: Settings) -> None:
-    wanted = catalogue.find("debian")
+    wanted = inputs.find("debian")
     packages = (wanted.recipe.kernel, *wanted.recipe.initramfs.packages, *wanted.recipe.packages)
     engine = engines.connect()
     image, _ = builder_image(engine, wanted, settings)

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.build import seconds
-from pipelines import catalogue
 from pipelines.build import build, builder_image
-from pipelines.builder import builder
-from pipelines.catalogue import Wanted
+from pipelines.builder import inputs
+from pipelines.builder.container import builder
+from pipelines.builder.inputs import Wanted
 from pipelines.host import engine as engines
 from pipelines.settings import Settings
 from tests import mirror
@@ -46,7 +46,7 @@ def main() -> None:
         (directory / "key.asc").write_bytes(repository.file("key.asc"))
         recipe = directory / "benchmark-arch.yaml"
         recipe.write_text(_RECIPE.format(url=repository.url("good")))
-        wanted = catalogue.find(recipe=str(recipe))
+        wanted = inputs.find(recipe=str(recipe))
         settings = replace(Settings(), output=scratch, base_cache=False)
         contenders: dict[str, Callable[[], object]] = {
             "pacstrap + tar": lambda: _plain(wanted, settings),

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pipelines.artifact import manifest
 from pipelines.artifact.store import Store
-from pipelines.builder import Builder, builder
-from pipelines.catalogue import Wanted
+from pipelines.builder.container import Builder, builder
+from pipelines.builder.inputs import Wanted
+from pipelines.builder.stages import Work
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images
 from pipelines.log import say, step, warn
 from pipelines.recipe.plan import plan_id
 from pipelines.settings import Settings
-from pipelines.work import Work
 
 
 def build(wanted: Wanted, settings: Settings) -> Path:

@@ -15,13 +15,14 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
-from pipelines.guest import identity, kernel, pool
+from pipelines.guest import identity
 from pipelines.guest.domain import Domain, domain_xml
-from pipelines.guest.hypervisor import Hypervisor
 from pipelines.guest.identity import Identity
-from pipelines.guest.pool import Pool
 from pipelines.host import process
+from pipelines.libvirt import beside, pool
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.pool import Pool
 from pipelines.log import say, step
 from pipelines.recipe.recipe import Guest
 from pipelines.settings import Settings
@@ -100,7 +101,7 @@ def install(name: str, artifact: Path, wishes: Wishes, settings: Settings) -> Do
             with contextlib.suppress(VirtrootError):
                 _clear_killed(order)
             raise
-        if kernel.install_hook(order.hypervisor.target) and not order.hypervisor.embedded:
+        if beside.install_hook(order.hypervisor.target) and not order.hypervisor.embedded:
             say("libvirt's hook is new; until its daemon restarts, only ./inv start hands over a changed kernel")
     return order.domain
 
@@ -181,7 +182,7 @@ def _unpack(order: Order, tarball: Path) -> None:
 def _personalise(order: Order) -> None:
     partial, target = order.pool.partial(order.domain.name), order.hypervisor.target
     identity.write(target, partial, order.identity)
-    kernel.hand_over(target, partial, order.partial_boot, order.domain.kernel, order.domain.initrd)
+    beside.hand_over(target, partial, order.partial_boot, order.domain.kernel, order.domain.initrd)
     content = (order.artifact / "manifest.json").read_bytes()
     target.run(["sh", "-ec", 'cat > "$1"', "manifest", f"{order.partial_boot}/manifest.json"], stdin=content)
 

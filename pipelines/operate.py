@@ -8,10 +8,10 @@ from typing import Any
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.guest.domain import console_log
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
+from pipelines.libvirt import hypervisor as hypervisors
 from pipelines.settings import Settings
 
 

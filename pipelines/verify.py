@@ -16,8 +16,8 @@ from pipelines.artifact import archive, manifest
 from pipelines.artifact.manifest import Manifest, Verdict
 from pipelines.artifact.store import Store
 from pipelines.build import builder_image
-from pipelines.builder import builder
-from pipelines.catalogue import Wanted
+from pipelines.builder.container import builder
+from pipelines.builder.inputs import Wanted
 from pipelines.errors import CheckFailed
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines

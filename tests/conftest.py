@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.host import engine as engines
+from pipelines.libvirt import hypervisor as hypervisors
 from pipelines.settings import CHECKOUT, Settings
 
 #: The package set of the recipes under test; cache=always because nobody edits these roots, and boots are 2.7x faster.

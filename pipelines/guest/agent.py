@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.hypervisor import Hypervisor
 from pipelines.host.process import Completed
+from pipelines.libvirt.hypervisor import Hypervisor
 
 _FIRST_POLL, _SLOWEST_POLL = 0.05, 1.0
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from uuid import UUID
 
-from pipelines.guest.handover import NAMESPACE
+from pipelines.libvirt.handover import NAMESPACE
 
 ET.register_namespace("virtroot", NAMESPACE)
 

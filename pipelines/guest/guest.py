@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import kernel
 from pipelines.guest.agent import Agent
 from pipelines.guest.domain import console_log
-from pipelines.guest.handover import NAMESPACE
-from pipelines.guest.hypervisor import Hypervisor
+from pipelines.libvirt import beside
+from pipelines.libvirt.handover import NAMESPACE
+from pipelines.libvirt.hypervisor import Hypervisor
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
 BOOT = "/var/lib/libvirt/boot"
@@ -56,7 +56,7 @@ class Guest:
 
     def hand_over(self) -> None:
         """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""
-        kernel.hand_over(self.hypervisor.target, self.root, self.boot, self.kernel, self.initrd)
+        beside.hand_over(self.hypervisor.target, self.root, self.boot, self.kernel, self.initrd)
 
     def start(self, timeout: float) -> float:
         """Boot the guest and wait for its agent; return the seconds that took.

@@ -8,8 +8,8 @@ from pathlib import Path
 from uuid import UUID
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.kernel import beside_libvirt
 from pipelines.host.target import Target
+from pipelines.libvirt.beside import beside_libvirt
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")

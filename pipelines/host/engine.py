@@ -21,7 +21,7 @@ from docker.models.containers import Container as DockerContainer
 from docker.types import Mount
 
 from pipelines.errors import VirtrootError
-from pipelines.host import attached
+from pipelines.host import exec_stream
 from pipelines.host.process import Completed, failed
 
 #: Takes a chunk of a command's output as it comes.
@@ -95,9 +95,9 @@ class Container:
         api = self._api
         try:
             exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
-            with attached.connection(api.exec_start(exec_id, socket=True)) as connection:
-                feeder = attached.feed(connection, stdin)
-                for stream, chunk in attached.frames(connection):
+            with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
+                feeder = exec_stream.feed(connection, stdin)
+                for stream, chunk in exec_stream.frames(connection):
                     sinks[stream](chunk)
                 if feeder:
                     feeder.join()
@@ -118,7 +118,7 @@ class Container:
         """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
         api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
-        with attached.connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
+        with exec_stream.connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
             yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
 
     def remove(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.errors import VirtrootError
-from pipelines.recipe.initramfs import Generator
+from pipelines.recipe.generators import Generator
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Command, Stage, Tree
 

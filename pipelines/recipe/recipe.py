@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from pipelines.recipe.distros import DISTROS, Distro
-from pipelines.recipe.initramfs import GENERATORS, Generator
-from pipelines.recipe.initramfs import names as generators_of
+from pipelines.recipe.generators import GENERATORS, Generator
+from pipelines.recipe.generators import names as generators_of
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")

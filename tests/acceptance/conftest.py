@@ -12,11 +12,11 @@ from testinfra.host import Host
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.manifest import Manifest
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.guest.guest import Guest
-from pipelines.guest.hypervisor import Hypervisor
 from pipelines.host import engine as engines
 from pipelines.host.target import InContainer
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
 from pipelines.verify import CONTEXT_VARIABLE, Context
 from tests.acceptance.backends import AgentBackend, ChrootBackend

@@ -11,7 +11,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.guest.kernel import beside_libvirt
+from pipelines.libvirt.beside import beside_libvirt
 from pipelines.verify import Context
 from tests.acceptance import expectations
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import Manifest, load
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.host import engine as engines
 from pipelines.host.target import Target
+from pipelines.libvirt import hypervisor as hypervisors
 from tests import mirror
 from tests.conftest import Virtroot
 from tests.mirror import Repository

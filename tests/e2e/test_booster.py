@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import load
-from pipelines.guest import hypervisor as hypervisors
-from pipelines.guest.hypervisor import Hypervisor
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.hypervisor import Hypervisor
 from tests import mirror
 from tests.conftest import Virtroot
 

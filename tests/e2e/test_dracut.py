@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.artifact.manifest import load
-from pipelines.guest import hypervisor as hypervisors
+from pipelines.libvirt import hypervisor as hypervisors
 from tests.conftest import Virtroot
 
 ROOT = "/var/lib/libvirt/filesystems/root.drac"

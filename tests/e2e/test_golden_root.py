@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipelines.artifact.manifest import load
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.host.process import Completed
+from pipelines.libvirt import hypervisor as hypervisors
 from tests.conftest import Virtroot
 from tests.e2e.terminal import converse
 

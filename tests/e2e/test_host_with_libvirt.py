@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.engine import Container
+from pipelines.libvirt import hypervisor as hypervisors
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot
 

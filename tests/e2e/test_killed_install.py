@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
+from pipelines.libvirt import hypervisor as hypervisors
 from tests.conftest import Virtroot
 
 POOL = "/var/lib/libvirt/filesystems"

@@ -10,9 +10,9 @@ import pytest
 
 from pipelines.artifact import archive
 from pipelines.guest import guest as guests
-from pipelines.guest import hypervisor as hypervisors
-from pipelines.guest.hypervisor import Hypervisor
 from pipelines.host import process
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.hypervisor import Hypervisor
 from tests.conftest import Virtroot
 
 VICTIM = "/etc/victim"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from pipelines import catalogue
+from pipelines.builder import inputs
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.recipe.plan import as_text
 
@@ -59,5 +59,5 @@ def test_domain(name: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("name", sorted(PLANS))
 def test_plan(name: str, request: pytest.FixtureRequest) -> None:
-    text = as_text(catalogue.find(name.partition("-")[0], overrides=PLANS[name]).plan) + "\n"
+    text = as_text(inputs.find(name.partition("-")[0], overrides=PLANS[name]).plan) + "\n"
     compare(FILES / f"plan-{name}.txt", text, request.config.getoption("--regenerate"))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import catalogue
-from pipelines.artifact import archive, inspection
+from pipelines.artifact import archive
 from pipelines.artifact.manifest import load
 from pipelines.build import builder_image
-from pipelines.builder import Builder, builder
+from pipelines.builder import inputs, inspection
+from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
-from pipelines.recipe.initramfs import GENERATORS
+from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT
 from tests.conftest import Virtroot
 
@@ -22,7 +22,7 @@ from tests.conftest import Virtroot
 def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterator[Builder]:
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
-    wanted = catalogue.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
+    wanted = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
     image, _ = builder_image(engine, wanted, inv.settings)
     with builder(engine, image, wanted.name, inv.settings, "broken-roots") as worker:
         with (bookworm / archive.TARBALL).open("rb") as content:

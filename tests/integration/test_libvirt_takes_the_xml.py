@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.guest import hypervisor as hypervisors
+from pipelines.libvirt import hypervisor as hypervisors
 from tests.conftest import Virtroot
 from tests.golden.test_golden import DOMAINS, domain
 

@@ -16,7 +16,10 @@ MAY_IMPORT = {
     "host": {"host"},
     "recipe": {"recipe"},
     "artifact": {"artifact", "recipe", "host"},
-    "guest": {"guest", "host"},
+    "libvirt": {"libvirt", "host"},
+    "builder": {"builder", "artifact", "recipe", "host"},
+    "guest": {"guest", "libvirt", "host"},
+    "machine": {"machine", "libvirt", "host"},
 }
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings"}

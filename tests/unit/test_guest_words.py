@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.hypervisor import checked_name
 from pipelines.guest.identity import checked_hostname, read_ssh_key
 from pipelines.install import wishes
+from pipelines.libvirt.hypervisor import checked_name
 from pipelines.settings import from_section
 from pipelines.verify import read_junit
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from pipelines.guest import handover
 from pipelines.guest.domain import Domain, domain_xml
-from pipelines.guest.handover import Refused
+from pipelines.libvirt import handover
+from pipelines.libvirt.handover import Refused
 
 
 @pytest.fixture

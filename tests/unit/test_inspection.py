@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.artifact.inspection import RULES, Facts, refuse_broken, violations
+from pipelines.builder.inspection import RULES, Facts, refuse_broken, violations
 from pipelines.errors import VirtrootError
 
 VERSION = "6.1.0-1-cloud-amd64"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines import catalogue
+from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
 from pipelines.recipe.parse import parse
 from pipelines.recipe.recipe import Recipe
@@ -90,4 +90,4 @@ def test_json_round_trip_keeps_the_recipe() -> None:
 
 
 def test_schema_file_is_current() -> None:
-    assert json.loads((CHECKOUT / "recipes" / "schema.json").read_text()) == catalogue.schema()
+    assert json.loads((CHECKOUT / "recipes" / "schema.json").read_text()) == inputs.schema()

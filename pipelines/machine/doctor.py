@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import hypervisor as hypervisors
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.target import Local
+from pipelines.libvirt import hypervisor as hypervisors
 from pipelines.settings import Settings
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines import __version__
-from pipelines.artifact import archive, inspection
-from pipelines.artifact.inspection import Facts
+from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Manifest, Package, Rootfs
-from pipelines.builder import Builder
-from pipelines.catalogue import Wanted
+from pipelines.builder import inspection
+from pipelines.builder.container import Builder
+from pipelines.builder.inputs import Wanted
+from pipelines.builder.inspection import Facts
 from pipelines.errors import VirtrootError
 from pipelines.log import step
 from pipelines.recipe.plan import stage_id

@@ -6,8 +6,8 @@ import sys
 
 from pipelines.host import process
 from pipelines.log import say
+from pipelines.machine.setup import setup
 from pipelines.settings import CHECKOUT, Settings
-from pipelines.setup import setup
 
 _LINT = (["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"])
 _TYPES = (["-m", "mypy"],)

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.kernel import PROGRAM
 from pipelines.host import engine as engines
 from pipelines.host import images, process
 from pipelines.host.process import Completed
 from pipelines.host.target import InContainer, Local, Target
+from pipelines.libvirt.beside import PROGRAM
 from pipelines.log import step
 from pipelines.settings import Settings
 

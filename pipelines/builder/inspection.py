@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
-from pipelines.recipe.initramfs import Generator
+from pipelines.recipe.generators import Generator
 
 _FACTS = r"""
 cd "$1"; kernel=$2 initrd=$3

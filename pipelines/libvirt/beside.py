@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import handover
 from pipelines.host.target import Target
+from pipelines.libvirt import handover
 
 #: The program that runs beside libvirt; also libvirt's hook.
 PROGRAM = Path(handover.__file__)

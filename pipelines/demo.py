@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipelines.build import build
-from pipelines.catalogue import Wanted
+from pipelines.builder.inputs import Wanted
 from pipelines.install import Wishes, install
 from pipelines.log import say
+from pipelines.machine.setup import setup
 from pipelines.operate import start
 from pipelines.settings import Settings
-from pipelines.setup import setup
 from pipelines.verify import verify_guest
 
 

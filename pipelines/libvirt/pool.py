@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.hypervisor import Hypervisor
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 
 

@@ -1,0 +1,1 @@
+"""This machine: what it lacks, and whether the checkout is sound."""
