@@ -16,7 +16,7 @@ from invoke.tasks import task
 from pipelines import build as building
 from pipelines import demo as demonstrate
 from pipelines import install as installing
-from pipelines import operate
+from pipelines import operate, show
 from pipelines import verify as verifying
 from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
@@ -62,7 +62,7 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
     """Build a golden root; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c))))
+    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c)).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -96,12 +96,12 @@ def install(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
-    directory = inputs.artifact(settings, name, distro, recipe, artifact)
+    made = inputs.artifact(settings, name, distro, recipe, artifact)
     wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
     if print_xml:
-        result(installing.print_xml(name, directory, wishes, settings))
+        result(installing.print_xml(name, made, wishes, settings))
     else:
-        domain = installing.install(name, directory, wishes, settings)
+        domain = installing.install(name, made, wishes, settings)
         say(f"installed in {domain.root}; boot it: ./inv start --name {name}")
 
 
@@ -149,22 +149,15 @@ def console(c, name, connect=""):  # type: ignore[no-untyped-def]
 def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
     """Run a command in a guest through its agent: inv exec --name web -- uname -r."""
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    done = operate.execute(name, argv, _settings(c, connect=connect))
-    sys.stdout.buffer.write(done.stdout)
-    sys.stderr.buffer.write(done.stderr)
-    sys.exit(done.returncode)
+    sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
 
 
 @task(name="list", help={**_WHERE, "json": "print JSON"})
 @_reported
 def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def]
     """List the guests."""
-    guests = operate.listing(_settings(c, connect=connect))
-    _print(
-        guests
-        if json
-        else "\n".join(f"{guest['name']:<24} {guest['state']:<10} {guest['artifact']}" for guest in guests)
-    )
+    guests = show.listing(_settings(c, connect=connect))
+    _print(guests if json else show.as_table(guests))
 
 
 @task(help={**_GUEST, "yes": "do not ask"})

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pipelines import operate
 from pipelines.build import build
 from pipelines.builder import inputs
-from pipelines.builder.inputs import Wanted
+from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.install import Wishes, install
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt import connect as connecting
+from pipelines.libvirt import embedded
 from pipelines.recipe.generators import GENERATORS
 from pipelines.settings import Settings
 
@@ -60,11 +61,11 @@ def main(boots: int, recipes: list[str]) -> None:
                 recipe = each.recipe
                 lines.append(f"{recipe.distro} {recipe.release} {recipe.generator}: {_boot(each, boots, settings)}")
         finally:
-            hypervisors.stop_embedded(settings, with_volumes=True)
+            embedded.stop(settings, with_volumes=True)
             print("\n".join(lines))
 
 
-def _boot(wanted: Wanted, boots: int, settings: Settings) -> Boots:
+def _boot(wanted: Inputs, boots: int, settings: Settings) -> Boots:
     recipe = wanted.recipe
     cached = recipe.model_copy(update={"guest": recipe.guest.model_copy(update={"cache": "always"})})
     artifact = build(replace(wanted, plan=replace(wanted.plan, recipe=cached)), settings)
@@ -72,7 +73,7 @@ def _boot(wanted: Wanted, boots: int, settings: Settings) -> Boots:
     # The first boot makes host keys; what is compared is every boot after it.
     operate.start(_NAME, settings)
     operate.stop(_NAME, settings)
-    guest = guests.find(hypervisors.connect(settings), _NAME)
+    guest = guests.find(connecting.connect(settings), _NAME)
     seconds, not_found = [], 0
     for _ in range(boots):
         up = _start(settings)

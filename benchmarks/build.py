@@ -11,10 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from pipelines.build import build, builder_image
-from pipelines.builder import inputs
+from pipelines.artifact.artifact import Artifact
+from pipelines.build import build
+from pipelines.builder import container, inputs
 from pipelines.builder.container import builder
 from pipelines.host import engine as engines
 from pipelines.settings import Settings
@@ -65,16 +65,17 @@ def seconds(contender: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
-def _virtroot(bootstrap: str, settings: Settings) -> Path:
+def _virtroot(bootstrap: str, settings: Settings) -> Artifact:
     return build(inputs.find("debian", overrides={"bootstrap": bootstrap}), settings)
 
 
 def _plain(script: str, settings: Settings) -> None:
     wanted = inputs.find("debian")
-    packages = (wanted.recipe.kernel, *wanted.recipe.initramfs.packages, *wanted.recipe.packages)
+    packages = (wanted.recipe.kernel, *wanted.plan.generator.packages, *wanted.recipe.packages)
     engine = engines.connect()
-    image, _ = builder_image(engine, wanted, settings)
-    with builder(engine, image, "benchmark", replace(settings, workspace="disk"), "benchmark") as worker:
+    image, _ = container.image(engine, wanted.plan.distro, settings)
+    on_disk = replace(settings, workspace="disk")
+    with builder(engine, image, "benchmark", on_disk, "benchmark", cache="virtroot-cache-benchmark") as worker:
         worker.run(["sh", "-ec", script, "plain", ",".join(packages)])
 
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.build import seconds
-from pipelines.build import build, builder_image
-from pipelines.builder import inputs
+from pipelines.build import build
+from pipelines.builder import container, inputs
 from pipelines.builder.container import builder
-from pipelines.builder.inputs import Wanted
+from pipelines.builder.inputs import Inputs
 from pipelines.host import engine as engines
 from pipelines.settings import Settings
 from tests import mirror
@@ -57,25 +57,33 @@ def main() -> None:
             times = {}
             for name, contender in contenders.items():
                 if cache == "cold":
-                    engines.connect().remove_volume(f"virtroot-cache-{wanted.name}")
+                    engines.connect().remove_volume(container.cache_volume(wanted))
                 times[name] = seconds(contender)
             for name, taken in times.items():
                 print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
         with_base = replace(settings, base_cache=True)
         build(wanted, with_base)
         print(f"{'virtroot':<16} warm, base cached {seconds(lambda: build(wanted, with_base)):6.1f} s")
-        engines.connect().remove_volume(f"virtroot-cache-{wanted.name}")
+        engines.connect().remove_volume(container.cache_volume(wanted))
 
 
-def _plain(wanted: Wanted, settings: Settings) -> None:
+def _plain(wanted: Inputs, settings: Settings) -> None:
     engine = engines.connect()
-    image, _ = builder_image(engine, wanted, settings)
-    capabilities = wanted.recipe.distribution.capabilities
+    distro = wanted.plan.distro
+    image, _ = container.image(engine, distro, settings)
     on_disk = replace(settings, workspace="disk")
-    with builder(engine, image, wanted.name, on_disk, "benchmark", capabilities) as worker:
-        for item in wanted.plan.prepare:
-            worker.carry_out(item, wanted.trees)
-        packages = (wanted.recipe.kernel, *wanted.recipe.initramfs.packages, *wanted.recipe.packages)
+    with builder(
+        engine,
+        image,
+        wanted.name,
+        on_disk,
+        "benchmark",
+        capabilities=distro.capabilities,
+        cache=container.cache_volume(wanted),
+    ) as worker:
+        for item in wanted.plan.builder_setup:
+            worker.set_up(item, wanted.trees)
+        packages = (wanted.recipe.kernel, *wanted.plan.generator.packages, *wanted.recipe.packages)
         worker.run(["sh", "-ec", _PLAIN, "plain", *packages])
 
 

@@ -1,26 +1,37 @@
-"""Demo: every pipeline once, from an empty machine to a guest that is up."""
+"""Demo: every pipeline once, from an empty machine to a guest that is up; again, it goes on from what is there."""
 
 from __future__ import annotations
 
+from pipelines import operate
+from pipelines.artifact.store import Store
 from pipelines.build import build
-from pipelines.builder.inputs import Wanted
+from pipelines.builder.inputs import Inputs
+from pipelines.errors import VirtrootError
 from pipelines.install import Wishes, install
+from pipelines.libvirt.connect import connect
 from pipelines.log import say
 from pipelines.machine.setup import setup
-from pipelines.operate import start
 from pipelines.settings import Settings
 from pipelines.verify import verify_guest
 
 
-def demo(wanted: Wanted, settings: Settings) -> None:
-    """Set up, build ``wanted``, install it under its recipe's name, verify it booted, and leave it running."""
-    name = wanted.name
+def demo(inputs: Inputs, settings: Settings) -> None:
+    """Set up, build ``inputs``, install it under its recipe's name, verify it booted, and leave it running."""
+    name = inputs.name
     setup(settings)
-    artifact = build(wanted, settings)
-    install(name, artifact, Wishes(), settings)
+    if connect(settings).defined(name):
+        say(f"there is a guest {name} already: it is taken as it is")
+    else:
+        try:
+            artifact = Store(settings.output_dir).latest(name, inputs.source)
+            say(f"{artifact.id} is built already; ./inv build --distro {name} builds a new one")
+        except VirtrootError:
+            artifact = build(inputs, settings)
+        install(name, artifact, Wishes(), settings)
     verify_guest(name, settings, boot=True)
-    say(f"{name} is up after {start(name, settings):.1f} s")
-    say(f"a command in it:   ./inv exec --name {name} -- uname -r")
-    say(f"its console:       ./inv console --name {name}")
-    say(f"shut it down:      ./inv stop --name {name}")
-    say(f"delete it:         ./inv remove --name {name}")
+    if not operate.running(name, settings):
+        say(f"{name} is up after {operate.start(name, settings):.1f} s")
+    say(f"a command in it:   ./inv exec {name} -- uname -r")
+    say(f"its console:       ./inv console {name}")
+    say(f"shut it down:      ./inv stop {name}")
+    say(f"delete it:         ./inv remove {name}")

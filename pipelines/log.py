@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 
@@ -47,3 +48,13 @@ def step(name: str) -> Iterator[None]:
         outcome = ""
     finally:
         say(f"{name:<46} {time.monotonic() - start:7.1f} s {outcome}".rstrip())
+
+
+def output(stream: TextIO) -> Callable[[bytes], object]:
+    """Return what passes a command's own output on to ``stream``, as it comes and byte by byte."""
+
+    def write(chunk: bytes) -> None:
+        stream.buffer.write(chunk)
+        stream.buffer.flush()
+
+    return write

@@ -1,93 +1,94 @@
-"""Operate: start, stop, look at and remove guests."""
+"""Operate: start, stop, enter and remove guests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest.domain import console_log
+from pipelines.guest import publication, streaming
 from pipelines.guest.guest import Guest
-from pipelines.host.process import Completed
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
+from pipelines.log import output
 from pipelines.settings import Settings
-
-
-def find(name: str, settings: Settings) -> Guest:
-    """Return the guest ``name``."""
-    return guests.find(hypervisors.connect(settings), name)
 
 
 def start(name: str, settings: Settings) -> float:
     """Boot the guest and return the seconds until its agent answered."""
-    with Store(settings.output_dir).lock("guest", hypervisors.checked_name(name)):
-        guest = find(name, settings)
+    with _locked(name, settings) as guest:
         if guest.running:
-            raise VirtrootError(f"the guest {name} is running already", f"./inv console --name {name} shows it")
+            raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
         return guest.start(settings.timeout)
 
 
 def stop(name: str, settings: Settings, *, force: bool = False) -> float:
     """Shut the guest down and return the seconds that took; with ``force`` at once and without asking it."""
-    with Store(settings.output_dir).lock("guest", hypervisors.checked_name(name)):
-        return _running(name, settings).stop(settings.timeout, force=force)
+    with _locked(name, settings) as guest:
+        return _running(guest).stop(settings.timeout, force=force)
 
 
-def execute(name: str, argv: Sequence[str], settings: Settings) -> Completed:
-    """Run ``argv`` in the guest through its agent."""
+def restart(name: str, settings: Settings, *, force: bool = False) -> float:
+    """Stop the guest where it runs, and boot it with the kernel that its root has now; return the seconds that took."""
+    begin = time.monotonic()
+    with _locked(name, settings) as guest:
+        if guest.running:
+            guest.stop(settings.timeout, force=force)
+        guest.start(settings.timeout)
+    return time.monotonic() - begin
+
+
+def running(name: str, settings: Settings) -> bool:
+    """Say whether the guest is anything but shut off."""
+    return guests.find(connect(settings), name).running
+
+
+def wait(name: str, settings: Settings) -> float:
+    """Wait until the agent of the running guest answers; return the seconds that took."""
+    return _running(guests.find(connect(settings), name)).wait(settings.timeout)
+
+
+def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
+    """Run ``argv`` in the guest through its agent, its output passed on as it comes; return its exit status."""
     if not argv:
-        raise VirtrootError("no command given", f"write it after two dashes: ./inv exec --name {name} -- uname -r")
-    return _running(name, settings).agent.run(argv)
+        raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
+    agent = _running(guests.find(connect(settings), name)).agent
+    return streaming.run(agent, argv, output(sys.stdout), output(sys.stderr))
 
 
 def console(name: str, settings: Settings) -> int:
     """Join this terminal to the guest's console until Ctrl-]."""
-    guest = _running(name, settings)
-    return guest.hypervisor.console(guest.name)
-
-
-def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Return what there is to know of each guest, as plain data."""
-    hypervisor = hypervisors.connect(settings)
-    return [
-        {
-            "name": guest.name,
-            "state": hypervisor.state(guest.name),
-            "artifact": guest.artifact,
-            "root": guest.root,
-            "uuid": guest.uuid,
-            "where": "embedded" if hypervisor.embedded else hypervisor.uri,
-        }
-        for guest in guests.every(hypervisor)
-    ]
+    guest = _running(guests.find(connect(settings), name))
+    return guest.hypervisor.console(guest.uuid)
 
 
 def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
     """Undefine a guest that is shut off, and delete its root, its copy of the kernel and its console's log.
 
-    ``asking`` puts a question to the user; without it nothing is asked.
+    ``asking`` puts a question to the user; without it nothing is asked. What stands in the way is looked for before the
+    question, and again after it: the answer may take hours.
     """
-    with Store(settings.output_dir).lock("guest", hypervisors.checked_name(name)):
-        guest = find(name, settings)
-        if guest.running:
-            raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop --name {name}")
-        if asking and not asking(f"Delete the guest {name} and everything in {guest.root}?"):
-            raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
-        # The root goes first and under another name: a removal that is killed leaves a guest that remove still finds,
-        # and nothing half-deleted under a root's name.
-        doomed = f"{guest.root.rpartition('/')[0]}/.root.{name}.partial"
-        target = guest.hypervisor.target
-        target.run(
-            ["sh", "-ec", 'if [ -e "$1" ]; then rm -rf "$2"; mv -T -- "$1" "$2"; fi', "take", guest.root, doomed]
-        )
-        target.run(["rm", "-rf", "--one-file-system", "--", doomed, guest.boot, console_log(name)])
-        guest.hypervisor.virsh("undefine", name)
+    guest = guests.find(connect(settings), name)
+    publication.refuse_busy(guest)
+    if asking and not asking(f"Delete the guest {name} and everything in {guest.root}?"):
+        raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
+    with _locked(name, settings) as found:
+        if found.uuid != guest.uuid:
+            raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
+        publication.withdraw(found)
 
 
-def _running(name: str, settings: Settings) -> Guest:
-    guest = find(name, settings)
+@contextmanager
+def _locked(name: str, settings: Settings) -> Iterator[Guest]:
+    hypervisor = connect(settings)
+    guests.find(hypervisor, name)
+    with guests.locked(hypervisor, name):
+        yield guests.find(hypervisor, name)
+
+
+def _running(guest: Guest) -> Guest:
     if not guest.running:
-        raise VirtrootError(f"the guest {name} is not running", f"start it first: ./inv start --name {name}")
+        raise VirtrootError(f"the guest {guest.name} is not running", f"start it first: ./inv start {guest.name}")
     return guest

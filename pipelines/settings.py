@@ -31,6 +31,7 @@ class Settings:
     base: str = "auto"
     base_cache: bool = True
     timeout: int = 300
+    image_max_age: int = 30
 
     @property
     def output_dir(self) -> Path:

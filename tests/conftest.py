@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.host import engine as engines
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 
 #: The package set of the recipes under test; cache=always because nobody edits these roots, and boots are 2.7x faster.
@@ -75,7 +75,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     yield virtroot
     if not engines.answers():
         return
-    hypervisors.stop_embedded(virtroot.settings, with_volumes=True)
+    embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
     for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster"):
         engine.remove_containers({"virtroot.recipe": recipe})

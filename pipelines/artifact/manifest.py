@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
 
 SCHEMA = 1
 
@@ -21,6 +21,9 @@ def _inside(path: str) -> str:
 
 
 BootPath = Annotated[str, AfterValidator(_inside)]
+
+#: A name that is one component of a path: what the output directory is made of.
+PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
 
 
 class _Frozen(BaseModel):
@@ -51,6 +54,35 @@ class Rootfs(_Frozen):
     entries: int
 
 
+class _Record(BaseModel):
+    """What was said once: it is kept whole, and today's rules for recipes are not asked about it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class RecordedGuest(_Record):
+    """What the recipe wished for a domain; ``memory`` is in bytes."""
+
+    memory: Annotated[int, BeforeValidator(size_in_bytes), PlainSerializer(size_as_text, return_type=str)] = 1 << 30
+    vcpus: int = 2
+    network: str = "auto"
+    cache: str = "auto"
+
+
+class RecordedRecipe(_Record):
+    """The recipe that was built, of any version of virtroot and any release it ever knew."""
+
+    distro: str
+    release: str = ""
+    siglevel: str = "required"
+    guest: RecordedGuest = RecordedGuest()
+
+
+def record(recipe: Recipe) -> RecordedRecipe:
+    """Return what the manifest keeps of ``recipe``: everything."""
+    return RecordedRecipe.model_validate(recipe.model_dump(mode="json"))
+
+
 class Verdict(_Frozen):
     """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took."""
 
@@ -62,17 +94,24 @@ class Verdict(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What was built. ``verdicts`` maps ``tree`` and ``guest`` to what the last verification of each found."""
+    """What was built.
+
+    ``builder`` is the digest of the builder's image, ``mirror_state`` what the mirror offered when it was asked before
+    the build; ``mirror_changed`` says that it offered something else afterwards, so that another build of this plan
+    need not give the same bytes. ``verdicts`` maps ``tree``, ``root`` and ``guest`` to what the last verification of
+    each found.
+    """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
     virtroot: str
-    name: str
-    build: str
+    name: PathPart
+    build: PathPart
     plan: str
     builder: str
     mirror_state: tuple[str, ...]
+    mirror_changed: bool = False
     source_date_epoch: int
-    recipe: Recipe
+    recipe: RecordedRecipe
     generator: str
     kernel_version: str
     boot: Boot

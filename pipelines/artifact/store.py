@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from pipelines.artifact.artifact import Artifact
 from pipelines.errors import VirtrootError
+from pipelines.host import lock
 
 _PARTIAL = ".partial-"
+
+#: Names the recipe file whose builds a directory holds.
+_SOURCE = ".recipe"
+
+_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][^/\0]*/[A-Za-z0-9][^/\0]*")
 
 
 class Store:
@@ -20,63 +27,89 @@ class Store:
     def __init__(self, output: Path) -> None:
         self._output = output
 
-    @contextmanager
-    def lock(self, kind: str, name: str) -> Iterator[None]:
-        """Hold the lock of one recipe or guest; raises `VirtrootError` when another task has it.
+    def lock(self, name: str, purpose: str = "recipe") -> AbstractContextManager[None]:
+        """Hold the lock of the recipe ``name``; raises `VirtrootError` when another task has it."""
+        return lock.hold(self._output / ".locks" / f"{purpose}-{name}", f"the {purpose} {name}")
 
-        The kernel drops the lock with the process, however that ends.
+    def claim(self, name: str, source: Path) -> None:
+        """Keep the directory of ``name`` for the recipe file ``source``; the caller holds the recipe's lock.
+
+        Raises `VirtrootError` where it belongs to another file that still exists: two recipes of one name would take
+        each other's ``latest``.
         """
-        directory = self._output / ".locks"
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"{kind}-{name}").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise VirtrootError(
-                    f"another task works on the {kind} {name}", "wait for it, then try again"
-                ) from error
-            yield
+        self._refuse_other(name, source)
+        home = self._output / name
+        home.mkdir(parents=True, exist_ok=True)
+        partial = home / f"{_PARTIAL}{_SOURCE}"
+        partial.write_text(f"{source.resolve()}\n")
+        partial.replace(home / _SOURCE)
+
+    def _refuse_other(self, name: str, source: Path) -> None:
+        record = self._output / name / _SOURCE
+        if not record.is_file():
+            return
+        owner = Path(record.read_text().strip())
+        if owner.exists() and not (source.exists() and owner.samefile(source)):
+            raise VirtrootError(
+                f"{self._output / name} holds the builds of {owner}, and this is {source}",
+                "rename one of the two recipes: builds are kept under a recipe's name",
+            )
 
     @contextmanager
-    def new_build(self, name: str, build: str) -> Iterator[Path]:
-        """Yield a directory for a build's files; publish it and move ``latest`` when the block ends well.
+    def new_build(self, name: str, build: str, *, latest: bool = True) -> Iterator[Artifact]:
+        """Yield the artifact to be filled; publish it when the block ends well, and let ``latest`` name it.
 
         On failure what was written is kept only where it explains the failure: as ``failed/build.log``.
         """
         home = self._output / name
         self.clear(name)
-        partial = home / f"{_PARTIAL}{build}"
-        partial.mkdir(parents=True)
+        artifact = Artifact(home / f"{_PARTIAL}{build}")
+        artifact.directory.mkdir(parents=True)
         try:
-            yield partial
-            partial.rename(home / build)
+            yield artifact
+            artifact.directory.rename(home / build)
         except BaseException:
-            log = partial / "build.log"
-            if log.exists():
+            if artifact.log.exists():
                 (home / "failed").mkdir(exist_ok=True)
-                log.replace(home / "failed" / "build.log")
-            shutil.rmtree(partial, ignore_errors=True)
+                artifact.log.replace(self.failed_log(name))
+            shutil.rmtree(artifact.directory, ignore_errors=True)
             raise
-        link = home / f"{_PARTIAL}latest"
-        link.symlink_to(build)
-        os.replace(link, home / "latest")  # noqa: PTH105 - Path.replace would read as if it moved the target
+        if latest:
+            link = home / f"{_PARTIAL}latest"
+            link.symlink_to(build)
+            os.replace(link, home / "latest")  # noqa: PTH105 - Path.replace would read as if it moved the target
+
+    def failed_log(self, name: str) -> Path:
+        """Return where the log of the last failed build of ``name`` is kept."""
+        return self._output / name / "failed" / "build.log"
+
+    def stage_records(self, name: str) -> Path:
+        """Return the directory with the digests of the stages of ``name`` that are cached in its builder's volume."""
+        return self._output / ".stages" / name
 
     def clear(self, name: str) -> None:
         """Remove what killed builds of ``name`` left; the caller holds the recipe's lock."""
         for stale in (self._output / name).glob(f"{_PARTIAL}*"):
-            if stale.is_symlink():
+            if stale.is_symlink() or stale.is_file():
                 stale.unlink()
             else:
                 shutil.rmtree(stale)
 
-    def latest(self, name: str) -> Path:
-        """Return the directory of the newest build of ``name``; raises `VirtrootError` when there is none."""
+    def latest(self, name: str, source: Path) -> Artifact:
+        """Return the newest build of ``name``, the recipe in the file ``source``; raises `VirtrootError` without."""
+        self._refuse_other(name, source)
         link = self._output / name / "latest"
         if not link.exists():
-            raise VirtrootError(f"{name} has not been built", f"run ./inv build --distro {name} first")
-        return link.resolve()
+            raise VirtrootError(f"{name} has not been built", f"build it first: ./inv build --recipe {source}")
+        return Artifact(link.resolve())
 
-    def find(self, artifact_id: str) -> Path | None:
-        """Return the directory of the artifact with that id (``recipe/build``), if it is still there."""
-        directory = self._output / artifact_id
-        return directory if (directory / "manifest.json").is_file() else None
+    def find(self, artifact_id: str) -> Artifact | None:
+        """Return the artifact with that id (``recipe/build``), if it is still there."""
+        if not _ID.fullmatch(artifact_id):
+            return None
+        artifact = Artifact(self._output / artifact_id)
+        return artifact if artifact.exists else None
+
+    def guest(self, name: str) -> Artifact:
+        """Return where verdicts of the guest ``name`` go whose artifact is not in this store."""
+        return Artifact(self._output / ".guests" / name)

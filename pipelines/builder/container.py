@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from pipelines.artifact import archive
+from pipelines.builder.inputs import Inputs
+from pipelines.host import images
 from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
 from pipelines.host.target import InContainer
+from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import CACHE, ROOT, Command, Tree
 from pipelines.settings import Settings
 
@@ -48,23 +55,51 @@ class Builder:
             argv, stdin=stdin, env={**self.env, **(env or {})}, check=check, stdout=stdout, stderr=stderr
         )
 
-    def carry_out(self, item: Command | Tree, trees: Mapping[Tree, bytes]) -> None:
-        """Carry out one step of a plan's ``prepare``; ``trees`` has the packed trees."""
-        if isinstance(item, Tree):
-            self.run(("mkdir", "-p", item.builder))
-            self.run(("tar", "--extract", "--file=-", "--directory", item.builder), stdin=trees[item])
+    def set_up(self, step: Command | Tree, trees: Mapping[Tree, bytes]) -> None:
+        """Carry out one step of a plan's builder set-up; ``trees`` has the packed trees."""
+        if isinstance(step, Tree):
+            self.run(("mkdir", "-p", step.builder))
+            self.run(("tar", "--extract", "--file=-", "--directory", step.builder), stdin=trees[step])
         else:
-            self.run(item.full_argv, env=dict(item.env))
+            self.run(step.full_argv, env=dict(step.env))
+
+
+def image(engine: Engine, distro: Distro, settings: Settings, *, refresh: bool = False) -> tuple[str, str]:
+    """Return tag and digest of the image of the distribution's builder, made when missing or too old."""
+    age = settings.image_max_age
+    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, max_age=age, refresh=refresh)
+    return images.built(engine, distro.containerfile, base, max_age=age, refresh=refresh)
+
+
+def cache_volume(inputs: Inputs) -> str:
+    """Return the volume that keeps packages and minimal roots for ``inputs``.
+
+    Scripts of installed packages can reach it. So what was installed unchecked, or checked with other keys, has one of
+    its own.
+    """
+    keyrings = [packed for tree, packed in inputs.trees.items() if tree.kind == "keyring"]
+    if inputs.recipe.siglevel == "required" and not keyrings:
+        return f"virtroot-cache-{inputs.name}"
+    trust = hashlib.sha256(b"\0".join([inputs.recipe.siglevel.encode(), *keyrings])).hexdigest()
+    return f"virtroot-cache-{inputs.name}-{trust[:8]}"
 
 
 @contextmanager
 def builder(
-    engine: Engine, image: str, name: str, settings: Settings, purpose: str, capabilities: Sequence[str] = ()
+    engine: Engine,
+    image: str,
+    name: str,
+    settings: Settings,
+    purpose: str,
+    *,
+    capabilities: Sequence[str] = (),
+    cache: str = "",
 ) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
-    The caller holds the lock for ``purpose`` and ``name``, so a builder of the same output directory is a stale one. A
-    builder of another checkout is at work, on the same package cache: that is an error.
+    ``cache`` is a volume to mount; what runs in the builder can write to it. The caller holds the lock for ``purpose``
+    and ``name``, so a builder of the same output directory is a stale one. A builder of another checkout is at work, on
+    the same package cache: that is an error.
     """
     labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
     engine.remove_containers(labels)
@@ -74,7 +109,7 @@ def builder(
         labels=labels,
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
-        volumes={f"virtroot-cache-{name}": CACHE},
+        volumes={cache: CACHE} if cache else {},
         capabilities=capabilities,
         tmpfs=_tmpfs(engine, settings.workspace),
         hostname="builder",
@@ -84,6 +119,21 @@ def builder(
         yield Builder(container, {})
     finally:
         container.remove()
+
+
+def copy_root(source: Builder, destination: Builder) -> None:
+    """Copy the root under construction from one builder into another."""
+    read_end, write_end = os.pipe()
+
+    def pack() -> None:
+        with os.fdopen(write_end, "wb") as pipe:
+            source.run(("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, "."), stdout=pipe.write)
+
+    with ThreadPoolExecutor(1) as pool, os.fdopen(read_end, "rb") as pipe:
+        packing = pool.submit(pack)
+        unpack = ("tar", "--extract", "--file=-", "--directory", ROOT, *archive.KEEP, "--preserve-permissions")
+        destination.run(unpack, stdin=pipe)
+        packing.result()
 
 
 def _tmpfs(engine: Engine, workspace: str) -> dict[str, str]:

@@ -1,12 +1,14 @@
-"""Finds what a user names: recipes, their overlays and the skeletons, read from files."""
+"""What goes into a root: the recipe that a user names, its plan, and its trees, read from files and packed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
@@ -19,14 +21,29 @@ from pipelines.settings import CHECKOUT, Settings
 _RECIPES = CHECKOUT / "recipes"
 _SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
 
+#: A recipe's name is that of a directory, a container and a volume too.
+_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+#: What people call a distribution beside its own name, when they name guests after it.
+_ENDINGS = ("linux",)
+
 
 @dataclass(frozen=True)
-class Wanted:
-    """A recipe that was read: its name (the file's), its plan, and its trees packed as tar."""
+class Inputs:
+    """A recipe that was read: its file, its plan, and its trees packed as tar.
 
-    name: str
+    ``overridden`` says that options replaced fields of the file: what is built is not what the file describes.
+    """
+
+    source: Path
     plan: Plan
     trees: dict[Tree, bytes] = field(repr=False)
+    overridden: bool = False
+
+    @property
+    def name(self) -> str:
+        """The recipe's name: its file's."""
+        return self.source.stem
 
     @property
     def digests(self) -> dict[Tree, str]:
@@ -44,7 +61,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
-def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Wanted:
+def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Inputs:
     """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty."""
     path = _path(distro, recipe)
     try:
@@ -54,38 +71,50 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     except (OSError, UnicodeDecodeError) as error:
         raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
-    wanted = parse(text, str(path), given)
-    overlay = _overlay(path, wanted.overlay) if wanted.overlay else None
+    parsed = parse(text, str(path), given)
+    overlay = _overlay(path, parsed.overlay) if parsed.overlay else None
     overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
-    plan = make_plan(wanted, overlay_paths)
+    plan = make_plan(parsed, overlay_paths)
     packed = {}
     for tree in plan.trees:
         if tree.kind == "keyring":
-            packed[tree] = trees.pack_file(path.parent / tree.name)
+            packed[tree] = trees.pack_file(_beside(path, "keyring", tree.name))
+        elif tree.kind == "overlay" and overlay:
+            packed[tree] = trees.pack(overlay)
         else:
-            packed[tree] = trees.pack(overlay if tree.kind == "overlay" and overlay else _SKELETONS / tree.name)
-    return Wanted(path.stem, plan, packed)
+            packed[tree] = trees.pack(_SKELETONS / tree.name, ours=True)
+    return Inputs(path, plan, packed, overridden=bool(given))
 
 
-def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> Path:
-    """Return the artifact's directory that a guest is to be made from: ``path``, or a recipe's latest build.
+def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> Artifact:
+    """Return the artifact that a guest is to be made from: the one in ``path``, or a recipe's latest build.
 
-    Where nothing is said, the recipe is the one (longest first) that the guest's ``name`` begins with.
+    Where nothing is said, the recipe is the one that the guest's ``name`` begins with; see `fits`.
     """
     if path:
         if distro or recipe:
             raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
-        return Path(path).resolve()
-    store = Store(settings.output_dir)
-    if distro or recipe:
-        return store.latest(_path(distro, recipe).stem)
-    fitting = sorted((known for known in names() if name.startswith(known)), key=len, reverse=True)
-    if not fitting:
-        raise VirtrootError(
-            f"no recipe's name begins {name!r}",
-            f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR",
-        )
-    return store.latest(fitting[0])
+        return Artifact(Path(path).resolve())
+    if not distro and not recipe:
+        fitting = [known for known in names() if fits(name, known)]
+        if not fitting:
+            raise VirtrootError(
+                f"no recipe's name begins {name!r}",
+                f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR",
+            )
+        distro = max(fitting, key=len)
+    source = _path(distro, recipe)
+    return Store(settings.output_dir).latest(source.stem, source)
+
+
+def fits(guest: str, recipe: str) -> bool:
+    """Say whether a guest's name is a recipe's, or that and more that is no word: arch, arch2, archlinux-3."""
+    rest = guest.removeprefix(recipe)
+    if rest == guest and guest != recipe:
+        return False
+    for ending in _ENDINGS:
+        rest = rest.removeprefix(ending)
+    return not rest[:1].isalpha()
 
 
 def schema() -> dict[str, Any]:
@@ -97,7 +126,13 @@ def _path(distro: str, recipe: str) -> Path:
     if distro and recipe:
         raise VirtrootError("--distro and --recipe both given", "give one of them")
     if recipe:
-        return Path(recipe)
+        path = Path(recipe)
+        if not _NAME.fullmatch(path.stem):
+            raise VirtrootError(
+                f"{path.name!r} is no name for a recipe's file",
+                "begin with a letter or digit; then letters, digits, and . _ -: containers are called after it",
+            )
+        return path
     if not distro:
         raise VirtrootError("no recipe named", f"give --distro {' or '.join(names())}, or --recipe FILE")
     if distro not in names():
@@ -105,8 +140,22 @@ def _path(distro: str, recipe: str) -> Path:
     return _RECIPES / f"{distro}.yaml"
 
 
+def _beside(recipe: Path, key: str, name: str) -> Path:
+    """Return the path ``name`` beside a recipe; raises `VirtrootError` where it, or a link in it, leads elsewhere.
+
+    A recipe may come from anybody: what it names is read as root, and ends in a root that others see.
+    """
+    home = recipe.parent.resolve()
+    path = (home / name).resolve()
+    if not path.is_relative_to(home) or path == home:
+        raise VirtrootError(
+            f"{recipe}: {key}: {name} is not beneath {home}", "put it beside the recipe, and name it from there"
+        )
+    return path
+
+
 def _overlay(recipe: Path, overlay: str) -> Path:
-    directory = recipe.parent / overlay
+    directory = _beside(recipe, "overlay", overlay)
     if not directory.is_dir():
         raise VirtrootError(f"{recipe}: overlay: no directory {directory}", "paths of overlays start beside the recipe")
     return directory

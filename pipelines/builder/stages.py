@@ -1,24 +1,18 @@
-"""One build under way: stages carried out in the builder, logged, inspected and packed."""
+"""A plan's stages, carried out in a builder and logged."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from pipelines import __version__
 from pipelines.artifact import archive
-from pipelines.artifact.manifest import Boot, Manifest, Package, Rootfs
-from pipelines.builder import inspection
-from pipelines.builder.container import Builder
-from pipelines.builder.inputs import Wanted
-from pipelines.builder.inspection import Facts
+from pipelines.builder.cache import Cache
+from pipelines.builder.container import Builder, copy_root
+from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.log import step
-from pipelines.recipe.plan import stage_id
-from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
+from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -29,132 +23,99 @@ _HINTS = {
     "(PGP signature)": "the package was changed after it was signed; use another mirror",
 }
 
+#: How much of a log's end is looked at: what wrote it may have written without end.
+_TAIL = 64 << 10
 
-@dataclass(frozen=True)
-class Work:
-    """One build under way: each verb is a stage's execution, logged to the artifact's build.log."""
 
-    wanted: Wanted
-    worker: Builder
-    directory: Path
-    image_id: str
-    mirror_state: tuple[str, ...]
-    base_cache: bool
+class StageRunner:
+    """Carries stages out, each command logged.
+
+    It begins in the builder that has the package cache. From the first stage on that runs what the recipe's author
+    wrote, the root is in a builder that ``apart`` starts: without that cache, so that nothing can be put there for
+    later builds to trust, and without further capabilities. Leaving the context removes that second builder.
+    """
+
+    def __init__(
+        self, inputs: Inputs, builder: Builder, cache: Cache, log: Path, failed_log: Path,
+        apart: Callable[[], AbstractContextManager[Builder]],
+    ) -> None:  # fmt: skip
+        self.builder = builder
+        self._inputs, self._cache, self._apart = inputs, cache, apart
+        self._log, self._failed_log = log, failed_log
+        self._builders = ExitStack()
+
+    def __enter__(self) -> StageRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._builders.close()
 
     def run(self, stage: Stage) -> None:
         """Carry out the steps of ``stage``, or take its result from the cache."""
         if not stage.steps:
             return
-        cached = self._cached(stage)
-        if cached and self.worker.run(["test", "-f", cached], check=False).returncode == 0:
-            with self._logged(f"{stage.name} (from the cache)"):
+        cached = self._cache.path(stage)
+        if cached and self._cache.holds(self.builder, cached):
+            with self.logged(f"{stage.name} (from the cache)"):
                 self._command(Command(("tar", "--extract", "--file", cached, "--directory", ROOT, *archive.KEEP)))
             return
-        with self._logged(stage.name):
+        with self.logged(stage.name):
+            if stage.foreign and not self._is_apart:
+                self._move_apart()
             for item in stage.steps:
                 if isinstance(item, Tree):
                     self._copy(item)
                 else:
                     self._command(item)
             if cached:
-                partial = f"{cached}.partial"
-                self._command(Command(("mkdir", "-p", f"{CACHE}/stages")))
-                self._command(Command(("find", f"{CACHE}/stages", "-type", "f", "-delete")))
-                self._command(Command(("tar", "--create", "--file", partial, "--directory", ROOT, *archive.KEEP, ".")))
-                self._command(Command(("mv", partial, cached)))
+                for command in self._cache.commands_to_keep(cached):
+                    self._command(command)
+                self._cache.record(self.builder, cached)
 
-    def _cached(self, stage: Stage) -> str:
-        if not (stage.cached and self.base_cache):
-            return ""
-        state = "\n".join(self.mirror_state)
-        wanted = self.wanted
-        key = stage_id(wanted.plan, stage, trees=wanted.digests, builder=self.image_id, mirror_state=state)
-        return f"{CACHE}/stages/{key}.tar"
+    _is_apart = False
+
+    def _move_apart(self) -> None:
+        second = self._builders.enter_context(self._apart())
+        copy_root(self.builder, second)
+        self.builder = Builder(second.container, self.builder.env)
+        self._is_apart = True
 
     def _command(self, command: Command) -> None:
-        with (self.directory / "build.log").open("ab") as log:
+        with self._log.open("ab") as log:
             log.write(f"$ {' '.join(command.full_argv)}\n".encode())
-            done = self.worker.run(
+            done = self.builder.run(
                 command.full_argv, env=dict(command.env), check=False, stdout=log.write, stderr=log.write
             )
         if done.returncode:
-            raise StepFailed(command, done.returncode)
+            raise _StepFailed(command, done.returncode)
 
     def _copy(self, tree: Tree) -> None:
         # The root's own tar, inside the root: a link like /var/run -> /run then means the root's /run.
         unpack = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-symlink", "--no-same-owner",
                   "--no-overwrite-dir", "--touch")  # fmt: skip
-        self.worker.run(("chroot", ROOT, *unpack), stdin=self.wanted.trees[tree])
+        self.builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree])
 
     @contextmanager
-    def _logged(self, name: str) -> Iterator[None]:
+    def logged(self, name: str) -> Iterator[None]:
         """Time a stage; where a step of it fails, say which and show the log's tail."""
-        log = self.directory / "build.log"
-        with log.open("ab") as line:
+        with self._log.open("ab") as line:
             line.write(f"== {name}\n".encode())
         try:
             with step(name):
                 yield
-        except StepFailed as failure:
-            tail = log.read_text(errors="replace").splitlines()[-25:]
-            hint = f"read {self.directory.parent / 'failed' / 'build.log'}"
-            for evidence, better in _HINTS.items():
-                if any(evidence in line for line in tail):
-                    hint = better
-                    break
+        except _StepFailed as failure:
+            tail = self._tail()
+            found = (better for evidence, better in _HINTS.items() if any(evidence in line for line in tail))
+            hint = next(found, f"read {self._failed_log}")
             raise VirtrootError(f"stage {name}: {failure}", hint, "\n".join(tail)) from failure
 
-    def inspect(self) -> Facts:
-        """Refuse a root that breaks a rule."""
-        with self._logged("inspect"):
-            names = tuple(package.name for package in self.packages())
-            facts = inspection.gather(self.worker.target, ROOT, self.wanted.plan.generator, names)
-            inspection.refuse_broken(facts)
-        return facts
-
-    def packages(self) -> tuple[Package, ...]:
-        """Return the installed packages, sorted by name."""
-        query = self.worker.run(self.wanted.recipe.distribution.packages_query)
-        pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
-        return tuple(Package(name=name, version=version) for name, version in pairs)
-
-    def pack(self, epoch: int) -> Rootfs:
-        """Stream the tarball out of the builder, and measure it on the way."""
-        with self._logged("pack"):
-            digest, size = hashlib.sha256(), 0
-            with (self.directory / archive.TARBALL).open("wb") as tarball:
-
-                def keep(chunk: bytes) -> None:
-                    nonlocal size
-                    size += len(chunk)
-                    digest.update(chunk)
-                    tarball.write(chunk)
-
-                self.worker.run(archive.pack_argv(ROOT, epoch), stdout=keep)
-            used = self.worker.run(["du", "--summarize", "--block-size=1", ROOT]).text.split()[0]
-            entries = self.worker.run(["find", ROOT, "-printf", "."]).stdout
-        return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=int(used), entries=len(entries))
-
-    def manifest(self, identity: str, facts: Facts, rootfs: Rootfs, epoch: int) -> Manifest:
-        """Put together what was built."""
-        return Manifest(
-            virtroot=__version__,
-            name=self.wanted.name,
-            build=self.directory.name.removeprefix(".partial-"),
-            plan=identity,
-            builder=self.image_id,
-            mirror_state=self.mirror_state,
-            source_date_epoch=epoch,
-            recipe=self.wanted.recipe,
-            generator=self.wanted.plan.generator.name,
-            kernel_version=facts.kernel_version,
-            boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=self.wanted.plan.cmdline),
-            packages=self.packages(),
-            rootfs=rootfs,
-        )
+    def _tail(self) -> list[str]:
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _TAIL))
+            return log.read().decode(errors="replace").splitlines()[-25:]
 
 
-class StepFailed(Exception):
+class _StepFailed(Exception):
     """A command of a stage exited with a status other than 0."""
 
     def __init__(self, command: Command, status: int) -> None:

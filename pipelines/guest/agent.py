@@ -1,64 +1,153 @@
-"""The guest agent: commands in a running guest, with neither network nor ssh."""
+"""The guest agent: commands in a running guest, with neither network nor ssh.
+
+Protocol: https://qemu-project.gitlab.io/qemu/interop/qemu-ga-ref.html. The agent is the guest's, so what it answers is
+taken for nothing but data of the expected form.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
 _FIRST_POLL, _SLOWEST_POLL = 0.05, 1.0
+
+#: Seconds that one answer may take, and that an agent which is asked again and again may be silent.
+_ANSWER, _SILENCE = 20, 90
+
+
+class Status(BaseModel):
+    """What guest-exec-status says of a command."""
+
+    exited: bool
+    exitcode: int | None = None
+    signal: int = 0
+    out_data: Base64Bytes = Field(default=b"", alias="out-data")
+    err_data: Base64Bytes = Field(default=b"", alias="err-data")
+    out_truncated: bool = Field(default=False, alias="out-truncated")
+    err_truncated: bool = Field(default=False, alias="err-truncated")
+
+    @property
+    def returncode(self) -> int:
+        """The exit status; 128 + N says that signal N ended the command."""
+        return 128 + self.signal if self.exitcode is None else self.exitcode
+
+
+class Piece(BaseModel):
+    """What guest-file-read gives of a file."""
+
+    content: Base64Bytes = Field(default=b"", alias="buf-b64")
+    eof: bool
 
 
 @dataclass(frozen=True)
 class Agent:
-    """The QEMU guest agent of one running guest; protocol: https://qemu-project.gitlab.io/qemu/interop/qemu-ga-ref.html."""
+    """The agent of one running guest: ``domain`` is its UUID, ``name`` what people call it."""
 
     hypervisor: Hypervisor
+    domain: str
     name: str
 
-    def _ask(self, command: str, **arguments: Any) -> Any:
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """Return the agent's answer to ``command``; raises `VirtrootError` when there is none."""
         request = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
-        answer = self.hypervisor.virsh("qemu-agent-command", self.name, request, check=False)
-        if answer.returncode:
+        done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(_ANSWER), self.domain, request, check=False)
+        if done.returncode:
             raise VirtrootError(
-                f"the agent of {self.name} does not answer: {answer.complaint}",
-                f"see whether the guest is up: ./inv start --name {self.name}",
+                f"the agent of {self.name} does not answer: {done.complaint}",
+                f"see whether the guest is up: ./inv info {self.name}",
             )
-        return json.loads(answer.text)["return"]
+        try:
+            return json.loads(done.text)["return"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._nonsense(command) from error
 
     def answers(self) -> bool:
         """Say whether the agent answers now."""
-        request = '{"execute":"guest-ping"}'
-        return (
-            self.hypervisor.virsh("qemu-agent-command", "--timeout", "5", self.name, request, check=False).returncode
-            == 0
-        )
+        asked = ("qemu-agent-command", "--timeout", "5", self.domain, '{"execute":"guest-ping"}')
+        return self.hypervisor.virsh(*asked, check=False).returncode == 0
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 600) -> Completed:
-        """Run ``argv`` in the guest, as root, and return its output and exit status; ``timeout`` is in seconds.
-
-        A status of 128 + N says that signal N ended it. Raises `VirtrootError` when the program cannot be started.
-        """
+    def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
+        """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there."""
         given = {"input-data": base64.b64encode(stdin).decode()} if stdin else {}
-        started = self._ask("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True}, **given)
-        deadline, pause = time.monotonic() + timeout, _FIRST_POLL
-        while not (status := self._ask("guest-exec-status", pid=started["pid"]))["exited"]:
-            if time.monotonic() > deadline:
-                raise VirtrootError(
-                    f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
-                )
+        started = self.ask("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True}, **given)
+        if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
+            raise self._nonsense("guest-exec")
+        return int(started["pid"])
+
+    def statuses(self, pid: int) -> Iterator[Status]:
+        """Yield what the agent says of a command, ever more slowly, until it has ended.
+
+        An answer that is late or missing is asked for again: the agent of a busy guest is slow, its command goes on.
+        """
+        pause, heard = _FIRST_POLL, time.monotonic()
+        while True:
+            try:
+                status = self._parsed(Status, "guest-exec-status", pid=pid)
+            except VirtrootError:
+                if time.monotonic() - heard > _SILENCE or self.hypervisor.state(self.domain) != "running":
+                    raise
+            else:
+                heard = time.monotonic()
+                yield status
+                if status.exited:
+                    return
             time.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_POLL)
-        return Completed(
-            tuple(argv),
-            status["exitcode"] if "exitcode" in status else 128 + status.get("signal", 0),
-            base64.b64decode(status.get("out-data", "")),
-            base64.b64decode(status.get("err-data", "")),
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 600) -> Completed:
+        """Run ``argv`` in the guest and return its output and exit status; ``timeout`` is in seconds.
+
+        For output of up to about 1 MiB; see `streaming` for any. Raises `VirtrootError` when the program cannot be
+        started, or when the agent kept only a part of what it printed.
+        """
+        deadline = time.monotonic() + timeout
+        for status in self.statuses(self.begin(argv, stdin=stdin)):
+            if status.exited:
+                if status.out_truncated or status.err_truncated:
+                    raise VirtrootError(
+                        f"{argv[0]} printed more in {self.name} than its agent keeps", "let it print less"
+                    )
+                return Completed(tuple(argv), status.returncode, status.out_data, status.err_data)
+            if time.monotonic() > deadline:
+                break
+        raise VirtrootError(
+            f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
+        )
+
+    def open(self, path: str) -> int:
+        """Open a file of the guest for reading and return its handle."""
+        handle = self.ask("guest-file-open", path=path, mode="r")
+        if not isinstance(handle, int):
+            raise self._nonsense("guest-file-open")
+        return handle
+
+    def read(self, handle: int, size: int) -> Piece:
+        """Return up to ``size`` bytes of an open file."""
+        return self._parsed(Piece, "guest-file-read", handle=handle, count=size)
+
+    def close(self, handle: int) -> None:
+        """Close a file."""
+        self.ask("guest-file-close", handle=handle)
+
+    def _parsed(self, form: type[_Answer], command: str, **arguments: Any) -> _Answer:
+        try:
+            return form.model_validate(self.ask(command, **arguments))
+        except ValidationError as error:
+            raise self._nonsense(command) from error
+
+    def _nonsense(self, command: str) -> VirtrootError:
+        return VirtrootError(
+            f"the agent of {self.name} answers {command} with something else", "look at the agent inside the guest"
         )

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from uuid import UUID
 
+from pipelines.guest import place
 from pipelines.libvirt.handover import NAMESPACE
 
 ET.register_namespace("virtroot", NAMESPACE)
@@ -36,12 +37,7 @@ class Domain:
     @property
     def console_log(self) -> str:
         """The file that keeps what the guest printed on its serial console since its last start."""
-        return console_log(self.name)
-
-
-def console_log(name: str) -> str:
-    """Return the path of the console log of the guest ``name``, where libvirt keeps its own logs."""
-    return f"/var/log/libvirt/qemu/{name}-console.log"
+        return place.console_log(self.name)
 
 
 def domain_xml(domain: Domain) -> str:

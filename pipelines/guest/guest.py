@@ -1,76 +1,108 @@
-"""A guest as libvirt knows it: found by name, with what virtroot's metadata says of it."""
+"""A guest as libvirt knows it: found by name, addressed by UUID, with what virtroot's metadata says of it."""
 
 from __future__ import annotations
 
 import re
 import time
+import xml.etree.ElementTree as ET
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import place
 from pipelines.guest.agent import Agent
-from pipelines.guest.domain import console_log
+from pipelines.host import lock, plain
+from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
-from pipelines.libvirt.hypervisor import Hypervisor
-
-#: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
-BOOT = "/var/lib/libvirt/boot"
+from pipelines.libvirt.hypervisor import Hypervisor, Known
 
 #: What a guest prints that will not come up any more.
 _HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|Entering emergency mode")
 
 _POLL = 0.5
 
-
-def boot_directory(name: str) -> str:
-    """Return the host-owned directory with the guest's kernel, initramfs and manifest."""
-    return f"{BOOT}/virtroot.{name}"
+#: A guest's console is looked at from its end: a line may be as long as the guest likes.
+_TAIL = 64 << 10
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A domain that virtroot defined; ``artifact`` is the id of what it was made from."""
+    """A domain that virtroot defined; ``artifact`` is the id of what it was made from.
+
+    ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
+    ``initrd`` the paths in the root that are copied there before each start.
+    """
 
     hypervisor: Hypervisor
     name: str
+    uuid: str
     artifact: str
     root: str
+    boot: str
     kernel: str
     initrd: str
-    uuid: str
-
-    @property
-    def boot(self) -> str:
-        """The guest's host-owned directory."""
-        return boot_directory(self.name)
+    console_log: str
 
     @property
     def agent(self) -> Agent:
         """The agent inside the guest."""
-        return Agent(self.hypervisor, self.name)
+        return Agent(self.hypervisor, self.uuid, self.name)
+
+    @property
+    def target(self) -> Target:
+        """The machine that the guest's root and logs are on."""
+        return self.hypervisor.target
+
+    @property
+    def state(self) -> str:
+        """Libvirt's word for the guest's state."""
+        return self.hypervisor.state(self.uuid)
 
     @property
     def running(self) -> bool:
         """Whether the guest is anything but shut off."""
-        return self.hypervisor.state(self.name) != "shut off"
+        return self.state != "shut off"
+
+    def refuse_shared_root(self, *, active: bool = False) -> None:
+        """Raise `VirtrootError` where another domain (that runs, with ``active``) names this guest's root.
+
+        A copy made by virt-clone does.
+        """
+        others = self.hypervisor.naming(self.root, besides=self.uuid, active=active)
+        if others:
+            names = " and ".join(known.name for known in others)
+            raise VirtrootError(
+                f"the root of {self.name}, {self.root}, is the root of {names} too",
+                f"undefine the domain that is the copy, with its root left alone: virsh undefine {others[0].name}",
+            )
 
     def hand_over(self) -> None:
         """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""
-        beside.hand_over(self.hypervisor.target, self.root, self.boot, self.kernel, self.initrd)
+        beside.hand_over(self.target, self.root, self.boot, self.kernel, self.initrd)
 
     def start(self, timeout: float) -> float:
         """Boot the guest and wait for its agent; return the seconds that took.
 
         Raises `VirtrootError` with the console's tail when the guest gives up or ``timeout`` (seconds) passes.
         """
+        self.refuse_shared_root(active=True)
         self.hand_over()
         begin = time.monotonic()
-        self.hypervisor.virsh("start", self.name)
+        started = self.hypervisor.virsh("start", self.uuid, check=False)
+        if started.returncode:
+            raise self._did_not_come_up(started.complaint.rpartition("\n")[2] or "virsh start failed")
+        self.wait(timeout)
+        return time.monotonic() - begin
+
+    def wait(self, timeout: float) -> float:
+        """Wait until the agent of the running guest answers; return the seconds that took, raise as `start` does."""
+        begin = time.monotonic()
         while time.monotonic() - begin < timeout:
             if self.agent.answers():
                 return time.monotonic() - begin
             if not self.running:
-                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.name, reason=True)}")
+                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}")
             hopeless = _HOPELESS.search(self.console_tail())
             if hopeless:
                 raise self._did_not_come_up(f"its console says {hopeless[0]!r}")
@@ -78,42 +110,53 @@ class Guest:
         raise self._did_not_come_up(f"no agent answered within {timeout:.0f} s")
 
     def _did_not_come_up(self, why: str) -> VirtrootError:
+        logs = {
+            "virtiofsd's log": self.log_tail(place.virtiofsd_log(self.name), lines=10),
+            "the console": self.console_tail(),
+        }
         return VirtrootError(
             f"the guest {self.name} did not come up: {why}",
-            f"read its console above and QEMU's log, /var/log/libvirt/qemu/{self.name}.log on libvirt's machine; "
-            f"while it runs, ./inv console --name {self.name} shows it, ./inv stop --name {self.name} --force ends it",
-            self.console_tail(),
+            f"read the logs above, whole by ./inv logs {self.name} [--virtiofsd|--qemu]; while it runs, "
+            f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it",
+            "\n".join(f"{name}:\n{text}" for name, text in logs.items() if text),
         )
 
     def console_tail(self, lines: int = 30) -> str:
-        """Return the last lines of the serial console, without terminal colours."""
-        tail = self.hypervisor.target.run(["tail", "-n", str(lines), console_log(self.name)], check=False)
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r|\x1bc", "", tail.text)
+        """Return the last lines of the serial console as text."""
+        return self.log_tail(self.console_log, lines)
+
+    def log_tail(self, path: str, lines: int) -> str:
+        """Return the last lines of a log on libvirt's machine as text; empty where there is none."""
+        tail = self.target.run(["tail", "-c", str(_TAIL), path], check=False)
+        return "\n".join(plain.text(tail.stdout.decode(errors="replace")).splitlines()[-lines:])
 
     def stop(self, timeout: float, *, force: bool = False) -> float:
         """Shut the guest down and return the seconds that took; ``force`` pulls the plug instead."""
         begin = time.monotonic()
-        if force:
-            self.hypervisor.virsh("destroy", self.name)
-        else:
-            self.hypervisor.virsh("shutdown", self.name)
+        self.hypervisor.virsh("destroy" if force else "shutdown", self.uuid)
         while time.monotonic() - begin < timeout:
             if not self.running:
                 return time.monotonic() - begin
             time.sleep(_POLL)
         raise VirtrootError(
             f"the guest {self.name} did not shut down within {timeout:.0f} s",
-            f"look at ./inv console --name {self.name}, or end it with ./inv stop --name {self.name} --force",
+            f"look at ./inv console {self.name}, or end it with ./inv stop {self.name} --force",
             self.console_tail(),
         )
 
 
+def locked(hypervisor: Hypervisor, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of the guest ``name``, where libvirt is; raises `VirtrootError` when another task has it."""
+    return lock.on(hypervisor.target, place.lock(name), f"the guest {name}")
+
+
 def find(hypervisor: Hypervisor, name: str) -> Guest:
     """Return the guest ``name``; raises `VirtrootError` when there is none, or when virtroot did not make it."""
-    if name not in hypervisor.domains():
-        known = ", ".join(guest.name for guest in every(hypervisor)) or "none yet; see ./inv install"
-        raise VirtrootError(f"no guest {name}", f"guests here: {known}")
-    guest = _read(hypervisor, name)
+    known = next((known for known in hypervisor.domains() if known.name == name), None)
+    if known is None:
+        others = ", ".join(guest.name for guest in every(hypervisor)) or "none yet; see ./inv install"
+        raise VirtrootError(f"no guest {name}", f"guests here: {others}")
+    guest = _read(hypervisor, known)
     if guest is None:
         raise VirtrootError(f"{name} is a domain that virtroot did not make", "use virsh for it")
     return guest
@@ -121,14 +164,27 @@ def find(hypervisor: Hypervisor, name: str) -> Guest:
 
 def every(hypervisor: Hypervisor) -> list[Guest]:
     """Return all guests that virtroot made, sorted by name."""
-    found = (_read(hypervisor, name) for name in sorted(hypervisor.domains()))
+    found = (_read(hypervisor, known) for known in hypervisor.domains())
     return [guest for guest in found if guest is not None]
 
 
-def _read(hypervisor: Hypervisor, name: str) -> Guest | None:
-    domain = hypervisor.xml(name)
-    metadata = domain.find(f"metadata/{{{NAMESPACE}}}guest")
-    if metadata is None:
+def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
+    definition = hypervisor.xml(known.uuid)
+    metadata = None if definition is None else definition.find(f"metadata/{{{NAMESPACE}}}guest")
+    if definition is None or metadata is None:
         return None
     values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in ("artifact", "root", "kernel", "initrd")}
-    return Guest(hypervisor, name, uuid=domain.findtext("uuid") or "", **values)
+    boot, log = _boot(definition, known.name), _log(definition, known.name)
+    return Guest(hypervisor, known.name, known.uuid, boot=boot, console_log=log, **values)
+
+
+def _boot(definition: ET.Element, name: str) -> str:
+    """Return the boot directory that the definition names: a renamed domain keeps the one of its first name."""
+    directory = (definition.findtext("os/kernel") or "").rpartition("/")[0]
+    return directory if place.is_boot(directory) else place.boot(name)
+
+
+def _log(definition: ET.Element, name: str) -> str:
+    log = definition.find("devices/serial/log")
+    path = "" if log is None else log.get("file", "")
+    return path if place.is_console_log(path) else place.console_log(name)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
-from pipelines.libvirt.beside import beside_libvirt
+from pipelines.libvirt import beside
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
@@ -60,4 +60,4 @@ def write(target: Target, root: str, identity: Identity) -> None:
     if identity.authorized_keys:
         files["root/.ssh/authorized_keys"] = (0o600, identity.authorized_keys)
     for path, (mode, content) in files.items():
-        beside_libvirt(target, "--write", root, path, f"{mode:o}", content)
+        beside.write(target, root, path, mode, content)

@@ -64,6 +64,14 @@ def archive(files: Mapping[str, bytes], modes: Mapping[str, int] | None = None) 
     return buffer.getvalue()
 
 
+class NameTaken(VirtrootError):
+    """x."""
+
+
+class NoSuchDevice(VirtrootError):
+    """x."""
+
+
 @dataclass(frozen=True)
 class Container:
     """A running container, as far as virtroot needs one: commands run in it."""
@@ -120,6 +128,19 @@ class Container:
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
         with exec_stream.connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
             yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
+
+    @contextmanager
+    def holding(self, argv: Sequence[str]) -> Iterator[str]:
+        """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
+        api = self._api
+        exec_id = api.exec_create(self.id, list(argv), stdin=True)["Id"]
+        with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
+            said = next((chunk for _, chunk in exec_stream.frames(connection)), b"")
+            yield said.decode(errors="replace").partition("\n")[0]
+
+    def stop(self, timeout: int) -> None:
+        """X."""
+        self._container.stop(timeout=timeout)
 
     def remove(self) -> None:
         """Kill and remove the container; one that is gone already is fine."""
@@ -210,6 +231,7 @@ class Engine:
         seccomp: bool = True,
         devices: Sequence[str] = (),
         hostname: str | None = None,
+        stop_timeout: int = 10,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options."""
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -237,10 +259,12 @@ class Engine:
             )
         except APIError as error:
             if error.status_code == HTTPStatus.CONFLICT:
-                raise VirtrootError(
+                raise NameTaken(
                     f"a container {name} is at work on this engine, for another checkout or user",
                     f"wait for it; if nobody uses it any more: docker rm --force {name}",
                 ) from error
+            if "gathering device" in str(error):
+                raise NoSuchDevice("no", "no") from error
             raise VirtrootError(
                 f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
             ) from error
@@ -256,6 +280,13 @@ class Engine:
         except NotFound:
             return None
         return Container(found, self._client.api) if found.status == "running" else None
+
+    def container_state(self, name: str) -> str:
+        """X."""
+        try:
+            return str(self._client.containers.get(name).status)
+        except NotFound:
+            return ""
 
     def remove_containers(self, labels: Mapping[str, str]) -> None:
         """Kill and remove every container that carries all of ``labels``."""

@@ -24,7 +24,7 @@ def context_files(name: str, extra: Mapping[str, bytes] | None = None) -> dict[s
     return {**files, **(extra or {})}
 
 
-def base(engine: Engine, source: str, image: str, suite: str) -> str:
+def base(engine: Engine, source: str, image: str, suite: str, *, max_age: int = 0, refresh: bool = False) -> str:
     """Return the tag of a base image, made when missing.
 
     ``source`` is ``registry`` (pull ``image``), ``mirror`` (bootstrap ``suite`` here and import it) or ``auto`` (the
@@ -59,7 +59,15 @@ def _import_from_mirror(engine: Engine, suite: str, tag: str) -> None:
         engine.import_image(tarball, tag)
 
 
-def built(engine: Engine, name: str, base_tag: str, extra: Mapping[str, bytes] | None = None) -> tuple[str, str]:
+def built(
+    engine: Engine,
+    name: str,
+    base_tag: str,
+    extra: Mapping[str, bytes] | None = None,
+    *,
+    max_age: int = 0,
+    refresh: bool = False,
+) -> tuple[str, str]:
     """Return the tag and digest of ``containerfiles/NAME.Containerfile`` on ``base_tag``, built when it is not there.
 
     The tag carries a hash of all that goes in, so that a changed file is a new image.

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -106,6 +107,32 @@ def attach(
                     continue  # the child has the same terminal and got the same signal: its answer counts
     except FileNotFoundError as error:
         raise VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing") from error
+
+
+def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[str, str] | None = None) -> int:
+    """Run ``argv`` without a terminal, hand each line of its output and errors to ``line``, return its exit status."""
+    with subprocess.Popen(
+        list(argv),
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        for each in child.stdout or ():
+            line(each)
+        return child.wait()
+
+
+@contextmanager
+def holding(argv: Sequence[str]) -> Iterator[str]:
+    """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
+    with subprocess.Popen(list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:
+        if child.stdout is None or child.stdin is None:
+            raise AssertionError("both are pipes")
+        yield child.stdout.readline().decode(errors="replace").rstrip("\n")
+        child.stdin.close()
 
 
 def start_daemon(argv: Sequence[str], *, log: Path, pidfile: Path) -> int:

@@ -11,6 +11,7 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -33,6 +34,9 @@ class Target(Protocol):
     def attach(self, argv: Sequence[str]) -> int:
         """Run ``argv`` there on the user's terminal, and return its exit status."""
 
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """Run ``argv`` there until the block ends, which ends its input; yield the first line it prints."""
+
 
 @dataclass(frozen=True)
 class Local:
@@ -47,6 +51,10 @@ class Local:
     def attach(self, argv: Sequence[str]) -> int:
         """See `Target.attach`."""
         return process.attach(argv)
+
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """See `Target.holding`."""
+        return process.holding(argv)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,10 @@ class InContainer:
         with self.container.terminal(argv) as (connection, resize):
             _join(connection, resize)
         return 0
+
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """See `Target.holding`."""
+        return self.container.holding(argv)
 
 
 def _join(connection: socket.socket, resize: Callable[[int, int], None]) -> None:

@@ -26,8 +26,11 @@ def pack_file(path: Path) -> bytes:
         raise VirtrootError(f"cannot read {path}: {error.strerror}", "paths in a recipe start beside it") from error
 
 
-def pack(directory: Path) -> bytes:
-    """Return the tree as a tar owned by root, with modes 0755 and 0644 unless a file's own are stricter or special."""
+def pack(directory: Path, *, ours: bool = False) -> bytes:
+    """Return the tree as a tar owned by root, with modes 0755 and 0644 unless a file's own are stricter or special.
+
+    Trees of the checkout (``ours``) have no stricter ones: those are the umask that it was cloned with.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, path in entries(directory):
@@ -36,8 +39,10 @@ def pack(directory: Path) -> bytes:
                 raise VirtrootError(f"{path} is neither file, directory nor link", "take it out of the tree")
             entry.uid = entry.gid = entry.mtime = 0
             entry.uname = entry.gname = ""
-            # Group write comes from the user's umask in the checkout, not from intent.
+            # Group write comes from the user's umask, not from intent.
             entry.mode &= ~0o022
+            if ours:
+                entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
             with path.open("rb") if entry.isreg() else io.BytesIO() as content:
                 tar.addfile(entry, content)
     return buffer.getvalue()

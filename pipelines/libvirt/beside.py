@@ -1,4 +1,4 @@
-"""The kernel's hand-over: what is in a guest's root is resolved there and copied to a directory of the host's own."""
+"""What runs beside libvirt: the hand-over, as a program sent along and as libvirt's hook."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.libvirt import handover
 
-#: The program that runs beside libvirt; also libvirt's hook.
-PROGRAM = Path(handover.__file__)
+_PROGRAM = Path(handover.__file__)
 
-_HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
+#: Where libvirt looks for hooks of QEMU domains; each file there is run.
+HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 
 
-def beside_libvirt(target: Target, *arguments: str) -> bytes:
+def hook() -> bytes:
+    """Return libvirt's hook: a shell script with the hand-over program in it."""
+    return (_PROGRAM.with_name("hook")).read_bytes() + _PROGRAM.read_bytes() + b"PROGRAM\n"
+
+
+def run(target: Target, *arguments: str) -> bytes:
     """Run the hand-over program on ``target`` and return what it printed; raises `VirtrootError` when it refuses."""
-    # Sent along, not installed: the program on the target is then always this version's.
-    done = target.run([target.python, "-", *arguments], stdin=PROGRAM.read_bytes(), check=False)
+    # Sent along, not installed: the program on the target is then always this version's. Isolated, so that no module
+    # comes from the current directory, which may be a guest's.
+    done = target.run([target.python, "-I", "-", *arguments], stdin=_PROGRAM.read_bytes(), check=False)
     if done.returncode:
         reason = done.complaint.splitlines()[-1].removeprefix("virtroot: ") if done.complaint else "no reason given"
         raise VirtrootError(
@@ -29,14 +35,27 @@ def beside_libvirt(target: Target, *arguments: str) -> bytes:
 
 def hand_over(target: Target, root: str, directory: str, kernel: str, initrd: str) -> None:
     """Copy ``kernel`` and ``initrd`` (paths inside ``root``) to ``directory`` on the target, mode 0644."""
-    beside_libvirt(target, "--hand-over", root, directory, kernel, initrd)
+    run(target, "--hand-over", root, directory, kernel, initrd)
+
+
+def write(target: Target, root: str, path: str, mode: int, content: str) -> None:
+    """Write the file ``path`` in a guest's root, never through a link out of it."""
+    run(target, "--write", root, path, f"{mode:o}", content)
+
+
+def read(target: Target, root: str, path: str) -> bytes:
+    """Return a small file of a guest's root."""
+    return run(target, "--read", root, path)
 
 
 def install_hook(target: Target) -> bool:
     """Put libvirt's hook in place, so that a start by virsh or at boot hands over as well; say whether it is new."""
-    program = PROGRAM.read_bytes()
-    if target.run(["cmp", "-s", "-", _HOOK], stdin=program, check=False).returncode == 0:
+    content = hook()
+    if target.run(["cmp", "-s", "-", HOOK], stdin=content, check=False).returncode == 0:
         return False
-    script = 'mkdir -p "${1%/*}" && cat > "$1.partial" && chmod 755 "$1.partial" && mv "$1.partial" "$1"'
-    target.run(["sh", "-ec", script, "hook", _HOOK], stdin=program)
+    script = (
+        'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '
+        'cat > "$partial"; chmod 755 "$partial"; mv -T "$partial" "$1"'
+    )
+    target.run(["sh", "-ec", script, "hook", HOOK], stdin=content)
     return True

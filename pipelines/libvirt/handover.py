@@ -3,15 +3,18 @@
 
 A guest owns its root: it can turn any path in it into a link to any file of the host, or into a device. libvirt chowns
 what a domain's kernel names, as root and through links, so a kernel inside the root hands the guest any file of the
-host. Here every path is opened by the kernel beneath the root (openat2, RESOLVE_BENEATH), must be a regular file, and
-is copied to a directory that belongs to the host.
+host. Here every path is opened by the kernel beneath the root (openat2, RESOLVE_BENEATH), must be a regular file of a
+bounded size, and is copied to a directory that belongs to the host.
 
-Called as a program in two ways: by virtroot, with a command and its arguments; and by libvirt as a hook
-(/etc/libvirt/hooks/qemu.d), with the domain's XML on standard input, before each start.
+Called as a program in two ways: by virtroot, with a command and its arguments; and by libvirt's hook, with the domain's
+XML on standard input, before each start.
 """
 
 import ctypes
+import fcntl
 import os
+import secrets
+import shutil
 import stat
 import sys
 import xml.etree.ElementTree as ET
@@ -25,6 +28,17 @@ _OPENAT2 = 437
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_NO_MAGICLINKS = 0x02
 _NO_SUCH_SYSCALL = 38
+
+#: A kernel or initramfs of more bytes is none: the copy would fill the host's disk.
+LARGEST_BOOT_FILE = 512 << 20
+
+#: Nothing that is read from a root, like a host key, has more bytes.
+LARGEST_READ = 64 << 10
+
+#: Directories with a guest's kernel are called that: no other directory's files are replaced.
+BOOT_PREFIX = "virtroot."
+
+_RENAME_EXCHANGE = 2
 
 
 class Refused(Exception):
@@ -53,33 +67,36 @@ def open_beneath(root: int, path: str, flags: int) -> int:
     raise Refused(f"{path}: {reason}")
 
 
-def open_regular(root: int, path: str) -> int:
-    """Open the regular file ``path`` below ``root`` for reading.
+def open_regular(root: int, path: str, largest: int) -> int:
+    """Open the regular file ``path`` below ``root``, of ``largest`` bytes at most, for reading.
 
     It is looked at before it is opened: opening a device or a pipe that the guest put there would already act on it.
     """
     handle = open_beneath(root, path, os.O_PATH)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             raise Refused(f"{path}: is no regular file")
+        if found.st_size > largest:
+            raise Refused(f"{path}: has {found.st_size} bytes, more than the {largest} that are taken")
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(handle)
 
 
-def copy_out(root: int, path: str, destination: str) -> None:
-    """Copy ``path`` below ``root`` to ``destination``: a new file of mode 0644, renamed into place."""
-    source = open_regular(root, path)
-    partial = f"{destination}.partial"
+def _copy_out(root: int, path: str, destination: str) -> None:
+    """Copy ``path`` below ``root`` to the new file ``destination``, mode 0644."""
+    source = open_regular(root, path, LARGEST_BOOT_FILE)
     try:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        with _new_file(partial, 0o644, None) as target:
+        with _new_file(destination, 0o644, None) as target:
+            left = LARGEST_BOOT_FILE
             while chunk := os.read(source, 1 << 20):
+                left -= len(chunk)
+                if left < 0:
+                    raise Refused(f"{path}: grows while it is copied")
                 target.write(chunk)
     finally:
         os.close(source)
-    os.replace(partial, destination)
 
 
 def _new_file(path: str, mode: int, directory: int | None) -> BinaryIO:
@@ -90,16 +107,51 @@ def _new_file(path: str, mode: int, directory: int | None) -> BinaryIO:
 
 
 def hand_over(root_path: str, directory: str, kernel: str, initrd: str) -> None:
-    """Copy the kernel and the initramfs of a guest's root into the host-owned ``directory``, both or neither."""
+    """Copy the kernel and the initramfs of a guest's root into the host-owned ``directory``, both or neither.
+
+    They are copied to a directory beside it, which then takes its place in one step. Hand-overs wait for each other.
+    """
+    parent, name = os.path.split(directory)
+    if not name.lstrip(".").startswith(BOOT_PREFIX):
+        raise Refused(f"{directory} is no directory of virtroot's for kernels")
+    _make_open(parent)
+    lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    partial = os.path.join(parent, f".{name.lstrip('.')}@{secrets.token_hex(4)}")
     try:
-        for path in (kernel, initrd):
-            os.close(open_regular(root, path))
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-        copy_out(root, kernel, os.path.join(directory, "kernel"))
-        copy_out(root, initrd, os.path.join(directory, "initrd"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.mkdir(partial)
+        os.chmod(partial, 0o755)
+        _copy_out(root, kernel, os.path.join(partial, "kernel"))
+        _copy_out(root, initrd, os.path.join(partial, "initrd"))
+        _put_in_place(partial, directory)
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
         os.close(root)
+        os.close(lock)
+
+
+def _make_open(directory: str) -> None:
+    """Make a directory where it is missing, for QEMU's user to enter, whatever the umask."""
+    if not os.path.isdir(directory):
+        os.makedirs(directory)
+        os.chmod(directory, 0o755)
+
+
+def _put_in_place(partial: str, directory: str) -> None:
+    """Let ``partial`` become ``directory``, together with the other files that are there; what was replaced is left."""
+    if not os.path.isdir(directory):
+        os.rename(partial, directory)
+        return
+    for name in os.listdir(directory):
+        if name not in ("kernel", "initrd"):
+            os.link(os.path.join(directory, name), os.path.join(partial, name))
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = ctypes.c_int(-100)
+    if libc.renameat2(here, os.fsencode(partial), here, os.fsencode(directory), ctypes.c_uint(_RENAME_EXCHANGE)):
+        # A file system that cannot exchange directories: two steps, each of which leaves whole files.
+        for name in ("kernel", "initrd"):
+            os.replace(os.path.join(partial, name), os.path.join(directory, name))
 
 
 def write(root_path: str, path: str, mode: int, content: bytes) -> None:
@@ -112,7 +164,7 @@ def write(root_path: str, path: str, mode: int, content: bytes) -> None:
     directory = root
     try:
         directory = _directory(root, parent)
-        partial = f".{name}.virtroot"
+        partial = f".{name}.virtroot-{secrets.token_hex(4)}"
         with _new_file(partial, mode, directory) as target:
             target.write(content)
         os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -141,18 +193,20 @@ def _make_directory(root: int, path: str, parent: int, name: str) -> int:
     except Refused as refused:
         # Only what does not exist at all is made: a link that leads nowhere or out stays refused.
         try:
-            os.mkdir(name, 0o755, dir_fd=parent)
+            os.mkdir(name, dir_fd=parent)
         except FileExistsError:
             raise refused from None
-        return open_beneath(root, path, os.O_PATH | os.O_DIRECTORY)
+        made = open_beneath(root, path, os.O_PATH | os.O_DIRECTORY)
+        os.chmod(f"/proc/self/fd/{made}", 0o755)
+        return made
 
 
 def read(root_path: str, path: str) -> bytes:
-    """Return the content of a regular file in a guest's root."""
+    """Return the content of a small regular file in a guest's root."""
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(open_regular(root, path), "rb") as content:
-            return content.read()
+        with os.fdopen(open_regular(root, path, LARGEST_READ), "rb") as content:
+            return content.read(LARGEST_READ)
     finally:
         os.close(root)
 
@@ -178,7 +232,7 @@ def main(arguments: Sequence[str]) -> None:
         write(root, path, int(mode, 8), content.encode())
     elif command == "--read":
         sys.stdout.buffer.write(read(*rest))
-    elif rest[:1] == ["prepare"]:
+    elif command == "--hook":
         hook(sys.stdin.read())
 
 

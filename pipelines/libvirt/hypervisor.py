@@ -1,78 +1,129 @@
-"""The hypervisor: the host's libvirt where it answers, else the embedded one, and what is asked of either by virsh."""
+"""The only door to virsh: a libvirt that answers, and what is asked of it."""
 
 from __future__ import annotations
 
-import re
-import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
-from pipelines.host import images, process
 from pipelines.host.process import Completed
-from pipelines.host.target import InContainer, Local, Target
-from pipelines.libvirt.beside import PROGRAM
-from pipelines.log import step
-from pipelines.settings import Settings
+from pipelines.host.target import Target
 
-#: The distribution the embedded hypervisor is made of; see its Containerfile.
-_BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
+#: The system's libvirt, on the host and in the embedded hypervisor alike.
+URI = "qemu:///system"
 
-_URI = "qemu:///system"
 
-#: Seconds that libvirt in a new container may take to answer.
-_START_TIMEOUT = 30
+@dataclass(frozen=True)
+class Known:
+    """A domain as libvirt lists it. Only ``uuid`` names one domain: where virsh is given a name, an id comes first."""
+
+    uuid: str
+    name: str
 
 
 @dataclass
 class Hypervisor:
-    """A libvirt that answers, and the target it runs on."""
+    """A libvirt that answers, and the target it runs on. A ``domain`` is given by UUID."""
 
     target: Target
-    uri: str
+    uri: str = URI
     embedded: bool = False
 
     def virsh(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> Completed:
-        """Run virsh."""
-        return self.target.run(["virsh", "--quiet", "--connect", self.uri, *arguments], stdin=stdin, check=check)
+        """Run virsh, in the language that its words are compared in."""
+        return self.target.run(self.virsh_argv(*arguments), stdin=stdin, check=check)
 
-    def console(self, name: str) -> int:
-        """Join the user's terminal to the guest's serial console."""
-        return self.target.attach(["virsh", "--connect", self.uri, "console", "--force", name])
+    def virsh_argv(self, *arguments: str) -> list[str]:
+        """Return the command that `virsh` runs."""
+        return ["env", "LC_ALL=C", "virsh", "--quiet", "--connect", self.uri, *arguments]
 
-    def domains(self) -> list[str]:
-        """Return the names of all domains, ours or not."""
-        return [name for name in self.virsh("list", "--all", "--name").text.splitlines() if name]
+    def console(self, domain: str) -> int:
+        """Join the user's terminal to the domain's serial console."""
+        return self.target.attach(["virsh", "--connect", self.uri, "console", "--force", domain])
 
-    def state(self, name: str, *, reason: bool = False) -> str:
+    def domains(self, *, active: bool = False) -> list[Known]:
+        """Return all domains, virtroot's or not, sorted by name; with ``active`` those that run."""
+        lines = self.virsh("list", "--uuid", "--name", *([] if active else ["--all"])).text.splitlines()
+        pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+        return sorted((Known(uuid, name) for uuid, name in pairs), key=lambda known: known.name)
+
+    def defined(self, name: str) -> bool:
+        """Say whether there is a domain of that name."""
+        return any(known.name == name for known in self.domains())
+
+    def states(self) -> dict[str, str]:
+        """Return libvirt's word for the state of each domain, by UUID; one that vanishes meanwhile is left out."""
+        found = ((known.uuid, self.virsh("domstate", known.uuid, check=False)) for known in self.domains())
+        return {uuid: answer.text.strip() for uuid, answer in found if not answer.returncode}
+
+    def state(self, domain: str, *, reason: bool = False) -> str:
         """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds the reason."""
-        return self.virsh("domstate", name, *(["--reason"] if reason else [])).text.strip()
+        return self.virsh("domstate", domain, *(["--reason"] if reason else [])).text.strip()
 
-    def xml(self, name: str) -> ET.Element:
-        """Return the definition of a domain, as it will be at its next start."""
-        return ET.fromstring(self.virsh("dumpxml", "--inactive", name).text)  # noqa: S314 - libvirt's own
+    def xml(self, domain: str) -> ET.Element | None:
+        """Return the definition of a domain, as it will be at its next start; None where it vanished meanwhile."""
+        answer = self.virsh("dumpxml", "--inactive", domain, check=False)
+        if not answer.returncode:
+            return ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
+        if any(known.uuid == domain for known in self.domains()):
+            raise VirtrootError(f"libvirt does not show the domain {domain}", "see libvirt's log", answer.complaint)
+        return None
+
+    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[Known]:
+        """Return the domains, ``besides`` one, whose definition names ``path`` or anything below it."""
+        return [known for known in self.domains(active=active) if known.uuid != besides and self._names(known, path)]
+
+    def _names(self, known: Known, path: str) -> bool:
+        definition = self.xml(known.uuid)
+        if definition is None:
+            return False
+        words = [word for element in definition.iter() for word in (element.text or "", *element.attrib.values())]
+        return any(word == path or word.startswith(f"{path}/") for word in words)
+
+    def holds(self, domain: str) -> list[str]:
+        """Return what libvirt keeps of a domain that would hinder its end: a managed save, snapshots, checkpoints."""
+        info = self.virsh("dominfo", domain).text.splitlines()
+        saved = any(line.split(":")[0] == "Managed save" and line.endswith("yes") for line in info)
+        kept = ["a managed save (virsh managedsave-remove)"] if saved else []
+        for kind in ("snapshot", "checkpoint"):
+            listed = self.virsh(f"{kind}-list", domain, "--name", check=False)
+            names = [] if listed.returncode else listed.text.split()
+            kept += [f"the {kind} {name} (virsh {kind}-delete)" for name in names]
+        return kept
+
+    def address(self, domain: str) -> str:
+        """Return the first address that a running domain has on a network of libvirt's; empty where it has none."""
+        for source in ("lease", "agent"):
+            listed = self.virsh("domifaddr", domain, "--source", source, check=False)
+            for line in listed.text.splitlines():
+                words = line.split()
+                if (
+                    len(words) == 4
+                    and words[0] != "lo"
+                    and not words[3].startswith(("127.", "10.0.2.", "fe80", "::1", "fec0"))
+                ):
+                    return words[3].partition("/")[0]
+        return ""
 
     @cached_property
     def kvm(self) -> bool:
         """Whether KVM really works on the target."""
         return kvm_works(self.target)
 
-    def network(self, wanted: str) -> str:
+    def network(self, asked: str) -> str:
         """Resolve ``auto`` to ``default`` where that network is active, else to ``user``; check any other name."""
-        if wanted in {"user", "none"}:
-            return wanted
+        if asked in {"user", "none"}:
+            return asked
         active = self.virsh("net-list", "--name").text.split()
-        if wanted == "auto":
+        if asked == "auto":
             return "default" if "default" in active else "user"
-        if wanted not in active:
+        if asked not in active:
             raise VirtrootError(
-                f"libvirt has no active network {wanted}",
+                f"libvirt has no active network {asked}",
                 f"use auto, user, none{''.join(f', {name}' for name in active)}",
             )
-        return wanted
+        return asked
 
 
 def kvm_works(target: Target) -> bool:
@@ -85,105 +136,3 @@ def kvm_works(target: Target) -> bool:
         return target.run(probe, stdin=b"quit\n", check=False).returncode == 0
     except VirtrootError:
         return False
-
-
-def connect(settings: Settings) -> Hypervisor:
-    """Reach the hypervisor that ``settings.connect`` asks for, starting the embedded one on demand."""
-    if settings.connect == "embedded":
-        return _embedded(settings)
-    if settings.connect == _URI:
-        if not host_answers():
-            raise VirtrootError(f"libvirt does not answer at {_URI}", "start libvirtd, or use --connect embedded")
-        return Hypervisor(Local(), _URI)
-    if settings.connect == "auto":
-        return Hypervisor(Local(), _URI) if host_answers() else _embedded(settings)
-    raise VirtrootError(
-        f"cannot install to {settings.connect}: the root and libvirt have to be on this machine",
-        f"use --connect auto, embedded or {_URI}",
-    )
-
-
-def host_answers() -> bool:
-    """Say whether this machine's own libvirt answers."""
-    if not process.found("virsh"):
-        return False
-    return process.run(["virsh", "--quiet", "--connect", _URI, "uri"], check=False, timeout=30).returncode == 0
-
-
-def image(engine: engines.Engine, settings: Settings) -> str:
-    """Return the tag of the embedded hypervisor's image, made when missing."""
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE)
-    return images.built(engine, "hypervisor", base, {"hypervisor/handover.py": PROGRAM.read_bytes()})[0]
-
-
-def _embedded(settings: Settings) -> Hypervisor:
-    engine = engines.connect()
-    container = engine.container(settings.embedded)
-    if container is None:
-        tag = image(engine, settings)
-        with step("starting the embedded hypervisor"):
-            container = _start_embedded(engine, tag, settings.embedded)
-    hypervisor = Hypervisor(InContainer(container), _URI, embedded=True)
-    deadline = time.monotonic() + _START_TIMEOUT
-    while (answer := hypervisor.virsh("uri", check=False)).returncode:
-        if time.monotonic() > deadline:
-            raise VirtrootError(
-                "libvirt in the embedded hypervisor does not answer", "see the container's log", answer.complaint
-            )
-        time.sleep(0.2)
-    return hypervisor
-
-
-def _start_embedded(engine: engines.Engine, tag: str, name: str) -> engines.Container:
-    """Start the container; with /dev/kvm only where that works: libvirt takes long to find out otherwise."""
-
-    def start(devices: tuple[str, ...]) -> engines.Container:
-        engine.remove_container(name)
-        return engine.start(
-            tag,
-            name=name,
-            labels={"virtroot.purpose": "hypervisor"},
-            # Roots and definitions outlive the container and its image.
-            volumes={
-                f"{name}-state": "/var/lib/libvirt",
-                f"{name}-domains": "/etc/libvirt/qemu",
-                f"{name}-pools": "/etc/libvirt/storage",
-            },
-            # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
-            # take several times longer to come up.
-            capabilities=("SYS_ADMIN", "NET_ADMIN"),
-            seccomp=False,
-            devices=devices,
-            hostname="hypervisor",
-        )
-
-    if Path("/dev/kvm").exists():
-        with_kvm = start(("/dev/kvm",))
-        if kvm_works(InContainer(with_kvm)):
-            return with_kvm
-    return start(())
-
-
-def stop_embedded(settings: Settings, *, with_volumes: bool) -> None:
-    """Remove the embedded hypervisor's container and, when told so, every guest in it."""
-    engine = engines.connect()
-    engine.remove_container(settings.embedded)
-    if with_volumes:
-        for part in ("state", "domains", "pools"):
-            engine.remove_volume(f"{settings.embedded}-{part}")
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
-
-
-def checked_name(name: str) -> str:
-    """Return ``name`` if libvirt and the file system take it as it is; raises `VirtrootError`.
-
-    virt-aa-helper refuses /[]{}?^,"* in a domain's name; a name is also part of a path and of libvirt's socket names.
-    """
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise VirtrootError(
-            f"{name!r} is no name for a guest",
-            "begin with a letter or digit; then letters, digits, and . _ + -, 63 in all",
-        )
-    return name

@@ -1,84 +1,85 @@
-"""The pool: libvirt's dir pool, and one directory in it for each guest's root."""
+"""The pool: libvirt's dir pool, in which each guest's root is a directory."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
+from pipelines.settings import Settings
+
+#: In a pool that virtroot made: it may insist on the mode it gave it.
+MARK = ".virtroot"
+
+# Of what is there already, only libvirt's own directory, with nothing in it yet, may be closed to other users.
+_PREPARE = """
+path=$1 own=$2 mark=$3
+if [ -e "$path" ]; then
+    [ -d "$path" ] || { echo "$path is no directory"; exit 3; }
+    closed=$(find "$path" -maxdepth 0 -user 0 ! -perm /077)
+    if [ -z "$closed" ]; then
+        [ "$path" = "$own" ] && [ -z "$(ls -A "$path")" ] ||
+            { echo "$path is there already, and open to other users"; exit 3; }
+    fi
+else
+    mkdir -p "$path"
+fi
+chmod 0700 "$path"
+: > "$path/$mark"
+"""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A started pool of type dir, and its directory on libvirt's machine."""
-
-    hypervisor: Hypervisor
-    path: str
-
-    def root(self, name: str) -> str:
-        """Return where the root of the guest ``name`` is, or will be."""
-        return f"{self.path}/root.{name}"
-
-    def partial(self, name: str) -> str:
-        """Return where a root is unpacked before it gets its name."""
-        return f"{self.path}/.root.{name}.partial"
-
-    def journal(self, name: str) -> str:
-        """Return the file that exists while an install of ``name`` is under way."""
-        return f"{self.path}/.root.{name}.installing"
-
-    def exists(self, path: str) -> bool:
-        """Say whether ``path`` exists on libvirt's machine, as anything."""
-        return (
-            self.hypervisor.target.run(
-                ["sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "exists", path], check=False
-            ).returncode
-            == 0
-        )
-
-    def delete(self, *paths: str) -> None:
-        """Delete trees below the pool; links in them are deleted, not followed, and other file systems stay."""
-        self.hypervisor.target.run(["rm", "-rf", "--one-file-system", "--", *paths])
-
-
-def find(hypervisor: Hypervisor, name: str, path: str, *, define: bool = True) -> Pool:
-    """Return the pool ``name``, started where it was not; where it is missing, ``define`` makes it at ``path``."""
-    answer = hypervisor.virsh("pool-dumpxml", name, check=False)
-    if answer.returncode:
-        if define:
-            _define(hypervisor, name, path)
-        return Pool(hypervisor, path)
-    pool = ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
-    found = pool.findtext("target/path") or ""
-    if pool.get("type") != "dir":
-        raise VirtrootError(f"the pool {name} is of type {pool.get('type')}", "name a pool of type dir with --pool")
-    if hypervisor.virsh("pool-info", name).text.find("running") < 0:
-        hypervisor.virsh("pool-start", name)
-    mode = hypervisor.target.run(["stat", "--format=%a", found]).text
+def find(hypervisor: Hypervisor, settings: Settings) -> str:
+    """Return the directory of the settings' pool, started where it was not and made where it is missing."""
+    known = look(hypervisor, settings)
+    if known is None:
+        _define(hypervisor, settings.pool, settings.pool_path)
+        return settings.pool_path
+    if hypervisor.virsh("pool-info", settings.pool).text.find("running") < 0:
+        hypervisor.virsh("pool-start", settings.pool)
+    mode = hypervisor.target.run(["stat", "--format=%a", known]).text
     if int(mode, 8) & 0o077:
         # Not ours to change: guests of the user's own may boot kernels from inside it.
         warn(
-            f"other users can enter {found}, and run what guests leave there; chmod 0700 it unless guests boot from it"
+            f"other users can enter {known}, and run what guests leave there; chmod 0700 it unless guests boot from it"
         )
-    return Pool(hypervisor, found)
+    return known
+
+
+def look(hypervisor: Hypervisor, settings: Settings) -> str | None:
+    """Return the directory of the pool, or None where there is no such pool; change nothing.
+
+    Raises `VirtrootError` for a pool that is no directory.
+    """
+    answer = hypervisor.virsh("pool-dumpxml", settings.pool, check=False)
+    if answer.returncode:
+        return None
+    pool = ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
+    if pool.get("type") != "dir":
+        raise VirtrootError(
+            f"the pool {settings.pool} is of type {pool.get('type')}", "name a pool of type dir with --pool"
+        )
+    return (pool.findtext("target/path") or "").rstrip("/")
 
 
 def _define(hypervisor: Hypervisor, name: str, path: str) -> None:
     if not path.startswith("/"):
         raise VirtrootError(f"the pool path {path} is not absolute", "give --pool-path an absolute directory")
+    # A setuid program that a guest plants in its root must be out of reach of the host's users.
+    prepare = ["sh", "-ec", _PREPARE, "prepare", path, Settings().pool_path, MARK]
+    prepared = hypervisor.target.run(prepare, check=False)
+    if prepared.returncode:
+        raise VirtrootError(
+            f"cannot make the pool {name}: {prepared.complaint}",
+            f"roots have to be closed to other users: name a directory that does not exist, like {path}/virtroot, "
+            "or one of root's with mode 0700",
+        )
     pool = ET.Element("pool", type="dir")
     ET.SubElement(pool, "name").text = name
-    target = ET.SubElement(pool, "target")
-    ET.SubElement(target, "path").text = path
-    permissions = ET.SubElement(target, "permissions")
-    # A setuid program that a guest plants in its root must be out of reach of the host's users.
-    for key, value in (("mode", "0700"), ("owner", "0"), ("group", "0")):
-        ET.SubElement(permissions, key).text = value
+    ET.SubElement(ET.SubElement(pool, "target"), "path").text = path
     hypervisor.virsh("pool-define", "/dev/stdin", stdin=ET.tostring(pool))
     try:
-        hypervisor.virsh("pool-build", name)
         hypervisor.virsh("pool-start", name)
         hypervisor.virsh("pool-autostart", name)
     except VirtrootError:

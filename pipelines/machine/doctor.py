@@ -10,7 +10,8 @@ from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.target import Local
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt import connect as connecting
+from pipelines.libvirt.hypervisor import kvm_works
 from pipelines.settings import Settings
 
 
@@ -76,7 +77,7 @@ def _mirror_tool() -> Finding:
 
 
 def _libvirt(settings: Settings) -> Finding:
-    ok = hypervisors.host_answers()
+    ok = connecting.host_answers()
     says = "the host's answers" if ok else "the host's does not answer; connect: auto uses the embedded hypervisor"
     return Finding("libvirt", ok, settings.connect.startswith("qemu"), says)
 
@@ -86,7 +87,7 @@ def _kvm(settings: Settings) -> Finding:
         return Finding("KVM", False, False, "no /dev/kvm; guests run under software emulation, many times slower")
     if not process.found("qemu-system-x86_64"):
         return Finding("KVM", False, False, "/dev/kvm is there; whether it works is tried when a guest is installed")
-    works = hypervisors.kvm_works(Local())
+    works = kvm_works(Local())
     return Finding(
         "KVM", works, False, "works" if works else "/dev/kvm is there but refuses guests; software emulation is used"
     )

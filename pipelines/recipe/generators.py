@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipelines.recipe.recipe import Recipe
+
 
 @dataclass(frozen=True)
 class Generator:
@@ -140,3 +142,11 @@ GENERATORS: dict[tuple[str, str], Generator] = {
 def names(distro: str) -> tuple[str, ...]:
     """Return the generators that ``distro`` can use, its default first."""
     return tuple(name for row_distro, name in GENERATORS if row_distro == distro)
+
+
+def of(recipe: Recipe) -> Generator:
+    """Return the recipe's generator, its boot paths those of the recipe's kernel package."""
+    found = GENERATORS[recipe.distro, recipe.generator]
+    return replace(
+        found, kernel=found.kernel.format(kernel=recipe.kernel), initrd=found.initrd.format(kernel=recipe.kernel)
+    )

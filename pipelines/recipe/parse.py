@@ -9,7 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.recipe.recipe import Guest, Recipe
+from pipelines.recipe import generators
+from pipelines.recipe.distros import DISTROS
+from pipelines.recipe.recipe import GuestDefaults, Recipe
 
 
 def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) -> Recipe:
@@ -35,36 +37,61 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
     overrides = overrides or {}
     recipe = None
     try:
-        recipe = Recipe.model_validate({**data, **overrides})
+        recipe = Recipe.model_validate({**_defaults(data), **data, **overrides})
     except ValidationError as error:
         for mistake in error.errors():
-            mistakes += _describe(mistake, source, node, overrides)
+            mistakes.append(_describe(mistake, source, node, overrides))
+    else:
+        mistakes += [_at(line, [line.partition(":")[0]], source, node, overrides) for line in _misfits(recipe)]
     if mistakes or recipe is None:
         what = mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} mistakes in {source}"
         raise VirtrootError(
             what,
-            f"keys of a recipe: {', '.join(Recipe.model_fields)}; of guest: {', '.join(Guest.model_fields)}",
+            f"keys of a recipe: {', '.join(Recipe.model_fields)}; of guest: {', '.join(GuestDefaults.model_fields)}",
             "\n".join(mistakes) if len(mistakes) > 1 else "",
         )
     return recipe
 
 
-def _describe(mistake: Any, source: str, node: Any, overrides: Mapping[str, str]) -> list[str]:
+def _defaults(data: dict[str, Any]) -> dict[str, str]:
+    """Return what the recipe's distribution says where the recipe says nothing."""
+    distro = DISTROS.get(str(data.get("distro", "")))
+    if distro is None:
+        return {}
+    return {
+        "release": distro.releases[0],
+        "bootstrap": distro.bootstraps[0],
+        "generator": generators.names(distro.name)[0],
+        "kernel": distro.kernel,
+    }
+
+
+def _misfits(recipe: Recipe) -> list[str]:
+    """Return what the recipe asks that its distribution does not have, as ``key: why``."""
+    distro = DISTROS[recipe.distro]
+    choices = (
+        ("release", recipe.release, distro.releases),
+        ("bootstrap", recipe.bootstrap, distro.bootstraps),
+        ("generator", recipe.generator, generators.names(recipe.distro)),
+    )
+    unknown = [
+        f"{key}: {value!r} is not known for {recipe.distro}; use {' or '.join(allowed)}"
+        for key, value, allowed in choices
+        if value not in allowed
+    ]
+    return unknown + distro.refuses(recipe)
+
+
+def _describe(mistake: Any, source: str, node: Any, overrides: Mapping[str, str]) -> str:
     message = str(mistake["msg"]).removeprefix("Value error, ")
     place = [str(part) for part in mistake["loc"]]
-    if place:
-        message = {"extra_forbidden": "unknown key", "missing": "required and missing"}.get(mistake["type"], message)
-        lines = [f"{'.'.join(place)}: {message}"]
-    else:
-        lines = message.splitlines()
-    described = []
-    for line in lines:
-        key = line.partition(":")[0]
-        if key in overrides:
-            described.append(f"--{line}")
-        else:
-            described.append(f"{source}:{_line(node, place or [key])}: {line}")
-    return described
+    message = {"extra_forbidden": "unknown key", "missing": "required and missing"}.get(mistake["type"], message)
+    return _at(f"{'.'.join(place)}: {message}", place, source, node, overrides)
+
+
+def _at(line: str, place: list[str], source: str, node: Any, overrides: Mapping[str, str]) -> str:
+    """Say where a mistake is: on the command line, or in a line of the recipe."""
+    return f"--{line}" if place[0] in overrides else f"{source}:{_line(node, place)}: {line}"
 
 
 def _line(node: Any, place: list[str]) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.errors import VirtrootError
+from pipelines.recipe import generators
+from pipelines.recipe.distros import DISTROS, Distro
 from pipelines.recipe.generators import Generator
+from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Command, Stage, Tree
 
@@ -20,9 +23,11 @@ class Plan:
     """What a build will do."""
 
     recipe: Recipe
-    prepare: tuple[Command | Tree, ...]
+    distro: Distro
+    generator: Generator
+    builder_setup: tuple[Command | Tree, ...]
     stages: tuple[Stage, ...]
-    mirror_state: Command
+    mirror_query: Command
 
     @property
     def cmdline(self) -> str:
@@ -31,14 +36,9 @@ class Plan:
         return f"root=root rootfstype=virtiofs rw console=ttyS0{rdinit}"
 
     @property
-    def generator(self) -> Generator:
-        """The row of the recipe's initramfs generator."""
-        return self.recipe.initramfs
-
-    @property
     def trees(self) -> tuple[Tree, ...]:
         """Every tree that is copied, into the builder or the root."""
-        steps = (*self.prepare, *(step for stage in self.stages for step in stage.steps))
+        steps = (*self.builder_setup, *(step for stage in self.stages for step in stage.steps))
         return tuple(step for step in steps if isinstance(step, Tree))
 
 
@@ -47,48 +47,71 @@ def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
 
     Raises `VirtrootError` where the overlay lacks what no package brings.
     """
-    missing = [path for path in recipe.initramfs.unpackaged if path not in overlay_paths]
+    distro, generator = DISTROS[recipe.distro], generators.of(recipe)
+    missing = [path for path in generator.unpackaged if path not in overlay_paths]
     if missing:
         raise VirtrootError(
             f"generator: {recipe.generator}: {recipe.distro} has no package of it, and the overlay no {missing[0]}",
-            f"put {' and '.join(recipe.initramfs.unpackaged)} into the recipe's overlay, or use another generator",
+            f"put {' and '.join(generator.unpackaged)} into the recipe's overlay, or use another generator",
         )
-    distro = recipe.distribution
-    stages = distro.stages(recipe, overlay_paths)
-    return Plan(recipe, distro.prepare(recipe), stages, distro.mirror_state(recipe))
+    return Plan(
+        recipe=recipe,
+        distro=distro,
+        generator=generator,
+        builder_setup=distro.set_up_builder(recipe),
+        stages=distro.stages(recipe, overlay_paths),
+        mirror_query=distro.mirror_query(recipe),
+    )
 
 
-def stage_id(plan: Plan, stage: Stage, *, trees: Mapping[Tree, str], builder: str, mirror_state: str) -> str:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a build's bytes depend on beside its plan.
+
+    ``trees`` has the content digest of each of the plan's trees, ``builder_image`` is the digest of the builder's
+    image, ``epoch`` what times are clamped to, in seconds since 1970.
+    """
+
+    trees: Mapping[Tree, str]
+    builder_image: str
+    mirror: MirrorState
+    epoch: int
+
+    def _as_data(self, steps: Iterable[Command | Tree]) -> dict[str, object]:
+        return {
+            "trees": [self.trees[step] for step in steps if isinstance(step, Tree)],
+            "builder": self.builder_image,
+            "mirror": asdict(self.mirror),
+            "epoch": self.epoch,
+        }
+
+
+def stage_id(plan: Plan, stage: Stage, surroundings: Surroundings) -> str:
     """Return the id of a stage that starts from nothing: what decides its bytes, hashed.
 
-    How the builder was prepared counts: what was installed without checking signatures must not serve a recipe that
+    How the builder was set up counts: what was installed without checking signatures must not serve a recipe that
     asks for them.
     """
     return _digest(
         {
-            "prepare": [asdict(step) for step in plan.prepare],
-            "trees": [trees[step] for step in plan.prepare if isinstance(step, Tree)],
+            "setup": [asdict(step) for step in plan.builder_setup],
             "stage": asdict(stage),
-            "builder": builder,
-            "mirror": mirror_state,
+            **surroundings._as_data((*plan.builder_setup, *stage.steps)),
         }
     )
 
 
-def plan_id(plan: Plan, *, trees: Mapping[Tree, str], builder: str, mirror_state: str) -> str:
+def plan_id(plan: Plan, surroundings: Surroundings) -> str:
     """Return the id of a build: a hash over all that decides the root's bytes.
 
-    ``trees`` has the content digest of each of the plan's trees, ``builder`` the builder image's, and ``mirror_state``
-    is what the mirror-state command printed. What the domain gets (``guest``) is no part of the root.
+    What the domain gets (``guest``) is no part of the root.
     """
     return _digest(
         {
             "recipe": plan.recipe.model_dump(mode="json", exclude={"guest"}),
             "stages": [asdict(stage) for stage in plan.stages],
-            "prepare": [asdict(step) for step in plan.prepare],
-            "trees": [trees[tree] for tree in plan.trees],
-            "builder": builder,
-            "mirror": mirror_state,
+            "setup": [asdict(step) for step in plan.builder_setup],
+            **surroundings._as_data(plan.trees),
         }
     )
 
@@ -114,8 +137,8 @@ def as_text(plan: Plan) -> str:
         f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
         f"cmdline: {plan.cmdline}",
     ]
-    if plan.prepare:
-        lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.prepare)]
+    if plan.builder_setup:
+        lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.builder_setup)]
     for stage in plan.stages:
         lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
         lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]

@@ -1,16 +1,11 @@
-"""The recipe: what the user writes, validated."""
+"""The recipe: what the user writes. Whether its values fit its distribution is checked where it is parsed."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
-
-from pipelines.recipe.distros import DISTROS, Distro
-from pipelines.recipe.generators import GENERATORS, Generator
-from pipelines.recipe.generators import names as generators_of
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")
@@ -28,14 +23,15 @@ def size_in_bytes(value: object) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _size_as_text(size: int) -> str:
+def size_as_text(size: int) -> str:
+    """Write a size in bytes as recipes do: `2GiB`, in the largest unit that divides it."""
     unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB") if size % _UNITS[unit] == 0 or unit == "KiB")
     return f"{size // _UNITS[unit]}{unit}"
 
 
 def _enough_memory(size: int) -> int:
     if size < 256 * _UNITS["MiB"]:
-        raise ValueError(f"{_size_as_text(size)} is too little to unpack an initramfs; give 256MiB or more")
+        raise ValueError(f"{size_as_text(size)} is too little to unpack an initramfs; give 256MiB or more")
     return size
 
 
@@ -63,7 +59,7 @@ Memory = Annotated[
     int,
     BeforeValidator(size_in_bytes, json_schema_input_type=str),
     AfterValidator(_enough_memory),
-    PlainSerializer(_size_as_text, return_type=str),
+    PlainSerializer(size_as_text, return_type=str),
 ]
 Package = Annotated[str, AfterValidator(_package)]
 Url = Annotated[str, AfterValidator(_mirror)]
@@ -74,8 +70,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Guest(_Strict):
-    """What the domain gets; ``memory`` in bytes once validated."""
+class GuestDefaults(_Strict):
+    """What a domain gets unless the user says otherwise; ``memory`` in bytes once validated."""
 
     memory: Memory = Field(default=1 << 30, description="Memory of the guest, like 2GiB.")
     vcpus: int = Field(default=2, ge=1, le=512, description="Number of virtual CPUs.")
@@ -126,47 +122,4 @@ class Recipe(_Strict):
         default=None, description="A tree copied over the root after the packages, beside the recipe."
     )
     run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
-    guest: Guest = Field(default=Guest(), description="What the domain gets.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_defaults(cls, data: Any) -> Any:
-        distro = DISTROS.get(data.get("distro", "")) if isinstance(data, dict) else None
-        if distro is None:
-            return data
-        filled = {
-            "release": distro.releases[0],
-            "bootstrap": distro.bootstraps[0],
-            "generator": generators_of(distro.name)[0],
-            "kernel": distro.kernel,
-        }
-        return {**filled, **data}
-
-    @model_validator(mode="after")
-    def _fits_the_distro(self) -> Recipe:
-        distro = self.distribution
-        mistakes = [
-            f"{key}: {value!r} is not known for {self.distro}; use {' or '.join(allowed)}"
-            for key, value, allowed in (
-                ("release", self.release, distro.releases),
-                ("bootstrap", self.bootstrap, distro.bootstraps),
-                ("generator", self.generator, generators_of(distro.name)),
-            )
-            if value not in allowed
-        ]
-        mistakes += distro.refuses(self)
-        if mistakes:
-            raise ValueError("\n".join(mistakes))
-        return self
-
-    @property
-    def initramfs(self) -> Generator:
-        """The row of the initramfs generator."""
-        row = GENERATORS[self.distro, self.generator]
-        kernel, initrd = (path.format(kernel=self.kernel) for path in (row.kernel, row.initrd))
-        return replace(row, kernel=kernel, initrd=initrd)
-
-    @property
-    def distribution(self) -> Distro:
-        """The distribution's row."""
-        return DISTROS[self.distro]
+    guest: GuestDefaults = Field(default=GuestDefaults(), description="What the domain gets.")

@@ -39,8 +39,13 @@ class Tree:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named run of steps; ``cached`` says that its result depends on nothing but the plan's id for it."""
+    """A named run of steps.
+
+    ``cached`` says that its result depends on nothing but the plan's id for it; ``foreign`` that it runs what the
+    recipe's author wrote: it and what follows are kept away from whatever later builds trust.
+    """
 
     name: str
     steps: tuple[Command | Tree, ...] = ()
     cached: bool = False
+    foreign: bool = False

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from pipelines.artifact import manifest as manifests
+from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
 from pipelines.host.target import InContainer
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
 from pipelines.verify import CONTEXT_VARIABLE, Context
@@ -29,12 +29,12 @@ def context() -> Context:
 
 @pytest.fixture(scope="session")
 def manifest(context: Context) -> Manifest:
-    return manifests.load(Path(context.manifest))
+    return Artifact(Path(context.artifact)).manifest
 
 
 @pytest.fixture(scope="session")
 def hypervisor(context: Context) -> Hypervisor:
-    return hypervisors.connect(from_section(context.settings))
+    return connect(from_section(context.settings))
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def tree(context: Context) -> Host:
         container = engines.connect().container(context.container)
         assert container is not None, f"the builder {context.container} is gone"
         return Host(ChrootBackend(InContainer(container), context.root, confined=False))
-    target = hypervisors.connect(from_section(context.settings)).target
+    target = connect(from_section(context.settings)).target
     return Host(ChrootBackend(target, context.root, confined=True))
 
 

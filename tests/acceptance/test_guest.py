@@ -11,7 +11,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.beside import beside_libvirt
+from pipelines.libvirt import beside
 from pipelines.verify import Context
 from tests.acceptance import expectations
 
@@ -71,7 +71,7 @@ def test_ssh_host_keys_are_the_guests_own(running: Host, guest: Guest, manifest:
 
 def _read(guest: Guest, path: str) -> str:
     try:
-        return beside_libvirt(guest.hypervisor.target, "--read", guest.root, path).decode()
+        return beside.read(guest.target, guest.root, path).decode()
     except VirtrootError:
         return ""  # never booted, so it has no keys yet
 
@@ -84,13 +84,13 @@ def test_services_people_expect_are_running(running: Host, manifest: Manifest) -
 
 def test_file_written_in_the_guest_is_seen_on_the_host(running: Host, guest: Guest) -> None:
     running.check_output("echo from the guest > /root/virtroot-shared && sync")
-    seen = beside_libvirt(guest.hypervisor.target, "--read", guest.root, "root/virtroot-shared")
+    seen = beside.read(guest.target, guest.root, "root/virtroot-shared")
     running.check_output("rm /root/virtroot-shared")
     assert seen == b"from the guest\n"
 
 
 def test_file_written_on_the_host_is_seen_in_the_guest(running: Host, guest: Guest) -> None:
-    beside_libvirt(guest.hypervisor.target, "--write", guest.root, "root/virtroot-from-host", "644", "from the host\n")
+    beside.write(guest.target, guest.root, "root/virtroot-from-host", 0o644, "from the host\n")
     seen = running.check_output("cat /root/virtroot-from-host")
     running.check_output("rm /root/virtroot-from-host")
     assert seen == "from the host"
@@ -101,5 +101,5 @@ def test_shuts_down_cleanly(context: Context, guest: Guest) -> None:
         assert guest.running, "the guest was to stay up"
         return
     guest.stop(float(str(context.settings["timeout"])))
-    assert guest.hypervisor.virsh("domstate", guest.name, "--reason").text.strip() == "shut off (shutdown)"
+    assert guest.hypervisor.state(guest.uuid, reason=True) == "shut off (shutdown)"
     assert "Failed unmounting" not in guest.console_tail(200)

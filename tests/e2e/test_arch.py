@@ -11,7 +11,7 @@ import pytest
 from pipelines.artifact.manifest import Manifest, load
 from pipelines.host import engine as engines
 from pipelines.host.target import Target
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from tests import mirror
 from tests.conftest import Virtroot
 from tests.mirror import Repository
@@ -111,7 +111,7 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     assert {"base", "linux", "dracut", "sudo"} <= {package.name for package in manifest.packages}
 
     root = "/var/lib/libvirt/filesystems/root.arch-dracut"
-    target = hypervisors.connect(inv.settings).target
+    target = connect(inv.settings).target
     mirrorlist = target.run(["cat", f"{root}/etc/pacman.d/mirrorlist"]).text
     assert mirrorlist == f"Server = {repository.url('good')}"
     assert "virtroot" not in target.run(["cat", f"{root}/etc/pacman.conf"]).text
@@ -133,7 +133,7 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     manifest = load(artifact / "manifest.json")
     assert (manifest.generator, manifest.boot.initrd) == (generator, image)
 
-    target = hypervisors.connect(inv.settings).target
+    target = connect(inv.settings).target
     root = f"/var/lib/libvirt/filesystems/root.{guest}"
     assert target.run(["find", f"{root}/etc", "-name", "*.pacnew"]).text == ""
     follows_its_kernel(target, root, manifest, repository)

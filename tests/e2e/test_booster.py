@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import load
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from tests import mirror
 from tests.conftest import Virtroot
@@ -57,7 +57,7 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
 
     inv("install", "--name", "boost", "--artifact", str(artifact))
     inv("verify", "--name", "boost", "--boot")
-    hypervisor = hypervisors.connect(inv.settings)
+    hypervisor = connect(inv.settings)
     console = hypervisor.target.run(["cat", "/var/log/libvirt/qemu/boost-console.log"]).text
     assert "virtroot: mounted the root 'root' from virtiofs" in console
 

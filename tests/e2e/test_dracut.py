@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.artifact.manifest import load
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
 ROOT = "/var/lib/libvirt/filesystems/root.drac"
@@ -23,7 +23,7 @@ def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, recipe: 
     inv("verify", "--name", "drac", "--boot")
 
     # As a kernel upgrade in the guest does: the package's own script, with dracut's hook, makes the image anew.
-    target = hypervisors.connect(inv.settings).target
+    target = connect(inv.settings).target
     image = f"{ROOT}/{manifest.boot.initrd}"
     target.run(["sh", "-ec", 'rm "$(dirname "$1")/$(readlink "$1")"; test ! -e "$1"', "lose", image])
     target.run(["chroot", ROOT, "dpkg-reconfigure", "-fnoninteractive", f"linux-image-{manifest.kernel_version}"])

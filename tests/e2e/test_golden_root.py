@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from pipelines.artifact.manifest import load
-from pipelines.guest import guest as guests
+from pipelines.guest import place
 from pipelines.host.process import Completed
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 from tests.e2e.terminal import converse
 
@@ -17,7 +17,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW
 
 
 def on_hypervisor(inv: Virtroot, *argv: str) -> Completed:
-    return hypervisors.connect(inv.settings).target.run(argv, check=False)
+    return connect(inv.settings).target.run(argv, check=False)
 
 
 def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> None:
@@ -48,7 +48,7 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert "was not removed" in inv("remove", "--name", "debian", status=2).stderr  # nobody answered yes
     inv("remove", "--name", "debian", "--yes")
     assert inv("list").stdout == ""
-    places = ("/var/lib/libvirt/filesystems", guests.BOOT, "/var/log/libvirt/qemu/debian-console.log")
+    places = ("/var/lib/libvirt/filesystems", place.BOOT, "/var/log/libvirt/qemu/debian-console.log")
     assert on_hypervisor(inv, "find", *places, "-name", "*debian*").text == ""
 
 

@@ -12,7 +12,7 @@ import pytest
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.engine import Container
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot
 
@@ -26,7 +26,7 @@ def host(inv: Virtroot, trixie: Path) -> Iterator[Container]:
     engine = engines.connect()
     engine.remove_container(NAME)
     container = engine.start(
-        hypervisors.image(engine, inv.settings),
+        embedded.image(engine, inv.settings),
         name=NAME,
         labels={"virtroot.purpose": "test-host"},
         capabilities=("SYS_ADMIN", "NET_ADMIN"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import guest as guests
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.guest import place
+from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
 POOL = "/var/lib/libvirt/filesystems"
@@ -33,26 +33,26 @@ def kill_install(inv: Virtroot, artifact: Path, after: str, delay: float) -> Non
     [("checking", 0.0), ("checking", 0.4), ("checking", 1.0), ("unpacking", 0.0), ("unpacking", 0.2)],
 )
 def test_kill_leaves_nothing_under_a_final_name(inv: Virtroot, trixie: Path, after: str, delay: float) -> None:
-    hypervisor = hypervisors.connect(inv.settings)
+    hypervisor = connect(inv.settings)
     kill_install(inv, trixie, after, delay)
-    assert "fragile" not in hypervisor.domains()
-    named = hypervisor.target.run(["ls", "-d", f"{POOL}/root.fragile", guests.boot_directory("fragile")], check=False)
+    assert not hypervisor.defined("fragile")
+    named = hypervisor.target.run(["ls", "-d", f"{POOL}/root.fragile", place.boot("fragile")], check=False)
     assert named.stdout == b""
 
 
 def test_the_next_install_succeeds_and_clears_up(inv: Virtroot, trixie: Path) -> None:
     kill_install(inv, trixie, "checking", 0.8)
     inv("install", "--name", "fragile", "--artifact", str(trixie))
-    target = hypervisors.connect(inv.settings).target
-    left = target.run(["find", POOL, guests.BOOT, "-maxdepth", "1", "-name", "*fragile*", "-name", ".*"])
+    target = connect(inv.settings).target
+    left = target.run(["find", POOL, place.BOOT, "-maxdepth", "1", "-name", "*fragile*", "-name", ".*"])
     inv("remove", "--name", "fragile", "--yes")
     assert left.text == ""
 
 
 def test_a_publication_cut_short_by_a_power_failure_is_cleared(inv: Virtroot, trixie: Path) -> None:
     """Root and boot directory have their names, the journal is there, the domain is not defined yet."""
-    target = hypervisors.connect(inv.settings).target
-    boot = guests.boot_directory("fragile")
+    target = connect(inv.settings).target
+    boot = place.boot("fragile")
     script = 'mkdir -p "$1/root.fragile" "$2"; : > "$1/.root.fragile.installing"'
     target.run(["sh", "-ec", script, "pretend", POOL, boot])
     inv("install", "--name", "fragile", "--artifact", str(trixie))
@@ -60,7 +60,7 @@ def test_a_publication_cut_short_by_a_power_failure_is_cleared(inv: Virtroot, tr
 
 
 def test_a_root_that_virtroot_did_not_make_is_left_alone(inv: Virtroot, trixie: Path) -> None:
-    target = hypervisors.connect(inv.settings).target
+    target = connect(inv.settings).target
     target.run(["sh", "-ec", 'mkdir -p "$1"; echo mine > "$1/file"', "mine", f"{POOL}/root.fragile"])
     said = inv("install", "--name", "fragile", "--artifact", str(trixie), status=2).stderr
     kept = target.run(["cat", f"{POOL}/root.fragile/file"]).text

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact import archive
-from pipelines.guest import guest as guests
+from pipelines.artifact.artifact import Artifact
+from pipelines.guest import place
+from pipelines.guest.guest import find
 from pipelines.host import process
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from tests.conftest import Virtroot
 
@@ -28,7 +30,7 @@ PLANT = 'cd "$1"; ln -sfn "$2" boot/vmlinuz-loop; ln -sfn boot/vmlinuz-loop vmli
 
 @pytest.fixture(scope="module")
 def hypervisor(inv: Virtroot) -> Hypervisor:
-    return hypervisors.connect(inv.settings)
+    return connect(inv.settings)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,12 @@ def victim(hypervisor: Hypervisor) -> Iterator[None]:
 
 @pytest.mark.parametrize("link", sorted(LINKS))
 def test_start_refuses(inv: Virtroot, installed: None, hypervisor: Hypervisor, link: str) -> None:
-    before = hypervisor.target.run(["sha256sum", f"{guests.boot_directory('planted')}/kernel"]).text
+    before = hypervisor.target.run(["sha256sum", f"{place.boot('planted')}/kernel"]).text
     hypervisor.target.run(["sh", "-ec", PLANT, "plant", ROOT, LINKS[link]])
     said = inv("start", "--name", "planted", status=2).stderr
     assert "refused to touch the guest's root: vmlinuz: " in said
-    assert hypervisor.state("planted") == "shut off"
-    assert hypervisor.target.run(["sha256sum", f"{guests.boot_directory('planted')}/kernel"]).text == before
+    assert find(hypervisor, "planted").state == "shut off"
+    assert hypervisor.target.run(["sha256sum", f"{place.boot('planted')}/kernel"]).text == before
 
 
 @pytest.mark.parametrize("link", sorted(LINKS))
@@ -63,7 +65,7 @@ def test_libvirts_own_start_refuses(installed: None, hypervisor: Hypervisor, lin
     started = hypervisor.virsh("start", "planted", check=False)
     assert started.returncode != 0
     assert "virtroot: vmlinuz: " in started.complaint
-    assert hypervisor.state("planted") == "shut off"
+    assert find(hypervisor, "planted").state == "shut off"
 
 
 @pytest.mark.parametrize("link", sorted(LINKS))
@@ -71,9 +73,9 @@ def test_install_refuses(inv: Virtroot, trixie: Path, hypervisor: Hypervisor, tm
     artifact = tampered(trixie, tmp_path, LINKS[link])
     said = inv("install", "--name", "trojan", "--artifact", str(artifact), status=2).stderr
     assert "refused to touch the guest's root: vmlinuz: " in said
-    assert "trojan" not in hypervisor.domains()
+    assert not hypervisor.defined("trojan")
     left = hypervisor.target.run(
-        ["find", "/var/lib/libvirt/filesystems", guests.BOOT, "-maxdepth", "1", "-name", "*trojan*"]
+        ["find", "/var/lib/libvirt/filesystems", place.BOOT, "-maxdepth", "1", "-name", "*trojan*"]
     )
     assert left.text == ""
 
@@ -88,9 +90,9 @@ def tampered(artifact: Path, directory: Path, link: str) -> Path:
     tarball = process.run(archive.pack_argv(str(root), 0)).stdout
     made = directory / "artifact"
     made.mkdir()
-    (made / archive.TARBALL).write_bytes(tarball)
+    Artifact(made).tarball.write_bytes(tarball)
     manifest = json.loads((artifact / "manifest.json").read_text())
-    digest = process.run(["sha256sum", str(made / archive.TARBALL)]).text.split()[0]
+    digest = process.run(["sha256sum", str(Artifact(made).tarball)]).text.split()[0]
     manifest["rootfs"]["sha256"] = digest
     (made / "manifest.json").write_text(json.dumps(manifest))
     return made

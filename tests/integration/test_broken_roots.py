@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact import archive
+from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
-from pipelines.build import builder_image
-from pipelines.builder import inputs, inspection
+from pipelines.builder import container, inputs, inspection
 from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.recipe.generators import GENERATORS
@@ -23,9 +23,9 @@ def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterat
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
     wanted = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
-    image, _ = builder_image(engine, wanted, inv.settings)
+    image, _ = container.image(engine, wanted.plan.distro, inv.settings)
     with builder(engine, image, wanted.name, inv.settings, "broken-roots") as worker:
-        with (bookworm / archive.TARBALL).open("rb") as content:
+        with Artifact(bookworm).tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         worker.run(["cp", "-a", ROOT, f"{ROOT}.good"])
         yield worker

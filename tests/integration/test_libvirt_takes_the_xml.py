@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 from tests.golden.test_golden import DOMAINS, domain
 
 
 @pytest.mark.parametrize("name", sorted(DOMAINS))
 def test_schema(inv: Virtroot, name: str) -> None:
-    target = hypervisors.connect(inv.settings).target
+    target = connect(inv.settings).target
     script = 'cat > "$1"; virt-xml-validate "$1" domain'
     argv = ["sh", "-ec", script, "validate", f"/tmp/{name}.xml"]
     validated = target.run(argv, stdin=domain(name).encode(), check=False)

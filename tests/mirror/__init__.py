@@ -49,7 +49,7 @@ def serve(base: str) -> Iterator[Repository]:
     engine = engines.connect()
     arch = DISTROS["arch"]
     base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
-    builder, identity = images.built(engine, arch.builder, base_tag)
+    builder, identity = images.built(engine, arch.containerfile, base_tag)
     stand_in = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
     ours = (HERE / "Containerfile", HERE / "make-repository", *stand_in)
     files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in ours}

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.identity import checked_hostname, read_ssh_key
+from pipelines.guest.place import checked_name
 from pipelines.install import wishes
-from pipelines.libvirt.hypervisor import checked_name
 from pipelines.settings import from_section
 from pipelines.verify import read_junit
 
@@ -22,7 +22,27 @@ def test_good_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "-web", ".web", "a/b", "a b", "a..b", "a[1]", "a,b", "a*", 'a"b', "ä", "x" * 64, "a\n"]
+    "name",
+    [
+        "",
+        "-web",
+        ".web",
+        "a/b",
+        "a b",
+        "a..b",
+        "a[1]",
+        "a,b",
+        "a*",
+        'a"b',
+        "ä",
+        "x" * 64,
+        "a\n",
+        "3",
+        "007",
+        "5d4b1d6e-6e0c-4c58-9d7e-0e6f3b1f7a11",
+        "5d4b1d6e6e0c4c589d7e0e6f3b1f7a11",
+        "web@1",
+    ],
 )
 def test_bad_name(name: str) -> None:
     with pytest.raises(VirtrootError, match="is no name for a guest"):
@@ -61,7 +81,7 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path, content: str, says: st
 
 def test_sizes_on_the_command_line_follow_the_recipes_rules() -> None:
     assert wishes("2GiB", 4, "", "").memory == 2 << 30
-    assert wishes("", 0, "", "").memory == 0
+    assert wishes("", 0, "", "").memory is None
     with pytest.raises(VirtrootError, match="--memory: '2 apples' is no size"):
         wishes("2 apples", 0, "", "")
     with pytest.raises(VirtrootError, match="--vcpus: "):

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from pipelines.guest.domain import Domain, domain_xml
-from pipelines.libvirt import handover
+from pipelines.host.target import Local
+from pipelines.libvirt import beside, handover
 from pipelines.libvirt.handover import Refused
 
 
@@ -71,9 +76,9 @@ def hand_over(root: Path, destination: Path) -> None:
 
 def test_copies_are_the_hosts_own_and_readable_by_qemu(root: Path, tmp_path: Path) -> None:
     (root / "boot" / "initrd-6").chmod(0o600)
-    hand_over(root, tmp_path / "boot")
+    hand_over(root, tmp_path / "virtroot.web")
     for name, content in (("kernel", b"kernel"), ("initrd", b"initrd")):
-        copy = tmp_path / "boot" / name
+        copy = tmp_path / "virtroot.web" / name
         assert copy.read_bytes() == content
         assert stat.S_IMODE(copy.lstat().st_mode) == 0o644
         assert stat.S_ISREG(copy.lstat().st_mode)
@@ -82,25 +87,106 @@ def test_copies_are_the_hosts_own_and_readable_by_qemu(root: Path, tmp_path: Pat
 @pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_path_is_refused_and_the_old_copy_stays(root: Path, tmp_path: Path, plant, name: str) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    hand_over(root, tmp_path / "boot")
+    hand_over(root, tmp_path / "virtroot.web")
     (root / name).unlink()
     plant(root / name)
     if plant is plant_loop and name != "vmlinuz":
         (root / "vmlinuz").unlink()
         (root / "vmlinuz").symlink_to(name)
     with pytest.raises(Refused):
-        hand_over(root, tmp_path / "boot")
-    assert (tmp_path / "boot" / "kernel").read_bytes() == b"kernel"
-    assert (tmp_path / "boot" / "initrd").read_bytes() == b"initrd"
+        hand_over(root, tmp_path / "virtroot.web")
+    assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
+    assert (tmp_path / "virtroot.web" / "initrd").read_bytes() == b"initrd"
     assert (tmp_path / "victim").read_bytes() == b"secret"
 
 
-def test_a_link_waiting_at_the_copys_place_is_not_followed(root: Path, tmp_path: Path) -> None:
+def listed(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
+def test_a_file_without_an_end_is_refused_and_nothing_is_left(root: Path, tmp_path: Path, name: str) -> None:
+    hand_over(root, tmp_path / "virtroot.web")
+    (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
+    with (root / name).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(Refused, match=f"{name}: has {1 << 40} bytes"):
+        hand_over(root, tmp_path / "virtroot.web")
+    assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
+    assert listed(tmp_path) == ["root.web", "victim", "virtroot.web"]
+
+
+def test_a_full_disk_leaves_the_old_pair(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand_over(root, tmp_path / "virtroot.web")
+    (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
+    copy = handover._copy_out
+
+    def fails_at_the_second(root: int, path: str, destination: str) -> None:
+        if destination.endswith("initrd"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(root, path, destination)
+
+    monkeypatch.setattr(handover, "_copy_out", fails_at_the_second)
+    with pytest.raises(OSError, match="No space"):
+        hand_over(root, tmp_path / "virtroot.web")
+    assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
+    assert listed(tmp_path) == ["root.web", "victim", "virtroot.web"]
+
+
+def test_both_change_and_what_else_is_there_stays(root: Path, tmp_path: Path) -> None:
+    boot = tmp_path / "virtroot.web"
+    hand_over(root, boot)
+    (boot / "manifest.json").write_text("manifest")
+    (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
+    (root / "boot" / "initrd-6").write_bytes(b"new initrd")
+    hand_over(root, boot)
+    assert {path.name: path.read_text() for path in boot.iterdir()} == {
+        "kernel": "new kernel", "initrd": "new initrd", "manifest.json": "manifest"
+    }  # fmt: skip
+    assert listed(tmp_path) == ["root.web", "victim", "virtroot.web"]
+
+
+def test_qemus_user_may_enter_whatever_the_umask(root: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        hand_over(root, tmp_path / "libvirt" / "virtroot.web")
+        handover.write(str(root), "home/me/file", 0o644, b"")
+    finally:
+        os.umask(before)
+    for directory in (tmp_path / "libvirt", tmp_path / "libvirt" / "virtroot.web", root / "home", root / "home" / "me"):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755, directory
+
+
+def test_two_at_once_never_publish_a_short_kernel(root: Path, tmp_path: Path) -> None:
+    (root / "boot" / "vmlinuz-6").write_bytes(b"k" * (8 << 20))
+    boot, wrong = tmp_path / "virtroot.web", []
+    with ThreadPoolExecutor(4) as pool:
+        handed = [pool.submit(hand_over, root, boot) for _ in range(24)]
+        while not all(each.done() for each in handed):
+            with suppress(FileNotFoundError):
+                size = (boot / "kernel").stat().st_size
+                wrong += [size] if size != 8 << 20 else []
+        for each in handed:
+            each.result()
+    assert wrong == []
+    assert listed(tmp_path) == ["root.web", "victim", "virtroot.web"]
+
+
+def test_only_virtroots_own_directories_are_written_to(root: Path, tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
-    (tmp_path / "boot" / "kernel.partial").symlink_to(tmp_path / "victim")
-    hand_over(root, tmp_path / "boot")
-    assert (tmp_path / "victim").read_bytes() == b"secret"
-    assert (tmp_path / "boot" / "kernel").read_bytes() == b"kernel"
+    (tmp_path / "boot" / "kernel").write_bytes(b"the host's")
+    with pytest.raises(Refused, match="no directory of virtroot's"):
+        hand_over(root, tmp_path / "boot")
+    assert (tmp_path / "boot" / "kernel").read_bytes() == b"the host's"
+
+
+def test_what_is_read_from_a_root_is_small(root: Path) -> None:
+    (root / "key").write_bytes(b"k" * handover.LARGEST_READ)
+    assert len(handover.read(str(root), "key")) == handover.LARGEST_READ
+    with (root / "key").open("ab") as key:
+        key.truncate(1 << 40)
+    with pytest.raises(Refused, match="more than the"):
+        handover.read(str(root), "key")
 
 
 def test_write_makes_directories_inside_the_root(root: Path) -> None:
@@ -154,17 +240,63 @@ def domain(root: Path, boot: Path) -> str:
 
 
 def test_hook_hands_over_what_the_domain_names(root: Path, tmp_path: Path) -> None:
-    handover.hook(domain(root, tmp_path / "boot"))
-    assert (tmp_path / "boot" / "kernel").read_bytes() == b"kernel"
+    handover.hook(domain(root, tmp_path / "virtroot.web"))
+    assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
 
 
 def test_hook_refuses_a_planted_kernel(root: Path, tmp_path: Path) -> None:
     (root / "vmlinuz").unlink()
     plant_absolute(root / "vmlinuz")
     with pytest.raises(Refused, match="leaves the root"):
-        handover.hook(domain(root, tmp_path / "boot"))
+        handover.hook(domain(root, tmp_path / "virtroot.web"))
 
 
 def test_hook_leaves_other_domains_alone(tmp_path: Path) -> None:
     handover.hook("<domain><os><kernel>/x/kernel</kernel></os></domain>")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Path:
+    script = tmp_path / "hook"
+    script.write_bytes(beside.hook())
+    script.chmod(0o755)
+    return script
+
+
+def run_hook(hook: Path, definition: str, operation: str = "prepare", **env: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(hook), "web", operation, "begin", "-"]
+    return subprocess.run(
+        argv, input=definition, env={**os.environ, **env}, text=True, capture_output=True, check=False
+    )
+
+
+def test_the_hook_as_libvirt_calls_it(root: Path, tmp_path: Path, hook: Path) -> None:
+    assert run_hook(hook, domain(root, tmp_path / "virtroot.web")).returncode == 0
+    assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
+    (root / "vmlinuz").unlink()
+    plant_absolute(root / "vmlinuz")
+    done = run_hook(hook, domain(root, tmp_path / "virtroot.web"))
+    assert done.returncode != 0
+    assert done.stderr == "virtroot: vmlinuz: leaves the root through a link\n"
+
+
+def test_other_peoples_domains_start_without_any_python(root: Path, tmp_path: Path, hook: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cat").symlink_to("/usr/bin/cat")
+    without = {"PATH": str(tmp_path / "bin")}
+    assert run_hook(hook, "<domain><name>theirs</name></domain>", **without).returncode == 0
+    ours = domain(root, tmp_path / "virtroot.web")
+    assert run_hook(hook, ours, "started", **without).returncode == 0
+    assert run_hook(hook, ours, **without).returncode != 0
+
+
+def test_the_program_takes_no_module_from_the_current_directory(root: Path, tmp_path: Path) -> None:
+    (root / "ctypes.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        beside.hand_over(Local(), str(root), str(tmp_path / "virtroot.web"), "vmlinuz", "initrd.img")
+    finally:
+        os.chdir(before)
+    assert not (tmp_path / "ran").exists()

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from pipelines.errors import VirtrootError
+from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
-from pipelines.recipe.plan import Plan, make_plan, plan_id
+from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id
 from pipelines.recipe.stage import Command, Tree
 
 
@@ -12,8 +13,9 @@ def planned(text: str = "", overlay_paths: tuple[str, ...] = ()) -> Plan:
     return make_plan(parse(f"distro: debian\n{text}", "r.yaml"), overlay_paths)
 
 
-def identity(plan: Plan, *, builder: str = "b", mirror: str = "m", tree: str = "t") -> str:
-    return plan_id(plan, trees=dict.fromkeys(plan.trees, tree), builder=builder, mirror_state=mirror)
+def identity(plan: Plan, *, builder: str = "b", mirror: str = "m", tree: str = "t", epoch: int = 1) -> str:
+    state = MirrorState(1, (mirror,))
+    return plan_id(plan, Surroundings(dict.fromkeys(plan.trees, tree), builder, state, epoch))
 
 
 def commands(plan: Plan, stage: str) -> list[Command]:
@@ -32,6 +34,7 @@ def test_id_changes_with_whatever_decides_the_bytes() -> None:
         identity(plan, builder="other"),
         identity(plan, mirror="other"),
         identity(plan, tree="other"),
+        identity(plan, epoch=2),
         identity(planned("release: bookworm")),
         identity(planned("bootstrap: mmdebstrap")),
         identity(planned("packages: [vim-tiny]")),
@@ -77,7 +80,7 @@ def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() ->
 def test_keys_are_refreshed_only_where_signatures_count() -> None:
     def scripts(siglevel: str) -> list[str]:
         plan = make_plan(parse(f"distro: arch\nsiglevel: {siglevel}", "r.yaml"))
-        return [step.argv[0].rpartition("/")[2] for step in plan.prepare if isinstance(step, Command)]
+        return [step.argv[0].rpartition("/")[2] for step in plan.builder_setup if isinstance(step, Command)]
 
     assert scripts("required") == ["write-config", "refresh-keys"]
     assert scripts("never") == ["write-config"]
@@ -87,7 +90,7 @@ def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:
     plan = planned("mirror: http://mirror.example/debian")
     assert "http://mirror.example/debian" in commands(plan, "base")[0].argv
     assert "http://mirror.example/debian" in commands(plan, "packages")[0].argv
-    assert "http://mirror.example/debian" in plan.mirror_state.argv
+    assert "http://mirror.example/debian" in plan.mirror_query.argv
 
 
 def test_run_commands_are_passed_whole_to_a_shell_in_the_root() -> None:

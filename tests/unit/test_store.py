@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.artifact.artifact import MANIFEST, Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
+
+RECIPE = Path("web.yaml")
 
 
 @pytest.fixture
@@ -14,18 +17,56 @@ def store(tmp_path: Path) -> Store:
 
 
 def fail(store: Store) -> None:
-    with store.new_build("web", "2") as directory:
-        (directory / "build.log").write_text("why")
+    with store.new_build("web", "2") as artifact:
+        artifact.log.write_text("why")
         raise RuntimeError
 
 
 def test_latest_names_the_build_that_ended_last(store: Store, tmp_path: Path) -> None:
     for build in ("1", "2"):
-        with store.new_build("web", build) as directory:
-            (directory / "manifest.json").write_text(build)
-    assert store.latest("web") == tmp_path / "web" / "2"
+        with store.new_build("web", build) as artifact:
+            (artifact.directory / MANIFEST).write_text(build)
+    assert store.latest("web", RECIPE) == Artifact(tmp_path / "web" / "2")
     assert (tmp_path / "web" / "latest").readlink() == Path("2")
-    assert store.find("web/1") == tmp_path / "web" / "1"
+    assert store.find("web/1") == Artifact(tmp_path / "web" / "1")
+
+
+def test_a_build_with_options_is_not_the_recipes_latest(store: Store, tmp_path: Path) -> None:
+    with store.new_build("web", "1"):
+        pass
+    with store.new_build("web", "2", latest=False):
+        pass
+    assert store.latest("web", RECIPE).directory.name == "1"
+    assert (tmp_path / "web" / "2").is_dir()
+
+
+@pytest.mark.parametrize("foreign", ["../x", "web/../../x", "/etc/x", "web", "web/", "web/.partial-1", "a/b/c", ""])
+def test_an_id_that_is_a_path_elsewhere_is_not_followed(tmp_path: Path, foreign: str) -> None:
+    store = Store(tmp_path / "output")
+    for place in ("x", "output/web/.partial-1", "output/a/b/c"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / MANIFEST).write_text("{}")
+    assert store.find(foreign) is None
+
+
+def test_two_recipes_of_one_name_do_not_share_their_builds(store: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "web.yaml", tmp_path / "b" / "web.yaml"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.touch()
+    store.claim("web", first)
+    store.claim("web", first)
+    for refused in (store.claim, store.latest):
+        with pytest.raises(VirtrootError, match=r"holds the builds of .*a/web\.yaml"):
+            refused("web", second)
+    first.unlink()  # the recipe was moved
+    store.claim("web", second)
+
+
+def test_a_lock_of_another_user_is_an_error_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / ".locks").write_text("no directory")
+    with pytest.raises(VirtrootError, match=r"cannot lock the recipe web: .*/\.locks"), Store(tmp_path).lock("web"):
+        pass
 
 
 def test_a_failed_build_publishes_nothing_but_its_log(store: Store, tmp_path: Path) -> None:
@@ -35,7 +76,7 @@ def test_a_failed_build_publishes_nothing_but_its_log(store: Store, tmp_path: Pa
         fail(store)
     assert sorted(path.name for path in (tmp_path / "web").iterdir()) == ["1", "failed", "latest"]
     assert (tmp_path / "web" / "failed" / "build.log").read_text() == "why"
-    assert store.latest("web").name == "1"
+    assert store.latest("web", RECIPE).directory.name == "1"
 
 
 def test_what_a_killed_build_left_is_cleared(store: Store, tmp_path: Path) -> None:
@@ -47,15 +88,15 @@ def test_what_a_killed_build_left_is_cleared(store: Store, tmp_path: Path) -> No
 
 
 def test_one_task_at_a_time_per_recipe(store: Store, tmp_path: Path) -> None:
-    with store.lock("recipe", "web"):
-        with pytest.raises(VirtrootError, match="another task works on the recipe web"), store.lock("recipe", "web"):
+    with store.lock("web"):
+        with pytest.raises(VirtrootError, match="another task works on the recipe web"), store.lock("web"):
             pass
-        with store.lock("recipe", "db"), store.lock("guest", "web"):
+        with store.lock("db"), store.lock("web", "verification"):
             pass
-    with store.lock("recipe", "web"):
+    with store.lock("web"):
         pass
 
 
 def test_no_build_yet_says_how_to_make_one(store: Store) -> None:
     with pytest.raises(VirtrootError, match="has not been built"):
-        store.latest("web")
+        store.latest("web", RECIPE)

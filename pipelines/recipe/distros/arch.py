@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pipelines.recipe import generators
 from pipelines.recipe.distros.distro import Distro
+from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
-
-if TYPE_CHECKING:
-    from pipelines.recipe.recipe import Recipe
 
 _SCRIPTS = "/usr/local/lib/virtroot"
 _CONFIG = "/etc/virtroot/pacman.conf"
@@ -49,7 +46,7 @@ def _trust(recipe: Recipe, gnupg: str) -> tuple[Command, ...]:
     return (Command((f"{_SCRIPTS}/trust-keys", gnupg, *files)),) if files else ()
 
 
-def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
+def _set_up_builder(recipe: Recipe) -> tuple[Command | Tree, ...]:
     """Tell the builder's pacman where packages come from and whose signatures count."""
     return (
         *(Tree("keyring", name, _KEYRINGS) for name in _keyrings(recipe)),
@@ -60,7 +57,7 @@ def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
 
 
 def _skeleton(recipe: Recipe) -> Stage:
-    names = ("virtiofs", "arch", "network", "sshd", *recipe.initramfs.skeletons)
+    names = ("virtiofs", "arch", "network", "sshd", *generators.of(recipe).skeletons)
     mirrorlist = "\n".join(f"Server = {url}" for url in _mirrors(recipe))
     write = Command(("sh", "-c", 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist', "write", mirrorlist), chroot=True)
     return Stage(
@@ -76,7 +73,7 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    wanted = dict.fromkeys((recipe.kernel, *recipe.initramfs.packages, *recipe.packages))
+    wanted = dict.fromkeys((recipe.kernel, *generators.of(recipe).packages, *recipe.packages))
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
     return Stage("packages", (_pacstrap(*wanted),))
 
@@ -90,9 +87,9 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         lend = 'mkdir -p "$1/run/systemd/resolve"; cp /etc/resolv.conf "$1/run/systemd/resolve/stub-resolv.conf"'
         steps.append(Command(("sh", "-ec", lend, "lend", ROOT)))
         steps += [Command(("sh", "-ec", command), chroot=True) for command in recipe.run]
-    if any(path.startswith(recipe.initramfs.config) for path in overlay_paths):
-        steps.append(Command(recipe.initramfs.regenerate, chroot=True))
-    return Stage("overlay", tuple(steps))
+    if any(path.startswith(generators.of(recipe).config) for path in overlay_paths):
+        steps.append(Command(generators.of(recipe).regenerate, chroot=True))
+    return Stage("overlay", tuple(steps), foreign=True)
 
 
 def _finish(recipe: Recipe) -> Stage:
@@ -147,14 +144,14 @@ ARCH = Distro(
     releases=("rolling",),
     bootstraps=("pacstrap",),
     kernel="linux",
-    builder="arch-on-debian",
+    containerfile="arch-on-debian",
     base_image="debian:trixie-slim",
     base_suite="trixie",
     # pacstrap mounts /proc, /sys and /dev in the root.
     capabilities=("SYS_ADMIN",),
     refuses=_refuses,
-    prepare=_prepare,
+    set_up_builder=_set_up_builder,
     stages=_stages,
-    mirror_state=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
+    mirror_query=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
     packages_query=("pacman", "--root", ROOT, "--dbpath", f"{ROOT}/var/lib/pacman", "-Q"),
 )

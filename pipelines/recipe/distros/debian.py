@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pipelines.recipe import generators
 from pipelines.recipe.distros.distro import Distro
+from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
-
-if TYPE_CHECKING:
-    from pipelines.recipe.recipe import Recipe
 
 _SCRIPTS = "/usr/local/lib/virtroot"
 
@@ -78,7 +75,7 @@ def _skeleton(recipe: Recipe) -> Stage:
             Tree("skeleton", "virtiofs"),
             Tree("skeleton", "network"),
             Tree("skeleton", "sshd"),
-            *(Tree("skeleton", name) for name in recipe.initramfs.skeletons),
+            *(Tree("skeleton", name) for name in generators.of(recipe).skeletons),
             # Above all no service may start in the builder; removed by the finish stage.
             Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
             Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
@@ -87,7 +84,7 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    generator = recipe.initramfs
+    generator = generators.of(recipe)
     wanted = dict.fromkeys((*generator.packages, *recipe.packages))
     # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
     stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
@@ -110,7 +107,7 @@ def _packages(recipe: Recipe) -> Stage:
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
-    generator = recipe.initramfs
+    generator = generators.of(recipe)
     steps: list[Command | Tree] = []
     if recipe.overlay:
         steps.append(Tree("overlay", recipe.overlay))
@@ -121,7 +118,7 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         steps.append(Command((f"{_SCRIPTS}/resolver", "take-back", ROOT)))
     if any(path.startswith(generator.config) for path in overlay_paths):
         steps.append(Command(generator.regenerate, chroot=True))
-    return Stage("overlay", tuple(steps))
+    return Stage("overlay", tuple(steps), foreign=True)
 
 
 def _finish() -> Stage:
@@ -158,7 +155,7 @@ def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]
     return (_base(recipe), _skeleton(recipe), _packages(recipe), _overlay(recipe, overlay_paths), _finish())
 
 
-def _mirror_state(recipe: Recipe) -> Command:
+def _mirror_query(recipe: Recipe) -> Command:
     return Command((f"{_SCRIPTS}/mirror-state", recipe.release, *_mirrors(recipe)))
 
 
@@ -167,13 +164,13 @@ DEBIAN = Distro(
     releases=("trixie", "bookworm"),
     bootstraps=("debootstrap", "mmdebstrap"),
     kernel="linux-image-cloud-amd64",
-    builder="debian",
+    containerfile="debian",
     base_image="debian:trixie-slim",
     base_suite="trixie",
     capabilities=(),
     refuses=_refuses,
-    prepare=lambda recipe: (),
+    set_up_builder=lambda recipe: (),
     stages=_stages,
-    mirror_state=_mirror_state,
+    mirror_query=_mirror_query,
     packages_query=("dpkg-query", f"--root={ROOT}", "-W", "-f", r"${Package}\t${Version}\n"),
 )

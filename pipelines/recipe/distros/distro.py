@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Command, Stage, Tree
-
-if TYPE_CHECKING:
-    from pipelines.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Distro:
     """A distribution; the first of ``releases`` and of ``bootstraps`` is the default.
 
-    ``builder`` names the Containerfile, ``base_image`` what a registry has for it, ``base_suite`` what the mirror has.
-    ``mirror_state`` is a command whose output changes when the offered packages do; its first line is the date of the
-    newest change in seconds since 1970. ``stages`` takes the recipe and the paths of its overlay's files.
-    ``packages_query`` prints name and version of each package in the root, a line each. ``refuses`` returns what a
-    recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are those its bootstrapper needs
-    beyond a container's default ones; ``prepare`` sets the builder itself up, before the mirror is asked.
+    ``containerfile`` names the builder's, ``base_image`` what a registry has for it, ``base_suite`` what the mirror
+    has. ``mirror_query`` is the command that prints a `MirrorState`. ``stages`` takes the recipe and the paths of its
+    overlay's files. ``packages_query`` prints name and version of each package in the root, a line each. ``refuses``
+    returns what a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are those its
+    bootstrapper needs beyond a container's default ones; ``set_up_builder`` comes before all else, also before the
+    mirror is asked.
     """
 
     name: str
     releases: tuple[str, ...]
     bootstraps: tuple[str, ...]
     kernel: str
-    builder: str
+    containerfile: str
     base_image: str
     base_suite: str
     capabilities: tuple[str, ...]
     refuses: Callable[[Recipe], list[str]]
-    prepare: Callable[[Recipe], tuple[Command | Tree, ...]]
+    set_up_builder: Callable[[Recipe], tuple[Command | Tree, ...]]
     stages: Callable[[Recipe, tuple[str, ...]], tuple[Stage, ...]]
-    mirror_state: Callable[[Recipe], Command]
+    mirror_query: Callable[[Recipe], Command]
     packages_query: tuple[str, ...]

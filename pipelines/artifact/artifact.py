@@ -1,0 +1,81 @@
+"""An artifact: one build's directory, and the files in it that have names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.artifact import manifest as manifests
+from pipelines.artifact.manifest import Manifest, Verdict
+from pipelines.errors import VirtrootError
+
+#: The manifest's name, in an artifact and in the boot directory of each guest made from it.
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One build: ``directory`` has its tarball, manifest, log and reports."""
+
+    directory: Path
+
+    @property
+    def tarball(self) -> Path:
+        """The root, packed."""
+        return self.directory / "rootfs.tar.zst"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the directory is an artifact's."""
+        return (self.directory / MANIFEST).is_file()
+
+    @property
+    def log(self) -> Path:
+        """What the build's commands printed."""
+        return self.directory / "build.log"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What was built; raises `VirtrootError` for a directory that is no artifact."""
+        return manifests.load(self.directory / MANIFEST)
+
+    def manifest_bytes(self) -> bytes:
+        """Return the manifest as its file has it."""
+        return (self.directory / MANIFEST).read_bytes()
+
+    @property
+    def id(self) -> str:
+        """Recipe and build, as the manifest says."""
+        return self.manifest.id
+
+    def report(self, kind: str, guest: str = "") -> Path:
+        """Return where the JUnit report of a verification of ``kind`` is written."""
+        return self.directory / f"junit-{'-'.join(filter(None, (kind, guest)))}.xml"
+
+    def describe(self, manifest: Manifest) -> None:
+        """Write the manifest."""
+        manifests.save(manifest, self.directory / MANIFEST)
+
+    def judge(self, kind: str, verdict: Verdict) -> None:
+        """Add a verdict to the manifest, in place of an earlier one of that kind."""
+        # Read anew: another verification may have ended meanwhile.
+        made = manifests.load(self.directory / MANIFEST)
+        self.describe(made.model_copy(update={"verdicts": {**made.verdicts, kind: verdict}}))
+
+    def refuse_damaged(self) -> None:
+        """Compare the tarball's sha256 with the manifest's; raises `VirtrootError`."""
+        try:
+            with self.tarball.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise VirtrootError(
+                f"no tarball at {self.tarball}: {error.strerror}", "build the artifact again"
+            ) from error
+        expected = self.manifest.rootfs.sha256
+        if digest != expected:
+            raise VirtrootError(
+                f"{self.tarball} is not what was built: sha256 {digest[:16]}…, the manifest says {expected[:16]}…",
+                "build the artifact again, or copy it anew",
+            )

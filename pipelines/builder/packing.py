@@ -1,0 +1,36 @@
+"""What leaves a builder: the tarball, and what the manifest says of the root."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pipelines.artifact import archive
+from pipelines.artifact.manifest import Package, Rootfs
+from pipelines.builder.container import Builder
+from pipelines.recipe.distros import Distro
+from pipelines.recipe.stage import ROOT
+
+
+def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
+    """Return the packages that are installed in the root, sorted by name."""
+    query = builder.run(distro.packages_query)
+    pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
+    return tuple(Package(name=name, version=version) for name, version in pairs)
+
+
+def pack(builder: Builder, tarball: Path, epoch: int) -> Rootfs:
+    """Stream the tarball out of the builder, and measure it on the way."""
+    digest, size = hashlib.sha256(), 0
+    with tarball.open("wb") as output:
+
+        def keep(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            digest.update(chunk)
+            output.write(chunk)
+
+        builder.run(archive.pack_argv(ROOT, epoch), stdout=keep)
+    used = builder.run(["du", "--summarize", "--block-size=1", ROOT]).text.split()[0]
+    entries = builder.run(["find", ROOT, "-printf", "."]).stdout
+    return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=int(used), entries=len(entries))

@@ -1,0 +1,129 @@
+"""Every path on libvirt's machine that a guest's name decides, and the rules for names."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from pipelines.artifact.artifact import MANIFEST
+from pipelines.errors import VirtrootError
+from pipelines.libvirt.handover import BOOT_PREFIX
+
+#: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
+BOOT = "/var/lib/libvirt/boot"
+
+#: Where libvirt, QEMU and virtiofsd write their logs, by name: the serial console's is there beside libvirt's own.
+LOGS = "/var/log/libvirt/qemu"
+
+_LOCKS = "/run/virtroot"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
+_UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+def checked_name(name: str) -> str:
+    """Return ``name`` if libvirt, virsh and the file system take it for what it is; raises `VirtrootError`.
+
+    virt-aa-helper refuses /[]{}?^,"* in a domain's name; a name is also part of a path and of libvirt's socket names;
+    and virsh takes a number for a domain's id, and a UUID for a UUID.
+    """
+    if not _NAME.fullmatch(name) or ".." in name or name.isdigit() or _UUID.fullmatch(name):
+        raise VirtrootError(
+            f"{name!r} is no name for a guest",
+            "begin with a letter or digit; then letters, digits, and . _ + -, 63 in all; no bare number, no UUID",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Place:
+    """The paths of the guest ``name`` whose root is in the directory ``pool``.
+
+    What is under way has a hidden name with ``@`` in it, which no guest's name has, and with a part of its own, so that
+    nobody takes it for another task's.
+    """
+
+    pool: str
+    name: str
+    _part: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def root(self) -> str:
+        """The guest's root."""
+        return f"{self.pool}/root.{self.name}"
+
+    @property
+    def boot(self) -> str:
+        """The host-owned directory with the guest's kernel, initramfs and manifest."""
+        return boot(self.name)
+
+    @property
+    def partial_root(self) -> str:
+        """A root before it gets its name, or after it lost it."""
+        return f"{self.pool}/.root.{self.name}@{self._part}"
+
+    @property
+    def partial_boot(self) -> str:
+        """A boot directory before it gets its name, or after it lost it."""
+        return f"{BOOT}/.{BOOT_PREFIX}{self.name}@{self._part}"
+
+    @property
+    def journal(self) -> str:
+        """The file that says what a publication under way has renamed."""
+        return f"{self.pool}/.root.{self.name}@journal"
+
+    @property
+    def leftovers(self) -> tuple[tuple[str, str], ...]:
+        """Directory and shell pattern of what killed tasks may have left of this guest."""
+        return (self.pool, f".root.{self.name}@*"), (BOOT, f".{BOOT_PREFIX}{self.name}@*")
+
+
+def of_root(root: str) -> Place:
+    """Return the place that ``root`` is the root of; raises `VirtrootError` for a directory that is no guest's root."""
+    pool, _, directory = root.rpartition("/")
+    name = directory.removeprefix("root.")
+    if not pool or name == directory or not _NAME.fullmatch(name):
+        raise VirtrootError(f"{root} is no place for a root of virtroot's", "look at the domain: virsh dumpxml")
+    return Place(pool, name)
+
+
+def boot(name: str) -> str:
+    """Return the boot directory of a guest that was installed as ``name``."""
+    return f"{BOOT}/{BOOT_PREFIX}{name}"
+
+
+def lock(name: str) -> str:
+    """Return the file that is locked while a task works on the guest ``name``."""
+    return f"{_LOCKS}/guest-{name}.lock"
+
+
+def manifest(boot: str) -> str:
+    """Return where a guest's boot directory keeps the manifest of its artifact."""
+    return f"{boot}/{MANIFEST}"
+
+
+def console_log(name: str) -> str:
+    """Return the file that keeps what the guest printed on its serial console since its last start."""
+    return f"{LOGS}/{name}-console.log"
+
+
+def is_boot(path: str) -> bool:
+    """Say whether ``path`` is a guest's boot directory."""
+    directory, _, name = path.rpartition("/")
+    return directory == BOOT and name.startswith(BOOT_PREFIX)
+
+
+def is_console_log(path: str) -> bool:
+    """Say whether ``path`` is the console log of some guest."""
+    return path.rpartition("/")[0] == LOGS and path.endswith("-console.log")
+
+
+def qemu_log(name: str) -> str:
+    """Return libvirt's log of the guest's QEMU."""
+    return f"{LOGS}/{name}.log"
+
+
+def virtiofsd_log(name: str) -> str:
+    """Return the log of the virtiofsd that serves the guest's root."""
+    return f"{LOGS}/{name}-fs0-virtiofsd.log"

@@ -1,0 +1,154 @@
+"""A guest appears and disappears whole: root, boot directory and domain, all or none."""
+
+from __future__ import annotations
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import place
+from pipelines.guest.guest import Guest
+from pipelines.guest.place import Place
+from pipelines.host import mounts
+from pipelines.host.target import Target
+from pipelines.libvirt.hypervisor import Hypervisor
+
+# One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
+# when it dies with its machine does the journal matter. It tells the directories by what nothing restored in their
+# place shares with them: device, inode and time of birth. It is locked as long as that process lives, since a task that
+# is killed leaves it at work.
+_PUBLISH = """
+trap '' HUP INT TERM
+partial_root=$1 root=$2 partial_boot=$3 boot=$4 journal=$5
+shift 5
+exec 9> "$journal"
+flock 9
+{ printf 'root %s\\n' "$(TZ=UTC stat --format='%d %i %w' "$partial_root")"
+  printf 'boot %s\\n' "$(TZ=UTC stat --format='%d %i %w' "$partial_boot")"; } >&9
+sync "$journal"
+mv -T -- "$partial_root" "$root"
+if mv -T -- "$partial_boot" "$boot"; then
+    if "$@" >&2; then rm -f -- "$journal"; exit 0; fi
+    mv -T -- "$boot" "$partial_boot"
+fi
+mv -T -- "$root" "$partial_root"
+rm -f -- "$journal"
+exit 1
+"""
+
+_WITHDRAW = """
+trap '' HUP INT TERM
+root=$1 partial_root=$2 boot=$3 partial_boot=$4
+shift 4
+if [ -d "$root" ]; then mv -T -- "$root" "$partial_root"; fi
+if [ -d "$boot" ]; then mv -T -- "$boot" "$partial_boot"; fi
+if "$@" >&2; then exit 0; fi
+if [ -d "$partial_boot" ]; then mv -T -- "$partial_boot" "$boot"; fi
+if [ -d "$partial_root" ]; then mv -T -- "$partial_root" "$root"; fi
+exit 1
+"""
+
+
+def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
+    """Give the partial root and boot directory their names and define the domain, or undo that and raise."""
+    renames = (paths.partial_root, paths.root, paths.partial_boot, paths.boot, paths.journal)
+    define = hypervisor.virsh_argv("define", "--validate", "/dev/stdin")
+    script = ["sh", "-ec", _PUBLISH, "publish", *renames, *define]
+    done = hypervisor.target.run(script, stdin=domain_xml.encode(), check=False)
+    if done.returncode:
+        raise VirtrootError(
+            f"libvirt did not take the guest {paths.name}", "read libvirt's reason above", done.complaint
+        )
+
+
+def withdraw(guest: Guest) -> None:
+    """Undefine the guest and delete its root, its boot directory and its console's log; the caller asked first.
+
+    Raises `VirtrootError`, with nothing changed, where the guest runs, where libvirt keeps something of it, where its
+    root is another domain's too, or where something is mounted in it.
+    """
+    hypervisor, target = guest.hypervisor, guest.target
+    refuse_busy(guest)
+    paths = place.of_root(guest.root)
+    undefine = hypervisor.virsh_argv("undefine", guest.uuid)
+    renames = (guest.root, paths.partial_root, guest.boot, paths.partial_boot)
+    done = target.run(["sh", "-ec", _WITHDRAW, "withdraw", *renames, *undefine], check=False)
+    if done.returncode:
+        raise VirtrootError(
+            f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
+        )
+    mounts.delete(target, paths.partial_root, paths.partial_boot, guest.console_log, paths.journal)
+
+
+def refuse_busy(guest: Guest) -> None:
+    """Raise `VirtrootError` where the guest cannot be removed now."""
+    if guest.running:
+        raise VirtrootError(f"the guest {guest.name} is running", f"stop it first: ./inv stop {guest.name}")
+    kept = guest.hypervisor.holds(guest.uuid)
+    if kept:
+        raise VirtrootError(
+            f"libvirt keeps {kept[0]} of {guest.name}", "delete that first: it would not let the domain go"
+        )
+    guest.refuse_shared_root()
+    mounts.refuse(guest.target, guest.root)
+
+
+def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
+    """Raise `VirtrootError` where there is a domain, a root or another domain's boot directory of that name already."""
+    name = paths.name
+    _settle(hypervisor.target, paths)
+    known = next((known for known in hypervisor.domains() if known.name == name), None)
+    if known:
+        raise VirtrootError(
+            f"there is a guest {name} already ({hypervisor.state(known.uuid)})",
+            f"remove it first: ./inv remove {name}; or choose another name",
+        )
+    journal = _journal(hypervisor.target, paths)
+    if _exists(hypervisor.target, paths.root) and "root" not in journal:
+        raise VirtrootError(
+            f"{paths.root} exists already, and no guest {name} goes with it", "move it away or choose another name"
+        )
+    for path in (paths.root, paths.boot):
+        users = hypervisor.naming(path)
+        if users:
+            raise VirtrootError(
+                f"the domain {users[0].name} uses {path}", f"choose another name, or remove {users[0].name} first"
+            )
+
+
+def clear(hypervisor: Hypervisor, paths: Place) -> None:
+    """Remove what killed tasks left of this guest, unless there is one by now; the caller holds its lock."""
+    target = hypervisor.target
+    _settle(target, paths)
+    if hypervisor.defined(paths.name):
+        return
+    for what in _journal(target, paths):
+        mounts.delete(target, paths.root if what == "root" else paths.boot)
+    stale = [path for directory, pattern in paths.leftovers for path in _matching(target, directory, pattern)]
+    # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
+    mounts.delete(target, *stale, *([] if hypervisor.naming(paths.boot) else [paths.boot]))
+
+
+def _settle(target: Target, paths: Place) -> None:
+    """Wait for a publication that a killed task left at work."""
+    script = 'if [ -e "$1" ]; then exec flock --timeout 120 "$1" true; fi'
+    if target.run(["sh", "-c", script, "settle", paths.journal], check=False).returncode:
+        raise VirtrootError(
+            f"an earlier install of {paths.name} is still at work", "wait for it; see what holds " + paths.journal
+        )
+
+
+def _matching(target: Target, directory: str, pattern: str) -> list[str]:
+    found = target.run(["find", directory, "-maxdepth", "1", "-name", pattern, "-print0"], check=False)
+    return [path for path in found.stdout.decode(errors="surrogateescape").split("\0") if path]
+
+
+def _journal(target: Target, paths: Place) -> list[str]:
+    """Return which of ``root`` and ``boot`` a publication that was cut short has made, and which are still those."""
+    script = (
+        "while read -r what is; do case $what in root) path=$2 ;; *) path=$3 ;; esac; "
+        'if [ "$(TZ=UTC stat --format="%d %i %w" "$path" 2>/dev/null)" = "$is" ]; then echo "$what"; fi; done < "$1"'
+    )
+    argv = ["sh", "-c", script, "journal", paths.journal, paths.root, paths.boot]
+    return target.run(argv, check=False).text.split()
+
+
+def _exists(target: Target, path: str) -> bool:
+    return target.run(["sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "exists", path], check=False).returncode == 0

@@ -1,0 +1,54 @@
+"""Locks that the kernel drops with the process that holds them, here or where libvirt is."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` of this machine; raises `VirtrootError` naming ``what`` when another task has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        raise VirtrootError(
+            f"cannot lock {what}: {path}: {error.strerror}", "run this as the user who owns it, or mend its owner"
+        ) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy(what) from error
+        yield
+
+
+def busy(what: str) -> VirtrootError:
+    """Make the error for a lock that another task holds."""
+    return VirtrootError(f"another task works on {what}", "wait for it, then try again")
+
+
+# The lock is held by a program whose input is this task's: however the task ends, the input does, and the lock with it.
+_HOLD = """
+exec 2>&1
+mkdir -p "${1%/*}"
+exec 9> "$1"
+if flock --nonblock 9; then echo held; exec cat > /dev/null; else echo busy; fi
+"""
+
+
+@contextmanager
+def on(target: Target, path: str, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` on ``target``; raises `VirtrootError` naming ``what`` when another task has it."""
+    with target.holding(["sh", "-ec", _HOLD, "hold", path]) as said:
+        if said == "busy":
+            raise busy(what)
+        if said != "held":
+            raise VirtrootError(f"cannot lock {what}: {said}", "run this as root, on the machine libvirt is on")
+        yield

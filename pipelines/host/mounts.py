@@ -1,0 +1,32 @@
+"""Deleting trees that a guest wrote to, on the machine they are on."""
+
+from __future__ import annotations
+
+import re
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+
+
+def below(target: Target, path: str) -> list[str]:
+    """Return the mount points at ``path`` or below it, on ``target``; see proc_pid_mountinfo(5)."""
+    lines = target.run(["cat", "/proc/self/mountinfo"]).text.splitlines()
+    points = (re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in lines)
+    return [point for point in points if point == path or point.startswith(f"{path}/")]
+
+
+def refuse(target: Target, path: str) -> None:
+    """Raise `VirtrootError` where something is mounted at or below ``path``: deleting would reach into it.
+
+    rm's --one-file-system does not see a bind mount of the same file system.
+    """
+    mounted = below(target, path)
+    if mounted:
+        raise VirtrootError(f"{mounted[0]} is mounted inside {path}", f"unmount it first: umount {mounted[0]}")
+
+
+def delete(target: Target, *paths: str) -> None:
+    """Delete trees; links in them are deleted, not followed, and nothing that is mounted in one is touched."""
+    for path in paths:
+        refuse(target, path)
+    target.run(["rm", "-rf", "--one-file-system", "--", *paths])

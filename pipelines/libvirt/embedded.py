@@ -1,0 +1,151 @@
+"""The embedded hypervisor: a container with libvirt, QEMU and virtiofsd, for a machine without a libvirt of its own."""
+
+from __future__ import annotations
+
+import time
+
+from pipelines.errors import VirtrootError
+from pipelines.host import engine as engines
+from pipelines.host import images
+from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
+from pipelines.host.target import InContainer
+from pipelines.libvirt import beside
+from pipelines.libvirt.hypervisor import Hypervisor, kvm_works
+from pipelines.log import step
+from pipelines.settings import Settings
+
+#: The distribution it is made of; see its Containerfile.
+_BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
+
+#: Seconds that libvirt in a new container may take to answer.
+_START_TIMEOUT = 30
+
+#: Seconds that the guests in it may take to shut down with it; its own program waits a little less.
+STOP_TIMEOUT = 90
+
+_KVM = "/dev/kvm"
+
+
+def image(engine: Engine, settings: Settings, *, refresh: bool = False) -> str:
+    """Return the tag of its image, made when missing or too old."""
+    age = settings.image_max_age
+    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, max_age=age, refresh=refresh)
+    return images.built(engine, "hypervisor", base, {"hypervisor/hook": beside.hook()}, max_age=age, refresh=refresh)[0]
+
+
+def start(settings: Settings) -> Hypervisor:
+    """Return the embedded hypervisor, started where it does not run; its guests are in volumes that outlive it."""
+    engine = engines.connect()
+    container = _running(engine, settings.embedded)
+    if container is None:
+        tag = image(engine, settings)
+        with step("starting the embedded hypervisor"):
+            container = _start(engine, tag, settings.embedded)
+    hypervisor = Hypervisor(InContainer(container), embedded=True)
+    deadline = time.monotonic() + _START_TIMEOUT
+    while (answer := hypervisor.virsh("uri", check=False)).returncode:
+        if time.monotonic() > deadline:
+            raise VirtrootError(
+                "libvirt in the embedded hypervisor does not answer",
+                f"read its log: docker logs {settings.embedded}",
+                answer.complaint,
+            )
+        time.sleep(0.2)
+    return hypervisor
+
+
+def find(settings: Settings) -> Hypervisor | None:
+    """Return the embedded hypervisor where it runs; start nothing."""
+    if not engines.answers():
+        return None
+    container = engines.connect().container(settings.embedded)
+    return Hypervisor(InContainer(container), embedded=True) if container else None
+
+
+def _running(engine: Engine, name: str) -> Container | None:
+    """Return the container where it runs, waiting for one that another task is just starting."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        state = engine.container_state(name)
+        if state == "running":
+            return engine.container(name)
+        if state in {"", "exited", "dead"}:
+            return None
+        if state == "paused":
+            raise VirtrootError(
+                f"the embedded hypervisor {name} is paused, and its guests with it", f"docker unpause {name}"
+            )
+        if time.monotonic() > deadline:
+            raise VirtrootError(
+                f"the container of the embedded hypervisor, {name}, is {state}",
+                f"look at it: docker inspect {name}; when nobody is starting it: docker rm {name}",
+            )
+        time.sleep(0.2)
+
+
+def _start(engine: Engine, tag: str, name: str) -> Container:
+    if engine.container_state(name) in {"exited", "dead"}:
+        engine.remove_container(name)
+    try:
+        return engine.start(
+            tag,
+            name=name,
+            labels={"virtroot.purpose": "hypervisor"},
+            # Roots and definitions outlive the container and its image.
+            volumes={
+                f"{name}-state": "/var/lib/libvirt",
+                f"{name}-domains": "/etc/libvirt/qemu",
+                f"{name}-pools": "/etc/libvirt/storage",
+            },
+            # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
+            # take several times longer to come up.
+            capabilities=("SYS_ADMIN", "NET_ADMIN"),
+            seccomp=False,
+            devices=_devices(engine, tag),
+            hostname="hypervisor",
+            stop_timeout=STOP_TIMEOUT,
+        )
+    except NameTaken:
+        # Another task was quicker; what it started serves this one too.
+        running = _running(engine, name)
+        if running is None:
+            raise
+        return running
+
+
+def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
+    """Return /dev/kvm where it works on the engine's machine: libvirt takes long to find out that it does not."""
+    try:
+        probe = engine.start(tag, labels={"virtroot.purpose": "kvm-probe"}, argv=["sleep", "60"], devices=(_KVM,))
+    except NoSuchDevice:
+        return ()
+    try:
+        return (_KVM,) if kvm_works(InContainer(probe)) else ()
+    finally:
+        probe.remove()
+
+
+def stop(settings: Settings, *, with_volumes: bool) -> None:
+    """Shut the embedded hypervisor and its guests down and remove it; when told so, every guest in it too."""
+    engine = engines.connect()
+    container = engine.container(settings.embedded)
+    if container and not with_volumes:
+        with step("shutting the embedded hypervisor down"):
+            container.stop(STOP_TIMEOUT)
+    engine.remove_container(settings.embedded)
+    if with_volumes:
+        for part in ("state", "domains", "pools"):
+            engine.remove_volume(f"{settings.embedded}-{part}")
+
+
+def renew(settings: Settings) -> bool:
+    """Make the image anew; end a running hypervisor of the old one unless guests run in it; say whether one is left."""
+    engine = engines.connect()
+    image(engine, settings, refresh=True)
+    hypervisor = find(settings)
+    if hypervisor is None:
+        return False
+    if hypervisor.virsh("list", "--name").text.strip():
+        return True
+    stop(settings, with_volumes=False)
+    return False

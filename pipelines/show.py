@@ -1,0 +1,168 @@
+"""Show: the guests in a list, one of them whole, and what it wrote into its logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.artifact import manifest as manifests
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import place
+from pipelines.guest.guest import Guest
+from pipelines.host import plain
+from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.settings import Settings
+
+#: Seconds that counting a root's blocks may take in a list.
+_COUNTING = "10"
+
+# For each pair of a root and a boot directory: when it was installed, and how much its root holds, in bytes.
+_MEASURE = """
+limit=$1; shift
+while [ $# -gt 0 ]; do
+    echo "$(stat --format=%Y "$2/manifest.json" 2>/dev/null || echo 0)" \\
+        "$(timeout "$limit" du --summarize --block-size=1 --one-file-system "$1" 2>/dev/null | cut -f 1)"
+    shift 2
+done
+"""
+
+_AFTER = """
+size=$(stat --format=%s "$1"); echo "$size"
+[ "$2" -le "$size" ] || set -- "$1" 0
+tail -c "+$(($2 + 1))" "$1" | head -c 1048576
+"""
+
+#: Seconds between two looks at a log that is followed.
+_FOLLOW = 1.0
+
+
+def listing(settings: Settings) -> list[dict[str, Any]]:
+    """Return what there is to know of each guest, as plain data; sizes in bytes, ``age`` in seconds, or None.
+
+    ``address`` is empty where the guest cannot be reached from outside.
+    """
+    hypervisor = connect(settings)
+    found = guests.every(hypervisor)
+    states = hypervisor.states()
+    found = [guest for guest in found if guest.uuid in states]
+    return [
+        {
+            "name": guest.name,
+            "state": states[guest.uuid],
+            "address": hypervisor.address(guest.uuid) if states[guest.uuid] == "running" else "",
+            "recipe": guest.artifact.partition("/")[0],
+            "age": int(time.time()) - installed if installed else None,
+            "size": size,
+            "artifact": guest.artifact,
+            "root": guest.root,
+            "uuid": guest.uuid,
+            "where": "embedded" if hypervisor.embedded else hypervisor.uri,
+        }
+        for guest, (installed, size) in zip(found, _measured(hypervisor, found), strict=True)
+    ]
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE; empty without guests."""
+    if not rows:
+        return ""
+    lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE")]
+    lines += [
+        (row["name"], row["state"], row["address"] or "-", row["recipe"] or "-", age(row["age"]), size(row["size"]))
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def info(name: str, settings: Settings) -> dict[str, Any]:
+    """Return what there is to know of one guest: the row of its list, and what is in its definition and manifest."""
+    hypervisor = connect(settings)
+    guest = guests.find(hypervisor, name)
+    row = next((row for row in listing(settings) if row["uuid"] == guest.uuid), {})
+    manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
+    built: dict[str, Any] = {}
+    if not manifest.returncode:
+        made = manifests.parse(manifest.stdout, f"the manifest of {name}")
+        built = {
+            "distro": f"{made.recipe.distro} {made.recipe.release}".strip(),
+            "generator": made.generator,
+            "kernel_version": made.kernel_version,
+            "packages": len(made.packages),
+            "cache": made.recipe.guest.cache,
+        }
+    paths = {
+        "boot": guest.boot,
+        "kernel": guest.kernel,
+        "initrd": guest.initrd,
+        "console_log": guest.console_log,
+        "virtiofsd_log": place.virtiofsd_log(name),
+        "qemu_log": place.qemu_log(name),
+    }
+    return {**row, **built, **paths}
+
+
+def as_lines(facts: dict[str, Any]) -> str:
+    """Return `info` as people read it, a line each."""
+    shown = {**facts, "age": age(facts.get("age")), "size": size(facts.get("size"))}
+    return "\n".join(
+        f"{key.replace('_', ' '):<14} {value if value not in ('', None) else '-'}" for key, value in shown.items()
+    )
+
+
+def log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
+    """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; with ``follow`` also what comes."""
+    hypervisor = connect(settings)
+    guest = guests.find(hypervisor, name)
+    path = {"virtiofsd": place.virtiofsd_log(name), "qemu": place.qemu_log(name)}.get(which, guest.console_log)
+    offset = 0
+    while True:
+        piece, offset = _after(guest, path, offset)
+        if piece:
+            yield plain.text(piece.decode(errors="replace"))
+        elif follow:
+            time.sleep(_FOLLOW)
+        else:
+            return
+
+
+def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int]:
+    """Return up to 1 MiB of a log after ``offset``, and the offset behind it; one that was begun anew is read anew."""
+    done = guest.target.run(["sh", "-ec", _AFTER, "after", path, str(offset)], check=False)
+    if done.returncode:
+        raise VirtrootError(f"{guest.name} has no log {path}", f"it gets one when it starts: ./inv start {guest.name}")
+    size, _, content = done.stdout.partition(b"\n")
+    begin = offset if offset <= int(size) else 0
+    return content, begin + len(content)
+
+
+def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int, int | None]]:
+    pairs = [path for guest in found for path in (guest.root, guest.boot)]
+    lines = hypervisor.target.run(["sh", "-c", _MEASURE, "measure", _COUNTING, *pairs]).text.splitlines()
+    numbers = [line.split() for line in lines]
+    return [(int(number[0]), int(number[1]) if len(number) > 1 else None) for number in numbers]
+
+
+def age(seconds: int | None) -> str:
+    """Write a time span in its largest unit: 40s, 12m, 5h, 3d."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def size(count: int | None) -> str:
+    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
+    if count is None:
+        return "-"
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"
