@@ -9,8 +9,8 @@ from pipelines.host import engine as engines
 from pipelines.host import images
 from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
 from pipelines.host.target import InContainer
-from pipelines.libvirt import beside
-from pipelines.libvirt.hypervisor import Hypervisor, kvm_works
+from pipelines.libvirt import beside, kvm
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import step
 from pipelines.settings import Settings
 
@@ -120,7 +120,7 @@ def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
     except NoSuchDevice:
         return ()
     try:
-        return (_KVM,) if kvm_works(InContainer(probe)) else ()
+        return (_KVM,) if kvm.works(InContainer(probe)) else ()
     finally:
         probe.remove()
 

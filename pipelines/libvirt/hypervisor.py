@@ -9,6 +9,7 @@ from functools import cached_property
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
+from pipelines.libvirt import kvm
 
 #: The system's libvirt, on the host and in the embedded hypervisor alike.
 URI = "qemu:///system"
@@ -109,7 +110,7 @@ class Hypervisor:
     @cached_property
     def kvm(self) -> bool:
         """Whether KVM really works on the target."""
-        return kvm_works(self.target)
+        return kvm.works(self.target)
 
     def network(self, asked: str) -> str:
         """Resolve ``auto`` to ``default`` where that network is active, else to ``user``; check any other name."""
@@ -124,15 +125,3 @@ class Hypervisor:
                 f"use auto, user, none{''.join(f', {name}' for name in active)}",
             )
         return asked
-
-
-def kvm_works(target: Target) -> bool:
-    """Try KVM on ``target``: a machine can have /dev/kvm and still refuse every guest."""
-    probe = (
-        "qemu-system-x86_64", "-machine", "q35,accel=kvm", "-cpu", "host", "-display", "none", "-nodefaults",
-        "-monitor", "stdio",
-    )  # fmt: skip
-    try:
-        return target.run(probe, stdin=b"quit\n", check=False).returncode == 0
-    except VirtrootError:
-        return False

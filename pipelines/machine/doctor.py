@@ -11,7 +11,7 @@ from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.target import Local
 from pipelines.libvirt import connect as connecting
-from pipelines.libvirt.hypervisor import kvm_works
+from pipelines.libvirt import kvm
 from pipelines.settings import Settings
 
 
@@ -87,7 +87,7 @@ def _kvm(settings: Settings) -> Finding:
         return Finding("KVM", False, False, "no /dev/kvm; guests run under software emulation, many times slower")
     if not process.found("qemu-system-x86_64"):
         return Finding("KVM", False, False, "/dev/kvm is there; whether it works is tried when a guest is installed")
-    works = kvm_works(Local())
+    works = kvm.works(Local())
     return Finding(
         "KVM", works, False, "works" if works else "/dev/kvm is there but refuses guests; software emulation is used"
     )
