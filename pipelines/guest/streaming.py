@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Agent
+from pipelines.log import warn
 
 #: Bytes of a piece: as base64 well below what libvirt passes on.
 _PIECE = 1 << 20
@@ -22,39 +23,68 @@ _PIECE = 1 << 20
 _SOON = 2.0
 
 # Whoever makes the directory `taken` hands the output out: this shell, or the reader outside. The first letter of what
-# this shell prints says who it was.
+# this shell prints says who it was. The files are in the guest's memory: what goes beyond half of what is free there is
+# cut, as by a reader that has seen enough.
 _SHELL = r"""
 umask 077
 directory=$1; shift
-mkdir "$directory" || exit 125
-"$@" > "$directory/out" 2> "$directory/err" < /dev/null
+mkdir "$directory" && mkfifo "$directory/o" "$directory/e" || exit 125
+limit=$(($(df -k --output=avail /run | tail -n 1) * 512))
+head -c "$limit" < "$directory/o" > "$directory/out" &
+head -c "$limit" < "$directory/e" > "$directory/err" &
+"$@" > "$directory/o" 2> "$directory/e" < /dev/null &
+echo $! > "$directory/pid"
+wait $!
 status=$?
-size=$(($(wc -c < "$directory/out") + $(wc -c < "$directory/err")))
-if [ "$size" -le 1048576 ] && mkdir "$directory/taken" 2> /dev/null; then
+wait
+out=$(wc -c < "$directory/out") err=$(wc -c < "$directory/err")
+if [ $((out + err)) -le 1048576 ] && mkdir "$directory/taken" 2> /dev/null; then
     printf s; cat "$directory/out"; cat "$directory/err" >&2
     rm -rf "$directory"
-else
+elif [ "$out" -lt "$limit" ] && [ "$err" -lt "$limit" ]; then
     printf r
+else
+    printf 'c%s' "$limit"
 fi
 exit "$status"
 """
 
+_GIVE_UP = 'kill -TERM "$(cat "$1/pid")" 2> /dev/null; rm -rf "$1"'
+
 
 def run(agent: Agent, argv: Sequence[str], stdout: Callable[[bytes], object], stderr: Callable[[bytes], object]) -> int:
-    """Run ``argv`` in the guest, pass its output on, and return its exit status; a signal N gives 128 + N."""
+    """Run ``argv`` in the guest, pass its output on, and return its exit status; a signal N gives 128 + N.
+
+    Output beyond half of the guest's free space in /run is cut, with a warning. Where this is interrupted, the command
+    is ended.
+    """
     directory = f"/run/virtroot-exec.{secrets.token_hex(8)}"
     pid = agent.begin(["/bin/sh", "-c", _SHELL, "virtroot-exec", directory, *argv])
+    try:
+        return _follow(agent, pid, directory, stdout, stderr)
+    except BaseException:
+        with suppress(VirtrootError):
+            agent.run(["/bin/sh", "-c", _GIVE_UP, "give-up", directory])
+        raise
+
+
+def _follow(
+    agent: Agent, pid: int, directory: str, stdout: Callable[[bytes], object], stderr: Callable[[bytes], object]
+) -> int:
     begin, reader = time.monotonic(), None
     for status in agent.statuses(pid):
         if status.exited:
-            if status.out_data.startswith(b"s"):
-                stdout(status.out_data[1:])
+            who, said = status.out_data[:1], status.out_data[1:]
+            if who == b"s":
+                stdout(said)
                 stderr(status.err_data)
-            elif status.out_data.startswith(b"r"):
+            elif who in {b"r", b"c"}:
                 reader = reader or _Reader(agent, directory, stdout, stderr)
                 reader.rest()
             else:
                 stderr(status.err_data)
+            if who == b"c":
+                warn(f"the output was cut after {int(said) >> 20} MiB: write more than that to a file in the guest")
             return status.returncode
         if reader is None and time.monotonic() - begin > _SOON and _take(agent, directory):
             reader = _Reader(agent, directory, stdout, stderr)
