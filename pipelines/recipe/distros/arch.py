@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.recipe.distros.distro import Distro
-from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
 
 if TYPE_CHECKING:
     from pipelines.recipe.recipe import Recipe
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _SCRIPTS = "/usr/local/lib/virtroot"
 _CONFIG = "/etc/virtroot/pacman.conf"
 _KEYRINGS = "/etc/virtroot/keyrings"
+_DOWNLOADS = f"{CACHE}/pkg"
 _DATABASES = "/var/lib/virtroot/pacman"
 
 #: Arch's own redirector to a mirror that is near.
@@ -27,8 +28,9 @@ def _keyrings(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(mirror.keyring for mirror in recipe.mirror if mirror.keyring))
 
 
-def _keyring_files(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(f"{_KEYRINGS}/{name.rpartition('/')[2]}" for name in _keyrings(recipe))
+def _keyring_trees(recipe: Recipe) -> tuple[Tree, ...]:
+    # A place for each: files of different folders may have one name.
+    return tuple(Tree("keyring", name, f"{_KEYRINGS}/{index}") for index, name in enumerate(_keyrings(recipe)))
 
 
 def _refuses(recipe: Recipe) -> list[str]:
@@ -45,16 +47,16 @@ def _pacstrap(*packages: str) -> Command:
 
 
 def _trust(recipe: Recipe, gnupg: str) -> tuple[Command, ...]:
-    files = _keyring_files(recipe)
+    files = [f"{tree.builder}/{tree.name.rpartition('/')[2]}" for tree in _keyring_trees(recipe)]
     return (Command((f"{_SCRIPTS}/trust-keys", gnupg, *files)),) if files else ()
 
 
 def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
     """Tell the builder's pacman where packages come from and whose signatures count."""
     return (
-        *(Tree("keyring", name, _KEYRINGS) for name in _keyrings(recipe)),
+        *_keyring_trees(recipe),
         *_trust(recipe, "/etc/pacman.d/gnupg"),
-        Command((f"{_SCRIPTS}/write-config", _CONFIG, recipe.siglevel, *_mirrors(recipe))),
+        Command((f"{_SCRIPTS}/write-config", _CONFIG, _DOWNLOADS, recipe.siglevel, *_mirrors(recipe))),
         *((Command((f"{_SCRIPTS}/refresh-keys", _CONFIG, _DATABASES)),) if recipe.siglevel == "required" else ()),
     )
 
