@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.artifact.manifest import Manifest, load
 from pipelines.host import engine as engines
+from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import hypervisor as hypervisors
 from tests import mirror
@@ -88,6 +89,37 @@ def boots(inv: Virtroot, recipe: Path, guest: str) -> Path:
     return artifact
 
 
+def as_in_a_guest(target: Target, root: str, *argv: str) -> Completed:
+    return target.run(["unshare", "--mount", "sh", "-ec", AS_IN_A_GUEST, "as-in-a-guest", root, *argv])
+
+
+def checks_packages_with_a_keyring_of_its_own(target: Target, root: str, repository: Repository) -> None:
+    """The first boot made the keyring; one whose making was interrupted is made anew, and one without keys to take too."""
+    keyring, public = f"{root}/etc/pacman.d/gnupg", f"{root}/usr/share/pacman/keyrings"
+    secret = ["find", f"{keyring}/private-keys-v1.d", "-type", "f", "-printf", "%f"]
+    for suffix in ("", ".sig"):
+        content = repository.file(f"good/core/os/x86_64/sudo-1-1-x86_64.pkg.tar.zst{suffix}")
+        target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/sudo.pkg.tar.zst{suffix}"], stdin=content)
+
+    def check() -> None:
+        assert target.run(["stat", "--format=%a %U", keyring]).text == "755 root"
+        assert "TRUST_FULLY" in as_in_a_guest(target, root, *verify).text
+
+    verify = ["pacman-key", "--verify", "/root/sudo.pkg.tar.zst.sig"]
+    check()
+    first = target.run(secret).text
+    target.run(["mv", keyring, f"{root}/etc/pacman.d/.virtroot-gnupg"])
+    as_in_a_guest(target, root, "/usr/lib/virtroot/pacman-keyring")
+    check()
+    assert target.run(secret).text not in {first, ""}
+
+    target.run(["rm", "-r", keyring])
+    target.run(["mv", public, f"{public}.away"])
+    as_in_a_guest(target, root, "/usr/lib/virtroot/pacman-keyring")
+    assert target.run(secret).text not in {first, ""}
+    target.run(["mv", f"{public}.away", public])
+
+
 def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository: Repository) -> None:
     """The guest reinstalls its kernel: pacman's hooks make the image anew, under the same name."""
     files = [f"{root}/{path}" for path in (manifest.boot.kernel, manifest.boot.initrd)]
@@ -98,8 +130,7 @@ def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository
     write = 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"'
     target.run(["sh", "-ec", write, "configure", f"{root}/root/pacman.conf"])
     config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
-    upgrade = ["pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"]
-    target.run(["unshare", "--mount", "sh", "-ec", AS_IN_A_GUEST, "as-in-a-guest", root, *upgrade])
+    as_in_a_guest(target, root, "pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst")
     for file in files:
         target.run(["test", "-s", file])
 
@@ -116,6 +147,7 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     assert mirrorlist == f"Server = {repository.url('good')}"
     assert "virtroot" not in target.run(["cat", f"{root}/etc/pacman.conf"]).text
 
+    checks_packages_with_a_keyring_of_its_own(target, root, repository)
     follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", "arch-dracut", "--yes")
 

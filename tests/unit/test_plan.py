@@ -103,6 +103,28 @@ def test_a_keyring_of_two_mirrors_is_trusted_once() -> None:
     assert sum(isinstance(step, Tree) for step in plan.prepare) == 1
 
 
+def test_an_arch_root_gets_the_public_keys_of_the_recipe_and_keeps_no_keyring() -> None:
+    def published(*lines: str) -> list[str]:
+        install = [step.argv for step in commands(arch(*lines), "skeleton") if step.argv[0] == "install"]
+        return [path.rpartition("/")[2] for argv in install for path in argv if path.startswith("/etc/virtroot/")]
+
+    assert published() == []
+    assert published("mirror: {url: http://a.example, keyring: key.asc}") == [
+        "virtroot.gpg",
+        "virtroot-trusted",
+        "virtroot-revoked",
+    ]
+    assert Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True) in commands(arch(), "finish")
+
+
+def test_a_keyring_is_lent_to_commands_in_an_arch_root() -> None:
+    def lent(*lines: str) -> list[str]:
+        return [step.argv[-1] for step in commands(arch(*lines), "overlay")]
+
+    assert "/usr/lib/virtroot/pacman-keyring" not in lent()
+    assert lent("run: [pacman -Sy nano]")[-2:] == ["/usr/lib/virtroot/pacman-keyring", "pacman -Sy nano"]
+
+
 def test_the_package_cache_of_pacman_is_named_once() -> None:
     steps = [*arch().prepare, *(step for stage in arch().stages for step in stage.steps)]
     naming = [step.argv[0] for step in steps if isinstance(step, Command) and f"{CACHE}/pkg" in step.argv]

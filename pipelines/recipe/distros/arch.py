@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _SCRIPTS = "/usr/local/lib/virtroot"
 _CONFIG = "/etc/virtroot/pacman.conf"
 _KEYRINGS = "/etc/virtroot/keyrings"
+_TRUSTED = "/etc/virtroot/trusted"
 _DOWNLOADS = f"{CACHE}/pkg"
 _DATABASES = "/var/lib/virtroot/pacman"
 
@@ -43,19 +44,17 @@ def _refuses(recipe: Recipe) -> list[str]:
 
 
 def _pacstrap(*packages: str) -> Command:
-    return Command((f"{_SCRIPTS}/bootstrap", _CONFIG, ROOT, *packages))
-
-
-def _trust(recipe: Recipe, gnupg: str) -> tuple[Command, ...]:
-    files = [f"{tree.builder}/{tree.name.rpartition('/')[2]}" for tree in _keyring_trees(recipe)]
-    return (Command((f"{_SCRIPTS}/trust-keys", gnupg, *files)),) if files else ()
+    # Packages stay in the builder's cache (-c); its mirrors (-M) and its keyring (-G) are none of the root's business.
+    return Command(("pacstrap", "-C", _CONFIG, "-c", "-M", "-G", ROOT, *packages))
 
 
 def _prepare(recipe: Recipe) -> tuple[Command | Tree, ...]:
     """Tell the builder's pacman where packages come from and whose signatures count."""
+    trees = _keyring_trees(recipe)
+    files = (f"{tree.builder}/{tree.name.rpartition('/')[2]}" for tree in trees)
     return (
-        *_keyring_trees(recipe),
-        *_trust(recipe, "/etc/pacman.d/gnupg"),
+        *trees,
+        *((Command((f"{_SCRIPTS}/trust-keys", _TRUSTED, *files)),) if trees else ()),
         Command((f"{_SCRIPTS}/write-config", _CONFIG, _DOWNLOADS, recipe.siglevel, *_mirrors(recipe))),
         *((Command((f"{_SCRIPTS}/refresh-keys", _CONFIG, _DATABASES)),) if recipe.siglevel == "required" else ()),
     )
@@ -65,14 +64,16 @@ def _skeleton(recipe: Recipe) -> Stage:
     names = ("virtiofs", "arch", "network", "sshd", *recipe.initramfs.skeletons)
     mirrorlist = "\n".join(f"Server = {url}" for url in _mirrors(recipe))
     write = Command(("sh", "-c", 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist', "write", mirrorlist), chroot=True)
+    # The guest upgrades from the same mirrors, so the keyring that it makes for itself has to know the same keys.
+    public = (f"{_TRUSTED}/virtroot{part}" for part in (".gpg", "-trusted", "-revoked"))
+    publish = Command(("install", "-D", "-m", "644", "-t", f"{ROOT}/usr/share/pacman/keyrings", *public))
     return Stage(
         "skeleton",
         (
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
-            # The guest upgrades from the same mirrors, so its own keyring has to know the same keys.
-            *_trust(recipe, f"{ROOT}/etc/pacman.d/gnupg"),
+            *((publish,) if _keyrings(recipe) else ()),
         ),
     )
 
@@ -91,6 +92,8 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         # Commands may want the network, and systemd-resolved's link leads into a /run that is empty here.
         lend = 'mkdir -p "$1/run/systemd/resolve"; cp /etc/resolv.conf "$1/run/systemd/resolve/stub-resolv.conf"'
         steps.append(Command(("sh", "-ec", lend, "lend", ROOT)))
+        # Or pacman, which checks what it installs. The finish stage takes the keyring away.
+        steps.append(Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring")))
         steps += [Command(("sh", "-ec", command), chroot=True) for command in recipe.run]
     if any(path.startswith(recipe.initramfs.config) for path in overlay_paths):
         steps.append(Command(recipe.initramfs.regenerate, chroot=True))
@@ -112,9 +115,8 @@ def _finish(recipe: Recipe) -> Stage:
                 ("find", "/var/log", "/var/cache/pacman", "/var/lib/pacman/sync", "-type", "f", "-delete"), chroot=True
             ),
             Command(("find", "/run", "/tmp", "/var/tmp", "-mindepth", "1", "-delete"), chroot=True),
-            Command(
-                ("find", "/etc/pacman.d/gnupg", "(", "-type", "s", "-o", "-name", "*~", ")", "-delete"), chroot=True
-            ),
+            # A secret key here would be every guest's; each makes its own keyring at its first boot.
+            Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True),
             Command(
                 (
                     "rm",
