@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.artifact import archive
 from pipelines.artifact.manifest import Manifest, load
+from pipelines.build import builder_image
+from pipelines.builder import inputs
+from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.recipe.stage import ROOT
 from tests import mirror
 from tests.conftest import Virtroot
 from tests.mirror import Repository
@@ -170,6 +175,36 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     assert target.run(["find", f"{root}/etc", "-name", "*.pacnew"]).text == ""
     follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", guest, "--yes")
+
+
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write) -> None:
+    recipe = str(arch("e2e-arch-dracut"))
+    made = [
+        Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip()) for cache in ("1", "")
+    ]
+    first, second = (load(artifact / "manifest.json") for artifact in made)
+    assert first.plan == second.plan
+    if first.rootfs.sha256 == second.rootfs.sha256:
+        return
+    engine = engines.connect()
+    wanted = inputs.find(recipe=recipe)
+    image, _ = builder_image(engine, wanted, inv.settings)
+    with builder(engine, image, wanted.name, inv.settings, "compare") as worker:
+        pytest.fail("\n".join(("the roots differ:", *differences(worker, made))))
+
+
+def differences(worker: Builder, made: list[Path]) -> list[str]:
+    """Name the files whose content differs between two artifacts, and those with another owner, mode, time or size."""
+    listings = []
+    for number, artifact in enumerate(made):
+        worker.run(["mkdir", f"{ROOT}/{number}"])
+        with (artifact / archive.TARBALL).open("rb") as content:
+            worker.run(archive.unpack_argv(f"{ROOT}/{number}"), stdin=content)
+        with (artifact / archive.TARBALL).open("rb") as content:
+            listing = worker.run(["tar", "--list", "--verbose", "--full-time", "--zstd", "--file=-"], stdin=content)
+        listings.append(set(listing.text.splitlines()))
+    contents = worker.run(["diff", "--recursive", "--brief", "--no-dereference", "0", "1"], check=False)
+    return [*contents.text.splitlines(), *sorted(listings[0] ^ listings[1])]
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -20,6 +20,10 @@ _DATABASES = "/var/lib/virtroot/pacman"
 #: Arch's own redirector to a mirror that is near.
 _DEFAULT_MIRROR = "https://geo.mirror.pkgbuild.com/$repo/os/$arch"
 
+_CLAMP_INSTALL_DATES = (
+    'find /var/lib/pacman/local -name desc -exec sed -i "/^%INSTALLDATE%/ { n; s/.*/$SOURCE_DATE_EPOCH/ }" {} +'
+)
+
 
 def _mirrors(recipe: Recipe) -> tuple[str, ...]:
     return tuple(mirror.url for mirror in recipe.mirror) or (_DEFAULT_MIRROR,)
@@ -73,6 +77,8 @@ def _skeleton(recipe: Recipe) -> Stage:
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
+            # Arch's packages bring no devices: what commands in the root discard would stay in it as a file.
+            Command(("cp", "-a", "--remove-destination", "/dev/null", f"{ROOT}/dev/null")),
             *((publish,) if _keyrings(recipe) else ()),
         ),
     )
@@ -117,6 +123,8 @@ def _finish(recipe: Recipe) -> Stage:
             Command(("find", "/run", "/tmp", "/var/tmp", "-mindepth", "1", "-delete"), chroot=True),
             # A secret key here would be every guest's; each makes its own keyring at its first boot.
             Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True),
+            # pacman's database says when each package was installed, which differs between builds of equal roots.
+            Command(("sh", "-ec", _CLAMP_INSTALL_DATES), chroot=True),
             Command(
                 (
                     "rm",
