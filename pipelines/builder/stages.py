@@ -114,7 +114,7 @@ class Work:
 
     def packages(self) -> tuple[Package, ...]:
         """Return the installed packages, sorted by name."""
-        query = self.worker.run(self.wanted.recipe.distribution.packages_query)
+        query = self.worker.run(("chroot", ROOT, *self.wanted.recipe.distribution.packages_query))
         pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
         return tuple(Package(name=name, version=version) for name, version in pairs)
 

@@ -99,7 +99,7 @@ def as_in_a_guest(target: Target, root: str, *argv: str) -> Completed:
 
 
 def checks_packages_with_a_keyring_of_its_own(target: Target, root: str, repository: Repository) -> None:
-    """The first boot made the keyring; one whose making was interrupted is made anew, and one without keys to take too."""
+    """The first boot made the keyring; one that was interrupted is made anew, one without keys to take too."""
     keyring, public = f"{root}/etc/pacman.d/gnupg", f"{root}/usr/share/pacman/keyrings"
     secret = ["find", f"{keyring}/private-keys-v1.d", "-type", "f", "-printf", "%f"]
     for suffix in ("", ".sig"):

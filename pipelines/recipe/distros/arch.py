@@ -168,5 +168,5 @@ ARCH = Distro(
     prepare=_prepare,
     stages=_stages,
     mirror_state=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
-    packages_query=("pacman", "--root", ROOT, "--dbpath", f"{ROOT}/var/lib/pacman", "-Q"),
+    packages_query=("pacman", "-Q"),
 )

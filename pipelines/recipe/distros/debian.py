@@ -175,5 +175,5 @@ DEBIAN = Distro(
     prepare=lambda recipe: (),
     stages=_stages,
     mirror_state=_mirror_state,
-    packages_query=("dpkg-query", f"--root={ROOT}", "-W", "-f", r"${Package}\t${Version}\n"),
+    packages_query=("dpkg-query", "-W", "-f", r"${Package}\t${Version}\n"),
 )

@@ -19,9 +19,9 @@ class Distro:
     ``builder`` names the Containerfile, ``base_image`` what a registry has for it, ``base_suite`` what the mirror has.
     ``mirror_state`` is a command whose output changes when the offered packages do; its first line is the date of the
     newest change in seconds since 1970. ``stages`` takes the recipe and the paths of its overlay's files.
-    ``packages_query`` prints name and version of each package in the root, a line each. ``refuses`` returns what a
-    recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are those its bootstrapper needs
-    beyond a container's default ones; ``prepare`` sets the builder itself up, before the mirror is asked.
+    ``packages_query`` prints, inside the root, name and version of each package, a line each. ``refuses`` returns what
+    a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are those its bootstrapper
+    needs beyond a container's default ones; ``prepare`` sets the builder itself up, before the mirror is asked.
     """
 
     name: str
