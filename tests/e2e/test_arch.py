@@ -177,8 +177,9 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     inv("remove", "--name", guest, "--yes")
 
 
-def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write) -> None:
-    recipe = str(arch("e2e-arch-dracut"))
+@pytest.mark.parametrize("generator", ["dracut", "booster"])
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, generator: str) -> None:
+    recipe = str(arch(f"e2e-arch-{generator}", generator=generator))
     made = [
         Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip()) for cache in ("1", "")
     ]
