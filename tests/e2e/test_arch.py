@@ -108,7 +108,7 @@ def checks_packages_with_a_keyring_of_its_own(target: Target, root: str, reposit
 
     def check() -> None:
         assert target.run(["stat", "--format=%a %U", keyring]).text == "755 root"
-        assert "TRUST_FULLY" in as_in_a_guest(target, root, *verify).text
+        assert b"Good signature" in as_in_a_guest(target, root, *verify).stderr
 
     verify = ["pacman-key", "--verify", "/root/sudo.pkg.tar.zst.sig"]
     check()
@@ -204,8 +204,11 @@ def differences(worker: Builder, made: list[Path]) -> list[str]:
         with (artifact / archive.TARBALL).open("rb") as content:
             listing = worker.run(["tar", "--list", "--verbose", "--full-time", "--zstd", "--file=-"], stdin=content)
         listings.append(set(listing.text.splitlines()))
-    contents = worker.run(["diff", "--recursive", "--brief", "--no-dereference", "0", "1"], check=False)
-    return [*contents.text.splitlines(), *sorted(listings[0] ^ listings[1])]
+    both = [f"{ROOT}/{number}" for number in (0, 1)]
+    contents = worker.run(["diff", "--recursive", "--brief", "--no-dereference", *both], check=False)
+    # diff calls two devices different whatever they are; the listings have their numbers.
+    differ = [line for line in contents.text.splitlines() if line.endswith(" differ")]
+    return [*differ, *sorted(listings[0] ^ listings[1])]
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
