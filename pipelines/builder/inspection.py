@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
@@ -25,8 +25,11 @@ section grub; for trace in boot/grub boot/grub2 usr/sbin/grub-install etc/defaul
     if [ -e "$trace" ] || [ -L "$trace" ]; then printf '%s\n' "$trace"; fi; done
 section builtin; for file in usr/lib/modules/*/modules.builtin; do
     if [ -f "$file" ]; then version=${file%/*}; sed "s|^|${version##*/} |" "$file"; fi; done
-section init; for init in usr/sbin/init usr/lib/systemd/systemd; do
-    if [ -e "$init" ] || [ -L "$init" ]; then printf '%s\n' "$init"; fi; done
+section pkgbase; for file in usr/lib/modules/*/pkgbase; do
+    if [ -f "$file" ]; then version=${file%/*}; printf '%s %s\n' "${version##*/}" "$(cat "$file")"; fi; done
+# In the root, where a link leads to what the guest will find, and not to a file of the builder.
+section init; chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' ||
+    true
 """
 
 _IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$name" ]; then echo "$name"; fi; done'
@@ -37,9 +40,11 @@ class Facts:
     """What the rules look at.
 
     ``kernel`` and ``initrd`` are the boot paths, ``kernel_link`` and ``initrd_link`` what the links there say (empty
-    for files), ``regular`` the paths, links followed inside the root, that are regular files. ``image`` has the
+    for files), ``regular`` the paths, links followed inside the root, that are regular files. ``initramfs`` has the
     initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel version to the modules
-    built into it. ``rdinit`` is the program of the image that the kernel is told to start, empty for ``init``.
+    built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init`` is the program that
+    ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can be started.
+    ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``.
     """
 
     kernel: str
@@ -50,10 +55,11 @@ class Facts:
     fstab: str
     grub: tuple[str, ...]
     packages: tuple[str, ...]
-    image: tuple[str, ...]
+    initramfs: tuple[str, ...]
     resume: tuple[str, ...]
     builtin: dict[str, frozenset[str]]
-    init: tuple[str, ...]
+    init: str
+    pkgbase: dict[str, str] = field(default_factory=dict)
     rdinit: str = ""
 
     @property
@@ -68,11 +74,16 @@ class Facts:
 
     @property
     def kernel_version(self) -> str:
-        """The version in the kernel's file name, else the only one whose modules the root has, else empty."""
+        """The version in the kernel's file name, else its package's, else the only one with modules, else empty."""
         named = _version(self.kernel_path)
         if named in self.builtin:
             return named
-        return next(iter(self.builtin)) if len(self.builtin) == 1 else named
+        package = posixpath.basename(self.kernel_path).removeprefix("vmlinuz-")
+        brought = [version for version, pkgbase in self.pkgbase.items() if pkgbase == package]
+        for versions in (brought, list(self.builtin)):
+            if len(versions) == 1:
+                return versions[0]
+        return named
 
 
 def _followed(path: str, link: str) -> str:
@@ -94,6 +105,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
     paths = [_followed(generator.kernel, kernel_link), _followed(generator.initrd, initrd_link)]
     safe = [path for path in paths if not path.startswith(("/", "../"))]
     regular = target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *[*safe, "", ""][:2]]).text.splitlines()
+    pkgbase = dict(line.split(maxsplit=1) for line in lines["pkgbase"] if " " in line.strip())
     builtin: dict[str, set[str]] = {}
     for line in lines["builtin"]:
         version, _, module = line.partition(" ")
@@ -108,24 +120,25 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         fstab=sections["fstab"],
         grub=lines["grub"],
         packages=packages,
-        image=_in_root(target, root, generator.list_image, paths[1]) if readable else (),
+        initramfs=_in_root(target, root, generator.list_initramfs, paths[1]) if readable else (),
         resume=_in_root(target, root, generator.show_resume, paths[1]) if readable else (),
         builtin={version: frozenset(modules) for version, modules in builtin.items()},
-        init=lines["init"],
+        init=sections["init"].strip(),
+        pkgbase=pkgbase,
         rdinit=generator.rdinit,
     )
 
 
-def _in_root(target: Target, root: str, argv: tuple[str, ...], image: str) -> tuple[str, ...]:
-    return tuple(target.run(["chroot", root, *argv, f"/{image}"]).text.splitlines()) if argv else ()
+def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tuple[str, ...]:
+    return tuple(target.run(["chroot", root, *argv, f"/{path}"]).text.splitlines()) if argv else ()
 
 
 def _modules(facts: Facts) -> str:
     """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
     version = facts.kernel_version
-    # booster makes an image for one kernel, and leaves its version out of the paths.
+    # booster makes an initramfs for one kernel, and leaves its version out of the paths.
     own = re.compile(rf"/modules/({re.escape(version)}/.*|[^/]+)$")
-    available = {_module(entry) for entry in facts.image if own.search(entry)}
+    available = {_module(entry) for entry in facts.initramfs if own.search(entry)}
     available |= {_module(entry) for entry in facts.builtin.get(version, ())}
     missing = [module for module in ("virtiofs", "virtio_pci") if module not in available]
     if missing:
@@ -191,15 +204,15 @@ def _versions(facts: Facts) -> str:
 
 
 def _rdinit(facts: Facts) -> str:
-    """Prevents a kernel that starts the image's own init for want of the program that mounts the root."""
-    if facts.rdinit and facts.rdinit not in {entry.split(" ")[-1].lstrip("/") for entry in facts.image}:
+    """Prevents a kernel that starts the initramfs's own init for want of the program that mounts the root."""
+    if facts.rdinit and facts.rdinit not in {entry.split(" ")[-1].lstrip("/") for entry in facts.initramfs}:
         return f"{facts.initrd_path} has no {facts.rdinit}, which the kernel's command line names"
     return ""
 
 
 def _init(facts: Facts) -> str:
-    """Prevents a kernel that finds no init."""
-    return "" if facts.init else "no init: neither usr/sbin/init nor usr/lib/systemd/systemd exists"
+    """Prevents an initramfs that mounts the root and finds no program to go on with."""
+    return "" if facts.init else "no init: sbin/init is missing, no program, or a link that leads to none in the root"
 
 
 RULES: dict[str, Callable[[Facts], str]] = {

@@ -14,7 +14,7 @@ from pipelines.recipe.stage import ROOT
 
 def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
     """Return the packages that are installed in the root, sorted by name."""
-    query = builder.run(distro.packages_query)
+    query = builder.run(("chroot", ROOT, *distro.packages_query))
     pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
     return tuple(Package(name=name, version=version) for name, version in pairs)
 

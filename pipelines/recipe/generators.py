@@ -11,12 +11,13 @@ from pipelines.recipe.recipe import Recipe
 class Generator:
     """What virtroot knows of a generator on one distribution; paths are relative to the root.
 
-    ``kernel`` and ``initrd`` may hold ``{kernel}``, the kernel package's name. ``list_image`` prints the image's
-    entries, a line each that ends with the path, and ``show_resume`` prints ``RESUME=DEVICE`` lines found in the image
-    (empty for a generator whose images cannot name one); both run inside the root and take the image's path as last
-    argument. ``regenerate`` makes the image of every kernel anew; ``config`` are the places whose change asks for that.
-    ``rdinit`` is the program of the image that the kernel starts in place of ``/init``, where one is needed, and
-    ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring them.
+    ``kernel`` and ``initrd`` may hold ``{kernel}``, the kernel package's name. ``list_initramfs`` prints the entries of
+    an initramfs, a line each that ends with the path, and ``show_resume`` prints ``RESUME=DEVICE`` lines found in it
+    (empty for a generator whose initramfs cannot name one); both run inside the root and take the initramfs's path as
+    last argument. ``regenerate`` makes the initramfs of every kernel anew; ``config`` are the places whose change asks
+    for that. ``rdinit`` is the program of the initramfs that the kernel starts in place of ``/init``, where one is
+    needed, and ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring
+    them.
     """
 
     name: str
@@ -24,7 +25,7 @@ class Generator:
     skeletons: tuple[str, ...]
     kernel: str
     initrd: str
-    list_image: tuple[str, ...]
+    list_initramfs: tuple[str, ...]
     show_resume: tuple[str, ...]
     regenerate: tuple[str, ...]
     config: tuple[str, ...]
@@ -38,8 +39,8 @@ _INITRAMFS_TOOLS = Generator(
     skeletons=("initramfs-tools",),
     kernel="vmlinuz",
     initrd="initrd.img",
-    list_image=("lsinitramfs",),
-    # unmkinitramfs puts the image's last archive under main/ when there is an early one before it. The copy is
+    list_initramfs=("lsinitramfs",),
+    # unmkinitramfs puts the last archive of an initramfs under main/ when there is an early one before it. The copy is
     # made below /run, which the finished root does not keep.
     show_resume=(
         "sh",
@@ -59,12 +60,12 @@ _DRACUT = Generator(
     # dracut itself only recommends what its shell scripts call; without these it leaves modules out, silently.
     packages=("dracut", "dracut-core", "kmod", "zstd"),
     skeletons=("dracut",),
-    # Debian's kernel packages keep both links current, whatever makes the image: dracut's own names carry the kernel's
-    # version, which no domain could name.
+    # Debian's kernel packages keep both links current, whatever makes the initramfs: dracut's own names carry the
+    # kernel's version, which no domain could name.
     kernel="vmlinuz",
     initrd="initrd.img",
-    list_image=("lsinitrd",),
-    # dracut writes resume= of the machine it runs on into a file of the image's command line.
+    list_initramfs=("lsinitrd",),
+    # dracut writes resume= of the machine it runs on into a file of the initramfs's command line.
     show_resume=(
         "sh",
         "-ec",
@@ -94,7 +95,7 @@ _MKINITCPIO = Generator(
     skeletons=("mkinitcpio",),
     kernel="boot/vmlinuz-{kernel}",
     initrd="boot/initramfs-{kernel}.img",
-    list_image=("lsinitcpio",),
+    list_initramfs=("lsinitcpio",),
     show_resume=(),
     regenerate=("mkinitcpio", "--allpresets"),
     config=("etc/mkinitcpio", "etc/modprobe.d"),
@@ -106,7 +107,7 @@ _BOOSTER = Generator(
     skeletons=("booster",),
     kernel="boot/vmlinuz-{kernel}",
     initrd="boot/booster-{kernel}.img",
-    list_image=("booster", "ls"),
+    list_initramfs=("booster", "ls"),
     show_resume=(),
     regenerate=("/usr/lib/booster/regenerate_images",),
     config=("etc/booster.yaml", "usr/lib/virtroot/init", "etc/modprobe.d"),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+
 from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
-
-_DPKG_QUERY = r"dpkg-query -W -f '${Package}\t${Version}\n'"
+from pipelines.recipe.distros import DISTROS
 
 #: The ssh server's package, by distribution, and its unit.
 _SSH_SERVERS = {"openssh-server": "ssh", "openssh": "sshd"}
 
 
-def packages(host: Host) -> set[tuple[str, str]]:
+def packages(host: Host, manifest: Manifest) -> set[tuple[str, str]]:
     """Return the (name, version) of each installed package, asked of the root's own package manager."""
-    query = "pacman -Q" if host.exists("pacman-key") and not host.exists("apt-get") else _DPKG_QUERY
+    query = shlex.join(DISTROS[manifest.recipe.distro].packages_query)
     return {(name, version) for name, version in (line.split() for line in host.check_output(query).splitlines())}
 
 
@@ -28,7 +29,7 @@ def has_packages_of(host: Host, manifest: Manifest) -> None:
     """Compare the installed packages with the manifest's."""
     expected = {(package.name, package.version) for package in manifest.packages}
     assert expected, "the manifest lists no package"
-    assert packages(host) == expected
+    assert packages(host, manifest) == expected
 
 
 def has_virtiofs_fstab(host: Host) -> None:
@@ -37,7 +38,7 @@ def has_virtiofs_fstab(host: Host) -> None:
     assert [line for line in lines if line] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
 
 
-def has_no_boot_loader(host: Host) -> None:
+def has_no_boot_loader(host: Host, manifest: Manifest) -> None:
     """Check that neither grub's files nor its packages are there."""
     assert not host.file("/boot/grub").exists
-    assert not [name for name, _ in packages(host) if name.startswith("grub")]
+    assert not [name for name, _ in packages(host, manifest) if name.startswith("grub")]

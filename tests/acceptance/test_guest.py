@@ -47,8 +47,8 @@ def test_fstab_mounts_the_root_over_virtiofs(running: Host) -> None:
     expectations.has_virtiofs_fstab(running)
 
 
-def test_no_boot_loader(running: Host) -> None:
-    expectations.has_no_boot_loader(running)
+def test_no_boot_loader(running: Host, manifest: Manifest) -> None:
+    expectations.has_no_boot_loader(running, manifest)
 
 
 def test_machine_id_is_the_guests_own(running: Host, guest: Guest) -> None:

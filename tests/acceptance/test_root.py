@@ -24,8 +24,8 @@ def test_fstab_mounts_the_root_over_virtiofs(tree: Host) -> None:
     expectations.has_virtiofs_fstab(tree)
 
 
-def test_no_boot_loader(tree: Host) -> None:
-    expectations.has_no_boot_loader(tree)
+def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:
+    expectations.has_no_boot_loader(tree, manifest)
 
 
 def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:

@@ -19,8 +19,8 @@ def test_fstab_mounts_the_root_over_virtiofs(tree: Host) -> None:
     expectations.has_virtiofs_fstab(tree)
 
 
-def test_no_boot_loader(tree: Host) -> None:
-    expectations.has_no_boot_loader(tree)
+def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:
+    expectations.has_no_boot_loader(tree, manifest)
 
 
 @pytest.mark.parametrize("which", ["kernel", "initrd"])
@@ -41,6 +41,9 @@ def test_no_identity_is_left(tree: Host) -> None:
     assert not tree.file("/var/lib/dbus/machine-id").exists
     assert tree.check_output("find /etc -path '/etc/ssh/ssh_host_*'") == ""
     assert not tree.file("/var/lib/systemd/random-seed").exists
+    # Arch: a secret key in it would be every guest's.
+    assert not tree.file("/etc/pacman.d/gnupg").exists
+    assert tree.check_output("find /etc /root /usr -name private-keys-v1.d -o -name secring.gpg") == ""
 
 
 def test_nothing_of_the_build_is_left(tree: Host) -> None:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.artifact import archive
+from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, load
+from pipelines.builder import container, inputs
+from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
+from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt.connect import connect
+from pipelines.recipe.stage import ROOT
 from tests import mirror
 from tests.conftest import Virtroot
 from tests.mirror import Repository
@@ -88,6 +94,37 @@ def boots(inv: Virtroot, recipe: Path, guest: str) -> Path:
     return artifact
 
 
+def as_in_a_guest(target: Target, root: str, *argv: str) -> Completed:
+    return target.run(["unshare", "--mount", "sh", "-ec", AS_IN_A_GUEST, "as-in-a-guest", root, *argv])
+
+
+def checks_packages_with_a_keyring_of_its_own(target: Target, root: str, repository: Repository) -> None:
+    """The first boot made the keyring; one that was interrupted is made anew, one without keys to take too."""
+    keyring, public = f"{root}/etc/pacman.d/gnupg", f"{root}/usr/share/pacman/keyrings"
+    secret = ["find", f"{keyring}/private-keys-v1.d", "-type", "f", "-printf", "%f"]
+    for suffix in ("", ".sig"):
+        content = repository.file(f"good/core/os/x86_64/sudo-1-1-x86_64.pkg.tar.zst{suffix}")
+        target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/sudo.pkg.tar.zst{suffix}"], stdin=content)
+
+    def check() -> None:
+        assert target.run(["stat", "--format=%a %U", keyring]).text == "755 root"
+        assert b"Good signature" in as_in_a_guest(target, root, *verify).stderr
+
+    verify = ["pacman-key", "--verify", "/root/sudo.pkg.tar.zst.sig"]
+    check()
+    first = target.run(secret).text
+    target.run(["mv", keyring, f"{root}/etc/pacman.d/.virtroot-gnupg"])
+    as_in_a_guest(target, root, "/usr/lib/virtroot/pacman-keyring")
+    check()
+    assert target.run(secret).text not in {first, ""}
+
+    target.run(["rm", "-r", keyring])
+    target.run(["mv", public, f"{public}.away"])
+    as_in_a_guest(target, root, "/usr/lib/virtroot/pacman-keyring")
+    assert target.run(secret).text not in {first, ""}
+    target.run(["mv", f"{public}.away", public])
+
+
 def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository: Repository) -> None:
     """The guest reinstalls its kernel: pacman's hooks make the image anew, under the same name."""
     files = [f"{root}/{path}" for path in (manifest.boot.kernel, manifest.boot.initrd)]
@@ -98,8 +135,7 @@ def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository
     write = 'printf "[options]\\nArchitecture = x86_64\\n" > "$1"'
     target.run(["sh", "-ec", write, "configure", f"{root}/root/pacman.conf"])
     config = ["--config", "/root/pacman.conf", "--disable-sandbox"]
-    upgrade = ["pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst"]
-    target.run(["unshare", "--mount", "sh", "-ec", AS_IN_A_GUEST, "as-in-a-guest", root, *upgrade])
+    as_in_a_guest(target, root, "pacman", "--upgrade", "--noconfirm", *config, "/root/linux.pkg.tar.zst")
     for file in files:
         target.run(["test", "-s", file])
 
@@ -116,6 +152,7 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     assert mirrorlist == f"Server = {repository.url('good')}"
     assert "virtroot" not in target.run(["cat", f"{root}/etc/pacman.conf"]).text
 
+    checks_packages_with_a_keyring_of_its_own(target, root, repository)
     follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", "arch-dracut", "--yes")
 
@@ -138,6 +175,40 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     assert target.run(["find", f"{root}/etc", "-name", "*.pacnew"]).text == ""
     follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", guest, "--yes")
+
+
+@pytest.mark.parametrize("generator", ["dracut", "booster"])
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, generator: str) -> None:
+    recipe = str(arch(f"e2e-arch-{generator}", generator=generator))
+    made = [
+        Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip()) for cache in ("1", "")
+    ]
+    first, second = (load(artifact / "manifest.json") for artifact in made)
+    assert first.plan == second.plan
+    if first.rootfs.sha256 == second.rootfs.sha256:
+        return
+    engine = engines.connect()
+    wanted = inputs.find(recipe=recipe)
+    image, _ = container.image(engine, wanted.plan.distro, inv.settings)
+    with builder(engine, image, wanted.name, inv.settings, "compare") as worker:
+        pytest.fail("\n".join(("the roots differ:", *differences(worker, made))))
+
+
+def differences(worker: Builder, made: list[Path]) -> list[str]:
+    """Name the files whose content differs between two artifacts, and those with another owner, mode, time or size."""
+    listings = []
+    for number, artifact in enumerate(made):
+        worker.run(["mkdir", f"{ROOT}/{number}"])
+        with Artifact(artifact).tarball.open("rb") as content:
+            worker.run(archive.unpack_argv(f"{ROOT}/{number}"), stdin=content)
+        with Artifact(artifact).tarball.open("rb") as content:
+            listing = worker.run(["tar", "--list", "--verbose", "--full-time", "--zstd", "--file=-"], stdin=content)
+        listings.append(set(listing.text.splitlines()))
+    both = [f"{ROOT}/{number}" for number in (0, 1)]
+    contents = worker.run(["diff", "--recursive", "--brief", "--no-dereference", *both], check=False)
+    # diff calls two devices different whatever they are; the listings have their numbers.
+    differ = [line for line in contents.text.splitlines() if line.endswith(" differ")]
+    return [*differ, *sorted(listings[0] ^ listings[1])]
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

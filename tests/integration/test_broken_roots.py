@@ -85,6 +85,21 @@ def test_initramfs_link_to_nowhere(inspect: Callable[[str], list[str]]) -> None:
     assert "initramfs-path" in [each.partition(":")[0] for each in broken]
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ln -sfn gone /usr/sbin/init",
+        # A file of the builder's, which the guest will not find.
+        f"ln -sfn {ROOT}.good/usr/lib/systemd/systemd /usr/sbin/init",
+        "chmod a-x /usr/lib/systemd/systemd",
+        "rm /usr/sbin/init",
+        "ln -sfn init /usr/sbin/init",
+    ],
+)
+def test_init_that_cannot_be_started(inspect: Callable[[str], list[str]], script: str) -> None:
+    assert [each.partition(":")[0] for each in inspect(script)] == ["init"]
+
+
 def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:
     path = recipe("e2e-broken", "run: ['echo /dev/vda1 / ext4 defaults 0 1 > /etc/fstab']", bootstrap="mmdebstrap")
     done = inv("build", "--recipe", str(path), status=2)

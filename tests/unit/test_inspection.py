@@ -18,10 +18,10 @@ GOOD = Facts(
     fstab="# comment\nroot / virtiofs defaults 0 0\n",
     grub=(),
     packages=("bash",),
-    image=(f"{MODULES}/fs/fuse/virtiofs.ko", f"{MODULES}/drivers/virtio/virtio_pci.ko.xz"),
+    initramfs=(f"{MODULES}/fs/fuse/virtiofs.ko", f"{MODULES}/drivers/virtio/virtio_pci.ko.xz"),
     resume=("# a comment", "RESUME=none"),
     builtin={VERSION: frozenset()},
-    init=("usr/sbin/init",),
+    init="/usr/lib/systemd/systemd",
 )
 BUILT_IN = {VERSION: frozenset({"kernel/fs/fuse/virtiofs.ko", "kernel/drivers/virtio/virtio_pci.ko"})}
 OTHER = {"6.2.0": BUILT_IN[VERSION], VERSION: frozenset[str]()}
@@ -32,7 +32,7 @@ def test_a_good_root_breaks_no_rule() -> None:
 
 
 def test_modules_may_be_built_into_the_kernel() -> None:
-    assert violations(replace(GOOD, image=(), builtin=BUILT_IN)) == []
+    assert violations(replace(GOOD, initramfs=(), builtin=BUILT_IN)) == []
 
 
 def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
@@ -44,21 +44,51 @@ def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
     assert violations(plain) == []
 
 
-def test_an_image_for_one_kernel_may_leave_the_version_out_of_its_paths() -> None:
+LTS = "6.6.1-lts"
+TWO_KERNELS = replace(
+    GOOD,
+    kernel="boot/vmlinuz-linux-lts",
+    kernel_link="",
+    initrd="boot/initramfs-linux-lts.img",
+    initrd_link="",
+    regular=frozenset({"boot/vmlinuz-linux-lts", "boot/initramfs-linux-lts.img"}),
+    initramfs=tuple(entry.replace(VERSION, LTS) for entry in GOOD.initramfs),
+    builtin={VERSION: frozenset(), LTS: frozenset()},
+    pkgbase={VERSION: "linux", LTS: "linux-lts"},
+)
+
+
+def test_of_two_kernels_without_versions_in_their_names_the_package_tells() -> None:
+    assert TWO_KERNELS.kernel_version == LTS
+    assert violations(TWO_KERNELS) == []
+
+
+@pytest.mark.parametrize("pkgbase", [{}, {VERSION: "linux"}, {VERSION: "linux-lts", LTS: "linux-lts"}])
+def test_of_two_kernels_none_is_guessed(pkgbase: dict[str, str]) -> None:
+    untold = replace(TWO_KERNELS, pkgbase=pkgbase)
+    assert untold.kernel_version == ""
+    assert [each.partition(":")[0] for each in violations(untold)] == ["virtiofs-modules"]
+
+
+def test_the_version_in_the_name_wins_over_the_package() -> None:
+    assert replace(GOOD, pkgbase={"6.2.0": VERSION}).kernel_version == VERSION
+
+
+def test_an_initramfs_for_one_kernel_may_leave_the_version_out_of_its_paths() -> None:
     program = "usr/lib/virtroot/init"
     flat = ("/usr/lib/modules/virtiofs.ko", "/usr/lib/modules/virtio_pci.ko", f"/{program}")
-    assert violations(replace(GOOD, image=flat, rdinit=program)) == []
+    assert violations(replace(GOOD, initramfs=flat, rdinit=program)) == []
 
 
 @pytest.mark.parametrize(
     ("rule", "broken", "says"),
     [
-        ("virtiofs-modules", {"image": ()}, "virtiofs and virtio_pci neither in"),
-        ("virtiofs-modules", {"image": GOOD.image[:1]}, "virtio_pci neither in"),
-        ("virtiofs-modules", {"image": (f"{MODULES}/virtio_pci_modern_dev.ko", GOOD.image[0])}, "virtio_pci neither"),
-        ("virtiofs-modules", {"image": ("/usr/lib/modules/virtiofs.ko",)}, "virtio_pci neither"),
-        ("virtiofs-modules", {"image": (), "builtin": OTHER}, f"nor built into kernel {VERSION}"),
-        ("virtiofs-modules", {"image": tuple(e.replace(VERSION, "6.2.0") for e in GOOD.image)}, "neither in"),
+        ("virtiofs-modules", {"initramfs": ()}, "virtiofs and virtio_pci neither in"),
+        ("virtiofs-modules", {"initramfs": GOOD.initramfs[:1]}, "virtio_pci neither in"),
+        ("virtiofs-modules", {"initramfs": (f"{MODULES}/virtio_pci_modern_dev.ko", GOOD.initramfs[0])}, "virtio_pci "),
+        ("virtiofs-modules", {"initramfs": ("/usr/lib/modules/virtiofs.ko",)}, "virtio_pci neither"),
+        ("virtiofs-modules", {"initramfs": (), "builtin": OTHER}, f"nor built into kernel {VERSION}"),
+        ("virtiofs-modules", {"initramfs": tuple(e.replace(VERSION, "6.2.0") for e in GOOD.initramfs)}, "neither in"),
         ("initramfs-program", {"rdinit": "usr/lib/virtroot/init"}, "has no usr/lib/virtroot/init"),
         ("no-resume", {"resume": ("RESUME=UUID=4d2f",)}, "names UUID=4d2f"),
         ("no-resume", {"resume": ("RESUME=auto",)}, "names auto"),
@@ -74,7 +104,7 @@ def test_an_image_for_one_kernel_may_leave_the_version_out_of_its_paths() -> Non
         ("initramfs-path", {"initrd_link": "/boot/initrd.img"}, "is absolute"),
         ("initramfs-path", {"regular": frozenset({f"boot/vmlinuz-{VERSION}"})}, "no regular file"),
         ("same-version", {"initrd_link": "boot/initrd.img-5.10.0"}, "is version 5.10.0"),
-        ("init", {"init": ()}, "no init"),
+        ("init", {"init": ""}, "no init"),
     ],
 )
 def test_a_broken_root_is_refused_by_name(rule: str, broken: dict[str, object], says: str) -> None:

@@ -6,7 +6,7 @@ from pipelines.errors import VirtrootError
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id
-from pipelines.recipe.stage import Command, Tree
+from pipelines.recipe.stage import CACHE, Command, Tree
 
 
 def planned(text: str = "", overlay_paths: tuple[str, ...] = ()) -> Plan:
@@ -84,6 +84,54 @@ def test_keys_are_refreshed_only_where_signatures_count() -> None:
 
     assert scripts("required") == ["write-config", "refresh-keys"]
     assert scripts("never") == ["write-config"]
+
+
+def arch(*lines: str, overlay_paths: tuple[str, ...] = ()) -> Plan:
+    return make_plan(parse("\n".join(("distro: arch", *lines)), "r.yaml"), overlay_paths)
+
+
+def test_keyrings_of_one_file_name_have_places_of_their_own() -> None:
+    mirrors = [f"{{url: http://{name}.example, keyring: {name}/key.asc}}" for name in ("a", "b")]
+    plan = arch(f"mirror: [{', '.join(mirrors)}]")
+    trees = [step for step in plan.builder_setup if isinstance(step, Tree)]
+    assert [tree.name for tree in trees] == ["a/key.asc", "b/key.asc"]
+    assert len({tree.builder for tree in trees}) == 2
+    trust = next(step for step in plan.builder_setup if isinstance(step, Command))
+    assert trust.argv[0].endswith("/trust-keys")
+    assert trust.argv[2:] == tuple(f"{tree.builder}/key.asc" for tree in trees)
+
+
+def test_a_keyring_of_two_mirrors_is_trusted_once() -> None:
+    plan = arch("mirror: [{url: http://a.example, keyring: key.asc}, {url: http://b.example, keyring: key.asc}]")
+    assert sum(isinstance(step, Tree) for step in plan.builder_setup) == 1
+
+
+def test_an_arch_root_gets_the_public_keys_of_the_recipe_and_keeps_no_keyring() -> None:
+    def published(*lines: str) -> list[str]:
+        install = [step.argv for step in commands(arch(*lines), "skeleton") if step.argv[0] == "install"]
+        return [path.rpartition("/")[2] for argv in install for path in argv if path.startswith("/etc/virtroot/")]
+
+    assert published() == []
+    assert published("mirror: {url: http://a.example, keyring: key.asc}") == [
+        "virtroot.gpg",
+        "virtroot-trusted",
+        "virtroot-revoked",
+    ]
+    assert Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True) in commands(arch(), "finish")
+
+
+def test_a_keyring_is_lent_to_commands_in_an_arch_root() -> None:
+    def lent(*lines: str) -> list[str]:
+        return [step.argv[-1] for step in commands(arch(*lines), "overlay")]
+
+    assert "/usr/lib/virtroot/pacman-keyring" not in lent()
+    assert lent("run: [pacman -Sy nano]")[-2:] == ["/usr/lib/virtroot/pacman-keyring", "pacman -Sy nano"]
+
+
+def test_the_package_cache_of_pacman_is_named_once() -> None:
+    steps = [*arch().builder_setup, *(step for stage in arch().stages for step in stage.steps)]
+    naming = [step.argv[0] for step in steps if isinstance(step, Command) and f"{CACHE}/pkg" in step.argv]
+    assert [program.rpartition("/")[2] for program in naming] == ["write-config"]
 
 
 def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:

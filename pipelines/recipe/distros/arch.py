@@ -5,15 +5,21 @@ from __future__ import annotations
 from pipelines.recipe import generators
 from pipelines.recipe.distros.distro import Distro
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
 
 _SCRIPTS = "/usr/local/lib/virtroot"
 _CONFIG = "/etc/virtroot/pacman.conf"
 _KEYRINGS = "/etc/virtroot/keyrings"
+_TRUSTED = "/etc/virtroot/trusted"
+_DOWNLOADS = f"{CACHE}/pkg"
 _DATABASES = "/var/lib/virtroot/pacman"
 
 #: Arch's own redirector to a mirror that is near.
 _DEFAULT_MIRROR = "https://geo.mirror.pkgbuild.com/$repo/os/$arch"
+
+_CLAMP_INSTALL_DATES = (
+    'find /var/lib/pacman/local -name desc -exec sed -i "/^%INSTALLDATE%/ { n; s/.*/$SOURCE_DATE_EPOCH/ }" {} +'
+)
 
 
 def _mirrors(recipe: Recipe) -> tuple[str, ...]:
@@ -24,8 +30,9 @@ def _keyrings(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(mirror.keyring for mirror in recipe.mirror if mirror.keyring))
 
 
-def _keyring_files(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(f"{_KEYRINGS}/{name.rpartition('/')[2]}" for name in _keyrings(recipe))
+def _keyring_trees(recipe: Recipe) -> tuple[Tree, ...]:
+    # A place for each: files of different folders may have one name.
+    return tuple(Tree("keyring", name, f"{_KEYRINGS}/{index}") for index, name in enumerate(_keyrings(recipe)))
 
 
 def _refuses(recipe: Recipe) -> list[str]:
@@ -38,20 +45,18 @@ def _refuses(recipe: Recipe) -> list[str]:
 
 
 def _pacstrap(*packages: str) -> Command:
-    return Command((f"{_SCRIPTS}/bootstrap", _CONFIG, ROOT, *packages))
-
-
-def _trust(recipe: Recipe, gnupg: str) -> tuple[Command, ...]:
-    files = _keyring_files(recipe)
-    return (Command((f"{_SCRIPTS}/trust-keys", gnupg, *files)),) if files else ()
+    # Packages stay in the builder's cache (-c); its mirrors (-M) and its keyring (-G) are none of the root's business.
+    return Command(("pacstrap", "-C", _CONFIG, "-c", "-M", "-G", ROOT, *packages))
 
 
 def _set_up_builder(recipe: Recipe) -> tuple[Command | Tree, ...]:
     """Tell the builder's pacman where packages come from and whose signatures count."""
+    trees = _keyring_trees(recipe)
+    files = (f"{tree.builder}/{tree.name.rpartition('/')[2]}" for tree in trees)
     return (
-        *(Tree("keyring", name, _KEYRINGS) for name in _keyrings(recipe)),
-        *_trust(recipe, "/etc/pacman.d/gnupg"),
-        Command((f"{_SCRIPTS}/write-config", _CONFIG, recipe.siglevel, *_mirrors(recipe))),
+        *trees,
+        *((Command((f"{_SCRIPTS}/trust-keys", _TRUSTED, *files)),) if trees else ()),
+        Command((f"{_SCRIPTS}/write-config", _CONFIG, _DOWNLOADS, recipe.siglevel, *_mirrors(recipe))),
         *((Command((f"{_SCRIPTS}/refresh-keys", _CONFIG, _DATABASES)),) if recipe.siglevel == "required" else ()),
     )
 
@@ -60,14 +65,18 @@ def _skeleton(recipe: Recipe) -> Stage:
     names = ("virtiofs", "arch", "network", "sshd", *generators.of(recipe).skeletons)
     mirrorlist = "\n".join(f"Server = {url}" for url in _mirrors(recipe))
     write = Command(("sh", "-c", 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist', "write", mirrorlist), chroot=True)
+    # The guest upgrades from the same mirrors, so the keyring that it makes for itself has to know the same keys.
+    public = (f"{_TRUSTED}/virtroot{part}" for part in (".gpg", "-trusted", "-revoked"))
+    publish = Command(("install", "-D", "-m", "644", "-t", f"{ROOT}/usr/share/pacman/keyrings", *public))
     return Stage(
         "skeleton",
         (
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
-            # The guest upgrades from the same mirrors, so its own keyring has to know the same keys.
-            *_trust(recipe, f"{ROOT}/etc/pacman.d/gnupg"),
+            # Arch's packages bring no devices: what commands in the root discard would stay in it as a file.
+            Command(("cp", "-a", "--remove-destination", "/dev/null", f"{ROOT}/dev/null")),
+            *((publish,) if _keyrings(recipe) else ()),
         ),
     )
 
@@ -75,7 +84,9 @@ def _skeleton(recipe: Recipe) -> Stage:
 def _packages(recipe: Recipe) -> Stage:
     wanted = dict.fromkeys((recipe.kernel, *generators.of(recipe).packages, *recipe.packages))
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
-    return Stage("packages", (_pacstrap(*wanted),))
+    # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
+    keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
+    return Stage("packages", (_pacstrap(*wanted), *((keyring,) if recipe.run else ())))
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
@@ -107,9 +118,10 @@ def _finish(recipe: Recipe) -> Stage:
                 ("find", "/var/log", "/var/cache/pacman", "/var/lib/pacman/sync", "-type", "f", "-delete"), chroot=True
             ),
             Command(("find", "/run", "/tmp", "/var/tmp", "-mindepth", "1", "-delete"), chroot=True),
-            Command(
-                ("find", "/etc/pacman.d/gnupg", "(", "-type", "s", "-o", "-name", "*~", ")", "-delete"), chroot=True
-            ),
+            # A secret key here would be every guest's; each makes its own keyring at its first boot.
+            Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True),
+            # pacman's database says when each package was installed, which differs between builds of equal roots.
+            Command(("sh", "-ec", _CLAMP_INSTALL_DATES), chroot=True),
             Command(
                 (
                     "rm",
@@ -153,5 +165,5 @@ ARCH = Distro(
     set_up_builder=_set_up_builder,
     stages=_stages,
     mirror_query=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
-    packages_query=("pacman", "--root", ROOT, "--dbpath", f"{ROOT}/var/lib/pacman", "-Q"),
+    packages_query=("pacman", "-Q"),
 )

@@ -172,5 +172,5 @@ DEBIAN = Distro(
     set_up_builder=lambda recipe: (),
     stages=_stages,
     mirror_query=_mirror_query,
-    packages_query=("dpkg-query", f"--root={ROOT}", "-W", "-f", r"${Package}\t${Version}\n"),
+    packages_query=("dpkg-query", "-W", "-f", r"${Package}\t${Version}\n"),
 )

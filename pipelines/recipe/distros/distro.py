@@ -15,10 +15,10 @@ class Distro:
 
     ``containerfile`` names the builder's, ``base_image`` what a registry has for it, ``base_suite`` what the mirror
     has. ``mirror_query`` is the command that prints a `MirrorState`. ``stages`` takes the recipe and the paths of its
-    overlay's files. ``packages_query`` prints name and version of each package in the root, a line each. ``refuses``
-    returns what a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are those its
-    bootstrapper needs beyond a container's default ones; ``set_up_builder`` comes before all else, also before the
-    mirror is asked.
+    overlay's files. ``packages_query`` prints, inside the root, name and version of each package, a line each.
+    ``refuses`` returns what a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are
+    those its bootstrapper needs beyond a container's default ones; ``set_up_builder`` comes before all else, also
+    before the mirror is asked.
     """
 
     name: str
