@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "builder": {"builder", "artifact", "recipe", "host"},
     "guest": {"guest", "libvirt", "host"},
     "machine": {"machine", "libvirt", "host"},
+    "cli": {"cli"},
 }
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings"}
