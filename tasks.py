@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from pipelines import build as building
@@ -19,7 +15,10 @@ from pipelines import install as installing
 from pipelines import operate, show
 from pipelines import verify as verifying
 from pipelines.builder import inputs
+from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
+from pipelines.guest.guest import every
+from pipelines.libvirt import connect
 from pipelines.log import result, say
 from pipelines.machine import doctor as examining
 from pipelines.machine import setup as preparing
@@ -30,19 +29,6 @@ from pipelines.settings import Settings, defaults, from_section
 
 def _settings(context: Context, **given: str) -> Settings:
     return from_section({**context.config.virtroot, **{key: value for key, value in given.items() if value}})
-
-
-def _reported(body: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors the user can mend into their two lines and their exit code."""
-
-    @functools.wraps(body)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            body(*args, **kwargs)
-        except VirtrootError as error:
-            raise Exit(str(error), code=error.exit_code) from error
-
-    return run
 
 
 _RECIPE = {
@@ -58,7 +44,6 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 
 
 @task(help=_RECIPE)
-@_reported
 def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
     """Build a golden root; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
@@ -66,7 +51,6 @@ def build(c, distro="", recipe="", release="", generator="", mirror="", bootstra
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
-@_reported
 def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
     """Print what a build would do; needs no engine and changes nothing."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
@@ -89,7 +73,6 @@ def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap
         "print-xml": "print the domain's XML and change nothing",
     }
 )
-@_reported
 def install(  # type: ignore[no-untyped-def]
     c, name, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
     memory="", vcpus=0, ssh_key="", hostname="", print_xml=False,
@@ -102,18 +85,18 @@ def install(  # type: ignore[no-untyped-def]
         result(installing.print_xml(name, made, wishes, settings))
     else:
         domain = installing.install(name, made, wishes, settings)
-        say(f"installed in {domain.root}; boot it: ./inv start --name {name}")
+        say(f"installed in {domain.root}; boot it: ./inv start {name}")
 
 
 @task(
+    positional=["name"],
     help={
         **_GUEST,
         "distro": "check the latest build of this recipe",
         "recipe": "check the latest build of this recipe file",
         "boot": "check the running guest too, starting it when it is shut off",
-    }
+    },
 )
-@_reported
 def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: ignore[no-untyped-def]
     """Check an artifact's tree, an installed root or (--boot) a running guest."""
     settings = _settings(c, connect=connect)
@@ -124,44 +107,74 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
 
 
 @task(help=_GUEST)
-@_reported
 def start(c, name, connect=""):  # type: ignore[no-untyped-def]
     """Boot a guest and wait until it is up."""
     say(f"{name} is up after {operate.start(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug"})
-@_reported
 def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
     """Shut a guest down."""
     say(f"{name} is off after {operate.stop(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
+@task(help={**_GUEST, "force": "pull the plug instead of asking the guest"})
+def restart(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
+    """Stop a guest where it runs, and boot it with the kernel that its root has now."""
+    say(f"{name} is up again after {operate.restart(name, _settings(c, connect=connect), force=force):.1f} s")
+
+
 @task(help=_GUEST)
-@_reported
+def wait(c, name, connect=""):  # type: ignore[no-untyped-def]
+    """Wait until a guest that was started elsewhere is up."""
+    say(f"{name} is up after {operate.wait(name, _settings(c, connect=connect)):.1f} s")
+
+
+@task(help=_GUEST)
 def console(c, name, connect=""):  # type: ignore[no-untyped-def]
     """Join a guest's serial console; Ctrl-] leaves it."""
     sys.exit(operate.console(name, _settings(c, connect=connect)))
 
 
 @task(help=_GUEST)
-@_reported
 def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
-    """Run a command in a guest through its agent: inv exec --name web -- uname -r."""
+    """Run a command in a guest through its agent: ./inv exec web -- uname -r."""
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
 
 
 @task(name="list", help={**_WHERE, "json": "print JSON"})
-@_reported
 def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def]
     """List the guests."""
     guests = show.listing(_settings(c, connect=connect))
     _print(guests if json else show.as_table(guests))
 
 
+@task(help={**_GUEST, "json": "print JSON"})
+def info(c, name, json=False, connect=""):  # type: ignore[no-untyped-def]
+    """Say what there is to know of a guest."""
+    facts = show.info(name, _settings(c, connect=connect))
+    _print(facts if json else show.as_lines(facts))
+
+
+@task(
+    help={
+        **_GUEST,
+        "virtiofsd": "the log of the daemon that serves the root, instead of the console's",
+        "qemu": "libvirt's log of QEMU",
+        "follow": "go on with what comes; Ctrl-C ends it",
+    }
+)
+def logs(c, name, virtiofsd=False, qemu=False, follow=False, connect=""):  # type: ignore[no-untyped-def]
+    """Print what a guest wrote to its console since its last start, or a log of what serves it."""
+    if virtiofsd and qemu:
+        raise VirtrootError("--virtiofsd and --qemu both given", "give one of them")
+    which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
+    for piece in show.log(name, _settings(c, connect=connect), which=which, follow=follow):
+        result(piece, end="")
+
+
 @task(help={**_GUEST, "yes": "do not ask"})
-@_reported
 def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     """Delete a guest and its root."""
     settings = _settings(c, connect=connect)
@@ -170,7 +183,6 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
 
 
 @task(help={"json": "print JSON"})
-@_reported
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
     findings = examining.examine(_settings(c))
@@ -178,32 +190,33 @@ def doctor(c, json=False):  # type: ignore[no-untyped-def]
     sys.exit(examining.status(findings))
 
 
-@task(help={"stop": "stop the engine that an earlier setup started"})
-@_reported
-def setup(c, stop=False):  # type: ignore[no-untyped-def]
+@task(
+    help={
+        "stop": "stop the engine that an earlier setup started",
+        "refresh": "make the images of builders and embedded hypervisor anew, with today's packages",
+    }
+)
+def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
     """Install and start what is missing, saying so first."""
     if stop:
         preparing.stop()
     else:
-        preparing.setup(_settings(c))
+        preparing.setup(_settings(c), refresh=refresh)
 
 
 @task(help={"distro": "recipe by name", **_WHERE})
-@_reported
 def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest."""
     demonstrate.demo(inputs.find(distro), _settings(c, connect=connect))
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
-@_reported
 def test(c, only=""):  # type: ignore[no-untyped-def]
     """Set up everything and run lint, types and all tests."""
     sys.exit(checks.test(_settings(c), only))
 
 
 @task
-@_reported
 def schema(c):  # type: ignore[no-untyped-def]
     """Print the JSON schema of recipes."""
     _print(inputs.schema())
@@ -219,7 +232,21 @@ def _ask(question: str) -> bool:
     return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
 
+def _guest_names(context: Context) -> list[str]:
+    """Name the guests for the shell's completion; nothing is started, so those of a stopped hypervisor are not seen."""
+    hypervisor = connect.find(_settings(context))
+    if hypervisor is None:
+        return []
+    # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
+    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
+
+
 namespace = Collection(
-    build, plan, install, verify, start, stop, console, exec, list_guests, remove, doctor, setup, demo, test, schema
+    build, plan, install, verify, start, stop, restart, wait, console, exec, list_guests, info, logs, remove, doctor,
+    setup, demo, test, schema,
 )
 namespace.configure({"virtroot": defaults()})
+program = Program(
+    namespace,
+    {"name": _guest_names, "install.name": lambda _: inputs.names(), "distro": lambda _: inputs.names()},
+)

@@ -53,9 +53,9 @@ def main(rounds: int) -> None:
         for name, contender in contenders.items():
             contender()
             times[name] = statistics.median(seconds(contender) for _ in range(rounds))
-    for name, seconds in times.items():
+    for name, taken in times.items():
         peer = "mmdebstrap to tar.zst" if "mmdebstrap" in name else "debootstrap + tar"
-        print(f"{name:<40} {seconds:6.1f} s   {seconds / times[peer]:.2f} x {peer}")
+        print(f"{name:<40} {taken:6.1f} s   {taken / times[peer]:.2f} x {peer}")
 
 
 def seconds(contender: Callable[[], object]) -> float:

@@ -1,0 +1,196 @@
+"""The program that ./inv is: invoke's, with a command line and an end of its own."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import cached_property
+from pathlib import Path
+
+from invoke import program
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.parser.context import ParserContext
+from invoke.parser.parser import ParseResult
+from invoke.util import enable_logging
+
+from pipelines import __version__
+from pipelines.cli import completion
+from pipelines.cli.line import Line
+from pipelines.errors import VirtrootError
+from pipelines.log import result
+from pipelines.settings import CHECKOUT
+
+_HELP = ("-h", "--help")
+
+
+class Program(program.Program):
+    """Runs the tasks of a collection; ``names`` finds what the shell completes, see `completion.Names`."""
+
+    def __init__(self, namespace: Collection, names: completion.Names) -> None:
+        super().__init__(version=__version__, namespace=namespace, name="virtroot", binary="./inv")
+        self.collection = namespace
+        self._names = names
+
+    def core_args(self) -> list[Argument]:
+        """Return the options that belong to no task; invoke's others act on ``c.run``, which no task here uses."""
+        return [
+            Argument(names=("help", "h"), kind=bool, default=False, help="Show this, or a task's options."),
+            Argument(names=("list", "l"), kind=bool, default=False, help="List the tasks."),
+            Argument(names=("version", "V"), kind=bool, default=False, help="Show the version."),
+            Argument(names=("config", "f"), help="Read settings from this file too."),
+            Argument(names=("debug", "d"), kind=bool, default=False, help="Show what invoke does, and tracebacks."),
+            Argument(names=("print-completion-script",), help="Print the completion for bash, zsh or fish."),
+        ]
+
+    @cached_property
+    def contexts(self) -> dict[str, ParserContext]:
+        """What each task takes, by its name and its aliases."""
+        contexts: dict[str, ParserContext] = {}
+        for context in self.collection.to_contexts():
+            for argument in context.args.values():
+                # invoke gives every option the first free letter of its name, and -h is help.
+                argument.names = tuple(name for name in argument.names if name != "h")
+            ours = ParserContext(context.name, context.aliases, context.args.values())
+            contexts |= dict.fromkeys([str(context.name), *context.aliases], ours)
+        return contexts
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - invoke's name
+        """Do what ``argv`` says; how that ends is for `ending` to say."""
+        self.argv = sys.argv if argv is None else argv
+        words, after = _divided(self.argv[1:])
+        if words == ["--complete"]:
+            return self._complete(after)
+        asked = next((place for place, word in enumerate(words) if word.partition("=")[0] in _HELP), None)
+        if asked is not None:
+            return self._help(words, asked)
+        line = Line(self.initial_context, self.contexts)
+        for word in words:
+            line.take(word)
+        options = {name: argument.value for name, argument in line.core.args.items()}
+        if options["debug"]:
+            enable_logging()
+        if options["help"]:
+            return self._show(line.context)
+        if options["version"]:
+            return result(f"{self.name} {self.version}")
+        if options["print-completion-script"]:
+            return result(completion.script(options["print-completion-script"]))
+        if options["list"]:
+            return result(_printed(self._list))
+        line.finish()
+        if not line.called:
+            return self._show(line.core)
+        return self._execute(line, after)
+
+    def task_list_opener(self, extra: str = "") -> str:
+        """Return the heading of the list of tasks."""
+        return "Tasks"
+
+    def print_help(self) -> None:
+        """Print what can be typed before any task, and the tasks."""
+        print(f"Usage: {self.binary} [--options] TASK [NAME] [--options] [-- COMMAND]\n\nOptions:\n")  # noqa: T201
+        self.print_columns(self.initial_context.help_tuples())
+        self._list()
+
+    def print_task_help(self, name: str) -> None:
+        """Print what a task does and takes."""
+        context = self.contexts[name]
+        takes = [
+            each.names[0].upper() if each.default is None else f"[{each.names[0].upper()}]"
+            for each in context.positional_args
+        ]
+        usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
+        print(f"{usage}\n\n{inspect.getdoc(self.collection[name])}\n")  # noqa: T201
+        if context.args:
+            print("Options:\n")  # noqa: T201
+            self.print_columns(context.help_tuples())
+
+    def _help(self, words: Sequence[str], asked: int) -> None:
+        """Show help on the task that is being typed, or, as invoke has it, on the one named after ``--help``."""
+        line = completion.read_gently(Line(self.initial_context, self.contexts), words[:asked])
+        named = words[asked].partition("=")[2] or next(iter(words[asked + 1 :]), "")
+        if not line.called and named and not named.startswith("-"):
+            line.take(named)
+        self._show(line.context)
+
+    def _show(self, context: ParserContext) -> None:
+        result(_printed(lambda: self.print_task_help(context.name) if context.name else self.print_help()))
+
+    def _list(self) -> None:
+        self.list_root, self.list_depth, self.list_format = None, None, "flat"
+        self.scoped_collection = self.collection
+        self.list_flat()
+
+    def _complete(self, words: Sequence[str]) -> None:
+        def names() -> Context:
+            self._configure("")
+            return Context(self.config)
+
+        line = Line(self.initial_context, self.contexts)
+        result("\n".join(completion.candidates(line, words, self.contexts, self._names, names)))
+
+    def _execute(self, line: Line, after: Sequence[str]) -> None:
+        self._configure(line.core.args["config"].value)
+        self.core = ParseResult([line.core])
+        self.core.remainder = " ".join(after)
+        self.tasks = ParseResult(line.called)
+        try:
+            self.execute()
+        except Exit as ended:
+            raise VirtrootError(ended.message or "the task ended early", "run it again") from ended
+
+    def _configure(self, runtime: str | None) -> None:
+        """Read the settings: those of the system and the user, the checkout's, ``runtime``, and the environment's."""
+        with _settings_can_be_wrong():
+            self.create_config()
+            self.config.set_project_location(CHECKOUT)
+            self.config.load_project(merge=False)
+            given = runtime or os.environ.get("INVOKE_RUNTIME_CONFIG")
+            if given:
+                path = Path(given).expanduser()
+                path.stat()  # invoke passes over a file that is missing, whoever named it
+                self.config.set_runtime_path(path)
+                self.config.load_runtime(merge=False)
+            self.config.load_collection(self.collection.configuration(), merge=False)
+            self.config.merge()
+            if not hasattr(self.config.virtroot, "keys"):
+                raise TypeError(f"virtroot: is {self.config.virtroot!r}, not settings with values")
+            self.config.load_shell_env()
+
+
+@contextmanager
+def _settings_can_be_wrong() -> Iterator[None]:
+    """Turn whatever invoke and YAML raise over the settings into what the user can mend; OS errors name their file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        at_fault = [
+            name for name, value in os.environ.items() if name.startswith("INVOKE_") and repr(value) in str(error)
+        ]
+        reason = " ".join(str(error).split())
+        raise VirtrootError(
+            f"cannot read the settings: {': '.join([*at_fault, reason])}",
+            "mend invoke.yaml or the environment; README.md has a table of the settings",
+        ) from error
+
+
+def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split at the first ``--``: what virtroot reads, and a command for a guest."""
+    end = words.index("--") if "--" in words else len(words)
+    return list(words[:end]), list(words[end + 1 :])
+
+
+def _printed(printing: Callable[[], None]) -> str:
+    """Return what invoke would print: stdout has one door, which takes a reader that leaves for no error."""
+    with redirect_stdout(io.StringIO()) as text:
+        printing()
+    return text.getvalue().rstrip("\n")

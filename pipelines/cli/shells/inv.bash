@@ -1,0 +1,31 @@
+# Completion of virtroot's ./inv for bash: source this, or keep it in ~/.local/share/bash-completion/completions/inv.
+
+_virtroot() {
+    # bash splits words at "=" as well; --name=we is one word here.
+    local word glue= last
+    local -a words=() found=()
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+        last=$((${#words[@]} - 1))
+        if [[ $word == "=" && last -ge 0 ]]; then
+            words[last]+="="
+            glue=yes
+        elif [[ -n $glue ]]; then
+            words[last]+=$word
+            glue=
+        else
+            words+=("$word")
+        fi
+    done
+    mapfile -t found < <(@INV@ --complete -- "${words[@]}" 2>/dev/null </dev/null)
+    COMPREPLY=()
+    if [[ ${found[0]-} == ":files" ]]; then
+        compopt -o default
+    elif [[ ${words[-1]-} == --*=* ]]; then
+        # What is completed is only the part after the "=".
+        COMPREPLY=("${found[@]#*=}")
+    else
+        COMPREPLY=("${found[@]}")
+    fi
+}
+
+complete -F _virtroot inv invoke

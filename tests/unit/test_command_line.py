@@ -1,0 +1,293 @@
+"""What people type: how it is read, what it is answered with, and what is offered for it."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import tomllib
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+import pipelines
+import tasks
+from pipelines.cli import ending
+from pipelines.cli.program import Program
+from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.host import engine as engines
+from pipelines.libvirt import hypervisor as hypervisors
+from pipelines.settings import CHECKOUT, defaults
+
+TASKS = sorted(tasks.program.contexts)
+TAKING_A_GUEST = [name for name, context in tasks.program.contexts.items() if "name" in context.args]
+
+
+def done_by(*words: str) -> dict[str, object]:
+    """Read a command line with tasks of the shapes there are, run it, and return what reached them."""
+    called: dict[str, object] = {}
+
+    @task
+    def start(c: Context, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Boot."""
+        called["start"] = (name, connect)
+
+    @task(iterable=["share"])
+    def install(c: Context, name, distro="", vcpus=0, hostname="", force=False, share=None):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Install."""
+        called["install"] = (name, distro, vcpus, hostname, force, share)
+
+    @task(positional=["name"])
+    def verify(c: Context, name="", distro="", boot=True):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Verify."""
+        called["verify"] = (name, distro, boot)
+
+    @task(name="exec")
+    def execute(c: Context, name):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Run."""
+        called["exec"] = (name, c.remainder)
+
+    namespace = Collection(start, install, verify, execute)
+    namespace.configure({"virtroot": defaults()})
+    Program(namespace, {}).run(["inv", *words])
+    return called
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ("start web", {"start": ("web", "")}),
+        ("start --name web", {"start": ("web", "")}),
+        ("start --name=web", {"start": ("web", "")}),
+        ("start -n web", {"start": ("web", "")}),
+        ("start --connect embedded web", {"start": ("web", "embedded")}),
+        ("start web -cembedded", {"start": ("web", "embedded")}),
+        ("install web --distro debian", {"install": ("web", "debian", 0, "", False, [])}),
+        ("install --force web", {"install": ("web", "", 0, "", True, [])}),
+        ("install -fd debian -v 2 web", {"install": ("web", "debian", 2, "", True, [])}),
+        ("install web --hostname -x-", {"install": ("web", "", 0, "-x-", False, [])}),
+        ("install web --share a --share=b", {"install": ("web", "", 0, "", False, ["a", "b"])}),
+        ("verify web", {"verify": ("web", "", True)}),
+        ("verify --distro debian", {"verify": ("", "debian", True)}),
+        ("verify --no-boot web", {"verify": ("web", "", False)}),
+        ("verify --distro debian start web", {"verify": ("", "debian", True), "start": ("web", "")}),
+        ("start verify", {"start": ("verify", "")}),
+        ("install web start web", {"install": ("web", "", 0, "", False, []), "start": ("web", "")}),
+        ("exec web -- uname -r", {"exec": ("web", "uname -r")}),
+        ("exec web -- ls --help", {"exec": ("web", "ls --help")}),
+    ],
+)
+def test_names_and_options_reach_the_task(line: str, called: dict[str, object]) -> None:
+    assert done_by(*line.split()) == called
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("strat web", "no task 'strat'"),
+        ("start", "start needs a name"),
+        ("start --name", "--name needs a value"),
+        ("start --name --connect x", "--name needs a value"),
+        ("start --nope", "start has no option '--nope'"),
+        ("start -x", "start has no option '-x'"),
+        ("start web two", "start has no place for 'two'"),
+        ("start web --name other", "--name is given twice: 'web' and 'other'"),
+        ("install web --vcpus many", "--vcpus: 'many' is no whole number"),
+        ("install --force=no web", "--force takes no value"),
+        ("install -f=no web", "-f takes no value"),
+        ("--dry start web", "inv has no option '--dry'"),
+        ("--print-completion-script tcsh", "no completion for the shell 'tcsh'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(line: str, what: str) -> None:
+    with pytest.raises(VirtrootError, match=what) as refused:
+        done_by(*line.split())
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("asking", [["--help"], ["-h"]])
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_help(name: str, asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ([name, *asking], [*asking, name], [name, "--connect", "embedded", *asking]):
+        tasks.program.run(["inv", *line])
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Usage: ./inv {name} ")
+        for argument in tasks.program.contexts[name].args.values():
+            assert f"--{argument.names[0]}" in shown
+            assert argument.help, f"{name} --{argument.names[0]} does not say what it is"
+
+
+def test_help_is_for_the_task_that_is_being_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, name in {
+        "start --name web --help": "start",
+        "install web --distro debian --vcpus 2 -h": "install",
+        "install web --vcpus many --nope --help": "install",
+        "start verify --help": "start",
+        "start web verify --help": "verify",
+        "--help=verify": "verify",
+        "install -fh": "install",
+    }.items():
+        assert done_by(*line.split()) == {}
+        assert capsys.readouterr().out.startswith(f"Usage: ./inv {name} "), line
+
+
+def test_h_is_help_and_no_option_of_a_task() -> None:
+    assert not [name for name, context in tasks.program.contexts.items() if "-h" in context.flags]
+
+
+@pytest.mark.parametrize("name", TAKING_A_GUEST)
+def test_a_guests_name_needs_no_option(name: str) -> None:
+    assert [argument.names[0] for argument in tasks.program.contexts[name].positional_args] == ["name"]
+
+
+def test_nothing_typed_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("Usage: ./inv ")
+    assert all(f"\n  {name} " in shown for name in TASKS)
+
+
+def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "pipelines.__version__"}
+    tasks.program.run(["inv", "--version"])
+    assert capsys.readouterr().out == f"virtroot {pipelines.__version__}\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("TIMEOUT", "soon"), ("TIMEOUT", "")])
+def test_a_setting_of_the_wrong_type(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"INVOKE_VIRTROOT_{name}", value)
+    with pytest.raises(VirtrootError, match=f"cannot read the settings: INVOKE_VIRTROOT_{name}"):
+        done_by("start", "web")
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (lambda: None, 0, ""),
+        (raising(VirtrootError("no guest web", "./inv list")), 2, "error: no guest web\ntry: ./inv list\n"),
+        (raising(CheckFailed("1 of 2", "read")), 1, "error: 1 of 2\ntry: read\n"),
+        (raising(SystemExit(7)), 7, ""),
+        (raising(SystemExit()), 0, ""),
+        (raising(KeyboardInterrupt()), 130, "interrupted\n"),
+        (
+            raising(PermissionError(errno.EACCES, "Permission denied", "output/x")),
+            2,
+            "error: Permission denied: output/x\ntry: run it as root, or as the user that owns it\n",
+        ),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device")),
+            2,
+            "error: No space left on device\ntry: make room on that disk, then run it again\n",
+        ),
+        (
+            raising(OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b")),
+            2,
+            "error: Invalid cross-device link: a and b\ntry: ./inv --debug TASK shows where that came from\n",
+        ),
+    ],
+)
+def test_endings(
+    body: Callable[[], None],
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert ending.status(body) == status
+    assert capsys.readouterr().err == said
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending.status(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 2
+    assert "error: Broken pipe\n" in capsys.readouterr().err
+
+
+def test_a_bug_is_shown_whole_and_is_no_answer_of_a_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending.status(raising(ZeroDivisionError("division"))) == 70
+    assert "ZeroDivisionError: division" in capsys.readouterr().err
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Complete a line with guests "web" and "work", one recipe, and a finder that is broken."""
+
+    def complete(*words: str) -> list[str]:
+        def broken(_: Context) -> list[str]:
+            raise RuntimeError("no libvirt, no engine")
+
+        names = {
+            "name": lambda c: ["work", "web"],
+            "distro": lambda c: ["debian"],
+            "install.name": lambda c: ["debian"],
+        }
+        namespace = Collection(*tasks.namespace.tasks.values())
+        namespace.configure({"virtroot": defaults()})
+        program = Program(namespace, {**names, "connect": broken})
+        # A task gives its help away once, to whoever asks first.
+        program.contexts = tasks.program.contexts
+        program.run(["inv", "--complete", "--", *words])
+        return capsys.readouterr().out.split()
+
+    return complete
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sta"], ["start"]),
+        (["--vers"], ["--version"]),
+        (["start", ""], ["web", "work"]),
+        (["start", "we"], ["web"]),
+        (["start", "--name", "we"], ["web"]),
+        (["start", "--name=we"], ["--name=web"]),
+        (["stop", "--force", "wo"], ["work"]),
+        (["start", "--connect", ""], []),
+        (["start", "web", "--"], ["--connect"]),
+        (["start", "web", ""], ["--connect"]),
+        (["verify", "w"], ["web", "work"]),
+        (["install", ""], ["debian"]),
+        (["install", "web", "--distro", "d"], ["debian"]),
+        (["build", "--distro", ""], ["debian"]),
+        (["build", "--recipe", ""], [":files"]),
+        (["build", "--recipe=recipes/"], [":files"]),
+        (["exec", "web", "--", "un"], []),
+        (["--nope", "frob", "start", "we"], ["web"]),
+    ],
+)
+def test_completion(offered: Callable[..., list[str]], words: list[str], expected: list[str]) -> None:
+    assert offered(*words) == expected
+
+
+def test_every_task_is_offered(offered: Callable[..., list[str]]) -> None:
+    assert sorted(offered("")) == TASKS
+    assert sorted(offered()) == TASKS
+
+
+def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SimpleNamespace(container=lambda name: None)
+    monkeypatch.setattr(hypervisors, "host_answers", lambda: False)
+    monkeypatch.setattr(hypervisors, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
+    monkeypatch.setattr(engines, "connect", lambda: engine)
+    assert tasks._guest_names(SimpleNamespace(config=SimpleNamespace(virtroot=defaults()))) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_asks_the_checkout_wherever_it_is_typed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv", "--print-completion-script", shell])
+    script = capsys.readouterr().out
+    assert f"{CHECKOUT / 'inv'} --complete -- " in script
+    assert "@INV@" not in script
