@@ -10,21 +10,24 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from pipelines.text import plain
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Print one line of progress."""
-    _console.print(message, markup=False)
+    _console.print(plain(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
-    _console.print(f"warning: {message}", markup=False, style="yellow")
+    _console.print(f"warning: {plain(message)}", markup=False, style="yellow")
 
 
 def result(text: str) -> None:
     """Print what a task was asked for on stdout; a reader that has seen enough, like head, is no error."""
+    text = plain(text)
     try:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
         sys.stdout.flush()
@@ -36,6 +39,7 @@ def result(text: str) -> None:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Time what runs inside, and print ``name`` with the seconds it took, or that it failed."""
+    name = plain(name)
     start = time.monotonic()
     outcome = "failed"
     try:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "machine": {"machine", "libvirt", "host"},
 }
 #: What every room may use; `recipe` only the errors.
-SHARED = {"errors", "log", "settings"}
+SHARED = {"errors", "log", "settings", "text"}
 
 
 def imports(path: Path) -> set[str]:
