@@ -242,8 +242,25 @@ def _guest_names(context: Context) -> list[str]:
 
 
 namespace = Collection(
-    build, plan, install, verify, start, stop, restart, wait, console, exec, list_guests, info, logs, remove, doctor,
-    setup, demo, test, schema,
+    build,
+    plan,
+    install,
+    verify,
+    start,
+    stop,
+    restart,
+    wait,
+    console,
+    exec,
+    list_guests,
+    info,
+    logs,
+    remove,
+    doctor,
+    setup,
+    demo,
+    test,
+    schema,
 )
 namespace.configure({"virtroot": defaults()})
 program = Program(

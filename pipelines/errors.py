@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pipelines.text import one_line, plain
+
 
 class VirtrootError(Exception):
     """Something the user can mend: bad input, a missing tool, a stage that failed.
 
     ``what`` says in one line what went wrong and where; ``hint`` says in one line what to try; ``detail`` is the
-    evidence (a log's tail, pacman's reason), shown before both. The task ends with exit code 2.
+    evidence (a log's tail, pacman's reason), shown before both. Each may quote what a guest or a package wrote: as text
+    they are plain. The task ends with exit code 2.
     """
 
     exit_code = 2
@@ -19,8 +22,10 @@ class VirtrootError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        lines = [self.detail.rstrip("\n")] if self.detail else []
-        return "\n".join([*lines, f"error: {self.what}", f"try: {self.hint}"])
+        detail = plain(self.detail).rstrip("\n")
+        lines = [detail] if detail else []
+        # A line end in either would let what is quoted pass for a line of ours.
+        return "\n".join([*lines, f"error: {one_line(self.what)}", f"try: {one_line(self.hint)}"])
 
 
 class CheckFailed(VirtrootError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,32 +10,32 @@ from typing import TextIO
 
 from rich.console import Console
 
+from pipelines.text import plain
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Print one line of progress."""
-    _console.print(message, markup=False)
+    _console.print(plain(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
-    _console.print(f"warning: {message}", markup=False, style="yellow")
+    _console.print(f"warning: {plain(message)}", markup=False, style="yellow")
 
 
-def result(text: str) -> None:
-    """Print what a task was asked for on stdout; a reader that has seen enough, like head, is no error."""
-    try:
-        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end, which must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def result(text: str, *, end: str = "\n") -> None:
+    """Print what a task was asked for on stdout, with ``end`` behind it unless it is there."""
+    text = plain(text)
+    sys.stdout.write(text if text.endswith(end) else f"{text}{end}")
+    sys.stdout.flush()
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Time what runs inside, and print ``name`` with the seconds it took, or that it failed."""
+    name = plain(name)
     start = time.monotonic()
     outcome = "failed"
     try:

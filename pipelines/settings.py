@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 
@@ -12,26 +15,38 @@ from pipelines.errors import VirtrootError
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-@dataclass(frozen=True)
+def _no_truth(value: object) -> object:
+    # Python counts with true and false.
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Number = Annotated[int, BeforeValidator(_no_truth)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", str_strip_whitespace=True))
 class Settings:
     """Settings with their defaults; each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
     ``connect`` is ``auto``, ``embedded`` or ``qemu:///system``. ``embedded`` names the embedded hypervisor's container
     (and its volumes). ``workspace`` is ``auto``, ``disk`` or ``tmpfs:SIZE`` with a size as Docker takes it (``8g``).
     ``base`` is ``auto``, ``registry`` or ``mirror``. ``output`` is relative to the checkout. ``timeout`` is how long a
-    guest may take to come up or go down, in seconds.
+    guest may take to come up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot
+    made is made anew, 0 for never.
     """
 
-    connect: str = "auto"
-    pool: str = "filesystems"
-    pool_path: str = "/var/lib/libvirt/filesystems"
-    output: str = "output"
-    embedded: str = "virtroot-hypervisor"
-    workspace: str = "auto"
-    base: str = "auto"
+    connect: _Text = "auto"
+    pool: _Text = "filesystems"
+    pool_path: Annotated[str, Field(pattern="^/")] = "/var/lib/libvirt/filesystems"
+    output: _Text = "output"
+    embedded: Annotated[str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")] = "virtroot-hypervisor"
+    workspace: Annotated[str, Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$")] = "auto"
+    base: Literal["auto", "registry", "mirror"] = "auto"
     base_cache: bool = True
-    timeout: int = 300
-    image_max_age: int = 30
+    timeout: Annotated[_Number, Field(gt=0)] = 300
+    image_max_age: Annotated[_Number, Field(ge=0)] = 30
 
     @property
     def output_dir(self) -> Path:
@@ -39,22 +54,40 @@ class Settings:
         return CHECKOUT / self.output
 
 
-def defaults() -> dict[str, Any]:
-    """Return the section's defaults, so that invoke knows which environment variables to look for."""
-    return {field.name: field.default for field in fields(Settings)}
+#: What to use for each setting that is not any text.
+_USE = {
+    "pool_path": "an absolute path",
+    "embedded": "a name of letters, digits, and _ . -",
+    "workspace": "auto, disk or tmpfs:SIZE, like tmpfs:8g",
+    "base": "auto, registry or mirror",
+    "base_cache": "true or false",
+    "timeout": "a whole number of seconds, 1 or more",
+    "image_max_age": "a whole number of days, or 0 for never",
+}
+
+
+def defaults() -> dict[str, str]:
+    """Return the section's defaults as text, so that invoke knows which environment variables to look for.
+
+    invoke makes a variable's text into the type of its default by itself: ``false`` becomes True, and ``soon`` as a
+    number a traceback. Text it hands through.
+    """
+    return {field.name: str(field.default) for field in fields(Settings)}
 
 
 def from_section(section: dict[str, Any]) -> Settings:
-    """Make `Settings` from invoke's ``virtroot:`` section, refusing unknown keys and wrong types."""
-    known = {name: type(value) for name, value in defaults().items()}
-    for key, value in section.items():
+    """Make `Settings` from invoke's ``virtroot:`` section: text, or the types of YAML.
+
+    Raises `VirtrootError` for an unknown key and for a value that is none.
+    """
+    known = [field.name for field in fields(Settings)]
+    for key in section:
         if key not in known:
             raise VirtrootError(f"unknown setting virtroot.{key}", f"known settings: {', '.join(sorted(known))}")
-        if not isinstance(value, known[key]):
-            raise VirtrootError(f"setting virtroot.{key} is {value!r}", f"give a value of type {known[key].__name__}")
-    settings = Settings(**section)
-    if settings.base not in {"auto", "registry", "mirror"}:
-        raise VirtrootError(f"setting virtroot.base is {settings.base!r}", "use auto, registry or mirror")
-    if settings.workspace not in {"auto", "disk"} and not settings.workspace.startswith("tmpfs:"):
-        raise VirtrootError(f"setting virtroot.workspace is {settings.workspace!r}", "use auto, disk or tmpfs:SIZE")
-    return settings
+    try:
+        return Settings(**section)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise VirtrootError(
+            f"setting virtroot.{name} is {section[name]!r}", f"use {_USE.get(name, 'text that is not empty')}"
+        ) from error

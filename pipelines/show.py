@@ -11,10 +11,10 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.guest.guest import Guest
-from pipelines.host import plain
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
+from pipelines.text import plain
 
 #: Seconds that counting a root's blocks may take in a list.
 _COUNTING = "10"
@@ -124,7 +124,7 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
     while True:
         piece, offset = _after(guest, path, offset)
         if piece:
-            yield plain.text(piece.decode(errors="replace"))
+            yield plain(piece.decode(errors="replace"))
         elif follow:
             time.sleep(_FOLLOW)
         else:

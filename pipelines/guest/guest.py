@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
 from pipelines.guest.agent import Agent
-from pipelines.host import lock, plain
+from pipelines.host import lock
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.text import plain
 
 #: What a guest prints that will not come up any more.
 _HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|Entering emergency mode")
@@ -128,7 +129,7 @@ class Guest:
     def log_tail(self, path: str, lines: int) -> str:
         """Return the last lines of a log on libvirt's machine as text; empty where there is none."""
         tail = self.target.run(["tail", "-c", str(_TAIL), path], check=False)
-        return "\n".join(plain.text(tail.stdout.decode(errors="replace")).splitlines()[-lines:])
+        return "\n".join(plain(tail.stdout.decode(errors="replace")).splitlines()[-lines:])
 
     def stop(self, timeout: float, *, force: bool = False) -> float:
         """Shut the guest down and return the seconds that took; ``force`` pulls the plug instead."""

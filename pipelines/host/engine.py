@@ -1,151 +1,34 @@
-"""The only door to the Docker engine, local or remote (``DOCKER_HOST``, contexts)."""
+"""The only door to the Docker engine, local or remote."""
 
 from __future__ import annotations
 
 import io
-import os
-import socket
-import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import docker
 import requests
-from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.models.containers import Container as DockerContainer
 from docker.types import Mount
 
 from pipelines.errors import VirtrootError
-from pipelines.host import exec_stream
-from pipelines.host.process import Completed, failed
+from pipelines.host import environment, this_machine
+from pipelines.host.container import Container, NameTaken, NoSuchDevice
+from pipelines.host.endpoint import endpoint
+from pipelines.host.exec_stream import Sink
+from pipelines.host.image import Image, read_image
+from pipelines.host.trees import archive
 
-#: Takes a chunk of a command's output as it comes.
-Sink = Callable[[bytes], object]
+__all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice", "Sink", "answers", "connect"]
 
 #: Containers, volumes and images that virtroot made carry this label.
 LABEL = "virtroot"
 
 #: A registry that has not answered by then, in seconds, counts as one that does not.
 REGISTRY_TIMEOUT = 8
-
-_PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_CA_PATH = "/etc/ssl/certs/ca-certificates.crt"
-
-
-def proxy_environment() -> dict[str, str]:
-    """Return the proxy variables of this process: what runs in a container needs them as much."""
-    return {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
-
-
-def ca_bundle() -> bytes | None:
-    """Return the CA bundle that the environment names, if any: an intercepting proxy has a CA of its own."""
-    for name in _CA_VARIABLES:
-        path = Path(os.environ.get(name) or "/nonexistent")
-        if path.is_file():
-            return path.read_bytes()
-    return None
-
-
-def archive(files: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
-    """Make an uncompressed tar of ``files`` (path to content), owned by root, with fixed times."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in sorted(files):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(files[name])
-            entry.mode = (modes or {}).get(name, 0o644)
-            tar.addfile(entry, io.BytesIO(files[name]))
-    return buffer.getvalue()
-
-
-class NameTaken(VirtrootError):
-    """x."""
-
-
-class NoSuchDevice(VirtrootError):
-    """x."""
-
-
-@dataclass(frozen=True)
-class Container:
-    """A running container, as far as virtroot needs one: commands run in it."""
-
-    _container: DockerContainer = field(repr=False)
-    _api: docker.APIClient = field(repr=False)
-
-    @property
-    def id(self) -> str:
-        """The engine's id of the container."""
-        return str(self._container.id)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes | IO[bytes] | None = None,
-        env: Mapping[str, str] | None = None,
-        check: bool = True,
-        stdout: Sink | None = None,
-        stderr: Sink | None = None,
-    ) -> Completed:
-        """Run ``argv`` in the container; output goes to the sinks where given, else into the result.
-
-        Raises `VirtrootError` when the engine goes away and, with ``check``, when the command exits non-zero.
-        """
-        kept_out, kept_err = bytearray(), bytearray()
-        sinks = {1: stdout or kept_out.extend, 2: stderr or kept_err.extend}
-        api = self._api
-        try:
-            exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=dict(env or {}))["Id"]
-            with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
-                feeder = exec_stream.feed(connection, stdin)
-                for stream, chunk in exec_stream.frames(connection):
-                    sinks[stream](chunk)
-                if feeder:
-                    feeder.join()
-            status = api.exec_inspect(exec_id)["ExitCode"]
-        except (DockerException, requests.RequestException, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, (requests.RequestException, ConnectionError)):
-                raise
-            raise VirtrootError(
-                f"the container that ran {argv[0]} went away: {error}", "see the engine's log, then run the task again"
-            ) from error
-        completed = Completed(tuple(argv), -1 if status is None else status, bytes(kept_out), bytes(kept_err))
-        if check and completed.returncode:
-            raise failed(completed)
-        return completed
-
-    @contextmanager
-    def terminal(self, argv: Sequence[str]) -> Iterator[tuple[socket.socket, Callable[[int, int], None]]]:
-        """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
-        api = self._api
-        exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]
-        with exec_stream.connection(api.exec_start(exec_id, tty=True, socket=True)) as connection:
-            yield connection, lambda rows, columns: api.exec_resize(exec_id, height=rows, width=columns)
-
-    @contextmanager
-    def holding(self, argv: Sequence[str]) -> Iterator[str]:
-        """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
-        api = self._api
-        exec_id = api.exec_create(self.id, list(argv), stdin=True)["Id"]
-        with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
-            said = next((chunk for _, chunk in exec_stream.frames(connection)), b"")
-            yield said.decode(errors="replace").partition("\n")[0]
-
-    def stop(self, timeout: int) -> None:
-        """X."""
-        self._container.stop(timeout=timeout)
-
-    def remove(self) -> None:
-        """Kill and remove the container; one that is gone already is fine."""
-        with suppress(NotFound, APIError):
-            self._container.remove(force=True, v=True)
 
 
 class Engine:
@@ -156,11 +39,10 @@ class Engine:
 
     def memory(self) -> int:
         """Return how many bytes of memory a build may count on: what is available here, else half of what is there."""
-        if self._client.api.base_url.startswith("http+docker") and not os.environ.get("DOCKER_HOST"):
-            for line in Path("/proc/meminfo").read_text().splitlines():
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return int(self._client.info()["MemTotal"]) // 2
+        info = self._client.info()
+        if this_machine.is_the_one(info):
+            return this_machine.memory("MemAvailable")
+        return int(info["MemTotal"]) // 2
 
     def registry_has(self, reference: str) -> bool:
         """Say whether the image's registry answers, within seconds, that it has ``reference``."""
@@ -173,12 +55,23 @@ class Engine:
             probe.close()
         return True
 
-    def image_id(self, tag: str) -> str | None:
-        """Return the content digest of a local image, or None."""
+    def image(self, tag: str) -> Image | None:
+        """Return the image of that tag, or None."""
         try:
-            return str(self._client.images.get(tag).id)
+            return read_image(self._client.images.get(tag).attrs)
         except ImageNotFound:
             return None
+
+    def image_id(self, tag: str) -> str | None:
+        """Return the content digest of a local image, or None."""
+        found = self.image(tag)
+        return found.id if found else None
+
+    def images(self, repositories: str) -> dict[str, Image]:
+        """Return the images by tag whose repository matches the pattern ``repositories``."""
+        listed = self._client.api.images(filters={"reference": repositories})
+        tags = {tag for each in listed for tag in each["RepoTags"] or () if tag != "<none>:<none>"}
+        return {tag: found for tag in sorted(tags) if (found := self.image(tag))}
 
     def pull(self, reference: str, tag: str) -> None:
         """Pull ``reference`` and tag it as ``tag``."""
@@ -196,7 +89,9 @@ class Engine:
         with tarball.open("rb") as data:
             self._client.api.import_image_from_data(data, repository=repository, tag=version)
 
-    def build_image(self, context: bytes, tag: str, arguments: Mapping[str, str]) -> None:
+    def build_image(
+        self, context: bytes, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> None:
         """Build ``Containerfile`` in the tar ``context``; on failure the builder's last lines are in the error."""
         lines: list[str] = []
         for event in self._client.api.build(
@@ -206,9 +101,11 @@ class Engine:
             tag=tag,
             rm=True,
             forcerm=True,
+            # A layer that the engine kept has the packages of the day it was made, and the image would pass for new.
+            nocache=True,
             decode=True,
-            buildargs={**proxy_environment(), **arguments},
-            labels={LABEL: "image"},
+            buildargs={**environment.proxies(), **arguments},
+            labels={LABEL: "image", **(labels or {})},
         ):
             lines += str(event.get("stream", "")).splitlines()
             if "error" in event:
@@ -217,6 +114,19 @@ class Engine:
                     "see whether the distribution's mirror answers, then run the task again",
                     "\n".join(lines[-15:]),
                 )
+
+    def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
+        """Remove the image ``identity``, or all with ``labels``, where it has no tag and nothing there uses it."""
+        if identity is None:
+            wanted = [f"{key}={value}" for key, value in (labels or {}).items()]
+            stale = [each["Id"] for each in self._client.api.images(filters={"dangling": True, "label": wanted})]
+        else:
+            stale = [identity]
+        for each in stale:
+            # The engine refuses for as long as a container or another image is made of it.
+            with suppress(APIError):
+                if not self._client.images.get(each).tags:
+                    self._client.images.remove(each)
 
     def start(
         self,
@@ -231,31 +141,39 @@ class Engine:
         seccomp: bool = True,
         devices: Sequence[str] = (),
         hostname: str | None = None,
-        stop_timeout: int = 10,
+        stop_timeout: int | None = None,
     ) -> Container:
-        """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options."""
+        """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
+
+        ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
+        before it kills. Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        """
+        api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
         if "SYS_ADMIN" in capabilities:
             # Docker's AppArmor profile denies mounts even to those who have the capability for them.
             security.append("apparmor=unconfined")
+        mounts = [
+            Mount(path, volume, type="volume", labels={LABEL: "volume"}) for volume, path in (volumes or {}).items()
+        ]
+        files = environment.files()
         try:
-            started = self._client.containers.run(
+            made = api.create_container(
                 image,
                 list(argv) if argv else None,
                 name=name,
-                detach=True,
-                init=True,
                 labels={LABEL: "container", **labels},
-                mounts=[
-                    Mount(path, volume, type="volume", labels={LABEL: "volume"})
-                    for volume, path in (volumes or {}).items()
-                ],
-                tmpfs=dict(tmpfs or {}),
-                cap_add=list(capabilities),
-                security_opt=security,
-                devices=list(devices),
-                environment=proxy_environment(),
+                environment=environment.proxies(),
                 hostname=hostname,
+                stop_timeout=stop_timeout,
+                host_config=api.create_host_config(
+                    init=True,
+                    mounts=mounts,
+                    tmpfs=dict(tmpfs or {}),
+                    cap_add=list(capabilities),
+                    security_opt=security,
+                    devices=list(devices),
+                ),
             )
         except APIError as error:
             if error.status_code == HTTPStatus.CONFLICT:
@@ -263,65 +181,76 @@ class Engine:
                     f"a container {name} is at work on this engine, for another checkout or user",
                     f"wait for it; if nobody uses it any more: docker rm --force {name}",
                 ) from error
-            if "gathering device" in str(error):
-                raise NoSuchDevice("no", "no") from error
-            raise VirtrootError(
-                f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
-            ) from error
-        bundle = ca_bundle()
-        if bundle:
-            started.put_archive("/", archive({_CA_PATH.lstrip("/"): bundle}))
-        return Container(started, self._client.api)
+            raise _cannot_start(image, error) from error
+        container = Container(str(made["Id"]), api)
+        try:
+            if files:
+                api.put_archive(container.id, "/", archive(files))
+            api.start(container.id)
+        except BaseException as error:
+            container.remove()
+            if not isinstance(error, APIError):
+                raise
+            missing = next((device for device in devices if device.partition(":")[0] in str(error.explanation)), None)
+            if missing:
+                raise NoSuchDevice(
+                    f"the engine's machine does not give {missing} to a container: {error.explanation}",
+                    f"look for {missing} on the engine's machine",
+                ) from error
+            raise _cannot_start(image, error) from error
+        return container
 
     def container(self, name: str) -> Container | None:
         """Return the running container of that name or id, or None."""
-        try:
-            found: DockerContainer = self._client.containers.get(name)
-        except NotFound:
-            return None
-        return Container(found, self._client.api) if found.status == "running" else None
+        found = self._inspect(name)
+        return Container(found["Id"], self._client.api) if found and found["State"]["Status"] == "running" else None
 
     def container_state(self, name: str) -> str:
-        """X."""
-        try:
-            return str(self._client.containers.get(name).status)
-        except NotFound:
-            return ""
+        """Return the engine's word for a container's state: ``running``, ``paused``, ``exited``, …; empty for none."""
+        found = self._inspect(name)
+        return str(found["State"]["Status"]) if found else ""
 
     def remove_containers(self, labels: Mapping[str, str]) -> None:
         """Kill and remove every container that carries all of ``labels``."""
         wanted = [f"{key}={value}" for key, value in labels.items()]
-        for stale in self._client.containers.list(all=True, filters={"label": wanted}):
-            Container(stale, self._client.api).remove()
+        for stale in self._client.api.containers(all=True, filters={"label": wanted}):
+            Container(stale["Id"], self._client.api).remove()
 
     def remove_container(self, name: str) -> None:
         """Kill and remove the container of that name, running or not; none is fine."""
-        with suppress(NotFound):
-            Container(self._client.containers.get(name), self._client.api).remove()
+        found = self._inspect(name)
+        if found:
+            Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
         """Remove a named volume; none is fine."""
         with suppress(NotFound):
             self._client.volumes.get(name).remove(force=True)
 
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._client.api.inspect_container(name))
+        except NotFound:
+            return None
+
+
+def _cannot_start(image: str, error: APIError) -> VirtrootError:
+    return VirtrootError(
+        f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
+    )
+
 
 def _client(timeout: int = 120) -> docker.DockerClient:
-    """Make a client for ``DOCKER_HOST`` where set, else for the current context; docker-py knows only the first."""
-    if os.environ.get("DOCKER_HOST"):
-        return docker.from_env(timeout=timeout)
-    context = ContextAPI.get_current_context()
-    if context is None or context.name == "default" or not context.Host:
-        return docker.from_env(timeout=timeout)
-    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig, timeout=timeout)
+    return docker.DockerClient(base_url=endpoint().url, timeout=timeout)
 
 
 def connect() -> Engine:
     """Reach the engine, or raise `VirtrootError` saying how to get one."""
+    where = endpoint()
     try:
         client = _client()
         client.ping()
     except (DockerException, requests.RequestException) as error:
-        where = os.environ.get("DOCKER_HOST", "here")
         raise VirtrootError(
             f"no Docker engine answers ({where})", "run ./inv setup to install and start one, or set DOCKER_HOST"
         ) from error

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.host.engine import Engine, archive
+from pipelines.host.engine import Engine
+from pipelines.host.trees import archive
 from pipelines.log import step
 from pipelines.settings import CHECKOUT
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeGuard
 
 from pipelines.errors import VirtrootError
+from pipelines.host.feed import Feeder, Source
 
 
 @dataclass(frozen=True)
@@ -53,39 +56,154 @@ def found(program: str) -> bool:
     return shutil.which(program) is not None
 
 
+def overran(argv: Sequence[str], timeout: float | None) -> VirtrootError:
+    """Make the error for a command that did not end in time."""
+    return VirtrootError(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
+
+
+def said_too_much(argv: Sequence[str], limit: int) -> VirtrootError:
+    """Make the error for a command that printed more than its caller takes."""
+    return VirtrootError(
+        f"{argv[0]} printed more than {limit} bytes, and was ended", f"run it by hand: {shlex.join(argv)}"
+    )
+
+
 def run(
     argv: Sequence[str],
     *,
-    stdin: bytes | IO[bytes] | None = None,
+    stdin: Source | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
     timeout: float | None = None,
+    limit: int | None = None,
+    new_session: bool = False,
 ) -> Completed:
     """Run ``argv`` to its end with output captured; ``env`` is added to the environment; ``timeout`` is in seconds.
 
-    Raises `VirtrootError` when the program is missing, overruns ``timeout``, or (with ``check``) exits non-zero.
+    ``limit`` is how many bytes of each of its outputs are taken. With ``new_session`` it has no terminal: what runs
+    cannot push characters into the caller's, nor does Ctrl-C reach it but through this process.
+
+    Raises `VirtrootError` when the program cannot be started, ``stdin`` cannot be read, ``timeout`` or ``limit`` is
+    overrun (which ends the program) or, with ``check``, it exits non-zero.
     """
-    source: IO[bytes] | int | None = None if isinstance(stdin, bytes) else stdin or subprocess.DEVNULL
-    try:
-        done = subprocess.run(
-            list(argv),
-            stdin=source,
-            input=stdin if isinstance(stdin, bytes) else None,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing") from error
-    except subprocess.TimeoutExpired as error:
-        raise VirtrootError(
-            f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}"
-        ) from error
-    completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with _started(argv, stdin, env, new_session=new_session) as (child, feeder):
+        try:
+            stdout, stderr = _collect(child, argv, deadline, limit)
+            child.wait(_left(deadline))
+        except subprocess.TimeoutExpired as error:
+            raise overran(argv, timeout) from error
+    if feeder:
+        feeder.check()
+    completed = Completed(tuple(argv), child.returncode, stdout, stderr)
     if check and completed.returncode:
         raise failed(completed)
     return completed
+
+
+@contextmanager
+def _started(
+    argv: Sequence[str], stdin: Source | None, env: Mapping[str, str] | None, *, new_session: bool
+) -> Iterator[tuple[subprocess.Popen[bytes], Feeder | None]]:
+    """Start ``argv`` with pipes for its output; whatever raises inside ends it."""
+    source: IO[bytes] | int = subprocess.DEVNULL
+    writer = -1
+    if _is_plain_file(stdin):
+        source = stdin
+    elif stdin is not None:
+        source, writer = os.pipe()
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            start_new_session=new_session,
+        )
+    except OSError as error:
+        if writer >= 0:
+            os.close(writer)
+        raise _did_not_start(argv, error) from error
+    finally:
+        if writer >= 0 and isinstance(source, int):
+            os.close(source)
+    with child:
+        try:
+            feeder = None
+            if writer >= 0 and stdin is not None:
+                feeder = Feeder(
+                    stdin,
+                    lambda data: _write(writer, data),
+                    close=lambda: os.close(writer),
+                    abort=lambda: _end(child, whole_session=new_session),
+                )
+            yield child, feeder
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not new_session:
+                # The terminal sent it the same signal: a moment to clear up after itself.
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(0.25)
+            _end(child, whole_session=new_session)
+            raise
+
+
+def _is_plain_file(stdin: Source | None) -> TypeGuard[IO[bytes]]:
+    """Say whether a command can read ``stdin`` by itself: others have a descriptor that gives other bytes, or none."""
+    return isinstance(getattr(stdin, "raw", stdin), io.FileIO)
+
+
+def _collect(
+    child: subprocess.Popen[bytes], argv: Sequence[str], deadline: float | None, limit: int | None
+) -> tuple[bytes, bytes]:
+    """Read both outputs to their ends; raises `subprocess.TimeoutExpired` at ``deadline``."""
+    kept = (bytearray(), bytearray())
+    with selectors.DefaultSelector() as selector:
+        for pipe, output in zip((child.stdout, child.stderr), kept, strict=True):
+            if pipe:
+                selector.register(pipe, selectors.EVENT_READ, output)
+        while selector.get_map():
+            for key, _ in selector.select(_left(deadline)):
+                chunk = os.read(key.fd, 1 << 16)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                key.data.extend(chunk)
+                if limit is not None and len(key.data) > limit:
+                    raise said_too_much(argv, limit)
+    return bytes(kept[0]), bytes(kept[1])
+
+
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds until ``deadline``; raises `subprocess.TimeoutExpired` when there are none left."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise subprocess.TimeoutExpired("", 0)
+    return left
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _end(child: subprocess.Popen[bytes], *, whole_session: bool) -> None:
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(-child.pid if whole_session else child.pid, signal.SIGKILL)
+
+
+def _did_not_start(argv: Sequence[str], error: OSError) -> VirtrootError:
+    """Make the error for a program that could not be started: what is missing need not be the program."""
+    if isinstance(error, FileNotFoundError) and not found(argv[0]):
+        return VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing")
+    if isinstance(error, FileNotFoundError) and error.filename != argv[0]:
+        return VirtrootError(f"cannot start {argv[0]} in {error.filename}: no such directory", "make the directory")
+    if isinstance(error, FileNotFoundError):
+        return VirtrootError(f"cannot start {argv[0]}: its interpreter is not there", "see the first line of the file")
+    return VirtrootError(f"cannot start {argv[0]}: {error.strerror}", f"run it by hand: {shlex.join(argv)[:400]}")
 
 
 def attach(
@@ -105,8 +223,8 @@ def attach(
                     return child.wait()
                 except KeyboardInterrupt:
                     continue  # the child has the same terminal and got the same signal: its answer counts
-    except FileNotFoundError as error:
-        raise VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing") from error
+    except OSError as error:
+        raise _did_not_start(argv, error) from error
 
 
 def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[str, str] | None = None) -> int:

@@ -13,11 +13,12 @@ import tty
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import Protocol
 
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.engine import Container
+from pipelines.host.feed import Source
 from pipelines.host.process import Completed
 
 
@@ -28,8 +29,19 @@ class Target(Protocol):
     def python(self) -> str:
         """The Python interpreter on the target."""
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
-        """Run ``argv`` there; raises `VirtrootError` on a non-zero exit unless ``check`` is off."""
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
+        """Run ``argv`` there; raises `VirtrootError` on a non-zero exit unless ``check`` is off.
+
+        ``timeout`` is in seconds, ``limit`` is how many bytes of each output are taken; overrunning one is an error.
+        """
 
     def attach(self, argv: Sequence[str]) -> int:
         """Run ``argv`` there on the user's terminal, and return its exit status."""
@@ -44,9 +56,17 @@ class Local:
 
     python: str = sys.executable
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
         """See `Target.run`."""
-        return process.run(argv, stdin=stdin, check=check)
+        return process.run(argv, stdin=stdin, check=check, timeout=timeout, limit=limit)
 
     def attach(self, argv: Sequence[str]) -> int:
         """See `Target.attach`."""
@@ -64,9 +84,17 @@ class InContainer:
     container: Container
     python: str = "python3"
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, check: bool = True) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
         """See `Target.run`."""
-        return self.container.run(argv, stdin=stdin, check=check)
+        return self.container.run(argv, stdin=stdin, check=check, timeout=timeout, limit=limit)
 
     def attach(self, argv: Sequence[str]) -> int:
         """See `Target.attach`; the engine's terminal is joined to the user's, in raw mode."""

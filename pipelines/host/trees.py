@@ -5,17 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.host.engine import archive
 
 
 def entries(directory: Path) -> Iterator[tuple[str, Path]]:
     """Yield (path inside the tree, path here) of everything below ``directory``, sorted; links are not followed."""
     for path in sorted(directory.rglob("*")):
         yield path.relative_to(directory).as_posix(), path
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Make an uncompressed tar of ``files`` (path to content), mode 0644, owned by root, with fixed times."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            tar.addfile(entry, io.BytesIO(files[name]))
+    return buffer.getvalue()
 
 
 def pack_file(path: Path) -> bytes:

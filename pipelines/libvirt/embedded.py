@@ -7,7 +7,8 @@ import time
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images
-from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
+from pipelines.host.container import Container, NameTaken, NoSuchDevice
+from pipelines.host.engine import Engine
 from pipelines.host.target import InContainer
 from pipelines.libvirt import beside, kvm
 from pipelines.libvirt.hypervisor import Hypervisor

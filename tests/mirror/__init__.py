@@ -13,7 +13,8 @@ import docker
 
 from pipelines.host import engine as engines
 from pipelines.host import images
-from pipelines.host.engine import Container, archive
+from pipelines.host.engine import Container
+from pipelines.host.trees import archive
 from pipelines.recipe.distros import DISTROS
 
 HERE = Path(__file__).parent

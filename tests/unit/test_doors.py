@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "cli": {"cli"},
 }
 #: What every room may use; `recipe` only the errors.
-SHARED = {"errors", "log", "settings"}
+SHARED = {"errors", "log", "settings", "text"}
 #: Verbs that are made of verbs.
 OF_VERBS = {"demo"}
 

@@ -1,10 +1,34 @@
+"""What is asked of the engine, and what its answers become."""
+
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from docker.errors import APIError, NotFound
 
-from pipelines.host.engine import Engine
+from pipelines.errors import VirtrootError
+from pipelines.host import environment, this_machine
+from pipelines.host.container import Container
+from pipelines.host.engine import Engine, NameTaken, NoSuchDevice
+from pipelines.host.image import read_image
+
+
+def refusal(status: int, explanation: str) -> APIError:
+    response: Any = SimpleNamespace(status_code=status, url="", reason="")
+    return (NotFound if status == 404 else APIError)("refused", response, explanation)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    monkeypatch.setattr(environment, "files", dict)
+    client = MagicMock()
+    client.api.create_container.return_value = {"Id": "made"}
+    return client
 
 
 @pytest.mark.parametrize(
@@ -17,11 +41,108 @@ from pipelines.host.engine import Engine
     ],
 )
 def test_only_a_container_that_mounts_is_freed_of_apparmor(
-    capabilities: tuple[str, ...], seccomp: bool, expected: list[str]
+    client: MagicMock, capabilities: tuple[str, ...], seccomp: bool, expected: list[str]
 ) -> None:
-    client = MagicMock()
     Engine(client).start("image", labels={}, capabilities=capabilities, seccomp=seccomp)
-    asked = client.containers.run.call_args.kwargs
+    asked = client.api.create_host_config.call_args.kwargs
     assert asked["security_opt"] == expected
     assert asked["cap_add"] == list(capabilities)
     assert "privileged" not in asked
+
+
+def test_the_engine_waits_as_long_as_it_is_told_before_it_kills(client: MagicMock) -> None:
+    Engine(client).start("image", labels={}, stop_timeout=90)
+    assert client.api.create_container.call_args.kwargs["stop_timeout"] == 90
+
+
+def test_a_name_that_is_taken_is_told_from_other_refusals(client: MagicMock) -> None:
+    client.api.create_container.side_effect = refusal(409, "Conflict. The container name is already in use")
+    with pytest.raises(NameTaken, match="a container web is at work"):
+        Engine(client).start("image", name="web", labels={})
+    client.api.create_container.side_effect = refusal(404, "No such image: image")
+    with pytest.raises(VirtrootError, match="cannot start a container from image: No such image") as error:
+        Engine(client).start("image", name="web", labels={})
+    assert not isinstance(error.value, NameTaken)
+
+
+def test_a_device_that_is_missing_is_told_from_other_refusals(client: MagicMock) -> None:
+    client.api.start.side_effect = refusal(500, 'error gathering device information while adding "/dev/kvm": no such')
+    with pytest.raises(NoSuchDevice, match="does not give /dev/kvm"):
+        Engine(client).start("image", labels={}, devices=("/dev/fuse", "/dev/kvm"))
+    with pytest.raises(VirtrootError, match="cannot start a container") as error:
+        Engine(client).start("image", labels={})
+    assert not isinstance(error.value, NoSuchDevice)
+
+
+@pytest.mark.parametrize("error", [refusal(500, "no"), KeyboardInterrupt()])
+def test_a_container_that_does_not_start_is_not_left(client: MagicMock, error: BaseException) -> None:
+    client.api.start.side_effect = error
+    with pytest.raises((VirtrootError, KeyboardInterrupt)):
+        Engine(client).start("image", labels={})
+    client.api.remove_container.assert_called_once_with("made", force=True, v=True)
+
+
+def test_what_the_environment_names_is_there_before_the_container_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = MagicMock()
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    (tmp_path / "ca.pem").write_bytes(b"a CA")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    Engine(client).start("image", labels={})
+    assert client.api.create_container.call_args.kwargs["environment"]["https_proxy"] == "http://proxy:3128"
+    steps = [call[0] for call in client.api.method_calls]
+    assert steps.index("put_archive") < steps.index("start")
+    assert b"a CA" in client.api.put_archive.call_args.args[2]
+    assert environment.files() == {"etc/ssl/certs/ca-certificates.crt": b"a CA"}
+
+
+def test_states_are_the_engines_words(client: MagicMock) -> None:
+    client.api.inspect_container.return_value = {"Id": "1", "State": {"Status": "paused"}}
+    assert Engine(client).container_state("web") == "paused"
+    assert Engine(client).container("web") is None
+    client.api.inspect_container.return_value = {"Id": "1", "State": {"Status": "running"}}
+    assert Engine(client).container("web") == Container("1", client.api)
+    client.api.inspect_container.side_effect = refusal(404, "no such container")
+    assert Engine(client).container_state("web") == ""
+    assert Engine(client).container("web") is None
+
+
+def test_stopping_what_is_gone_is_fine_and_other_refusals_are_not(client: MagicMock) -> None:
+    Container("1", client.api).stop(60)
+    client.api.stop.assert_called_once_with("1", timeout=60)
+    client.api.stop.side_effect = refusal(404, "no such container")
+    Container("1", client.api).stop(60)
+    client.api.stop.side_effect = refusal(500, "cannot")
+    with pytest.raises(VirtrootError, match="cannot stop"):
+        Container("1", client.api).stop(60)
+
+
+def here() -> dict[str, Any]:
+    return {
+        "Name": platform.node(),
+        "KernelVersion": platform.release(),
+        "MemTotal": this_machine.memory("MemTotal"),
+    }
+
+
+def test_on_this_machine_what_is_available_counts(client: MagicMock) -> None:
+    client.info.return_value = here()
+    assert Engine(client).memory() != here()["MemTotal"] // 2
+    assert abs(Engine(client).memory() - this_machine.memory("MemAvailable")) < 1 << 30
+
+
+@pytest.mark.parametrize("differs", [{"Name": "far"}, {"KernelVersion": "0.1"}, {"MemTotal": 8 << 30}])
+def test_on_another_machine_half_of_all_counts(client: MagicMock, differs: dict[str, Any]) -> None:
+    client.info.return_value = {**here(), **differs}
+    assert Engine(client).memory() == client.info.return_value["MemTotal"] // 2
+
+
+def test_an_image_is_as_old_as_its_last_pull() -> None:
+    described = {"Id": "sha256:1", "Created": "2026-01-02T03:04:05.123456789Z", "Config": {"Labels": None}}
+    assert read_image(described).made.isoformat() == "2026-01-02T03:04:05.123456+00:00"
+    pulled = {**described, "Metadata": {"LastTagTime": "2026-02-02T03:04:05.123456789+01:00"}}
+    assert read_image(pulled).made.month == 2
+    never = {**described, "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"}}
+    assert read_image(never).made.month == 1
+    assert read_image({"Id": "sha256:1", "Created": ""}).made.year == 1

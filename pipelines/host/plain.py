@@ -1,5 +1,0 @@
-"""placeholder until merge."""
-
-
-def text(raw: str) -> str:
-    return raw

@@ -1,0 +1,44 @@
+"""Text that others wrote, made safe for a person's terminal."""
+
+from __future__ import annotations
+
+import re
+
+#: Escape sequences are those of ECMA-48 and xterm's ctlseqs, each read to its own end and never further than its line:
+#: what a guest opens and does not close must not hide the lines that follow.
+_UNWANTED = re.compile(
+    r"""
+    (?: \x1b\[ | \x9b ) [0-?]*+ [ -/]*+ [@-~]                                  # CSI: colours, the cursor, the screen
+  | (?: \x1b\] | \x9d ) [^\x00-\x08\x0a-\x1f\x7f-\x9f]*+ (?: \x07 | \x1b\\ | \x9c )      # OSC: titles, the clipboard
+  | (?: \x1b[PX^_] | [\x90\x98\x9e\x9f] ) [^\x00-\x08\x0a-\x1f\x7f-\x9f]*+ (?: \x1b\\ | \x9c )  # DCS, SOS, PM, APC
+  | \x1b [ -/]*+ [0-~]                                                           # two bytes, or a character set's three
+  | (?P<line> \r+\n? )
+  | (?P<surrogate> [\ud800-\udfff] )
+  | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]                                        # what is left of C0, DEL and C1
+  | [\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]                               # bidi: shows text in another order
+  | [\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]  # invisible formats, tags
+    """,
+    re.VERBOSE,
+)
+
+
+def plain(text: str) -> str:
+    r"""Return ``text`` with nothing but printable characters, newlines and tabs.
+
+    Well-formed escape sequences go whole, so that colours leave no litter; then every control character (C0, DEL, C1)
+    and Unicode's characters that reorder or hide text. Each kind of line end becomes ``\n``. One pass from left to
+    right: what remains is never looked at again, so pieces on both sides of something removed cannot make a new escape.
+    """
+    return _UNWANTED.sub(_instead, text)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` plain and on one line."""
+    return " ".join(line.strip() for line in plain(text).split("\n")).strip()
+
+
+def _instead(found: re.Match[str]) -> str:
+    if found["line"]:
+        return "\n"
+    # No encoding can print half of a pair; it comes from bytes that were no UTF-8.
+    return "\N{REPLACEMENT CHARACTER}" if found["surrogate"] else ""

@@ -1,0 +1,144 @@
+"""The connection to a command in a container, against a socket pair that plays the engine."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.host import exec_stream
+from pipelines.host.container import Container
+from pipelines.host.target import InContainer
+from tests.unit.test_process import BadDisk
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def received(engine: socket.socket) -> bytes:
+    """Read to the end that a half-close makes; one that never comes is a failure."""
+    engine.settimeout(5)
+    got = b""
+    while chunk := engine.recv(1 << 16):
+        got += chunk
+    return got
+
+
+def test_input_ends_with_a_half_close_and_output_goes_to_its_sink(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    out, err = bytearray(), bytearray()
+
+    def engine() -> None:
+        data = received(theirs)
+        theirs.sendall(frame(1, data.upper()) + frame(2, b"complaint"))
+        theirs.close()
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    assert exec_stream.exchange(ours, b"input", {1: out.extend, 2: err.extend})
+    thread.join()
+    assert (bytes(out), bytes(err)) == (b"INPUT", b"complaint")
+
+
+def test_input_that_cannot_be_read_ends_the_exchange(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    with pytest.raises(VirtrootError, match="cannot read /srv/rootfs: Input/output error"):
+        exec_stream.exchange(ours, BadDisk(), {})  # type: ignore[arg-type]
+    assert received(theirs) == b"begin"
+
+
+def test_a_silent_command_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:
+    begin = time.monotonic()
+    assert not exec_stream.exchange(pair[0], None, {}, timeout=0.3)
+    assert time.monotonic() - begin < 5
+
+
+class FakeApi:
+    """docker-py's client for one command, whose other end is ``engine``."""
+
+    def __init__(self, engine: Callable[[socket.socket], None], status: int | None = 0) -> None:
+        self._engine, self._status = engine, status
+        self.asked: list[tuple[list[str], dict[str, str]]] = []
+
+    def exec_create(self, _: str, argv: list[str], *, stdin: bool, environment: dict[str, str]) -> dict[str, str]:
+        self.asked.append((argv, environment))
+        return {"Id": "1"}
+
+    def exec_start(self, *_: Any, **__: Any) -> Any:
+        ours, theirs = socket.socketpair()
+
+        def serve() -> None:
+            with theirs:
+                if len(self.asked) == 1:
+                    self._engine(theirs)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return SimpleNamespace(_sock=ours, close=lambda: None)
+
+    def exec_inspect(self, _: str) -> dict[str, int | None]:
+        return {"ExitCode": self._status}
+
+
+def endless(engine: socket.socket) -> None:
+    try:
+        while True:
+            engine.sendall(frame(2, b"y" * 100))
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [
+        ({"limit": 1000}, "cat printed more than 1000 bytes"),
+        ({"timeout": 0.3}, r"cat did not end within 0\.3 s"),
+        ({"stdin": BadDisk()}, "cannot read /srv/rootfs"),
+    ],
+)
+def test_a_command_in_a_container_that_is_cut_off_is_killed_there(bounds: dict[str, Any], says: str) -> None:
+    api = FakeApi(endless)
+    with pytest.raises(VirtrootError, match=says):
+        InContainer(Container("1", api)).run(["cat"], **bounds)
+    (_, environment), (end, others) = api.asked
+    ((name, value),) = environment.items()
+    assert end[-1] == f"{name}={value}"
+    assert name not in others
+
+
+def test_a_command_without_bounds_has_no_mark() -> None:
+    api = FakeApi(lambda engine: engine.sendall(frame(1, b"done")))
+    assert Container("1", api).run(["cat"], stdin=b"", env={"A": "b"}).text == "done"
+    assert api.asked == [(["cat"], {"A": "b"})]
+
+
+def test_a_sink_takes_as_much_as_it_wants() -> None:
+    lines: list[bytes] = []
+    done = Container("1", FakeApi(lambda engine: engine.sendall(frame(1, b"x" * 5000)))).run(
+        ["cat"], stdout=lines.append, limit=10
+    )
+    assert b"".join(lines) == b"x" * 5000
+    assert done.stdout == b""
+
+
+def test_an_engine_that_goes_away_is_said_so() -> None:
+    class Gone(FakeApi):
+        def exec_inspect(self, _: str) -> dict[str, int | None]:
+            raise ConnectionResetError("reset")
+
+    with pytest.raises(VirtrootError, match="the container that ran cat went away"):
+        Container("1", Gone(lambda _: None)).run(["cat"])

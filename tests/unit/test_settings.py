@@ -1,0 +1,130 @@
+"""Settings, from text and from YAML, and through ./inv."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.errors import VirtrootError
+from pipelines.settings import CHECKOUT, Settings, defaults, from_section
+
+
+def test_defaults_are_text_and_mean_the_defaults() -> None:
+    assert {type(value) for value in defaults().values()} == {str}
+    assert from_section(defaults()) == Settings()
+    assert from_section({}) == Settings()
+
+
+def test_every_setting_is_explained() -> None:
+    assert Settings.__doc__ is not None
+    unexplained = {field.name for field in fields(Settings)} - {"pool", "pool_path", "base_cache"}
+    assert {name for name in unexplained if f"``{name}``" not in Settings.__doc__} == set()
+
+
+@pytest.mark.parametrize("value", ["true", "True", "yes", "on", "1", True, 1])
+def test_what_is_true(value: object) -> None:
+    assert from_section({"base_cache": value}).base_cache is True
+
+
+@pytest.mark.parametrize("value", ["false", "False", "no", "off", "0", False, 0])
+def test_what_is_false(value: object) -> None:
+    assert from_section({"base_cache": value}).base_cache is False
+
+
+@pytest.mark.parametrize("value", ["60", 60, " 60"])
+def test_numbers_are_read_from_text_too(value: object) -> None:
+    assert from_section({"timeout": value, "image_max_age": value}) == Settings(timeout=60, image_max_age=60)
+
+
+@pytest.mark.parametrize("value", ["auto", "disk", "tmpfs:8g", "tmpfs:48m", "tmpfs:50%", "tmpfs:1000000"])
+def test_good_workspace(value: str) -> None:
+    assert from_section({"workspace": value}).workspace == value
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("connect", "", "text that is not empty"),
+    ("connect", None, "text that is not empty"),
+    ("pool", 5, "text that is not empty"),
+    ("pool", " ", "text that is not empty"),
+    ("pool_path", "here", "an absolute path"),
+    ("embedded", "a b", "a name of letters"),
+    ("workspace", "ram", "auto, disk or tmpfs:SIZE"),
+    ("workspace", "tmpfs:", "auto, disk or tmpfs:SIZE"),
+    ("workspace", "tmpfs:lots", "auto, disk or tmpfs:SIZE"),
+    ("base", "floppy", "auto, registry or mirror"),
+    ("base_cache", "maybe", "true or false"),
+    ("base_cache", "", "true or false"),
+    ("base_cache", 2, "true or false"),
+    ("timeout", "soon", "a whole number of seconds, 1 or more"),
+    ("timeout", "0", "a whole number of seconds, 1 or more"),
+    ("timeout", -5, "a whole number of seconds, 1 or more"),
+    ("timeout", 1.5, "a whole number of seconds, 1 or more"),
+    ("timeout", "nan", "a whole number of seconds, 1 or more"),
+    ("timeout", float("inf"), "a whole number of seconds, 1 or more"),
+    ("timeout", True, "a whole number of seconds, 1 or more"),
+    ("timeout", ["60"], "a whole number of seconds, 1 or more"),
+    ("image_max_age", "-1", "a whole number of days, or 0 for never"),
+    ("image_max_age", False, "a whole number of days, or 0 for never"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "use"), BAD)
+def test_bad_value(name: str, value: object, use: str) -> None:
+    with pytest.raises(VirtrootError) as error:
+        from_section({name: value})
+    assert error.value.what == f"setting virtroot.{name} is {value!r}"
+    assert error.value.hint.startswith(f"use {use}")
+
+
+def test_unknown_setting() -> None:
+    with pytest.raises(VirtrootError, match=r"unknown setting virtroot\.colour") as error:
+        from_section({"colour": "red"})
+    assert error.value.hint.startswith("known settings: base, base_cache, connect, ")
+    with pytest.raises(ValidationError):
+        Settings(colour="red")  # type: ignore[call-arg]
+
+
+def test_settings_are_a_frozen_value() -> None:
+    settings = replace(Settings(), output="elsewhere", base_cache=False)
+    assert from_section(asdict(settings)) == settings
+    assert {settings: 1}[settings] == 1
+    with pytest.raises(FrozenInstanceError):
+        settings.output = "x"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        replace(settings, timeout=-1)
+
+
+def doctor(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a task that reads the settings first, with no engine to ask."""
+    env = {**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock", **variables}
+    return subprocess.run(
+        [str(CHECKOUT / "inv"), "doctor"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, value, _ in BAD if isinstance(value, str) and value not in {" ", "nan"}]
+)
+def test_bad_variable_is_two_lines_and_exit_code_2(name: str, value: str) -> None:
+    done = doctor(**{f"INVOKE_VIRTROOT_{name.upper()}": value})
+    assert (done.returncode, done.stdout) == (2, "")
+    what, hint = done.stderr.splitlines()
+    assert what == f"error: setting virtroot.{name} is {value!r}"
+    assert hint.startswith("try: use ")
+
+
+def test_good_variables_are_taken() -> None:
+    done = doctor(INVOKE_VIRTROOT_BASE_CACHE="false", INVOKE_VIRTROOT_TIMEOUT="60", INVOKE_VIRTROOT_BASE="mirror")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "no Docker engine answers" in done.stdout

@@ -1,0 +1,99 @@
+"""What guests and builders write, and what of it reaches a terminal."""
+
+from __future__ import annotations
+
+import random
+import time
+import unicodedata
+
+import pytest
+
+from pipelines import log
+from pipelines.errors import VirtrootError
+from pipelines.text import one_line, plain
+
+ESC = "\x1b"
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("plain text, ünïcode, 日本語 and\ttabs\n", "plain text, ünïcode, 日本語 and\ttabs\n"),
+        (f"{ESC}[0;1;31mFAILED{ESC}[0m unit", "FAILED unit"),
+        (f"{ESC}[38:2::255:0:0mred{ESC}[m", "red"),
+        (f"{ESC}[?25l{ESC}[2J{ESC}[1;1Hhome", "home"),
+        # Taking a sequence out must not make another of what stood around it.
+        (f"{ESC}{ESC}[0m[2J", "[2J"),
+        (f"{ESC}[{ESC}[0m2J", "2J"),
+        (f"{ESC}\x00[2J", "[2J"),
+        (f"{ESC}\u202e[2J", "[2J"),
+        (f"{ESC}]0;title\x07text", "text"),
+        (f"{ESC}]52;c;cm0gLXJm{ESC}\\text", "text"),
+        (f"{ESC}P$q q{ESC}\\text", "text"),
+        (f"{ESC}_apc{ESC}\\{ESC}^pm{ESC}\\{ESC}Xsos{ESC}\\text", "text"),
+        ("\x9b2Jtext", "text"),
+        ("\x9d0;title\x9ctext\x90dcs\x9c\x98sos\x9c\x9epm\x9c\x9fapc\x9c", "text"),
+        (f"{ESC}ctext{ESC}7{ESC}(B{ESC}#8{ESC}%G", "text"),
+        # Never closed: it hides nothing of the lines after it.
+        (f"{ESC}]0;title\nKernel panic\x07", "0;title\nKernel panic"),
+        (f"{ESC}Pdcs\nKernel panic{ESC}\\", "dcs\nKernel panic"),
+        (f"{ESC}[31\nx", "31\nx"),
+        (f"end{ESC}", "end"),
+        ("a\r\nb\rc\r\r\nd", "a\nb\nc\nd"),
+        ("a\bb\x7fc\x85d\x0be", "abcde"),
+        ("user\u202egnp.exe\u2066\u200f\ufeff", "usergnp.exe"),
+        ("half \udc9b pair", "half \ufffd pair"),
+    ],
+)
+def test_only_text_is_left(hostile: str, shown: str) -> None:
+    assert plain(hostile) == shown
+
+
+def hostile_texts() -> list[str]:
+    """Return many short texts made of the pieces that escapes are made of, the same ones each time."""
+    pieces = [*"[]P_\\0;mJ \x07\x9b\x9d\x9c\r\n\tx(B?é\u202e\u2028\ud800\udfff\x00\x7f", ESC, f"{ESC}[0m", f"{ESC}]0;"]
+    choice = random.Random(1)  # noqa: S311
+    return ["".join(choice.choices(pieces, k=choice.randrange(1, 12))) for _ in range(20_000)]
+
+
+def test_no_control_character_ever_comes_through() -> None:
+    for hostile in hostile_texts():
+        shown = plain(hostile)
+        assert plain(shown) == shown, ascii(hostile)
+        bad = {unicodedata.category(char) for char in shown if char not in "\n\t"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        assert not bad, ascii(hostile)
+
+
+@pytest.mark.parametrize("piece", [ESC, f"{ESC}[", f"{ESC}[0", f"{ESC}]", f"{ESC}]0;a", f"{ESC}P", "\x9b;", "\r"])
+def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
+    begin = time.monotonic()
+    plain(piece * 200_000)
+    plain(piece + "0" * 1_000_000)
+    assert time.monotonic() - begin < 5
+
+
+def test_one_line() -> None:
+    assert one_line(f"\n a \r\n {ESC}[1mb\x0bc\n") == "a bc"
+
+
+def test_an_error_has_no_other_lines_than_its_own() -> None:
+    error = VirtrootError(
+        f"tar: {ESC}[2Jgone\ntry: rm -rf /", f"look{ESC}]0;x\x07 at\rit", f"first\x9b1A\n{ESC}[31mlast\r\n"
+    )
+    assert str(error).split("\n") == ["first", "last", "error: tar: gone try: rm -rf /", "try: look at it"]
+
+
+def test_an_error_without_detail_has_two_lines() -> None:
+    assert str(VirtrootError("what", "hint", "\x1b[0m")).split("\n") == ["error: what", "try: hint"]
+
+
+def test_what_a_task_says_is_plain(capfd: pytest.CaptureFixture[str]) -> None:
+    log.say(f"{ESC}[2Jsaid\x9b")
+    log.warn(f"{ESC}]0;t\x07warned")
+    with log.step(f"step\r{ESC}c"):
+        pass
+    log.result(f"{ESC}[2Jresult\u202e")
+    shown = capfd.readouterr()
+    assert shown.out == "result\n"
+    assert not {char for char in shown.err if char != "\n" and unicodedata.category(char) == "Cc"}
+    assert "said\nwarning: warned\nstep" in shown.err
