@@ -46,10 +46,11 @@ def build(wanted: Wanted, settings: Settings) -> Path:
 
 
 def builder_image(engine: engines.Engine, wanted: Wanted, settings: Settings) -> tuple[str, str]:
-    """Return the tag and digest of the builder image for ``wanted``, made when missing."""
+    """Return the tag and digest of the builder image for ``wanted``, made when missing or too old."""
     distro = wanted.recipe.distribution
-    base = images.base(engine, settings.base, distro.base_image, distro.base_suite)
-    return images.built(engine, distro.builder, base)
+    since = images.since(settings.image_max_age)
+    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
+    return images.built(engine, distro.builder, base, made_since=since)
 
 
 def _prepare(worker: Builder, wanted: Wanted) -> None:

@@ -94,26 +94,25 @@ class Engine:
     ) -> None:
         """Build ``Containerfile`` in the tar ``context``; on failure the builder's last lines are in the error."""
         lines: list[str] = []
-        for event in self._client.api.build(
-            fileobj=io.BytesIO(context),
-            custom_context=True,
-            dockerfile="Containerfile",
-            tag=tag,
-            rm=True,
-            forcerm=True,
-            # A layer that the engine kept has the packages of the day it was made, and the image would pass for new.
-            nocache=True,
-            decode=True,
-            buildargs={**environment.proxies(), **arguments},
-            labels={LABEL: "image", **(labels or {})},
-        ):
-            lines += str(event.get("stream", "")).splitlines()
-            if "error" in event:
-                raise VirtrootError(
-                    f"cannot build the image {tag}: {event['error'].strip()}",
-                    "see whether the distribution's mirror answers, then run the task again",
-                    "\n".join(lines[-15:]),
-                )
+        try:
+            for event in self._client.api.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                dockerfile="Containerfile",
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                # A layer that the engine kept has the packages of its own day, and the image would pass for new.
+                nocache=True,
+                decode=True,
+                buildargs={**environment.proxies(), **arguments},
+                labels={LABEL: "image", **(labels or {})},
+            ):
+                lines += str(event.get("stream", "")).splitlines()
+                if "error" in event:
+                    raise _cannot_build(tag, event["error"], lines)
+        except APIError as error:
+            raise _cannot_build(tag, str(error.explanation), lines) from error
 
     def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Remove the image ``identity``, or all with ``labels``, where it has no tag and nothing there uses it."""
@@ -237,6 +236,14 @@ class Engine:
 def _cannot_start(image: str, error: APIError) -> VirtrootError:
     return VirtrootError(
         f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
+    )
+
+
+def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
+    return VirtrootError(
+        f"cannot build the image {tag}: {reason.strip()}",
+        "see whether the distribution's mirror answers, then run the task again",
+        "\n".join(lines[-15:]),
     )
 
 

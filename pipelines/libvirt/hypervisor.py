@@ -6,6 +6,7 @@ import re
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -110,10 +111,13 @@ def host_answers() -> bool:
     return process.run(["virsh", "--quiet", "--connect", _URI, "uri"], check=False, timeout=30).returncode == 0
 
 
-def image(engine: engines.Engine, settings: Settings) -> str:
-    """Return the tag of the embedded hypervisor's image, made when missing."""
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE)
-    return images.built(engine, "hypervisor", base, {"hypervisor/handover.py": PROGRAM.read_bytes()})[0]
+def image(engine: engines.Engine, settings: Settings, made_since: datetime | None = None) -> str:
+    """Return the tag of the embedded hypervisor's image, made when missing or older than ``made_since`` or settings."""
+    since = made_since or images.since(settings.image_max_age)
+    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    return images.built(engine, "hypervisor", base, {"hypervisor/handover.py": PROGRAM.read_bytes()}, made_since=since)[
+        0
+    ]
 
 
 def _embedded(settings: Settings) -> Hypervisor:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "libvirt": {"libvirt", "host"},
     "builder": {"builder", "artifact", "recipe", "host"},
     "guest": {"guest", "libvirt", "host"},
-    "machine": {"machine", "libvirt", "host"},
+    "machine": {"machine", "libvirt", "host", "recipe"},
 }
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings", "text"}
