@@ -259,7 +259,7 @@ def connect() -> Engine:
         client.ping()
     except (DockerException, requests.RequestException) as error:
         raise VirtrootError(
-            f"no Docker engine answers ({where})", "run ./inv setup to install and start one, or set DOCKER_HOST"
+            f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"
         ) from error
     return Engine(client)
 

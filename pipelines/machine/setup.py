@@ -63,7 +63,7 @@ def stop() -> None:
 def _need_engine() -> None:
     where = endpoint()
     if where.named_by:
-        raise VirtrootError(f"no Docker engine answers ({where})", "start that engine, or choose another one")
+        raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or choose another one")
     if os.geteuid() != 0:
         raise VirtrootError("no Docker engine answers", "install or start one, or run ./inv setup as root")
     if not process.found("dockerd"):

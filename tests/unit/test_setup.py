@@ -14,7 +14,7 @@ from pipelines.settings import Settings
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "no Docker engine answers (tcp://127.0.0.1:9, by DOCKER_HOST)"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "no Docker engine answers (tcp://127.0.0.1:9), which DOCKER_HOST names"),
         ({"DOCKER_HOST": "ssh://root@far"}, "an engine over ssh cannot be used"),
         ({"DOCKER_CONTEXT": "near"}, "no Docker context near"),
     ],
