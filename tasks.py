@@ -53,9 +53,10 @@ def build(c, distro="", recipe="", release="", generator="", mirror="", bootstra
 @task(help={**_RECIPE, "json": "print JSON"})
 def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
     """Print what a build would do; needs no engine and changes nothing."""
+    _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    wanted = inputs.find(distro, recipe, overrides).plan
-    _print(planning.as_data(wanted) if json else planning.as_text(wanted))
+    planned = inputs.find(distro, recipe, overrides).plan
+    _print(planning.as_data(planned) if json else planning.as_text(planned))
 
 
 @task(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import IO
 
 from pipelines.artifact import archive
@@ -64,11 +65,11 @@ class Builder:
             self.run(step.full_argv, env=dict(step.env))
 
 
-def image(engine: Engine, distro: Distro, settings: Settings, *, refresh: bool = False) -> tuple[str, str]:
-    """Return tag and digest of the image of the distribution's builder, made when missing or too old."""
-    age = settings.image_max_age
-    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, max_age=age, refresh=refresh)
-    return images.built(engine, distro.containerfile, base, max_age=age, refresh=refresh)
+def image(engine: Engine, distro: Distro, settings: Settings, made_since: datetime | None = None) -> tuple[str, str]:
+    """Return tag and digest of the builder's image, made when missing or older than ``made_since`` or the settings."""
+    since = made_since or images.since(settings.image_max_age)
+    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
+    return images.built(engine, distro.containerfile, base, made_since=since)
 
 
 def cache_volume(inputs: Inputs) -> str:

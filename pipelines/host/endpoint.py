@@ -27,7 +27,7 @@ class Endpoint:
     named_by: str
 
     def __str__(self) -> str:
-        return f"{self.url}, by {self.named_by}" if self.named_by else self.url
+        return f"({self.url}), which {self.named_by} names" if self.named_by else f"({self.url})"
 
 
 def endpoint() -> Endpoint:
@@ -46,9 +46,9 @@ def endpoint() -> Endpoint:
         found, tls = _context(context)
     scheme = found.url.partition("://")[0]
     if scheme == "ssh":
-        raise VirtrootError(f"an engine over ssh cannot be used ({found})", _FORWARD)
+        raise VirtrootError(f"an engine over ssh cannot be used {found}", _FORWARD)
     if scheme == "https" or (tls and scheme not in {"unix", "http+unix"}):
-        raise VirtrootError(f"an engine behind TLS cannot be used ({found})", _FORWARD)
+        raise VirtrootError(f"an engine behind TLS cannot be used {found}", _FORWARD)
     return found
 
 

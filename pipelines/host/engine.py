@@ -94,26 +94,25 @@ class Engine:
     ) -> None:
         """Build ``Containerfile`` in the tar ``context``; on failure the builder's last lines are in the error."""
         lines: list[str] = []
-        for event in self._client.api.build(
-            fileobj=io.BytesIO(context),
-            custom_context=True,
-            dockerfile="Containerfile",
-            tag=tag,
-            rm=True,
-            forcerm=True,
-            # A layer that the engine kept has the packages of the day it was made, and the image would pass for new.
-            nocache=True,
-            decode=True,
-            buildargs={**environment.proxies(), **arguments},
-            labels={LABEL: "image", **(labels or {})},
-        ):
-            lines += str(event.get("stream", "")).splitlines()
-            if "error" in event:
-                raise VirtrootError(
-                    f"cannot build the image {tag}: {event['error'].strip()}",
-                    "see whether the distribution's mirror answers, then run the task again",
-                    "\n".join(lines[-15:]),
-                )
+        try:
+            for event in self._client.api.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                dockerfile="Containerfile",
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                # A layer that the engine kept has the packages of its own day, and the image would pass for new.
+                nocache=True,
+                decode=True,
+                buildargs={**environment.proxies(), **arguments},
+                labels={LABEL: "image", **(labels or {})},
+            ):
+                lines += str(event.get("stream", "")).splitlines()
+                if "error" in event:
+                    raise _cannot_build(tag, event["error"], lines)
+        except APIError as error:
+            raise _cannot_build(tag, str(error.explanation), lines) from error
 
     def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Remove the image ``identity``, or all with ``labels``, where it has no tag and nothing there uses it."""
@@ -240,6 +239,14 @@ def _cannot_start(image: str, error: APIError) -> VirtrootError:
     )
 
 
+def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
+    return VirtrootError(
+        f"cannot build the image {tag}: {reason.strip()}",
+        "see whether the distribution's mirror answers, then run the task again",
+        "\n".join(lines[-15:]),
+    )
+
+
 def _client(timeout: int = 120) -> docker.DockerClient:
     return docker.DockerClient(base_url=endpoint().url, timeout=timeout)
 
@@ -252,7 +259,7 @@ def connect() -> Engine:
         client.ping()
     except (DockerException, requests.RequestException) as error:
         raise VirtrootError(
-            f"no Docker engine answers ({where})", "run ./inv setup to install and start one, or set DOCKER_HOST"
+            f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"
         ) from error
     return Engine(client)
 

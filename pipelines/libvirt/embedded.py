@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
@@ -14,6 +15,9 @@ from pipelines.libvirt import beside, kvm
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import step
 from pipelines.settings import Settings
+
+#: Its Containerfile, and so its image, is called that.
+NAME = "hypervisor"
 
 #: The distribution it is made of; see its Containerfile.
 _BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
@@ -27,11 +31,11 @@ STOP_TIMEOUT = 90
 _KVM = "/dev/kvm"
 
 
-def image(engine: Engine, settings: Settings, *, refresh: bool = False) -> str:
-    """Return the tag of its image, made when missing or too old."""
-    age = settings.image_max_age
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, max_age=age, refresh=refresh)
-    return images.built(engine, "hypervisor", base, {"hypervisor/hook": beside.hook()}, max_age=age, refresh=refresh)[0]
+def image(engine: Engine, settings: Settings, made_since: datetime | None = None) -> str:
+    """Return the tag of its image, made when missing or older than ``made_since`` or the settings."""
+    since = made_since or images.since(settings.image_max_age)
+    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    return images.built(engine, NAME, base, {f"{NAME}/hook": beside.hook()}, made_since=since)[0]
 
 
 def start(settings: Settings) -> Hypervisor:
@@ -139,14 +143,13 @@ def stop(settings: Settings, *, with_volumes: bool) -> None:
             engine.remove_volume(f"{settings.embedded}-{part}")
 
 
-def renew(settings: Settings) -> bool:
+def renew(settings: Settings, made_since: datetime) -> bool:
     """Make the image anew; end a running hypervisor of the old one unless guests run in it; say whether one is left."""
-    engine = engines.connect()
-    image(engine, settings, refresh=True)
+    image(engines.connect(), settings, made_since)
     hypervisor = find(settings)
     if hypervisor is None:
         return False
-    if hypervisor.virsh("list", "--name").text.strip():
+    if hypervisor.domains(active=True):
         return True
     stop(settings, with_volumes=False)
     return False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
-from pipelines.host import process
+from pipelines.host import images, process
 from pipelines.host.target import Local
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import kvm
@@ -30,6 +31,7 @@ def examine(settings: Settings) -> list[Finding]:
     return [
         _engine(),
         _registry(settings),
+        _images(settings),
         _mirror_tool(),
         _libvirt(settings),
         _kvm(settings),
@@ -69,6 +71,22 @@ def _registry(settings: Settings) -> Finding:
     return Finding(
         "image registry", ok, False, "answers" if ok else f"does not answer; base: {settings.base} uses the mirror"
     )
+
+
+def _images(settings: Settings) -> Finding:
+    if not engines.answers():
+        return Finding("images", False, False, "cannot tell without an engine")
+    since = images.since(settings.image_max_age)
+    now = datetime.now(UTC)
+    old = [
+        f"{tag} is {(now - image.made).days} days old"
+        for tag, image in engines.connect().images("virtroot/*").items()
+        if image.made < since
+    ]
+    if old:
+        return Finding("images", False, False, f"{', '.join(old)}; ./inv setup --refresh renews those in use")
+    limit = f"{settings.image_max_age} days" if settings.image_max_age else "which is 0: any age is fine"
+    return Finding("images", True, False, f"none is older than image_max_age, {limit}")
 
 
 def _mirror_tool() -> Finding:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.builder import container
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images, process
-from pipelines.log import say, step
+from pipelines.host.endpoint import endpoint
+from pipelines.libvirt import embedded
+from pipelines.log import say, step, warn
+from pipelines.recipe.distros import DISTROS
 from pipelines.settings import Settings
 
 _PIDFILE = Path("/run/virtroot/dockerd.pid")
@@ -21,17 +26,35 @@ _START_TIMEOUT = 60
 _PROBE_IMAGE = "debian:trixie-slim"
 
 
-def setup(settings: Settings) -> None:
-    """Make sure that a Docker engine answers and that a base image can be had; say what is done before doing it."""
+def setup(settings: Settings, *, refresh: bool = False) -> None:
+    """Make sure that a Docker engine answers and that a base image can be had; say what is done before doing it.
+
+    With ``refresh`` the images that virtroot made on it are made anew, whatever their age.
+    """
     if not engines.answers():
         _need_engine()
     engine = engines.connect()
     needs_mirror = settings.base == "mirror" or (settings.base == "auto" and not engine.registry_has(_PROBE_IMAGE))
-    have_base = engine.image_id(f"virtroot/base-{settings.base}:{_PROBE_IMAGE.replace(':', '-')}")
-    if needs_mirror and not have_base and images.mirror_tool_missing():
+    have_base = engine.image_id(images.base_tag(settings.base, _PROBE_IMAGE))
+    if needs_mirror and (refresh or not have_base) and images.mirror_tool_missing():
         say("no image registry answers: mmdebstrap is needed to make base images from the distribution's mirror")
         _install("mmdebstrap")
+    if refresh:
+        _renew_images(engine, settings)
     say("a Docker engine answers and base images can be had")
+
+
+def _renew_images(engine: engines.Engine, settings: Settings) -> None:
+    """Make the builders' images and the embedded hypervisor's anew; one that nobody has needed yet is left unmade."""
+    now = datetime.now(UTC)
+    for distro in DISTROS.values():
+        if engine.images(f"virtroot/{distro.containerfile}"):
+            container.image(engine, distro, settings, now)
+    if engine.images(f"virtroot/{embedded.NAME}") and embedded.renew(settings, now):
+        warn(
+            f"guests run in the embedded hypervisor {settings.embedded}, which goes on as it was made: when they are "
+            f"off, ./inv setup --refresh lets the next start take the new image"
+        )
 
 
 def stop() -> None:
@@ -41,10 +64,9 @@ def stop() -> None:
 
 
 def _need_engine() -> None:
-    if os.environ.get("DOCKER_HOST"):
-        raise VirtrootError(
-            f"DOCKER_HOST is {os.environ['DOCKER_HOST']}, and no engine answers there", "start it, or unset DOCKER_HOST"
-        )
+    where = endpoint()
+    if where.named_by:
+        raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or choose another one")
     if os.geteuid() != 0:
         raise VirtrootError("no Docker engine answers", "install or start one, or run ./inv setup as root")
     if not process.found("dockerd"):

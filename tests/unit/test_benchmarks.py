@@ -16,6 +16,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
@@ -60,8 +61,8 @@ def test_every_benchmark_is_tested() -> None:
 
 def test_build(stage: Stage) -> None:
     worker = create_autospec(Builder, instance=True)
-    made = stage.replace("pipelines.build.build", Path("artifact"))
-    stage.replace("pipelines.build.builder_image", ("virtroot/builder:1", "sha256:1"))
+    made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
     stage.replace("pipelines.builder.container.builder", nullcontext(worker))
 
@@ -86,15 +87,15 @@ def test_build(stage: Stage) -> None:
 def test_boots(stage: Stage) -> None:
     guest = create_autospec(Guest, instance=True, running=True)
     guest.console_tail.return_value = "tag <root> not found"
-    stage.replace("pipelines.build.build", Path("artifact"))
+    stage.replace("pipelines.build.build", Artifact(Path("artifact")))
     stage.replace("pipelines.install.install")
-    stage.replace("pipelines.libvirt.hypervisor.connect")
+    stage.replace("pipelines.libvirt.connect.connect")
     stage.replace("pipelines.guest.guest.find", guest)
     ended = VirtrootError("the guest ended", "look")
     stage.replace("pipelines.operate.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0])
     stage.replace("pipelines.operate.stop", 1.0)
     removed = stage.replace("pipelines.operate.remove")
-    cleared = stage.replace("pipelines.libvirt.hypervisor.stop_embedded")
+    cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("boots", "3")
 
@@ -112,8 +113,8 @@ def test_pacstrap(stage: Stage) -> None:
     repository = create_autospec(Repository, instance=True)
     repository.file.return_value = b"a public key"
     repository.url.return_value = "http://192.0.2.1/good/$repo/os/$arch"
-    made = stage.replace("pipelines.build.build", Path("artifact"))
-    stage.replace("pipelines.build.builder_image", ("virtroot/builder:1", "sha256:1"))
+    made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.host.engine.connect", engine)
     stage.replace("pipelines.builder.container.builder", nullcontext(worker))
     stage.replace("tests.mirror.serve", nullcontext(repository))

@@ -49,7 +49,7 @@ def test_host_wins_over_context_and_context_over_the_current_one(docker: Path, m
     (docker / "config.json").write_text('{"currentContext": "open"}')
     assert endpoint().url == "tcp://far:2375"
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    assert str(endpoint()) == "unix:///run/far.sock, by the Docker context far"
+    assert str(endpoint()) == "(unix:///run/far.sock), which the Docker context far names"
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
     assert endpoint().url == "unix:///var/run/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/mine.sock")
@@ -112,5 +112,5 @@ def test_an_engine_that_does_not_answer_is_named_with_who_chose_it(
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     with pytest.raises(VirtrootError, match="no Docker engine answers") as error:
         engines.connect()
-    assert "(unix:///run/far.sock, by the Docker context far)" in error.value.what
+    assert "(unix:///run/far.sock), which the Docker context far names" in error.value.what
     assert client.call_args.kwargs["base_url"] == "unix:///run/far.sock"
