@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import errno
+import re
 import signal
 import tomllib
 from collections.abc import Callable
