@@ -77,7 +77,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster"):
+    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster", "e2e-hostile"):
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 

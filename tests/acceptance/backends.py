@@ -12,9 +12,15 @@ from pipelines.host.target import Target
 #: The root, read-only, in namespaces of its own and without capabilities: what a guest left there can do no harm.
 _CONFINED = (
     "bwrap", "--ro-bind", "{root}", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
+    # Without a session of its own, a program could type into the terminal that verify was called on.
+    "--new-session", "--die-with-parent",
     "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL",
     "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
 )  # fmt: skip
+
+
+#: Seconds that a program of a root may run, and bytes that it may print.
+_TIMEOUT, _LIMIT = 120, 16 << 20
 
 
 class ChrootBackend(BaseBackend):  # type: ignore[misc]
@@ -34,7 +40,7 @@ class ChrootBackend(BaseBackend):  # type: ignore[misc]
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         line = self.get_command(command, *args)
-        done = self._target.run([*self._enter, "sh", "-c", line], check=False)
+        done = self._target.run([*self._enter, "sh", "-c", line], check=False, timeout=_TIMEOUT, limit=_LIMIT)
         return self.result(done.returncode, line.encode(), done.stdout, done.stderr)
 
 

@@ -43,11 +43,12 @@ def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(("programs", "release"), [(stand_in, "bookworm"), (real, "bookworm"), (real, "trixie")])
 def test_debian_with_booster_boots_and_follows_its_kernel(
-    inv: Virtroot, recipe: Recipe, tmp_path: Path, programs: Callable[[Path], None], release: str
+    inv: Virtroot, recipe: Recipe, programs: Callable[[Path], None], release: str
 ) -> None:
-    programs(tmp_path / "overlay")
     # bookworm has both modules outside its kernel.
-    path = recipe("e2e-booster", f"overlay: {tmp_path / 'overlay'}", generator="booster", release=release)
+    overlay = f"{programs.__name__}-{release}"
+    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release)
+    programs(path.parent / overlay)
     path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
     manifest = load(artifact / "manifest.json")

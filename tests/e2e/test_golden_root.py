@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.artifact.manifest import load
 from pipelines.guest import place
 from pipelines.host.process import Completed
+from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 from tests.e2e.terminal import converse
@@ -35,16 +36,43 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     (listed,) = json.loads(inv("list", "--json").stdout)
     assert (listed["name"], listed["state"], listed["artifact"]) == ("debian", "running", manifest.id)
 
-    assert inv("exec", "--name", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
+    table = inv("list").stdout.splitlines()
+    assert table[0].split() == ["NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE"]
+    assert table[1].split()[:4] == ["debian", "running", "-", "debian"]
+    facts = json.loads(inv("info", "debian", "--json").stdout)
+    assert (facts["kernel_version"], facts["size"] > 100 << 20) == (manifest.kernel_version, True)
+
+    assert inv("exec", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
+    inv("wait", "debian")
+    again = inv("demo").stderr
+    assert "there is a guest debian already: it is taken as it is" in again
+    assert "debian is running and stays up" in again
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
+
+    # More than libvirt passes on at once, and slower than what is handed out at the end.
+    much = ["sh", "-c", "head -c 9000000 /dev/zero; sleep 3; echo end; echo late >&2; exit 5"]
+    streamed = inv("exec", "debian", "--", *much, status=5)
+    assert (len(streamed.stdout), streamed.stdout[-5:], streamed.stderr) == (9_000_004, "\0end\n", "late\n")
+    assert inv("exec", "debian", "--", "sh", "-c", "ls -d /run/virtroot-exec.*/..").stdout.count("\n") == 1
+
+    inv("exec", "debian", "--", "sh", "-c", r"printf '\033]0;title\007\033\033[0m [2Jhostile\n' > /dev/console")
+    console = inv("logs", "debian").stdout
+    assert "[2Jhostile\n" in console
+    assert not {character for character in console if character < " "} - {"\n", "\t"}
+    assert "virtiofsd" in inv("logs", "debian", "--virtiofsd").stdout
+    assert "-name guest=debian" in inv("logs", "debian", "--qemu").stdout
 
     status, screen = converse(inv, "console", "--name", "debian", typed=b"\n", awaited=b"login:", closing=b"\x1d")
     assert (status, b"debian login:" in screen) == (0, True), screen
 
     assert "is running" in inv("remove", "--name", "debian", "--yes", status=2).stderr
     assert "is running already" in inv("start", "--name", "debian", status=2).stderr
-    inv("stop", "--name", "debian")
+    # The machine's end, as far as guests can tell: they are shut down with their hypervisor.
+    embedded.stop(inv.settings, with_volumes=False)
+    (listed,) = json.loads(inv("list", "--json").stdout)
+    assert listed["state"] == "shut off"
+    assert "Power down" in inv("logs", "debian").stdout
     assert "was not removed" in inv("remove", "--name", "debian", status=2).stderr  # nobody answered yes
     inv("remove", "--name", "debian", "--yes")
     assert inv("list").stdout == ""
@@ -74,8 +102,8 @@ def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path,
     )
     again = inv("install", "--name", "worm", "--artifact", str(bookworm), status=2)
     assert "there is a guest worm already" in again.stderr
-    inv("verify", "--name", "worm")
-    inv("verify", "--name", "worm", "--boot")
+    inv("verify", "worm")
+    inv("verify", "worm", "--boot")
     verdicts = load(bookworm / "manifest.json").verdicts
     assert verdicts["root"].passed
     assert verdicts["guest"].passed

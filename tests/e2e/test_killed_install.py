@@ -9,11 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
 POOL = "/var/lib/libvirt/filesystems"
+JOURNAL = f"{POOL}/.root.fragile@journal"
+
+#: What a publication that its machine ended leaves: a root and a boot directory, and the journal that tells them.
+PRETEND = """
+mkdir -p "$1" "$2"
+for what in "root $1" "boot $2"; do
+    echo "${what% *} $(TZ=UTC stat --format='%d %i %w' "${what#* }")"
+done > "$3"
+"""
 
 
 def kill_install(inv: Virtroot, artifact: Path, after: str, delay: float) -> None:
@@ -53,10 +63,37 @@ def test_a_publication_cut_short_by_a_power_failure_is_cleared(inv: Virtroot, tr
     """Root and boot directory have their names, the journal is there, the domain is not defined yet."""
     target = connect(inv.settings).target
     boot = place.boot("fragile")
-    script = 'mkdir -p "$1/root.fragile" "$2"; : > "$1/.root.fragile.installing"'
-    target.run(["sh", "-ec", script, "pretend", POOL, boot])
+    target.run(["sh", "-ec", PRETEND, "pretend", f"{POOL}/root.fragile", boot, JOURNAL])
     inv("install", "--name", "fragile", "--artifact", str(trixie))
     inv("remove", "--name", "fragile", "--yes")
+
+
+def test_a_root_that_was_restored_by_hand_is_nobodys_leftover(inv: Virtroot, trixie: Path) -> None:
+    """The journal of a publication that was cut short is there, but what has its names is another root by now."""
+    target = connect(inv.settings).target
+    root, boot = f"{POOL}/root.fragile", place.boot("fragile")
+    target.run(["sh", "-ec", PRETEND, "pretend", root, boot, JOURNAL])
+    target.run(["sh", "-ec", 'mv "$1" "$1.old"; mkdir "$1"; echo mine > "$1/file"; rm -r "$1.old"', "restore", root])
+    said = inv("install", "--name", "fragile", "--artifact", str(trixie), status=2).stderr
+    kept = target.run(["cat", f"{root}/file"]).text
+    target.run(["rm", "-r", root, boot, JOURNAL])
+    assert "exists already" in said
+    assert kept == "mine"
+
+
+def test_two_checkouts_do_not_work_on_one_guest(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
+    hypervisor = connect(inv.settings)
+    other = {"INVOKE_VIRTROOT_OUTPUT": str(tmp_path)}
+    with guests.locked(hypervisor, "fragile"):
+        said = inv("install", "--name", "fragile", "--artifact", str(trixie), status=2, **other).stderr
+    assert "another task works on the guest fragile" in said
+    assert not hypervisor.defined("fragile")
+
+
+def test_a_killed_tasks_lock_is_free(inv: Virtroot, trixie: Path) -> None:
+    kill_install(inv, trixie, "checking", 0.0)
+    with guests.locked(connect(inv.settings), "fragile"):
+        pass
 
 
 def test_a_root_that_virtroot_did_not_make_is_left_alone(inv: Virtroot, trixie: Path) -> None:

@@ -1,0 +1,105 @@
+"""What a recipe may name, and which recipe a guest's name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.builder import container, inputs
+from pipelines.errors import VirtrootError
+from pipelines.host import trees
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A directory for recipes, beside one with secrets."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "shadow").write_text("secret")
+    home = tmp_path / "recipes"
+    (home / "tree" / "etc").mkdir(parents=True)
+    (home / "tree" / "etc" / "motd").write_text("hello")
+    (home / "key.asc").write_text("key")
+    (home / "out").symlink_to(tmp_path / "secrets")
+    return home
+
+
+def written(home: Path, *lines: str, name: str = "web.yaml") -> str:
+    (home / name).write_text("\n".join(lines))
+    return str(home / name)
+
+
+def test_a_tree_and_a_key_beside_the_recipe_are_packed(home: Path) -> None:
+    found = inputs.find(recipe=written(home, "distro: debian", "overlay: tree"))
+    packed = next(packed for tree, packed in found.trees.items() if tree.kind == "overlay")
+    assert b"hello" in packed
+    mirror = "mirror: {url: http://a.example, keyring: key.asc}"
+    found = inputs.find(recipe=written(home, "distro: arch", mirror))
+    assert [tree.name for tree in found.trees if tree.kind == "keyring"] == ["key.asc"]
+
+
+@pytest.mark.parametrize("name", ["/etc", "../secrets", "out", "tree/../../secrets", "."])
+def test_an_overlay_from_elsewhere_is_refused(home: Path, name: str) -> None:
+    with pytest.raises(VirtrootError, match=f"overlay: {name} is not beneath"):
+        inputs.find(recipe=written(home, "distro: debian", f"overlay: {name}"))
+
+
+@pytest.mark.parametrize("name", ["/etc/shadow", "../secrets/shadow", "out/shadow"])
+def test_a_key_from_elsewhere_is_refused(home: Path, name: str) -> None:
+    mirror = f"mirror: {{url: http://a.example, keyring: {name}}}"
+    with pytest.raises(VirtrootError, match=f"keyring: {name} is not beneath"):
+        inputs.find(recipe=written(home, "distro: arch", mirror))
+
+
+@pytest.mark.parametrize("name", ["my recipe.yaml", "-x.yaml", ".yaml", "a..b.yaml"])
+def test_a_recipes_name_is_good_for_a_container(home: Path, name: str) -> None:
+    with pytest.raises(VirtrootError, match="is no name for a recipe's file"):
+        inputs.find(recipe=written(home, "distro: debian", name=name))
+
+
+def test_options_that_replace_fields_are_known(home: Path) -> None:
+    recipe = written(home, "distro: debian")
+    assert not inputs.find(recipe=recipe).overridden
+    assert not inputs.find(recipe=recipe, overrides={"release": ""}).overridden
+    assert inputs.find(recipe=recipe, overrides={"release": "bookworm"}).overridden
+
+
+@pytest.mark.parametrize(
+    ("guest", "recipe", "fitting"),
+    [
+        ("arch", "arch", True),
+        ("archlinux", "arch", True),
+        ("archlinux-3", "arch", True),
+        ("arch2", "arch", True),
+        ("arch-web", "arch", True),
+        ("archive", "arch", False),
+        ("archlinuxen", "arch", False),
+        ("debian12", "debian", True),
+        ("web", "arch", False),
+        ("my-arch", "arch", False),
+    ],
+)
+def test_the_recipe_that_a_guests_name_begins_with(guest: str, recipe: str, fitting: bool) -> None:
+    assert inputs.fits(guest, recipe) == fitting
+
+
+def test_what_was_not_checked_shares_no_cache_with_what_was(home: Path) -> None:
+    (home / "other.asc").write_text("another key")
+    recipes = (
+        ("distro: arch",),
+        ("distro: arch", "siglevel: never"),
+        ("distro: arch", "mirror: {url: http://a.example, keyring: key.asc}"),
+        ("distro: arch", "mirror: {url: http://a.example, keyring: other.asc}"),
+    )
+    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines))) for lines in recipes}
+    assert len(volumes) == len(recipes)
+    assert all(volume.startswith("virtroot-cache-web") for volume in volumes)
+
+
+def test_trees_of_the_checkout_have_modes_of_their_own(home: Path) -> None:
+    (home / "tree" / "etc").chmod(0o700)
+    (home / "tree" / "etc" / "motd").chmod(0o600)
+    before = trees.pack(home / "tree", ours=True)
+    (home / "tree" / "etc").chmod(0o775)
+    (home / "tree" / "etc" / "motd").chmod(0o664)
+    assert trees.pack(home / "tree", ours=True) == before

@@ -1,0 +1,172 @@
+"""What is asked of libvirt, and what becomes of its answers; a stand-in here answers as virsh prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest.agent import Agent
+from pipelines.host import mounts
+from pipelines.host.process import Completed
+from pipelines.host.target import Target
+from pipelines.libvirt.handover import NAMESPACE
+from pipelines.libvirt.hypervisor import Hypervisor
+
+WEB, COPY = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+ROOT = "/var/lib/libvirt/filesystems/root.web"
+
+
+def definition(name: str, root: str = ROOT, boot: str = "/var/lib/libvirt/boot/virtroot.web") -> str:
+    metadata = f"<v:guest xmlns:v='{NAMESPACE}'><v:artifact>a/1</v:artifact><v:root>{root}</v:root></v:guest>"
+    return f"<domain><name>{name}</name><metadata>{metadata}</metadata><os><kernel>{boot}/kernel</kernel></os></domain>"
+
+
+class FakeTarget:
+    """Answers commands by the words that tell them apart; keeps what was run."""
+
+    def __init__(self, answers: Mapping[str, str | Exception | list[Any]]) -> None:
+        self.answers, self.ran = dict(answers), list[list[str]]()
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.ran.append(list(argv))
+        line = " ".join(argv)
+        for words, answer in self.answers.items():
+            if all(word in line for word in words.split()):
+                said = answer.pop(0) if isinstance(answer, list) else answer
+                failed = isinstance(said, Exception)
+                output = b"" if failed else str(said).encode()
+                return Completed(tuple(argv), int(failed), output, str(said).encode() if failed else b"")
+        raise AssertionError(f"nobody expected {line}")
+
+
+def hypervisor(answers: Mapping[str, str | Exception | list[Any]]) -> Hypervisor:
+    return Hypervisor(cast(Target, FakeTarget(answers)))
+
+
+BOTH = {
+    "list --all": f"{WEB} web\n{COPY} web2\n\n",
+    f"dumpxml {WEB}": definition("web"),
+    f"dumpxml {COPY}": definition("web2"),
+}
+
+
+def test_virsh_speaks_the_language_that_its_words_are_compared_in() -> None:
+    asked = hypervisor({"domstate": "shut off\n"})
+    assert asked.state(WEB) == "shut off"
+    assert cast(FakeTarget, asked.target).ran[0][:3] == ["env", "LC_ALL=C", "virsh"]
+
+
+def test_a_guest_is_addressed_by_its_uuid_whatever_its_name_looks_like() -> None:
+    third = hypervisor(
+        {"list --all": f"{WEB} 3\n", "dumpxml": definition("3"), "domstate": "running\n", "shutdown": "", "tail": ""}
+    )
+    guest = guests.find(third, "3")
+    assert guest.running
+    with pytest.raises(VirtrootError, match="did not shut down"):
+        guest.stop(timeout=0)
+    asked = [argv for argv in cast(FakeTarget, third.target).ran if "virsh" in argv and "list" not in argv]
+    assert len(asked) >= 3
+    assert all(WEB in argv and "3" not in argv for argv in asked), asked
+
+
+def test_a_copy_of_a_domain_names_the_same_root() -> None:
+    web = guests.find(hypervisor(BOTH), "web")
+    with pytest.raises(VirtrootError, match="is the root of web2 too"):
+        web.refuse_shared_root()
+    alone = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2")})
+    guests.find(alone, "web").refuse_shared_root()
+
+
+def test_a_domain_that_vanishes_does_not_break_the_list() -> None:
+    lists = [f"{WEB} web\n{COPY} web2\n", f"{WEB} web\n"]
+    vanishing = hypervisor({**BOTH, "list --all": lists, f"dumpxml {COPY}": RuntimeError("gone")})
+    assert [guest.name for guest in guests.every(vanishing)] == ["web"]
+
+
+def test_a_renamed_guest_keeps_the_boot_directory_of_its_first_name() -> None:
+    renamed = hypervisor({"list --all": f"{WEB} www\n", "dumpxml": definition("www")})
+    assert guests.find(renamed, "www").boot == "/var/lib/libvirt/boot/virtroot.web"
+
+
+@pytest.mark.parametrize("boot", ["/boot", "/etc", "/var/lib/libvirt/boot", "/var/lib/libvirt/boot/other"])
+def test_a_kernel_of_the_users_own_does_not_make_its_directory_ours(boot: str) -> None:
+    edited = hypervisor({"list --all": f"{WEB} web\n", "dumpxml": definition("web", boot=boot)})
+    assert guests.find(edited, "web").boot == "/var/lib/libvirt/boot/virtroot.web"
+
+
+def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
+    keeps = hypervisor(
+        {"dominfo": "Name:           web\nManaged save:   yes\n", "snapshot-list": "before\n", "checkpoint-list": ""}
+    )
+    assert keeps.holds(WEB) == [
+        "a managed save (virsh managedsave-remove)",
+        "the snapshot before (virsh snapshot-delete)",
+    ]
+    nothing = hypervisor({"dominfo": "Managed save:   no\n", "snapshot-list": "", "checkpoint-list": RuntimeError()})
+    assert nothing.holds(WEB) == []
+
+
+def test_an_address_is_one_that_others_can_reach() -> None:
+    listed = " vnet0      52:54:00:00:00:01    ipv4         192.168.122.7/24\n"
+    assert hypervisor({"lease": listed}).address(WEB) == "192.168.122.7"
+    user = " lo  00:00:00:00:00:00  ipv4  127.0.0.1/8\n enp1s0  52:54:00:00:00:01  ipv4  10.0.2.15/24\n"
+    assert hypervisor({"lease": "", "agent": user}).address(WEB) == ""
+
+
+@pytest.mark.parametrize(
+    ("mounted", "found"),
+    [
+        (f"{ROOT}/srv", [f"{ROOT}/srv"]),
+        (ROOT, [ROOT]),
+        (f"{ROOT}/with\\040space", [f"{ROOT}/with space"]),
+        (f"{ROOT}2/srv", []),
+        ("/", []),
+    ],
+)
+def test_mounts_below_a_root_are_seen(mounted: str, found: list[str]) -> None:
+    target = cast(Target, FakeTarget({"mountinfo": f"36 35 8:1 / {mounted} rw,noatime shared:1 - ext4 /dev/vda rw\n"}))
+    assert mounts.below(target, ROOT) == found
+
+
+EXITED = '{"return":{"exited":true,"exitcode":3,"out-data":"b3V0"}}'
+
+
+def agent(statuses: list[Any], state: str = "running\n") -> Agent:
+    answers: dict[str, str | Exception | list[Any]] = {
+        '"guest-exec",': '{"return":{"pid":7}}',
+        '"guest-exec-status"': statuses,
+        "domstate": state,
+    }
+    return Agent(hypervisor(answers), WEB, "web")
+
+
+def test_one_late_answer_does_not_end_a_command() -> None:
+    done = agent([RuntimeError("timeout"), '{"return":{"exited":false}}', RuntimeError("timeout"), EXITED]).run(["id"])
+    assert (done.returncode, done.stdout) == (3, b"out")
+
+
+def test_an_agent_of_a_guest_that_is_off_is_not_waited_for() -> None:
+    with pytest.raises(VirtrootError, match="does not answer"):
+        agent([RuntimeError("gone")], state="shut off\n").run(["id"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "", "null", "[]", '{"return":7}', '{"return":{}}', '{"return":{"exited":"soon"}}',
+        '{"return":{"exited":true,"out-data":7}}',
+    ],
+)  # fmt: skip
+def test_an_agent_that_answers_nonsense_is_an_error_and_no_traceback(answer: str) -> None:
+    with pytest.raises(VirtrootError, match="answers guest-exec-status with something else"):
+        next(agent([answer], state="shut off\n").statuses(7))
+
+
+def test_output_that_the_agent_cut_is_not_taken_for_the_whole() -> None:
+    cut = '{"return":{"exited":true,"exitcode":0,"out-data":"b3V0","out-truncated":true}}'
+    with pytest.raises(VirtrootError, match="printed more"):
+        agent([cut]).run(["id"])
