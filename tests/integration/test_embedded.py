@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from docker import APIClient
 
 from pipelines.host import engine as engines
 from pipelines.libvirt import embedded
@@ -28,8 +29,8 @@ def settings(inv: Virtroot) -> Iterator[Settings]:
 def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtroot, settings: Settings) -> None:
     users = [named(inv).start("list") for _ in range(3)]
     for user in users:
-        said = user.communicate()
-        assert (user.returncode, said[0]) == (0, ""), said
+        listed, progress = user.communicate()
+        assert (user.returncode, listed) == (0, ""), progress
     engine = engines.connect()
     container = engine.container(NAME)
     assert container is not None
