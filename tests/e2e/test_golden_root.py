@@ -24,7 +24,7 @@ def on_hypervisor(inv: Virtroot, *argv: str) -> Completed:
 def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> None:
     """The README's first command, with trixie as its recipe says."""
     said = inv("demo").stderr
-    assert "./inv exec --name debian -- uname -r" in said
+    assert "./inv exec debian -- uname -r" in said
 
     artifact = (inv.output / "debian" / "latest").resolve()
     manifest = load(artifact / "manifest.json")

@@ -170,7 +170,7 @@ def test_an_output_directory_that_is_none(tmp_path: Path) -> None:
     taken.write_text("a file")
     done = run(INV, "build", "--distro", "debian", status=2, env={"INVOKE_VIRTROOT_OUTPUT": str(taken)})
     what, hint = done.stderr.splitlines()
-    assert what == f"error: Not a directory: {taken}/.locks"
+    assert what == f"error: cannot lock the recipe debian: {taken}/.locks/recipe-debian: Not a directory"
     assert hint.startswith("try: ")
 
 
@@ -206,11 +206,10 @@ SHELLS = {
 
 
 @pytest.mark.parametrize("typed", ["inv", "./inv", "/somewhere/inv"])
-@pytest.mark.parametrize("shell", sorted(SHELLS))
+@pytest.mark.parametrize("shell", [shell for shell in sorted(SHELLS) if shell == "bash" or shutil.which(shell)])
 def test_completion_in_a_shell(shell: str, typed: str, virsh: Callable[[str], dict[str, str]], hostile: Path) -> None:
-    if shell != "bash" and not shutil.which(shell):
-        pytest.skip(f"{shell} is not installed")
-    names = 'case "$*" in *--name*) echo web; echo work;; *dumpxml*) cat "$XML";; esac'
+    listed = "echo 11111111-1111-4111-8111-111111111111 web; echo 22222222-2222-4222-8222-222222222222 work"
+    names = f'case "$*" in *--name*) {listed};; *dumpxml*) cat "$XML";; esac'
     env = virsh(names)
     xml = hostile.parent / "guest.xml"
     xml.write_text((CHECKOUT / "tests/golden/files/domain-no-network.xml").read_text())
