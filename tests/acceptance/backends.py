@@ -11,6 +11,8 @@ from pipelines.host.target import Target
 
 #: The root, read-only, in namespaces of its own and without capabilities: what a guest left there can do no harm.
 _CONFINED = (
+    # The parent of all: when it ends, by itself or as its command is ended, so does everything that it started.
+    "timeout", "--signal=KILL", "120",
     "bwrap", "--ro-bind", "{root}", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
     # Without a session of its own, a program could type into the terminal that verify was called on.
     "--new-session", "--die-with-parent",
@@ -19,8 +21,8 @@ _CONFINED = (
 )  # fmt: skip
 
 
-#: Seconds that a program of a root may run, and bytes that it may print.
-_TIMEOUT, _LIMIT = 120, 16 << 20
+#: Bytes that a program of a root may print.
+_LIMIT = 16 << 20
 
 
 class ChrootBackend(BaseBackend):  # type: ignore[misc]
@@ -36,11 +38,11 @@ class ChrootBackend(BaseBackend):  # type: ignore[misc]
         super().__init__(root)
         self._target = target
         enter = _CONFINED if confined else ("chroot", "{root}")
-        self._enter = [part.replace("{root}", root) for part in enter]
+        self.enter = [part.replace("{root}", root) for part in enter]
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         line = self.get_command(command, *args)
-        done = self._target.run([*self._enter, "sh", "-c", line], check=False, timeout=_TIMEOUT, limit=_LIMIT)
+        done = self._target.run([*self.enter, "sh", "-c", line], check=False, limit=_LIMIT)
         return self.result(done.returncode, line.encode(), done.stdout, done.stderr)
 
 

@@ -181,7 +181,8 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
 def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, generator: str) -> None:
     recipe = str(arch(f"e2e-arch-{generator}", generator=generator))
     made = [
-        Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip()) for cache in ("true", "false")
+        Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip())
+        for cache in ("true", "false")
     ]
     first, second = (load(artifact / "manifest.json") for artifact in made)
     assert first.plan == second.plan

@@ -66,9 +66,9 @@ def test_a_mount_in_the_root_is_not_emptied(inv: Virtroot, guest: Guest) -> None
 
 
 def test_a_snapshot_is_told_before_anything_goes(inv: Virtroot, guest: Guest) -> None:
-    snapshot = (
-        b"<domainsnapshot><name>before</name><state>shutoff</state><creationTime>1</creationTime></domainsnapshot>"
-    )
+    definition = guest.hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
+    told = "<name>before</name><state>shutoff</state><creationTime>1</creationTime>"
+    snapshot = f"<domainsnapshot>{told}{definition}</domainsnapshot>".encode()
     guest.hypervisor.virsh("snapshot-create", guest.uuid, "/dev/stdin", "--redefine", stdin=snapshot)
     try:
         assert "libvirt keeps the snapshot before (virsh snapshot-delete)" in refused(inv)
