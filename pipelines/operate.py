@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import publication, streaming
+from pipelines.guest import place, publication, streaming
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.log import output
@@ -21,6 +21,7 @@ def start(name: str, settings: Settings) -> float:
     with _locked(name, settings) as guest:
         if guest.running:
             raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
+        publication.settled(guest.hypervisor, place.of_root(guest.root))
         return guest.start(settings.timeout)
 
 

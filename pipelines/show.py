@@ -45,14 +45,17 @@ def listing(settings: Settings) -> list[dict[str, Any]]:
     ``address`` is empty where the guest cannot be reached from outside.
     """
     hypervisor = connect(settings)
-    found = guests.every(hypervisor)
+    return _rows(hypervisor, guests.every(hypervisor))
+
+
+def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[dict[str, Any]]:
     states = hypervisor.states()
     found = [guest for guest in found if guest.uuid in states]
     return [
         {
             "name": guest.name,
             "state": states[guest.uuid],
-            "address": hypervisor.address(guest.uuid) if states[guest.uuid] == "running" else "",
+            "address": _address(guest) if states[guest.uuid] == "running" else "",
             "recipe": guest.artifact.partition("/")[0],
             "age": int(time.time()) - installed if installed else None,
             "size": size,
@@ -84,7 +87,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
     """Return what there is to know of one guest: the row of its list, and what is in its definition and manifest."""
     hypervisor = connect(settings)
     guest = guests.find(hypervisor, name)
-    row = next((row for row in listing(settings) if row["uuid"] == guest.uuid), {})
+    row = next(iter(_rows(hypervisor, [guest])), {})
     manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
     built: dict[str, Any] = {}
     if not manifest.returncode:
@@ -129,6 +132,19 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
             time.sleep(_FOLLOW)
         else:
             return
+
+
+def _address(guest: Guest) -> str:
+    """Return where a running guest can be reached; empty for one that cannot, or that does not say so soon."""
+    if not guest.hypervisor.on_a_network(guest.uuid):
+        return ""
+    leased = guest.hypervisor.leased_address(guest.uuid)
+    if leased:
+        return leased
+    try:
+        return next(iter(guest.agent.addresses()), "")
+    except VirtrootError:
+        return ""
 
 
 def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int]:

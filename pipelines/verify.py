@@ -115,7 +115,7 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "") -> 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         described = Path(scratch) / "context.json"
-        described.write_text(json.dumps(asdict(context)))
+        described.write_text(json.dumps(asdict(context)), encoding="utf-8")
         report.unlink(missing_ok=True)
         # -P: the current directory, which may be a guest's root, is no place to take modules from.
         argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(CHECKOUT / "pyproject.toml"), "-m", kind,
@@ -123,7 +123,9 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "") -> 
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT)}
         # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
         status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
-    tests, failures = read_junit(report.read_text()) if report.exists() else (0, ("the suite did not run",))
+    tests, failures = (
+        read_junit(report.read_text(encoding="utf-8")) if report.exists() else (0, ("the suite did not run",))
+    )
     passed = status == 0 and tests > 0 and not failures
     verdict = Verdict(
         passed=passed,

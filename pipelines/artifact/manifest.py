@@ -148,5 +148,5 @@ def parse(content: bytes, source: str) -> Manifest:
 def save(manifest: Manifest, path: Path) -> None:
     """Write the manifest beside its final name and rename it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n")
+    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(path)

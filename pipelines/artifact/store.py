@@ -41,14 +41,14 @@ class Store:
         home = self._output / name
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f"{_PARTIAL}{_SOURCE}"
-        partial.write_text(f"{source.resolve()}\n")
+        partial.write_text(f"{source.resolve()}\n", encoding="utf-8")
         partial.replace(home / _SOURCE)
 
     def _refuse_other(self, name: str, source: Path) -> None:
         record = self._output / name / _SOURCE
         if not record.is_file():
             return
-        owner = Path(record.read_text().strip())
+        owner = Path(record.read_text(encoding="utf-8").strip())
         if owner.exists() and not (source.exists() and owner.samefile(source)):
             raise VirtrootError(
                 f"{self._output / name} holds the builds of {owner}, and this is {source}",

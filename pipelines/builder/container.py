@@ -50,10 +50,19 @@ class Builder:
         check: bool = True,
         stdout: Sink | None = None,
         stderr: Sink | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
     ) -> Completed:
         """Run ``argv`` in the builder; see `Container.run`."""
         return self.container.run(
-            argv, stdin=stdin, env={**self.env, **(env or {})}, check=check, stdout=stdout, stderr=stderr
+            argv,
+            stdin=stdin,
+            env={**self.env, **(env or {})},
+            check=check,
+            stdout=stdout,
+            stderr=stderr,
+            timeout=timeout,
+            limit=limit,
         )
 
     def set_up(self, step: Command | Tree, trees: Mapping[Tree, bytes]) -> None:

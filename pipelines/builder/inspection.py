@@ -15,22 +15,29 @@ from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.recipe.generators import Generator
 
+# What comes from the root loses the two characters that part the sections, and no file is read that is none.
 _FACTS = r"""
 cd "$1"; kernel=$2 initrd=$3
-section() { printf '\036%s\037' "$1"; }
-section kernel; readlink "$kernel" || true
-section initrd; readlink "$initrd" || true
-section fstab; cat etc/fstab 2>/dev/null || true
-section grub; for trace in boot/grub boot/grub2 usr/sbin/grub-install etc/default/grub; do
-    if [ -e "$trace" ] || [ -L "$trace" ]; then printf '%s\n' "$trace"; fi; done
-section builtin; for file in usr/lib/modules/*/modules.builtin; do
-    if [ -f "$file" ]; then version=${file%/*}; sed "s|^|${version##*/} |" "$file"; fi; done
-section pkgbase; for file in usr/lib/modules/*/pkgbase; do
-    if [ -f "$file" ]; then version=${file%/*}; printf '%s %s\n' "${version##*/}" "$(cat "$file")"; fi; done
+section() { printf '\036%s\037' "$1"; tr -d '\036\037'; }
+plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
+readlink "$kernel" | section kernel
+readlink "$initrd" | section initrd
+if plain etc/fstab; then head -c 65536 etc/fstab; fi | section fstab
+for trace in boot/grub boot/grub2 usr/sbin/grub-install etc/default/grub; do
+    if [ -e "$trace" ] || [ -L "$trace" ]; then printf '%s\n' "$trace"; fi
+done | section grub
+for file in usr/lib/modules/*/modules.builtin; do
+    if plain "$file"; then version=${file%/*}; sed "s|^|${version##*/} |" "$file"; fi
+done | section builtin
+for file in usr/lib/modules/*/pkgbase; do
+    if plain "$file"; then version=${file%/*}; printf '%s %s\n' "${version##*/}" "$(head -c 256 "$file")"; fi
+done | section pkgbase
 # In the root, where a link leads to what the guest will find, and not to a file of the builder.
-section init; chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' ||
-    true
+chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' | section init
 """
+
+#: Bytes that a command may say of a root, and seconds that it may take: a recipe's commands may have replaced it.
+_LIMIT, _TIMEOUT = 64 << 20, 300
 
 _IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$name" ]; then echo "$name"; fi; done'
 
@@ -98,7 +105,8 @@ def _version(path: str) -> str:
 
 def gather(target: Target, root: str, generator: Generator, packages: tuple[str, ...]) -> Facts:
     """Collect the facts of the tree ``root`` on ``target``; ``packages`` are the installed packages' names."""
-    answer = target.run(["sh", "-ec", _FACTS, "facts", root, generator.kernel, generator.initrd]).text
+    facts = ["sh", "-c", _FACTS, "facts", root, generator.kernel, generator.initrd]
+    answer = target.run(facts, limit=_LIMIT, timeout=_TIMEOUT).text
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
     lines = {name: tuple(line for line in body.splitlines() if line) for name, body in sections.items()}
     kernel_link, initrd_link = sections["kernel"].strip(), sections["initrd"].strip()
@@ -130,7 +138,10 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
 
 
 def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tuple[str, ...]:
-    return tuple(target.run(["chroot", root, *argv, f"/{path}"]).text.splitlines()) if argv else ()
+    if not argv:
+        return ()
+    done = target.run(["chroot", root, *argv, f"/{path}"], limit=_LIMIT, timeout=_TIMEOUT)
+    return tuple(done.text.splitlines())
 
 
 def _modules(facts: Facts) -> str:

@@ -8,14 +8,18 @@ from pathlib import Path
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import Package, Rootfs
 from pipelines.builder.container import Builder
+from pipelines.errors import VirtrootError
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import ROOT
 
 
 def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
     """Return the packages that are installed in the root, sorted by name."""
-    query = builder.run(("chroot", ROOT, *distro.packages_query))
+    # Asked inside the root, where a recipe's commands may have replaced whoever answers.
+    query = builder.run(("chroot", ROOT, *distro.packages_query), limit=16 << 20, timeout=300)
     pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
+    if any(len(pair) != 2 for pair in pairs):
+        raise VirtrootError("the root's package manager does not list packages", "look at the recipe's run commands")
     return tuple(Package(name=name, version=version) for name, version in pairs)
 
 

@@ -23,6 +23,9 @@ _HINTS = {
     "(PGP signature)": "the package was changed after it was signed; use another mirror",
 }
 
+#: A log of more bytes would only fill the disk.
+_LOG_LIMIT = 256 << 20
+
 #: How much of a log's end is looked at: what wrote it may have written without end.
 _TAIL = 64 << 10
 
@@ -83,9 +86,16 @@ class StageRunner:
     def _command(self, command: Command) -> None:
         with self._log.open("ab") as log:
             log.write(f"$ {' '.join(command.full_argv)}\n".encode())
-            done = self.builder.run(
-                command.full_argv, env=dict(command.env), check=False, stdout=log.write, stderr=log.write
-            )
+
+            def keep(chunk: bytes) -> None:
+                if log.tell() > _LOG_LIMIT:
+                    raise VirtrootError(
+                        f"{command.argv[0]} prints without end: {self._log} has {_LOG_LIMIT >> 20} MiB",
+                        "let the recipe's commands print less",
+                    )
+                log.write(chunk)
+
+            done = self.builder.run(command.full_argv, env=dict(command.env), check=False, stdout=keep, stderr=keep)
         if done.returncode:
             raise _StepFailed(command, done.returncode)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -20,6 +21,9 @@ from pipelines.cli.ending import status  # noqa: E402
 def _main() -> None:
     from tasks import program
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a guest or a recipe says need not exist in the language of this terminal.
+        sys.stdout.reconfigure(errors="replace")
     if _interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     program.run()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import Base64Bytes, BaseModel, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, Field, TypeAdapter, ValidationError
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
@@ -51,6 +51,14 @@ class Piece(BaseModel):
     eof: bool
 
 
+class _Address(BaseModel):
+    address: str = Field(alias="ip-address")
+
+
+class _Interface(BaseModel):
+    addresses: list[_Address] = Field(default=[], alias="ip-addresses")
+
+
 @dataclass(frozen=True)
 class Agent:
     """The agent of one running guest: ``domain`` is its UUID, ``name`` what people call it."""
@@ -59,10 +67,10 @@ class Agent:
     domain: str
     name: str
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Return the agent's answer to ``command``; raises `VirtrootError` when there is none."""
+    def ask(self, command: str, *, timeout: int = _ANSWER, **arguments: Any) -> Any:
+        """Return the agent's answer to ``command``; raises `VirtrootError` when there is none within ``timeout`` s."""
         request = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
-        done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(_ANSWER), self.domain, request, check=False)
+        done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(timeout), self.domain, request, check=False)
         if done.returncode:
             raise VirtrootError(
                 f"the agent of {self.name} does not answer: {done.complaint}",
@@ -80,7 +88,7 @@ class Agent:
 
     def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
         """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there."""
-        given = {"input-data": base64.b64encode(stdin).decode()} if stdin else {}
+        given: dict[str, Any] = {"input-data": base64.b64encode(stdin).decode()} if stdin else {}
         started = self.ask("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True}, **given)
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
             raise self._nonsense("guest-exec")
@@ -126,20 +134,28 @@ class Agent:
             f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
         )
 
-    def open(self, path: str) -> int:
-        """Open a file of the guest for reading and return its handle."""
+    def open(self, path: str, offset: int = 0) -> int:
+        """Open a file of the guest for reading from ``offset`` and return its handle."""
         handle = self.ask("guest-file-open", path=path, mode="r")
         if not isinstance(handle, int):
             raise self._nonsense("guest-file-open")
+        if offset:
+            self.ask("guest-file-seek", handle=handle, offset=offset, whence="set")
         return handle
 
     def read(self, handle: int, size: int) -> Piece:
         """Return up to ``size`` bytes of an open file."""
         return self._parsed(Piece, "guest-file-read", handle=handle, count=size)
 
-    def close(self, handle: int) -> None:
-        """Close a file."""
-        self.ask("guest-file-close", handle=handle)
+    def addresses(self) -> list[str]:
+        """Return the addresses that the guest says it has, but for those that only itself can reach."""
+        command = "guest-network-get-interfaces"
+        try:
+            interfaces = TypeAdapter(list[_Interface]).validate_python(self.ask(command, timeout=5))
+        except ValidationError as error:
+            raise self._nonsense(command) from error
+        told = [address.address for interface in interfaces for address in interface.addresses]
+        return [address for address in told if not address.startswith(("127.", "::1", "fe80:"))]
 
     def _parsed(self, form: type[_Answer], command: str, **arguments: Any) -> _Answer:
         try:

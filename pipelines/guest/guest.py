@@ -70,13 +70,14 @@ class Guest:
 
         A copy made by virt-clone does.
         """
-        others = self.hypervisor.naming(self.root, besides=self.uuid, active=active)
-        if others:
-            names = " and ".join(known.name for known in others)
-            raise VirtrootError(
-                f"the root of {self.name}, {self.root}, is the root of {names} too",
-                f"undefine the domain that is the copy, with its root left alone: virsh undefine {others[0].name}",
-            )
+        for what, path in (("root", self.root), ("kernel's copy", self.boot)):
+            others = self.hypervisor.naming(path, besides=self.uuid, active=active)
+            if others:
+                names = " and ".join(known.name for known in others)
+                raise VirtrootError(
+                    f"the {what} of {self.name}, {path}, is the {what} of {names} too",
+                    f"undefine the domain that is the copy, with its root left alone: virsh undefine {others[0].name}",
+                )
 
     def hand_over(self) -> None:
         """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""

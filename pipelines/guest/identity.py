@@ -36,11 +36,12 @@ def checked_hostname(hostname: str) -> str:
 def read_ssh_key(path: str) -> str:
     """Return the public keys in the file ``path``; raises `VirtrootError` for a file that has none."""
     try:
-        lines = [line for line in Path(path).expanduser().read_text().splitlines() if line and not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
         raise VirtrootError(
             f"cannot read the ssh key {path}: {error}", "name a public key file, like ~/.ssh/id_ed25519.pub"
         ) from error
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     if not lines or not all(_KEY.fullmatch(line) for line in lines):
         secret = any("PRIVATE KEY" in line for line in lines)
         raise VirtrootError(

@@ -105,7 +105,8 @@ def manifest(boot: str) -> str:
 
 def console_log(name: str) -> str:
     """Return the file that keeps what the guest printed on its serial console since its last start."""
-    return f"{LOGS}/{name}-console.log"
+    # libvirt's own log of a domain called web-console would be web-console.log.
+    return f"{LOGS}/{name}@console.log"
 
 
 def is_boot(path: str) -> bool:
@@ -116,7 +117,7 @@ def is_boot(path: str) -> bool:
 
 def is_console_log(path: str) -> bool:
     """Say whether ``path`` is the console log of some guest."""
-    return path.rpartition("/")[0] == LOGS and path.endswith("-console.log")
+    return path.rpartition("/")[0] == LOGS and path.endswith(("@console.log", "-console.log"))
 
 
 def qemu_log(name: str) -> str:

@@ -6,7 +6,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
-from pipelines.host import mounts
+from pipelines.host import mounts, process
 from pipelines.host.target import Target
 from pipelines.libvirt.hypervisor import Hypervisor
 
@@ -25,7 +25,7 @@ flock 9
 sync "$journal"
 mv -T -- "$partial_root" "$root"
 if mv -T -- "$partial_boot" "$boot"; then
-    if "$@" >&2; then rm -f -- "$journal"; exit 0; fi
+    if "$@" >&2; then rm -f -- "$journal"; sync "${journal%/*}"; exit 0; fi
     mv -T -- "$boot" "$partial_boot"
 fi
 mv -T -- "$root" "$partial_root"
@@ -33,16 +33,20 @@ rm -f -- "$journal"
 exit 1
 """
 
+# Without a kernel in its place the guest cannot be started any more, so what it is doing then is what it does.
 _WITHDRAW = """
 trap '' HUP INT TERM
-root=$1 partial_root=$2 boot=$3 partial_boot=$4
-shift 4
-if [ -d "$root" ]; then mv -T -- "$root" "$partial_root"; fi
-if [ -d "$boot" ]; then mv -T -- "$boot" "$partial_boot"; fi
-if "$@" >&2; then exit 0; fi
-if [ -d "$partial_boot" ]; then mv -T -- "$partial_boot" "$boot"; fi
-if [ -d "$partial_root" ]; then mv -T -- "$partial_root" "$root"; fi
-exit 1
+root=$1 partial_root=$2 boot=$3 partial_boot=$4 domain=$5
+shift 5
+undo() {
+    [ ! -d "$partial_boot" ] || mv -T -- "$partial_boot" "$boot"
+    [ ! -d "$partial_root" ] || mv -T -- "$partial_root" "$root"
+    exit 1
+}
+if [ -d "$boot" ]; then mv -T -- "$boot" "$partial_boot" || undo; fi
+if [ -d "$root" ]; then mv -T -- "$root" "$partial_root" || undo; fi
+[ "$("$@" domstate "$domain")" = 'shut off' ] || { echo "the guest runs by now" >&2; undo; }
+"$@" undefine "$domain" >&2 || undo
 """
 
 
@@ -51,7 +55,8 @@ def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
     renames = (paths.partial_root, paths.root, paths.partial_boot, paths.boot, paths.journal)
     define = hypervisor.virsh_argv("define", "--validate", "/dev/stdin")
     script = ["sh", "-ec", _PUBLISH, "publish", *renames, *define]
-    done = hypervisor.target.run(script, stdin=domain_xml.encode(), check=False)
+    with process.uninterrupted():
+        done = hypervisor.target.run(script, stdin=domain_xml.encode(), check=False)
     if done.returncode:
         raise VirtrootError(
             f"libvirt did not take the guest {paths.name}", "read libvirt's reason above", done.complaint
@@ -67,14 +72,21 @@ def withdraw(guest: Guest) -> None:
     hypervisor, target = guest.hypervisor, guest.target
     refuse_busy(guest)
     paths = place.of_root(guest.root)
-    undefine = hypervisor.virsh_argv("undefine", guest.uuid)
     renames = (guest.root, paths.partial_root, guest.boot, paths.partial_boot)
-    done = target.run(["sh", "-ec", _WITHDRAW, "withdraw", *renames, *undefine], check=False)
+    script = ["sh", "-c", _WITHDRAW, "withdraw", *renames, guest.uuid, *hypervisor.virsh_argv()]
+    with process.uninterrupted():
+        done = target.run(script, check=False)
     if done.returncode:
         raise VirtrootError(
             f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
         )
-    mounts.delete(target, paths.partial_root, paths.partial_boot, guest.console_log, paths.journal)
+    mounts.delete(target, *_leftovers(target, paths), guest.console_log)
+
+
+def settled(hypervisor: Hypervisor, paths: Place) -> None:
+    """Take away the journal of a guest that is whole: it would vouch for the root once the domain is undefined."""
+    _settle(hypervisor.target, paths)
+    hypervisor.target.run(["rm", "-f", "--", paths.journal])
 
 
 def refuse_busy(guest: Guest) -> None:
@@ -96,6 +108,7 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
     _settle(hypervisor.target, paths)
     known = next((known for known in hypervisor.domains() if known.name == name), None)
     if known:
+        settled(hypervisor, paths)
         raise VirtrootError(
             f"there is a guest {name} already ({hypervisor.state(known.uuid)})",
             f"remove it first: ./inv remove {name}; or choose another name",
@@ -118,10 +131,11 @@ def clear(hypervisor: Hypervisor, paths: Place) -> None:
     target = hypervisor.target
     _settle(target, paths)
     if hypervisor.defined(paths.name):
+        settled(hypervisor, paths)
         return
     for what in _journal(target, paths):
         mounts.delete(target, paths.root if what == "root" else paths.boot)
-    stale = [path for directory, pattern in paths.leftovers for path in _matching(target, directory, pattern)]
+    stale = _leftovers(target, paths)
     # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
     mounts.delete(target, *stale, *([] if hypervisor.naming(paths.boot) else [paths.boot]))
 
@@ -135,9 +149,13 @@ def _settle(target: Target, paths: Place) -> None:
         )
 
 
-def _matching(target: Target, directory: str, pattern: str) -> list[str]:
-    found = target.run(["find", directory, "-maxdepth", "1", "-name", pattern, "-print0"], check=False)
-    return [path for path in found.stdout.decode(errors="surrogateescape").split("\0") if path]
+def _leftovers(target: Target, paths: Place) -> list[str]:
+    """Return what tasks have under way, or killed ones left, of the guest whose lock the caller holds."""
+    found: list[str] = []
+    for directory, pattern in paths.leftovers:
+        listed = target.run(["find", directory, "-maxdepth", "1", "-name", pattern, "-print0"], check=False)
+        found += [path for path in listed.stdout.decode(errors="surrogateescape").split("\0") if path]
+    return found
 
 
 def _journal(target: Target, paths: Place) -> list[str]:

@@ -2,7 +2,8 @@
 
 The agent keeps a command's output until its end, and libvirt passes on about 3 MiB of it at most. So a shell in the
 guest writes the output to two files. What ends soon and printed little is handed out by that shell; of anything else
-the files are read piece by piece.
+the files are read piece by piece. The status is in a file, too: an upgrade inside the guest restarts the agent, which
+then knows nothing of the command.
 """
 
 from __future__ import annotations
@@ -22,100 +23,159 @@ _PIECE = 1 << 20
 #: Seconds after which the output of a command that still runs is passed on.
 _SOON = 2.0
 
+#: Seconds that the agent may be away, and between two looks at a command that it does not know any more.
+_AWAY, _LOOK = 300, 2.0
+
+# Out of the agent's own control group, whose processes end when a package's script restarts it. Where no systemd runs
+# there is no such group.
+_BEGIN = r"""
+if [ -d /run/systemd/system ] && command -v systemd-run > /dev/null; then
+    exec systemd-run --scope --quiet --collect -- /bin/sh -c "$@"
+fi
+exec /bin/sh -c "$@"
+"""
+
 # Whoever makes the directory `taken` hands the output out: this shell, or the reader outside. The first letter of what
-# this shell prints says who it was. The files are in the guest's memory: what goes beyond half of what is free there is
-# cut, as by a reader that has seen enough.
+# this shell prints says who it was. The files are in the guest's memory: each takes a quarter of what is free there,
+# and what goes beyond is cut, as by a reader that has seen enough. A child that the command leaves behind keeps the
+# pipes open; it is not waited for.
 _SHELL = r"""
 umask 077
 directory=$1; shift
 mkdir "$directory" && mkfifo "$directory/o" "$directory/e" || exit 125
-limit=$(($(df -k --output=avail /run | tail -n 1) * 512))
-head -c "$limit" < "$directory/o" > "$directory/out" &
-head -c "$limit" < "$directory/e" > "$directory/err" &
-"$@" > "$directory/o" 2> "$directory/e" < /dev/null &
-echo $! > "$directory/pid"
-wait $!
+limit=$(($(df -k --output=avail /run | tail -n 1) * 256))
+stdbuf -o0 head -c "$limit" < "$directory/o" > "$directory/out" &
+first=$!
+stdbuf -o0 head -c "$limit" < "$directory/e" > "$directory/err" &
+second=$!
+setsid /bin/sh -c 'echo $$ > "$0/pid"; exec "$@"' "$directory" "$@" > "$directory/o" 2> "$directory/e" < /dev/null
 status=$?
-wait
+rm -f "$directory/pid"
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    kill -0 "$first" 2> /dev/null || kill -0 "$second" 2> /dev/null || break
+    sleep 0.1
+done
+kill "$first" "$second" 2> /dev/null
 out=$(wc -c < "$directory/out") err=$(wc -c < "$directory/err")
-if [ $((out + err)) -le 1048576 ] && mkdir "$directory/taken" 2> /dev/null; then
+cut=
+free=$(df -k --output=avail /run | tail -n 1)
+if [ "$out" -ge "$limit" ] || [ "$err" -ge "$limit" ] || [ "$free" -lt 64 ]; then cut=c; fi
+printf '%s %s\n' "$status" "$cut" > "$directory/status.new" && mv "$directory/status.new" "$directory/status"
+if [ $((out + err)) -le 1048576 ] && [ -z "$cut" ] && mkdir "$directory/taken" 2> /dev/null; then
     printf s; cat "$directory/out"; cat "$directory/err" >&2
-    rm -rf "$directory"
-elif [ "$out" -lt "$limit" ] && [ "$err" -lt "$limit" ]; then
-    printf r
 else
-    printf 'c%s' "$limit"
+    printf r
 fi
 exit "$status"
 """
 
-_GIVE_UP = 'kill -TERM "$(cat "$1/pid")" 2> /dev/null; rm -rf "$1"'
+_TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
+_GIVE_UP = 'if pid=$(cat "$1/pid"); then kill -TERM -- "-$pid"; fi 2> /dev/null; rm -rf "$1"'
+
+Sink = Callable[[bytes], object]
 
 
-def run(agent: Agent, argv: Sequence[str], stdout: Callable[[bytes], object], stderr: Callable[[bytes], object]) -> int:
+def run(agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink) -> int:
     """Run ``argv`` in the guest, pass its output on, and return its exit status; a signal N gives 128 + N.
 
-    Output beyond half of the guest's free space in /run is cut, with a warning. Where this is interrupted, the command
-    is ended.
+    Of each output what goes beyond a quarter of the guest's free space in /run is cut, with a warning. Where this is
+    interrupted, the command and its children are ended.
     """
     directory = f"/run/virtroot-exec.{secrets.token_hex(8)}"
-    pid = agent.begin(["/bin/sh", "-c", _SHELL, "virtroot-exec", directory, *argv])
+    pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, *argv])
     try:
-        return _follow(agent, pid, directory, stdout, stderr)
+        status = _follow(agent, pid, _Reader(agent, directory, stdout, stderr))
     except BaseException:
         with suppress(VirtrootError):
             agent.run(["/bin/sh", "-c", _GIVE_UP, "give-up", directory])
         raise
+    with suppress(VirtrootError):
+        agent.begin(["/bin/rm", "-rf", directory])
+    return status
 
 
-def _follow(
-    agent: Agent, pid: int, directory: str, stdout: Callable[[bytes], object], stderr: Callable[[bytes], object]
-) -> int:
-    begin, reader = time.monotonic(), None
-    for status in agent.statuses(pid):
-        if status.exited:
-            who, said = status.out_data[:1], status.out_data[1:]
-            if who == b"s":
-                stdout(said)
-                stderr(status.err_data)
-            elif who in {b"r", b"c"}:
-                reader = reader or _Reader(agent, directory, stdout, stderr)
-                reader.rest()
-            else:
-                stderr(status.err_data)
-            if who == b"c":
-                warn(f"the output was cut after {int(said) >> 20} MiB: write more than that to a file in the guest")
-            return status.returncode
-        if reader is None and time.monotonic() - begin > _SOON and _take(agent, directory):
-            reader = _Reader(agent, directory, stdout, stderr)
-        if reader:
-            reader.more()
-    raise AssertionError("statuses end with one that has exited")
-
-
-def _take(agent: Agent, directory: str) -> bool:
-    return agent.run(["/bin/mkdir", f"{directory}/taken"]).returncode == 0
+def _follow(agent: Agent, pid: int, reader: _Reader) -> int:
+    begin = time.monotonic()
+    try:
+        for status in agent.statuses(pid):
+            if status.exited:
+                who, said = status.out_data[:1], status.out_data[1:]
+                if who == b"s":
+                    reader.stdout(said)
+                    reader.stderr(status.err_data)
+                elif who == b"r":
+                    return reader.rest()
+                else:
+                    reader.stderr(status.err_data)
+                return status.returncode
+            if time.monotonic() - begin > _SOON:
+                reader.more()
+    except VirtrootError:
+        # The agent was restarted, or gave its last answer to nobody.
+        if agent.hypervisor.state(agent.domain) != "running":
+            raise
+    return reader.wait()
 
 
 class _Reader:
     """Passes on what the two files have got since it last looked."""
 
-    def __init__(
-        self, agent: Agent, directory: str, stdout: Callable[[bytes], object], stderr: Callable[[bytes], object]
-    ) -> None:
+    def __init__(self, agent: Agent, directory: str, stdout: Sink, stderr: Sink) -> None:
+        self.stdout, self.stderr = stdout, stderr
         self._agent, self._directory = agent, directory
-        self._files = [(agent.open(f"{directory}/{name}"), sink) for name, sink in (("out", stdout), ("err", stderr))]
+        self._files: list[tuple[int, Sink]] = []
+        self._passed = {"out": 0, "err": 0}
 
     def more(self) -> None:
-        for handle, sink in self._files:
+        """Pass on what there is, if it is not handed out by the shell in the guest."""
+        if not self._files and self._sh(_TAKE) is None:
+            return
+        self._read()
+
+    def rest(self) -> int:
+        """Pass on what is left of a command that has ended, and return its status."""
+        answer = self._sh('cat "$1/status"')
+        if answer is None:
+            raise VirtrootError(f"the command's status is lost in {self._agent.name}", "look there what it has done")
+        self._read()
+        status, _, cut = answer.strip().partition(" ")
+        if cut:
+            warn(f"output beyond what fits into {self._agent.name}'s /run was cut: write that much to a file there")
+        if not status.isdigit():
+            raise VirtrootError(f"the agent of {self._agent.name} tells {status!r} for a status", "look at the guest")
+        return int(status)
+
+    def wait(self) -> int:
+        """Do `rest` when the command has ended, whatever agent answers by then."""
+        heard = time.monotonic()
+        while True:
+            try:
+                if self._sh('[ -e "$1/status" ]') is not None:
+                    return self.rest()
+                heard = time.monotonic()
+            except VirtrootError:
+                if time.monotonic() - heard > _AWAY or self._agent.hypervisor.state(self._agent.domain) != "running":
+                    raise
+                # Handles are an agent's own.
+                self._files = []
+            time.sleep(_LOOK)
+
+    def _read(self) -> None:
+        names = ("out", "err")
+        if not self._files:
+            sinks = (self.stdout, self.stderr)
+            self._files = [
+                (self._agent.open(f"{self._directory}/{name}", self._passed[name]), sink)
+                for name, sink in zip(names, sinks, strict=True)
+            ]
+        for name, (handle, sink) in zip(names, self._files, strict=True):
             while (piece := self._agent.read(handle, _PIECE)).content:
                 sink(piece.content)
+                self._passed[name] += len(piece.content)
                 if piece.eof:
                     break
 
-    def rest(self) -> None:
-        self.more()
-        with suppress(VirtrootError):
-            for handle, _ in self._files:
-                self._agent.close(handle)
-            self._agent.run(["/bin/rm", "-rf", self._directory])
+    def _sh(self, script: str) -> str | None:
+        """Return what a script in the guest prints, which is given the directory; None where it fails."""
+        done = self._agent.run(["/bin/sh", "-c", script, "virtroot-exec", self._directory])
+        return done.text if done.returncode == 0 else None

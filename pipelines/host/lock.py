@@ -37,7 +37,10 @@ def busy(what: str) -> VirtrootError:
 # The lock is held by a program whose input is this task's: however the task ends, the input does, and the lock with it.
 _HOLD = """
 exec 2>&1
+# Who may open it for reading could hold the lock, too.
+umask 077
 mkdir -p "${1%/*}"
+chmod 700 "${1%/*}"
 exec 9> "$1"
 if flock --nonblock 9; then echo held; exec cat > /dev/null; else echo busy; fi
 """

@@ -244,6 +244,19 @@ def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let what runs inside come to its end before a Ctrl-C counts: half of it would be worse than all or nothing."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def holding(argv: Sequence[str]) -> Iterator[str]:
     """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
     with subprocess.Popen(list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:

@@ -30,6 +30,11 @@ STOP_TIMEOUT = 90
 
 _KVM = "/dev/kvm"
 
+# Tasks hold their guest's lock.
+_AT_WORK = (
+    'for lock in /run/virtroot/*.lock; do [ ! -e "$lock" ] || flock --nonblock "$lock" true || echo "$lock"; done'
+)
+
 
 def image(engine: Engine, settings: Settings, made_since: datetime | None = None) -> str:
     """Return the tag of its image, made when missing or older than ``made_since`` or the settings."""
@@ -149,7 +154,7 @@ def renew(settings: Settings, made_since: datetime) -> bool:
     hypervisor = find(settings)
     if hypervisor is None:
         return False
-    if hypervisor.domains(active=True):
+    if hypervisor.domains(active=True) or hypervisor.target.run(["sh", "-c", _AT_WORK]).text:
         return True
     stop(settings, with_volumes=False)
     return False

@@ -135,7 +135,8 @@ def _make_open(directory: str) -> None:
     """Make a directory where it is missing, for QEMU's user to enter, whatever the umask."""
     if not os.path.isdir(directory):
         os.makedirs(directory)
-        os.chmod(directory, 0o755)
+        # To be entered and not to be read: who can open it could hold the lock on it.
+        os.chmod(directory, 0o711)
 
 
 def _put_in_place(partial: str, directory: str) -> None:

@@ -93,19 +93,16 @@ class Hypervisor:
             kept += [f"the {kind} {name} (virsh {kind}-delete)" for name in names]
         return kept
 
-    def address(self, domain: str) -> str:
-        """Return the first address that a running domain has on a network of libvirt's; empty where it has none."""
-        for source in ("lease", "agent"):
-            listed = self.virsh("domifaddr", domain, "--source", source, check=False)
-            for line in listed.text.splitlines():
-                words = line.split()
-                if (
-                    len(words) == 4
-                    and words[0] != "lo"
-                    and not words[3].startswith(("127.", "10.0.2.", "fe80", "::1", "fec0"))
-                ):
-                    return words[3].partition("/")[0]
-        return ""
+    def leased_address(self, domain: str) -> str:
+        """Return the address that a network of libvirt's has leased to a running domain; empty where none has."""
+        listed = self.virsh("domifaddr", domain, "--source", "lease", check=False)
+        words = [line.split() for line in listed.text.splitlines()]
+        return next((each[3].partition("/")[0] for each in words if len(each) == 4), "")
+
+    def on_a_network(self, domain: str) -> bool:
+        """Say whether a domain has a network card that others can reach; user-mode networking is none."""
+        listed = self.virsh("domiflist", domain, check=False)
+        return any(line.split()[1:2] not in ([], ["user"]) for line in listed.text.splitlines())
 
     @cached_property
     def kvm(self) -> bool:

@@ -52,8 +52,8 @@ def _renew_images(engine: engines.Engine, settings: Settings) -> None:
             container.image(engine, distro, settings, now)
     if engine.images(f"virtroot/{embedded.NAME}") and embedded.renew(settings, now):
         warn(
-            f"guests run in the embedded hypervisor {settings.embedded}, which goes on as it was made: when they are "
-            f"off, ./inv setup --refresh lets the next start take the new image"
+            f"guests run or tasks work in the embedded hypervisor {settings.embedded}, which goes on as it was made: "
+            "when they are done, ./inv setup --refresh lets the next start take the new image"
         )
 
 

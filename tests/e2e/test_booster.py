@@ -59,7 +59,7 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
     inv("install", "--name", "boost", "--artifact", str(artifact))
     inv("verify", "--name", "boost", "--boot")
     hypervisor = connect(inv.settings)
-    console = hypervisor.target.run(["cat", "/var/log/libvirt/qemu/boost-console.log"]).text
+    console = hypervisor.target.run(["cat", "/var/log/libvirt/qemu/boost@console.log"]).text
     assert "virtroot: mounted the root 'root' from virtiofs" in console
 
     # As a kernel upgrade in the guest does: the kernel package's own script calls the hook.

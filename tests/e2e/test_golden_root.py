@@ -78,7 +78,7 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert "was not removed" in inv("remove", "--name", "debian", status=2).stderr  # nobody answered yes
     inv("remove", "--name", "debian", "--yes")
     assert inv("list").stdout == ""
-    places = ("/var/lib/libvirt/filesystems", place.BOOT, "/var/log/libvirt/qemu/debian-console.log")
+    places = ("/var/lib/libvirt/filesystems", place.BOOT, "/var/log/libvirt/qemu/debian@console.log")
     assert on_hypervisor(inv, "find", *places, "-name", "*debian*").text == ""
 
 

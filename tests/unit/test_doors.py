@@ -93,7 +93,9 @@ def test_an_artifacts_file_names_stand_in_its_room(word: str) -> None:
             assert word not in path.read_text(), path
 
 
-@pytest.mark.parametrize("word", ["/var/lib/libvirt/boot", "/var/log/libvirt", '"root.', "/root.{", '-console.log"'])
+@pytest.mark.parametrize(
+    "word", ["/var/lib/libvirt/boot", "/var/log/libvirt", '"root.', "/root.{", '-console.log"', '@console.log"']
+)
 def test_paths_that_a_guests_name_decides_stand_in_one_place(word: str) -> None:
     for path in (CHECKOUT / "pipelines").rglob("*.py"):
         if path.name != "place.py":

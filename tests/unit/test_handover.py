@@ -153,8 +153,9 @@ def test_qemus_user_may_enter_whatever_the_umask(root: Path, tmp_path: Path) -> 
         handover.write(str(root), "home/me/file", 0o644, b"")
     finally:
         os.umask(before)
-    for directory in (tmp_path / "libvirt", tmp_path / "libvirt" / "virtroot.web", root / "home", root / "home" / "me"):
+    for directory in (tmp_path / "libvirt" / "virtroot.web", root / "home", root / "home" / "me"):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o755, directory
+    assert stat.S_IMODE((tmp_path / "libvirt").stat().st_mode) == 0o711
 
 
 def test_two_at_once_never_publish_a_short_kernel(root: Path, tmp_path: Path) -> None:

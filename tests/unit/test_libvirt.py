@@ -77,7 +77,11 @@ def test_a_copy_of_a_domain_names_the_same_root() -> None:
     web = guests.find(hypervisor(BOTH), "web")
     with pytest.raises(VirtrootError, match="is the root of web2 too"):
         web.refuse_shared_root()
-    alone = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2")})
+    edited = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2")})
+    with pytest.raises(VirtrootError, match="is the kernel's copy of web2 too"):
+        guests.find(edited, "web").refuse_shared_root()
+    boot = "/var/lib/libvirt/boot/virtroot.web2"
+    alone = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2", boot=boot)})
     guests.find(alone, "web").refuse_shared_root()
 
 
@@ -112,9 +116,16 @@ def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
 
 def test_an_address_is_one_that_others_can_reach() -> None:
     listed = " vnet0      52:54:00:00:00:01    ipv4         192.168.122.7/24\n"
-    assert hypervisor({"lease": listed}).address(WEB) == "192.168.122.7"
-    user = " lo  00:00:00:00:00:00  ipv4  127.0.0.1/8\n enp1s0  52:54:00:00:00:01  ipv4  10.0.2.15/24\n"
-    assert hypervisor({"lease": "", "agent": user}).address(WEB) == ""
+    assert hypervisor({"lease": listed}).leased_address(WEB) == "192.168.122.7"
+    assert hypervisor({"lease": ""}).leased_address(WEB) == ""
+    network, user = " vnet0  network  default  virtio  52:54\n", " -  user  -  virtio  52:54\n"
+    assert hypervisor({"domiflist": network}).on_a_network(WEB)
+    assert not hypervisor({"domiflist": user}).on_a_network(WEB)
+    assert not hypervisor({"domiflist": ""}).on_a_network(WEB)
+    told = '[{"name":"lo","ip-addresses":[{"ip-address":"127.0.0.1"}]},{"ip-addresses":[{"ip-address":"10.1.2.3"}]},{}]'
+    assert Agent(hypervisor({"interfaces": f'{{"return":{told}}}'}), WEB, "web").addresses() == ["10.1.2.3"]
+    with pytest.raises(VirtrootError, match="with something else"):
+        Agent(hypervisor({"interfaces": '{"return":[7]}'}), WEB, "web").addresses()
 
 
 @pytest.mark.parametrize(
