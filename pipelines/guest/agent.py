@@ -98,13 +98,16 @@ class Agent:
         """Yield what the agent says of a command, ever more slowly, until it has ended.
 
         An answer that is late or missing is asked for again: the agent of a busy guest is slow, its command goes on.
+        An agent that was started anew does not know the command, and none tells twice that one has ended.
         """
         pause, heard = _FIRST_POLL, time.monotonic()
         while True:
             try:
                 status = self._parsed(Status, "guest-exec-status", pid=pid)
-            except VirtrootError:
-                if time.monotonic() - heard > _SILENCE or self.hypervisor.state(self.domain) != "running":
+            except VirtrootError as error:
+                forgotten = "does not exist" in error.what or "parameter 'pid'" in error.what
+                late = time.monotonic() - heard > _SILENCE
+                if forgotten or late or self.hypervisor.state(self.domain) != "running":
                     raise
             else:
                 heard = time.monotonic()

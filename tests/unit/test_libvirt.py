@@ -160,6 +160,11 @@ def test_one_late_answer_does_not_end_a_command() -> None:
     assert (done.returncode, done.stdout) == (3, b"out")
 
 
+def test_an_agent_that_was_started_anew_is_not_asked_for_90_seconds() -> None:
+    with pytest.raises(VirtrootError, match="does not exist"):
+        agent([RuntimeError("error: guest agent command failed: PID ld does not exist")]).run(["id"])
+
+
 def test_an_agent_of_a_guest_that_is_off_is_not_waited_for() -> None:
     with pytest.raises(VirtrootError, match="does not answer"):
         agent([RuntimeError("gone")], state="shut off\n").run(["id"])
