@@ -81,12 +81,29 @@ def test_a_root_that_was_restored_by_hand_is_nobodys_leftover(inv: Virtroot, tri
     assert kept == "mine"
 
 
+def test_the_journal_of_a_guest_that_is_whole_vouches_for_nothing(inv: Virtroot, trixie: Path) -> None:
+    """Publication ended after the domain was defined; later on somebody undefines the domain and keeps the root."""
+    hypervisor = connect(inv.settings)
+    target, root, boot = hypervisor.target, f"{POOL}/root.fragile", place.boot("fragile")
+    inv("install", "--name", "fragile", "--artifact", str(trixie))
+    target.run(["sh", "-ec", PRETEND, "pretend", root, boot, JOURNAL])
+    assert "there is a guest fragile already" in inv("install", "fragile", "--artifact", str(trixie), status=2).stderr
+    hypervisor.virsh("undefine", "fragile")
+    said = inv("install", "fragile", "--artifact", str(trixie), status=2).stderr
+    kept = target.run(["test", "-s", f"{root}/etc/os-release"], check=False).returncode
+    target.run(["rm", "-r", root, boot])
+    assert "exists already" in said
+    assert kept == 0
+
+
 def test_two_checkouts_do_not_work_on_one_guest(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
     hypervisor = connect(inv.settings)
     other = {"INVOKE_VIRTROOT_OUTPUT": str(tmp_path)}
     with guests.locked(hypervisor, "fragile"):
         said = inv("install", "--name", "fragile", "--artifact", str(trixie), status=2, **other).stderr
     assert "another task works on the guest fragile" in said
+    locks = hypervisor.target.run(["stat", "--format=%a", "/run/virtroot", place.lock("fragile")]).text.split()
+    assert locks == ["700", "600"], "others could hold them"
     assert not hypervisor.defined("fragile")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import operate
+from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.guest.guest import Guest
@@ -85,6 +87,23 @@ def test_what_libvirt_refuses_to_undefine_keeps_its_root(inv: Virtroot, guest: G
         assert "was not removed, its root is untouched" in refused(inv)
     finally:
         guest.target.run(["rm", "/usr/local/bin/virsh"])
+
+
+def test_what_comes_between_question_and_answer_counts(inv: Virtroot, guest: Guest) -> None:
+    definition = guest.hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
+    copied = definition.replace(guest.uuid, "22222222-2222-4222-8222-222222222222").replace(
+        f"<name>{NAME}</name>", "<name>copy</name>"
+    )
+
+    def hours_later(_: str) -> bool:
+        guest.hypervisor.virsh("define", "/dev/stdin", stdin=copied.encode())
+        return True
+
+    try:
+        with pytest.raises(VirtrootError, match="is the root of copy too"):
+            operate.remove(NAME, inv.settings, asking=hours_later)
+    finally:
+        guest.hypervisor.virsh("undefine", "copy")
 
 
 def test_nobody_answered(inv: Virtroot, guest: Guest) -> None:
