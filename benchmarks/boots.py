@@ -50,14 +50,14 @@ class Boots:
 def main(boots: int, recipes: list[str]) -> None:
     """Build, install, boot ``boots`` times and remove each; print a line for each."""
     packaged = [name for (distro, name), row in GENERATORS.items() if distro == "debian" and not row.unpackaged]
-    wanted = [inputs.find(recipe=path) for path in recipes] or [
+    planned = [inputs.find(recipe=path) for path in recipes] or [
         inputs.find("debian", overrides={"generator": name}) for name in packaged
     ]
     with tempfile.TemporaryDirectory() as output:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
         lines = []
         try:
-            for each in wanted:
+            for each in planned:
                 recipe = each.recipe
                 lines.append(f"{recipe.distro} {recipe.release} {recipe.generator}: {_boot(each, boots, settings)}")
         finally:
@@ -65,10 +65,10 @@ def main(boots: int, recipes: list[str]) -> None:
             print("\n".join(lines))
 
 
-def _boot(wanted: Inputs, boots: int, settings: Settings) -> Boots:
-    recipe = wanted.recipe
+def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
+    recipe = planned.recipe
     cached = recipe.model_copy(update={"guest": recipe.guest.model_copy(update={"cache": "always"})})
-    artifact = build(replace(wanted, plan=replace(wanted.plan, recipe=cached)), settings)
+    artifact = build(replace(planned, plan=replace(planned.plan, recipe=cached)), settings)
     install(_NAME, artifact, Wishes(), settings)
     # The first boot makes host keys; what is compared is every boot after it.
     operate.start(_NAME, settings)

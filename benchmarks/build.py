@@ -70,10 +70,10 @@ def _virtroot(bootstrap: str, settings: Settings) -> Artifact:
 
 
 def _plain(script: str, settings: Settings) -> None:
-    wanted = inputs.find("debian")
-    packages = (wanted.recipe.kernel, *wanted.plan.generator.packages, *wanted.recipe.packages)
+    planned = inputs.find("debian")
+    packages = (planned.recipe.kernel, *planned.plan.generator.packages, *planned.recipe.packages)
     engine = engines.connect()
-    image, _ = container.image(engine, wanted.plan.distro, settings)
+    image, _ = container.image(engine, planned.plan.distro, settings)
     on_disk = replace(settings, workspace="disk")
     with builder(engine, image, "benchmark", on_disk, "benchmark", cache="virtroot-cache-benchmark") as worker:
         worker.run(["sh", "-ec", script, "plain", ",".join(packages)])

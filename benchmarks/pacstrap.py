@@ -46,44 +46,44 @@ def main() -> None:
         (directory / "key.asc").write_bytes(repository.file("key.asc"))
         recipe = directory / "benchmark-arch.yaml"
         recipe.write_text(_RECIPE.format(url=repository.url("good")))
-        wanted = inputs.find(recipe=str(recipe))
+        planned = inputs.find(recipe=str(recipe))
         settings = replace(Settings(), output=scratch, base_cache=False)
         contenders: dict[str, Callable[[], object]] = {
-            "pacstrap + tar": lambda: _plain(wanted, settings),
-            "virtroot": lambda: build(wanted, settings),
+            "pacstrap + tar": lambda: _plain(planned, settings),
+            "virtroot": lambda: build(planned, settings),
         }
-        _plain(wanted, settings)  # the builder image is made once, for both
+        _plain(planned, settings)  # the builder image is made once, for both
         for cache in ("cold", "warm"):
             times = {}
             for name, contender in contenders.items():
                 if cache == "cold":
-                    engines.connect().remove_volume(container.cache_volume(wanted))
+                    engines.connect().remove_volume(container.cache_volume(planned))
                 times[name] = seconds(contender)
             for name, taken in times.items():
                 print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
         with_base = replace(settings, base_cache=True)
-        build(wanted, with_base)
-        print(f"{'virtroot':<16} warm, base cached {seconds(lambda: build(wanted, with_base)):6.1f} s")
-        engines.connect().remove_volume(container.cache_volume(wanted))
+        build(planned, with_base)
+        print(f"{'virtroot':<16} warm, base cached {seconds(lambda: build(planned, with_base)):6.1f} s")
+        engines.connect().remove_volume(container.cache_volume(planned))
 
 
-def _plain(wanted: Inputs, settings: Settings) -> None:
+def _plain(planned: Inputs, settings: Settings) -> None:
     engine = engines.connect()
-    distro = wanted.plan.distro
+    distro = planned.plan.distro
     image, _ = container.image(engine, distro, settings)
     on_disk = replace(settings, workspace="disk")
     with builder(
         engine,
         image,
-        wanted.name,
+        planned.name,
         on_disk,
         "benchmark",
         capabilities=distro.capabilities,
-        cache=container.cache_volume(wanted),
+        cache=container.cache_volume(planned),
     ) as worker:
-        for item in wanted.plan.builder_setup:
-            worker.set_up(item, wanted.trees)
-        packages = (wanted.recipe.kernel, *wanted.plan.generator.packages, *wanted.recipe.packages)
+        for item in planned.plan.builder_setup:
+            worker.set_up(item, planned.trees)
+        packages = (planned.recipe.kernel, *planned.plan.generator.packages, *planned.recipe.packages)
         worker.run(["sh", "-ec", _PLAIN, "plain", *packages])
 
 

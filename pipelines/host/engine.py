@@ -117,8 +117,8 @@ class Engine:
     def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Remove the image ``identity``, or all with ``labels``, where it has no tag and nothing there uses it."""
         if identity is None:
-            wanted = [f"{key}={value}" for key, value in (labels or {}).items()]
-            stale = [each["Id"] for each in self._client.api.images(filters={"dangling": True, "label": wanted})]
+            carried = [f"{key}={value}" for key, value in (labels or {}).items()]
+            stale = [each["Id"] for each in self._client.api.images(filters={"dangling": True, "label": carried})]
         else:
             stale = [identity]
         for each in stale:
@@ -211,8 +211,8 @@ class Engine:
 
     def remove_containers(self, labels: Mapping[str, str]) -> None:
         """Kill and remove every container that carries all of ``labels``."""
-        wanted = [f"{key}={value}" for key, value in labels.items()]
-        for stale in self._client.api.containers(all=True, filters={"label": wanted}):
+        carried = [f"{key}={value}" for key, value in labels.items()]
+        for stale in self._client.api.containers(all=True, filters={"label": carried}):
             Container(stale["Id"], self._client.api).remove()
 
     def remove_container(self, name: str) -> None:

@@ -189,9 +189,9 @@ def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, 
     if first.rootfs.sha256 == second.rootfs.sha256:
         return
     engine = engines.connect()
-    wanted = inputs.find(recipe=recipe)
-    image, _ = container.image(engine, wanted.plan.distro, inv.settings)
-    with builder(engine, image, wanted.name, inv.settings, "compare") as worker:
+    planned = inputs.find(recipe=recipe)
+    image, _ = container.image(engine, planned.plan.distro, inv.settings)
+    with builder(engine, image, planned.name, inv.settings, "compare") as worker:
         pytest.fail("\n".join(("the roots differ:", *differences(worker, made))))
 
 

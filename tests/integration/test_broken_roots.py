@@ -22,9 +22,9 @@ from tests.conftest import Virtroot
 def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterator[Builder]:
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
-    wanted = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
-    image, _ = container.image(engine, wanted.plan.distro, inv.settings)
-    with builder(engine, image, wanted.name, inv.settings, "broken-roots") as worker:
+    planned = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm")))
+    image, _ = container.image(engine, planned.plan.distro, inv.settings)
+    with builder(engine, image, planned.name, inv.settings, "broken-roots") as worker:
         with Artifact(bookworm).tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         worker.run(["cp", "-a", ROOT, f"{ROOT}.good"])

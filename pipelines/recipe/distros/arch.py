@@ -82,11 +82,11 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    wanted = dict.fromkeys((recipe.kernel, *generators.of(recipe).packages, *recipe.packages))
+    names = dict.fromkeys((recipe.kernel, *generators.of(recipe).packages, *recipe.packages))
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
     # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
     keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
-    return Stage("packages", (_pacstrap(*wanted), *((keyring,) if recipe.run else ())))
+    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())))
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:

@@ -85,7 +85,7 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 def _packages(recipe: Recipe) -> Stage:
     generator = generators.of(recipe)
-    wanted = dict.fromkeys((*generator.packages, *recipe.packages))
+    names = dict.fromkeys((*generator.packages, *recipe.packages))
     # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
     stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
     return Stage(
@@ -95,7 +95,7 @@ def _packages(recipe: Recipe) -> Stage:
             Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")),
             _apt(recipe, "-qq", "--error-on=any", "update"),
             # Upgrades the minimal root to the security suite in the same transaction.
-            _apt(recipe, "dist-upgrade", *wanted),
+            _apt(recipe, "dist-upgrade", *names),
             *(stands_for if generator.unpackaged else ()),
             # The kernel comes last and alone: together with the generator, its own hook and the generator's trigger
             # would each generate the initramfs.
