@@ -174,12 +174,17 @@ def test_an_output_directory_that_is_none(tmp_path: Path) -> None:
     assert hint.startswith("try: ")
 
 
+def heed_ctrl_c() -> None:
+    """Whoever started the tests in the background had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.5])
 def test_ctrl_c(delay: float, virsh: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
     env = virsh(f"touch {tmp_path / 'begun'}; sleep 30")
     task = subprocess.Popen(
         [INV, "list"], env={**os.environ, **env}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 30
     while not (tmp_path / "begun").exists():

@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.target import Local
+from pipelines.settings import CHECKOUT
 
 
 class BadDisk(io.RawIOBase):
@@ -172,13 +174,22 @@ def test_a_target_passes_bounds_on() -> None:
         Local().run(["sleep", "60"], timeout=0.2)
 
 
+def heed_ctrl_c() -> None:
+    """Whoever started the tests in the background had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_what_runs_in_a_session_of_its_own(tmp_path: Path) -> None:
     program = (
         "from pipelines.host import process\n"
         f"process.run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 60'], new_session=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) as task:
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=env, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c
+    ) as task:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert task.poll() is None
             time.sleep(0.05)
         task.send_signal(2)
         task.wait(10)
