@@ -25,7 +25,7 @@ def on_a_terminal(target: Target, argv: list[str]) -> str:
 
 def test_it_cannot_type_into_the_callers_terminal(target: Target) -> None:
     """TIOCSTI, which newer kernels may refuse to all, wants the caller's controlling terminal."""
-    look = ["sh", "-c", "if : < /dev/tty; then echo reached; else echo none; fi 2> /dev/null"]
+    look = ["sh", "-c", "if (: < /dev/tty); then echo reached; else echo none; fi 2> /dev/null"]
     enter = ChrootBackend(target, "/", confined=True).enter
     assert on_a_terminal(target, [*enter, *look]).splitlines()[-1].strip() == "none"
     assert "reached" in on_a_terminal(target, [*(part for part in enter if part != "--new-session"), *look])
@@ -35,11 +35,12 @@ def test_it_cannot_print_without_end(target: Target) -> None:
     backend = ChrootBackend(target, "/", confined=True)
     with pytest.raises(VirtrootError, match="printed more"):
         backend.run("yes hostile-output")
-    left = target.run(["sh", "-c", "grep -la hostile-output /proc/[0-9]*/cmdline | grep -v self"], check=False).text
+    left = target.run(["sh", "-c", "grep -la hostile-outpu[t] /proc/[0-9]*/cmdline"], check=False).text
     assert left == ""
 
 
 def test_it_changes_nothing_and_reaches_nobody(target: Target) -> None:
     backend = ChrootBackend(target, "/", confined=True)
     assert backend.run("touch /etc/planted").rc != 0
-    assert backend.run("cat /sys/class/net/*/address").stdout.strip() in {"", "00:00:00:00:00:00"}
+    interfaces = backend.run("cat /proc/net/dev").stdout.splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in interfaces] == ["lo"]
