@@ -40,7 +40,7 @@ def build(inputs: Inputs, settings: Settings) -> Artifact:
             identity = plan_id(inputs.plan, surroundings)
             worker = Builder(bare.container, {"SOURCE_DATE_EPOCH": str(surroundings.epoch)})
             cache = Cache(inputs.plan, surroundings, store.stage_records(name), use=settings.base_cache)
-            apart = partial(run_builder, "build-apart")
+            apart = partial(run_builder, "apart")
             build = _build_id(identity)
             with (
                 store.new_build(name, build, latest=not inputs.overridden) as artifact,

@@ -11,7 +11,10 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place, publication, streaming
 from pipelines.guest.guest import Guest
+from pipelines.guest.place import Place
+from pipelines.libvirt import pool
 from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output
 from pipelines.settings import Settings
 
@@ -21,8 +24,7 @@ def start(name: str, settings: Settings) -> float:
     with _locked(name, settings) as guest:
         if guest.running:
             raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
-        publication.settled(guest.hypervisor, place.of_root(guest.root))
-        return guest.start(settings.timeout)
+        return publication.start(guest, settings.timeout)
 
 
 def stop(name: str, settings: Settings, *, force: bool = False) -> float:
@@ -37,7 +39,7 @@ def restart(name: str, settings: Settings, *, force: bool = False) -> float:
     with _locked(name, settings) as guest:
         if guest.running:
             guest.stop(settings.timeout, force=force)
-        guest.start(settings.timeout)
+        publication.start(guest, settings.timeout)
     return time.monotonic() - begin
 
 
@@ -71,7 +73,10 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
     ``asking`` puts a question to the user; without it nothing is asked. What stands in the way is looked for before the
     question, and again after it: the answer may take hours.
     """
-    guest = guests.find(connect(settings), name)
+    hypervisor = connect(settings)
+    if not hypervisor.defined(name) and _cleared(hypervisor, place.checked_name(name), settings):
+        return
+    guest = guests.find(hypervisor, name)
     publication.refuse_busy(guest)
     if asking and not asking(f"Delete the guest {name} and everything in {guest.root}?"):
         raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
@@ -79,6 +84,16 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
         if found.uuid != guest.uuid:
             raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
         publication.withdraw(found)
+
+
+def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
+    """Clear what a killed removal or installation left of a guest that is not there; say whether there was anything."""
+    directory = pool.look(hypervisor, settings)
+    if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
+        return False
+    with guests.locked(hypervisor, name):
+        publication.clear(hypervisor, paths)
+    return True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,9 @@ size=$(stat --format=%s "$1"); echo "$size"
 [ "$2" -le "$size" ] || set -- "$1" 0
 tail -c "+$(($2 + 1))" "$1" | head -c 1048576
 """
+
+#: Characters of a line that are waited for before it is shown.
+_LONGEST = 64 << 10
 
 #: Seconds between two looks at a log that is followed.
 _FOLLOW = 1.0
@@ -123,15 +127,23 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
     hypervisor = connect(settings)
     guest = guests.find(hypervisor, name)
     path = {"virtiofsd": place.virtiofsd_log(name), "qemu": place.qemu_log(name)}.get(which, guest.console_log)
-    offset = 0
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    offset, end, begun = 0, -1, ""
     while True:
-        piece, offset = _after(guest, path, offset)
-        if piece:
-            yield plain(piece.decode(errors="replace"))
-        elif follow:
-            time.sleep(_FOLLOW)
-        else:
+        piece, offset, size = _after(guest, path, offset)
+        end = size if end < 0 else end
+        text = begun + decoder.decode(piece)
+        # Escapes end with their line, so whole lines can be made plain.
+        whole, newline, begun = text.rpartition("\n")
+        if len(begun) > _LONGEST:
+            whole, newline, begun = text, "", ""
+        if whole or newline:
+            yield plain(whole + newline)
+        if not follow and (not piece or offset >= end):
+            yield plain(begun)
             return
+        if not piece:
+            time.sleep(_FOLLOW)
 
 
 def _address(guest: Guest) -> str:
@@ -147,14 +159,14 @@ def _address(guest: Guest) -> str:
         return ""
 
 
-def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int]:
-    """Return up to 1 MiB of a log after ``offset``, and the offset behind it; one that was begun anew is read anew."""
+def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
+    """Return up to 1 MiB of a log after ``offset``, the offset behind it, and its size; one begun anew is read anew."""
     done = guest.target.run(["sh", "-ec", _AFTER, "after", path, str(offset)], check=False)
     if done.returncode:
         raise VirtrootError(f"{guest.name} has no log {path}", f"it gets one when it starts: ./inv start {guest.name}")
     size, _, content = done.stdout.partition(b"\n")
     begin = offset if offset <= int(size) else 0
-    return content, begin + len(content)
+    return content, begin + len(content), int(size)
 
 
 def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int, int | None]]:

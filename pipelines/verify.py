@@ -20,7 +20,7 @@ from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed
 from pipelines.guest import guest as guests
-from pipelines.guest import place
+from pipelines.guest import place, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
 from pipelines.host import process
@@ -85,7 +85,7 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
             return _judge("root", context, artifact, guest=name)
         started = not guest.running
         if started:
-            say(f"{name} booted in {guest.start(settings.timeout):.1f} s")
+            say(f"{name} booted in {publication.start(guest, settings.timeout):.1f} s")
         else:
             say(f"{name} is running and stays up: its shutdown is not checked")
         try:

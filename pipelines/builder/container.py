@@ -13,6 +13,7 @@ from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.builder.inputs import Inputs
+from pipelines.errors import VirtrootError
 from pipelines.host import images
 from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
@@ -113,9 +114,13 @@ def builder(
     """
     labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
     engine.remove_containers(labels)
+    called = f"virtroot-{purpose}-{name}"
+    if engine.container_state(called) in {"exited", "dead"}:
+        # Of another output directory, and at work no more.
+        engine.remove_container(called)
     container = engine.start(
         image,
-        name=f"virtroot-{purpose}-{name}",
+        name=called,
         labels=labels,
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
@@ -134,16 +139,27 @@ def builder(
 def copy_root(source: Builder, destination: Builder) -> None:
     """Copy the root under construction from one builder into another."""
     read_end, write_end = os.pipe()
+    failures: list[VirtrootError] = []
 
     def pack() -> None:
         with os.fdopen(write_end, "wb") as pipe:
-            source.run(("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, "."), stdout=pipe.write)
+            try:
+                source.run(("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, "."), stdout=pipe.write)
+            except VirtrootError as error:
+                failures.append(error)
 
     with ThreadPoolExecutor(1) as pool, os.fdopen(read_end, "rb") as pipe:
         packing = pool.submit(pack)
         unpack = ("tar", "--extract", "--file=-", "--directory", ROOT, *archive.KEEP, "--preserve-permissions")
-        destination.run(unpack, stdin=pipe)
+        try:
+            destination.run(unpack, stdin=pipe)
+        except VirtrootError as error:
+            failures.append(error)
+            pipe.close()
         packing.result()
+    if failures:
+        # The one that came first is the reason of the other.
+        raise failures[0]
 
 
 def _tmpfs(engine: Engine, workspace: str) -> dict[str, str]:

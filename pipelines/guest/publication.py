@@ -15,7 +15,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 # place shares with them: device, inode and time of birth. It is locked as long as that process lives, since a task that
 # is killed leaves it at work.
 _PUBLISH = """
-trap '' HUP INT TERM
+trap '' HUP INT TERM PIPE
 partial_root=$1 root=$2 partial_boot=$3 boot=$4 journal=$5
 shift 5
 exec 9> "$journal"
@@ -35,7 +35,7 @@ exit 1
 
 # Without a kernel in its place the guest cannot be started any more, so what it is doing then is what it does.
 _WITHDRAW = """
-trap '' HUP INT TERM
+trap '' HUP INT TERM PIPE
 root=$1 partial_root=$2 boot=$3 partial_boot=$4 domain=$5
 shift 5
 undo() {
@@ -81,6 +81,17 @@ def withdraw(guest: Guest) -> None:
             f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
         )
     mounts.delete(target, *_leftovers(target, paths), guest.console_log)
+
+
+def start(guest: Guest, timeout: float) -> float:
+    """Boot a guest, which is whole then; see `Guest.start`."""
+    settled(guest.hypervisor, place.of_root(guest.root))
+    return guest.start(timeout)
+
+
+def left(hypervisor: Hypervisor, paths: Place) -> bool:
+    """Say whether killed tasks left something of a guest that is not there (any more)."""
+    return bool(_leftovers(hypervisor.target, paths))
 
 
 def settled(hypervisor: Hypervisor, paths: Place) -> None:

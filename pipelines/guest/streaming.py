@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.agent import Agent
+from pipelines.guest.agent import Agent, Status
 from pipelines.log import warn
 
 #: Bytes of a piece: as base64 well below what libvirt passes on.
@@ -42,7 +42,7 @@ exec /bin/sh -c "$@"
 _SHELL = r"""
 umask 077
 directory=$1; shift
-mkdir "$directory" && mkfifo "$directory/o" "$directory/e" || exit 125
+mkdir "$directory" && echo $$ > "$directory/shell" && mkfifo "$directory/o" "$directory/e" || exit 125
 limit=$(($(df -k --output=avail /run | tail -n 1) * 256))
 stdbuf -o0 head -c "$limit" < "$directory/o" > "$directory/out" &
 first=$!
@@ -70,7 +70,17 @@ exit "$status"
 """
 
 _TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
-_GIVE_UP = 'if pid=$(cat "$1/pid"); then kill -TERM -- "-$pid"; fi 2> /dev/null; rm -rf "$1"'
+# A command that has not begun finds its directory taken, and does not.
+_GIVE_UP = """
+if mkdir "$1" 2> /dev/null; then exit; fi
+if pid=$(cat "$1/pid" 2> /dev/null); then kill -TERM "-$pid"; fi
+rm -rf "$1"
+"""
+_STATE = """
+if [ -e "$1/status" ]; then echo ended
+elif [ -d "$1" ] && kill -0 "$(cat "$1/shell")" 2> /dev/null; then echo runs
+else echo lost; fi
+"""
 
 Sink = Callable[[bytes], object]
 
@@ -82,9 +92,10 @@ def run(agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink) -> int:
     interrupted, the command and its children are ended.
     """
     directory = f"/run/virtroot-exec.{secrets.token_hex(8)}"
-    pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, *argv])
+    reader = _Reader(agent, directory, stdout, stderr)
     try:
-        status = _follow(agent, pid, _Reader(agent, directory, stdout, stderr))
+        pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, *argv])
+        status = _follow(agent, pid, reader)
     except BaseException:
         with suppress(VirtrootError):
             agent.run(["/bin/sh", "-c", _GIVE_UP, "give-up", directory])
@@ -95,26 +106,32 @@ def run(agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink) -> int:
 
 
 def _follow(agent: Agent, pid: int, reader: _Reader) -> int:
+    ended = _until_it_ends(agent, pid, reader)
+    if ended is None:
+        return reader.wait()
+    who, said = ended.out_data[:1], ended.out_data[1:]
+    if who == b"r":
+        return reader.rest(ended.returncode)
+    if who == b"s":
+        reader.stdout(said)
+    reader.stderr(ended.err_data)
+    return ended.returncode
+
+
+def _until_it_ends(agent: Agent, pid: int, reader: _Reader) -> Status | None:
+    """Return what the agent says of the command's end; None where it says nothing any more."""
     begin = time.monotonic()
     try:
         for status in agent.statuses(pid):
             if status.exited:
-                who, said = status.out_data[:1], status.out_data[1:]
-                if who == b"s":
-                    reader.stdout(said)
-                    reader.stderr(status.err_data)
-                elif who == b"r":
-                    return reader.rest()
-                else:
-                    reader.stderr(status.err_data)
-                return status.returncode
+                return status
             if time.monotonic() - begin > _SOON:
                 reader.more()
     except VirtrootError:
         # The agent was restarted, or gave its last answer to nobody.
         if agent.hypervisor.state(agent.domain) != "running":
             raise
-    return reader.wait()
+    return None
 
 
 class _Reader:
@@ -132,13 +149,13 @@ class _Reader:
             return
         self._read()
 
-    def rest(self) -> int:
-        """Pass on what is left of a command that has ended, and return its status."""
+    def rest(self, known: int | None = None) -> int:
+        """Pass on what is left of a command that has ended, and return its status, which may be ``known`` already."""
         answer = self._sh('cat "$1/status"')
-        if answer is None:
-            raise VirtrootError(f"the command's status is lost in {self._agent.name}", "look there what it has done")
+        if answer is None and known is None:
+            raise self._lost()
         self._read()
-        status, _, cut = answer.strip().partition(" ")
+        status, _, cut = (answer or f"{known} cut").strip().partition(" ")
         if cut:
             warn(f"output beyond what fits into {self._agent.name}'s /run was cut: write that much to a file there")
         if not status.isdigit():
@@ -150,15 +167,25 @@ class _Reader:
         heard = time.monotonic()
         while True:
             try:
-                if self._sh('[ -e "$1/status" ]') is not None:
-                    return self.rest()
+                state = self._sh(_STATE)
                 heard = time.monotonic()
             except VirtrootError:
                 if time.monotonic() - heard > _AWAY or self._agent.hypervisor.state(self._agent.domain) != "running":
                     raise
+                state = "runs"
+            if state == "ended":
                 # Handles are an agent's own.
                 self._files = []
+                return self.rest()
+            if state != "runs":
+                raise self._lost()
             time.sleep(_LOOK)
+
+    def _lost(self) -> VirtrootError:
+        return VirtrootError(
+            f"the command and its status are lost in {self._agent.name}: it was restarted, or ended it",
+            f"look at what happened: ./inv logs {self._agent.name}",
+        )
 
     def _read(self) -> None:
         names = ("out", "err")

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -246,6 +247,9 @@ def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let what runs inside come to its end before a Ctrl-C counts: half of it would be worse than all or nothing."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:

@@ -111,7 +111,7 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
             # take several times longer to come up.
             capabilities=("SYS_ADMIN", "NET_ADMIN"),
             seccomp=False,
-            devices=_devices(engine, tag),
+            devices=_devices(engine, tag, name),
             hostname="hypervisor",
             stop_timeout=STOP_TIMEOUT,
         )
@@ -123,10 +123,12 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
         return running
 
 
-def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
+def _devices(engine: Engine, tag: str, name: str) -> tuple[str, ...]:
     """Return /dev/kvm where it works on the engine's machine: libvirt takes long to find out that it does not."""
+    labels = {"virtroot.purpose": "kvm-probe", "virtroot.hypervisor": name}
+    engine.remove_containers(labels)
     try:
-        probe = engine.start(tag, labels={"virtroot.purpose": "kvm-probe"}, argv=["sleep", "60"], devices=(_KVM,))
+        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,))
     except NoSuchDevice:
         return ()
     try:

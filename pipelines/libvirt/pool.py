@@ -64,8 +64,6 @@ def look(hypervisor: Hypervisor, settings: Settings) -> str | None:
 
 
 def _define(hypervisor: Hypervisor, name: str, path: str) -> None:
-    if not path.startswith("/"):
-        raise VirtrootError(f"the pool path {path} is not absolute", "give --pool-path an absolute directory")
     # A setuid program that a guest plants in its root must be out of reach of the host's users.
     prepare = ["sh", "-ec", _PREPARE, "prepare", path, Settings().pool_path, MARK]
     prepared = hypervisor.target.run(prepare, check=False)

@@ -61,6 +61,8 @@ def stop() -> None:
     """Stop the engine that `setup` started without systemd; any other engine is left alone."""
     if process.stop_daemon("dockerd", _PIDFILE):
         say("stopped the Docker engine that ./inv setup started")
+    else:
+        say("nothing to stop: an engine that systemd runs is stopped by systemctl stop docker docker.socket")
 
 
 def _need_engine() -> None:

@@ -180,10 +180,12 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
 @pytest.mark.parametrize("generator", ["dracut", "booster"])
 def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, generator: str) -> None:
     recipe = str(arch(f"e2e-arch-{generator}", generator=generator))
-    made = [
-        Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE=cache).stdout.strip())
-        for cache in ("true", "false")
-    ]
+    # The one that was booted above, where this test does not run alone.
+    latest = inv.output / f"e2e-arch-{generator}" / "latest"
+    if not latest.exists():
+        inv("build", "--recipe", recipe)
+    made = [latest.resolve()]
+    made.append(Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE="false").stdout.strip()))
     first, second = (load(artifact / "manifest.json") for artifact in made)
     assert first.plan == second.plan
     if first.rootfs.sha256 == second.rootfs.sha256:

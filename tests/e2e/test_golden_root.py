@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert slow.stdout.readline() == "early\n"
     assert slow.communicate()[0] == ""
     assert slow.returncode == 3
+
+    interrupted = inv.start("exec", "debian", "--", "sh", "-c", "echo begun; sleep 4711; echo never")
+    assert interrupted.stdout is not None
+    assert interrupted.stdout.readline() == "begun\n"
+    interrupted.send_signal(signal.SIGINT)
+    interrupted.communicate()
+    assert interrupted.returncode == 130
+    inv("exec", "debian", "--", "pgrep", "-f", "^sleep 4711", status=1)
 
     inv("exec", "debian", "--", "sh", "-c", r"printf '\033]0;title\007\033\033[0m [2Jhostile\n' > /dev/console")
     console = inv("logs", "debian").stdout
