@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.host import engine as engines
+from pipelines.host import lock
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 
@@ -82,9 +83,17 @@ class Virtroot:
 
 @pytest.fixture(scope="session")
 def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
-    """The command, with what the session made cleared away in the end."""
+    """The command, with what the session makes, or a killed one left, cleared away."""
     virtroot = Virtroot(tmp_path_factory.mktemp("output"))
-    yield virtroot
+    # Containers and volumes have the same names in every session.
+    with lock.hold(tmp_path_factory.getbasetemp().parent / "virtroot.lock", "the tests on this machine"):
+        clear(virtroot)
+        yield virtroot
+        clear(virtroot)
+
+
+def clear(virtroot: Virtroot) -> None:
+    """Remove the hypervisor of the tests with its guests, their builders and package caches."""
     if not engines.answers():
         return
     embedded.stop(virtroot.settings, with_volumes=True)

@@ -115,9 +115,8 @@ def builder(
     labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
     engine.remove_containers(labels)
     called = f"virtroot-{purpose}-{name}"
-    if engine.container_state(called) in {"exited", "dead"}:
-        # Of another output directory, and at work no more.
-        engine.remove_container(called)
+    # Of another output directory, and at work no more.
+    engine.remove_ended(called)
     container = engine.start(
         image,
         name=called,

@@ -141,11 +141,13 @@ class Engine:
         devices: Sequence[str] = (),
         hostname: str | None = None,
         stop_timeout: int | None = None,
+        transient: bool = False,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
 
         ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
-        before it kills. Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        before it kills. The engine removes a ``transient`` container as soon as it ends. Raises `NameTaken`,
+        `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -167,6 +169,7 @@ class Engine:
                 stop_timeout=stop_timeout,
                 host_config=api.create_host_config(
                     init=True,
+                    auto_remove=transient,
                     mounts=mounts,
                     tmpfs=dict(tmpfs or {}),
                     cap_add=list(capabilities),
@@ -219,6 +222,12 @@ class Engine:
         """Kill and remove the container of that name, running or not; none is fine."""
         found = self._inspect(name)
         if found:
+            Container(found["Id"], self._client.api).remove()
+
+    def remove_ended(self, name: str) -> None:
+        """Remove the container of that name if it has ended, and never one that took its name meanwhile."""
+        found = self._inspect(name)
+        if found and found["State"]["Status"] in {"exited", "dead"}:
             Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:

@@ -94,8 +94,7 @@ def _running(engine: Engine, name: str) -> Container | None:
 
 
 def _start(engine: Engine, tag: str, name: str) -> Container:
-    if engine.container_state(name) in {"exited", "dead"}:
-        engine.remove_container(name)
+    engine.remove_ended(name)
     try:
         return engine.start(
             tag,
@@ -111,7 +110,7 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
             # take several times longer to come up.
             capabilities=("SYS_ADMIN", "NET_ADMIN"),
             seccomp=False,
-            devices=_devices(engine, tag, name),
+            devices=_devices(engine, tag),
             hostname="hypervisor",
             stop_timeout=STOP_TIMEOUT,
         )
@@ -123,12 +122,12 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
         return running
 
 
-def _devices(engine: Engine, tag: str, name: str) -> tuple[str, ...]:
+def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
     """Return /dev/kvm where it works on the engine's machine: libvirt takes long to find out that it does not."""
-    labels = {"virtroot.purpose": "kvm-probe", "virtroot.hypervisor": name}
-    engine.remove_containers(labels)
+    labels = {"virtroot.purpose": "kvm-probe"}
     try:
-        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,))
+        # Of a killed task it ends by itself; others may be probing, too.
+        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True)
     except NoSuchDevice:
         return ()
     try:

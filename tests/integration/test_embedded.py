@@ -21,6 +21,7 @@ NAME = "virtroot-test-life"
 def settings(inv: Virtroot) -> Iterator[Settings]:
     """Those of a hypervisor that nobody has started yet."""
     settings = replace(inv.settings, embedded=NAME)
+    embedded.stop(settings, with_volumes=True)
     embedded.image(engines.connect(), settings)
     yield settings
     embedded.stop(settings, with_volumes=True)
@@ -28,9 +29,8 @@ def settings(inv: Virtroot) -> Iterator[Settings]:
 
 def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtroot, settings: Settings) -> None:
     users = [named(inv).start("list") for _ in range(3)]
-    for user in users:
-        listed, progress = user.communicate()
-        assert (user.returncode, listed) == (0, ""), progress
+    heard = [user.communicate() for user in users]
+    assert [(user.returncode, listed) for user, (listed, _) in zip(users, heard, strict=True)] == [(0, "")] * 3, heard
     engine = engines.connect()
     container = engine.container(NAME)
     assert container is not None
