@@ -93,13 +93,21 @@ class Verdict(_Frozen):
     seconds: float
 
 
+class StageTime(_Frozen):
+    """A stage of a build: how many seconds it took, and whether it was restored from the cache."""
+
+    name: str
+    seconds: float
+    cached: bool = False
+
+
 class Manifest(_Frozen):
     """What was built.
 
     ``builder`` is the digest of the builder's image, ``mirror_state`` what the mirror offered when it was asked before
     the build; ``mirror_changed`` says that it offered something else afterwards, so that another build of this plan
     need not give the same bytes. ``verdicts`` maps ``tree``, ``root`` and ``guest`` to what the last verification of
-    each found.
+    each found. ``stages`` says what the build's time went into.
     """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
@@ -117,6 +125,7 @@ class Manifest(_Frozen):
     boot: Boot
     packages: tuple[Package, ...]
     rootfs: Rootfs
+    stages: tuple[StageTime, ...] = ()
     verdicts: dict[str, Verdict] = {}
 
     @property

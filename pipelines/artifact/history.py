@@ -1,0 +1,120 @@
+"""The history of a recipe: a record a night, one JSON document a line, the newest last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.artifact.difference import Difference
+from pipelines.artifact.manifest import StageTime, Verdict
+from pipelines.errors import VirtrootError
+from pipelines.log import warn
+
+SCHEMA = 1
+
+#: Where a night can fail: what the mirror said, a command of a stage, the inspection of the root, the guest's boot, a
+#: check of the acceptance suite, or the machinery: the engine, libvirt, the output directory.
+Failing = Literal["mirror", "build", "inspect", "boot", "check", "engine"]
+
+#: Characters that a failure's label may have, so that it fits into the subject line of a mail.
+LABEL_LENGTH = 72
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failure(_Frozen):
+    """Why a night failed: where, in a line short enough for a mail's subject, and in full."""
+
+    where: Failing
+    label: str = Field(max_length=LABEL_LENGTH)
+    text: str = ""
+
+
+class Night(_Frozen):
+    """What came of one recipe in one night.
+
+    ``outcome`` is ``promoted`` (a new golden root), ``unchanged`` (the golden root is what a build would give),
+    ``kept`` (built and good, but not newer than the golden root, or demoted before) or ``failed``. ``time`` is its
+    beginning, UTC in ISO 8601; ``seconds`` how long it took. ``artifact`` is the id of what was built or found
+    unchanged, ``golden`` that of the golden root afterwards. ``packed_size`` and ``unpacked_size`` are bytes.
+    ``since_last`` compares the packages with the last artifact before this one, ``since_golden`` with the golden root
+    before this night. ``retried`` says why a boot was tried twice. ``commit`` is the checkout's, ``dirty`` whether its
+    files differed from it.
+    """
+
+    schema_version: int = Field(default=SCHEMA, le=SCHEMA)
+    recipe: str
+    time: str
+    seconds: float
+    outcome: Literal["promoted", "unchanged", "kept", "failed"]
+    failure: Failure | None = None
+    artifact: str = ""
+    golden: str = ""
+    plan: str = ""
+    stages: tuple[StageTime, ...] = ()
+    boot_seconds: float | None = None
+    retried: str = ""
+    packed_size: int | None = None
+    unpacked_size: int | None = None
+    verdicts: dict[str, Verdict] = {}
+    since_last: Difference | None = None
+    since_golden: Difference | None = None
+    commit: str = ""
+    dirty: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether the recipe was found in order."""
+        return self.outcome != "failed"
+
+
+class History:
+    """The history in one file, which need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def nights(self) -> list[Night]:
+        """Return the records, oldest first; a line that is none is left out, with a warning."""
+        try:
+            content = self._path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+        nights, bad = [], []
+        for number, line in enumerate(content.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                nights.append(Night.model_validate_json(line))
+            except ValidationError:
+                bad.append(number)
+        if bad:
+            warn(f"{self._path}: no record in line {', '.join(map(str, bad))}; what is there is left as it is")
+        return nights
+
+    def append(self, night: Night) -> None:
+        """Add a record, wholly or not at all; raises `VirtrootError` where it cannot be written."""
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        try:
+            before = self._path.read_bytes() if self._path.exists() else b""
+            if before and not before.endswith(b"\n"):
+                before += b"\n"
+            with partial.open("wb") as file:
+                file.write(before + night.model_dump_json(exclude_defaults=True).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _unusable(self._path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> VirtrootError:
+    return VirtrootError(f"{path}: {error.strerror}", "mend its owner or mode, or free space on its disk")
