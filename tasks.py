@@ -12,7 +12,11 @@ from invoke.tasks import task
 from pipelines import build as building
 from pipelines import demo as demonstrate
 from pipelines import install as installing
+from pipelines import nightly as running
 from pipelines import operate, show
+from pipelines import promote as promoting
+from pipelines import prune as pruning
+from pipelines import status as faring
 from pipelines import verify as verifying
 from pipelines.builder import inputs
 from pipelines.cli.program import Program
@@ -24,7 +28,7 @@ from pipelines.machine import doctor as examining
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
 from pipelines.recipe import plan as planning
-from pipelines.settings import Settings, defaults, from_section
+from pipelines.settings import Settings, defaults, from_section, time_span
 
 
 def _settings(context: Context, **given: str) -> Settings:
@@ -80,7 +84,8 @@ def install(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
-    made = inputs.artifact(settings, name, distro, recipe, artifact)
+    made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
+    say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
     if print_xml:
         result(installing.print_xml(name, made, wishes, settings))
@@ -183,6 +188,77 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     say(f"removed {name}")
 
 
+@task(
+    iterable=["recipe"],
+    help={
+        "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "jobs": "how many recipes are at work side by side",
+        "on-failure": "run this command when a recipe begins to fail, the record on its standard input",
+        "on-change": "run this command when a recipe begins to fail or is in order again",
+        **_WHERE,
+    },
+)
+def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect=""):  # type: ignore[no-untyped-def]
+    """Build, boot, verify and promote each recipe; one that fails keeps its golden root."""
+    given = {"keep": keep, "on_failure": on_failure, "on_change": on_change, "connect": connect}
+    settings = _settings(c, **given)
+    if jobs < 1:
+        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
+    sources = [inputs.source(each) for each in recipe] or inputs.nightly()
+    running.nightly(sources, settings, keep=settings.keep, jobs=jobs)
+
+
+@task(help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
+def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
+    """Say how each recipe fares; exit 1 where one had no good night for too long."""
+    settings = _settings(c, max_age=max_age)
+    rows = faring.status(settings)
+    _print(rows if json else faring.as_table(rows))
+    faring.refuse_stale(rows, time_span(settings.max_age))
+
+
+@task(help={"artifact": "its id: RECIPE/BUILD"})
+def promote(c, artifact):  # type: ignore[no-untyped-def]
+    """Let a build that passed in a booted guest be its recipe's golden root."""
+    say(f"{promoting.promote(artifact, _settings(c)).id} is the golden root")
+
+
+@task(help={"recipe": "the recipe's name"})
+def demote(c, recipe):  # type: ignore[no-untyped-def]
+    """Take the golden root back: the former one is golden again."""
+    back, golden = promoting.demote(recipe, _settings(c))
+    say(f"{golden.id} is the golden root again; {back.id} is not promoted by a night any more")
+
+
+@task(help={"artifact": "its id: RECIPE/BUILD", "remove": "let it go again"})
+def pin(c, artifact, remove=False):  # type: ignore[no-untyped-def]
+    """Keep a build whatever its age."""
+    made = promoting.pin(artifact, _settings(c), keep=not remove)
+    say(f"{made.id} {'may be pruned' if remove else 'is kept whatever its age'}")
+
+
+@task(
+    iterable=["recipe"],
+    help={
+        "recipe": "only builds of this recipe; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "older-than": "delete only what is older, like 14d",
+        "yes": "do not ask",
+        **_WHERE,
+    },
+)
+def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ignore[no-untyped-def]
+    """Delete builds that nobody needs: no golden root, no last good one, nothing pinned or in use."""
+    settings = _settings(c, keep=keep, connect=connect)
+    try:
+        age = time_span(older_than) if older_than else None
+    except ValueError as error:
+        raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
+    gone = pruning.prune(recipe, settings, keep=settings.keep, older_than=age, asking=None if yes else _ask)
+    say(f"pruned {len(gone)} builds")
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -262,6 +338,12 @@ namespace = Collection(
     info,
     logs,
     remove,
+    nightly,
+    status,
+    promote,
+    demote,
+    pin,
+    prune,
     doctor,
     setup,
     demo,

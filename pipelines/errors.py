@@ -34,3 +34,6 @@ class CheckFailed(VirtrootError):
     """A verification ran and said no. The task ends with exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "check") -> None:
+        super().__init__(what, hint, detail, where=where)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
@@ -22,6 +25,18 @@ def _no_truth(value: object) -> object:
     return value
 
 
+def _command(line: str) -> str:
+    """Take only what can be split into words."""
+    shlex.split(line)
+    return line
+
+
+def _span(text: str) -> str:
+    """Take only a time span."""
+    time_span(text)
+    return text
+
+
 _Text = Annotated[str, Field(min_length=1)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 
@@ -34,7 +49,9 @@ class Settings:
     (and its volumes). ``workspace`` is ``auto``, ``disk`` or ``tmpfs:SIZE`` with a size as Docker takes it (``8g``).
     ``base`` is ``auto``, ``registry`` or ``mirror``. ``output`` is relative to the checkout. ``timeout`` is how long a
     guest may take to come up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot
-    made is made anew, 0 for never.
+    made is made anew, 0 for never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and
+    ``on_change`` are commands that it runs when the state of a recipe changed. ``max_age`` is after which time without
+    a good night ``status`` complains.
     """
 
     connect: _Text = "auto"
@@ -47,11 +64,26 @@ class Settings:
     base_cache: bool = True
     timeout: Annotated[_Number, Field(gt=0)] = 300
     image_max_age: Annotated[_Number, Field(ge=0)] = 30
+    keep: Annotated[_Number, Field(gt=0)] = 7
+    on_failure: Annotated[str, AfterValidator(_command)] = ""
+    on_change: Annotated[str, AfterValidator(_command)] = ""
+    max_age: Annotated[str, AfterValidator(_span)] = "36h"
 
     @property
     def output_dir(self) -> Path:
         """The absolute directory that artifacts are written to."""
         return CHECKOUT / self.output
+
+
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+
+
+def time_span(text: str) -> timedelta:
+    """Read a time span like ``90m``, ``36h``, ``14d`` or ``2w``; raises ValueError for anything else."""
+    match = _SPAN.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is no time span")
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
 
 
 #: What to use for each setting that is not any text.
@@ -63,6 +95,10 @@ _USE = {
     "base_cache": "true or false",
     "timeout": "a whole number of seconds, 1 or more",
     "image_max_age": "a whole number of days, or 0 for never",
+    "keep": "a whole number of builds, 1 or more",
+    "on_failure": "a command line with its quotes closed",
+    "on_change": "a command line with its quotes closed",
+    "max_age": "a time span like 36h, 90m or 14d",
 }
 
 

@@ -14,6 +14,11 @@ from pipelines.errors import VirtrootError
 #: The manifest's name, in an artifact and in the boot directory of each guest made from it.
 MANIFEST = "manifest.json"
 
+_PIN = "pinned"
+
+#: What is not whole yet, or not any more, is called that and its name.
+PARTIAL = ".partial-"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -40,6 +45,18 @@ class Artifact:
     def manifest(self) -> Manifest:
         """What was built; raises `VirtrootError` for a directory that is no artifact."""
         return manifests.load(self.directory / MANIFEST)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody wants it kept, whatever its age."""
+        return (self.directory / _PIN).exists()
+
+    def pin(self, *, keep: bool = True) -> None:
+        """Have it kept whatever its age, or no more so."""
+        if keep:
+            (self.directory / _PIN).touch()
+        else:
+            (self.directory / _PIN).unlink(missing_ok=True)
 
     def manifest_bytes(self) -> bytes:
         """Return the manifest as its file has it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -101,19 +103,38 @@ class History:
 
     def append(self, night: Night) -> None:
         """Add a record, wholly or not at all; raises `VirtrootError` where it cannot be written."""
-        partial = self._path.with_name(f".{self._path.name}.partial")
+        # In one write, and not by a copy that is renamed: on a disk that is full there is no room for a copy.
+        line = night.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
-            before = self._path.read_bytes() if self._path.exists() else b""
-            if before and not before.endswith(b"\n"):
-                before += b"\n"
-            with partial.open("wb") as file:
-                file.write(before + night.model_dump_json(exclude_defaults=True).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                if size:
+                    file.seek(size - 1)
+                    line = line if file.read(1) == b"\n" else b"\n" + line
+                try:
+                    written = file.write(line)
+                    if written != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except BaseException:
+                    file.truncate(size)
+                    raise
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise _unusable(self._path, error) from error
+
+
+def state_since(nights: Sequence[Night]) -> str:
+    """Return the time of the night since which a recipe has been in order, or failing, as in the newest of ``nights``.
+
+    Empty without nights.
+    """
+    since = ""
+    for night in reversed(nights):
+        if night.good != nights[-1].good:
+            break
+        since = night.time
+    return since
 
 
 def _unusable(path: Path, error: OSError) -> VirtrootError:

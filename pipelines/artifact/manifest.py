@@ -84,13 +84,17 @@ def record(recipe: Recipe) -> RecordedRecipe:
 
 
 class Verdict(_Frozen):
-    """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took."""
+    """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took.
+
+    ``boot_seconds`` is how long the guest that was checked took to come up, None where it was up before.
+    """
 
     passed: bool
     tests: int
     failures: tuple[str, ...] = ()
     time: str
     seconds: float
+    boot_seconds: float | None = None
 
 
 class StageTime(_Frozen):

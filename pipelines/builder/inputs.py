@@ -61,6 +61,23 @@ def names() -> list[str]:
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
+def source(named: str) -> Path:
+    """Return the file of a recipe that is named by its file, or by its name in the checkout."""
+    return _path(named, "") if named in names() else _path("", named)
+
+
+def nightly() -> list[Path]:
+    """Return the recipes of the checkout that a night builds; one that cannot be read is among them, and fails then."""
+    return [path for path in sorted(_RECIPES.glob("*.yaml")) if _wants_nights(path)]
+
+
+def _wants_nights(path: Path) -> bool:
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path)).nightly
+    except (VirtrootError, OSError, ValueError):
+        return True
+
+
 def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Inputs:
     """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty."""
     path = _path(distro, recipe)
@@ -86,15 +103,17 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     return Inputs(path, plan, packed, overridden=bool(given))
 
 
-def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> Artifact:
-    """Return the artifact that a guest is to be made from: the one in ``path``, or a recipe's latest build.
+def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
+    """Return the artifact that a guest is to be made from, and what it is in words.
+
+    It is the one in ``path``, or a recipe's golden root or, where that has none, its latest build.
 
     Where nothing is said, the recipe is the one that the guest's ``name`` begins with; see `fits`.
     """
     if path:
         if distro or recipe:
             raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
-        return Artifact(Path(path).resolve())
+        return Artifact(Path(path).resolve()), "artifact"
     if not distro and not recipe:
         fitting = [known for known in names() if fits(name, known)]
         if not fitting:
@@ -104,7 +123,7 @@ def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str)
             )
         distro = max(fitting, key=len)
     source = _path(distro, recipe)
-    return Store(settings.output_dir).latest(source.stem, source)
+    return Store(settings.output_dir).best(source.stem, source)
 
 
 def fits(guest: str, recipe: str) -> bool:

@@ -104,11 +104,11 @@ def stage_id(plan: Plan, stage: Stage, surroundings: Surroundings) -> str:
 def plan_id(plan: Plan, surroundings: Surroundings) -> str:
     """Return the id of a build: a hash over all that decides the root's bytes.
 
-    What the domain gets (``guest``) is no part of the root.
+    What the domain gets (``guest``) and when it is built are no part of the root.
     """
     return _digest(
         {
-            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest"}),
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest", "nightly"}),
             "stages": [asdict(stage) for stage in plan.stages],
             "setup": [asdict(step) for step in plan.builder_setup],
             **surroundings._as_data(plan.trees),

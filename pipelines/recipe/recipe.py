@@ -123,3 +123,4 @@ class Recipe(_Strict):
     )
     run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
     guest: GuestDefaults = Field(default=GuestDefaults(), description="What the domain gets.")
+    nightly: bool = Field(default=True, description="Whether ./inv nightly builds it unless it is named.")

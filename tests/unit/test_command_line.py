@@ -250,7 +250,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["sta"], ["start"]),
+        (["star"], ["start"]),
         (["--vers"], ["--version"]),
         (["start", ""], ["web", "work"]),
         (["start", "we"], ["web"]),

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings", "text"}
 #: Verbs that are made of verbs.
-OF_VERBS = {"demo"}
+OF_VERBS = {"demo", "nightly"}
 
 
 def imports(path: Path) -> set[str]:
