@@ -45,7 +45,7 @@ _TEXT_LENGTH = 8000
 #: What a guest, or virtroot of it, says when software emulation was too slow for a timer, or wrong for once.
 _EMULATION = re.compile(
     r"no agent answered within|soft lockup|rcu[^\n]*(stall|starved)|blocked for more than|timer doesn't work"
-    r"|segfault|code=(dumped|killed)|timed out",
+    r"|segfault|code=(dumped|killed)|timed out|shut off \((crashed|failed)\)",
     re.IGNORECASE,
 )
 
