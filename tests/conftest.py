@@ -98,7 +98,8 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster", "e2e-hostile"):
+    for kind in ("trixie", "bookworm", "broken", "dracut", "booster", "hostile", "one", "two", "ends"):
+        recipe = f"e2e-{kind}"
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 
