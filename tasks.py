@@ -215,7 +215,7 @@ def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
     settings = _settings(c, max_age=max_age)
     rows = faring.status(settings)
     _print(rows if json else faring.as_table(rows))
-    faring.refuse_stale(rows, time_span(settings.max_age))
+    faring.refuse_stale(rows, settings.max_age)
 
 
 @task(help={"artifact": "its id: RECIPE/BUILD"})

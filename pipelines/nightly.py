@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -41,6 +41,9 @@ from pipelines.verify import verify_guest
 
 #: Characters of a failure's text that a record keeps: its end, where the reason is.
 _TEXT_LENGTH = 8000
+
+#: Lines of the console of a guest that failed that are kept beside its artifact.
+_CONSOLE_LINES = 2000
 
 #: What a guest, or virtroot of it, says when software emulation was too slow for a timer, or wrong for once.
 _EMULATION = re.compile(
@@ -164,7 +167,8 @@ def _one(source: Path, run: Run) -> Night:
 
 
 def _failure(where: str, what: str, text: str) -> Failure:
-    label = one_line(what)
+    # The guest's name says nothing: it is gone by the time this is read.
+    label = re.sub(r"^the guest \S+ ", "", one_line(what))
     if len(label) > LABEL_LENGTH:
         label = f"{label[: LABEL_LENGTH - 1]}…"
     return Failure(
@@ -236,6 +240,12 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
                 _end(hypervisor, name)
                 verdict = verify_guest(name, settings, boot=True)
             facts["boot_seconds"] = verdict.boot_seconds
+    except VirtrootError:
+        # The guest is about to go, and what it said with it.
+        with suppress(VirtrootError, OSError):
+            console = guests.find(hypervisor, name).console_tail(_CONSOLE_LINES)
+            artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
+        raise
     finally:
         _throw_away(hypervisor, name, run)
 

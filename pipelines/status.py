@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.artifact import pruning
@@ -10,7 +10,7 @@ from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.errors import CheckFailed
-from pipelines.settings import Settings
+from pipelines.settings import Settings, time_span
 from pipelines.text import age, table
 
 
@@ -58,12 +58,13 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return table(cells)
 
 
-def refuse_stale(rows: list[dict[str, Any]], max_age: timedelta) -> None:
+def refuse_stale(rows: list[dict[str, Any]], max_age: str) -> None:
     """Raise `CheckFailed` where the last good night of a recipe is longer ago than ``max_age``, or never was."""
-    stale = [row["recipe"] for row in rows if row["checked"] is None or row["checked"] > max_age.total_seconds()]
+    longest = time_span(max_age).total_seconds()
+    stale = [row["recipe"] for row in rows if row["checked"] is None or row["checked"] > longest]
     if stale:
         raise CheckFailed(
-            f"no good night within {age(int(max_age.total_seconds()))}: {', '.join(stale)}",
+            f"no good night within {max_age}: {', '.join(stale)}",
             "./inv nightly runs one; see when the next is due: ./inv nightly-timer --show",
         )
 

@@ -41,6 +41,11 @@ class Artifact:
         """What the build's commands printed."""
         return self.directory / "build.log"
 
+    @property
+    def console_log(self) -> Path:
+        """What the last guest that a night could not verify wrote to its console."""
+        return self.directory / "console.log"
+
     @cached_property
     def manifest(self) -> Manifest:
         """What was built; raises `VirtrootError` for a directory that is no artifact."""
