@@ -55,7 +55,7 @@ _EMULATION = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """One night: what all its recipes share."""
+    """One night: what all its recipes share; ``ended`` is set when somebody ends it early."""
 
     settings: Settings
     keep: int
@@ -63,6 +63,7 @@ class Run:
     dirty: bool
     room: Room = field(default_factory=Room)
     telling: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def store(self) -> Store:
@@ -110,6 +111,7 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
         try:
             return [each.result() for each in pending]
         except BaseException:
+            run.ended.set()
             for each in pending:
                 each.cancel()
             # Without its builder or guest, what is at work comes to its end, and clears up after itself.
@@ -162,7 +164,9 @@ def _one(source: Path, run: Run) -> Night:
         **{"outcome": "failed", **facts},
     )
     with run.telling:
-        _tell(night, run)
+        # What failed because the night was ended says nothing of its recipe.
+        if not run.ended.is_set():
+            _tell(night, run)
     return night
 
 
