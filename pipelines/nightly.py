@@ -147,7 +147,7 @@ def _one(source: Path, run: Run) -> Night:
     except VirtrootError as error:
         failure = _failure(error.where, error.what, str(error))
     except OSError as error:
-        failure = _failure("engine", f"{error.strerror or error}: {error.filename or ''}", str(error))
+        failure = _failure("engine", f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error))
     except Exception as error:
         failure = _failure("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
