@@ -10,6 +10,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pipelines import build as building
+from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
 from pipelines import install as installing
 from pipelines import operate, show
@@ -43,11 +44,11 @@ _WHERE = {"connect": "auto, embedded or qemu:///system"}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
-@task(help=_RECIPE)
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
-    """Build a golden root; prints the artifact's path."""
+@task(help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", no_cache=False):  # type: ignore[no-untyped-def]
+    """Build a golden root, from the first stage on that changed; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c)).directory))
+    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c), fresh=no_cache).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -183,6 +184,15 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     say(f"removed {name}")
 
 
+@task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
+def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
+    """Free disk space: --cache deletes what builds keep for later ones."""
+    if not cache:
+        raise VirtrootError("nothing to clean named", "give --cache")
+    freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
+    say(f"freed {freed >> 20} MiB")
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -262,6 +272,7 @@ namespace = Collection(
     info,
     logs,
     remove,
+    clean,
     doctor,
     setup,
     demo,
