@@ -10,6 +10,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pipelines import build as building
+from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
 from pipelines import install as installing
 from pipelines import nightly as running
@@ -47,11 +48,11 @@ _WHERE = {"connect": "auto, embedded or qemu:///system"}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
-@task(help=_RECIPE)
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
-    """Build a golden root; prints the artifact's path."""
+@task(help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", no_cache=False):  # type: ignore[no-untyped-def]
+    """Build a golden root, from the first stage on that changed; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c)).directory))
+    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c), fresh=no_cache).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -259,6 +260,15 @@ def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ig
     say(f"pruned {len(gone)} builds")
 
 
+@task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
+def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
+    """Free disk space: --cache deletes what builds keep for later ones."""
+    if not cache:
+        raise VirtrootError("nothing to clean named", "give --cache")
+    freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
+    say(f"freed {freed >> 20} MiB")
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -344,6 +354,7 @@ namespace = Collection(
     demote,
     pin,
     prune,
+    clean,
     doctor,
     setup,
     demo,

@@ -252,4 +252,5 @@ def refuse_broken(facts: Facts) -> None:
             f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",
             "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up",
             "\n".join(broken) if len(broken) > 1 else "",
+            where="inspect",
         )

@@ -5,7 +5,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
-from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id
+from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id, stage_ids
 from pipelines.recipe.stage import CACHE, Command, Tree
 
 
@@ -41,6 +41,51 @@ def test_id_changes_with_whatever_decides_the_bytes() -> None:
         identity(planned("run: [id]")),
     ]
     assert len(set(ids)) == len(ids)
+
+
+def ids(plan: Plan, *, mirror: str = "m", **trees: str) -> tuple[str, ...]:
+    """The stages' ids where trees of the kinds given have that content."""
+    digests = {tree: trees.get(tree.kind, "t") for tree in plan.trees}
+    return stage_ids(plan, Surroundings(digests, "b", MirrorState(1, (mirror,)), 1))
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "alike"),
+    [
+        ("", "", 5),
+        ("", "guest: {memory: 4GiB}", 5),
+        ("", "run: [id]", 3),
+        ("run: [id]", "run: [whoami]", 3),
+        ("", "packages: [vim-tiny]", 2),
+        ("", "generator: dracut", 1),
+        ("", "bootstrap: mmdebstrap", 0),
+    ],
+)
+def test_plans_share_the_ids_of_the_stages_that_they_begin_with(former: str, now: str, alike: int) -> None:
+    pairs = list(zip(ids(planned(former)), ids(planned(now)), strict=True))
+    assert [one == other for one, other in pairs] == [True] * alike + [False] * (5 - alike)
+
+
+def test_an_overlay_decides_its_own_stage_and_what_follows() -> None:
+    plan = planned("overlay: tree", ("etc/motd",))
+    pairs = zip(ids(plan, overlay="a"), ids(plan, overlay="b"), strict=True)
+    assert [one == other for one, other in pairs] == [True, True, True, False, False]
+    assert not set(ids(plan, mirror="a")) & set(ids(plan, mirror="b"))
+
+
+def test_what_a_builder_trusts_counts_in_every_stage() -> None:
+    checked = arch("mirror: {url: http://a.example, keyring: key.asc}")
+    unchecked = arch("mirror: {url: http://a.example}", "siglevel: never")
+    assert not set(ids(checked)) & set(ids(unchecked))
+    assert not set(ids(checked, keyring="a")) & set(ids(checked, keyring="b"))
+
+
+def test_no_root_is_kept_that_the_recipes_author_had_a_hand_in() -> None:
+    for plan in (planned(), arch()):
+        kept = [stage.cached for stage in plan.stages]
+        foreign = [stage.foreign for stage in plan.stages]
+        assert kept == [True, False, True, False, False]
+        assert not any(kept[foreign.index(True) :])
 
 
 def test_id_does_not_change_with_the_guests_memory() -> None:

@@ -103,6 +103,7 @@ def _packages(recipe: Recipe) -> Stage:
             # Downloads that no build has used for a month; apt-get autoclean would read every list again.
             Command(("find", f"{CACHE}/archives", "-name", "*.deb", "-atime", "+30", "-delete")),
         ),
+        cached=True,
     )
 
 
