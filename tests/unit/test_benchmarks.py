@@ -18,11 +18,14 @@ import pytest
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
+from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host.engine import Engine
-from pipelines.settings import CHECKOUT
+from pipelines.host.process import Completed
+from pipelines.settings import CHECKOUT, Settings
 from tests.mirror import Repository
+from tests.unit.artifacts import made
 
 
 class Stage:
@@ -130,3 +133,18 @@ def test_pacstrap(stage: Stage) -> None:
     assert made.call_count == 4
     assert worker.run.call_count == 3
     assert engine.remove_volume.call_count == 3
+
+
+def test_night(stage: Stage, tmp_path: Path) -> None:
+    def built(inputs: Inputs, settings: Settings) -> Artifact:
+        return made(settings.output_dir, inputs.name, "20261101T030000Z-1", good=None)
+
+    said = b"a: nothing changed, golden root a/1\nb: nothing changed, golden root b/1\n"
+    stage.replace("pipelines.build.build").side_effect = built
+    night = stage.replace("pipelines.host.process.run", Completed((), 0, b"", said))
+    engine = stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
+    first, second = stage.run("night", "2")
+    engine().remove_volume.assert_called_once_with("virtroot-cache-benchmark-night-0")
+    assert first.startswith("2 recipes built, begun alike")
+    assert second.startswith("a night over them, 2 unchanged")
+    assert night.call_args.args[0][1:3] == ["nightly", "--recipe"]
