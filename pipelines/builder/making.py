@@ -43,7 +43,7 @@ class Making:
         self._name, self._stages, self._ids = inputs.name, inputs.plan.stages, ids
         self._cache, self._runner, self._start, self._unmoved = cache, runner, start, unmoved
         foreign = next((index for index, stage in enumerate(self._stages) if stage.foreign), len(self._stages))
-        self._kept = [index for index, stage in enumerate(self._stages[:foreign]) if stage.cached]
+        self._kept = [index for index, stage in enumerate(self._stages[:foreign]) if stage.cached and stage.steps]
         self._apart = False
         self._home = ExitStack()
         self._beside = ThreadPoolExecutor(1)
