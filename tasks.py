@@ -19,7 +19,9 @@ from pipelines import promote as promoting
 from pipelines import prune as pruning
 from pipelines import status as faring
 from pipelines import verify as verifying
+from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import every
@@ -333,6 +335,15 @@ def _guest_names(context: Context) -> list[str]:
     return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
 
 
+def _store(context: Context) -> Store:
+    return Store(_settings(context).output_dir)
+
+
+def _builds(context: Context) -> list[str]:
+    store = _store(context)
+    return [f"{name}/{build.directory.name}" for name in store.recipes() for build in store.builds(name)]
+
+
 namespace = Collection(
     build,
     plan,
@@ -364,5 +375,14 @@ namespace = Collection(
 namespace.configure({"virtroot": defaults()})
 program = Program(
     namespace,
-    {"name": _guest_names, "install.name": lambda _: inputs.names(), "distro": lambda _: inputs.names()},
+    {
+        "name": _guest_names,
+        "install.name": lambda _: inputs.names(),
+        "distro": lambda _: inputs.names(),
+        "artifact": _builds,
+        "install.artifact": lambda _: [FILES],
+        "nightly.recipe": lambda _: inputs.names(),
+        "demote.recipe": lambda context: _store(context).recipes(),
+        "prune.recipe": lambda context: _store(context).recipes(),
+    },
 )
