@@ -98,7 +98,15 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster", "e2e-hostile"):
+    for recipe in (
+        "e2e-trixie",
+        "e2e-bookworm",
+        "e2e-broken",
+        "e2e-dracut",
+        "e2e-booster",
+        "e2e-hostile",
+        "e2e-cached",
+    ):
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 
