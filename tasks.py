@@ -10,6 +10,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pipelines import build as building
+from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
 from pipelines import install as installing
 from pipelines import nightly as running
@@ -18,7 +19,9 @@ from pipelines import promote as promoting
 from pipelines import prune as pruning
 from pipelines import status as faring
 from pipelines import verify as verifying
+from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
@@ -49,11 +52,11 @@ _WHERE = {"connect": "auto, embedded or qemu:///system"}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
-@task(help=_RECIPE)
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
-    """Build a golden root; prints the artifact's path."""
+@task(help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", no_cache=False):  # type: ignore[no-untyped-def]
+    """Build a golden root, from the first stage on that changed; prints the artifact's path."""
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c)).directory))
+    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c), fresh=no_cache).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
@@ -303,6 +306,15 @@ def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ig
     say(f"pruned {len(gone)} builds")
 
 
+@task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
+def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
+    """Free disk space: --cache deletes what builds keep for later ones."""
+    if not cache:
+        raise VirtrootError("nothing to clean named", "give --cache")
+    freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
+    say(f"freed {freed >> 20} MiB")
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -367,6 +379,15 @@ def _guest_names(context: Context) -> list[str]:
     return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
 
 
+def _store(context: Context) -> Store:
+    return Store(_settings(context).output_dir)
+
+
+def _builds(context: Context) -> list[str]:
+    store = _store(context)
+    return [f"{name}/{build.directory.name}" for name in store.recipes() for build in store.builds(name)]
+
+
 namespace = Collection(
     build,
     plan,
@@ -389,6 +410,7 @@ namespace = Collection(
     demote,
     pin,
     prune,
+    clean,
     doctor,
     setup,
     demo,
@@ -398,5 +420,14 @@ namespace = Collection(
 namespace.configure({"virtroot": defaults()})
 program = Program(
     namespace,
-    {"name": _guest_names, "install.name": lambda _: inputs.names(), "distro": lambda _: inputs.names()},
+    {
+        "name": _guest_names,
+        "install.name": lambda _: inputs.names(),
+        "distro": lambda _: inputs.names(),
+        "artifact": _builds,
+        "install.artifact": lambda _: [FILES],
+        "nightly.recipe": lambda _: inputs.names(),
+        "demote.recipe": lambda context: _store(context).recipes(),
+        "prune.recipe": lambda context: _store(context).recipes(),
+    },
 )
