@@ -25,6 +25,7 @@ from pipelines.builder import inputs
 from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
+from pipelines.guest import place
 from pipelines.guest.guest import every
 from pipelines.libvirt import connect
 from pipelines.log import result, say
@@ -246,7 +247,7 @@ def nightly_timer(  # type: ignore[no-untyped-def]
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
     for each in recipes:
         inputs.find(recipe=str(inputs.source(each)))
-    wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user)
+    wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user, writable=place.WRITTEN)
     if not where.runs:
         result(timing.crontab(wanted))
     elif show:

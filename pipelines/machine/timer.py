@@ -24,9 +24,6 @@ _TIMEOUT = 60
 #: What virtroot and docker's client read of the environment, which systemd and cron start a night without.
 _PASSED_ON = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", *environment.NAMES)
 
-#: What install and verify write to with the host's own libvirt, beside the pool.
-_OF_LIBVIRT = ("/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt")
-
 
 @dataclass(frozen=True)
 class Systemd:
@@ -76,20 +73,30 @@ def systemd(*, user: bool) -> Systemd:
 
 
 def schedule(
-    settings: Settings, on_calendar: str, recipes: Sequence[str], *, keep: str, jobs: int, user: bool
+    settings: Settings,
+    on_calendar: str,
+    recipes: Sequence[str],
+    *,
+    keep: str,
+    jobs: int,
+    user: bool,
+    writable: Sequence[str] = (),
 ) -> Schedule:
-    """Return the schedule that options of the command line ask for; ``recipes`` are names or absolute files."""
+    """Return the schedule that options of the command line ask for; ``recipes`` are names or absolute files.
+
+    ``writable`` is what a night writes to beside output and pool.
+    """
     arguments = [word for recipe in recipes for word in ("--recipe", recipe)]
     arguments += ["--keep", keep] if keep else []
     arguments += ["--jobs", str(jobs)] if jobs != 1 else []
-    pool = [] if any(Path(settings.pool_path).is_relative_to(path) for path in _OF_LIBVIRT) else [settings.pool_path]
+    pool = [] if any(Path(settings.pool_path).is_relative_to(path) for path in writable) else [settings.pool_path]
     return Schedule(
         checkout=CHECKOUT,
         output=settings.output_dir.resolve(),
         on_calendar=on_calendar or ON_CALENDAR,
         arguments=tuple(arguments),
         environment=_passed_on(),
-        writable=(*_OF_LIBVIRT, *pool),
+        writable=(*writable, *pool),
         user=user,
     )
 
@@ -119,6 +126,8 @@ def install(wanted: Schedule, where: Systemd) -> None:
     calendar.checked(wanted.on_calendar)
     if not where.user and os.geteuid() != 0:
         raise VirtrootError("the machine's units are root's to write", "run it as root, or give --user")
+    if where.user and not os.environ.get("XDG_RUNTIME_DIR"):
+        raise VirtrootError("your own systemd is out of reach: XDG_RUNTIME_DIR is not set", "log in, not by su or sudo")
     files = {f"{wanted.name}.service": wanted.service(), f"{wanted.name}.timer": wanted.timer()}
     before = {name: _ours(where.directory / name) for name in files}
     where.verify(files)

@@ -20,6 +20,7 @@ from tests.integration.test_bad_input import refused
 THRESHOLD = 45
 
 VERIFY = """
+export XDG_RUNTIME_DIR="$2"
 mkdir -p "$1" "$2"; tar --extract --directory "$2"
 printf '#!/bin/sh\\n' > "$1/inv"; chmod 755 "$1/inv"
 systemd-analyze --man=no --recursive-errors=no $4 verify "$2/$3.service" "$2/$3.timer"

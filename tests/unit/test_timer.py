@@ -277,6 +277,10 @@ def test_without_root_only_a_users_units_are_written(
     with pytest.raises(VirtrootError, match="root's to write"):
         timer.install(night, systemd)
     assert there(systemd) == []
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with pytest.raises(VirtrootError, match="out of reach"):
+        timer.install(replace(night, user=True), replace(systemd, user=True))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     timer.install(replace(night, user=True), replace(systemd, user=True))
     assert len(there(systemd)) == 2
 
