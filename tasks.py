@@ -12,7 +12,6 @@ from invoke.tasks import task
 from pipelines import build as building
 from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
-from pipelines import diff as comparing
 from pipelines import install as installing
 from pipelines import nightly as running
 from pipelines import operate, show
@@ -266,21 +265,6 @@ def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
     faring.refuse_stale(rows, settings.max_age)
 
 
-@task(
-    help={
-        "before": "a build: RECIPE/BUILD, or golden, latest, latest~3 of a recipe",
-        "after": "another one",
-        "recipe": "whose golden or latest build is meant",
-        "files": "the files too: those with another size, mode, owner, time or target",
-        "json": "print JSON",
-    }
-)
-def diff(c, before, after, recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
-    """Say what changed from one build to another: ./inv diff debian/golden debian/latest."""
-    compared = comparing.diff(before, after, recipe, _settings(c), files=files)
-    _print(compared if json else comparing.as_text(compared))
-
-
 @task(help={"artifact": "its id: RECIPE/BUILD"})
 def promote(c, artifact):  # type: ignore[no-untyped-def]
     """Let a build that passed in a booted guest be its recipe's golden root."""
@@ -422,7 +406,6 @@ namespace = Collection(
     nightly,
     nightly_timer,
     status,
-    diff,
     promote,
     demote,
     pin,
@@ -442,9 +425,6 @@ program = Program(
         "install.name": lambda _: inputs.names(),
         "distro": lambda _: inputs.names(),
         "artifact": _builds,
-        "before": _builds,
-        "after": _builds,
-        "diff.recipe": lambda context: _store(context).recipes(),
         "install.artifact": lambda _: [FILES],
         "nightly.recipe": lambda _: inputs.names(),
         "demote.recipe": lambda context: _store(context).recipes(),

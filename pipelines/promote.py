@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
@@ -12,7 +11,7 @@ from pipelines.settings import Settings
 def promote(artifact_id: str, settings: Settings) -> Artifact:
     """Let a build be its recipe's golden root; raises `VirtrootError` for one that is older, or not found good."""
     store = Store(settings.output_dir)
-    artifact = naming.resolve(store, artifact_id)
+    artifact = _found(store, artifact_id)
     recipe = _recipe(artifact)
     with store.lock(recipe):
         artifact.refuse_damaged()
@@ -31,9 +30,17 @@ def demote(recipe: str, settings: Settings) -> tuple[Artifact, Artifact]:
 
 def pin(artifact_id: str, settings: Settings, *, keep: bool) -> Artifact:
     """Have a build kept whatever its age, or with ``keep`` off no more so."""
-    artifact = naming.resolve(Store(settings.output_dir), artifact_id)
+    artifact = _found(Store(settings.output_dir), artifact_id)
     artifact.pin(keep=keep)
     return artifact
+
+
+def _found(store: Store, artifact_id: str) -> Artifact:
+    artifact = store.find(artifact_id)
+    if artifact is None:
+        raise VirtrootError(f"no artifact {artifact_id}", "ids are written RECIPE/BUILD, as in the output directory")
+    # Through a link like latest, it is the build itself that counts.
+    return Artifact(artifact.directory.resolve())
 
 
 def _recipe(artifact: Artifact) -> str:

@@ -113,8 +113,8 @@ def test_install_takes_the_golden_root_else_the_latest_build(tmp_path: Path, gol
 def test_the_verbs_take_ids_and_refuse_what_is_none(tmp_path: Path) -> None:
     settings = Settings(output=str(tmp_path))
     made(tmp_path, "web", "1")
-    for wrong in ("web", "web/9", "../web/1", "/web/1", "web/golden"):
-        with pytest.raises(VirtrootError, match=r"no artifact|of which recipe|no golden build"):
+    for wrong in ("web", "web/9", "../web/1", "/web/1"):
+        with pytest.raises(VirtrootError, match="no artifact"):
             promoting.pin(wrong, settings, keep=True)
     assert promoting.pin("web/1", settings, keep=True).pinned
     assert not promoting.pin("web/1", settings, keep=False).pinned
