@@ -23,3 +23,8 @@ def unpack_argv(directory: str) -> tuple[str, ...]:
     """Return the command that unpacks a tarball from its standard input into the empty ``directory``."""
     options = (*KEEP, "--same-owner", "--preserve-permissions", "--zstd")
     return ("tar", "--extract", "--file=-", "--directory", directory, *options)
+
+
+def expand_argv(tarball: str) -> tuple[str, ...]:
+    """Return the command that writes ``tarball``, without its compression, to its standard output."""
+    return ("zstd", "--decompress", "--stdout", "--quiet", "--", tarball)

@@ -56,3 +56,10 @@ def _is_name(name: str) -> bool:
 def _listed(builds: list[str]) -> str:
     before = f" and {len(builds) - 5} older" if len(builds) > 5 else ""
     return f"builds: {', '.join(builds[-5:])}{before}"
+
+
+def names(output: Path) -> list[str]:
+    """Return what can be named below ``output``, for the shell's completion."""
+    store = Store(output)
+    found = [f"{each}/{artifact.directory.name}" for each in store.recipes() for artifact in store.builds(each)]
+    return [*(f"{each}/{link}" for each in store.recipes() for link in ("golden", "latest")), *found]

@@ -1,4 +1,4 @@
-"""Version order, against the real dpkg where that is, and vectors of vercmp; that itself is in the integration tests."""
+"""The order of versions, against the real dpkg and vectors of vercmp; vercmp itself is in the integration tests."""
 
 from __future__ import annotations
 
