@@ -12,6 +12,7 @@ from invoke.tasks import task
 from pipelines import build as building
 from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
+from pipelines import diff as differing
 from pipelines import install as installing
 from pipelines import nightly as running
 from pipelines import operate, show
@@ -19,6 +20,7 @@ from pipelines import promote as promoting
 from pipelines import prune as pruning
 from pipelines import status as faring
 from pipelines import verify as verifying
+from pipelines.artifact import naming
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.cli.completion import FILES
@@ -315,6 +317,29 @@ def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
     say(f"freed {freed >> 20} MiB")
 
 
+@task(
+    positional=["before", "after"],
+    help={
+        "before": "a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
+        "after": "the build that it is compared with",
+        "distro": "the recipe that golden and latest are of, by name",
+        "recipe": "that recipe, by name or file",
+        "files": "compare what is in the tarballs too",
+        "json": "print JSON",
+    },
+)
+def diff(c, before, after, distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
+    """Say what two builds differ in: packages, kernel and sizes; the files with --files."""
+    if distro and recipe:
+        raise VirtrootError("--distro and --recipe both given", "give one of them")
+    pair = differing.find(before, after, distro or recipe, _settings(c))
+    if json:
+        _print(differing.as_data(pair, files=files))
+        return
+    for line in differing.as_lines(pair, files=files):
+        result(line)
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -411,6 +436,7 @@ namespace = Collection(
     pin,
     prune,
     clean,
+    diff,
     doctor,
     setup,
     demo,
@@ -429,5 +455,7 @@ program = Program(
         "nightly.recipe": lambda _: inputs.names(),
         "demote.recipe": lambda context: _store(context).recipes(),
         "prune.recipe": lambda context: _store(context).recipes(),
+        "before": lambda context: naming.names(_settings(context).output_dir),
+        "after": lambda context: naming.names(_settings(context).output_dir),
     },
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
@@ -37,6 +38,19 @@ class Failure(_Frozen):
     text: str = ""
 
 
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).utcoffset() != timedelta(0):
+        raise ValueError(f"{text!r} is no time of UTC")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+
+# Far more than any night takes or makes, and few enough digits to be written down.
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
+
+
 class Night(_Frozen):
     """What came of one recipe in one night.
 
@@ -51,23 +65,28 @@ class Night(_Frozen):
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
     recipe: str
-    time: str
-    seconds: float
+    time: Moment
+    seconds: Seconds
     outcome: Literal["promoted", "unchanged", "kept", "failed"]
     failure: Failure | None = None
     artifact: str = ""
     golden: str = ""
     plan: str = ""
     stages: tuple[StageTime, ...] = ()
-    boot_seconds: float | None = None
+    boot_seconds: Seconds | None = None
     retried: str = ""
-    packed_size: int | None = None
-    unpacked_size: int | None = None
+    packed_size: Bytes | None = None
+    unpacked_size: Bytes | None = None
     verdicts: dict[str, Verdict] = {}
     since_last: Difference | None = None
     since_golden: Difference | None = None
     commit: str = ""
     dirty: bool = False
+
+    @property
+    def began(self) -> datetime:
+        """When it began, in UTC."""
+        return datetime.fromisoformat(self.time)
 
     @property
     def good(self) -> bool:
