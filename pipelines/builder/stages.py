@@ -114,7 +114,7 @@ class StageRunner:
         # The root's own tar, inside the root: a link like /var/run -> /run then means the root's /run.
         unpack = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-symlink", "--no-same-owner",
                   "--no-overwrite-dir", "--touch")  # fmt: skip
-        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree])
+        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree].open())
 
     @contextmanager
     def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:

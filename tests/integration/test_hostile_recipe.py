@@ -14,11 +14,15 @@ from pipelines.host.container import Container
 from pipelines.recipe.stage import CACHE
 from tests.conftest import Virtroot
 
+FIND = "find / -path /proc -prune -o -path /sys -prune -o " + " -o ".join(
+    f"{test} -print" for test in ('-name "*.tar.zst"', '-name "*.tar"', '-path "*/.cache/*"', "-type b")
+)
+
 #: Leaves the root by the old way that chroot(2) warns of, writes wherever a later build might look, and says what it
-#: finds of packed roots, and of devices that it may read.
+#: finds of packed roots, and of disks.
 ESCAPE = f"""perl -e 'mkdir "/x"; chroot "/x"; chdir ".." for 1..64; chroot ".";
 for my $d ("{CACHE}/stages", "{CACHE}/archives", "{CACHE}") {{ mkdir $d; open my $f, ">", "$d/planted"; print $f "x"; }}
-print "packed: $_\\n" for `find / -xdev -name "*.tar*" -o -path "*/.cache/*" -o -path /proc -prune -o -type b`;
+print "packed: $_\\n" for `{FIND}`;
 open my $w, ">", "/escaped"; exit(-e "/escaped" && -d "/rootfs/root" ? 0 : 1)'; rmdir /x"""
 
 
