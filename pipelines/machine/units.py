@@ -19,7 +19,7 @@ MARK = "# Written by ./inv nightly-timer"
 _PRIVATE = ("/tmp", "/var/tmp")  # noqa: S108 - named, not used
 
 #: systemd refuses a program whose path has one of these; its arguments may.
-_NO_PROGRAM = frozenset("\"'\\")
+_NO_PROGRAM = frozenset("\"'")
 
 #: Bytes of a command that Vixie's cron, and those made from it, read.
 _CRON_LONGEST = 998
@@ -139,6 +139,10 @@ class Schedule:
                     f"{text!r} has characters that no unit file takes",
                     "give the checkout, its output and its recipes names of ordinary characters",
                 )
+        # systemd-analyze finds nothing wrong with one in ReadWritePaths=, and systemd 257 then looks for another path.
+        for path in (str(self.checkout), str(self.output), *self.writable):
+            if "\\" in path:
+                raise VirtrootError(f"{path} has a backslash in it, which no unit file takes", "give it another name")
 
     @property
     def name(self) -> str:
@@ -190,7 +194,8 @@ class Schedule:
     def crontab(self, fields: str) -> str:
         """Return the line of a crontab, for the five ``fields`` that say when.
 
-        Raises `VirtrootError` for a backslash in it, which not every cron leaves as it is, and where it is too long.
+        Raises `VirtrootError` for a backslash in it, as a recipe's name may have, which not every cron leaves as it is,
+        and where it is too long.
         """
         words = [*self._variables, "nice", "-n", "10", *self._command]
         # cron's own path has no sbin, where chroot is.
@@ -232,7 +237,7 @@ def _word(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    """Quote for ReadWritePaths=, where a backslash stands for itself: a quote needs the other kind around it."""
+    """Quote for ReadWritePaths=, where a quote needs the other kind around it."""
     if _PLAIN_WORD.fullmatch(text):
         return text
     prefix, path = ("-", text[1:]) if text.startswith("-") else ("", text)
