@@ -36,6 +36,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn
 from pipelines.machine import checkout, notice
 from pipelines.prune import prune
+from pipelines.report import pages
 from pipelines.settings import Settings
 from pipelines.text import one_line
 from pipelines.verify import verify_guest
@@ -96,13 +97,17 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
             nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
+        try:
+            say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
+        except VirtrootError as error:
+            warn(f"the pages were not written: {error.what}")
     for night in nights:
         say(f"{night.recipe}: {_summary(night)}")
     failed = [night.recipe for night in nights if not night.good]
     if failed:
         raise CheckFailed(
             f"{len(failed)} of {len(nights)} recipes failed: {', '.join(failed)}",
-            "read the reasons above; their golden roots are as they were: ./inv status",
+            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are as they were",
         )
     return nights
 
