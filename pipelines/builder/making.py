@@ -54,6 +54,8 @@ class Making:
     def __exit__(self, *_: object) -> None:
         self._beside.shutdown()
         self._home.close()
+        for error in filter(None, (each.exception() for each in self._pending)):
+            warn(f"something beside the build went wrong, and is not needed for it: {error!r}")
 
     def make(self) -> None:
         """Restore what is kept and carry out the other stages."""
