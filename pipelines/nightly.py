@@ -209,7 +209,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
-    artifact = build(inputs.find(recipe=str(source)), run.settings, asker=run.asker)
+    artifact = build(inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.settings, asker=run.asker)
     manifest = artifact.manifest
     facts |= {
         "artifact": artifact.id,
