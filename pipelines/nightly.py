@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -25,6 +25,7 @@ from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.memory import Room
@@ -35,6 +36,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn
 from pipelines.machine import checkout, notice
 from pipelines.prune import prune
+from pipelines.report import pages
 from pipelines.settings import Settings
 from pipelines.text import one_line
 from pipelines.verify import verify_guest
@@ -55,12 +57,16 @@ _EMULATION = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """One night: what all its recipes share; ``ended`` is set when somebody ends it early."""
+    """One night: what all its recipes share.
+
+    ``asker`` asks the mirrors, or is why nothing can be asked; ``ended`` is set when somebody ends the night early.
+    """
 
     settings: Settings
     keep: int
     commit: str
     dirty: bool
+    asker: Asker | VirtrootError
     room: Room = field(default_factory=Room)
     telling: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -88,17 +94,30 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
         raise VirtrootError(f"two recipes are called {twice.stem}", "builds are kept under a recipe's name: rename one")
     with Store(settings.output_dir).lock("all", "night"), _ended_as_interrupted():
         Reserve(settings.output_dir).keep()
-        run = Run(settings, keep, *checkout.state())
-        nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
+        with ExitStack() as stack:
+            run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
+            nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
+        try:
+            say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
+        except VirtrootError as error:
+            warn(f"the pages were not written: {error.what}")
     for night in nights:
         say(f"{night.recipe}: {_summary(night)}")
     failed = [night.recipe for night in nights if not night.good]
     if failed:
         raise CheckFailed(
             f"{len(failed)} of {len(nights)} recipes failed: {', '.join(failed)}",
-            "read the reasons above; their golden roots are as they were: ./inv status",
+            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are as they were",
         )
     return nights
+
+
+def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
+    try:
+        return stack.enter_context(Asker(engines.connect(), settings))
+    except VirtrootError as error:
+        # A night without an engine is recorded, too.
+        return error
 
 
 def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
@@ -147,7 +166,9 @@ def _one(source: Path, run: Run) -> Night:
     except VirtrootError as error:
         failure = _failure(error.where, error.what, str(error))
     except OSError as error:
-        failure = _failure("engine", f"{error.strerror or error}: {error.filename or ''}", str(error))
+        failure = _failure(
+            "engine", f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
+        )
     except Exception as error:
         failure = _failure("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
@@ -186,7 +207,9 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     known = {artifact.id for artifact in store.builds(name)}
     nights = store.history(name).nights()
     before = store.golden(name).artifact
-    artifact = build(inputs.find(recipe=str(source)), run.settings)
+    if isinstance(run.asker, VirtrootError):
+        raise run.asker
+    artifact = build(inputs.find(recipe=str(source)), run.settings, asker=run.asker)
     manifest = artifact.manifest
     facts |= {
         "artifact": artifact.id,

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.recipe.recipe import size_in_bytes
 
 #: The checkout itself: recipes, containerfiles and tests are found from here, whatever the current directory.
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,13 @@ def _span(text: str) -> str:
     return text
 
 
+def _cache_size(value: object) -> str:
+    text = "" if isinstance(value, bool) else str(value).strip()
+    if text != "0":
+        size_in_bytes(text)
+    return text
+
+
 _Text = Annotated[str, Field(min_length=1)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 
@@ -47,11 +55,11 @@ class Settings:
 
     ``connect`` is ``auto``, ``embedded`` or ``qemu:///system``. ``embedded`` names the embedded hypervisor's container
     (and its volumes). ``workspace`` is ``auto``, ``disk`` or ``tmpfs:SIZE`` with a size as Docker takes it (``8g``).
-    ``base`` is ``auto``, ``registry`` or ``mirror``. ``output`` is relative to the checkout. ``timeout`` is how long a
-    guest may take to come up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot
-    made is made anew, 0 for never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and
-    ``on_change`` are commands that it runs when the state of a recipe changed. ``max_age`` is after which time without
-    a good night ``status`` complains.
+    ``base`` is ``auto``, ``registry`` or ``mirror``. ``cache_size`` is how much the stage cache may have: a size as
+    recipes have it, or ``0``. ``output`` is relative to the checkout. ``timeout`` is how long a guest may take to come
+    up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot made is made anew, 0 for
+    never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and ``on_change`` are commands that it
+    runs when the state of a recipe changed. ``max_age`` is after which time without a good night ``status`` complains.
     """
 
     connect: _Text = "auto"
@@ -61,13 +69,18 @@ class Settings:
     embedded: Annotated[str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")] = "virtroot-hypervisor"
     workspace: Annotated[str, Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$")] = "auto"
     base: Literal["auto", "registry", "mirror"] = "auto"
-    base_cache: bool = True
+    cache_size: Annotated[str, BeforeValidator(_cache_size)] = "10GiB"
     timeout: Annotated[_Number, Field(gt=0)] = 300
     image_max_age: Annotated[_Number, Field(ge=0)] = 30
     keep: Annotated[_Number, Field(gt=0)] = 7
     on_failure: Annotated[str, AfterValidator(_command)] = ""
     on_change: Annotated[str, AfterValidator(_command)] = ""
     max_age: Annotated[str, AfterValidator(_span)] = "36h"
+
+    @property
+    def cache_bytes(self) -> int:
+        """The ``cache_size`` in bytes."""
+        return 0 if self.cache_size == "0" else size_in_bytes(self.cache_size)
 
     @property
     def output_dir(self) -> Path:
@@ -92,7 +105,7 @@ _USE = {
     "embedded": "a name of letters, digits, and _ . -",
     "workspace": "auto, disk or tmpfs:SIZE, like tmpfs:8g",
     "base": "auto, registry or mirror",
-    "base_cache": "true or false",
+    "cache_size": "a size like 10GiB or 500MiB, or 0 for no cache",
     "timeout": "a whole number of seconds, 1 or more",
     "image_max_age": "a whole number of days, or 0 for never",
     "keep": "a whole number of builds, 1 or more",

@@ -77,17 +77,18 @@ class Store:
             shutil.rmtree(artifact.directory, ignore_errors=True)
             raise
         if latest:
-            link = home / f"{PARTIAL}latest"
-            link.symlink_to(build)
-            os.replace(link, home / "latest")  # noqa: PTH105 - Path.replace would read as if it moved the target
+            self.name_latest(name, build)
+
+    def name_latest(self, name: str, build: str) -> None:
+        """Let ``latest`` of ``name`` name ``build``; the caller holds the recipe's lock."""
+        link = self._output / name / f"{PARTIAL}latest"
+        link.unlink(missing_ok=True)
+        link.symlink_to(build)
+        os.replace(link, link.with_name("latest"))  # noqa: PTH105 - Path.replace would read as if it moved the target
 
     def failed_log(self, name: str) -> Path:
         """Return where the log of the last failed build of ``name`` is kept."""
         return self._output / name / "failed" / "build.log"
-
-    def stage_records(self, name: str) -> Path:
-        """Return the directory with the digests of the stages of ``name`` that are cached in its builder's volume."""
-        return self._output / ".stages" / name
 
     def clear(self, name: str) -> None:
         """Remove what killed builds of ``name`` left; the caller holds the recipe's lock."""

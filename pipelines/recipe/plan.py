@@ -86,19 +86,20 @@ class Surroundings:
         }
 
 
-def stage_id(plan: Plan, stage: Stage, surroundings: Surroundings) -> str:
-    """Return the id of a stage that starts from nothing: what decides its bytes, hashed.
+def stage_ids(plan: Plan, surroundings: Surroundings) -> tuple[str, ...]:
+    """Return the id of the root after each of the plan's stages: what decides its bytes, hashed.
 
-    How the builder was set up counts: what was installed without checking signatures must not serve a recipe that
-    asks for them.
+    Each id counts the one before it, so plans that begin alike share theirs as far as they are alike. How the builder
+    was set up counts: what was installed without checking signatures must not serve a recipe that asks for them.
     """
-    return _digest(
-        {
-            "setup": [asdict(step) for step in plan.builder_setup],
-            "stage": asdict(stage),
-            **surroundings._as_data((*plan.builder_setup, *stage.steps)),
-        }
-    )
+    setup = [asdict(step) for step in plan.builder_setup]
+    before = _digest({"setup": setup, **surroundings._as_data(plan.builder_setup)})
+    ids = []
+    for stage in plan.stages:
+        trees = [surroundings.trees[step] for step in stage.steps if isinstance(step, Tree)]
+        before = _digest({"before": before, "stage": asdict(stage), "trees": trees})
+        ids.append(before)
+    return tuple(ids)
 
 
 def plan_id(plan: Plan, surroundings: Surroundings) -> str:

@@ -12,7 +12,8 @@ from pipelines.errors import VirtrootError
 from pipelines.report import index_page, recipe_page
 from pipelines.report.facts import gather
 
-_PAGE = "index.html"
+#: The page of all recipes, and that of each in its own directory.
+PAGE = "index.html"
 
 
 def write(output: Path, now: datetime | None = None) -> Path:
@@ -25,9 +26,9 @@ def write(output: Path, now: datetime | None = None) -> Path:
     with store.lock("all", "report"):
         recipes = [gather(store, name) for name in sorted({*store.recipes(), *store.recorded()})]
         for facts in recipes:
-            _replace(store.home(facts.name) / _PAGE, recipe_page.page(facts, now))
-        _replace(output / _PAGE, index_page.page(recipes, now))
-    return output / _PAGE
+            _replace(store.home(facts.name) / PAGE, recipe_page.page(facts, now))
+        _replace(output / PAGE, index_page.page(recipes, now))
+    return output / PAGE
 
 
 def _replace(path: Path, text: str) -> None:

@@ -185,7 +185,7 @@ def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, 
     if not latest.exists():
         inv("build", "--recipe", recipe)
     made = [latest.resolve()]
-    made.append(Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE="false").stdout.strip()))
+    made.append(Path(inv("build", "--recipe", recipe, "--no-cache").stdout.strip()))
     first, second = (load(artifact / "manifest.json") for artifact in made)
     assert first.plan == second.plan
     if first.rootfs.sha256 == second.rootfs.sha256:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import Night
 from pipelines.artifact.store import Store
 from pipelines.guest import guest as guests
@@ -97,6 +99,20 @@ def test_install_takes_the_golden_root(inv: Virtroot, recipes: dict[str, Path]) 
     said = inv("install", "nightly", "--recipe", str(recipes[GOOD])).stderr
     inv("remove", "nightly", "--yes")
     assert f"nightly is made from the golden root {last(inv, GOOD).golden}" in said
+
+
+def test_what_a_guest_was_made_from_is_not_pruned(inv: Virtroot, recipes: dict[str, Path]) -> None:
+    name, old = recipes[GOOD].stem, Artifact(inv.output / GOOD / "20200101T000000Z-000000000000")
+    shutil.copytree(golden(inv, name), old.directory)
+    old.describe(old.manifest.model_copy(update={"build": old.directory.name}))
+    inv("install", "used", "--artifact", str(old.directory))
+    assert "pruned 0 builds" in inv("prune", "--recipe", name, "--keep", "1").stderr
+    inv("remove", "used", "--yes")
+    assert "nothing was pruned" in inv("prune", "--recipe", name, "--keep", "1", status=2).stderr
+    assert old.exists
+    inv("prune", "--recipe", name, "--keep", "1", "--yes")
+    assert not old.exists
+    assert golden(inv, name).exists()
 
 
 def test_a_killed_night_leaves_a_guest_that_the_next_one_removes(inv: Virtroot, recipes: dict[str, Path]) -> None:

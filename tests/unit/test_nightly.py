@@ -33,7 +33,7 @@ class Stage:
         self.boots: list[Exception | None] = []
         self.kvm = False
 
-    def build(self, inputs: Inputs, settings: Settings) -> Artifact:
+    def build(self, inputs: Inputs, settings: Settings, *, asker: object) -> Artifact:
         self.said.append(f"build {inputs.name}")
         build = self.builds[inputs.name]
         if isinstance(build, Exception):
@@ -56,6 +56,7 @@ class Stage:
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage(tmp_path / "output")
     monkeypatch.setattr(nights, "build", stage.build)
+    monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
     monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
     return stage

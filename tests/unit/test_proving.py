@@ -59,7 +59,9 @@ class Machine(Hypervisor):
 
 @pytest.fixture
 def run(tmp_path: Path) -> nightly.Run:
-    return nightly.Run(Settings(output=str(tmp_path)), 3, "", dirty=False)
+    return nightly.Run(
+        Settings(output=str(tmp_path)), 3, "", dirty=False, asker=VirtrootError("no mirror is asked here", "")
+    )
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def _packages(recipe: Recipe) -> Stage:
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
     # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
     keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
-    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())))
+    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())), cached=True)
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:

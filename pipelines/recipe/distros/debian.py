@@ -83,26 +83,50 @@ def _skeleton(recipe: Recipe) -> Stage:
     )
 
 
-def _packages(recipe: Recipe) -> Stage:
+#: Notes, in the builder itself, that its lists are today's.
+_UPDATED = "/run/virtroot-lists-updated"
+
+
+def _update(recipe: Recipe) -> tuple[Command, ...]:
+    """Make sure of today's lists, once in a builder: the stage before may have been restored in another one."""
+    update = _apt(recipe, "-qq", "--error-on=any", "update")
+    once = Command(("sh", "-ec", '[ -e "$0" ] || { "$@"; touch "$0"; }', _UPDATED, *update.argv), env=update.env)
+    return Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")), once
+
+
+def _kernel(recipe: Recipe) -> Stage:
     generator = generators.of(recipe)
-    names = dict.fromkeys((*generator.packages, *recipe.packages))
     # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
     stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
     return Stage(
-        "packages",
+        "kernel",
         (
             Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_mirrors(recipe))),
-            Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")),
-            _apt(recipe, "-qq", "--error-on=any", "update"),
+            *_update(recipe),
             # Upgrades the minimal root to the security suite in the same transaction.
-            _apt(recipe, "dist-upgrade", *names),
+            _apt(recipe, "dist-upgrade", *generator.packages),
             *(stands_for if generator.unpackaged else ()),
-            # The kernel comes last and alone: together with the generator, its own hook and the generator's trigger
-            # would each generate the initramfs.
+            # The kernel comes alone: together with the generator, its own hook and the generator's trigger would each
+            # generate the initramfs. It comes before the recipe's packages, since it takes longer than most of them
+            # and is the same for many recipes; those that belong into the initramfs trigger another one.
             _apt(recipe, "install", recipe.kernel),
+        ),
+        cached=True,
+    )
+
+
+def _packages(recipe: Recipe) -> Stage:
+    if not recipe.packages:
+        return Stage("packages", cached=True)
+    return Stage(
+        "packages",
+        (
+            *_update(recipe),
+            _apt(recipe, "install", *dict.fromkeys(recipe.packages)),
             # Downloads that no build has used for a month; apt-get autoclean would read every list again.
             Command(("find", f"{CACHE}/archives", "-name", "*.deb", "-atime", "+30", "-delete")),
         ),
+        cached=True,
     )
 
 
@@ -152,7 +176,14 @@ def _finish() -> Stage:
 
 
 def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
-    return (_base(recipe), _skeleton(recipe), _packages(recipe), _overlay(recipe, overlay_paths), _finish())
+    return (
+        _base(recipe),
+        _skeleton(recipe),
+        _kernel(recipe),
+        _packages(recipe),
+        _overlay(recipe, overlay_paths),
+        _finish(),
+    )
 
 
 def _mirror_query(recipe: Recipe) -> Command:
