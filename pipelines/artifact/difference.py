@@ -48,10 +48,16 @@ class Difference(BaseModel):
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.upgraded or self.downgraded)
 
+    def kinds(self) -> list[tuple[Change, str]]:
+        """Return all changes in order, each with its kind: ``added``, ``removed``, ``upgraded`` or ``downgraded``."""
+        return sorted(
+            ((change, kind) for kind, changes in self for change in changes), key=lambda each: _order(each[0])
+        )
+
     @property
     def changes(self) -> tuple[Change, ...]:
-        """All of them, in order."""
-        return _sorted((*self.added, *self.removed, *self.upgraded, *self.downgraded))
+        """All changes, in order."""
+        return tuple(change for change, _ in self.kinds())
 
 
 def compare(before: Iterable[_Package], after: Iterable[_Package], distro: str) -> Difference:
@@ -108,8 +114,9 @@ def _judged(changes: Iterable[Change], distro: str) -> Difference:
 
 
 def _sorted(changes: Iterable[Change]) -> tuple[Change, ...]:
-    return tuple(sorted(changes, key=lambda change: (_rank(change.name), change.name, change.after, change.before)))
+    return tuple(sorted(changes, key=_order))
 
 
-def _rank(name: str) -> int:
-    return 0 if _KERNEL.fullmatch(name) else 1 if _SYSTEMD.fullmatch(name) else 2
+def _order(change: Change) -> tuple[int, str, str, str]:
+    rank = 0 if _KERNEL.fullmatch(change.name) else 1 if _SYSTEMD.fullmatch(change.name) else 2
+    return rank, change.name, change.after, change.before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.text import one_line, plain
@@ -57,9 +58,7 @@ def _attribute(value: str | float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def table(
-    caption: str, columns: tuple[str, ...], rows: list[tuple[Node, ...]], *, class_: str | None = None
-) -> Element:
+def table(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[Node, ...]], class_: str) -> Element:
     """Return a table that scrolls in itself where it is wider than the page; the first cell of a row is its heading."""
     head = element("tr", *(element("th", column, scope="col") for column in columns))
     body = [

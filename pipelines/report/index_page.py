@@ -10,7 +10,7 @@ from pipelines.report import axis, words
 from pipelines.report.facts import Facts
 from pipelines.report.html import Element, Node, document, element, table
 
-_COLUMNS = ("Recipe", "State", "Since", "Golden root", "Its age", "Last night", "Came to", "The last two weeks")
+_COLUMNS = ("Recipe", "State", "Since", "Last night", "When", "The last two weeks", "Golden root", "Its age")
 
 #: Days of the small row of marks.
 _DAYS = 14
@@ -22,7 +22,7 @@ def page(recipes: Sequence[Facts], now: datetime) -> str:
     summary = ", ".join(f"{counts[state]} {state}" for state in ("failed", "good", "unknown") if counts[state])
     # What is wrong is what somebody looks for.
     rows = [_row(facts, now) for facts in sorted(recipes, key=lambda facts: (facts.state != "failed", facts.name))]
-    listed = table("Recipes, those that fail first", _COLUMNS, rows, class_="recipes")
+    listed = table("Recipes, those that fail first", _COLUMNS, rows, "recipes")
     body = element(
         "main",
         element("h1", "Golden roots"),
@@ -41,11 +41,11 @@ def _row(facts: Facts, now: datetime) -> tuple[Node, ...]:
         words.link(facts.name, facts.name, "index.html"),
         words.state(facts.state),
         words.moment(facts.since),
-        golden.directory.name if golden else "none",
-        words.ago(facts.golden_time, now) if golden else "–",
+        came or "none yet",
         words.moment(last.time if last else ""),
-        came or "no night yet",
         _marks(facts),
+        golden.directory.name if golden else "none",
+        words.ago(facts.golden_time, now),
     )
 
 

@@ -10,10 +10,13 @@ from pipelines.report.axis import Calendar, Scale
 from pipelines.report.html import Element, Node, add, element, scrolling
 
 _WIDTH, _HEIGHT = 720, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 708, 26, 206
+_LEFT, _RIGHT, _TOP, _BOTTOM = 12, 664, 26, 206
 
 #: Colours of the style sheet.
 COLOURS = 8
+
+#: Days that a plot has at least.
+_LEAST = 7
 
 #: Pixels that a bar may be wide.
 _WIDEST = 34.0
@@ -94,7 +97,7 @@ class Plot:
             element("title", self.title, id=f"{self.name}-title"),
             element("desc", self._description(), id=f"{self.name}-desc"),
             element("defs", hatch),
-            element("text", f"{self.quantity} ({scale.unit})", x=_LEFT - 44, y=14),
+            element("text", f"{self.quantity} ({scale.unit})", x=_WIDTH - 8, y=12, class_="end"),
         )
         for day in self.calendar.missing:
             left, right = self._x(day), self._x(day + 1)
@@ -112,14 +115,13 @@ class Plot:
         for tick in scale.ticks:
             y = self._y(tick / scale.top)
             svg.append(element("path", d=f"M{_LEFT} {y:.1f}H{_RIGHT}", class_="grid" if tick else "axis"))
-            svg.append(element("text", f"{tick:g}", x=_LEFT - 6, y=y + 4, class_="end"))
+            # On the right, where the newest nights are: a narrow window shows that end.
+            svg.append(element("text", f"{tick:g}", x=_RIGHT + 6, y=y + 4))
         for day, text in self.calendar.ticks():
             x = self._x(day + 0.5)
             svg.append(element("path", d=f"M{x:.1f} {_BOTTOM}v5", class_="axis"))
             svg.append(element("text", text, x=x, y=_BOTTOM + 19, class_="middle"))
-        svg.append(
-            element("text", "night, by its beginning (UTC)", x=(_LEFT + _RIGHT) / 2, y=_HEIGHT - 7, class_="middle")
-        )
+        svg.append(element("text", "night, by its beginning (UTC)", x=_RIGHT, y=_HEIGHT - 7, class_="end"))
         for place, slot in enumerate(self.calendar.slots):
             if self.failed[place]:
                 x = self._x(slot.middle)
@@ -151,8 +153,9 @@ class Plot:
         return f"{told}, {missing} missing. The table of nights below has the numbers."
 
     def _x(self, day: float) -> float:
-        # A few nights do not fill the plot with a bar each.
-        return _LEFT + (_RIGHT - _LEFT) * day / max(self.calendar.days, 7)
+        # A few nights do not fill the plot with a bar each; the newest are always on the right.
+        empty = max(_LEAST - self.calendar.days, 0)
+        return _LEFT + (_RIGHT - _LEFT) * (empty + day) / (empty + self.calendar.days)
 
     def _y(self, share: float) -> float:
         return _BOTTOM - (_BOTTOM - _TOP) * share

@@ -144,13 +144,10 @@ def _packages(caption: str, difference: Difference | None, h: int = 4) -> list[N
         return [heading, element("p", "Not known: one of them has no build, or no record of it is left.")]
     if not difference:
         return [heading, element("p", "None came, went or changed its version.")]
-    rows: list[tuple[Node, ...]] = [
-        (change.name, kind, change.before or "–", change.after or "–")
-        for kind, changes in difference
-        for change in changes
-    ]
+    rows = [(change.name, kind, change.before or "–", change.after or "–") for change, kind in difference.kinds()]
     more = element("p", f"{len(rows) - _CHANGES} more: ./inv diff has them.") if len(rows) > _CHANGES else None
-    return [heading, table(caption, ("Package", "Change", "Before", "After"), rows[:_CHANGES], class_="packages"), more]
+    told = f"{caption}: {len(rows)}, kernel and systemd first"
+    return [heading, table(told, ("Package", "Change", "Before", "After"), rows[:_CHANGES], "packages"), more]
 
 
 def _plots(facts: Facts) -> list[Node]:
@@ -214,7 +211,7 @@ def _scale(series: list[Series], scale: Callable[[float], Scale]) -> Scale | Non
 def _nights(facts: Facts) -> list[Node]:
     nights = facts.recent
     rows = [_row(facts, night) for night in reversed(nights)]
-    return [element("h2", "Nights"), table("Nights, the newest first", _COLUMNS, rows, class_="nights")] if rows else []
+    return [element("h2", "Nights"), table("Nights, the newest first", _COLUMNS, rows, "nights")] if rows else []
 
 
 def _row(facts: Facts, night: Night) -> tuple[Node, ...]:
