@@ -12,6 +12,7 @@ from invoke.tasks import task
 from pipelines import build as building
 from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
+from pipelines import diff as differing
 from pipelines import install as installing
 from pipelines import nightly as running
 from pipelines import operate, show
@@ -19,17 +20,20 @@ from pipelines import promote as promoting
 from pipelines import prune as pruning
 from pipelines import status as faring
 from pipelines import verify as verifying
+from pipelines.artifact import naming
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
+from pipelines.guest import place
 from pipelines.guest.guest import every
 from pipelines.libvirt import connect
 from pipelines.log import result, say
 from pipelines.machine import doctor as examining
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
+from pipelines.machine import timer as timing
 from pipelines.recipe import plan as planning
 from pipelines.settings import Settings, defaults, from_section, time_span
 
@@ -219,6 +223,48 @@ def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect="")
     running.nightly(sources, settings, keep=settings.keep, jobs=jobs)
 
 
+@task(
+    iterable=["recipe"],
+    help={
+        "install": "write the units, or write them anew, and start the timer",
+        "remove": "stop the timer and delete the units",
+        "show": "print the units, and when the next night begins",
+        "on-calendar": f"when: a calendar event of systemd's instead of '{timing.ON_CALENDAR}'",
+        "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "jobs": "how many recipes are at work side by side",
+        "user": "your own systemd runs it, not the machine's",
+    },
+)
+def nightly_timer(  # type: ignore[no-untyped-def]
+    c, recipe, install=False, remove=False, show=False, on_calendar="", keep="", jobs=1, user=False
+):
+    """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab."""
+    if [install, remove, show].count(True) != 1:
+        raise VirtrootError("what is wanted of the timer?", "give one of --install, --remove and --show")
+    named = bool(on_calendar or recipe or keep or jobs != 1)
+    where = timing.systemd(user=user)
+    if remove:
+        if named:
+            raise VirtrootError("--remove has no use for options of a night", "give it alone, or with --user")
+        say("the timer is gone" if timing.remove(where) else "there is no timer of this checkout")
+        return
+    settings = _settings(c, keep=keep)
+    if jobs < 1:
+        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
+    recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
+    for each in recipes:
+        inputs.find(recipe=str(inputs.source(each)))
+    wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user, writable=place.WRITTEN)
+    if not where.runs:
+        result(timing.crontab(wanted))
+    elif show:
+        result(timing.show(wanted, where, preview=named))
+    if install:
+        timing.install(wanted, where)
+        say(f"installed; the next night: {timing.next_run() or 'not known'}")
+
+
 @task(help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
 def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
     """Say how each recipe fares; exit 1 where one had no good night for too long."""
@@ -276,6 +322,29 @@ def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
         raise VirtrootError("nothing to clean named", "give --cache")
     freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
     say(f"freed {freed >> 20} MiB")
+
+
+@task(
+    positional=["before", "after"],
+    help={
+        "before": "a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
+        "after": "the build that it is compared with",
+        "distro": "the recipe that golden and latest are of, by name",
+        "recipe": "that recipe, by name or file",
+        "files": "compare what is in the tarballs too",
+        "json": "print JSON",
+    },
+)
+def diff(c, before, after, distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
+    """Say what two builds differ in: packages, kernel and sizes; the files with --files."""
+    if distro and recipe:
+        raise VirtrootError("--distro and --recipe both given", "give one of them")
+    pair = differing.find(before, after, distro or recipe, _settings(c))
+    if json:
+        _print(differing.as_data(pair, files=files))
+        return
+    for line in differing.as_lines(pair, files=files):
+        result(line)
 
 
 @task(help={"json": "print JSON"})
@@ -368,12 +437,14 @@ namespace = Collection(
     logs,
     remove,
     nightly,
+    nightly_timer,
     status,
     promote,
     demote,
     pin,
     prune,
     clean,
+    diff,
     doctor,
     setup,
     demo,
@@ -392,5 +463,7 @@ program = Program(
         "nightly.recipe": lambda _: inputs.names(),
         "demote.recipe": lambda context: _store(context).recipes(),
         "prune.recipe": lambda context: _store(context).recipes(),
+        "before": lambda context: naming.names(_settings(context).output_dir),
+        "after": lambda context: naming.names(_settings(context).output_dir),
     },
 )

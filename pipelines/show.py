@@ -15,7 +15,7 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
-from pipelines.text import age, plain, table
+from pipelines.text import age, plain, size, table
 
 #: Seconds that counting a root's blocks may take in a list.
 _COUNTING = "10"
@@ -171,13 +171,3 @@ def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int, int
     lines = hypervisor.target.run(["sh", "-c", _MEASURE, "measure", _COUNTING, *pairs]).text.splitlines()
     numbers = [line.split() for line in lines]
     return [(int(number[0]), int(number[1]) if len(number) > 1 else None) for number in numbers]
-
-
-def size(count: int | None) -> str:
-    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
-    if count is None:
-        return "-"
-    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount, units = amount / 1024, units[1:]
-    return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"

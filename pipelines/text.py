@@ -56,6 +56,16 @@ def age(seconds: int | None) -> str:
     return f"{max(seconds, 0)}s"
 
 
+def size(count: int | None) -> str:
+    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
+    if count is None:
+        return "-"
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"
+
+
 def _instead(found: re.Match[str]) -> str:
     if found["line"]:
         return "\n"

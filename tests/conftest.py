@@ -98,8 +98,8 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for kind in ("trixie", "bookworm", "broken", "dracut", "booster", "hostile", "one", "two", "ends"):
-        recipe = f"e2e-{kind}"
+    kinds = ("trixie", "bookworm", "broken", "dracut", "booster", "hostile", "cached", "one", "two", "ends")
+    for recipe in (f"e2e-{kind}" for kind in kinds):
         engine.remove_containers({"virtroot.recipe": recipe})
         engine.remove_volume(f"virtroot-cache-{recipe}")
 

@@ -35,3 +35,8 @@ def keep_argv(root: str) -> tuple[str, ...]:
         "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--use-compress-program=zstd -T0 -1",
         ".",
     )  # fmt: skip
+
+
+def expand_argv(tarball: str) -> tuple[str, ...]:
+    """Return the command that writes ``tarball``, without its compression, to its standard output."""
+    return ("zstd", "--decompress", "--stdout", "--quiet", "--", tarball)

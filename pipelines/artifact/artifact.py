@@ -37,6 +37,11 @@ class Artifact:
         return (self.directory / MANIFEST).is_file()
 
     @property
+    def manifest_file(self) -> Path:
+        """The manifest, as a file."""
+        return self.directory / MANIFEST
+
+    @property
     def log(self) -> Path:
         """What the build's commands printed."""
         return self.directory / "build.log"
@@ -75,6 +80,10 @@ class Artifact:
     def report(self, kind: str, guest: str = "") -> Path:
         """Return where the JUnit report of a verification of ``kind`` is written."""
         return self.directory / f"junit-{'-'.join(filter(None, (kind, guest)))}.xml"
+
+    def reports(self) -> list[Path]:
+        """Return the JUnit reports that there are."""
+        return sorted(self.directory.glob("junit-*.xml"))
 
     def describe(self, manifest: Manifest) -> None:
         """Write the manifest."""

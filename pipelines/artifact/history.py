@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.log import warn
+from pipelines.text import one_line
 
 SCHEMA = 1
 
@@ -23,6 +26,9 @@ Failing = Literal["mirror", "build", "inspect", "boot", "check", "engine"]
 
 #: Characters that a failure's label may have, so that it fits into the subject line of a mail.
 LABEL_LENGTH = 72
+
+#: Characters of a failure's text that a record keeps: its end, where the reason is.
+_TEXT_LENGTH = 8000
 
 
 class _Frozen(BaseModel):
@@ -35,6 +41,29 @@ class Failure(_Frozen):
     where: Failing
     label: str = Field(max_length=LABEL_LENGTH)
     text: str = ""
+
+    @classmethod
+    def of(cls, where: str, what: str, text: str) -> Failure:
+        """Make the record of a failure from an error's words; a place that is none is the machinery."""
+        # The guest's name says nothing: it is gone by the time this is read.
+        label = re.sub(r"^the guest \S+ ", "", one_line(what))
+        if len(label) > LABEL_LENGTH:
+            label = f"{label[: LABEL_LENGTH - 1]}…"
+        known = cast("Failing", where if where in get_args(Failing) else "engine")
+        return cls(where=known, label=label, text=text[-_TEXT_LENGTH:])
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).utcoffset() != timedelta(0):
+        raise ValueError(f"{text!r} is no time of UTC")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+
+# Far more than any night takes or makes, and few enough digits to be written down.
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
 class Night(_Frozen):
@@ -51,18 +80,18 @@ class Night(_Frozen):
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
     recipe: str
-    time: str
-    seconds: float
+    time: Moment
+    seconds: Seconds
     outcome: Literal["promoted", "unchanged", "kept", "failed"]
     failure: Failure | None = None
     artifact: str = ""
     golden: str = ""
     plan: str = ""
     stages: tuple[StageTime, ...] = ()
-    boot_seconds: float | None = None
+    boot_seconds: Seconds | None = None
     retried: str = ""
-    packed_size: int | None = None
-    unpacked_size: int | None = None
+    packed_size: Bytes | None = None
+    unpacked_size: Bytes | None = None
     verdicts: dict[str, Verdict] = {}
     since_last: Difference | None = None
     since_golden: Difference | None = None
@@ -70,9 +99,28 @@ class Night(_Frozen):
     dirty: bool = False
 
     @property
+    def began(self) -> datetime:
+        """When it began, in UTC."""
+        return datetime.fromisoformat(self.time)
+
+    @property
     def good(self) -> bool:
         """Whether the recipe was found in order."""
         return self.outcome != "failed"
+
+    @property
+    def state(self) -> str:
+        """``good`` or ``failed``."""
+        return "good" if self.good else "failed"
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in a line."""
+        if self.failure:
+            golden = self.golden or "none"
+            return f"failed ({self.failure.where}): {self.failure.label}; its golden root stays {golden}"
+        said = {"promoted": "promoted", "unchanged": "nothing changed, golden root", "kept": "built, not promoted:"}
+        return f"{said.get(self.outcome, self.outcome)} {self.artifact}"
 
 
 class History:

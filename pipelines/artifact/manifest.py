@@ -101,7 +101,7 @@ class StageTime(_Frozen):
     """A stage of a build: how many seconds it took, and whether it was restored from the cache."""
 
     name: str
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
     cached: bool = False
 
 

@@ -9,6 +9,9 @@ from pipelines.artifact.artifact import Artifact
 
 _BUILD_TIME = "%Y%m%dT%H%M%SZ"
 
+#: When a build was made whose name does not tell: at the beginning of time.
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
+
 
 def stale(
     builds: Sequence[Artifact],
@@ -38,11 +41,11 @@ def stale(
 
 
 def made(artifact: Artifact) -> datetime:
-    """Return when a build began, which its name tells; the beginning of time for any other name."""
+    """Return when a build began, which its name tells; `UNKNOWN` for any other name."""
     try:
         return datetime.strptime(artifact.directory.name.partition("-")[0], _BUILD_TIME).replace(tzinfo=UTC)
     except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
+        return UNKNOWN
 
 
 def _good(artifact: Artifact) -> bool:

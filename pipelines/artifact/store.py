@@ -18,6 +18,8 @@ from pipelines.host import lock
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"
 
+_HISTORY = "history.jsonl"
+
 _ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][^/\0]*/[A-Za-z0-9][^/\0]*")
 
 
@@ -120,6 +122,14 @@ class Store:
         """Return the names of the recipes that something is kept of."""
         return sorted(path.name for path in self._output.glob("[!.]*") if (path / _SOURCE).is_file())
 
+    def recorded(self) -> list[str]:
+        """Return the names of the recipes that have a history: of one that cannot be read, there is no more."""
+        return sorted(path.parent.name for path in self._output.glob(f"[!.]*/{_HISTORY}"))
+
+    def home(self, name: str) -> Path:
+        """Return the directory of all that is kept of ``name``."""
+        return self._output / name
+
     def builds(self, name: str) -> list[Artifact]:
         """Return the builds of ``name``, oldest first."""
         paths = (self._output / name).glob("[!.]*")
@@ -132,7 +142,7 @@ class Store:
 
     def history(self, name: str) -> History:
         """Return the history of ``name``, which need not have begun yet."""
-        return History(self._output / name / "history.jsonl")
+        return History(self._output / name / _HISTORY)
 
     def best(self, name: str, source: Path) -> tuple[Artifact, str]:
         """Return what guests are made from: the golden root, else the newest build; and which of the two it is."""

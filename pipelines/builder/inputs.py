@@ -13,6 +13,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
+from pipelines.host.trees import Packed
 from pipelines.recipe import snapshot
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
@@ -39,7 +40,7 @@ class Inputs:
 
     source: Path
     plan: Plan
-    trees: dict[Tree, bytes] = field(repr=False)
+    trees: dict[Tree, Packed] = field(repr=False)
     overridden: bool = False
 
     @property
@@ -50,7 +51,7 @@ class Inputs:
     @property
     def digests(self) -> dict[Tree, str]:
         """The content digest of each tree."""
-        return {tree: trees.digest(packed) for tree, packed in self.trees.items()}
+        return {tree: packed.digest for tree, packed in self.trees.items()}
 
     @property
     def recipe(self) -> Recipe:

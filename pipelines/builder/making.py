@@ -12,9 +12,8 @@ from pipelines.artifact.manifest import StageTime
 from pipelines.builder.cache import Keeping, Kept, StageCache
 from pipelines.builder.container import Builder, copy_root
 from pipelines.builder.inputs import Inputs
-from pipelines.builder.stages import StageRunner
+from pipelines.builder.stages import StageRunner, StepFailed
 from pipelines.errors import VirtrootError
-from pipelines.host.process import failed
 from pipelines.log import warn
 from pipelines.recipe.stage import ROOT
 
@@ -55,6 +54,8 @@ class Making:
     def __exit__(self, *_: object) -> None:
         self._beside.shutdown()
         self._home.close()
+        for error in filter(None, (each.exception() for each in self._pending)):
+            warn(f"something beside the build went wrong, and is not needed for it: {error!r}")
 
     def make(self) -> None:
         """Restore what is kept and carry out the other stages."""
@@ -104,16 +105,13 @@ class Making:
 
     def _unpack(self, kept: Kept) -> bool:
         try:
-            done = self.builder.run(archive.unpack_argv(ROOT), stdin=cast("IO[bytes]", kept), check=False)
-        except VirtrootError:
+            self._runner.restore(self.builder, cast("IO[bytes]", kept))
+        except (StepFailed, VirtrootError):
+            # A root that is whole is not what was wrong.
             if kept.is_whole():
                 raise
             return False
-        if not kept.is_whole():
-            return False
-        if done.returncode:
-            raise failed(done)
-        return True
+        return kept.is_whole()
 
     def _move_apart(self) -> None:
         first, before = self._home, self.builder

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from pipelines.artifact import archive
 from pipelines.artifact.manifest import StageTime
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
+from pipelines.host.process import Completed
 from pipelines.log import step
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 
@@ -80,6 +83,20 @@ class StageRunner:
             env = [f"{key}={value}" for key, value in command.env]
             argv = [*(["env", *env] if env else []), *command.full_argv]
             words += [str(len(argv)), *argv]
+        done = self._logging(builder, ["bash", "-c", _RUN, "run", *words])
+        if done.returncode:
+            number = int(done.text) if done.text.isdigit() else 0
+            raise StepFailed(commands[min(number, len(commands) - 1)].argv, done.returncode)
+
+    def restore(self, builder: Builder, packed: IO[bytes]) -> None:
+        """Unpack a kept root; raises `StepFailed`, or `VirtrootError` where it cannot be read."""
+        unpack = archive.unpack_argv(ROOT)
+        done = self._logging(builder, unpack, stdin=packed)
+        if done.returncode:
+            raise StepFailed(unpack, done.returncode)
+
+    def _logging(self, builder: Builder, argv: Sequence[str], *, stdin: IO[bytes] | None = None) -> Completed:
+        """Run ``argv``, with what it says on standard error in the log."""
         with self._log.open("ab") as log:
 
             def keep(chunk: bytes) -> None:
@@ -91,16 +108,13 @@ class StageRunner:
                     )
                 log.write(chunk)
 
-            done = builder.run(["bash", "-c", _RUN, "run", *words], check=False, stderr=keep)
-        if done.returncode:
-            number = int(done.text) if done.text.isdigit() else 0
-            raise _StepFailed(commands[min(number, len(commands) - 1)], done.returncode)
+            return builder.run(argv, stdin=stdin, check=False, stderr=keep)
 
     def _copy(self, tree: Tree, builder: Builder) -> None:
         # The root's own tar, inside the root: a link like /var/run -> /run then means the root's /run.
         unpack = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-symlink", "--no-same-owner",
                   "--no-overwrite-dir", "--touch")  # fmt: skip
-        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree])
+        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree].open())
 
     @contextmanager
     def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:
@@ -112,7 +126,7 @@ class StageRunner:
         try:
             with step(label):
                 yield
-        except _StepFailed as failure:
+        except StepFailed as failure:
             tail = self._tail()
             found = (better for evidence, better in _HINTS.items() if any(evidence in line for line in tail))
             hint = next(found, f"read {self._failed_log}")
@@ -131,8 +145,8 @@ class StageRunner:
             return log.read().decode(errors="replace").splitlines()[-25:]
 
 
-class _StepFailed(Exception):
+class StepFailed(Exception):
     """A command of a stage exited with a status other than 0."""
 
-    def __init__(self, command: Command, status: int) -> None:
-        super().__init__(f"{command.argv[0].rpartition('/')[2]} exited with {status}")
+    def __init__(self, argv: Sequence[str], status: int) -> None:
+        super().__init__(f"{argv[0].rpartition('/')[2]} exited with {status}")

@@ -94,32 +94,38 @@ def _running(engine: Engine, name: str) -> Container | None:
 
 
 def _start(engine: Engine, tag: str, name: str) -> Container:
-    engine.remove_ended(name)
-    try:
-        return engine.start(
-            tag,
-            name=name,
-            labels={"virtroot.purpose": "hypervisor"},
-            # Roots and definitions outlive the container and its image.
-            volumes={
-                f"{name}-state": "/var/lib/libvirt",
-                f"{name}-domains": "/etc/libvirt/qemu",
-                f"{name}-pools": "/etc/libvirt/storage",
-            },
-            # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
-            # take several times longer to come up.
-            capabilities=("SYS_ADMIN", "NET_ADMIN"),
-            seccomp=False,
-            devices=_devices(engine, tag),
-            hostname="hypervisor",
-            stop_timeout=STOP_TIMEOUT,
-        )
-    except NameTaken:
-        # Another task was quicker; what it started serves this one too.
-        running = _running(engine, name)
-        if running is None:
-            raise
-        return running
+    devices = _devices(engine, tag)
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        engine.remove_ended(name)
+        try:
+            return engine.start(
+                tag,
+                name=name,
+                labels={"virtroot.purpose": "hypervisor"},
+                # Roots and definitions outlive the container and its image.
+                volumes={
+                    f"{name}-state": "/var/lib/libvirt",
+                    f"{name}-domains": "/etc/libvirt/qemu",
+                    f"{name}-pools": "/etc/libvirt/storage",
+                },
+                # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
+                # take several times longer to come up.
+                capabilities=("SYS_ADMIN", "NET_ADMIN"),
+                seccomp=False,
+                devices=devices,
+                hostname="hypervisor",
+                stop_timeout=STOP_TIMEOUT,
+            )
+        except NameTaken:
+            # Another task was quicker; what it started serves this one too. The engine gives a name away a moment
+            # before it shows whose it is.
+            running = _running(engine, name)
+            if running is not None:
+                return running
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _devices(engine: Engine, tag: str) -> tuple[str, ...]:

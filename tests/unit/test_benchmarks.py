@@ -21,7 +21,7 @@ from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.host.engine import Engine
+from pipelines.host.engine import Container, Engine
 from pipelines.host.process import Completed
 from pipelines.settings import CHECKOUT, Settings
 from tests.mirror import Repository
@@ -63,28 +63,32 @@ def test_every_benchmark_is_tested() -> None:
 
 
 def test_build(stage: Stage) -> None:
-    worker = create_autospec(Builder, instance=True)
-    made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    plain = create_autospec(Container, instance=True)
+    engine = create_autospec(Engine, instance=True)
+    engine.memory.return_value = 16 << 30
+    engine.start.return_value = plain
+    run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
+    stage.replace("pipelines.builder.unchanged.unchanged", Artifact(Path("artifact")))
     stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
-    stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
-    stage.replace("pipelines.builder.container.builder", nullcontext(worker))
+    stage.replace("pipelines.host.engine.connect", engine)
 
-    lines = stage.run("build", "2")
+    *lines, last = stage.run("build", "2")
 
-    assert [line[:40].rstrip() for line in lines] == [
-        "debootstrap + tar",
-        "virtroot, debootstrap, no base cache",
-        "virtroot, debootstrap",
-        "mmdebstrap to tar.zst",
-        "virtroot, mmdebstrap, no base cache",
-        "virtroot, mmdebstrap",
-    ]
-    for line in lines:
-        peer = "mmdebstrap to tar.zst" if "mmdebstrap" in line else "debootstrap + tar"
-        assert re.fullmatch(rf".{{40}} +\d+\.\d s   \d+\.\d\d x {re.escape(peer)}", line)
-    # Two rounds each, after one that warms the caches.
-    assert made.call_count == 4 * 3
-    assert worker.run.call_count == 2 * 3
+    tools = ("debootstrap", "mmdebstrap", "mkosi", "mkosi incremental")
+    names = [line[:40].rstrip() for line in lines]
+    assert names[:8] == [f"{tool}, {where}" for where in ("tmpfs", "disk") for tool in tools]
+    assert len(names) == 15
+    ratio = r"\d+\.\d\d x [a-z ]+, (tmpfs|disk)"
+    for name, line in zip(names, lines, strict=True):
+        compared = name.startswith("virtroot") and "ten" not in name
+        assert re.fullmatch(rf".{{40}} +\d+\.\d s{f'   {ratio}(, {ratio})*' if compared else ''}", line)
+    assert re.fullmatch(r"peak memory of \./inv: \d+ MiB", last)
+    # mkosi's installation; then two rounds after one that warms the caches.
+    assert plain.run.call_count == 1 + 8 * 3
+    plain.remove.assert_called_once_with()
+    # What all begin with; then six builds a round.
+    assert run.call_count == 12 + 6 * 3
+    assert sum("--no-cache" in call.args[0] for call in run.call_args_list) == 2 * 3
 
 
 def test_boots(stage: Stage) -> None:

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "builder": {"builder", "artifact", "recipe", "host"},
     "guest": {"guest", "artifact", "libvirt", "host"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
+    "report": {"report", "artifact"},
     "cli": {"cli"},
 }
 #: What every room may use; `recipe` only the errors.

@@ -74,7 +74,7 @@ def names(stage: Stage) -> list[str]:
     return sorted(path.name for path in (stage.output / "web").iterdir() if not path.name.startswith("."))
 
 
-@pytest.mark.parametrize("change", range(1, 60))
+@pytest.mark.parametrize("change", range(1, 31))
 def test_links_are_valid_and_the_next_night_clears_up(stage: Stage, change: int) -> None:
     home = stage.output / "web"
     was_killed = killed_at(stage, change)
@@ -85,13 +85,14 @@ def test_links_are_valid_and_the_next_night_clears_up(stage: Stage, change: int)
 
     night(stage)
     assert golden.artifact == Artifact(home / NEW)
-    assert names(stage) == ["20261104T030000Z-4", NEW, "golden", "history.jsonl", "latest"]
+    assert names(stage) == ["20261104T030000Z-4", NEW, "golden", "history.jsonl", "index.html", "latest"]
     assert list(home.glob(f"{PARTIAL}*")) == []
     outcomes = [night.outcome for night in Store(stage.output).history("web").nights()]
     # Killed before its record: nobody knows that it was promoted, so it is proven again.
-    assert outcomes in (["promoted"], ["unchanged"]) if was_killed else outcomes == ["promoted", "unchanged"]
+    before_the_record = (["promoted"], ["unchanged"])
+    assert outcomes == ["promoted", "unchanged"] or (was_killed and outcomes in before_the_record)
 
 
 def test_a_night_makes_fewer_changes_than_are_tried(stage: Stage) -> None:
     assert killed_at(stage, 5)
-    assert not killed_at(stage, 59)
+    assert not killed_at(stage, 30)
