@@ -125,9 +125,13 @@ def _answer(builder: Builder, inputs: Inputs) -> MirrorState:
 
 
 def _no_answer(inputs: Inputs, complaint: str) -> VirtrootError:
+    snapshot = inputs.recipe.snapshot
+    hint = "check the recipe's mirror: and the network; without mirror: the bootstrapper's own default is used"
+    if snapshot:
+        hint = f"see whether {snapshot.mirror} is there: the address is that of the setting, or of the recipe"
     return VirtrootError(
         f"the package mirror does not answer for {inputs.recipe.distro} {inputs.recipe.release}",
-        "check the recipe's mirror: and the network; without mirror: the bootstrapper's own default is used",
+        hint,
         complaint,
         where="mirror",
     )
