@@ -271,6 +271,9 @@ def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
     settings = _settings(c, max_age=max_age)
     rows = faring.status(settings)
     _print(rows if json else faring.as_table(rows))
+    following = timing.next_run()
+    if following and not json:
+        result(f"next night: {following}")
     faring.refuse_stale(rows, settings.max_age)
 
 
