@@ -98,6 +98,8 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
+    # What asked mirrors for a build that was killed.
+    engine.remove_containers({"virtroot.output": str(virtroot.output)})
     for recipe in (
         "e2e-trixie",
         "e2e-bookworm",
