@@ -110,7 +110,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
 
 def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
     try:
-        return stack.enter_context(Asker(engines.connect(), settings))
+        return stack.enter_context(Asker(engines.connect(), settings, owner="night"))
     except VirtrootError as error:
         # A night without an engine is recorded, too.
         return error
