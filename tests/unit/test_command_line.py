@@ -90,6 +90,7 @@ def test_names_and_options_reach_the_task(line: str, called: dict[str, object]) 
     [
         ("strat web", "no task 'strat'"),
         ("start", "start needs a name"),
+        ("pin", "pin needs an artifact"),
         ("start --name", "--name needs a value"),
         ("start --name --connect x", "--name needs a value"),
         ("start --nope", "start has no option '--nope'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from pipelines.artifact.history import History
+from pipelines.artifact.manifest import StageTime
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.report import axis, pages
@@ -281,6 +283,26 @@ def test_a_history_that_cannot_be_read_hides_no_other(output: Path) -> None:
     assert [row[:2] for row in page(output).rows("recipes")] == [["db", "✓ good"], ["odd", "? unknown"]]
     assert "Is a directory" in page(output).rows("recipes")[1][3]
     assert "Is a directory" in " ".join(page(output, "odd").texts("dd"))
+
+
+def test_odd_times_and_numbers_are_shown_too(output: Path) -> None:
+    history, first = History(output / "web" / "history.jsonl"), histories.night("web", 0, None)
+    odd = {"boot_seconds": 5e-324, "stages": (StageTime(name="base", seconds=5e-324),), "packed_size": 0}
+    for time in ("9999-12-31T23:59:59Z", "2026-11-01T02:00:00Z", "0001-01-01T00:00:00Z"):
+        history.append(first.model_copy(update={"time": time, **odd}))
+    web = page(output, "web")
+    assert len(web.rows("nights")) == 1
+    assert len(web.all("figure")) == 3
+
+
+def test_names_that_are_no_utf_8_are_linked_as_they_are(output: Path) -> None:
+    histories.good(output, "db")
+    histories.good(output, "mail")
+    (output / "mail").rename(output / os.fsdecode(b"\xffmail"))
+    build = Store(output).builds("db")[0].directory
+    (build / os.fsdecode(b"junit-\xfe.xml")).touch()
+    assert [each.get("href") for each in page(output).all("a")] == ["db/index.html", "%FFmail/index.html"]
+    assert f"{build.name}/junit-%FE.xml" in [each.get("href") for each in Page(output / "db" / "index.html").all("a")]
 
 
 def test_two_do_not_write_the_pages_at_once(output: Path) -> None:
