@@ -49,24 +49,31 @@ _RECIPE = {
     "generator": "override the recipe's initramfs generator",
     "mirror": "override the recipe's mirror",
     "bootstrap": "override the recipe's bootstrap tool",
+    "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
 }
 _WHERE = {"connect": "auto, embedded or qemu:///system"}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
 @task(help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", no_cache=False):  # type: ignore[no-untyped-def]
+def build(  # type: ignore[no-untyped-def]
+    c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", no_cache=False,
+):  # fmt: skip
     """Build a golden root, from the first stage on that changed; prints the artifact's path."""
+    settings = _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c), fresh=no_cache).directory))
+    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=settings.snapshots)
+    result(str(building.build(found, settings, fresh=no_cache).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
-def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
+def plan(  # type: ignore[no-untyped-def]
+    c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", json=False,
+):  # fmt: skip
     """Print what a build would do; needs no engine and changes nothing."""
-    _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    planned = inputs.find(distro, recipe, overrides).plan
+    known = _settings(c).snapshots
+    planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=known).plan
     _print(planning.as_data(planned) if json else planning.as_text(planned))
 
 
@@ -116,7 +123,7 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
     if name:
         verifying.verify_guest(name, settings, boot=boot)
     else:
-        verifying.verify_artifact(inputs.find(distro, recipe), settings)
+        verifying.verify_artifact(inputs.find(distro, recipe, snapshots=settings.snapshots), settings)
 
 
 @task(help=_GUEST)
@@ -365,7 +372,8 @@ def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
 @task(help={"distro": "recipe by name", **_WHERE})
 def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest."""
-    demonstrate.demo(inputs.find(distro), _settings(c, connect=connect))
+    settings = _settings(c, connect=connect)
+    demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings)
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})

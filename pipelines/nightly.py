@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from pipelines import operate
 from pipelines.artifact import difference
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import LABEL_LENGTH, Failing, Failure, Night, state_since
+from pipelines.artifact.history import Failure, Night, state_since
 from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
@@ -38,11 +38,7 @@ from pipelines.machine import checkout, notice
 from pipelines.prune import prune
 from pipelines.report import pages
 from pipelines.settings import Settings
-from pipelines.text import one_line
 from pipelines.verify import verify_guest
-
-#: Characters of a failure's text that a record keeps: its end, where the reason is.
-_TEXT_LENGTH = 8000
 
 #: Lines of the console of a guest that failed that are kept beside its artifact.
 _CONSOLE_LINES = 2000
@@ -102,7 +98,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
         except VirtrootError as error:
             warn(f"the pages were not written: {error.what}")
     for night in nights:
-        say(f"{night.recipe}: {_summary(night)}")
+        say(f"{night.recipe}: {night.summary}")
     failed = [night.recipe for night in nights if not night.good]
     if failed:
         raise CheckFailed(
@@ -164,13 +160,13 @@ def _one(source: Path, run: Run) -> Night:
     try:
         facts["outcome"] = _work(source, run, facts)
     except VirtrootError as error:
-        failure = _failure(error.where, error.what, str(error))
+        failure = Failure.of(error.where, error.what, str(error))
     except OSError as error:
-        failure = _failure(
+        failure = Failure.of(
             "engine", f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
         )
     except Exception as error:
-        failure = _failure("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
+        failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
         say(failure.text)
     golden = run.store.golden(source.stem).artifact
@@ -191,16 +187,6 @@ def _one(source: Path, run: Run) -> Night:
     return night
 
 
-def _failure(where: str, what: str, text: str) -> Failure:
-    # The guest's name says nothing: it is gone by the time this is read.
-    label = re.sub(r"^the guest \S+ ", "", one_line(what))
-    if len(label) > LABEL_LENGTH:
-        label = f"{label[: LABEL_LENGTH - 1]}…"
-    return Failure(
-        where=cast("Failing", where if where in get_args(Failing) else "engine"), label=label, text=text[-_TEXT_LENGTH:]
-    )
-
-
 def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     """Build, prove and promote one recipe, and return the outcome; what is known of it goes into ``facts``."""
     store, name = run.store, source.stem
@@ -209,7 +195,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
-    artifact = build(inputs.find(recipe=str(source)), run.settings, asker=run.asker)
+    artifact = build(inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.settings, asker=run.asker)
     manifest = artifact.manifest
     facts |= {
         "artifact": artifact.id,
@@ -328,8 +314,8 @@ def _tell(night: Night, run: Run) -> None:
     document = json.dumps(
         {
             "recipe": night.recipe,
-            "state": _state(night),
-            "former_state": _state(former) if former else "",
+            "state": night.state,
+            "former_state": former.state if former else "",
             "former_since": state_since(nights),
             "night": night.model_dump(mode="json"),
         }
@@ -337,15 +323,3 @@ def _tell(night: Night, run: Run) -> None:
     for command in (run.settings.on_failure if not night.good else "", run.settings.on_change):
         if command:
             notice.send(command, document)
-
-
-def _state(night: Night) -> str:
-    return "good" if night.good else "failed"
-
-
-def _summary(night: Night) -> str:
-    if night.failure:
-        golden = night.golden or "none"
-        return f"failed ({night.failure.where}): {night.failure.label}; its golden root stays {golden}"
-    said = {"promoted": "promoted", "unchanged": "nothing changed, golden root", "kept": "built, not promoted:"}
-    return f"{said[night.outcome]} {night.artifact}"

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import fields
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.recipe.recipe import size_in_bytes
+from pipelines.recipe.snapshot import template
 
 #: The checkout itself: recipes, containerfiles and tests are found from here, whatever the current directory.
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -60,6 +62,8 @@ class Settings:
     up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot made is made anew, 0 for
     never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and ``on_change`` are commands that it
     runs when the state of a recipe changed. ``max_age`` is after which time without a good night ``status`` complains.
+    ``debian_snapshots`` and ``arch_snapshots`` are the addresses of dated archives, with ``{time}`` or ``{year}``,
+    ``{month}`` and ``{day}`` where the date stands.
     """
 
     connect: _Text = "auto"
@@ -76,6 +80,13 @@ class Settings:
     on_failure: Annotated[str, AfterValidator(_command)] = ""
     on_change: Annotated[str, AfterValidator(_command)] = ""
     max_age: Annotated[str, AfterValidator(_span)] = "36h"
+    debian_snapshots: Annotated[str, AfterValidator(partial(template, distro="debian"))] = ""
+    arch_snapshots: Annotated[str, AfterValidator(partial(template, distro="arch"))] = ""
+
+    @property
+    def snapshots(self) -> dict[str, str]:
+        """The address of each distribution's dated archive; empty where none is known."""
+        return {"debian": self.debian_snapshots, "arch": self.arch_snapshots}
 
     @property
     def cache_bytes(self) -> int:
@@ -112,6 +123,8 @@ _USE = {
     "on_failure": "a command line with its quotes closed",
     "on_change": "a command line with its quotes closed",
     "max_age": "a time span like 36h, 90m or 14d",
+    "debian_snapshots": "an address with {archive}, and {time} or {year}, {month} and {day} in it",
+    "arch_snapshots": "an address with $repo, $arch, and {time} or {year}, {month} and {day} in it",
 }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +16,7 @@ from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.log import warn
+from pipelines.text import one_line
 
 SCHEMA = 1
 
@@ -24,6 +26,9 @@ Failing = Literal["mirror", "build", "inspect", "boot", "check", "engine"]
 
 #: Characters that a failure's label may have, so that it fits into the subject line of a mail.
 LABEL_LENGTH = 72
+
+#: Characters of a failure's text that a record keeps: its end, where the reason is.
+_TEXT_LENGTH = 8000
 
 
 class _Frozen(BaseModel):
@@ -36,6 +41,16 @@ class Failure(_Frozen):
     where: Failing
     label: str = Field(max_length=LABEL_LENGTH)
     text: str = ""
+
+    @classmethod
+    def of(cls, where: str, what: str, text: str) -> Failure:
+        """Make the record of a failure from an error's words; a place that is none is the machinery."""
+        # The guest's name says nothing: it is gone by the time this is read.
+        label = re.sub(r"^the guest \S+ ", "", one_line(what))
+        if len(label) > LABEL_LENGTH:
+            label = f"{label[: LABEL_LENGTH - 1]}…"
+        known = cast("Failing", where if where in get_args(Failing) else "engine")
+        return cls(where=known, label=label, text=text[-_TEXT_LENGTH:])
 
 
 def _moment(text: str) -> str:
@@ -92,6 +107,20 @@ class Night(_Frozen):
     def good(self) -> bool:
         """Whether the recipe was found in order."""
         return self.outcome != "failed"
+
+    @property
+    def state(self) -> str:
+        """``good`` or ``failed``."""
+        return "good" if self.good else "failed"
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in a line."""
+        if self.failure:
+            golden = self.golden or "none"
+            return f"failed ({self.failure.where}): {self.failure.label}; its golden root stays {golden}"
+        said = {"promoted": "promoted", "unchanged": "nothing changed, golden root", "kept": "built, not promoted:"}
+        return f"{said.get(self.outcome, self.outcome)} {self.artifact}"
 
 
 class History:

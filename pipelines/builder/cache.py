@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -203,6 +204,10 @@ class StageCache:
         try:
             with self._locked():
                 self._make_room(record.size)
+                # The artifact comes first, and is packed into the same disk.
+                if shutil.disk_usage(self._home).free < record.size:
+                    keeping.give_up("that would leave too little of the disk")
+                    return
                 described = self._path(keeping.identity, f"{_RECORD}{_PARTIAL}")
                 described.write_text(record.model_dump_json() + "\n", encoding="utf-8")
                 self._path(keeping.identity, _RECORD).unlink(missing_ok=True)

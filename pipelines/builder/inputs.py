@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
 from pipelines.host.trees import Packed
+from pipelines.recipe import snapshot
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
@@ -79,8 +81,14 @@ def _wants_nights(path: Path) -> bool:
         return True
 
 
-def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Inputs:
-    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty."""
+def find(
+    distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None, *,
+    snapshots: Mapping[str, str] | None = None,
+) -> Inputs:  # fmt: skip
+    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty.
+
+    ``snapshots`` has the address of each distribution's dated archive, for recipes that are made from one.
+    """
     path = _path(distro, recipe)
     try:
         text = path.read_text(encoding="utf-8")
@@ -89,7 +97,7 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     except (OSError, UnicodeDecodeError) as error:
         raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
-    parsed = parse(text, str(path), given)
+    parsed = snapshot.resolve(parse(text, str(path), given), snapshots or {}, datetime.now(UTC))
     overlay = _overlay(path, parsed.overlay) if parsed.overlay else None
     overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)

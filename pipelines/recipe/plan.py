@@ -105,11 +105,12 @@ def stage_ids(plan: Plan, surroundings: Surroundings) -> tuple[str, ...]:
 def plan_id(plan: Plan, surroundings: Surroundings) -> str:
     """Return the id of a build: a hash over all that decides the root's bytes.
 
-    What the domain gets (``guest``) and when it is built are no part of the root.
+    What the domain gets (``guest``) and when it is built are no part of the root. Where a snapshot comes from is in the
+    stages.
     """
     return _digest(
         {
-            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest", "nightly"}),
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest", "nightly", "snapshot"}),
             "stages": [asdict(stage) for stage in plan.stages],
             "setup": [asdict(step) for step in plan.builder_setup],
             **surroundings._as_data(plan.trees),
@@ -138,6 +139,9 @@ def as_text(plan: Plan) -> str:
         f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
         f"cmdline: {plan.cmdline}",
     ]
+    if plan.recipe.snapshot:
+        addresses = filter(None, (plan.recipe.snapshot.mirror, plan.recipe.snapshot.security_mirror))
+        lines.append(f"snapshot: {plan.recipe.snapshot.time} from {' and '.join(addresses)}")
     if plan.builder_setup:
         lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.builder_setup)]
     for stage in plan.stages:

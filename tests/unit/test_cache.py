@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -165,6 +166,18 @@ def test_a_full_disk_is_warned_of_once_and_nothing_is_kept(
         cache.commit(keeping)
     assert names(home) == []
     assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+def test_a_root_does_not_take_the_last_of_the_disk(
+    cache: StageCache, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage(home.parent.parent)._replace(free=3)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    keep(cache, "a", b"root")
+    assert names(home) == []
+    assert "would leave too little of the disk" in capsys.readouterr().err
+    keep(cache, "b", b"few")
+    assert cache.has("b")
 
 
 def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

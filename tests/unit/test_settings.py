@@ -57,6 +57,15 @@ BAD: list[tuple[str, Any, str]] = [
     ("cache_size", "-1GiB", "a size like 10GiB"),
     ("cache_size", "10", "a size like 10GiB"),
     ("cache_size", True, "a size like 10GiB"),
+    ("debian_snapshots", "http://a.example/{archive}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{time}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "a.example/{archive}/{time}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{archive}/{time.year}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}{day:{month}}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time!r}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}/{", "an address with {archive}"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/$repo", "an address with $repo, $arch, and {time} or"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/{day}", "an address with $repo, $arch, and {time} or"),
     ("timeout", "soon", "a whole number of seconds, 1 or more"),
     ("timeout", "0", "a whole number of seconds, 1 or more"),
     ("timeout", -5, "a whole number of seconds, 1 or more"),
@@ -81,7 +90,7 @@ def test_bad_value(name: str, value: object, use: str) -> None:
 def test_unknown_setting() -> None:
     with pytest.raises(VirtrootError, match=r"unknown setting virtroot\.colour") as error:
         from_section({"colour": "red"})
-    assert error.value.hint.startswith("known settings: base, cache_size, connect, ")
+    assert error.value.hint.startswith("known settings: arch_snapshots, base, cache_size, connect, ")
     with pytest.raises(ValidationError):
         Settings(colour="red")  # type: ignore[call-arg]
 

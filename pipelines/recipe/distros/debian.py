@@ -16,12 +16,24 @@ _QUIET = (
 )
 
 
-def _mirrors(recipe: Recipe) -> tuple[str, ...]:
-    return (_mirror(recipe), recipe.security_mirror or "")
+def _mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return where packages come from; what is empty is the builder's own."""
+    if recipe.snapshot:
+        return recipe.snapshot.mirror or "", recipe.snapshot.security_mirror or ""
+    return _own_mirrors(recipe)
 
 
-def _mirror(recipe: Recipe) -> str:
-    return recipe.mirror[0].url if recipe.mirror else ""
+def _own_mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return what the guest upgrades from."""
+    return recipe.mirror[0].url if recipe.mirror else "", recipe.security_mirror or ""
+
+
+def _lent(recipe: Recipe, verb: str) -> tuple[Command, ...]:
+    """Let the root's apt use the dated archive, or give it its own sources back."""
+    if not recipe.snapshot:
+        return ()
+    mirrors = (*_mirrors(recipe), *_own_mirrors(recipe))
+    return (Command((f"{_SCRIPTS}/dated-sources", verb, recipe.release, ROOT, *mirrors)),)
 
 
 def _refuses(recipe: Recipe) -> list[str]:
@@ -32,6 +44,8 @@ def _refuses(recipe: Recipe) -> list[str]:
         mistakes.append("mirror: keyring is for arch; Debian's mirrors are checked with Debian's own keys")
     if recipe.siglevel != "required":
         mistakes.append("siglevel: is for arch; Debian's packages are always checked")
+    if recipe.snapshot and bool(recipe.snapshot.mirror) != bool(recipe.snapshot.security_mirror):
+        mistakes.append("snapshot: mirror and security_mirror belong together")
     return mistakes
 
 
@@ -60,9 +74,11 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
 
 
 def _base(recipe: Recipe) -> Stage:
-    bootstrap = Command(
-        (f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, _mirror(recipe)), env=_QUIET
-    )
+    mirrors = [_mirrors(recipe)[0]]
+    if recipe.snapshot:
+        # mmdebstrap takes the other suites too where it is left to its default, which these then stand for.
+        mirrors = ["--dated", *mirrors, *(() if recipe.mirror else (recipe.snapshot.security_mirror or "",))]
+    bootstrap = Command((f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, *mirrors), env=_QUIET)
     # What the bootstrappers copy from the builder or leave behind has no place in a guest.
     tidy = Command(("rm", "-rf", "/etc/resolv.conf", "/etc/hostname", "/var/cache/apt/archives"), chroot=True)
     return Stage("base", (bootstrap, tidy), cached=True)
@@ -101,7 +117,8 @@ def _kernel(recipe: Recipe) -> Stage:
     return Stage(
         "kernel",
         (
-            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_mirrors(recipe))),
+            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_own_mirrors(recipe))),
+            *_lent(recipe, "lend"),
             *_update(recipe),
             # Upgrades the minimal root to the security suite in the same transaction.
             _apt(recipe, "dist-upgrade", *generator.packages),
@@ -145,13 +162,14 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish() -> Stage:
+def _finish(recipe: Recipe) -> Stage:
     def remove(*paths: str) -> Command:
         return Command(("rm", "-rf", *paths), chroot=True)
 
     return Stage(
         "finish",
         (
+            *_lent(recipe, "take-back"),
             # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
@@ -182,7 +200,7 @@ def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]
         _kernel(recipe),
         _packages(recipe),
         _overlay(recipe, overlay_paths),
-        _finish(),
+        _finish(recipe),
     )
 
 
