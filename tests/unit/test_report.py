@@ -19,6 +19,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.report import axis, pages
 from pipelines.report.facts import gather
+from pipelines.report.html import element
 from pipelines.text import plain
 from tests.unit import histories
 from tests.unit.artifacts import made
@@ -83,6 +84,10 @@ def page(output: Path, recipe: str = "") -> Page:
     return Page(output / recipe / "index.html")
 
 
+def heading(figure: ET.Element) -> str:
+    return said(next(figure.iter("h3")))
+
+
 def told(element: ET.Element, tag: str, class_: str) -> Iterator[str]:
     """Yield the titles of the marks of a class in a plot."""
     for each in element.iter(tag):
@@ -144,7 +149,7 @@ def test_what_came_between_is_known_without_the_builds_too(output: Path) -> None
 def test_plots_have_a_gap_where_a_night_is_missing(output: Path) -> None:
     histories.twelve_nights(output)
     web = page(output, "web")
-    assert [said(next(each.iter("h3"))) for each in web.all("figure")] == [
+    assert [heading(each) for each in web.all("figure")] == [
         "Build time by stage",
         "Boot time",
         "Size of the root",
@@ -159,6 +164,10 @@ def test_plots_have_a_gap_where_a_night_is_missing(output: Path) -> None:
             # No line crosses the gap: each piece is on one side of it.
             for start, end in zip(ends[::2], ends[1::2], strict=True):
                 assert end <= left or start >= right
+        # Nor does one cross a night without a value: the third that failed built nothing, and those at the end did not
+        # come up.
+        pieces = [path.get("d", "").count("M") for path in each.iter("path") if "line" in path.get("class", "")]
+        assert pieces == {"Build time by stage": [], "Boot time": [4], "Size of the root": [7, 7]}[heading(each)]
         marks = list(told(each, "path", "failed"))
         assert marks == [f"2026-11-{day:02} 02:00: failed" for day in (4, 10, 11, 12)]
 
@@ -257,6 +266,22 @@ def test_whatever_others_wrote_is_text(output: Path) -> None:
         texts.append(said(shown.root))
     assert "<script>pwned=1</script>" in texts[1]
     assert "<script>pwned=4<" in texts[0]
+
+
+def test_what_stands_in_attributes_is_plain_too() -> None:
+    made = element("p", "a\x1b[31m\nb", title="a\x1b[31m\n\u202eb", class_=None, data_x=1.50)
+    assert ET.tostring(made, encoding="unicode") == '<p title="a b" data-x="1.5">a\nb</p>'
+
+
+def test_a_record_that_names_another_recipes_build_links_nothing(output: Path) -> None:
+    histories.good(output, "db")
+    nights = histories.twelve_nights(output)
+    (output / "web" / "link").symlink_to(histories.build_name(histories.DAYS - 1))
+    for artifact in (f"db/{histories.build_name(0)}", "web/golden", "web/link", "web/..", "web/", "/etc"):
+        History(output / "web" / "history.jsonl").append(nights[-1].model_copy(update={"artifact": artifact}))
+        newest = page(output, "web").all("table", "nights")[0].find("tbody/tr")
+        assert newest is not None
+        assert not list(newest.iter("a"))
 
 
 def test_a_page_stays_what_it_was_where_it_cannot_be_written(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
