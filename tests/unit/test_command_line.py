@@ -51,7 +51,12 @@ def done_by(*words: str) -> dict[str, object]:
         """Run."""
         called["exec"] = (name, c.remainder)
 
-    namespace = Collection(start, install, verify, execute)
+    @task(positional=["artifact"])
+    def pin(c: Context, artifact):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Keep."""
+        called["pin"] = artifact
+
+    namespace = Collection(start, install, verify, execute, pin)
     namespace.configure({"virtroot": defaults()})
     Program(namespace, {}).run(["inv", *words])
     return called
