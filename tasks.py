@@ -52,6 +52,10 @@ _RECIPE = {
     "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
 }
 _WHERE = {"connect": "auto, embedded or qemu:///system"}
+_BUILD = {
+    "artifact": "a build: RECIPE/BUILD, RECIPE/latest, latest~3 (the third before it)",
+    "recipe": "the recipe that latest is of, by name or file",
+}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
@@ -271,13 +275,16 @@ def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
     settings = _settings(c, max_age=max_age)
     rows = faring.status(settings)
     _print(rows if json else faring.as_table(rows))
+    following = timing.next_run()
+    if following and not json:
+        result(f"next night: {following}")
     faring.refuse_stale(rows, settings.max_age)
 
 
-@task(help={"artifact": "its id: RECIPE/BUILD"})
-def promote(c, artifact):  # type: ignore[no-untyped-def]
+@task(positional=["artifact"], help=_BUILD)
+def promote(c, artifact, recipe=""):  # type: ignore[no-untyped-def]
     """Let a build that passed in a booted guest be its recipe's golden root."""
-    say(f"{promoting.promote(artifact, _settings(c)).id} is the golden root")
+    say(f"{promoting.promote(artifact, recipe, _settings(c)).id} is the golden root")
 
 
 @task(help={"recipe": "the recipe's name"})
@@ -287,10 +294,10 @@ def demote(c, recipe):  # type: ignore[no-untyped-def]
     say(f"{golden.id} is the golden root again; {back.id} is not promoted by a night any more")
 
 
-@task(help={"artifact": "its id: RECIPE/BUILD", "remove": "let it go again"})
-def pin(c, artifact, remove=False):  # type: ignore[no-untyped-def]
+@task(positional=["artifact"], help={**_BUILD, "remove": "let it go again"})
+def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
     """Keep a build whatever its age."""
-    made = promoting.pin(artifact, _settings(c), keep=not remove)
+    made = promoting.pin(artifact, recipe, _settings(c), keep=not remove)
     say(f"{made.id} {'may be pruned' if remove else 'is kept whatever its age'}")
 
 
@@ -417,8 +424,7 @@ def _store(context: Context) -> Store:
 
 
 def _builds(context: Context) -> list[str]:
-    store = _store(context)
-    return [f"{name}/{build.directory.name}" for name in store.recipes() for build in store.builds(name)]
+    return naming.names(_settings(context).output_dir)
 
 
 namespace = Collection(
@@ -463,7 +469,7 @@ program = Program(
         "nightly.recipe": lambda _: inputs.names(),
         "demote.recipe": lambda context: _store(context).recipes(),
         "prune.recipe": lambda context: _store(context).recipes(),
-        "before": lambda context: naming.names(_settings(context).output_dir),
-        "after": lambda context: naming.names(_settings(context).output_dir),
+        "before": _builds,
+        "after": _builds,
     },
 )

@@ -36,7 +36,7 @@ def build(inputs: Inputs, settings: Settings, *, fresh: bool = False, asker: Ask
     store, name = Store(settings.output_dir), inputs.name
     with (
         store.lock(name),
-        nullcontext(asker) if asker else Asker(engines.connect(), settings) as asking,
+        nullcontext(asker) if asker else Asker(engines.connect(), settings, f"recipe {name}") as asking,
     ):
         store.claim(name, inputs.source)
         begin = time.monotonic()

@@ -35,9 +35,8 @@ def find(before: str, after: str, recipe: str, settings: Settings) -> Pair:
     ``recipe`` is a name or a file. Without it, a name that says no recipe is of the one that the other name says.
     """
     output = settings.output_dir
-    named = recipe.rpartition("/")[2].removesuffix(".yaml")
     said = next((text.rpartition("/")[0] for text in (before, after) if "/" in text), "")
-    one, other = (naming.resolve(output, text, named or said) for text in (before, after))
+    one, other = (naming.resolve(output, text, recipe or said) for text in (before, after))
     distro = other.manifest.recipe.distro
     return Pair(one, other, compare(one.manifest.packages, other.manifest.packages, distro))
 

@@ -93,10 +93,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
             nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
-        try:
-            say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
-        except VirtrootError as error:
-            warn(f"the pages were not written: {error.what}")
+        _write_pages(settings)
     for night in nights:
         say(f"{night.recipe}: {night.summary}")
     failed = [night.recipe for night in nights if not night.good]
@@ -108,9 +105,19 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     return nights
 
 
+def _write_pages(settings: Settings) -> None:
+    """Write the pages; whatever keeps them from it, a bug included, is no part of the night."""
+    try:
+        say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
+    except VirtrootError as error:
+        warn(f"the pages were not written: {error.what}")
+    except Exception as error:
+        warn(f"the pages were not written, by a bug of virtroot's: {error!r}")
+
+
 def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
     try:
-        return stack.enter_context(Asker(engines.connect(), settings))
+        return stack.enter_context(Asker(engines.connect(), settings, owner="night"))
     except VirtrootError as error:
         # A night without an engine is recorded, too.
         return error

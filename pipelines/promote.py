@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.settings import Settings
 
 
-def promote(artifact_id: str, settings: Settings) -> Artifact:
-    """Let a build be its recipe's golden root; raises `VirtrootError` for one that is older, or not found good."""
+def promote(name: str, recipe: str, settings: Settings) -> Artifact:
+    """Let a build be its recipe's golden root; `naming.resolve` says how it is named.
+
+    Raises `VirtrootError` for one that is older, or not found good.
+    """
     store = Store(settings.output_dir)
-    artifact = _found(store, artifact_id)
-    recipe = _recipe(artifact)
-    with store.lock(recipe):
+    artifact = naming.resolve(settings.output_dir, name, recipe)
+    home = artifact.directory.parent.name
+    with store.lock(home):
         artifact.refuse_damaged()
-        store.golden(recipe).promote(artifact)
+        store.golden(home).promote(artifact)
     return artifact
 
 
@@ -28,20 +32,8 @@ def demote(recipe: str, settings: Settings) -> tuple[Artifact, Artifact]:
         return store.golden(recipe).demote()
 
 
-def pin(artifact_id: str, settings: Settings, *, keep: bool) -> Artifact:
-    """Have a build kept whatever its age, or with ``keep`` off no more so."""
-    artifact = _found(Store(settings.output_dir), artifact_id)
+def pin(name: str, recipe: str, settings: Settings, *, keep: bool) -> Artifact:
+    """Have a build kept whatever its age, or with ``keep`` off no more so; `naming.resolve` says how it is named."""
+    artifact = naming.resolve(settings.output_dir, name, recipe)
     artifact.pin(keep=keep)
     return artifact
-
-
-def _found(store: Store, artifact_id: str) -> Artifact:
-    artifact = store.find(artifact_id)
-    if artifact is None:
-        raise VirtrootError(f"no artifact {artifact_id}", "ids are written RECIPE/BUILD, as in the output directory")
-    # Through a link like latest, it is the build itself that counts.
-    return Artifact(artifact.directory.resolve())
-
-
-def _recipe(artifact: Artifact) -> str:
-    return artifact.directory.parent.name

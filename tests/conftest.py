@@ -98,6 +98,8 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
+    # What asked mirrors for a build that was killed.
+    engine.remove_containers({"virtroot.output": str(virtroot.output)})
     kinds = ("trixie", "bookworm", "broken", "dracut", "booster", "hostile", "cached", "one", "two", "ends")
     for recipe in (f"e2e-{kind}" for kind in kinds):
         engine.remove_containers({"virtroot.recipe": recipe})

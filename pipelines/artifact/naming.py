@@ -19,12 +19,12 @@ def resolve(output: Path, text: str, recipe: str = "") -> Artifact:
     """Return the artifact below ``output`` that ``text`` names.
 
     That is an id (``recipe/build``), or ``golden`` or ``latest`` of a recipe with ``~N`` for the Nth build before it,
-    by the order of ids. ``recipe`` is the one that is meant where ``text`` names none. Raises `VirtrootError`, with
-    what there is, where that is no artifact.
+    by the order of ids. ``recipe``, a name or a file, is the one that is meant where ``text`` names none. Raises
+    `VirtrootError`, with what there is, where that is no artifact.
     """
     store = Store(output)
     named, slash, build = text.rpartition("/")
-    name = named if slash else recipe
+    name = named if slash else recipe.rpartition("/")[2].removesuffix(".yaml")
     if not name:
         raise VirtrootError(f"{text!r} of which recipe?", f"give --recipe NAME, or {_FORMS}")
     builds = store.builds(name) if _is_name(name) else []

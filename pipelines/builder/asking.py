@@ -38,11 +38,15 @@ class Asker:
     """Asks mirrors for any number of recipes, from any thread, and remembers what they said.
 
     Recipes with one builder image and one set-up share a container, and those that ask the same share the answer.
-    Leaving the context removes the containers.
+    Leaving the context removes the containers. ``owner`` is what the caller holds a lock for: containers of that owner
+    are a killed task's, and go first. Without one they end by themselves.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, owner: str = "") -> None:
         self.engine = engine
+        self._labels = {
+            "virtroot.purpose": "asking", "virtroot.output": str(settings.output_dir), "virtroot.owner": owner,
+        }  # fmt: skip
         self._settings = settings
         self._images: dict[str, tuple[str, str]] = {}
         self._containers: dict[_SetUp, _Waiting] = {}
@@ -51,6 +55,8 @@ class Asker:
         self._open = ExitStack()
 
     def __enter__(self) -> Asker:
+        if self._labels["virtroot.owner"]:
+            self.engine.remove_containers(self._labels)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +89,7 @@ class Asker:
             return there.builder
         started = self.engine.start(
             set_up[0],
-            labels={"virtroot.purpose": "asking", "virtroot.output": str(self._settings.output_dir)},
+            labels=self._labels,
             argv=["sleep", str(_LIFE)],
             transient=True,
         )

@@ -171,9 +171,14 @@ def remove(where: Systemd) -> bool:
 
 
 def show(wanted: Schedule, where: Systemd, *, preview: bool) -> str:
-    """Return the units of this checkout and when they run next or, with ``preview``, the units that are ``wanted``."""
+    """Return the units of this checkout and when they run next or, with ``preview``, the units that are ``wanted``.
+
+    Raises `VirtrootError` for a wanted time that is none.
+    """
     paths = [where.directory / f"{wanted.name}{ending}" for ending in (".service", ".timer")]
     there = {str(path): path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()}
+    if preview:
+        calendar.checked(wanted.on_calendar)
     if preview or not there:
         say("this is what --install writes" if preview else "no timer of this checkout; this is what --install writes")
         there = dict(zip(map(str, paths), (wanted.service(), wanted.timer()), strict=True))

@@ -14,6 +14,9 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 #: Days between two dates on an axis.
 _STEPS = (1, 2, 7, 14, 28)
 
+#: What is less, in the unit of its axis, is 0.
+_LEAST = 1e-6
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -108,7 +111,8 @@ def sizes(largest: float) -> Scale:
 
 def _scale(largest: float, unit: tuple[str, float]) -> Scale:
     name, factor = unit
-    amount = largest / factor or 1.0
+    # Of next to nothing there are no round parts.
+    amount = largest / factor if largest / factor > _LEAST else 1.0
     power = 10.0 ** math.floor(math.log10(amount / 4))
     step = next(size * power for size in (1, 2, 5, 10) if size * power * 5 >= amount)
     count = math.ceil(amount / step - 1e-9)

@@ -73,7 +73,7 @@ class Facts:
         if self.last is None:
             return ()
         end = self.last.began
-        shown = [night for night in self.nights if end - SHOWN < night.began <= end]
+        shown = [night for night in self.nights if timedelta() <= end - night.began < SHOWN]
         return tuple(sorted(shown, key=lambda night: night.began)[-_MOST:])
 
     def artifact(self, night: Night) -> Artifact | None:

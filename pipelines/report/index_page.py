@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pipelines.report import axis, words
@@ -16,28 +17,37 @@ _COLUMNS = ("Recipe", "State", "Since", "Last night", "When", "The last two week
 _DAYS = 14
 
 
-def page(recipes: Sequence[Facts], now: datetime) -> str:
-    """Return the page of all ``recipes`` as they are at ``now``."""
-    counts = Counter(facts.state for facts in recipes)
+@dataclass(frozen=True)
+class Row:
+    """A recipe's line on the page."""
+
+    name: str
+    state: str
+    cells: tuple[Node, ...]
+
+
+def page(rows: Sequence[Row], now: datetime) -> str:
+    """Return the page of all recipes as they are at ``now``."""
+    counts = Counter(row.state for row in rows)
     summary = ", ".join(f"{counts[state]} {state}" for state in ("failed", "good", "unknown") if counts[state])
     # What is wrong is what somebody looks for.
-    rows = [_row(facts, now) for facts in sorted(recipes, key=lambda facts: (facts.state != "failed", facts.name))]
-    listed = table("Recipes, those that fail first", _COLUMNS, rows, "recipes")
+    cells = [row.cells for row in sorted(rows, key=lambda row: (row.state != "failed", row.name))]
     body = element(
         "main",
         element("h1", "Golden roots"),
-        element("p", f"{len(recipes)} recipes: {summary}." if recipes else "No recipe has been built here yet."),
-        listed if recipes else None,
+        element("p", f"{len(rows)} recipes: {summary}." if rows else "No recipe has been built here yet."),
+        table("Recipes, those that fail first", _COLUMNS, cells, "recipes") if rows else None,
     )
     return document(f"Golden roots: {summary or 'none'} – virtroot", body, words.written(now))
 
 
-def _row(facts: Facts, now: datetime) -> tuple[Node, ...]:
+def row(facts: Facts, now: datetime) -> Row:
+    """Return the line of a recipe."""
     last, golden = facts.last, facts.golden
     came = facts.trouble
     if last:
         came = f"{last.failure.where}: {last.failure.label}" if last.failure else last.outcome
-    return (
+    cells = (
         words.link(facts.name, facts.name, "index.html"),
         words.state(facts.state),
         words.moment(facts.since),
@@ -47,6 +57,7 @@ def _row(facts: Facts, now: datetime) -> tuple[Node, ...]:
         golden.directory.name if golden else "none",
         words.ago(facts.golden_time, now),
     )
+    return Row(facts.name, facts.state, cells)
 
 
 def _marks(facts: Facts) -> Element | None:

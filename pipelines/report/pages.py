@@ -24,10 +24,13 @@ def write(output: Path, now: datetime | None = None) -> Path:
     """
     store, now = Store(output), now or datetime.now(UTC)
     with store.lock("all", "report"):
-        recipes = [gather(store, name) for name in sorted({*store.recipes(), *store.recorded()})]
-        for facts in recipes:
-            _replace(store.home(facts.name) / PAGE, recipe_page.page(facts, now))
-        _replace(output / PAGE, index_page.page(recipes, now))
+        rows = []
+        for name in sorted({*store.recipes(), *store.recorded()}):
+            # One history at a time: years of nights of many recipes are more than a night may take of the memory.
+            facts = gather(store, name)
+            _replace(store.home(name) / PAGE, recipe_page.page(facts, now))
+            rows.append(index_page.row(facts, now))
+        _replace(output / PAGE, index_page.page(rows, now))
     return output / PAGE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -41,7 +42,7 @@ def outcome(night: Night) -> Element:
 
 def link(text: str, *parts: str) -> Element:
     """Return a link to a path below the page's own directory: nothing in it is taken for a scheme, host or query."""
-    return element("a", text, href="/".join(quote(part, safe="") for part in parts))
+    return element("a", text, href="/".join(quote(os.fsencode(part), safe="") for part in parts))
 
 
 def file_link(text: str, path: Path, home: Path) -> Element | None:

@@ -85,6 +85,17 @@ def test_what_is_set_up_for_other_keys_is_asked_elsewhere(engine: Any, tmp_path:
     assert engine.start.call_count == 2
 
 
+def test_what_a_killed_task_asked_in_goes_with_the_next_of_its_owner(engine: Any) -> None:
+    with Asker(engine, Settings()):
+        pass
+    engine.remove_containers.assert_not_called()
+    with Asker(engine, Settings(), "recipe web") as asker:
+        asker.ask(inputs.find("debian"))
+    (labels,) = engine.remove_containers.call_args.args
+    assert labels["virtroot.owner"] == "recipe web"
+    assert engine.start.call_args.kwargs["labels"] == labels
+
+
 def test_a_mirror_that_does_not_answer_is_the_mirrors_failure(engine: Any) -> None:
     engine.start.side_effect = lambda *_, **__: answering("", 1)
     with Asker(engine, Settings()) as asker, pytest.raises(VirtrootError, match="does not answer") as error:

@@ -61,3 +61,8 @@ def test_differences_that_follow_each_other_are_one() -> None:
     steps = [compare(one, other, "debian") for one, other in pairwise(states)]
     assert joined(steps, "debian") == compare(states[0], states[-1], "debian")
     assert not joined((), "debian")
+
+
+def test_another_way_to_write_a_version_is_no_step_back() -> None:
+    assert compare(packages(a="1.0"), packages(a="1.00"), "debian").upgraded
+    assert compare(packages(a="1.00"), packages(a="1.0"), "debian").upgraded

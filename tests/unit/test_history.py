@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pydantic import ValidationError
@@ -63,6 +65,32 @@ def test_a_record_is_written_wholly_or_not_at_all(path: Path, monkeypatch: pytes
     monkeypatch.undo()
     history.append(night(2))
     assert history.nights() == [night(0), night(2)]
+
+
+def test_a_record_that_is_taken_back_takes_no_other_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, other = os.fsync, Thread(target=lambda: History(path).append(night(1)))
+
+    def fail(descriptor: int) -> None:
+        if other.ident is not None:
+            sync(descriptor)
+            return
+        other.start()
+        # Without a lock the other is done long before.
+        other.join(0.5)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(VirtrootError, match="Input/output error"):
+        History(path).append(night(0))
+    other.join()
+    assert History(path).nights() == [night(1)]
+
+
+def test_many_append_at_once(path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda day: History(path).append(night(day % 12, seconds=day)), range(200)):
+            pass
+    assert sorted(each.seconds for each in History(path).nights()) == list(range(200))
 
 
 def test_where_there_is_room_for_half_a_record_there_is_none(path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -17,6 +18,7 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.report import pages
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
@@ -198,6 +200,27 @@ def test_a_notice_that_fails_or_hangs_stops_nothing(
     stage.builds = {"web": VirtrootError("no", "look")}
     assert night("web", on_failure=command) == ["failed"]
     assert f"the notice '{command}' was not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (VirtrootError("index.html: No space left on device", "free space"), "not written: index.html: No space left"),
+        (OverflowError("date value out of range"), "a bug of virtroot's: OverflowError('date value out of range')"),
+    ],
+)
+def test_pages_that_cannot_be_written_are_no_part_of_the_night(
+    stage: Stage,
+    night: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
+) -> None:
+    stage.builds = {"web": "1"}
+    monkeypatch.setattr(pages, "write", create_autospec(pages.write, side_effect=error))
+    assert night("web") == ["promoted"]
+    assert said in capsys.readouterr().err
 
 
 def test_two_nights_at_once_the_second_names_the_first(stage: Stage, tmp_path: Path) -> None:

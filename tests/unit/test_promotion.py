@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from pipelines import promote as promoting
+from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.promotion import Golden
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
@@ -110,15 +112,31 @@ def test_install_takes_the_golden_root_else_the_latest_build(tmp_path: Path, gol
     assert [store.best("web", source)[0].id, store.best("web", source)[1]] == ["web/1", "golden root"]
 
 
+def test_the_verbs_take_names_of_builds(tmp_path: Path) -> None:
+    settings = Settings(output=str(tmp_path))
+    for build in ("1", "2", "3"):
+        made(tmp_path, "web", build)
+    (tmp_path / "web" / "latest").symlink_to("3")
+    for name, recipe in (("web/latest~1", ""), ("latest~1", "web"), ("2", "recipes/web.yaml")):
+        assert promoting.pin(name, recipe, settings, keep=True).id == "web/2"
+    artifact = Store(tmp_path).builds("web")[2]
+    artifact.tarball.write_bytes(b"a root")
+    rootfs = Rootfs(sha256=hashlib.sha256(b"a root").hexdigest(), size=6, unpacked_size=6, entries=1)
+    artifact.describe(artifact.manifest.model_copy(update={"rootfs": rootfs}))
+    assert promoting.promote("latest", "web", settings).id == "web/3"
+    # What a link names, not the link, is golden.
+    assert (tmp_path / "web" / "golden").readlink() == Path("3")
+
+
 def test_the_verbs_take_ids_and_refuse_what_is_none(tmp_path: Path) -> None:
     settings = Settings(output=str(tmp_path))
     made(tmp_path, "web", "1")
-    for wrong in ("web", "web/9", "../web/1", "/web/1"):
-        with pytest.raises(VirtrootError, match="no artifact"):
-            promoting.pin(wrong, settings, keep=True)
-    assert promoting.pin("web/1", settings, keep=True).pinned
-    assert not promoting.pin("web/1", settings, keep=False).pinned
+    for wrong in ("web", "web/9", "../web/1", "/web/1", "latest"):
+        with pytest.raises(VirtrootError, match=r"of which recipe|no build"):
+            promoting.pin(wrong, "", settings, keep=True)
+    assert promoting.pin("web/1", "", settings, keep=True).pinned
+    assert not promoting.pin("web/1", "", settings, keep=False).pinned
     with pytest.raises(VirtrootError, match="no tarball"):
-        promoting.promote("web/1", settings)
+        promoting.promote("web/1", "", settings)
     with pytest.raises(VirtrootError, match="nothing is kept of mail"):
         promoting.demote("mail", settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from urllib.parse import unquote
 import pytest
 
 from pipelines.artifact.history import History
+from pipelines.artifact.manifest import StageTime
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.report import axis, pages
 from pipelines.report.facts import gather
+from pipelines.report.html import element
 from pipelines.text import plain
 from tests.unit import histories
 from tests.unit.artifacts import made
@@ -81,6 +84,10 @@ def page(output: Path, recipe: str = "") -> Page:
     return Page(output / recipe / "index.html")
 
 
+def heading(figure: ET.Element) -> str:
+    return said(next(figure.iter("h3")))
+
+
 def told(element: ET.Element, tag: str, class_: str) -> Iterator[str]:
     """Yield the titles of the marks of a class in a plot."""
     for each in element.iter(tag):
@@ -142,7 +149,7 @@ def test_what_came_between_is_known_without_the_builds_too(output: Path) -> None
 def test_plots_have_a_gap_where_a_night_is_missing(output: Path) -> None:
     histories.twelve_nights(output)
     web = page(output, "web")
-    assert [said(next(each.iter("h3"))) for each in web.all("figure")] == [
+    assert [heading(each) for each in web.all("figure")] == [
         "Build time by stage",
         "Boot time",
         "Size of the root",
@@ -157,6 +164,10 @@ def test_plots_have_a_gap_where_a_night_is_missing(output: Path) -> None:
             # No line crosses the gap: each piece is on one side of it.
             for start, end in zip(ends[::2], ends[1::2], strict=True):
                 assert end <= left or start >= right
+        # Nor does one cross a night without a value: the third that failed built nothing, and those at the end did not
+        # come up.
+        pieces = [path.get("d", "").count("M") for path in each.iter("path") if "line" in path.get("class", "")]
+        assert pieces == {"Build time by stage": [], "Boot time": [4], "Size of the root": [7, 7]}[heading(each)]
         marks = list(told(each, "path", "failed"))
         assert marks == [f"2026-11-{day:02} 02:00: failed" for day in (4, 10, 11, 12)]
 
@@ -257,6 +268,22 @@ def test_whatever_others_wrote_is_text(output: Path) -> None:
     assert "<script>pwned=4<" in texts[0]
 
 
+def test_what_stands_in_attributes_is_plain_too() -> None:
+    made = element("p", "a\x1b[31m\nb", title="a\x1b[31m\n\u202eb", class_=None, data_x=1.50)
+    assert ET.tostring(made, encoding="unicode") == '<p title="a b" data-x="1.5">a\nb</p>'
+
+
+def test_a_record_that_names_another_recipes_build_links_nothing(output: Path) -> None:
+    histories.good(output, "db")
+    nights = histories.twelve_nights(output)
+    (output / "web" / "link").symlink_to(histories.build_name(histories.DAYS - 1))
+    for artifact in (f"db/{histories.build_name(0)}", "web/golden", "web/link", "web/..", "web/", "/etc"):
+        History(output / "web" / "history.jsonl").append(nights[-1].model_copy(update={"artifact": artifact}))
+        newest = page(output, "web").all("table", "nights")[0].find("tbody/tr")
+        assert newest is not None
+        assert not list(newest.iter("a"))
+
+
 def test_a_page_stays_what_it_was_where_it_cannot_be_written(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     histories.good(output)
     pages.write(output, NOW)
@@ -281,6 +308,26 @@ def test_a_history_that_cannot_be_read_hides_no_other(output: Path) -> None:
     assert [row[:2] for row in page(output).rows("recipes")] == [["db", "✓ good"], ["odd", "? unknown"]]
     assert "Is a directory" in page(output).rows("recipes")[1][3]
     assert "Is a directory" in " ".join(page(output, "odd").texts("dd"))
+
+
+def test_odd_times_and_numbers_are_shown_too(output: Path) -> None:
+    history, first = History(output / "web" / "history.jsonl"), histories.night("web", 0, None)
+    odd = {"boot_seconds": 5e-324, "stages": (StageTime(name="base", seconds=5e-324),), "packed_size": 0}
+    for time in ("9999-12-31T23:59:59Z", "2026-11-01T02:00:00Z", "0001-01-01T00:00:00Z"):
+        history.append(first.model_copy(update={"time": time, **odd}))
+    web = page(output, "web")
+    assert len(web.rows("nights")) == 1
+    assert len(web.all("figure")) == 3
+
+
+def test_names_that_are_no_utf_8_are_linked_as_they_are(output: Path) -> None:
+    histories.good(output, "db")
+    histories.good(output, "mail")
+    (output / "mail").rename(output / os.fsdecode(b"\xffmail"))
+    build = Store(output).builds("db")[0].directory
+    (build / os.fsdecode(b"junit-\xfe.xml")).touch()
+    assert [each.get("href") for each in page(output).all("a")] == ["db/index.html", "%FFmail/index.html"]
+    assert f"{build.name}/junit-%FE.xml" in [each.get("href") for each in Page(output / "db" / "index.html").all("a")]
 
 
 def test_two_do_not_write_the_pages_at_once(output: Path) -> None:
