@@ -105,8 +105,8 @@ def test_the_index_has_what_fails_first(output: Path) -> None:
         ["a-good", "✓ good", "2026-11-01 02:00", "unchanged"],
         ["never", "? unknown", "–", "none yet"],
     ]
-    assert index.rows("recipes")[0][6:] == [histories.build_name(histories.BROKEN - 1), "3d"]
-    assert index.rows("recipes")[2][6:] == ["none", "–"]
+    assert index.rows("recipes")[0][6:] == ["3d", histories.build_name(histories.BROKEN - 1)]
+    assert index.rows("recipes")[2][6:] == ["–", "none"]
     assert [each.get("href") for each in index.all("a")] == ["web/index.html", "a-good/index.html", "never/index.html"]
     assert "3 recipes: 1 failed, 1 good, 1 unknown." in index.texts("p")
     assert [each.get("aria-label") for each in index.all("svg", "marks")] == [
@@ -229,8 +229,9 @@ def test_the_log_of_a_build_that_failed_is_linked_while_it_is_the_last(output: P
 def test_none_and_one_night_are_histories_too(output: Path) -> None:
     output.mkdir()
     assert "No recipe has been built here yet." in page(output).texts("p")
-    made(output, "none", histories.build_name(0))
     histories.good(output, "one", nights=1)
+    assert "1 recipe: 1 good." in page(output).texts("p")
+    made(output, "none", histories.build_name(0))
     assert "No night has been recorded yet." in page(output, "none").texts("p")
     one = page(output, "one")
     assert len(one.all("figure")) == 3
