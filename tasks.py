@@ -258,7 +258,7 @@ def nightly_timer(  # type: ignore[no-untyped-def]
         raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
     for each in recipes:
-        inputs.find(recipe=str(inputs.source(each)))
+        inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)
     wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user, writable=place.WRITTEN)
     if not where.runs:
         result(timing.crontab(wanted))
