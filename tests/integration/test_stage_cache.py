@@ -56,8 +56,11 @@ def entries(inv: Virtroot, stage: str = "") -> list[Path]:
 
 def test_nothing_changed_is_the_artifact_that_is_there(inv: Virtroot, trixie: Path, recipe: Recipe) -> None:
     path = recipe("e2e-trixie", bootstrap="mmdebstrap")
+    # Other tests build it, too.
+    there = {each.parent.name for each in trixie.parent.glob("*/manifest.json")}
     again, said = built(inv, path, **NO_ROOM)
-    assert again == load(trixie / "manifest.json")
+    assert again.build in there
+    assert again.plan == load(trixie / "manifest.json").plan
     assert f"unchanged: {again.id}; --no-cache builds anew" in said
     assert (inv.output / "e2e-trixie" / "latest").resolve() == inv.output / again.id
 
@@ -136,7 +139,8 @@ def small(inv: Virtroot, trixie: Path, tmp_path: Path) -> Iterator[Path]:
     """An output directory whose cache has the root after the kernel, and a disk with room for a part of another."""
     home = tmp_path / "output" / ".cache"
     home.mkdir(parents=True)
-    (kernel,) = entries(inv, "kernel")
+    # Of the recipe that was built last: other releases and generators are kept, too.
+    kernel = max(entries(inv, "kernel"), key=lambda path: path.with_suffix("").with_suffix(".json").stat().st_mtime)
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kernel.stat().st_size + (20 << 20)}", "none", home], check=True
     )
