@@ -10,21 +10,32 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pipelines import build as building
+from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
+from pipelines import diff as differing
 from pipelines import install as installing
+from pipelines import nightly as running
 from pipelines import operate, show
+from pipelines import promote as promoting
+from pipelines import prune as pruning
+from pipelines import status as faring
 from pipelines import verify as verifying
+from pipelines.artifact import naming
+from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
+from pipelines.guest import place
 from pipelines.guest.guest import every
 from pipelines.libvirt import connect
 from pipelines.log import result, say
 from pipelines.machine import doctor as examining
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
+from pipelines.machine import timer as timing
 from pipelines.recipe import plan as planning
-from pipelines.settings import Settings, defaults, from_section
+from pipelines.settings import Settings, defaults, from_section, time_span
 
 
 def _settings(context: Context, **given: str) -> Settings:
@@ -38,24 +49,35 @@ _RECIPE = {
     "generator": "override the recipe's initramfs generator",
     "mirror": "override the recipe's mirror",
     "bootstrap": "override the recipe's bootstrap tool",
+    "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
 }
 _WHERE = {"connect": "auto, embedded or qemu:///system"}
+_BUILD = {
+    "artifact": "a build: RECIPE/BUILD, RECIPE/latest, latest~3 (the third before it)",
+    "recipe": "the recipe that latest is of, by name or file",
+}
 _GUEST = {"name": "the guest's name", **_WHERE}
 
 
-@task(help=_RECIPE)
-def build(c, distro="", recipe="", release="", generator="", mirror="", bootstrap=""):  # type: ignore[no-untyped-def]
-    """Build a golden root; prints the artifact's path."""
+@task(help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+def build(  # type: ignore[no-untyped-def]
+    c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", no_cache=False,
+):  # fmt: skip
+    """Build a golden root, from the first stage on that changed; prints the artifact's path."""
+    settings = _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    result(str(building.build(inputs.find(distro, recipe, overrides), _settings(c)).directory))
+    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=settings.snapshots)
+    result(str(building.build(found, settings, fresh=no_cache).directory))
 
 
 @task(help={**_RECIPE, "json": "print JSON"})
-def plan(c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", json=False):  # type: ignore[no-untyped-def]
+def plan(  # type: ignore[no-untyped-def]
+    c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", json=False,
+):  # fmt: skip
     """Print what a build would do; needs no engine and changes nothing."""
-    _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    planned = inputs.find(distro, recipe, overrides).plan
+    known = _settings(c).snapshots
+    planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=known).plan
     _print(planning.as_data(planned) if json else planning.as_text(planned))
 
 
@@ -80,7 +102,8 @@ def install(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
-    made = inputs.artifact(settings, name, distro, recipe, artifact)
+    made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
+    say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     wishes = installing.wishes(memory, vcpus, hostname, ssh_key)
     if print_xml:
         result(installing.print_xml(name, made, wishes, settings))
@@ -104,7 +127,7 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
     if name:
         verifying.verify_guest(name, settings, boot=boot)
     else:
-        verifying.verify_artifact(inputs.find(distro, recipe), settings)
+        verifying.verify_artifact(inputs.find(distro, recipe, snapshots=settings.snapshots), settings)
 
 
 @task(help=_GUEST)
@@ -183,6 +206,154 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     say(f"removed {name}")
 
 
+@task(
+    iterable=["recipe"],
+    help={
+        "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "jobs": "how many recipes are at work side by side",
+        "on-failure": "run this command when a recipe begins to fail, the record on its standard input",
+        "on-change": "run this command when a recipe begins to fail or is in order again",
+        **_WHERE,
+    },
+)
+def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect=""):  # type: ignore[no-untyped-def]
+    """Build, boot, verify and promote each recipe; one that fails keeps its golden root."""
+    given = {"keep": keep, "on_failure": on_failure, "on_change": on_change, "connect": connect}
+    settings = _settings(c, **given)
+    if jobs < 1:
+        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
+    sources = [inputs.source(each) for each in recipe] or inputs.nightly()
+    running.nightly(sources, settings, keep=settings.keep, jobs=jobs)
+
+
+@task(
+    iterable=["recipe"],
+    help={
+        "install": "write the units, or write them anew, and start the timer",
+        "remove": "stop the timer and delete the units",
+        "show": "print the units, and when the next night begins",
+        "on-calendar": f"when: a calendar event of systemd's instead of '{timing.ON_CALENDAR}'",
+        "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "jobs": "how many recipes are at work side by side",
+        "user": "your own systemd runs it, not the machine's",
+    },
+)
+def nightly_timer(  # type: ignore[no-untyped-def]
+    c, recipe, install=False, remove=False, show=False, on_calendar="", keep="", jobs=1, user=False
+):
+    """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab."""
+    if [install, remove, show].count(True) != 1:
+        raise VirtrootError("what is wanted of the timer?", "give one of --install, --remove and --show")
+    named = bool(on_calendar or recipe or keep or jobs != 1)
+    where = timing.systemd(user=user)
+    if remove:
+        if named:
+            raise VirtrootError("--remove has no use for options of a night", "give it alone, or with --user")
+        say("the timer is gone" if timing.remove(where) else "there is no timer of this checkout")
+        return
+    settings = _settings(c, keep=keep)
+    if jobs < 1:
+        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
+    recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
+    for each in recipes:
+        inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)
+    wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user, writable=place.WRITTEN)
+    if not where.runs:
+        result(timing.crontab(wanted))
+    elif show:
+        result(timing.show(wanted, where, preview=named))
+    if install:
+        timing.install(wanted, where)
+        say(f"installed; the next night: {timing.next_run() or 'not known'}")
+
+
+@task(help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
+def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
+    """Say how each recipe fares; exit 1 where one had no good night for too long."""
+    settings = _settings(c, max_age=max_age)
+    rows = faring.status(settings)
+    _print(rows if json else faring.as_table(rows))
+    following = timing.next_run()
+    if following and not json:
+        result(f"next night: {following}")
+    faring.refuse_stale(rows, settings.max_age)
+
+
+@task(positional=["artifact"], help=_BUILD)
+def promote(c, artifact, recipe=""):  # type: ignore[no-untyped-def]
+    """Let a build that passed in a booted guest be its recipe's golden root."""
+    say(f"{promoting.promote(artifact, recipe, _settings(c)).id} is the golden root")
+
+
+@task(help={"recipe": "the recipe's name"})
+def demote(c, recipe):  # type: ignore[no-untyped-def]
+    """Take the golden root back: the former one is golden again."""
+    back, golden = promoting.demote(recipe, _settings(c))
+    say(f"{golden.id} is the golden root again; {back.id} is not promoted by a night any more")
+
+
+@task(positional=["artifact"], help={**_BUILD, "remove": "let it go again"})
+def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
+    """Keep a build whatever its age."""
+    made = promoting.pin(artifact, recipe, _settings(c), keep=not remove)
+    say(f"{made.id} {'may be pruned' if remove else 'is kept whatever its age'}")
+
+
+@task(
+    iterable=["recipe"],
+    help={
+        "recipe": "only builds of this recipe; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "older-than": "delete only what is older, like 14d",
+        "yes": "do not ask",
+        **_WHERE,
+    },
+)
+def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ignore[no-untyped-def]
+    """Delete builds that nobody needs: no golden root, no last good one, nothing pinned or in use."""
+    settings = _settings(c, keep=keep, connect=connect)
+    try:
+        age = time_span(older_than) if older_than else None
+    except ValueError as error:
+        raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
+    gone = pruning.prune(recipe, settings, keep=settings.keep, older_than=age, asking=None if yes else _ask)
+    say(f"pruned {len(gone)} builds")
+
+
+@task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
+def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
+    """Free disk space: --cache deletes what builds keep for later ones."""
+    if not cache:
+        raise VirtrootError("nothing to clean named", "give --cache")
+    freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
+    say(f"freed {freed >> 20} MiB")
+
+
+@task(
+    positional=["before", "after"],
+    help={
+        "before": "a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
+        "after": "the build that it is compared with",
+        "distro": "the recipe that golden and latest are of, by name",
+        "recipe": "that recipe, by name or file",
+        "files": "compare what is in the tarballs too",
+        "json": "print JSON",
+    },
+)
+def diff(c, before, after, distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
+    """Say what two builds differ in: packages, kernel and sizes; the files with --files."""
+    if distro and recipe:
+        raise VirtrootError("--distro and --recipe both given", "give one of them")
+    pair = differing.find(before, after, distro or recipe, _settings(c))
+    if json:
+        _print(differing.as_data(pair, files=files))
+        return
+    for line in differing.as_lines(pair, files=files):
+        result(line)
+
+
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
     """Say what this machine has of what virtroot needs."""
@@ -208,7 +379,8 @@ def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
 @task(help={"distro": "recipe by name", **_WHERE})
 def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest."""
-    demonstrate.demo(inputs.find(distro), _settings(c, connect=connect))
+    settings = _settings(c, connect=connect)
+    demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings)
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
@@ -247,6 +419,14 @@ def _guest_names(context: Context) -> list[str]:
     return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
 
 
+def _store(context: Context) -> Store:
+    return Store(_settings(context).output_dir)
+
+
+def _builds(context: Context) -> list[str]:
+    return naming.names(_settings(context).output_dir)
+
+
 namespace = Collection(
     build,
     plan,
@@ -262,6 +442,15 @@ namespace = Collection(
     info,
     logs,
     remove,
+    nightly,
+    nightly_timer,
+    status,
+    promote,
+    demote,
+    pin,
+    prune,
+    clean,
+    diff,
     doctor,
     setup,
     demo,
@@ -271,5 +460,16 @@ namespace = Collection(
 namespace.configure({"virtroot": defaults()})
 program = Program(
     namespace,
-    {"name": _guest_names, "install.name": lambda _: inputs.names(), "distro": lambda _: inputs.names()},
+    {
+        "name": _guest_names,
+        "install.name": lambda _: inputs.names(),
+        "distro": lambda _: inputs.names(),
+        "artifact": _builds,
+        "install.artifact": lambda _: [FILES],
+        "nightly.recipe": lambda _: inputs.names(),
+        "demote.recipe": lambda context: _store(context).recipes(),
+        "prune.recipe": lambda context: _store(context).recipes(),
+        "before": _builds,
+        "after": _builds,
+    },
 )

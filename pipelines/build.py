@@ -2,131 +2,146 @@
 
 from __future__ import annotations
 
-import os
 import time
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
 from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.manifest import Boot, Manifest, record
+from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
-from pipelines.builder import container, inspection, packing
-from pipelines.builder.cache import Cache
+from pipelines.builder import container, inspection, packing, unchanged
+from pipelines.builder.asking import Asker, surroundings
+from pipelines.builder.cache import StageCache
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.inputs import Inputs
+from pipelines.builder.making import Making
 from pipelines.builder.stages import StageRunner
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.log import say, step, warn
-from pipelines.recipe import mirror as mirrors
 from pipelines.recipe.mirror import MirrorState
-from pipelines.recipe.plan import Surroundings, plan_id
+from pipelines.recipe.plan import Surroundings, plan_id, stage_ids
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 
 
-def build(inputs: Inputs, settings: Settings) -> Artifact:
-    """Build ``inputs`` and return the artifact; nothing is published unless every stage succeeds."""
-    store, name, distro = Store(settings.output_dir), inputs.name, inputs.plan.distro
-    with store.lock(name):
+def build(inputs: Inputs, settings: Settings, *, fresh: bool = False, asker: Asker | None = None) -> Artifact:
+    """Build ``inputs`` and return the artifact; nothing is published unless every stage succeeds.
+
+    Where an artifact is there already that this would make again, that one is returned. With ``fresh`` everything is
+    made from nothing, packages that were downloaded apart. ``asker`` asks the mirror; it serves many builds.
+    """
+    store, name = Store(settings.output_dir), inputs.name
+    with (
+        store.lock(name),
+        nullcontext(asker) if asker else Asker(engines.connect(), settings, f"recipe {name}") as asking,
+    ):
         store.claim(name, inputs.source)
-        engine = engines.connect()
-        image, image_digest = container.image(engine, distro, settings)
-        run_builder = partial(builder, engine, image, name, settings)
-        with run_builder("build", capabilities=distro.capabilities, cache=container.cache_volume(inputs)) as bare:
-            _set_up(bare, inputs)
-            mirror = _ask_mirror(bare, inputs)
-            surroundings = Surroundings(inputs.digests, image_digest, mirror, _epoch(mirror))
-            identity = plan_id(inputs.plan, surroundings)
-            worker = Builder(bare.container, {"SOURCE_DATE_EPOCH": str(surroundings.epoch)})
-            cache = Cache(inputs.plan, surroundings, store.stage_records(name), use=settings.base_cache)
-            apart = partial(run_builder, "apart")
-            build = _build_id(identity)
-            with (
-                store.new_build(name, build, latest=not inputs.overridden) as artifact,
-                StageRunner(inputs, worker, cache, artifact.log, store.failed_log(name), apart) as runner,
-            ):
-                for stage in inputs.plan.stages:
-                    runner.run(stage)
-                with runner.logged("inspect"):
-                    packages = packing.packages(runner.builder, distro)
-                    names = tuple(package.name for package in packages)
-                    facts = inspection.gather(runner.builder.target, ROOT, inputs.plan.generator, names)
-                    inspection.refuse_broken(facts)
-                with runner.logged("pack"):
-                    rootfs = packing.pack(runner.builder, artifact.tarball, surroundings.epoch)
-                changed = _mirror_changed(bare, inputs, mirror)
-                if changed:
-                    cache.forget()
-                manifest = Manifest(
-                    virtroot=__version__,
-                    name=name,
-                    build=build,
-                    plan=identity,
-                    builder=image_digest,
-                    mirror_state=mirror.digests,
-                    mirror_changed=changed,
-                    source_date_epoch=surroundings.epoch,
-                    recipe=record(inputs.recipe),
-                    generator=inputs.plan.generator.name,
-                    kernel_version=facts.kernel_version,
-                    boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=inputs.plan.cmdline),
-                    packages=packages,
-                    rootfs=rootfs,
-                )
-                artifact.describe(manifest)
-    say(f"{manifest.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
-    made = store.find(manifest.id)
-    if made is None:
-        raise VirtrootError(f"the artifact {manifest.id} vanished after it was published", "build it again")
+        begin = time.monotonic()
+        with step("mirror"):
+            found = surroundings(inputs, asking, again=True)
+        identity = plan_id(inputs.plan, found)
+        there = None if fresh else unchanged.find(inputs, identity, store)
+        if there:
+            say(f"unchanged: {there.id}; --no-cache builds anew")
+            if not inputs.overridden:
+                store.name_latest(name, there.directory.name)
+        else:
+            asked = StageTime(name="mirror", seconds=round(time.monotonic() - begin, 3))
+            there = _make(inputs, settings, asking, found, identity, asked, fresh=fresh)
     if inputs.overridden:
         say(f"built with what {inputs.source.name} does not have; it is not its latest, install it by --artifact")
+    return there
+
+
+def _make(
+    inputs: Inputs, settings: Settings, asker: Asker, found: Surroundings, identity: str, asked: StageTime, *,
+    fresh: bool,
+) -> Artifact:  # fmt: skip
+    """Make and publish a new artifact; the caller holds the recipe's lock."""
+    if inputs.recipe.siglevel == "never":
+        warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
+    store, name, plan = Store(settings.output_dir), inputs.name, inputs.plan
+    tag, digest = asker.image(plan.distro)
+    watch = _Watch(inputs, asker, found.mirror)
+    ids, build_id = stage_ids(plan, found), _build_id(identity)
+
+    @contextmanager
+    def start(apart: bool) -> Iterator[Builder]:
+        env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
+        if apart:
+            with builder(asker.engine, tag, name, settings, "apart") as made:
+                yield Builder(made.container, env)
+            return
+        volume = container.cache_volume(inputs)
+        capable = plan.distro.capabilities
+        with builder(asker.engine, tag, name, settings, "build", capabilities=capable, cache=volume) as made:
+            for item in plan.builder_setup:
+                made.set_up(item, inputs.trees)
+            yield Builder(made.container, env)
+
+    with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
+        runner = StageRunner(inputs, artifact.log, store.failed_log(name))
+        runner.times.append(asked)
+        cache = StageCache(settings.output_dir, 0 if fresh else settings.cache_bytes)
+        with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:
+            making.make()
+            with runner.logged("inspect", where="inspect"):
+                packages = packing.packages(making.builder, plan.distro)
+                names = tuple(package.name for package in packages)
+                facts = inspection.gather(making.builder.target, ROOT, plan.generator, names)
+                inspection.refuse_broken(facts)
+            # A recipe's commands may have fetched something until now.
+            last = beside.submit(watch.unmoved)
+            with runner.logged("pack"):
+                rootfs = packing.pack(making.builder, artifact.tarball, found.epoch)
+            last.result()
+        artifact.describe(
+            Manifest(
+                virtroot=__version__,
+                name=name,
+                build=build_id,
+                plan=identity,
+                builder=digest,
+                mirror_state=found.mirror.digests,
+                mirror_changed=watch.moved,
+                source_date_epoch=found.epoch,
+                recipe=record(inputs.recipe),
+                generator=plan.generator.name,
+                kernel_version=facts.kernel_version,
+                boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=plan.cmdline),
+                packages=packages,
+                rootfs=rootfs,
+                stages=tuple(runner.times),
+            )
+        )
+    made = store.find(f"{name}/{build_id}")
+    if made is None:
+        raise VirtrootError(f"the artifact {name}/{build_id} vanished after it was published", "build it again")
+    say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
 
 
-def _set_up(worker: Builder, inputs: Inputs) -> None:
-    """Set the builder up for the recipe's mirrors."""
-    for item in inputs.plan.builder_setup:
-        worker.set_up(item, inputs.trees)
-    if inputs.recipe.siglevel == "never":
-        warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
+class _Watch:
+    """Sees to it that the mirror, which says now what it offers, is the one that was asked ``before``."""
 
+    def __init__(self, inputs: Inputs, asker: Asker, before: MirrorState) -> None:
+        self._inputs, self._asker, self._before = inputs, asker, before
+        self.moved = False
 
-def _ask_mirror(worker: Builder, inputs: Inputs) -> MirrorState:
-    """Ask the mirror what it offers."""
-    query = inputs.plan.mirror_query
-    with step("mirror"):
-        answer = worker.run(query.full_argv, env=dict(query.env), check=False)
-    try:
-        if answer.returncode == 0:
-            return mirrors.parse(answer.text)
-        complaint = answer.complaint
-    except ValueError:
-        complaint = f"its answer makes no sense: {answer.text[:200]!r}"
-    raise VirtrootError(
-        f"the package mirror does not answer for {inputs.recipe.distro} {inputs.recipe.release}",
-        "check the recipe's mirror: and the network; without mirror: the bootstrapper's own default is used",
-        complaint,
-    )
-
-
-def _mirror_changed(worker: Builder, inputs: Inputs, before: MirrorState) -> bool:
-    """Say, and warn, whether the mirror has moved on since it was asked: the root then belongs to neither state."""
-    try:
-        if _ask_mirror(worker, inputs) == before:
-            return False
-        warn("the mirror changed while this was built: another build of this plan may differ; the manifest says so")
-    except VirtrootError as error:
-        warn(f"cannot tell whether the mirror changed while this was built, the manifest says so: {error.what}")
-    return True
-
-
-def _epoch(mirror: MirrorState) -> int:
-    """Return what times are clamped to: the mirror's newest date unless the environment says another."""
-    given = os.environ.get("SOURCE_DATE_EPOCH") or str(mirror.date)
-    if not given.isdigit():
-        raise VirtrootError(f"SOURCE_DATE_EPOCH is {given!r}", "give seconds since 1970, or unset it")
-    return int(given)
+    def unmoved(self) -> bool:
+        """Ask the mirror; say, and warn once, whether it has moved on: a root then belongs to neither state."""
+        try:
+            same = self._asker.ask(self._inputs, again=True) == self._before
+            why = "the mirror changed while this was built: another build of this plan may differ"
+        except VirtrootError as error:
+            same, why = False, f"cannot tell whether the mirror changed while this was built: {error.what}"
+        if not same and not self.moved:
+            self.moved = True
+            warn(f"{why}; the manifest says so")
+        return same
 
 
 def _build_id(identity: str) -> str:

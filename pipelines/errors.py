@@ -10,16 +10,18 @@ class VirtrootError(Exception):
 
     ``what`` says in one line what went wrong and where; ``hint`` says in one line what to try; ``detail`` is the
     evidence (a log's tail, pacman's reason), shown before both. Each may quote what a guest or a package wrote: as text
-    they are plain. The task ends with exit code 2.
+    they are plain. ``where`` is the part of a build or boot that failed, where that is known: ``mirror``, ``build``,
+    ``inspect``, ``boot``, ``check`` or ``engine``. The task ends with exit code 2.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, hint: str, detail: str = "") -> None:
+    def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
         self.detail = detail
+        self.where = where
 
     def __str__(self) -> str:
         detail = plain(self.detail).rstrip("\n")
@@ -32,3 +34,6 @@ class CheckFailed(VirtrootError):
     """A verification ran and said no. The task ends with exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "check") -> None:
+        super().__init__(what, hint, detail, where=where)

@@ -29,12 +29,17 @@ from pipelines.settings import Settings
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asks of one guest beside its name; ``memory`` and ``vcpus`` are None for the recipe's own."""
+    """What is asked of one guest beside its name; ``memory``, ``vcpus`` and ``cache`` are empty for the recipe's own.
+
+    ``transient`` says whose guest it is that nobody keeps: whoever made it may remove it.
+    """
 
     memory: int | None = None
     vcpus: int | None = None
     hostname: str = ""
     authorized_keys: str = ""
+    cache: str = ""
+    transient: str = ""
 
 
 def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str) -> Wishes:
@@ -124,7 +129,8 @@ def _domain(paths: Place, artifact: Artifact, wishes: Wishes, *, network: str, k
         memory=wishes.memory or recorded.memory,
         vcpus=wishes.vcpus or recorded.vcpus,
         network=network,
-        cache=recorded.cache,
+        cache=wishes.cache or recorded.cache,
+        transient=wishes.transient,
         kvm=kvm,
     )
 

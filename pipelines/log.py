@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 from rich.console import Console
@@ -14,15 +15,32 @@ from pipelines.text import plain
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_speaker: ContextVar[str] = ContextVar("speaker", default="")
+
 
 def say(message: str) -> None:
     """Print one line of progress."""
-    _console.print(plain(message), markup=False)
+    _console.print(_spoken(plain(message)), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
-    _console.print(f"warning: {plain(message)}", markup=False, style="yellow")
+    _console.print(_spoken(f"warning: {plain(message)}"), markup=False, style="yellow")
+
+
+@contextmanager
+def speaking(name: str) -> Iterator[None]:
+    """Begin each line that is said inside, and in no other thread, with ``name``: several are at work."""
+    token = _speaker.set(name)
+    try:
+        yield
+    finally:
+        _speaker.reset(token)
+
+
+def _spoken(text: str) -> str:
+    speaker = _speaker.get()
+    return "\n".join(f"{speaker}: {line}" for line in text.split("\n")) if speaker else text
 
 
 def result(text: str, *, end: str = "\n") -> None:
@@ -39,7 +57,7 @@ def step(name: str) -> Iterator[None]:
     start = time.monotonic()
     outcome = "failed"
     try:
-        if _console.is_terminal:
+        if _console.is_terminal and not _speaker.get():
             with _console.status(f"{name} …", spinner="line"):
                 yield
         else:

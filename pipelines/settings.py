@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import fields
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.recipe.recipe import size_in_bytes
+from pipelines.recipe.snapshot import template
 
 #: The checkout itself: recipes, containerfiles and tests are found from here, whatever the current directory.
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -22,6 +28,25 @@ def _no_truth(value: object) -> object:
     return value
 
 
+def _command(line: str) -> str:
+    """Take only what can be split into words."""
+    shlex.split(line)
+    return line
+
+
+def _span(text: str) -> str:
+    """Take only a time span."""
+    time_span(text)
+    return text
+
+
+def _cache_size(value: object) -> str:
+    text = "" if isinstance(value, bool) else str(value).strip()
+    if text != "0":
+        size_in_bytes(text)
+    return text
+
+
 _Text = Annotated[str, Field(min_length=1)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 
@@ -32,9 +57,13 @@ class Settings:
 
     ``connect`` is ``auto``, ``embedded`` or ``qemu:///system``. ``embedded`` names the embedded hypervisor's container
     (and its volumes). ``workspace`` is ``auto``, ``disk`` or ``tmpfs:SIZE`` with a size as Docker takes it (``8g``).
-    ``base`` is ``auto``, ``registry`` or ``mirror``. ``output`` is relative to the checkout. ``timeout`` is how long a
-    guest may take to come up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot
-    made is made anew, 0 for never.
+    ``base`` is ``auto``, ``registry`` or ``mirror``. ``cache_size`` is how much the stage cache may have: a size as
+    recipes have it, or ``0``. ``output`` is relative to the checkout. ``timeout`` is how long a guest may take to come
+    up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot made is made anew, 0 for
+    never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and ``on_change`` are commands that it
+    runs when the state of a recipe changed. ``max_age`` is after which time without a good night ``status`` complains.
+    ``debian_snapshots`` and ``arch_snapshots`` are the addresses of dated archives, with ``{time}`` or ``{year}``,
+    ``{month}`` and ``{day}`` where the date stands.
     """
 
     connect: _Text = "auto"
@@ -44,14 +73,41 @@ class Settings:
     embedded: Annotated[str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")] = "virtroot-hypervisor"
     workspace: Annotated[str, Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$")] = "auto"
     base: Literal["auto", "registry", "mirror"] = "auto"
-    base_cache: bool = True
+    cache_size: Annotated[str, BeforeValidator(_cache_size)] = "10GiB"
     timeout: Annotated[_Number, Field(gt=0)] = 300
     image_max_age: Annotated[_Number, Field(ge=0)] = 30
+    keep: Annotated[_Number, Field(gt=0)] = 7
+    on_failure: Annotated[str, AfterValidator(_command)] = ""
+    on_change: Annotated[str, AfterValidator(_command)] = ""
+    max_age: Annotated[str, AfterValidator(_span)] = "36h"
+    debian_snapshots: Annotated[str, AfterValidator(partial(template, distro="debian"))] = ""
+    arch_snapshots: Annotated[str, AfterValidator(partial(template, distro="arch"))] = ""
+
+    @property
+    def snapshots(self) -> dict[str, str]:
+        """The address of each distribution's dated archive; empty where none is known."""
+        return {"debian": self.debian_snapshots, "arch": self.arch_snapshots}
+
+    @property
+    def cache_bytes(self) -> int:
+        """The ``cache_size`` in bytes."""
+        return 0 if self.cache_size == "0" else size_in_bytes(self.cache_size)
 
     @property
     def output_dir(self) -> Path:
         """The absolute directory that artifacts are written to."""
         return CHECKOUT / self.output
+
+
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+
+
+def time_span(text: str) -> timedelta:
+    """Read a time span like ``90m``, ``36h``, ``14d`` or ``2w``; raises ValueError for anything else."""
+    match = _SPAN.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is no time span")
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
 
 
 #: What to use for each setting that is not any text.
@@ -60,9 +116,15 @@ _USE = {
     "embedded": "a name of letters, digits, and _ . -",
     "workspace": "auto, disk or tmpfs:SIZE, like tmpfs:8g",
     "base": "auto, registry or mirror",
-    "base_cache": "true or false",
+    "cache_size": "a size like 10GiB or 500MiB, or 0 for no cache",
     "timeout": "a whole number of seconds, 1 or more",
     "image_max_age": "a whole number of days, or 0 for never",
+    "keep": "a whole number of builds, 1 or more",
+    "on_failure": "a command line with its quotes closed",
+    "on_change": "a command line with its quotes closed",
+    "max_age": "a time span like 36h, 90m or 14d",
+    "debian_snapshots": "an address with {archive}, and {time} or {year}, {month} and {day} in it",
+    "arch_snapshots": "an address with $repo, $arch, and {time} or {year}, {month} and {day} in it",
 }
 
 

@@ -15,7 +15,7 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
-from pipelines.text import plain
+from pipelines.text import age, plain, size, table
 
 #: Seconds that counting a root's blocks may take in a list.
 _COUNTING = "10"
@@ -81,10 +81,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         (row["name"], row["state"], row["address"] or "-", row["recipe"] or "-", age(row["age"]), size(row["size"]))
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return table(lines)
 
 
 def info(name: str, settings: Settings) -> dict[str, Any]:
@@ -174,23 +171,3 @@ def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int, int
     lines = hypervisor.target.run(["sh", "-c", _MEASURE, "measure", _COUNTING, *pairs]).text.splitlines()
     numbers = [line.split() for line in lines]
     return [(int(number[0]), int(number[1]) if len(number) > 1 else None) for number in numbers]
-
-
-def age(seconds: int | None) -> str:
-    """Write a time span in its largest unit: 40s, 12m, 5h, 3d."""
-    if seconds is None:
-        return "-"
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{max(seconds, 0)}s"
-
-
-def size(count: int | None) -> str:
-    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
-    if count is None:
-        return "-"
-    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount, units = amount / 1024, units[1:]
-    return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"

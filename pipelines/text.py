@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 #: Escape sequences are those of ECMA-48 and xterm's ctlseqs, each read to its own end and never further than its line:
 #: what a guest opens and does not close must not hide the lines that follow.
@@ -35,6 +36,34 @@ def plain(text: str) -> str:
 def one_line(text: str) -> str:
     """Return ``text`` plain and on one line."""
     return " ".join(line.strip() for line in plain(text).split("\n")).strip()
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return ``rows``, the first with the headings, as columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def age(seconds: int | None) -> str:
+    """Write a time span in its largest unit: 40s, 12m, 5h, 3d."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def size(count: int | None) -> str:
+    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
+    if count is None:
+        return "-"
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"
 
 
 def _instead(found: re.Match[str]) -> str:

@@ -84,12 +84,14 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
         if not boot:
             return _judge("root", context, artifact, guest=name)
         started = not guest.running
+        booted = None
         if started:
-            say(f"{name} booted in {publication.start(guest, settings.timeout):.1f} s")
+            booted = round(publication.start(guest, settings.timeout), 1)
+            say(f"{name} booted in {booted} s")
         else:
             say(f"{name} is running and stays up: its shutdown is not checked")
         try:
-            return _judge("guest", replace(context, shutdown=started), artifact, guest=name)
+            return _judge("guest", replace(context, shutdown=started), artifact, guest=name, booted=booted)
         finally:
             if started and guest.running:
                 guest.stop(settings.timeout)
@@ -109,7 +111,7 @@ def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
     return artifact
 
 
-def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "") -> Verdict:
+def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", booted: float | None = None) -> Verdict:
     """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
     report = artifact.report(kind, guest)
     begin = time.monotonic()
@@ -133,6 +135,7 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "") -> 
         failures=failures,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
+        boot_seconds=booted,
     )
     artifact.judge(kind, verdict)
     if not passed:

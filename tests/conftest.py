@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
 import pytest
 
 from pipelines.host import engine as engines
@@ -98,9 +99,16 @@ def clear(virtroot: Virtroot) -> None:
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()
-    for recipe in ("e2e-trixie", "e2e-bookworm", "e2e-broken", "e2e-dracut", "e2e-booster", "e2e-hostile"):
-        engine.remove_containers({"virtroot.recipe": recipe})
-        engine.remove_volume(f"virtroot-cache-{recipe}")
+    # What asked mirrors for a build that was killed.
+    engine.remove_containers({"virtroot.output": str(virtroot.output)})
+    # A package cache of another session's has other packages under the same names: the test mirror's are made anew.
+    client = docker.from_env()
+    for container in client.containers.list(all=True, filters={"label": "virtroot.recipe"}, ignore_removed=True):
+        if container.labels["virtroot.recipe"].startswith("e2e-"):
+            engine.remove_container(str(container.id))
+    for volume in client.volumes.list():
+        if volume.name.startswith("virtroot-cache-e2e-"):
+            engine.remove_volume(volume.name)
 
 
 @pytest.fixture(scope="session")

@@ -23,3 +23,20 @@ def unpack_argv(directory: str) -> tuple[str, ...]:
     """Return the command that unpacks a tarball from its standard input into the empty ``directory``."""
     options = (*KEEP, "--same-owner", "--preserve-permissions", "--zstd")
     return ("tar", "--extract", "--file=-", "--directory", directory, *options)
+
+
+def keep_argv(root: str) -> tuple[str, ...]:
+    """Return the command that writes ``root`` as it is to its standard output, to be restored in a later build.
+
+    Compressed lightly: a build waits for it. Access times tell nothing, and the same root gives the same bytes.
+    """
+    return (
+        "tar", "--create", "--file=-", "--directory", root, *KEEP, "--one-file-system", "--sort=name", "--format=posix",
+        "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--use-compress-program=zstd -T0 -1",
+        ".",
+    )  # fmt: skip
+
+
+def expand_argv(tarball: str) -> tuple[str, ...]:
+    """Return the command that writes ``tarball``, without its compression, to its standard output."""
+    return ("zstd", "--decompress", "--stdout", "--quiet", "--", tarball)

@@ -14,6 +14,11 @@ from pipelines.errors import VirtrootError
 #: The manifest's name, in an artifact and in the boot directory of each guest made from it.
 MANIFEST = "manifest.json"
 
+_PIN = "pinned"
+
+#: What is not whole yet, or not any more, is called that and its name.
+PARTIAL = ".partial-"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -32,14 +37,36 @@ class Artifact:
         return (self.directory / MANIFEST).is_file()
 
     @property
+    def manifest_file(self) -> Path:
+        """The manifest, as a file."""
+        return self.directory / MANIFEST
+
+    @property
     def log(self) -> Path:
         """What the build's commands printed."""
         return self.directory / "build.log"
+
+    @property
+    def console_log(self) -> Path:
+        """What the last guest that a night could not verify wrote to its console."""
+        return self.directory / "console.log"
 
     @cached_property
     def manifest(self) -> Manifest:
         """What was built; raises `VirtrootError` for a directory that is no artifact."""
         return manifests.load(self.directory / MANIFEST)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody wants it kept, whatever its age."""
+        return (self.directory / _PIN).exists()
+
+    def pin(self, *, keep: bool = True) -> None:
+        """Have it kept whatever its age, or no more so."""
+        if keep:
+            (self.directory / _PIN).touch()
+        else:
+            (self.directory / _PIN).unlink(missing_ok=True)
 
     def manifest_bytes(self) -> bytes:
         """Return the manifest as its file has it."""
@@ -53,6 +80,10 @@ class Artifact:
     def report(self, kind: str, guest: str = "") -> Path:
         """Return where the JUnit report of a verification of ``kind`` is written."""
         return self.directory / f"junit-{'-'.join(filter(None, (kind, guest)))}.xml"
+
+    def reports(self) -> list[Path]:
+        """Return the JUnit reports that there are."""
+        return sorted(self.directory.glob("junit-*.xml"))
 
     def describe(self, manifest: Manifest) -> None:
         """Write the manifest."""

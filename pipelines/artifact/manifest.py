@@ -84,13 +84,25 @@ def record(recipe: Recipe) -> RecordedRecipe:
 
 
 class Verdict(_Frozen):
-    """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took."""
+    """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took.
+
+    ``boot_seconds`` is how long the guest that was checked took to come up, None where it was up before.
+    """
 
     passed: bool
     tests: int
     failures: tuple[str, ...] = ()
     time: str
     seconds: float
+    boot_seconds: float | None = None
+
+
+class StageTime(_Frozen):
+    """A stage of a build: how many seconds it took, and whether it was restored from the cache."""
+
+    name: str
+    seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    cached: bool = False
 
 
 class Manifest(_Frozen):
@@ -99,7 +111,7 @@ class Manifest(_Frozen):
     ``builder`` is the digest of the builder's image, ``mirror_state`` what the mirror offered when it was asked before
     the build; ``mirror_changed`` says that it offered something else afterwards, so that another build of this plan
     need not give the same bytes. ``verdicts`` maps ``tree``, ``root`` and ``guest`` to what the last verification of
-    each found.
+    each found. ``stages`` says what the build's time went into.
     """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
@@ -117,6 +129,7 @@ class Manifest(_Frozen):
     boot: Boot
     packages: tuple[Package, ...]
     rootfs: Rootfs
+    stages: tuple[StageTime, ...] = ()
     verdicts: dict[str, Verdict] = {}
 
     @property

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.artifact import PARTIAL, Artifact
+from pipelines.artifact.history import History
+from pipelines.artifact.promotion import Golden
 from pipelines.errors import VirtrootError
 from pipelines.host import lock
 
-_PARTIAL = ".partial-"
-
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"
+
+_HISTORY = "history.jsonl"
 
 _ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][^/\0]*/[A-Za-z0-9][^/\0]*")
 
@@ -40,7 +42,7 @@ class Store:
         self._refuse_other(name, source)
         home = self._output / name
         home.mkdir(parents=True, exist_ok=True)
-        partial = home / f"{_PARTIAL}{_SOURCE}"
+        partial = home / f"{PARTIAL}{_SOURCE}"
         partial.write_text(f"{source.resolve()}\n", encoding="utf-8")
         partial.replace(home / _SOURCE)
 
@@ -63,7 +65,7 @@ class Store:
         """
         home = self._output / name
         self.clear(name)
-        artifact = Artifact(home / f"{_PARTIAL}{build}")
+        artifact = Artifact(home / f"{PARTIAL}{build}")
         artifact.directory.mkdir(parents=True)
         try:
             yield artifact
@@ -75,21 +77,22 @@ class Store:
             shutil.rmtree(artifact.directory, ignore_errors=True)
             raise
         if latest:
-            link = home / f"{_PARTIAL}latest"
-            link.symlink_to(build)
-            os.replace(link, home / "latest")  # noqa: PTH105 - Path.replace would read as if it moved the target
+            self.name_latest(name, build)
+
+    def name_latest(self, name: str, build: str) -> None:
+        """Let ``latest`` of ``name`` name ``build``; the caller holds the recipe's lock."""
+        link = self._output / name / f"{PARTIAL}latest"
+        link.unlink(missing_ok=True)
+        link.symlink_to(build)
+        os.replace(link, link.with_name("latest"))  # noqa: PTH105 - Path.replace would read as if it moved the target
 
     def failed_log(self, name: str) -> Path:
         """Return where the log of the last failed build of ``name`` is kept."""
         return self._output / name / "failed" / "build.log"
 
-    def stage_records(self, name: str) -> Path:
-        """Return the directory with the digests of the stages of ``name`` that are cached in its builder's volume."""
-        return self._output / ".stages" / name
-
     def clear(self, name: str) -> None:
         """Remove what killed builds of ``name`` left; the caller holds the recipe's lock."""
-        for stale in (self._output / name).glob(f"{_PARTIAL}*"):
+        for stale in (self._output / name).glob(f"{PARTIAL}*"):
             if stale.is_symlink() or stale.is_file():
                 stale.unlink()
             else:
@@ -103,12 +106,55 @@ class Store:
             raise VirtrootError(f"{name} has not been built", f"build it first: ./inv build --recipe {source}")
         return Artifact(link.resolve())
 
+    def newest(self, name: str) -> Artifact | None:
+        """Return what ``latest`` names, if anything."""
+        link = self._output / name / "latest"
+        return Artifact(link.resolve()) if link.exists() else None
+
     def find(self, artifact_id: str) -> Artifact | None:
         """Return the artifact with that id (``recipe/build``), if it is still there."""
         if not _ID.fullmatch(artifact_id):
             return None
         artifact = Artifact(self._output / artifact_id)
         return artifact if artifact.exists else None
+
+    def recipes(self) -> list[str]:
+        """Return the names of the recipes that something is kept of."""
+        return sorted(path.name for path in self._output.glob("[!.]*") if (path / _SOURCE).is_file())
+
+    def recorded(self) -> list[str]:
+        """Return the names of the recipes that have a history: of one that cannot be read, there is no more."""
+        return sorted(path.parent.name for path in self._output.glob(f"[!.]*/{_HISTORY}"))
+
+    def home(self, name: str) -> Path:
+        """Return the directory of all that is kept of ``name``."""
+        return self._output / name
+
+    def builds(self, name: str) -> list[Artifact]:
+        """Return the builds of ``name``, oldest first."""
+        paths = (self._output / name).glob("[!.]*")
+        artifacts = (Artifact(path) for path in sorted(paths) if not path.is_symlink())
+        return [artifact for artifact in artifacts if artifact.exists]
+
+    def golden(self, name: str) -> Golden:
+        """Return the golden root of ``name``, which need not be there yet."""
+        return Golden(self._output / name)
+
+    def history(self, name: str) -> History:
+        """Return the history of ``name``, which need not have begun yet."""
+        return History(self._output / name / _HISTORY)
+
+    def best(self, name: str, source: Path) -> tuple[Artifact, str]:
+        """Return what guests are made from: the golden root, else the newest build; and which of the two it is."""
+        self._refuse_other(name, source)
+        golden = self.golden(name).artifact
+        return (golden, "golden root") if golden else (self.latest(name, source), "latest build")
+
+    def delete(self, artifact: Artifact) -> None:
+        """Delete a build, which loses its name first; the caller holds the recipe's lock."""
+        gone = artifact.directory.with_name(f"{PARTIAL}{artifact.directory.name}")
+        artifact.directory.rename(gone)
+        shutil.rmtree(gone)
 
     def guest(self, name: str) -> Artifact:
         """Return where verdicts of the guest ``name`` go whose artifact is not in this store."""

@@ -18,6 +18,7 @@ from pipelines.host import images
 from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
 from pipelines.host.target import InContainer
+from pipelines.host.trees import Packed
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import CACHE, ROOT, Command, Tree
 from pipelines.settings import Settings
@@ -66,11 +67,11 @@ class Builder:
             limit=limit,
         )
 
-    def set_up(self, step: Command | Tree, trees: Mapping[Tree, bytes]) -> None:
+    def set_up(self, step: Command | Tree, trees: Mapping[Tree, Packed]) -> None:
         """Carry out one step of a plan's builder set-up; ``trees`` has the packed trees."""
         if isinstance(step, Tree):
             self.run(("mkdir", "-p", step.builder))
-            self.run(("tar", "--extract", "--file=-", "--directory", step.builder), stdin=trees[step])
+            self.run(("tar", "--extract", "--file=-", "--directory", step.builder), stdin=trees[step].open())
         else:
             self.run(step.full_argv, env=dict(step.env))
 
@@ -88,10 +89,10 @@ def cache_volume(inputs: Inputs) -> str:
     Scripts of installed packages can reach it. So what was installed unchecked, or checked with other keys, has one of
     its own.
     """
-    keyrings = [packed for tree, packed in inputs.trees.items() if tree.kind == "keyring"]
+    keyrings = [packed.digest for tree, packed in inputs.trees.items() if tree.kind == "keyring"]
     if inputs.recipe.siglevel == "required" and not keyrings:
         return f"virtroot-cache-{inputs.name}"
-    trust = hashlib.sha256(b"\0".join([inputs.recipe.siglevel.encode(), *keyrings])).hexdigest()
+    trust = hashlib.sha256("\0".join([inputs.recipe.siglevel, *keyrings]).encode()).hexdigest()
     return f"virtroot-cache-{inputs.name}-{trust[:8]}"
 
 

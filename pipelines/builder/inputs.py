@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
+from pipelines.host.trees import Packed
+from pipelines.recipe import snapshot
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
@@ -37,7 +40,7 @@ class Inputs:
 
     source: Path
     plan: Plan
-    trees: dict[Tree, bytes] = field(repr=False)
+    trees: dict[Tree, Packed] = field(repr=False)
     overridden: bool = False
 
     @property
@@ -48,7 +51,7 @@ class Inputs:
     @property
     def digests(self) -> dict[Tree, str]:
         """The content digest of each tree."""
-        return {tree: trees.digest(packed) for tree, packed in self.trees.items()}
+        return {tree: packed.digest for tree, packed in self.trees.items()}
 
     @property
     def recipe(self) -> Recipe:
@@ -61,8 +64,31 @@ def names() -> list[str]:
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
-def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None) -> Inputs:
-    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty."""
+def source(named: str) -> Path:
+    """Return the file of a recipe that is named by its file, or by its name in the checkout."""
+    return _path(named, "") if named in names() else _path("", named)
+
+
+def nightly() -> list[Path]:
+    """Return the recipes of the checkout that a night builds; one that cannot be read is among them, and fails then."""
+    return [path for path in sorted(_RECIPES.glob("*.yaml")) if _wants_nights(path)]
+
+
+def _wants_nights(path: Path) -> bool:
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path)).nightly
+    except (VirtrootError, OSError, ValueError):
+        return True
+
+
+def find(
+    distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None, *,
+    snapshots: Mapping[str, str] | None = None,
+) -> Inputs:  # fmt: skip
+    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty.
+
+    ``snapshots`` has the address of each distribution's dated archive, for recipes that are made from one.
+    """
     path = _path(distro, recipe)
     try:
         text = path.read_text(encoding="utf-8")
@@ -71,7 +97,7 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     except (OSError, UnicodeDecodeError) as error:
         raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
-    parsed = parse(text, str(path), given)
+    parsed = snapshot.resolve(parse(text, str(path), given), snapshots or {}, datetime.now(UTC))
     overlay = _overlay(path, parsed.overlay) if parsed.overlay else None
     overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)
@@ -86,15 +112,17 @@ def find(distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None
     return Inputs(path, plan, packed, overridden=bool(given))
 
 
-def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> Artifact:
-    """Return the artifact that a guest is to be made from: the one in ``path``, or a recipe's latest build.
+def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
+    """Return the artifact that a guest is to be made from, and what it is in words.
+
+    It is the one in ``path``, or a recipe's golden root or, where that has none, its latest build.
 
     Where nothing is said, the recipe is the one that the guest's ``name`` begins with; see `fits`.
     """
     if path:
         if distro or recipe:
             raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
-        return Artifact(Path(path).resolve())
+        return Artifact(Path(path).resolve()), "artifact"
     if not distro and not recipe:
         fitting = [known for known in names() if fits(name, known)]
         if not fitting:
@@ -104,7 +132,7 @@ def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str)
             )
         distro = max(fitting, key=len)
     source = _path(distro, recipe)
-    return Store(settings.output_dir).latest(source.stem, source)
+    return Store(settings.output_dir).best(source.stem, source)
 
 
 def fits(guest: str, recipe: str) -> bool:

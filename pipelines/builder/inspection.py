@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipelines.errors import VirtrootError
@@ -119,6 +120,11 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         version, _, module = line.partition(" ")
         builtin.setdefault(version, set()).add(module)
     readable = paths[1] in regular
+    with ThreadPoolExecutor(2) as both:
+        asked = [
+            both.submit(_in_root, target, root, argv if readable else (), paths[1])
+            for argv in (generator.list_initramfs, generator.show_resume)
+        ]
     return Facts(
         kernel=generator.kernel,
         initrd=generator.initrd,
@@ -128,8 +134,8 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         fstab=sections["fstab"],
         grub=lines["grub"],
         packages=packages,
-        initramfs=_in_root(target, root, generator.list_initramfs, paths[1]) if readable else (),
-        resume=_in_root(target, root, generator.show_resume, paths[1]) if readable else (),
+        initramfs=asked[0].result(),
+        resume=asked[1].result(),
         builtin={version: frozenset(modules) for version, modules in builtin.items()},
         init=sections["init"].strip(),
         pkgbase=pkgbase,
@@ -252,4 +258,5 @@ def refuse_broken(facts: Facts) -> None:
             f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",
             "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up",
             "\n".join(broken) if len(broken) > 1 else "",
+            where="inspect",
         )

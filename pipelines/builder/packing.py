@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines.artifact import archive
@@ -34,7 +35,14 @@ def pack(builder: Builder, tarball: Path, epoch: int) -> Rootfs:
             digest.update(chunk)
             output.write(chunk)
 
-        builder.run(archive.pack_argv(ROOT, epoch), stdout=keep)
+        with ThreadPoolExecutor(1) as beside:
+            measured = beside.submit(_measure, builder)
+            builder.run(archive.pack_argv(ROOT, epoch), stdout=keep)
+    used, entries = measured.result()
+    return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=used, entries=entries)
+
+
+def _measure(builder: Builder) -> tuple[int, int]:
+    """Return how many bytes of disk the root takes, and how many entries it has."""
     used = builder.run(["du", "--summarize", "--block-size=1", ROOT]).text.split()[0]
-    entries = builder.run(["find", ROOT, "-printf", "."]).stdout
-    return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=int(used), entries=len(entries))
+    return int(used), len(builder.run(["find", ROOT, "-printf", "."]).stdout)

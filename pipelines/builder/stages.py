@@ -1,16 +1,20 @@
-"""A plan's stages, carried out in a builder and logged."""
+"""A plan's stages, carried out in a builder, each command logged with the time it took."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pipelines.artifact import archive
-from pipelines.builder.cache import Cache
-from pipelines.builder.container import Builder, copy_root
+from pipelines.artifact.manifest import StageTime
+from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
+from pipelines.host.process import Completed
 from pipelines.log import step
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 
@@ -23,101 +27,117 @@ _HINTS = {
     "(PGP signature)": "the package was changed after it was signed; use another mirror",
 }
 
+#: What a download that failed says in the log's tail: apt, debootstrap, pacman, curl.
+_NOT_FETCHED = (
+    "Failed to fetch",
+    "Unable to fetch",
+    "Couldn't download",
+    "Failed getting release",
+    "failed retrieving file",
+    "failed to synchronize",
+    "Could not resolve",
+    "Temporary failure resolving",
+    "Hash Sum mismatch",
+)
+
 #: A log of more bytes would only fill the disk.
 _LOG_LIMIT = 256 << 20
 
 #: How much of a log's end is looked at: what wrote it may have written without end.
 _TAIL = 64 << 10
 
+# Each command's number of arguments, then these. One call of the engine for all of them: it takes longer than most of
+# the commands. They do not get its standard output, which says in the end which of them failed.
+_RUN = r"""
+for ((number = 0; $#; number++)); do
+    count=$1 begin=${EPOCHREALTIME/[.,]/}; shift
+    printf '$ %s\n' "${*:1:count}" >&2
+    "${@:1:count}" >&2; status=$?
+    took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+    printf '= %d.%03d s\n' $((took / 1000)) $((took % 1000)) >&2
+    [ "$status" = 0 ] || { echo "$number"; exit "$status"; }
+    shift "$count"
+done
+"""
+
 
 class StageRunner:
-    """Carries stages out, each command logged.
+    """Carries stages out and keeps their times; the builder is told with each, since it may be another one."""
 
-    It begins in the builder that has the package cache. From the first stage on that runs what the recipe's author
-    wrote, the root is in a builder that ``apart`` starts: without that cache, so that nothing can be put there for
-    later builds to trust, and without further capabilities. Leaving the context removes that second builder.
-    """
+    def __init__(self, inputs: Inputs, log: Path, failed_log: Path) -> None:
+        self.times: list[StageTime] = []
+        self._inputs, self._log, self._failed_log = inputs, log, failed_log
 
-    def __init__(
-        self, inputs: Inputs, builder: Builder, cache: Cache, log: Path, failed_log: Path,
-        apart: Callable[[], AbstractContextManager[Builder]],
-    ) -> None:  # fmt: skip
-        self.builder = builder
-        self._inputs, self._cache, self._apart = inputs, cache, apart
-        self._log, self._failed_log = log, failed_log
-        self._builders = ExitStack()
+    def run(self, stage: Stage, builder: Builder) -> None:
+        """Carry out the steps of ``stage``; the caller has `logged` begun."""
+        for is_tree, steps in itertools.groupby(stage.steps, lambda step: isinstance(step, Tree)):
+            if is_tree:
+                for tree in steps:
+                    self._copy(tree, builder)  # type: ignore[arg-type] # groupby does not narrow
+            else:
+                self._commands(list(steps), builder)  # type: ignore[arg-type]
 
-    def __enter__(self) -> StageRunner:
-        return self
+    def _commands(self, commands: Sequence[Command], builder: Builder) -> None:
+        words: list[str] = []
+        for command in commands:
+            env = [f"{key}={value}" for key, value in command.env]
+            argv = [*(["env", *env] if env else []), *command.full_argv]
+            words += [str(len(argv)), *argv]
+        done = self._logging(builder, ["bash", "-c", _RUN, "run", *words])
+        if done.returncode:
+            number = int(done.text) if done.text.isdigit() else 0
+            raise StepFailed(commands[min(number, len(commands) - 1)].argv, done.returncode)
 
-    def __exit__(self, *_: object) -> None:
-        self._builders.close()
+    def restore(self, builder: Builder, packed: IO[bytes]) -> None:
+        """Unpack a kept root; raises `StepFailed`, or `VirtrootError` where it cannot be read."""
+        unpack = archive.unpack_argv(ROOT)
+        done = self._logging(builder, unpack, stdin=packed)
+        if done.returncode:
+            raise StepFailed(unpack, done.returncode)
 
-    def run(self, stage: Stage) -> None:
-        """Carry out the steps of ``stage``, or take its result from the cache."""
-        if not stage.steps:
-            return
-        cached = self._cache.path(stage)
-        if cached and self._cache.holds(self.builder, cached):
-            with self.logged(f"{stage.name} (from the cache)"):
-                self._command(Command(("tar", "--extract", "--file", cached, "--directory", ROOT, *archive.KEEP)))
-            return
-        with self.logged(stage.name):
-            if stage.foreign and not self._is_apart:
-                self._move_apart()
-            for item in stage.steps:
-                if isinstance(item, Tree):
-                    self._copy(item)
-                else:
-                    self._command(item)
-            if cached:
-                for command in self._cache.commands_to_keep(cached):
-                    self._command(command)
-                self._cache.record(self.builder, cached)
-
-    _is_apart = False
-
-    def _move_apart(self) -> None:
-        second = self._builders.enter_context(self._apart())
-        copy_root(self.builder, second)
-        self.builder = Builder(second.container, self.builder.env)
-        self._is_apart = True
-
-    def _command(self, command: Command) -> None:
+    def _logging(self, builder: Builder, argv: Sequence[str], *, stdin: IO[bytes] | None = None) -> Completed:
+        """Run ``argv``, with what it says on standard error in the log."""
         with self._log.open("ab") as log:
-            log.write(f"$ {' '.join(command.full_argv)}\n".encode())
 
             def keep(chunk: bytes) -> None:
                 if log.tell() > _LOG_LIMIT:
                     raise VirtrootError(
-                        f"{command.argv[0]} prints without end: {self._log} has {_LOG_LIMIT >> 20} MiB",
+                        f"a command prints without end: {self._log} has {_LOG_LIMIT >> 20} MiB",
                         "let the recipe's commands print less",
+                        where="build",
                     )
                 log.write(chunk)
 
-            done = self.builder.run(command.full_argv, env=dict(command.env), check=False, stdout=keep, stderr=keep)
-        if done.returncode:
-            raise _StepFailed(command, done.returncode)
+            return builder.run(argv, stdin=stdin, check=False, stderr=keep)
 
-    def _copy(self, tree: Tree) -> None:
+    def _copy(self, tree: Tree, builder: Builder) -> None:
         # The root's own tar, inside the root: a link like /var/run -> /run then means the root's /run.
         unpack = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-symlink", "--no-same-owner",
                   "--no-overwrite-dir", "--touch")  # fmt: skip
-        self.builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree])
+        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree].open())
 
     @contextmanager
-    def logged(self, name: str) -> Iterator[None]:
-        """Time a stage; where a step of it fails, say which and show the log's tail."""
+    def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:
+        """Time a part of the build; where a step of it fails, say which and show the log's tail."""
+        label = f"{name} (from the cache)" if cached else name
         with self._log.open("ab") as line:
-            line.write(f"== {name}\n".encode())
+            line.write(f"== {label}\n".encode())
+        begin = time.monotonic()
         try:
-            with step(name):
+            with step(label):
                 yield
-        except _StepFailed as failure:
+        except StepFailed as failure:
             tail = self._tail()
             found = (better for evidence, better in _HINTS.items() if any(evidence in line for line in tail))
             hint = next(found, f"read {self._failed_log}")
-            raise VirtrootError(f"stage {name}: {failure}", hint, "\n".join(tail)) from failure
+            fetched = not any(evidence in line for line in tail for evidence in _NOT_FETCHED)
+            raise VirtrootError(
+                f"stage {name}: {failure}", hint, "\n".join(tail), where=where if fetched else "mirror"
+            ) from failure
+        except VirtrootError as error:
+            error.where = error.where or where
+            raise
+        self.times.append(StageTime(name=name, seconds=round(time.monotonic() - begin, 3), cached=cached))
 
     def _tail(self) -> list[str]:
         with self._log.open("rb") as log:
@@ -125,8 +145,8 @@ class StageRunner:
             return log.read().decode(errors="replace").splitlines()[-25:]
 
 
-class _StepFailed(Exception):
+class StepFailed(Exception):
     """A command of a stage exited with a status other than 0."""
 
-    def __init__(self, command: Command, status: int) -> None:
-        super().__init__(f"{command.argv[0].rpartition('/')[2]} exited with {status}")
+    def __init__(self, argv: Sequence[str], status: int) -> None:
+        super().__init__(f"{argv[0].rpartition('/')[2]} exited with {status}")

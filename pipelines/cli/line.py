@@ -60,7 +60,8 @@ class Line:
         for task in self.called:
             for argument in task.positional_args:
                 if argument.value is None:
-                    raise self._misuse(f"{task.name} needs a {argument.names[0]}", task)
+                    wanted = argument.names[0]
+                    raise self._misuse(f"{task.name} needs {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}", task)
 
     def find(self, written: str) -> tuple[Argument, bool] | None:
         """Return the option that is written so, and whether that turns it on or (``--no-…``) off."""

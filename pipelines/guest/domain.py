@@ -18,6 +18,7 @@ class Domain:
 
     ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
     ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start.
+    ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Domain:
     network: str
     cache: str
     kvm: bool
+    transient: str = ""
 
     @property
     def console_log(self) -> str:
@@ -72,6 +74,8 @@ def _metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
     for name in ("artifact", "root", "kernel", "initrd"):
         _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
+    if domain.transient:
+        _text(guest, f"{{{NAMESPACE}}}transient", domain.transient)
 
 
 def _devices(devices: ET.Element, domain: Domain) -> None:

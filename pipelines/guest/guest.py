@@ -32,7 +32,8 @@ class Guest:
     """A domain that virtroot defined; ``artifact`` is the id of what it was made from.
 
     ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
-    ``initrd`` the paths in the root that are copied there before each start.
+    ``initrd`` the paths in the root that are copied there before each start. ``transient`` says who made it to throw it
+    away; empty for one that is kept.
     """
 
     hypervisor: Hypervisor
@@ -44,6 +45,7 @@ class Guest:
     kernel: str
     initrd: str
     console_log: str
+    transient: str = ""
 
     @property
     def agent(self) -> Agent:
@@ -121,6 +123,7 @@ class Guest:
             f"read the logs above, whole by ./inv logs {self.name} [--virtiofsd|--qemu]; while it runs, "
             f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it",
             "\n".join(f"{name}:\n{text}" for name, text in logs.items() if text),
+            where="boot",
         )
 
     def console_tail(self, lines: int = 30) -> str:
@@ -175,7 +178,8 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     metadata = None if definition is None else definition.find(f"metadata/{{{NAMESPACE}}}guest")
     if definition is None or metadata is None:
         return None
-    values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in ("artifact", "root", "kernel", "initrd")}
+    keys = ("artifact", "root", "kernel", "initrd", "transient")
+    values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in keys}
     boot, log = _boot(definition, known.name), _log(definition, known.name)
     return Guest(hypervisor, known.name, known.uuid, boot=boot, console_log=log, **values)
 

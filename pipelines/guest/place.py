@@ -16,6 +16,9 @@ BOOT = "/var/lib/libvirt/boot"
 #: Where libvirt, QEMU and virtiofsd write their logs, by name: the serial console's is there beside libvirt's own.
 LOGS = "/var/log/libvirt/qemu"
 
+#: What tasks write to on libvirt's machine beside the pool and the locks; libvirt's hooks are below its configuration.
+WRITTEN = ("/var/lib/libvirt", LOGS, "/etc/libvirt")
+
 _LOCKS = "/run/virtroot"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")

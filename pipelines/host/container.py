@@ -83,7 +83,9 @@ class Container:
             raise
         except (requests.RequestException, ConnectionError) as error:
             raise VirtrootError(
-                f"the container that ran {argv[0]} went away: {error}", "see the engine's log, then run the task again"
+                f"the container that ran {argv[0]} went away: {error}",
+                "see the engine's log, then run the task again",
+                where="engine",
             ) from error
         completed = Completed(tuple(argv), -1 if status is None else status, bytes(kept[0]), bytes(kept[1]))
         if check and completed.returncode:

@@ -10,6 +10,9 @@ from pipelines.errors import VirtrootError
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
+#: Every variable that is read here.
+NAMES = (*_PROXIES, *_CA_BUNDLES)
+
 #: Where Debian and Arch look for the CA bundle.
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 

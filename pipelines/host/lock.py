@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
@@ -25,13 +28,37 @@ def hold(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise busy(what) from error
+            raise busy(what, path.read_text(encoding="utf-8", errors="replace")[:200].strip()) from error
+        with suppress(OSError):  # a full disk is no reason to stop
+            os.truncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         yield
 
 
-def busy(what: str) -> VirtrootError:
-    """Make the error for a lock that another task holds."""
-    return VirtrootError(f"another task works on {what}", "wait for it, then try again")
+def busy(what: str, who: str = "") -> VirtrootError:
+    """Make the error for a lock that another task holds; ``who`` names that task."""
+    return VirtrootError(f"another task works on {what}{f': {who}' if who else ''}", "wait for it, then try again")
+
+
+@contextmanager
+def wait_for(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` of this machine as soon as nobody else does; for what takes moments.
+
+    Raises OSError where there can be no such file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def claim(handle: IO[bytes]) -> bool:
+    """Lock an open file until it is closed, or its process ends; says no where another task has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 # The lock is held by a program whose input is this task's: however the task ends, the input does, and the lock with it.

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -268,6 +269,34 @@ def holding(argv: Sequence[str]) -> Iterator[str]:
             raise AssertionError("both are pipes")
         yield child.stdout.readline().decode(errors="replace").rstrip("\n")
         child.stdin.close()
+
+
+@contextmanager
+def reading(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Run ``argv`` and yield its output, to be read as it comes; leaving early ends the program.
+
+    Raises `VirtrootError` when it cannot be started or, where its output was read to the end, exits non-zero.
+    """
+    with tempfile.TemporaryFile() as complaint:
+        try:
+            child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint)
+        except OSError as error:
+            raise _did_not_start(argv, error) from error
+        with child:
+            if child.stdout is None:
+                raise AssertionError("it is a pipe")
+            try:
+                yield child.stdout
+                unread = child.stdout.read(1)
+            except BaseException:
+                child.kill()
+                raise
+            if unread:
+                child.kill()
+                return
+            if child.wait():
+                complaint.seek(0)
+                raise failed(Completed(tuple(argv), child.returncode, b"", complaint.read(1 << 16)))
 
 
 def start_daemon(argv: Sequence[str], *, log: Path, pidfile: Path) -> int:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, cast
 
 from pipelines.errors import VirtrootError
+
+#: Bytes of a packed tree that are kept in memory.
+_IN_MEMORY = 1 << 20
 
 
 def entries(directory: Path) -> Iterator[tuple[str, Path]]:
@@ -28,21 +34,50 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def pack_file(path: Path) -> bytes:
+class Packed:
+    """A tree as a tar, in memory while it is small, else in a file without a name; ``digest`` is its sha256.
+
+    It is filled once, by way of `write`, and then read any number of times, by one at a time.
+    """
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._content = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - lives as long as this
+        weakref.finalize(self, self._content.close)
+        self._digest = hashlib.sha256()
+        self.write(content)
+
+    def write(self, chunk: bytes) -> int:
+        """Add to the tar."""
+        self._digest.update(chunk)
+        return self._content.write(chunk)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the tar."""
+        return self._digest.hexdigest()
+
+    def open(self) -> IO[bytes]:
+        """Return the tar as a file, to be read from its beginning."""
+        self._content.seek(0)
+        return cast("IO[bytes]", self._content)
+
+
+def pack_file(path: Path) -> Packed:
     """Return one file as a tar, mode 0644; raises `VirtrootError` when it cannot be read."""
     try:
-        return archive({path.name: path.read_bytes()})
+        return Packed(archive({path.name: path.read_bytes()}))
     except OSError as error:
         raise VirtrootError(f"cannot read {path}: {error.strerror}", "paths in a recipe start beside it") from error
 
 
-def pack(directory: Path, *, ours: bool = False) -> bytes:
+def pack(directory: Path, *, ours: bool = False) -> Packed:
     """Return the tree as a tar owned by root, with modes 0755 and 0644 unless a file's own are stricter or special.
 
     Trees of the checkout (``ours``) have no stricter ones: those are the umask that it was cloned with.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
+    packed = Packed()
+    # A stream: nothing of it is read again while it is written.
+    with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|") as tar:
         for name, path in entries(directory):
             entry = tar.gettarinfo(path, name)
             if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
@@ -55,9 +90,4 @@ def pack(directory: Path, *, ours: bool = False) -> bytes:
                 entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
             with path.open("rb") if entry.isreg() else io.BytesIO() as content:
                 tar.addfile(entry, content)
-    return buffer.getvalue()
-
-
-def digest(packed: bytes) -> str:
-    """Return the sha256 of a packed tree."""
-    return hashlib.sha256(packed).hexdigest()
+    return packed

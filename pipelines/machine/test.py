@@ -24,7 +24,7 @@ def test(settings: Settings, only: str) -> int:
         steps += _TYPES
     if not chosen or paths:
         setup(settings)
-        steps.append(["-m", "pytest", *paths])
+        steps.append(["-m", "pytest", "--durations=20", *paths])
     for arguments in steps:
         say(f"running {' '.join(arguments[1:])}")
         status = process.attach([sys.executable, *arguments], cwd=CHECKOUT)

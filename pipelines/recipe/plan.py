@@ -86,29 +86,31 @@ class Surroundings:
         }
 
 
-def stage_id(plan: Plan, stage: Stage, surroundings: Surroundings) -> str:
-    """Return the id of a stage that starts from nothing: what decides its bytes, hashed.
+def stage_ids(plan: Plan, surroundings: Surroundings) -> tuple[str, ...]:
+    """Return the id of the root after each of the plan's stages: what decides its bytes, hashed.
 
-    How the builder was set up counts: what was installed without checking signatures must not serve a recipe that
-    asks for them.
+    Each id counts the one before it, so plans that begin alike share theirs as far as they are alike. How the builder
+    was set up counts: what was installed without checking signatures must not serve a recipe that asks for them.
     """
-    return _digest(
-        {
-            "setup": [asdict(step) for step in plan.builder_setup],
-            "stage": asdict(stage),
-            **surroundings._as_data((*plan.builder_setup, *stage.steps)),
-        }
-    )
+    setup = [asdict(step) for step in plan.builder_setup]
+    before = _digest({"setup": setup, **surroundings._as_data(plan.builder_setup)})
+    ids = []
+    for stage in plan.stages:
+        trees = [surroundings.trees[step] for step in stage.steps if isinstance(step, Tree)]
+        before = _digest({"before": before, "stage": asdict(stage), "trees": trees})
+        ids.append(before)
+    return tuple(ids)
 
 
 def plan_id(plan: Plan, surroundings: Surroundings) -> str:
     """Return the id of a build: a hash over all that decides the root's bytes.
 
-    What the domain gets (``guest``) is no part of the root.
+    What the domain gets (``guest``) and when it is built are no part of the root. Where a snapshot comes from is in the
+    stages.
     """
     return _digest(
         {
-            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest"}),
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"guest", "nightly", "snapshot"}),
             "stages": [asdict(stage) for stage in plan.stages],
             "setup": [asdict(step) for step in plan.builder_setup],
             **surroundings._as_data(plan.trees),
@@ -137,6 +139,9 @@ def as_text(plan: Plan) -> str:
         f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
         f"cmdline: {plan.cmdline}",
     ]
+    if plan.recipe.snapshot:
+        addresses = filter(None, (plan.recipe.snapshot.mirror, plan.recipe.snapshot.security_mirror))
+        lines.append(f"snapshot: {plan.recipe.snapshot.time} from {' and '.join(addresses)}")
     if plan.builder_setup:
         lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.builder_setup)]
     for stage in plan.stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -49,10 +50,26 @@ def _network(name: str) -> str:
     return name
 
 
-def _mirror(url: str) -> str:
+def mirror_address(url: str) -> str:
+    """Return the address of a mirror without its last slashes; raises ValueError for what is none."""
     if not re.fullmatch(r"(https?|file)://[^\s\"'|]+", url):
         raise ValueError(f"{url!r} is no mirror; give an http or https address")
     return url.rstrip("/")
+
+
+def snapshot_time(text: str) -> datetime:
+    """Read a time like ``20261101T000000Z``; raises ValueError for anything else."""
+    try:
+        if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", text):
+            raise ValueError
+        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no time of an archive; write it in UTC, like 20261101T000000Z") from error
+
+
+def _snapshot_time(text: str) -> str:
+    snapshot_time(text)
+    return text
 
 
 Memory = Annotated[
@@ -62,7 +79,7 @@ Memory = Annotated[
     PlainSerializer(size_as_text, return_type=str),
 ]
 Package = Annotated[str, AfterValidator(_package)]
-Url = Annotated[str, AfterValidator(_mirror)]
+Url = Annotated[str, AfterValidator(mirror_address)]
 Network = Annotated[str, AfterValidator(_network)]
 
 
@@ -98,6 +115,19 @@ def _as_mirrors(value: object) -> object:
     return [{"url": each} if isinstance(each, str) else each for each in listed]
 
 
+class Snapshot(_Strict):
+    """The distribution's archive as it was at a time: what a root is made from, whatever its mirrors have now."""
+
+    time: Annotated[str, AfterValidator(_snapshot_time)] = Field(description="When, in UTC: 20261101T000000Z.")
+    mirror: Url | None = Field(default=None, description="The archive at that time; left out: as the settings say.")
+    security_mirror: Url | None = Field(default=None, description="That of the security suite, for Debian.")
+
+
+def _as_snapshot(value: object) -> object:
+    """Let a time stand for a snapshot whose addresses the settings know."""
+    return {"time": _snapshot_time(value)} if isinstance(value, str) else value
+
+
 Mirrors = Annotated[
     tuple[Mirror, ...],
     BeforeValidator(_as_mirrors, json_schema_input_type=str | Mirror | list[str | Mirror]),
@@ -115,6 +145,9 @@ class Recipe(_Strict):
         default="required", description="Whether Arch's packages must be signed by a trusted key."
     )
     security_mirror: Url | None = Field(default=None, description="Mirror of the security suite, for Debian.")
+    snapshot: Annotated[
+        Snapshot | None, BeforeValidator(_as_snapshot, json_schema_input_type=str | Snapshot | None)
+    ] = Field(default=None, description="Make the root from the dated archive, as it was at this time.")
     kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
     generator: str = Field(default="", description="What makes the initramfs.")
     packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
@@ -123,3 +156,4 @@ class Recipe(_Strict):
     )
     run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
     guest: GuestDefaults = Field(default=GuestDefaults(), description="What the domain gets.")
+    nightly: bool = Field(default=True, description="Whether ./inv nightly builds it unless it is named.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 #: Where the root is made, in the builder.
 ROOT = "/rootfs/root"
-#: Where packages and minimal roots are kept between builds, in the builder: a named volume.
+#: Where packages are kept between builds, in the builder: a named volume.
 CACHE = "/var/cache/virtroot"
 
 
@@ -41,8 +41,9 @@ class Tree:
 class Stage:
     """A named run of steps.
 
-    ``cached`` says that its result depends on nothing but the plan's id for it; ``foreign`` that it runs what the
-    recipe's author wrote: it and what follows are kept away from whatever later builds trust.
+    ``cached`` says that the root after it is kept for builds whose stages are the same up to here; ``foreign`` that it
+    runs what the recipe's author wrote: no root from there on is kept, and it runs away from whatever later builds
+    trust.
     """
 
     name: str

@@ -8,18 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, load
-from pipelines.builder import container, inputs
-from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt.connect import connect
-from pipelines.recipe.stage import ROOT
 from tests import mirror
 from tests.conftest import Virtroot
+from tests.e2e.comparison import made_elsewhere, same_bytes
 from tests.mirror import Repository
 
 REFUSED = {
@@ -177,41 +174,35 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     inv("remove", "--name", guest, "--yes")
 
 
-@pytest.mark.parametrize("generator", ["dracut", "booster"])
-def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, generator: str) -> None:
-    recipe = str(arch(f"e2e-arch-{generator}", generator=generator))
-    # The one that was booted above, where this test does not run alone.
-    latest = inv.output / f"e2e-arch-{generator}" / "latest"
+def built(inv: Virtroot, recipe: Path) -> Artifact:
+    """Return what a test above booted, or, where one runs alone, a new build."""
+    latest = inv.output / recipe.stem / "latest"
     if not latest.exists():
-        inv("build", "--recipe", recipe)
-    made = [latest.resolve()]
-    made.append(Path(inv("build", "--recipe", recipe, INVOKE_VIRTROOT_BASE_CACHE="false").stdout.strip()))
-    first, second = (load(artifact / "manifest.json") for artifact in made)
-    assert first.plan == second.plan
-    if first.rootfs.sha256 == second.rootfs.sha256:
-        return
-    engine = engines.connect()
-    planned = inputs.find(recipe=recipe)
-    image, _ = container.image(engine, planned.plan.distro, inv.settings)
-    with builder(engine, image, planned.name, inv.settings, "compare") as worker:
-        pytest.fail("\n".join(("the roots differ:", *differences(worker, made))))
+        inv("build", "--recipe", str(recipe))
+    return Artifact(latest.resolve())
 
 
-def differences(worker: Builder, made: list[Path]) -> list[str]:
-    """Name the files whose content differs between two artifacts, and those with another owner, mode, time or size."""
-    listings = []
-    for number, artifact in enumerate(made):
-        worker.run(["mkdir", f"{ROOT}/{number}"])
-        with Artifact(artifact).tarball.open("rb") as content:
-            worker.run(archive.unpack_argv(f"{ROOT}/{number}"), stdin=content)
-        with Artifact(artifact).tarball.open("rb") as content:
-            listing = worker.run(["tar", "--list", "--verbose", "--full-time", "--zstd", "--file=-"], stdin=content)
-        listings.append(set(listing.text.splitlines()))
-    both = [f"{ROOT}/{number}" for number in (0, 1)]
-    contents = worker.run(["diff", "--recursive", "--brief", "--no-dereference", *both], check=False)
-    # diff calls two devices different whatever they are; the listings have their numbers.
-    differ = [line for line in contents.text.splitlines() if line.endswith(" differ")]
-    return [*differ, *sorted(listings[0] ^ listings[1])]
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, arch: Write, tmp_path: Path) -> None:
+    recipe = arch("e2e-arch-booster", generator="booster")
+    first, second = built(inv, recipe), made_elsewhere(inv, recipe, tmp_path)
+    assert first.manifest.plan == second.manifest.plan
+    same_bytes(inv, first, second)
+
+
+def test_the_dated_archive_gives_a_root_again_that_the_mirror_has_no_packages_of(
+    inv: Virtroot, arch: Write, repository: Repository, tmp_path: Path
+) -> None:
+    recipe = arch("e2e-arch-dracut")
+    first = built(inv, recipe)
+    address = repository.url("archive/{year}/{month}/{day}")
+    with repository.without("good"):
+        inv("build", "--recipe", str(recipe), "--no-cache", status=2)
+        dated = ("--snapshot", "20260102T030405Z")
+        again = made_elsewhere(inv, recipe, tmp_path, *dated, INVOKE_VIRTROOT_ARCH_SNAPSHOTS=address)
+    same_bytes(inv, first, again)
+    kept = again.manifest.recipe.model_dump()["snapshot"]
+    assert (kept["time"], kept["mirror"]) == (dated[1], repository.url("archive/2026/01/02"))
+    assert not (tmp_path / "e2e-arch-dracut" / "latest").exists()
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -41,15 +41,22 @@ def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
     hypervisor.virsh("define", "/dev/stdin", stdin=definition.replace(old, new).encode())
 
 
+def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str) -> Path:
+    """Write a recipe whose overlay has booster's programs."""
+    overlay = f"{programs.__name__}-{release}"
+    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release)
+    if not (path.parent / overlay).exists():
+        programs(path.parent / overlay)
+    path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))
+    return path
+
+
 @pytest.mark.parametrize(("programs", "release"), [(stand_in, "bookworm"), (real, "bookworm"), (real, "trixie")])
 def test_debian_with_booster_boots_and_follows_its_kernel(
     inv: Virtroot, recipe: Recipe, programs: Callable[[Path], None], release: str
 ) -> None:
     # bookworm has both modules outside its kernel.
-    overlay = f"{programs.__name__}-{release}"
-    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release)
-    programs(path.parent / overlay)
-    path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))
+    path = with_booster(recipe, programs, release)
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
     manifest = load(artifact / "manifest.json")
     packages = {package.name for package in manifest.packages}

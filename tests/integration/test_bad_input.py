@@ -104,7 +104,7 @@ def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path])
 def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path]) -> None:
     path = recipe("e2e-broken", "kernel: linux-image-of-dreams", bootstrap="mmdebstrap")
     answer = refused(inv, "build", "--recipe", str(path))
-    assert "stage packages: apt-get exited with 100" in answer
+    assert "stage kernel: apt-get exited with 100" in answer
     assert "Unable to locate package linux-image-of-dreams" in answer
     assert not (inv.output / "e2e-broken" / "latest").exists()
     assert (inv.output / "e2e-broken" / "failed" / "build.log").exists()

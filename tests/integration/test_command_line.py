@@ -223,7 +223,7 @@ def test_completion_in_a_shell(shell: str, typed: str, virsh: Callable[[str], di
         argv = [shell, "-c", SHELLS[shell], *(["shell"] if shell == "bash" else []), typed, *words]
         return run(*argv, cwd=hostile, env={**env, "INV": str(INV), "XML": str(xml)}).stdout.split()
 
-    assert complete("sta") == ["start"]
+    assert complete("star") == ["start"]
     assert complete("start", "we") == ["web"]
     assert complete("start", "") == ["web", "work"]
     assert complete("stop", "--force", "wo") == ["work"]

@@ -36,8 +36,17 @@ class Repository:
     container: Container
 
     def url(self, kind: str) -> str:
-        """Return the mirror address of ``good``, ``tampered``, ``unsigned`` or ``renewed``."""
+        """Return the mirror address of ``good``, ``tampered``, ``unsigned``, ``renewed`` or ``archive/Y/M/D``."""
         return f"http://{self.address}/{kind}/$repo/os/$arch"
+
+    @contextmanager
+    def without(self, kind: str) -> Iterator[None]:
+        """Serve the repository ``kind`` no more, as a mirror that moved on."""
+        self.container.run(["mv", f"/srv/{kind}", f"/srv/.{kind}"])
+        try:
+            yield
+        finally:
+            self.container.run(["mv", f"/srv/.{kind}", f"/srv/{kind}"])
 
     def file(self, name: str) -> bytes:
         """Return a file of the repository, by its path."""

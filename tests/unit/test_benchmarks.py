@@ -18,11 +18,14 @@ import pytest
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
+from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.host.engine import Engine
-from pipelines.settings import CHECKOUT
+from pipelines.host.engine import Container, Engine
+from pipelines.host.process import Completed
+from pipelines.settings import CHECKOUT, Settings
 from tests.mirror import Repository
+from tests.unit.artifacts import made
 
 
 class Stage:
@@ -60,28 +63,32 @@ def test_every_benchmark_is_tested() -> None:
 
 
 def test_build(stage: Stage) -> None:
-    worker = create_autospec(Builder, instance=True)
-    made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    plain = create_autospec(Container, instance=True)
+    engine = create_autospec(Engine, instance=True)
+    engine.memory.return_value = 16 << 30
+    engine.start.return_value = plain
+    run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
+    stage.replace("pipelines.builder.unchanged.unchanged", Artifact(Path("artifact")))
     stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
-    stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
-    stage.replace("pipelines.builder.container.builder", nullcontext(worker))
+    stage.replace("pipelines.host.engine.connect", engine)
 
-    lines = stage.run("build", "2")
+    *lines, last = stage.run("build", "2")
 
-    assert [line[:40].rstrip() for line in lines] == [
-        "debootstrap + tar",
-        "virtroot, debootstrap, no base cache",
-        "virtroot, debootstrap",
-        "mmdebstrap to tar.zst",
-        "virtroot, mmdebstrap, no base cache",
-        "virtroot, mmdebstrap",
-    ]
-    for line in lines:
-        peer = "mmdebstrap to tar.zst" if "mmdebstrap" in line else "debootstrap + tar"
-        assert re.fullmatch(rf".{{40}} +\d+\.\d s   \d+\.\d\d x {re.escape(peer)}", line)
-    # Two rounds each, after one that warms the caches.
-    assert made.call_count == 4 * 3
-    assert worker.run.call_count == 2 * 3
+    tools = ("debootstrap", "mmdebstrap", "mkosi", "mkosi incremental")
+    names = [line[:40].rstrip() for line in lines]
+    assert names[:8] == [f"{tool}, {where}" for where in ("tmpfs", "disk") for tool in tools]
+    assert len(names) == 15
+    ratio = r"\d+\.\d\d x [a-z ]+, (tmpfs|disk)"
+    for name, line in zip(names, lines, strict=True):
+        compared = name.startswith("virtroot") and "ten" not in name
+        assert re.fullmatch(rf".{{40}} +\d+\.\d s{f'   {ratio}(, {ratio})*' if compared else ''}", line)
+    assert re.fullmatch(r"peak memory of \./inv: \d+ MiB", last)
+    # mkosi's installation; then two rounds after one that warms the caches.
+    assert plain.run.call_count == 1 + 8 * 3
+    plain.remove.assert_called_once_with()
+    # What all begin with; then six builds a round.
+    assert run.call_count == 12 + 6 * 3
+    assert sum("--no-cache" in call.args[0] for call in run.call_args_list) == 2 * 3
 
 
 def test_boots(stage: Stage) -> None:
@@ -125,8 +132,23 @@ def test_pacstrap(stage: Stage) -> None:
     ratio = r"   \d+\.\d\d x pacstrap \+ tar"
     names = (r"pacstrap \+ tar", "virtroot")
     rows = [f"{name} +{cache}{took}{ratio}" for cache in ("cold", "warm") for name in names]
-    for line, row in zip(lines, [*rows, f"virtroot +warm, base cached{took}"], strict=True):
+    for line, row in zip(lines, [*rows, f"virtroot +warm, nothing changed{took}"], strict=True):
         assert re.fullmatch(row, line)
     assert made.call_count == 4
     assert worker.run.call_count == 3
     assert engine.remove_volume.call_count == 3
+
+
+def test_night(stage: Stage, tmp_path: Path) -> None:
+    def built(inputs: Inputs, settings: Settings) -> Artifact:
+        return made(settings.output_dir, inputs.name, "20261101T030000Z-1", good=None)
+
+    said = b"a: nothing changed, golden root a/1\nb: nothing changed, golden root b/1\n"
+    stage.replace("pipelines.build.build").side_effect = built
+    night = stage.replace("pipelines.host.process.run", Completed((), 0, b"", said))
+    engine = stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
+    first, second = stage.run("night", "2")
+    engine().remove_volume.assert_called_once_with("virtroot-cache-benchmark-night-0")
+    assert first.startswith("2 recipes built, begun alike")
+    assert second.startswith("a night over them, 2 unchanged")
+    assert night.call_args.args[0][1:3] == ["nightly", "--recipe"]

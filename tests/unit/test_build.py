@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
 from pipelines import build
-from pipelines.builder import inputs
-from pipelines.builder.container import Builder
+from pipelines.builder import asking, inputs
+from pipelines.builder.asking import Asker
+from pipelines.errors import VirtrootError
+from pipelines.host.engine import Container, Engine
 from pipelines.host.process import Completed
 from pipelines.recipe.mirror import MirrorState, parse
+from pipelines.settings import Settings
 
 BEFORE = "1750000000\nabc  trixie\n"
 
 
-def worker(answer: str, status: int = 0) -> Builder:
-    double = create_autospec(Builder, instance=True)
-    double.run.return_value = Completed(("mirror-state",), status, answer.encode(), b"no route")
-    return cast(Builder, double)
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An engine whose containers answer what the mirror of `BEFORE` says."""
+    made = create_autospec(Engine, instance=True)
+    made.start.side_effect = lambda *_, **__: answering(BEFORE)
+    monkeypatch.setattr("pipelines.builder.container.image", lambda *_: ("virtroot/debian:1", "sha256:1"))
+    return made
+
+
+def answering(answer: str, status: int = 0) -> Any:
+    container = create_autospec(Container, instance=True)
+    container.run.return_value = Completed(("mirror-state",), status, answer.encode(), b"no route")
+    return container
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "changed", "said"),
+    ("answer", "status", "moved", "said"),
     [
         (BEFORE, 0, False, ""),
         ("1750000001\nabd  trixie\n", 0, True, "the mirror changed while this was built"),
@@ -32,19 +44,70 @@ def worker(answer: str, status: int = 0) -> Builder:
         ("not a date", 0, True, "cannot tell whether the mirror changed"),
     ],
 )
-def test_a_mirror_that_moves_on_meanwhile_is_told(
-    answer: str, status: int, changed: bool, said: str, capsys: pytest.CaptureFixture[str]
+def test_a_mirror_that_moves_on_meanwhile_is_told_once(
+    engine: Any, answer: str, status: int, moved: bool, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     debian = inputs.find("debian")
-    assert build._mirror_changed(worker(answer, status), debian, parse(BEFORE)) == changed
-    assert said in capsys.readouterr().err
+    asker = Asker(engine, Settings())
+    engine.start.side_effect = lambda *_, **__: answering(answer, status)
+    watch = build._Watch(debian, asker, parse(BEFORE))
+    assert [watch.unmoved(), watch.unmoved(), watch.moved] == [not moved, not moved, moved]
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("the manifest says so") == moved
+
+
+def test_the_same_question_is_asked_once_and_anew_when_that_is_said(engine: Any) -> None:
+    trixie, bookworm = inputs.find("debian"), inputs.find("debian", overrides={"release": "bookworm"})
+    with Asker(engine, Settings()) as asker:
+        for each in (trixie, inputs.find("debian", overrides={"bootstrap": "mmdebstrap"}), bookworm, trixie):
+            assert asker.ask(each) == parse(BEFORE)
+        (waiting,) = asker._containers.values()
+        container: Any = waiting.builder.container
+        run = container.run
+        assert [call.args[0][1] for call in run.call_args_list] == ["trixie", "bookworm"]
+        asker.ask(trixie, again=True)
+        assert run.call_count == 3
+        container.remove.assert_not_called()
+    container.remove.assert_called_once_with()
+    assert engine.start.call_count == 1
+    assert engine.start.call_args.kwargs["transient"]
+    assert not {"volumes", "tmpfs", "capabilities"} & set(engine.start.call_args.kwargs)
+
+
+def test_what_is_set_up_for_other_keys_is_asked_elsewhere(engine: Any, tmp_path: Path) -> None:
+    (tmp_path / "key.asc").write_text("key")
+    for name, line in (("a", "siglevel: never"), ("b", "mirror: {url: http://a.example, keyring: key.asc}")):
+        (tmp_path / f"{name}.yaml").write_text(f"distro: arch\n{line}\n")
+    with Asker(engine, Settings()) as asker:
+        for name in "aba":
+            asker.ask(inputs.find(recipe=str(tmp_path / f"{name}.yaml")))
+    assert engine.start.call_count == 2
+
+
+def test_what_a_killed_task_asked_in_goes_with_the_next_of_its_owner(engine: Any) -> None:
+    with Asker(engine, Settings()):
+        pass
+    engine.remove_containers.assert_not_called()
+    with Asker(engine, Settings(), "recipe web") as asker:
+        asker.ask(inputs.find("debian"))
+    (labels,) = engine.remove_containers.call_args.args
+    assert labels["virtroot.owner"] == "recipe web"
+    assert engine.start.call_args.kwargs["labels"] == labels
+
+
+def test_a_mirror_that_does_not_answer_is_the_mirrors_failure(engine: Any) -> None:
+    engine.start.side_effect = lambda *_, **__: answering("", 1)
+    with Asker(engine, Settings()) as asker, pytest.raises(VirtrootError, match="does not answer") as error:
+        asker.ask(inputs.find("debian"))
+    assert (error.value.where, error.value.detail) == ("mirror", "no route")
 
 
 def test_the_epoch_is_the_mirrors_unless_the_environment_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert build._epoch(MirrorState(7, ())) == 7
+    assert asking.epoch(MirrorState(7, ())) == 7
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    assert build._epoch(MirrorState(7, ())) == 1700000000
+    assert asking.epoch(MirrorState(7, ())) == 1700000000
 
 
 def test_recipes_directory_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

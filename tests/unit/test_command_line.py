@@ -51,7 +51,12 @@ def done_by(*words: str) -> dict[str, object]:
         """Run."""
         called["exec"] = (name, c.remainder)
 
-    namespace = Collection(start, install, verify, execute)
+    @task(positional=["artifact"])
+    def pin(c: Context, artifact):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        """Keep."""
+        called["pin"] = artifact
+
+    namespace = Collection(start, install, verify, execute, pin)
     namespace.configure({"virtroot": defaults()})
     Program(namespace, {}).run(["inv", *words])
     return called
@@ -90,6 +95,7 @@ def test_names_and_options_reach_the_task(line: str, called: dict[str, object]) 
     [
         ("strat web", "no task 'strat'"),
         ("start", "start needs a name"),
+        ("pin", "pin needs an artifact"),
         ("start --name", "--name needs a value"),
         ("start --name --connect x", "--name needs a value"),
         ("start --nope", "start has no option '--nope'"),
@@ -250,7 +256,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["sta"], ["start"]),
+        (["star"], ["start"]),
         (["--vers"], ["--version"]),
         (["start", ""], ["web", "work"]),
         (["start", "we"], ["web"]),

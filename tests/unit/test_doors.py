@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "builder": {"builder", "artifact", "recipe", "host"},
     "guest": {"guest", "artifact", "libvirt", "host"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
+    "report": {"report", "artifact"},
     "cli": {"cli"},
 }
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings", "text"}
 #: Verbs that are made of verbs.
-OF_VERBS = {"demo"}
+OF_VERBS = {"demo", "nightly"}
 
 
 def imports(path: Path) -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
-from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id
+from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id, stage_ids
 from pipelines.recipe.stage import CACHE, Command, Tree
 
 
@@ -24,7 +24,8 @@ def commands(plan: Plan, stage: str) -> list[Command]:
 
 
 def test_stages_come_in_the_order_of_the_design() -> None:
-    assert [stage.name for stage in planned().stages] == ["base", "skeleton", "packages", "overlay", "finish"]
+    names = ["base", "skeleton", "kernel", "packages", "overlay", "finish"]
+    assert [stage.name for stage in planned().stages] == names
 
 
 def test_id_changes_with_whatever_decides_the_bytes() -> None:
@@ -43,18 +44,73 @@ def test_id_changes_with_whatever_decides_the_bytes() -> None:
     assert len(set(ids)) == len(ids)
 
 
+def ids(plan: Plan, *, mirror: str = "m", **trees: str) -> tuple[str, ...]:
+    """The stages' ids where trees of the kinds given have that content."""
+    digests = {tree: trees.get(tree.kind, "t") for tree in plan.trees}
+    return stage_ids(plan, Surroundings(digests, "b", MirrorState(1, (mirror,)), 1))
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "alike"),
+    [
+        ("", "", 6),
+        ("", "guest: {memory: 4GiB}", 6),
+        ("", "run: [id]", 4),
+        ("run: [id]", "run: [whoami]", 4),
+        ("packages: [nano]", "packages: [nano, vim-tiny]", 3),
+        ("", "kernel: linux-image-amd64", 2),
+        ("", "generator: dracut", 1),
+        ("", "bootstrap: mmdebstrap", 0),
+    ],
+)
+def test_plans_share_the_ids_of_the_stages_that_they_begin_with(former: str, now: str, alike: int) -> None:
+    pairs = list(zip(ids(planned(former)), ids(planned(now)), strict=True))
+    assert [one == other for one, other in pairs] == [True] * alike + [False] * (6 - alike)
+
+
+def test_an_overlay_decides_its_own_stage_and_what_follows() -> None:
+    plan = planned("overlay: tree", ("etc/motd",))
+    pairs = zip(ids(plan, overlay="a"), ids(plan, overlay="b"), strict=True)
+    assert [one == other for one, other in pairs] == [True, True, True, True, False, False]
+    assert not set(ids(plan, mirror="a")) & set(ids(plan, mirror="b"))
+
+
+def test_what_a_builder_trusts_counts_in_every_stage() -> None:
+    checked = arch("mirror: {url: http://a.example, keyring: key.asc}")
+    unchecked = arch("mirror: {url: http://a.example}", "siglevel: never")
+    assert not set(ids(checked)) & set(ids(unchecked))
+    assert not set(ids(checked, keyring="a")) & set(ids(checked, keyring="b"))
+
+
+def test_no_root_is_kept_that_the_recipes_author_had_a_hand_in() -> None:
+    for plan, expected in ((planned(), ["base", "kernel", "packages"]), (arch(), ["base", "packages"])):
+        foreign = [stage.foreign for stage in plan.stages].index(True)
+        assert [stage.name for stage in plan.stages[:foreign] if stage.cached] == expected
+        assert not any(stage.cached for stage in plan.stages[foreign:])
+
+
 def test_id_does_not_change_with_the_guests_memory() -> None:
     assert identity(planned("guest: {memory: 4GiB}")) == identity(planned())
 
 
 def test_the_kernel_is_installed_after_the_skeleton_and_once() -> None:
-    plan = planned()
+    plan = planned("packages: [nano]")
     names = [stage.name for stage in plan.stages]
-    assert names.index("skeleton") < names.index("packages")
+    assert names.index("skeleton") < names.index("kernel")
     assert Tree("skeleton", "initramfs-tools") in plan.trees
-    installs = [each.argv for each in commands(plan, "packages") if {"dist-upgrade", "install"} & set(each.argv)]
+    installs = [each.argv for each in commands(plan, "kernel") if {"dist-upgrade", "install"} & set(each.argv)]
     assert ["linux-image-cloud-amd64" in argv for argv in installs] == [False, True]
     assert ["initramfs-tools" in argv for argv in installs] == [True, False]
+    (install,) = [each.argv for each in commands(plan, "packages") if "install" in each.argv]
+    assert install[-2:] == ("install", "nano")
+
+
+def test_a_stage_that_may_begin_in_another_builder_updates_the_lists_there() -> None:
+    plan = planned("packages: [nano]")
+    for stage in ("kernel", "packages"):
+        (update,) = [each.argv for each in commands(plan, stage) if "update" in each.argv]
+        assert update[:2] == ("sh", "-ec")
+    assert commands(planned(), "packages") == []
 
 
 def test_no_initramfs_is_generated_again_without_a_reason() -> None:
@@ -70,7 +126,7 @@ def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() ->
         with pytest.raises(VirtrootError, match="debian has no package of it"):
             planned(recipe, given)
     plan = planned(recipe, programs)
-    scripts = [each.argv[0].rpartition("/")[2] for each in commands(plan, "packages")]
+    scripts = [each.argv[0].rpartition("/")[2] for each in commands(plan, "kernel")]
     assert scripts.count("stand-for-generator") == 1
     assert "virtroot-booster" in commands(plan, "overlay")[-1].argv[-1]
     assert planned().cmdline == "root=root rootfstype=virtiofs rw console=ttyS0"
@@ -137,7 +193,7 @@ def test_the_package_cache_of_pacman_is_named_once() -> None:
 def test_a_recipes_mirror_reaches_bootstrap_and_apt_sources() -> None:
     plan = planned("mirror: http://mirror.example/debian")
     assert "http://mirror.example/debian" in commands(plan, "base")[0].argv
-    assert "http://mirror.example/debian" in commands(plan, "packages")[0].argv
+    assert "http://mirror.example/debian" in commands(plan, "kernel")[0].argv
     assert "http://mirror.example/debian" in plan.mirror_query.argv
 
 

@@ -209,3 +209,22 @@ def test_what_must_not_be_left_half_done_comes_to_its_end_before_ctrl_c_counts(t
         publish()
     assert reached == ["the end"]
     assert (tmp_path / "ended").read_text() == "done\n"
+
+
+def test_output_is_read_as_it_comes_and_its_end_is_judged() -> None:
+    script = "echo one; echo why >&2; exit 3"
+    with pytest.raises(VirtrootError, match="exited with 3: why"), process.reading(["sh", "-c", script]) as output:
+        assert output.read() == b"one\n"
+
+
+def test_a_program_whose_output_is_wanted_no_more_is_ended() -> None:
+    with process.reading(["sh", "-c", "echo $$; exec yes"]) as output:
+        pid = int(output.readline())
+        assert output.read(2) == b"y\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_program_that_cannot_be_read_is_said() -> None:
+    with pytest.raises(VirtrootError, match="no-such-program is not installed"), process.reading(["no-such-program"]):
+        pytest.fail("it was read")

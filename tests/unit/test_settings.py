@@ -22,18 +22,13 @@ def test_defaults_are_text_and_mean_the_defaults() -> None:
 
 def test_every_setting_is_explained() -> None:
     assert Settings.__doc__ is not None
-    unexplained = {field.name for field in fields(Settings)} - {"pool", "pool_path", "base_cache"}
+    unexplained = {field.name for field in fields(Settings)} - {"pool", "pool_path"}
     assert {name for name in unexplained if f"``{name}``" not in Settings.__doc__} == set()
 
 
-@pytest.mark.parametrize("value", ["true", "True", "yes", "on", "1", True, 1])
-def test_what_is_true(value: object) -> None:
-    assert from_section({"base_cache": value}).base_cache is True
-
-
-@pytest.mark.parametrize("value", ["false", "False", "no", "off", "0", False, 0])
-def test_what_is_false(value: object) -> None:
-    assert from_section({"base_cache": value}).base_cache is False
+@pytest.mark.parametrize(("value", "size"), [("10GiB", 10 << 30), ("500 MiB", 500 << 20), ("0", 0), (" 0 ", 0), (0, 0)])
+def test_the_size_of_the_cache(value: object, size: int) -> None:
+    assert from_section({"cache_size": value}).cache_bytes == size
 
 
 @pytest.mark.parametrize("value", ["60", 60, " 60"])
@@ -57,9 +52,20 @@ BAD: list[tuple[str, Any, str]] = [
     ("workspace", "tmpfs:", "auto, disk or tmpfs:SIZE"),
     ("workspace", "tmpfs:lots", "auto, disk or tmpfs:SIZE"),
     ("base", "floppy", "auto, registry or mirror"),
-    ("base_cache", "maybe", "true or false"),
-    ("base_cache", "", "true or false"),
-    ("base_cache", 2, "true or false"),
+    ("cache_size", "much", "a size like 10GiB or 500MiB, or 0 for no cache"),
+    ("cache_size", "", "a size like 10GiB"),
+    ("cache_size", "-1GiB", "a size like 10GiB"),
+    ("cache_size", "10", "a size like 10GiB"),
+    ("cache_size", True, "a size like 10GiB"),
+    ("debian_snapshots", "http://a.example/{archive}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{time}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "a.example/{archive}/{time}", "an address with {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{archive}/{time.year}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}{day:{month}}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time!r}", "an address with {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}/{", "an address with {archive}"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/$repo", "an address with $repo, $arch, and {time} or"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/{day}", "an address with $repo, $arch, and {time} or"),
     ("timeout", "soon", "a whole number of seconds, 1 or more"),
     ("timeout", "0", "a whole number of seconds, 1 or more"),
     ("timeout", -5, "a whole number of seconds, 1 or more"),
@@ -84,13 +90,13 @@ def test_bad_value(name: str, value: object, use: str) -> None:
 def test_unknown_setting() -> None:
     with pytest.raises(VirtrootError, match=r"unknown setting virtroot\.colour") as error:
         from_section({"colour": "red"})
-    assert error.value.hint.startswith("known settings: base, base_cache, connect, ")
+    assert error.value.hint.startswith("known settings: arch_snapshots, base, cache_size, connect, ")
     with pytest.raises(ValidationError):
         Settings(colour="red")  # type: ignore[call-arg]
 
 
 def test_settings_are_a_frozen_value() -> None:
-    settings = replace(Settings(), output="elsewhere", base_cache=False)
+    settings = replace(Settings(), output="elsewhere", cache_size="0")
     assert from_section(asdict(settings)) == settings
     assert {settings: 1}[settings] == 1
     with pytest.raises(FrozenInstanceError):

@@ -23,6 +23,14 @@ _CLAMP_INSTALL_DATES = (
 
 
 def _mirrors(recipe: Recipe) -> tuple[str, ...]:
+    """Return where packages come from."""
+    if recipe.snapshot:
+        return (recipe.snapshot.mirror or "",)
+    return _own_mirrors(recipe)
+
+
+def _own_mirrors(recipe: Recipe) -> tuple[str, ...]:
+    """Return what the guest upgrades from."""
     return tuple(mirror.url for mirror in recipe.mirror) or (_DEFAULT_MIRROR,)
 
 
@@ -41,6 +49,8 @@ def _refuses(recipe: Recipe) -> list[str]:
         mistakes.append("security_mirror: is for debian; Arch has no security suite")
     if recipe.siglevel == "never" and _keyrings(recipe):
         mistakes.append("siglevel: never checks no signature, so a keyring has no use; take out one of them")
+    if recipe.snapshot and recipe.snapshot.security_mirror:
+        mistakes.append("snapshot: security_mirror is for debian; Arch has no security suite")
     return mistakes
 
 
@@ -61,10 +71,21 @@ def _set_up_builder(recipe: Recipe) -> tuple[Command | Tree, ...]:
     )
 
 
+def _mirrorlist(mirrors: tuple[str, ...]) -> str:
+    return "\n".join(f"Server = {url}" for url in mirrors)
+
+
+#: Gives a root that was made from a dated archive the mirrors of its own; a list that others changed is theirs.
+_TAKE_BACK = """
+list=/etc/pacman.d/mirrorlist
+if [ "$(cat "$list")" = "$1" ]; then printf "%s\\n" "$2" > "$list"; fi
+"""
+
+
 def _skeleton(recipe: Recipe) -> Stage:
     names = ("virtiofs", "arch", "network", "sshd", *generators.of(recipe).skeletons)
-    mirrorlist = "\n".join(f"Server = {url}" for url in _mirrors(recipe))
-    write = Command(("sh", "-c", 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist', "write", mirrorlist), chroot=True)
+    script = 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist'
+    write = Command(("sh", "-c", script, "write", _mirrorlist(_mirrors(recipe))), chroot=True)
     # The guest upgrades from the same mirrors, so the keyring that it makes for itself has to know the same keys.
     public = (f"{_TRUSTED}/virtroot{part}" for part in (".gpg", "-trusted", "-revoked"))
     publish = Command(("install", "-D", "-m", "644", "-t", f"{ROOT}/usr/share/pacman/keyrings", *public))
@@ -86,7 +107,7 @@ def _packages(recipe: Recipe) -> Stage:
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
     # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
     keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
-    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())))
+    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())), cached=True)
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
@@ -107,9 +128,12 @@ def _finish(recipe: Recipe) -> Stage:
     services = ["systemd-networkd.service", "systemd-resolved.service"]
     if "openssh" in recipe.packages:
         services.append("sshd.service")
+    lists = (_mirrorlist(_mirrors(recipe)), _mirrorlist(_own_mirrors(recipe)))
+    take_back = Command(("sh", "-ec", _TAKE_BACK, "take-back", *lists), chroot=True)
     return Stage(
         "finish",
         (
+            *((take_back,) if recipe.snapshot else ()),
             Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
             # Left where a package brings a configuration file that a skeleton had put there before.

@@ -16,12 +16,24 @@ _QUIET = (
 )
 
 
-def _mirrors(recipe: Recipe) -> tuple[str, ...]:
-    return (_mirror(recipe), recipe.security_mirror or "")
+def _mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return where packages come from; what is empty is the builder's own."""
+    if recipe.snapshot:
+        return recipe.snapshot.mirror or "", recipe.snapshot.security_mirror or ""
+    return _own_mirrors(recipe)
 
 
-def _mirror(recipe: Recipe) -> str:
-    return recipe.mirror[0].url if recipe.mirror else ""
+def _own_mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return what the guest upgrades from."""
+    return recipe.mirror[0].url if recipe.mirror else "", recipe.security_mirror or ""
+
+
+def _lent(recipe: Recipe, verb: str) -> tuple[Command, ...]:
+    """Let the root's apt use the dated archive, or give it its own sources back."""
+    if not recipe.snapshot:
+        return ()
+    mirrors = (*_mirrors(recipe), *_own_mirrors(recipe))
+    return (Command((f"{_SCRIPTS}/dated-sources", verb, recipe.release, ROOT, *mirrors)),)
 
 
 def _refuses(recipe: Recipe) -> list[str]:
@@ -32,6 +44,8 @@ def _refuses(recipe: Recipe) -> list[str]:
         mistakes.append("mirror: keyring is for arch; Debian's mirrors are checked with Debian's own keys")
     if recipe.siglevel != "required":
         mistakes.append("siglevel: is for arch; Debian's packages are always checked")
+    if recipe.snapshot and bool(recipe.snapshot.mirror) != bool(recipe.snapshot.security_mirror):
+        mistakes.append("snapshot: mirror and security_mirror belong together")
     return mistakes
 
 
@@ -60,9 +74,11 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
 
 
 def _base(recipe: Recipe) -> Stage:
-    bootstrap = Command(
-        (f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, _mirror(recipe)), env=_QUIET
-    )
+    mirrors = [_mirrors(recipe)[0]]
+    if recipe.snapshot:
+        # mmdebstrap takes the other suites too where it is left to its default, which these then stand for.
+        mirrors = ["--dated", *mirrors, *(() if recipe.mirror else (recipe.snapshot.security_mirror or "",))]
+    bootstrap = Command((f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, *mirrors), env=_QUIET)
     # What the bootstrappers copy from the builder or leave behind has no place in a guest.
     tidy = Command(("rm", "-rf", "/etc/resolv.conf", "/etc/hostname", "/var/cache/apt/archives"), chroot=True)
     return Stage("base", (bootstrap, tidy), cached=True)
@@ -83,26 +99,51 @@ def _skeleton(recipe: Recipe) -> Stage:
     )
 
 
-def _packages(recipe: Recipe) -> Stage:
+#: Notes, in the builder itself, that its lists are today's.
+_UPDATED = "/run/virtroot-lists-updated"
+
+
+def _update(recipe: Recipe) -> tuple[Command, ...]:
+    """Make sure of today's lists, once in a builder: the stage before may have been restored in another one."""
+    update = _apt(recipe, "-qq", "--error-on=any", "update")
+    once = Command(("sh", "-ec", '[ -e "$0" ] || { "$@"; touch "$0"; }', _UPDATED, *update.argv), env=update.env)
+    return Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")), once
+
+
+def _kernel(recipe: Recipe) -> Stage:
     generator = generators.of(recipe)
-    names = dict.fromkeys((*generator.packages, *recipe.packages))
     # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
     stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
     return Stage(
+        "kernel",
+        (
+            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_own_mirrors(recipe))),
+            *_lent(recipe, "lend"),
+            *_update(recipe),
+            # Upgrades the minimal root to the security suite in the same transaction.
+            _apt(recipe, "dist-upgrade", *generator.packages),
+            *(stands_for if generator.unpackaged else ()),
+            # The kernel comes alone: together with the generator, its own hook and the generator's trigger would each
+            # generate the initramfs. It comes before the recipe's packages, since it takes longer than most of them
+            # and is the same for many recipes; those that belong into the initramfs trigger another one.
+            _apt(recipe, "install", recipe.kernel),
+        ),
+        cached=True,
+    )
+
+
+def _packages(recipe: Recipe) -> Stage:
+    if not recipe.packages:
+        return Stage("packages", cached=True)
+    return Stage(
         "packages",
         (
-            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_mirrors(recipe))),
-            Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")),
-            _apt(recipe, "-qq", "--error-on=any", "update"),
-            # Upgrades the minimal root to the security suite in the same transaction.
-            _apt(recipe, "dist-upgrade", *names),
-            *(stands_for if generator.unpackaged else ()),
-            # The kernel comes last and alone: together with the generator, its own hook and the generator's trigger
-            # would each generate the initramfs.
-            _apt(recipe, "install", recipe.kernel),
+            *_update(recipe),
+            _apt(recipe, "install", *dict.fromkeys(recipe.packages)),
             # Downloads that no build has used for a month; apt-get autoclean would read every list again.
             Command(("find", f"{CACHE}/archives", "-name", "*.deb", "-atime", "+30", "-delete")),
         ),
+        cached=True,
     )
 
 
@@ -121,13 +162,14 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish() -> Stage:
+def _finish(recipe: Recipe) -> Stage:
     def remove(*paths: str) -> Command:
         return Command(("rm", "-rf", *paths), chroot=True)
 
     return Stage(
         "finish",
         (
+            *_lent(recipe, "take-back"),
             # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
@@ -152,7 +194,14 @@ def _finish() -> Stage:
 
 
 def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
-    return (_base(recipe), _skeleton(recipe), _packages(recipe), _overlay(recipe, overlay_paths), _finish())
+    return (
+        _base(recipe),
+        _skeleton(recipe),
+        _kernel(recipe),
+        _packages(recipe),
+        _overlay(recipe, overlay_paths),
+        _finish(recipe),
+    )
 
 
 def _mirror_query(recipe: Recipe) -> Command:

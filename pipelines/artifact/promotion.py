@@ -1,0 +1,119 @@
+"""The golden root of a recipe: the link ``golden``, and which roots it named before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.artifact.artifact import PARTIAL, Artifact
+from pipelines.errors import VirtrootError
+
+_LINK = "golden"
+
+#: Where the link was, beside it.
+_RECORD = ".promotions.json"
+
+
+class _Promotions(BaseModel):
+    """Builds that were promoted, the newest last, and those that somebody took back."""
+
+    model_config = ConfigDict(frozen=True)
+
+    promoted: tuple[str, ...] = ()
+    demoted: tuple[str, ...] = ()
+
+
+class Golden:
+    """The golden root of the recipe whose builds are in ``home``. The caller of what changes it holds its lock."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The golden root; None where nothing was promoted yet."""
+        return self._named(_LINK)
+
+    @property
+    def former(self) -> Artifact | None:
+        """What was golden before the golden root, and still is there."""
+        current = self.artifact
+        build = current.directory.name if current else ""
+        names = self._read().promoted
+        before = names[: names.index(build)] if build in names else names
+        known = (self._named(name) for name in reversed(before) if name != build)
+        return next((artifact for artifact in known if artifact is not None), None)
+
+    def was_demoted(self, artifact: Artifact) -> bool:
+        """Say whether somebody took that build back."""
+        return artifact.directory.name in self._read().demoted
+
+    def older(self, artifact: Artifact) -> bool:
+        """Say whether ``artifact`` is older than the golden root."""
+        current = self.artifact
+        return current is not None and artifact.directory.name < current.directory.name
+
+    def promote(self, artifact: Artifact) -> None:
+        """Let ``artifact`` be the golden root; raises `VirtrootError` for one that is older, or was not found good."""
+        current, build = self.artifact, artifact.directory.name
+        verdict = artifact.manifest.verdicts.get("guest")
+        if verdict is None or not verdict.passed:
+            raise VirtrootError(
+                f"{artifact.id} {'failed' if verdict else 'was not checked'} in a booted guest",
+                "install it, then ./inv verify --boot the guest; what passes can be promoted",
+            )
+        if current and self.older(artifact):
+            raise VirtrootError(
+                f"{artifact.id} is older than the golden root {current.id}",
+                "a golden root never goes back in time by itself: ./inv demote takes the newer one back",
+            )
+        before = self._read()
+        kept = tuple(name for name in before.promoted if name != build and self._named(name))
+        self._write(
+            _Promotions(
+                promoted=(*kept, build),
+                demoted=tuple(name for name in before.demoted if name != build and self._named(name)),
+            )
+        )
+        self._point_to(build)
+
+    def demote(self) -> tuple[Artifact, Artifact]:
+        """Let the former golden root be golden again; return the one that was taken back, and the one that is now."""
+        current, former = self.artifact, self.former
+        if current is None or former is None:
+            raise VirtrootError(
+                f"{self._home.name} has no {'former ' if current else ''}golden root", "see them all: ./inv status"
+            )
+        before = self._read()
+        # First the note: a nightly run between the two must not promote the same build again.
+        self._write(before.model_copy(update={"demoted": (*before.demoted, current.directory.name)}))
+        self._point_to(former.directory.name)
+        return current, former
+
+    def _named(self, name: str) -> Artifact | None:
+        path = self._home / name
+        if name == _LINK and path.is_symlink():
+            path = self._home / path.readlink().name
+        artifact = Artifact(path)
+        return artifact if path.name != _LINK and artifact.exists else None
+
+    def _point_to(self, build: str) -> None:
+        partial = self._home / f"{PARTIAL}{_LINK}"
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(build)
+        os.replace(partial, self._home / _LINK)  # noqa: PTH105 - Path.replace would read as if it moved the target
+
+    def _read(self) -> _Promotions:
+        try:
+            return _Promotions.model_validate_json((self._home / _RECORD).read_bytes())
+        except FileNotFoundError:
+            return _Promotions()
+        except (OSError, ValidationError) as error:
+            raise VirtrootError(f"{self._home / _RECORD} cannot be read", "delete it; golden stays as it is") from error
+
+    def _write(self, promotions: _Promotions) -> None:
+        partial = self._home / f"{PARTIAL}{_RECORD}"
+        partial.write_text(promotions.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(self._home / _RECORD)

@@ -1,0 +1,53 @@
+"""Which builds of a recipe are needed no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+from pipelines.artifact.artifact import Artifact
+
+_BUILD_TIME = "%Y%m%dT%H%M%SZ"
+
+#: When a build was made whose name does not tell: at the beginning of time.
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
+
+
+def stale(
+    builds: Sequence[Artifact],
+    *,
+    keep: int,
+    older_than: timedelta | None = None,
+    needed: Collection[str] = (),
+    now: datetime | None = None,
+) -> list[Artifact]:
+    """Return those of ``builds`` (all of one recipe) that may go, oldest first.
+
+    Kept are the newest ``keep`` (1 or more), those not ``older_than`` that, those whose id is in ``needed``, pinned
+    ones, and the last that was found good in a booted guest.
+    """
+    builds = sorted(builds, key=lambda artifact: (made(artifact), artifact.directory.name))
+    good = [artifact for artifact in builds if _good(artifact)]
+    spared = {artifact.directory for artifact in (*good[-1:], *builds[-keep:])}
+    now = now or datetime.now(UTC)
+    return [
+        artifact
+        for artifact in builds
+        if artifact.directory not in spared
+        and artifact.id not in needed
+        and not artifact.pinned
+        and (older_than is None or now - made(artifact) > older_than)
+    ]
+
+
+def made(artifact: Artifact) -> datetime:
+    """Return when a build began, which its name tells; `UNKNOWN` for any other name."""
+    try:
+        return datetime.strptime(artifact.directory.name.partition("-")[0], _BUILD_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return UNKNOWN
+
+
+def _good(artifact: Artifact) -> bool:
+    verdict = artifact.manifest.verdicts.get("guest")
+    return verdict is not None and verdict.passed

@@ -1,0 +1,332 @@
+"""Nightly: each recipe built, booted, verified and promoted, or left as it was with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import operate
+from pipelines.artifact import difference
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.history import Failure, Night, state_since
+from pipelines.artifact.reserve import Reserve
+from pipelines.artifact.store import Store
+from pipelines.build import build
+from pipelines.builder import inputs
+from pipelines.builder.asking import Asker
+from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest.memory import Room
+from pipelines.host import engine as engines
+from pipelines.install import Wishes, install
+from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import say, speaking, warn
+from pipelines.machine import checkout, notice
+from pipelines.prune import prune
+from pipelines.report import pages
+from pipelines.settings import Settings
+from pipelines.verify import verify_guest
+
+#: Lines of the console of a guest that failed that are kept beside its artifact.
+_CONSOLE_LINES = 2000
+
+#: What a guest, or virtroot of it, says when software emulation was too slow for a timer, or wrong for once.
+_EMULATION = re.compile(
+    r"no agent answered within|soft lockup|rcu[^\n]*(stall|starved)|blocked for more than|timer doesn't work"
+    r"|segfault|code=(dumped|killed)|timed out|shut off \((crashed|failed)\)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One night: what all its recipes share.
+
+    ``asker`` asks the mirrors, or is why nothing can be asked; ``ended`` is set when somebody ends the night early.
+    """
+
+    settings: Settings
+    keep: int
+    commit: str
+    dirty: bool
+    asker: Asker | VirtrootError
+    room: Room = field(default_factory=Room)
+    telling: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def store(self) -> Store:
+        """Where builds and histories are."""
+        return Store(self.settings.output_dir)
+
+    @property
+    def owner(self) -> str:
+        """Whose the guests are that this night throws away: no other machine's, and no other checkout's."""
+        return f"nightly {socket.gethostname()}:{self.settings.output_dir}"
+
+
+def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int) -> list[Night]:
+    """Run a night over the recipe files ``sources``, ``jobs`` side by side, and return a record for each.
+
+    A recipe that fails keeps its golden root and stops no other. Raises `CheckFailed` at the end where one failed, and
+    `VirtrootError` at once where another night is at work.
+    """
+    stems = [source.stem for source in sources]
+    twice = next((source for source in sources if stems.count(source.stem) > 1), None)
+    if twice:
+        raise VirtrootError(f"two recipes are called {twice.stem}", "builds are kept under a recipe's name: rename one")
+    with Store(settings.output_dir).lock("all", "night"), _ended_as_interrupted():
+        Reserve(settings.output_dir).keep()
+        with ExitStack() as stack:
+            run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
+            nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
+        _write_pages(settings)
+    for night in nights:
+        say(f"{night.recipe}: {night.summary}")
+    failed = [night.recipe for night in nights if not night.good]
+    if failed:
+        raise CheckFailed(
+            f"{len(failed)} of {len(nights)} recipes failed: {', '.join(failed)}",
+            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are as they were",
+        )
+    return nights
+
+
+def _write_pages(settings: Settings) -> None:
+    """Write the pages; whatever keeps them from it, a bug included, is no part of the night."""
+    try:
+        say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
+    except VirtrootError as error:
+        warn(f"the pages were not written: {error.what}")
+    except Exception as error:
+        warn(f"the pages were not written, by a bug of virtroot's: {error!r}")
+
+
+def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
+    try:
+        return stack.enter_context(Asker(engines.connect(), settings, owner="night"))
+    except VirtrootError as error:
+        # A night without an engine is recorded, too.
+        return error
+
+
+def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
+    def one(source: Path) -> Night:
+        with speaking(source.stem):
+            return _one(source, run)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = [pool.submit(one, source) for source in sources]
+        try:
+            return [each.result() for each in pending]
+        except BaseException:
+            run.ended.set()
+            for each in pending:
+                each.cancel()
+            # Without its builder or guest, what is at work comes to its end, and clears up after itself.
+            engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir)})
+            for guest in guests.every(connect(run.settings)):
+                if guest.transient == run.owner:
+                    guest.hypervisor.virsh("destroy", guest.uuid, check=False)
+            raise
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which ends a service, clear up as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _one(source: Path, run: Run) -> Night:
+    """Run the night of one recipe, record it, and tell who wants to know."""
+    begin, clock = time.gmtime(), time.monotonic()
+    facts: dict[str, Any] = {}
+    failure = None
+    say(f"{source.stem} begins")
+    try:
+        facts["outcome"] = _work(source, run, facts)
+    except VirtrootError as error:
+        failure = Failure.of(error.where, error.what, str(error))
+    except OSError as error:
+        failure = Failure.of(
+            "engine", f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
+        )
+    except Exception as error:
+        failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
+    if failure:
+        say(failure.text)
+    golden = run.store.golden(source.stem).artifact
+    night = Night(
+        recipe=source.stem,
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", begin),
+        seconds=round(time.monotonic() - clock, 1),
+        golden=golden.id if golden else "",
+        failure=failure,
+        commit=run.commit,
+        dirty=run.dirty,
+        **{"outcome": "failed", **facts},
+    )
+    with run.telling:
+        # What failed because the night was ended says nothing of its recipe.
+        if not run.ended.is_set():
+            _tell(night, run)
+    return night
+
+
+def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
+    """Build, prove and promote one recipe, and return the outcome; what is known of it goes into ``facts``."""
+    store, name = run.store, source.stem
+    known = {artifact.id for artifact in store.builds(name)}
+    nights = store.history(name).nights()
+    before = store.golden(name).artifact
+    if isinstance(run.asker, VirtrootError):
+        raise run.asker
+    artifact = build(inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.settings, asker=run.asker)
+    manifest = artifact.manifest
+    facts |= {
+        "artifact": artifact.id,
+        "plan": manifest.plan,
+        "stages": () if artifact.id in known else manifest.stages,
+        "packed_size": manifest.rootfs.size,
+        "unpacked_size": manifest.rootfs.unpacked_size,
+        "since_last": _since(store, next((each.artifact for each in reversed(nights) if each.artifact), ""), artifact),
+        "since_golden": _since(store, before.id if before else "", artifact),
+    }
+    golden = store.golden(name)
+    if golden.was_demoted(artifact):
+        say(f"{artifact.id} was taken back by ./inv demote: it is not promoted again until something changes")
+        return "kept"
+    if before and before.id == artifact.id and nights and nights[-1].good:
+        facts["verdicts"] = manifest.verdicts
+        return "unchanged"
+    if golden.older(artifact):
+        say(f"{artifact.id} is older than the golden root, which never goes back in time")
+        return "kept"
+    try:
+        _prove(artifact, run, facts)
+    finally:
+        facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
+    with store.lock(name):
+        store.golden(name).promote(Artifact(artifact.directory))
+    prune([name], run.settings, keep=run.keep)
+    return "unchanged" if before and before.id == artifact.id else "promoted"
+
+
+def _since(store: Store, former: str, artifact: Artifact) -> difference.Difference | None:
+    made = store.find(former) if former else None
+    if made is None:
+        return None
+    now, then = artifact.manifest, made.manifest
+    return difference.compare(then.packages, now.packages, now.recipe.distro)
+
+
+def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
+    """Boot a guest of ``artifact`` and verify it; the guest is gone afterwards."""
+    settings = run.settings
+    hypervisor = connect(settings)
+    name = _vacant(hypervisor, artifact.manifest.name, run)
+    memory = artifact.manifest.recipe.guest.memory
+    install(name, artifact, Wishes(cache="always", transient=run.owner), settings)
+    try:
+        with run.room.for_guest(hypervisor.target, memory, settings.timeout):
+            try:
+                verdict = verify_guest(name, settings, boot=True)
+            except VirtrootError as error:
+                if error.where != "boot" or hypervisor.kvm or not _EMULATION.search(str(error)):
+                    raise
+                warn(f"{error.what}: software emulation is known for that; once more")
+                facts["retried"] = error.what
+                _end(hypervisor, name)
+                verdict = verify_guest(name, settings, boot=True)
+            facts["boot_seconds"] = verdict.boot_seconds
+    except VirtrootError:
+        # The guest is about to go, and what it said with it.
+        with suppress(VirtrootError, OSError):
+            console = guests.find(hypervisor, name).console_tail(_CONSOLE_LINES)
+            artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
+        raise
+    finally:
+        _throw_away(hypervisor, name, run)
+
+
+def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
+    """Return a name for a guest that nobody has; one that a killed night left there is removed first."""
+    # As long as a guest's name may be at most.
+    stem = f"night-{recipe}"
+    if len(stem) > 56:
+        stem = f"{stem[:47]}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    there = {guest.name: guest for guest in guests.every(hypervisor)}
+    taken = {known.name for known in hypervisor.domains()}
+    for number in range(1, 1000):
+        name = stem if number == 1 else f"{stem}-{number}"
+        if name in there and there[name].transient == run.owner:
+            say(f"removing the guest {name} that a killed night left")
+            _throw_away(hypervisor, name, run)
+            return name
+        if name not in taken:
+            return name
+    raise VirtrootError(f"a thousand guests are called {stem}", "remove some of them")
+
+
+def _throw_away(hypervisor: Hypervisor, name: str, run: Run) -> None:
+    """End and remove a guest of this night's; one that cannot be removed now is left to the next night."""
+    try:
+        _end(hypervisor, name)
+        operate.remove(name, run.settings, asking=None)
+    except VirtrootError as error:
+        warn(f"the guest {name} was not removed, the next night tries again: {error.what}")
+
+
+def _end(hypervisor: Hypervisor, name: str) -> None:
+    guest = guests.find(hypervisor, name)
+    if guest.running:
+        hypervisor.virsh("destroy", guest.uuid, check=False)
+
+
+def _tell(night: Night, run: Run) -> None:
+    """Record a night and, where the state of its recipe changed with it, give notice."""
+    history = run.store.history(night.recipe)
+    nights = history.nights()
+    try:
+        history.append(night)
+    except VirtrootError as error:
+        if not Reserve(run.settings.output_dir).release():
+            raise
+        warn(f"{error.what}: room that was kept for that is used now")
+        history.append(night)
+    former = nights[-1] if nights else None
+    if night.good == (former.good if former else True):
+        return
+    document = json.dumps(
+        {
+            "recipe": night.recipe,
+            "state": night.state,
+            "former_state": former.state if former else "",
+            "former_since": state_since(nights),
+            "night": night.model_dump(mode="json"),
+        }
+    )
+    for command in (run.settings.on_failure if not night.good else "", run.settings.on_change):
+        if command:
+            notice.send(command, document)

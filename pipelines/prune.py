@@ -1,0 +1,58 @@
+"""Prune: delete the builds that nobody needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from pipelines.artifact import pruning
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.store import Store
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.libvirt.connect import connect
+from pipelines.log import say
+from pipelines.settings import Settings
+
+
+def prune(
+    recipes: list[str],
+    settings: Settings,
+    *,
+    keep: int,
+    older_than: timedelta | None = None,
+    asking: Callable[[str], bool] | None = None,
+) -> list[str]:
+    """Delete the builds of ``recipes`` (all, where none is named) that may go, and return their ids.
+
+    The golden root and the one before it, the latest build, the last good one, pinned ones and those that guests were
+    made from stay, beside the newest ``keep`` and what is not ``older_than`` that.
+    """
+    store = Store(settings.output_dir)
+    unknown = [name for name in recipes if name not in store.recipes()]
+    if unknown:
+        known = ", ".join(store.recipes()) or "-"
+        raise VirtrootError(f"nothing is kept of {', '.join(unknown)}", f"recipes with builds: {known}")
+    in_use = {guest.artifact for guest in guests.every(connect(settings))}
+    going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.recipes()}
+    ids = [artifact.id for artifacts in going.values() for artifact in artifacts]
+    if asking and ids:
+        for each in ids:
+            say(each)
+        if not asking(f"Delete these {len(ids)} builds?"):
+            raise VirtrootError("nothing was pruned", "answer yes, or give --yes")
+    for name in going:
+        with store.lock(name):
+            # What a killed task left has lost its name already.
+            store.clear(name)
+            for artifact in _stale(store, name, in_use, keep, older_than):
+                if artifact.id in ids:
+                    store.delete(artifact)
+    return ids
+
+
+def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:
+    golden = store.golden(name)
+    spared = (golden.artifact, golden.former, store.newest(name))
+    needed = in_use | {artifact.id for artifact in spared if artifact}
+    return pruning.stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)

@@ -1,0 +1,78 @@
+"""Status: how each recipe fares, and whether its nights are run at all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.artifact import pruning
+from pipelines.artifact.history import Night, state_since
+from pipelines.artifact.store import Store
+from pipelines.builder import inputs
+from pipelines.errors import CheckFailed
+from pipelines.settings import Settings, time_span
+from pipelines.text import age, table
+
+
+def status(settings: Settings, now: datetime | None = None) -> list[dict[str, Any]]:
+    """Return what there is to know of each recipe with builds or in the checkout, as plain data; ages in seconds.
+
+    ``checked`` is the time since the last night that found the recipe in order, None where there was none.
+    """
+    store, now = Store(settings.output_dir), now or datetime.now(UTC)
+    names = sorted({*store.recipes(), *(path.stem for path in inputs.nightly())})
+    return [_row(store, name, now) for name in names]
+
+
+def _row(store: Store, name: str, now: datetime) -> dict[str, Any]:
+    golden = store.golden(name).artifact
+    nights = store.history(name).nights()
+    last = nights[-1] if nights else None
+    good = next((night for night in reversed(nights) if night.good), None)
+    return {
+        "recipe": name,
+        "golden": golden.id if golden else "",
+        "age": _since(pruning.made(golden), now) if golden else None,
+        "outcome": last.outcome if last else "",
+        "why": last.failure.label if last and last.failure else "",
+        "since": state_since(nights),
+        "checked": _since(began(good), now) if good else None,
+    }
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return a status as people read it."""
+    cells = [("RECIPE", "GOLDEN ROOT", "AGE", "LAST GOOD NIGHT", "LAST NIGHT")]
+    for row in rows:
+        outcome = ": ".join(filter(None, (row["outcome"], row["why"]))) or "-"
+        build = row["golden"].partition("/")[2] or "-"
+        cells.append(
+            (
+                row["recipe"],
+                build,
+                age(row["age"]),
+                age(row["checked"]) if row["checked"] is not None else "never",
+                outcome,
+            )
+        )
+    return table(cells)
+
+
+def refuse_stale(rows: list[dict[str, Any]], max_age: str) -> None:
+    """Raise `CheckFailed` where the last good night of a recipe is longer ago than ``max_age``, or never was."""
+    longest = time_span(max_age).total_seconds()
+    stale = [row["recipe"] for row in rows if row["checked"] is None or row["checked"] > longest]
+    if stale:
+        raise CheckFailed(
+            f"no good night within {max_age}: {', '.join(stale)}",
+            "./inv nightly runs one; see when the next is due: ./inv nightly-timer --show",
+        )
+
+
+def began(night: Night) -> datetime:
+    """Return when a night began."""
+    return datetime.fromisoformat(night.time)
+
+
+def _since(moment: datetime, now: datetime) -> int:
+    return int((now - moment).total_seconds())

@@ -1,0 +1,137 @@
+"""systemd's own word on the units, and what ./inv nightly-timer says to its user."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Local, Target
+from pipelines.host.trees import archive
+from pipelines.libvirt.connect import connect
+from pipelines.machine import calendar, timer
+from pipelines.machine.units import Schedule
+from tests.conftest import Virtroot
+from tests.integration.test_bad_input import refused
+
+#: The exposure that systemd-analyze may find, of 100: a service without any confinement has 96.
+THRESHOLD = 45
+
+VERIFY = """
+export XDG_RUNTIME_DIR="$2"
+mkdir -p "$1" "$2"; tar --extract --directory "$2"
+printf '#!/bin/sh\\n' > "$1/inv"; chmod 755 "$1/inv"
+systemd-analyze --man=no --recursive-errors=no $4 verify "$2/$3.service" "$2/$3.timer"
+[ -n "$4" ] || systemd-analyze --no-pager --offline=yes --threshold="$5" security "$2/$3.service" > "$2/said" || {
+    cat "$2/said" >&2; exit 1
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def places(inv: Virtroot) -> list[Target]:
+    """Where systemd-analyze is: in the embedded hypervisor and, on most machines, here."""
+    return [connect(inv.settings).target, *([Local()] if shutil.which("systemd-analyze") else [])]
+
+
+def verified(target: Target, night: Schedule, scratch: str) -> str:
+    """Return what systemd has against the units of ``night``, whose checkout is made with a stand-in for ./inv."""
+    units = {f"{night.name}.service": night.service().encode(), f"{night.name}.timer": night.timer().encode()}
+    argv = ["verify", str(night.checkout), scratch, night.name, "--user" if night.user else "", str(THRESHOLD)]
+    try:
+        done = target.run(["sh", "-ec", VERIFY, *argv], stdin=archive(units), check=False)
+    finally:
+        target.run(["rm", "-rf", scratch])
+    # A setting that systemd does not know is a complaint, and no failure.
+    return done.complaint or ("" if done.returncode == 0 else f"exit status {done.returncode}")
+
+
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize(
+    "name", ["plain", "two words", "100%n", "$HOME;#", 'say "hi"', "it's", "both \"'", "a=b", "ünïcode"]
+)
+def test_systemd_takes_the_units_of_any_checkout(places: list[Target], tmp_path: Path, name: str, user: bool) -> None:
+    checkout = tmp_path / name
+    # Beneath /tmp, which a service would not have to itself.
+    night = Schedule(
+        checkout,
+        Path("/srv/out put"),
+        timer.ON_CALENDAR,
+        ("--recipe", "/srv/back\\slash.yaml"),
+        {"A": 'x "y" %h \\'},
+        user=user,
+    )
+    for target in places:
+        assert verified(target, night, str(tmp_path / "units")) == ""
+        target.run(["rm", "-rf", str(tmp_path / name)])
+
+
+def test_a_service_that_is_less_confined_would_be_noticed(places: list[Target], tmp_path: Path) -> None:
+    night = Schedule(Path("/opt/virtroot"), Path("/opt/virtroot/output"), timer.ON_CALENDAR)
+    assert "PrivateTmp=yes" in night.service()
+    open_to_all = night.service().partition("ProtectSystem=")[0]
+    (target, *_) = places
+    assert verified(target, night, str(tmp_path / "units")) == ""
+
+    class Less(Schedule):
+        def service(self) -> str:
+            return open_to_all
+
+    less = Less(night.checkout, night.output, night.on_calendar)
+    assert "ProtectSystem=" in verified(target, less, str(tmp_path / "units"))
+    target.run(["rm", "-rf", "/opt/virtroot"])
+
+
+@pytest.fixture
+def analyze(inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make sure of a systemd-analyze: this machine's or, where it has none, the embedded hypervisor's."""
+    if shutil.which("systemd-analyze") is None:
+        connect(inv.settings)
+        stand_in = tmp_path / "systemd-analyze"
+        stand_in.write_text(f'#!/bin/sh\nexec docker exec {inv.embedded} systemd-analyze "$@"\n')
+        stand_in.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.mark.usefixtures("analyze")
+def test_systemd_says_what_a_time_is() -> None:
+    for event in (timer.ON_CALENDAR, "daily", "Mon..Fri 04:30", "*:0/10", "*-*-* 03:00 Europe/Berlin"):
+        assert calendar.checked(event) == event
+    for event in ("", "nonsense", "-h", "--version", "25:00", "*-*-* 03:00 Mars/Base"):
+        with pytest.raises(VirtrootError, match="does not know such a time"):
+            calendar.checked(event)
+    with pytest.raises(VirtrootError, match="never comes again"):
+        calendar.checked("2020-01-01 03:00")
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs this machine")
+def test_without_systemd_the_line_for_a_crontab_is_printed(inv: Virtroot, tmp_path: Path) -> None:
+    shown = inv("nightly-timer", "--show", "--recipe", "debian", "--on-calendar", "Mon..Fri 04:30").stdout
+    assert shown.startswith("30 4 * * 1-5 env PATH=")
+    assert shown.rstrip("\n").endswith("/inv nightly --recipe debian")
+    assert f"INVOKE_VIRTROOT_OUTPUT={inv.output}" in shown
+    done = inv("nightly-timer", "--install", "--recipe", "debian", "--on-calendar", "Mon..Fri 04:30", status=2)
+    assert done.stdout == shown
+    assert done.stderr.splitlines()[-2:] == [
+        "error: no systemd runs here",
+        "try: add the line above by crontab -e, as the user who builds",
+    ]
+    assert "there is no timer" in inv("nightly-timer", "--remove").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("", "what is wanted of the timer?"),
+        ("--install --remove", "what is wanted of the timer?"),
+        ("--remove --jobs 2", "--remove has no use"),
+        ("--show --jobs 0", "no number of jobs"),
+        ("--show --keep none", "setting virtroot.keep"),
+        ("--show --recipe nowhere.yaml", "no recipe"),
+        ("--show --on-calendar nonsense", "--on-calendar 'nonsense'"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(inv: Virtroot, line: str, what: str) -> None:
+    assert what in refused(inv, "nightly-timer", *line.split())

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import memory
+from pipelines.guest.memory import Room, available
+from pipelines.host.process import Completed
+from pipelines.host.target import Local
+
+GIB = 1 << 30
+
+
+class Machine(Local):
+    """A target with that much memory available, in bytes."""
+
+    free = 4 * GIB
+
+    def run(self, argv: Sequence[str], **_: object) -> Completed:
+        text = f"MemTotal: 1 kB\nMemAvailable: {self.free >> 10} kB\n"
+        return Completed(tuple(argv), 0, text.encode(), b"")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(memory, "_POLL", 0.01)
+    return Machine()
+
+
+def test_what_the_kernel_says_is_read_in_bytes(machine: Machine) -> None:
+    assert available(machine) == 4 * GIB
+
+
+def test_a_guest_for_which_there_is_never_room_is_refused(machine: Machine) -> None:
+    with (
+        pytest.raises(VirtrootError, match="a guest of 4096 MiB finds 4096 MiB of memory available") as refused,
+        Room().for_guest(machine, 4 * GIB, timeout=0.05),
+    ):
+        pass
+    assert refused.value.where == "engine"
+
+
+def test_a_boot_waits_for_another_however_long_that_takes(machine: Machine) -> None:
+    room, second, order = Room(), threading.Event(), list[str]()
+
+    def boot() -> None:
+        second.set()
+        with room.for_guest(machine, 2 * GIB, timeout=0.01):
+            order.append("second")
+
+    other = threading.Thread(target=boot)
+    with room.for_guest(machine, 2 * GIB, timeout=1):
+        other.start()
+        second.wait()
+        other.join(0.2)
+        assert order == []
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_room_is_given_back_by_a_boot_that_fails(machine: Machine) -> None:
+    room = Room()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), room.for_guest(machine, 3 * GIB, timeout=0.01):
+            raise ZeroDivisionError

@@ -1,0 +1,253 @@
+"""What a night makes of what its verbs say; the verbs themselves are stood in for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from pipelines import nightly as nights
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.history import History, Night
+from pipelines.artifact.manifest import Verdict
+from pipelines.artifact.store import Store
+from pipelines.builder.inputs import Inputs
+from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.report import pages
+from pipelines.settings import Settings
+from tests.unit.artifacts import made
+
+HANGS = VirtrootError("the guest night-web did not come up: no agent answered within 300 s", "look", where="boot")
+PANICS = VirtrootError("the guest night-web did not come up: its console says 'Kernel panic'", "look", where="boot")
+
+
+class Stage:
+    """The verbs, told what to do by the tests; ``said`` is what was called."""
+
+    def __init__(self, output: Path) -> None:
+        self.output, self.said = output, list[str]()
+        self.builds: dict[str, str | Exception] = {}
+        self.boots: list[Exception | None] = []
+        self.kvm = False
+
+    def build(self, inputs: Inputs, settings: Settings, *, asker: object) -> Artifact:
+        self.said.append(f"build {inputs.name}")
+        build = self.builds[inputs.name]
+        if isinstance(build, Exception):
+            raise build
+        artifact = Artifact(self.output / inputs.name / build)
+        return artifact if artifact.exists else made(self.output, inputs.name, build, good=None)
+
+    def prove(self, artifact: Artifact) -> None:
+        boot = self.boots.pop(0) if self.boots else None
+        self.said.append("boot")
+        manifest = Artifact(artifact.directory).manifest
+        if isinstance(boot, CheckFailed) or boot is None:
+            verdict = Verdict(passed=boot is None, tests=10, time="2026-11-01T00:00:00Z", seconds=1)
+            artifact.describe(manifest.model_copy(update={"verdicts": {"guest": verdict}}))
+        if boot:
+            raise boot
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    stage = Stage(tmp_path / "output")
+    monkeypatch.setattr(nights, "build", stage.build)
+    monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
+    monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
+    monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
+    return stage
+
+
+@pytest.fixture
+def night(stage: Stage, tmp_path: Path) -> Callable[..., list[str]]:
+    """Run a night over recipes of that name, and return the outcomes."""
+
+    def run(*names: str, jobs: int = 1, **settings: Any) -> list[str]:
+        sources = [tmp_path / f"{name}.yaml" for name in names]
+        for source in sources:
+            source.write_text("distro: debian\n")
+        stage.said.clear()
+        with suppress(CheckFailed):
+            nights.nightly(sources, Settings(output=str(stage.output), **settings), keep=3, jobs=jobs)
+        return [history(stage, name)[-1].outcome for name in names]
+
+    return run
+
+
+def history(stage: Stage, name: str) -> list[Night]:
+    return Store(stage.output).history(name).nights()
+
+
+def golden(stage: Stage, name: str) -> str:
+    artifact = Store(stage.output).golden(name).artifact
+    return artifact.directory.name if artifact else ""
+
+
+def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callable[..., list[str]]) -> None:
+    stage.builds = {"web": "1"}
+    assert night("web") == ["promoted"]
+    assert stage.said == ["build web", "boot", "prune 3"]
+    assert golden(stage, "web") == "1"
+    assert night("web") == ["unchanged"]
+    assert stage.said == ["build web"]
+    first, second = history(stage, "web")
+    assert (first.golden, first.since_golden, second.golden) == ("web/1", None, "web/1")
+    assert first.verdicts["guest"].passed
+
+
+@pytest.mark.parametrize(
+    ("error", "where", "label"),
+    [
+        (CheckFailed("1 of 10 checks failed: test_sshd", "look"), "check", "1 of 10 checks failed: test_sshd"),
+        (PANICS, "boot", "did not come up: its console says 'Kernel panic'"),
+        (OSError(28, "No space left on device", "/out"), "engine", "No space left on device: /out"),
+        (VirtrootError("\x1b[31m" + "long " * 30, "look"), "engine", ("long " * 30)[:71] + "…"),
+        (ZeroDivisionError("oops"), "engine", "a bug of virtroot's: ZeroDivisionError('oops')"),
+    ],
+)
+def test_what_fails_keeps_its_golden_root_and_stops_no_other(
+    stage: Stage, night: Callable[..., list[str]], error: Exception, where: str, label: str
+) -> None:
+    stage.builds = {"web": "1", "mail": "1"}
+    night("web", "mail")
+    stage.builds = {"web": "2", "mail": "2"}
+    stage.boots = [error]
+    assert night("web", "mail") == ["failed", "promoted"]
+    assert (golden(stage, "web"), golden(stage, "mail")) == ("1", "2")
+    record = history(stage, "web")[-1]
+    assert record.failure is not None
+    assert (record.failure.where, record.failure.label) == (where, label)
+    assert (record.artifact, record.golden) == ("web/2", "web/1")
+    assert "prune 3" not in stage.said[: stage.said.index("build mail")]
+
+
+def test_a_failed_night_is_tried_again_though_nothing_changed(stage: Stage, night: Callable[..., list[str]]) -> None:
+    stage.builds, stage.boots = {"web": "1"}, [CheckFailed("no", "look")]
+    assert night("web") == ["failed"]
+    assert night("web") == ["promoted"]
+    stage.builds["web"] = VirtrootError("the package mirror does not answer", "look", where="mirror")
+    assert night("web") == ["failed"]
+    stage.builds["web"] = "1"
+    assert night("web") == ["unchanged"]
+    # It was golden, but the last night was none to trust.
+    assert stage.said == ["build web", "boot", "prune 3"]
+
+
+def test_what_is_older_or_was_taken_back_is_not_promoted(stage: Stage, night: Callable[..., list[str]]) -> None:
+    for build in ("2", "3"):
+        stage.builds = {"web": build}
+        night("web")
+    stage.builds = {"web": "1"}
+    assert (night("web"), golden(stage, "web")) == (["kept"], "3")
+    Store(stage.output).golden("web").demote()
+    stage.builds = {"web": "3"}
+    assert (night("web"), golden(stage, "web")) == (["kept"], "2")
+    assert "boot" not in stage.said
+
+
+def test_side_by_side_gives_the_same(stage: Stage, night: Callable[..., list[str]]) -> None:
+    stage.builds = dict.fromkeys("abcd", "1") | {"b": VirtrootError("no", "look", where="mirror")}
+    assert night(*"abcd", jobs=3) == ["promoted", "failed", "promoted", "promoted"]
+
+
+def test_notice_is_given_when_the_state_changes(stage: Stage, night: Callable[..., list[str]], tmp_path: Path) -> None:
+    def noticed() -> list[dict[str, Any]]:
+        told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
+        (tmp_path / "told").write_text("")
+        return told
+
+    (tmp_path / "told").write_text("")
+    script = tmp_path / "tell me"
+    script.write_text(f'#!/bin/sh\ncat >> "{tmp_path}/told"\necho >> "{tmp_path}/told"\n')
+    script.chmod(0o755)
+    commands = {"on_failure": f"'{script}'", "on_change": f"'{script}' too"}
+    stage.builds = {"web": "1"}
+    night("web", **commands)
+    assert noticed() == []
+    stage.builds["web"] = VirtrootError("the mirror is away", "wait", where="mirror")
+    night("web", **commands)
+    told = noticed()
+    assert [each["state"] for each in told] == ["failed", "failed"]
+    assert told[0]["night"]["failure"]["label"] == "the mirror is away"
+    assert told[0]["former_since"] == history(stage, "web")[0].time
+    night("web", **commands)
+    assert noticed() == []
+    stage.builds["web"] = "1"
+    night("web", **commands)
+    (only,) = noticed()
+    assert (only["state"], only["former_state"], only["former_since"]) == (
+        "good",
+        "failed",
+        history(stage, "web")[1].time,
+    )
+
+
+@pytest.mark.parametrize("command", ["/no/such/program", "false", "sleep 60"])
+def test_a_notice_that_fails_or_hangs_stops_nothing(
+    stage: Stage,
+    night: Callable[..., list[str]],
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("pipelines.machine.notice._TIMEOUT", 0.2)
+    stage.builds = {"web": VirtrootError("no", "look")}
+    assert night("web", on_failure=command) == ["failed"]
+    assert f"the notice '{command}' was not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (VirtrootError("index.html: No space left on device", "free space"), "not written: index.html: No space left"),
+        (OverflowError("date value out of range"), "a bug of virtroot's: OverflowError('date value out of range')"),
+    ],
+)
+def test_pages_that_cannot_be_written_are_no_part_of_the_night(
+    stage: Stage,
+    night: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
+) -> None:
+    stage.builds = {"web": "1"}
+    monkeypatch.setattr(pages, "write", create_autospec(pages.write, side_effect=error))
+    assert night("web") == ["promoted"]
+    assert said in capsys.readouterr().err
+
+
+def test_two_nights_at_once_the_second_names_the_first(stage: Stage, tmp_path: Path) -> None:
+    settings = Settings(output=str(stage.output))
+    with (
+        Store(stage.output).lock("all", "night"),
+        pytest.raises(VirtrootError, match=r"another task works on the night all: process \d+, since"),
+    ):
+        nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)
+
+
+def test_two_recipes_of_one_name_are_refused(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(VirtrootError, match="two recipes are called web"):
+        nights.nightly([tmp_path / "web.yaml", tmp_path / "b" / "web.yaml"], Settings(output="x"), keep=3, jobs=1)
+
+
+def test_a_record_finds_room_on_a_full_disk(
+    stage: Stage, night: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.builds = {"web": OSError(28, "No space left on device", str(stage.output))}
+    whole = History.append
+
+    def full(self: History, night: Night) -> None:
+        if (stage.output / ".reserve").exists():
+            raise VirtrootError("history.jsonl: No space left on device", "free space")
+        whole(self, night)
+
+    monkeypatch.setattr(History, "append", full)
+    assert night("web") == ["failed"]
+    assert not (stage.output / ".reserve").exists()

@@ -1,0 +1,161 @@
+"""How a night treats the guest that it boots and throws away; libvirt and the guest are stood in for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import nightly
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.manifest import Verdict
+from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest.guest import Guest
+from pipelines.host.process import Completed
+from pipelines.host.target import Local
+from pipelines.install import Wishes
+from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.settings import Settings
+from tests.unit.artifacts import made
+
+PASSED = Verdict(passed=True, tests=10, time="2026-11-01T00:00:00Z", seconds=1, boot_seconds=12.5)
+
+
+def hangs(why: str, where: str = "boot") -> VirtrootError:
+    return VirtrootError(f"the guest night-web did not come up: {why}", "look", where=where)
+
+
+@dataclass
+class Machine(Hypervisor):
+    """libvirt with the domains that a test puts there: name to whose throw-away guest it is, None for no guest."""
+
+    target: Any = field(default_factory=Local)
+    there: dict[str, str | None] = field(default_factory=dict)
+    verdicts: list[Verdict | VirtrootError] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    emulates: bool = True
+
+    @property
+    def kvm(self) -> bool:
+        return not self.emulates
+
+    def domains(self, *, active: bool = False) -> list[Known]:
+        return [Known(name, name) for name in self.there]
+
+    def virsh(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> Completed:
+        self.said.append(" ".join(arguments))
+        return Completed(arguments, 0, b"running", b"")
+
+    def guests(self) -> list[Guest]:
+        return [
+            Guest(self, name, name, "web/1", "/r", "/b", "k", "i", "/log", transient=owner)
+            for name, owner in self.there.items()
+            if owner is not None
+        ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> nightly.Run:
+    return nightly.Run(
+        Settings(output=str(tmp_path)), 3, "", dirty=False, asker=VirtrootError("no mirror is asked here", "")
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
+    machine = Machine()
+
+    def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> None:
+        assert wishes == Wishes(cache="always", transient=run.owner)
+        assert name not in machine.there
+        machine.there[name] = wishes.transient
+        machine.said.append(f"install {name}")
+
+    def verify(name: str, settings: Settings, *, boot: bool) -> Verdict:
+        machine.said.append(f"verify {name}")
+        verdict = machine.verdicts.pop(0)
+        if isinstance(verdict, VirtrootError):
+            raise verdict
+        return verdict
+
+    def remove(name: str, settings: Settings, asking: object) -> None:
+        machine.said.append(f"remove {name}")
+        del machine.there[name]
+
+    monkeypatch.setattr(nightly, "connect", lambda settings: machine)
+    monkeypatch.setattr(nightly, "install", install)
+    monkeypatch.setattr(nightly, "verify_guest", verify)
+    monkeypatch.setattr("pipelines.operate.remove", remove)
+    monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: machine.guests())
+    monkeypatch.setattr(
+        "pipelines.guest.guest.find", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)
+    )
+    return machine
+
+
+def prove(run: nightly.Run, machine: Machine, verdicts: Sequence[Verdict | VirtrootError]) -> dict[str, Any]:
+    machine.verdicts = list(verdicts)
+    facts: dict[str, Any] = {}
+    artifact = made(run.settings.output_dir, "web", str(len(machine.said)), good=None)
+    nightly._prove(artifact, run, facts)
+    return facts
+
+
+def test_a_guest_is_booted_checked_and_gone(run: nightly.Run, machine: Machine) -> None:
+    assert prove(run, machine, [PASSED]) == {"boot_seconds": 12.5}
+    assert [word for word in machine.said if word.split()[0] in {"install", "verify", "remove"}] == [
+        "install night-web",
+        "verify night-web",
+        "remove night-web",
+    ]
+    assert machine.there == {}
+
+
+@pytest.mark.parametrize("why", ["no agent answered within 300 s", "libvirt says shut off (crashed)"])
+def test_a_boot_that_emulation_is_known_to_spoil_is_tried_once_more(
+    run: nightly.Run, machine: Machine, why: str
+) -> None:
+    assert prove(run, machine, [hangs(why), PASSED])["retried"].endswith(why)
+    assert machine.said.count("verify night-web") == 2
+    with pytest.raises(VirtrootError, match="did not come up"):
+        prove(run, machine, [hangs(why), hangs(why), PASSED])
+    assert machine.there == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "emulates"),
+    [
+        (hangs("its console says 'Kernel panic - not syncing'"), True),
+        (hangs("no agent answered within 300 s"), False),
+        (CheckFailed("1 of 10 checks failed: no agent answered within 300 s", "look"), True),
+    ],
+)
+def test_what_else_fails_is_not_tried_again(
+    run: nightly.Run, machine: Machine, error: VirtrootError, emulates: bool
+) -> None:
+    machine.emulates = emulates
+    with pytest.raises(VirtrootError) as raised:
+        prove(run, machine, [error, PASSED])
+    assert raised.value is error
+    assert machine.there == {}
+
+
+def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightly.Run, machine: Machine) -> None:
+    machine.there = {"night-web": run.owner, "mine": ""}
+    prove(run, machine, [PASSED])
+    assert machine.said.count("remove night-web") == 2
+    assert machine.there == {"mine": ""}
+    for owner in ("", None, "nightly elsewhere:/output"):
+        machine.there = {"night-web": owner}
+        prove(run, machine, [PASSED])
+        assert machine.there == {"night-web": owner}
+        assert machine.said[-1] == "remove night-web-2"
+
+
+def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, machine: Machine) -> None:
+    names = {nightly._vacant(machine, f"{'a' * 61}{end}", run) for end in "bc"}
+    assert len(names) == 2
+    assert all(len(name) <= 63 for name in names)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipelines.artifact.artifact import PARTIAL, Artifact
+from pipelines.artifact.pruning import stale
+from pipelines.artifact.store import Store
+from tests.unit.artifacts import made
+
+NOW = datetime(2026, 11, 13, 12, tzinfo=UTC)
+
+
+def nights(tmp_path: Path, failing: tuple[int, ...] = ()) -> list[Artifact]:
+    """Twelve nights' builds; those of ``failing`` days did not pass."""
+    for day in range(1, 13):
+        made(tmp_path, "web", f"202611{day:02}T030000Z-{day:012x}", good=day not in failing)
+    return Store(tmp_path).builds("web")
+
+
+def days(artifacts: list[Artifact]) -> list[int]:
+    return [int(artifact.directory.name[6:8]) for artifact in artifacts]
+
+
+def test_the_newest_stay(tmp_path: Path) -> None:
+    assert days(stale(nights(tmp_path), keep=3)) == [*range(1, 10)]
+    assert stale(nights(tmp_path / "more"), keep=20) == []
+
+
+def test_the_last_good_one_stays_however_old_it_is(tmp_path: Path) -> None:
+    assert days(stale(nights(tmp_path, failing=(6, 7, 8, 9, 10, 11, 12)), keep=3)) == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_what_is_needed_or_pinned_stays(tmp_path: Path) -> None:
+    builds = nights(tmp_path)
+    builds[1].pin()
+    assert days(stale(builds, keep=3, needed={builds[4].id})) == [1, 3, 4, 6, 7, 8, 9]
+
+
+def test_nothing_goes_that_is_young(tmp_path: Path) -> None:
+    assert days(stale(nights(tmp_path), keep=3, older_than=timedelta(days=8), now=NOW)) == [1, 2, 3, 4, 5]
+
+
+def test_a_build_without_a_date_is_old(tmp_path: Path) -> None:
+    made(tmp_path, "web", "handmade")
+    made(tmp_path, "web", "20261112T030000Z-b")
+    assert [
+        each.id for each in stale(Store(tmp_path).builds("web"), keep=1, older_than=timedelta(days=1), now=NOW)
+    ] == ["web/handmade"]
+
+
+def test_a_build_loses_its_name_before_its_files(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    artifact, store = made(tmp_path, "web", "1"), Store(tmp_path)
+    monkeypatch.setattr("pipelines.artifact.store.shutil.rmtree", lambda path: None)
+    store.delete(artifact)
+    assert store.find("web/1") is None
+    assert store.builds("web") == []
+    monkeypatch.undo()
+    store.clear("web")
+    assert list((tmp_path / "web").glob(f"{PARTIAL}*")) == []

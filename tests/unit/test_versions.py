@@ -1,0 +1,117 @@
+"""The order of versions, against the real dpkg and vectors of vercmp; vercmp itself is in the integration tests."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from pipelines.artifact import versions
+
+#: Pairs of an older and a newer version, and what makes them so.
+DEBIAN = [
+    ("1.0~rc1", "1.0"),
+    ("1.0~~", "1.0~"),
+    ("1.0", "1.0a"),
+    ("1.0a", "1.0+b"),
+    ("1.9", "1.10"),
+    ("9.9", "1:0.1"),
+    ("1.0-1", "1.0-1+deb13u1"),
+    ("1.0-1", "1.0-1.1"),
+    ("6.12.48-1", "6.12.57-1"),
+    ("257.8-1~deb13u2", "257.9-1~deb13u1"),
+    ("2:1.0-1", "10:1.0-1"),
+    ("1.0-rc1-1", "1.0-rc2-1"),
+    ("", "0a"),
+]
+ARCH = [
+    ("1.0a", "1.0"),
+    ("1.0b", "1.0beta"),
+    ("1.0beta", "1.0p"),
+    ("1.0rc", "1.0"),
+    ("1.0", "1.0.a"),
+    ("1.0.a", "1.0.1"),
+    ("1.0", "1.0.1"),
+    ("1.9", "1.10"),
+    ("9.9-9", "1:0.1-1"),
+    ("1.0-1", "1.0-2"),
+    ("6.17.1.arch1-1", "6.17.2.arch1-1"),
+    ("1.0", "1..0"),
+    ("20260101", "20260102"),
+    ("r99.abc", "r100.abc"),
+]
+EQUAL = [
+    ("debian", "1.0", "1.00"),
+    ("debian", "0:1.0", "1.0"),
+    ("debian", "1.0-0", "1.0"),
+    ("arch", "1.0", "1.00"),
+    ("arch", "0:1.0", "1.0"),
+    ("arch", "1.0", "1.0-5"),
+    ("arch", "1.0", "1_0"),
+    ("arch", "1.0.", "1.0.."),
+]
+
+
+@pytest.mark.parametrize(("distro", "older", "newer"), [
+    *(("debian", *pair) for pair in DEBIAN), *(("arch", *pair) for pair in ARCH),
+])  # fmt: skip
+def test_one_is_older(distro: str, older: str, newer: str) -> None:
+    compare = versions.order(distro)
+    assert compare(older, newer) < 0 < compare(newer, older)
+    assert compare(older, older) == 0
+
+
+@pytest.mark.parametrize(("distro", "one", "other"), EQUAL)
+def test_both_are_as_old(distro: str, one: str, other: str) -> None:
+    compare = versions.order(distro)
+    assert compare(one, other) == compare(other, one) == 0
+
+
+@pytest.mark.parametrize("distro", ["debian", "arch"])
+@pytest.mark.parametrize("odd", ["", ":", "-", "a:b:c", "9" * 20_000, "²", "٣", "\0", "-".join("~" * 999), "\ud800"])
+def test_whatever_is_written_has_its_place(distro: str, odd: str) -> None:
+    compare = versions.order(distro)
+    assert compare(odd, odd) == 0
+    assert (compare(odd, "1.0") > 0) == (compare("1.0", odd) < 0)
+
+
+def made_up(chance: random.Random) -> str:
+    """Return a version as dpkg takes them: an epoch at times, a number first, and no end of dots, dashes and tildes."""
+    epoch = chance.choice(["", "", "", "0:", "1:", "12:"])
+    body = "".join(chance.choices("0011239aAbZ.+~-", k=chance.randrange(8)))
+    return f"{epoch}{chance.randrange(12)}{body}".rstrip("-")
+
+
+def pairs(count: int) -> list[tuple[str, str]]:
+    """Return made-up pairs, the same ones each time; one of three has only one place that differs."""
+    chance = random.Random(4711)  # noqa: S311 - no secret
+    found = []
+    for number in range(count):
+        one, other = made_up(chance), made_up(chance)
+        if number % 3 == 0:
+            # Behind the first digit after the epoch, as dpkg has it.
+            place = chance.randrange(one.find(":") + 2, len(one) + 1)
+            other = (one[:place] + chance.choice("019a.~+") + one[place:]).rstrip("-")
+        found.append((one, other))
+    return found
+
+
+def as_words(compare: versions.Compare, tried: list[tuple[str, str]]) -> list[str]:
+    return ["lt" if found < 0 else "gt" if found else "eq" for found in (compare(*pair) for pair in tried)]
+
+
+@pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is not on this machine")
+def test_debians_order_is_the_real_dpkgs() -> None:
+    script = """
+        while read -r a b; do
+            for o in lt eq gt; do if dpkg --compare-versions "$a" $o "$b"; then echo $o; fi; done
+        done
+    """
+    tried = pairs(300)
+    lines = "".join(f"{one} {other}\n" for one, other in tried)
+    said = subprocess.run(["sh", "-ec", script], input=lines, capture_output=True, text=True, check=True).stdout.split()
+    assert set(said) == {"lt", "eq", "gt"}
+    ours = as_words(versions.dpkg, tried)
+    assert list(zip(tried, ours, strict=True)) == list(zip(tried, said, strict=True))
