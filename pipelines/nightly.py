@@ -189,8 +189,15 @@ def _one(source: Path, run: Run) -> Night:
     )
     with run.telling:
         # What failed because the night was ended says nothing of its recipe.
-        if not run.ended.is_set():
+        if run.ended.is_set():
+            return night
+        try:
             _tell(night, run)
+        except VirtrootError as error:
+            # Nobody would know of a night without a record: it counts as failed, and stops no other.
+            warn(f"{night.recipe}: {error.what}")
+            failure = failure or Failure.of("engine", error.what, str(error))
+            return night.model_copy(update={"outcome": "failed", "failure": failure})
     return night
 
 

@@ -13,6 +13,7 @@ from pipelines.host.trees import archive
 from pipelines.libvirt.connect import connect
 from pipelines.machine import calendar, timer
 from pipelines.machine.units import Schedule
+from tasks import program
 from tests.conftest import Virtroot
 from tests.integration.test_bad_input import refused
 
@@ -106,19 +107,28 @@ def test_systemd_says_what_a_time_is() -> None:
         calendar.checked("2020-01-01 03:00")
 
 
-@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs this machine")
-def test_without_systemd_the_line_for_a_crontab_is_printed(inv: Virtroot, tmp_path: Path) -> None:
-    shown = inv("nightly-timer", "--show", "--recipe", "debian", "--on-calendar", "Mon..Fri 04:30").stdout
+def test_without_systemd_the_line_for_a_crontab_is_printed(
+    inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Also on a machine that systemd runs.
+    monkeypatch.setattr(timer.Systemd, "runs", False)
+    monkeypatch.setattr(timer, "systemd", lambda *, user: timer.Systemd(tmp_path, user=user))
+    for name, value in inv.environment.items():
+        monkeypatch.setenv(name, value)
+    schedule = ["--recipe", "debian", "--on-calendar", "Mon..Fri 04:30"]
+    program.run(["inv", "nightly-timer", "--show", *schedule])
+    shown = capsys.readouterr().out
     assert shown.startswith("30 4 * * 1-5 env PATH=")
     assert shown.rstrip("\n").endswith("/inv nightly --recipe debian")
     assert f"INVOKE_VIRTROOT_OUTPUT={inv.output}" in shown
-    done = inv("nightly-timer", "--install", "--recipe", "debian", "--on-calendar", "Mon..Fri 04:30", status=2)
-    assert done.stdout == shown
-    assert done.stderr.splitlines()[-2:] == [
-        "error: no systemd runs here",
-        "try: add the line above by crontab -e, as the user who builds",
-    ]
-    assert "there is no timer" in inv("nightly-timer", "--remove").stderr
+    with pytest.raises(VirtrootError) as refused:
+        program.run(["inv", "nightly-timer", "--install", *schedule])
+    assert capsys.readouterr().out == shown
+    assert refused.value.what == "no systemd runs here"
+    assert refused.value.hint == "add the line above by crontab -e, as the user who builds"
+    assert list(tmp_path.iterdir()) == []
+    program.run(["inv", "nightly-timer", "--remove"])
+    assert "there is no timer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

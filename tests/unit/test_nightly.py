@@ -251,3 +251,17 @@ def test_a_record_finds_room_on_a_full_disk(
     monkeypatch.setattr(History, "append", full)
     assert night("web") == ["failed"]
     assert not (stage.output / ".reserve").exists()
+
+
+def test_a_history_that_cannot_be_written_fails_its_recipe_and_stops_no_other(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.builds = {"web": "1", "mail": "1"}
+    (stage.output / "web" / "history.jsonl").mkdir(parents=True)
+    sources = [tmp_path / f"{name}.yaml" for name in ("web", "mail")]
+    for source in sources:
+        source.write_text("distro: debian\n")
+    with pytest.raises(CheckFailed, match="1 of 2 recipes failed: web"):
+        nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=1)
+    assert "history.jsonl" in capsys.readouterr().err
+    assert golden(stage, "mail") == "1"
