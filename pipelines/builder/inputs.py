@@ -65,8 +65,11 @@ def names() -> list[str]:
 
 
 def source(named: str) -> Path:
-    """Return the file of a recipe that is named by its file, or by its name in the checkout."""
-    return _path(named, "") if named in names() else _path("", named)
+    """Return the file of a recipe that is named by its file, or by its name in the checkout; it has to be there."""
+    path = _path(named, "") if named in names() else _path("", named)
+    if not path.is_file():
+        raise _no_recipe(path)
+    return path
 
 
 def nightly() -> list[Path]:
@@ -93,7 +96,7 @@ def find(
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise VirtrootError(f"no recipe {path}", f"recipes here: {', '.join(names())}") from error
+        raise _no_recipe(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
@@ -148,6 +151,10 @@ def fits(guest: str, recipe: str) -> bool:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of recipes, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(mode="validation")}
+
+
+def _no_recipe(path: Path) -> VirtrootError:
+    return VirtrootError(f"no recipe {path}", f"recipes here: {', '.join(names())}")
 
 
 def _path(distro: str, recipe: str) -> Path:

@@ -163,6 +163,11 @@ def test_manifest_that_names_a_kernel_outside_the_root(inv: Virtroot, trixie: Pa
     assert "is no path inside the root" in answer
 
 
+def test_a_night_over_a_recipe_that_is_not_there_begins_nothing(inv: Virtroot) -> None:
+    assert "no recipe nowhere" in refused(inv, "nightly", "--recipe", "debian", "--recipe", "nowhere")
+    assert not (inv.output / "nowhere").exists()
+
+
 def test_artifact_with_a_wrong_checksum(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trixie, copy)
