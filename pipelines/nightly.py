@@ -31,7 +31,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest.memory import Room
 from pipelines.host import engine as engines
 from pipelines.install import Wishes, install
-from pipelines.libvirt.connect import connect
+from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn
 from pipelines.machine import checkout, notice
@@ -92,6 +92,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
+            _clear_left(run)
             nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
         _write_pages(settings)
     for night in nights:
@@ -278,7 +279,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
 
 
 def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
-    """Return a name for a guest that nobody has; one that a killed night left there is removed first."""
+    """Return a name for a guest that nobody has; what could not be removed when it was left is tried again."""
     # As long as a guest's name may be at most.
     stem = f"night-{recipe}"
     if len(stem) > 56:
@@ -294,6 +295,21 @@ def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
         if name not in taken:
             return name
     raise VirtrootError(f"a thousand guests are called {stem}", "remove some of them")
+
+
+def _clear_left(run: Run) -> None:
+    """Remove the guests that killed nights left: while this one has the lock, no other has any.
+
+    A hypervisor that does not run is not started for that.
+    """
+    try:
+        hypervisor = find(run.settings)
+        for guest in guests.every(hypervisor) if hypervisor else ():
+            if guest.transient == run.owner:
+                say(f"removing the guest {guest.name} that a killed night left")
+                _throw_away(guest.hypervisor, guest.name, run)
+    except VirtrootError as error:
+        warn(f"whether a killed night left guests is not known: {error.what}")
 
 
 def _throw_away(hypervisor: Hypervisor, name: str, run: Run) -> None:

@@ -128,6 +128,7 @@ def builder(
         capabilities=capabilities,
         tmpfs=_tmpfs(engine, settings.workspace),
         hostname="builder",
+        niced=True,
     )
     try:
         container.run(["mkdir", "-p", ROOT])

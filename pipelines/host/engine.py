@@ -142,12 +142,14 @@ class Engine:
         hostname: str | None = None,
         stop_timeout: int | None = None,
         transient: bool = False,
+        niced: bool = False,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
 
         ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
-        before it kills. The engine removes a ``transient`` container as soon as it ends. Raises `NameTaken`,
-        `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        before it kills. The engine removes a ``transient`` container as soon as it ends. A ``niced`` one gets as much
+        less of the CPU as this process does. Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`,
+        and leaves nothing.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -175,6 +177,7 @@ class Engine:
                     cap_add=list(capabilities),
                     security_opt=security,
                     devices=list(devices),
+                    cpu_shares=this_machine.cpu_shares() if niced else None,
                 ),
             )
         except APIError as error:

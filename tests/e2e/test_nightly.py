@@ -74,7 +74,8 @@ def test_two_are_promoted_and_the_third_keeps_its_golden_root(
     assert (record.outcome, record.failure.where, record.golden) == ("failed", "boot", former.id)
     assert "Kernel panic" in record.failure.label
     assert golden(inv, BROKEN) == former.directory
-    assert {change.name for change in record.since_golden.added} >= {"bash"} if record.since_golden else False
+    assert record.since_golden is not None
+    assert {change.name for change in record.since_golden.added} >= {"bash"}
 
     document: dict[str, Any] = json.loads(told.read_text())
     assert (document["recipe"], document["state"], document["former_state"]) == (BROKEN, "failed", "")
@@ -88,11 +89,9 @@ def test_two_are_promoted_and_the_third_keeps_its_golden_root(
     assert BROKEN in status.stderr
 
     # Right after: nothing to do for two, and the third is tried again.
-    begin = time.time()
     night(inv, recipes, status=1)
     assert [last(inv, name).outcome for name in recipes] == ["unchanged", "unchanged", "failed"]
     assert last(inv, GOOD).artifact == golden(inv, GOOD).relative_to(inv.output).as_posix()
-    assert begin > 0
 
 
 def test_install_takes_the_golden_root(inv: Virtroot, recipes: dict[str, Path]) -> None:
@@ -116,7 +115,6 @@ def test_what_a_guest_was_made_from_is_not_pruned(inv: Virtroot, recipes: dict[s
 
 
 def test_a_killed_night_leaves_a_guest_that_the_next_one_removes(inv: Virtroot, recipes: dict[str, Path]) -> None:
-    only = {BROKEN: recipes[BROKEN]}
     killed = inv.start("nightly", "--recipe", str(recipes[BROKEN]))
     deadline = time.monotonic() + 120
     while not guests_of_nights(inv):
@@ -129,7 +127,7 @@ def test_a_killed_night_leaves_a_guest_that_the_next_one_removes(inv: Virtroot, 
     killed.communicate()
     before = golden(inv, BROKEN)
     assert guests_of_nights(inv) == [f"night-{BROKEN}"]
-    said = night(inv, only, status=1)
+    said = night(inv, {GOOD: recipes[GOOD]})
     assert f"removing the guest night-{BROKEN} that a killed night left" in said
     assert guests_of_nights(inv) == []
     assert golden(inv, BROKEN) == before

@@ -38,6 +38,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     (tmp_path / "web.yaml").write_text("distro: debian\n")
     monkeypatch.setattr(nights, "build", stage.build)
     monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
+    monkeypatch.setattr(nights, "find", lambda settings: None)
     monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr("pipelines.prune.connect", lambda settings: None)
     monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: [])

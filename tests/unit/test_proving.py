@@ -86,6 +86,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
         del machine.there[name]
 
     monkeypatch.setattr(nightly, "connect", lambda settings: machine)
+    monkeypatch.setattr(nightly, "find", lambda settings: machine)
     monkeypatch.setattr(nightly, "install", install)
     monkeypatch.setattr(nightly, "verify_guest", verify)
     monkeypatch.setattr("pipelines.operate.remove", remove)
@@ -153,6 +154,12 @@ def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightl
         prove(run, machine, [PASSED])
         assert machine.there == {"night-web": owner}
         assert machine.said[-1] == "remove night-web-2"
+
+
+def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, machine: Machine) -> None:
+    machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
+    nightly._clear_left(run)
+    assert list(machine.there) == ["night-web", "mine"]
 
 
 def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, machine: Machine) -> None:
