@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
+from pipelines.host.lock import LOCKS
 from pipelines.libvirt.handover import BOOT_PREFIX
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
@@ -18,8 +19,6 @@ LOGS = "/var/log/libvirt/qemu"
 
 #: What tasks write to on libvirt's machine beside the pool and the locks; libvirt's hooks are below its configuration.
 WRITTEN = ("/var/lib/libvirt", LOGS, "/etc/libvirt")
-
-_LOCKS = "/run/virtroot"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -98,7 +97,7 @@ def boot(name: str) -> str:
 
 def lock(name: str) -> str:
     """Return the file that is locked while a task works on the guest ``name``."""
-    return f"{_LOCKS}/guest-{name}.lock"
+    return f"{LOCKS}/guest-{name}.lock"
 
 
 def manifest(boot: str) -> str:

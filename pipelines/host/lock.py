@@ -69,14 +69,21 @@ umask 077
 mkdir -p "${1%/*}"
 chmod 700 "${1%/*}"
 exec 9> "$1"
-if flock --nonblock 9; then echo held; exec cat > /dev/null; else echo busy; fi
+if flock ${2:-} 9; then echo held; exec cat > /dev/null; else echo busy; fi
 """
 
 
+#: Where the locks of virtroot's tasks are on libvirt's machine.
+LOCKS = "/run/virtroot"
+
+
 @contextmanager
-def on(target: Target, path: str, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` on ``target``; raises `VirtrootError` naming ``what`` when another task has it."""
-    with target.holding(["sh", "-ec", _HOLD, "hold", path]) as said:
+def on(target: Target, path: str, what: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path`` on ``target``; when another task has it, ``wait``, for what takes moments.
+
+    Otherwise that raises `VirtrootError` naming ``what``.
+    """
+    with target.holding(["sh", "-ec", _HOLD, "hold", path, *([] if wait else ["--nonblock"])]) as said:
         if said == "busy":
             raise busy(what)
         if said != "held":

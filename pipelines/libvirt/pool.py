@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from pipelines.errors import VirtrootError
+from pipelines.host import lock
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.settings import Settings
@@ -33,11 +34,15 @@ chmod 0700 "$path"
 def find(hypervisor: Hypervisor, settings: Settings) -> str:
     """Return the directory of the settings' pool, started where it was not and made where it is missing."""
     known = look(hypervisor, settings)
-    if known is None:
-        _define(hypervisor, settings.pool, settings.pool_path)
-        return settings.pool_path
-    if hypervisor.virsh("pool-info", settings.pool).text.find("running") < 0:
-        hypervisor.virsh("pool-start", settings.pool)
+    if known is None or not _runs(hypervisor, settings):
+        # Of two first users at once, the second finds the pool that the first has made.
+        with lock.on(hypervisor.target, f"{lock.LOCKS}/pool.lock", f"the pool {settings.pool}", wait=True):
+            known = look(hypervisor, settings)
+            if known is None:
+                _define(hypervisor, settings.pool, settings.pool_path)
+                return settings.pool_path
+            if not _runs(hypervisor, settings):
+                hypervisor.virsh("pool-start", settings.pool)
     mode = hypervisor.target.run(["stat", "--format=%a", known]).text
     if int(mode, 8) & 0o077:
         # Not ours to change: guests of the user's own may boot kernels from inside it.
@@ -45,6 +50,10 @@ def find(hypervisor: Hypervisor, settings: Settings) -> str:
             f"other users can enter {known}, and run what guests leave there; chmod 0700 it unless guests boot from it"
         )
     return known
+
+
+def _runs(hypervisor: Hypervisor, settings: Settings) -> bool:
+    return "running" in hypervisor.virsh("pool-info", settings.pool).text
 
 
 def look(hypervisor: Hypervisor, settings: Settings) -> str | None:

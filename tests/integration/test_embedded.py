@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from docker import APIClient
 
 from pipelines.host import engine as engines
-from pipelines.libvirt import embedded
+from pipelines.libvirt import embedded, pool
 from pipelines.settings import Settings
 from tests.conftest import Virtroot
 
@@ -34,6 +35,10 @@ def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtro
     engine = engines.connect()
     container = engine.container(NAME)
     assert container is not None
+
+    hypervisor = embedded.start(settings)
+    with ThreadPoolExecutor(4) as together:
+        assert set(together.map(lambda _: pool.find(hypervisor, settings), range(4))) == {settings.pool_path}
 
     container.run(["sh", "-c", "echo here > /var/lib/libvirt/witness"])
     docker = client()

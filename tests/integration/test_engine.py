@@ -75,6 +75,19 @@ def test_bounds_leave_what_keeps_them_alone(container: Container) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"err\n")
 
 
+def test_a_niced_container_is_as_nice_as_its_task(engine: Engine, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getpriority", lambda which, who: 10)
+    shares = []
+    for niced in (True, False):
+        started = engine.start(base, labels={}, argv=["sleep", "60"], transient=True, niced=niced)
+        try:
+            seen = docker.from_env().containers.get(started.id)
+            shares.append(seen.attrs["HostConfig"]["CpuShares"])
+        finally:
+            started.remove()
+    assert shares == [110, 0]
+
+
 def test_names_devices_and_states_are_told_apart(engine: Engine, base: str, container: Container) -> None:
     assert engine.container_state(NAME) == "running"
     with pytest.raises(NameTaken):
