@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,11 @@ class Run:
     def store(self) -> Store:
         """Where builds and histories are."""
         return Store(self.settings.output_dir)
+
+    def refuse_ended(self) -> None:
+        """Raise `VirtrootError` where somebody ended the night: what is not begun, let alone promoted, stays so."""
+        if self.ended.is_set():
+            raise VirtrootError("the night was ended", "./inv nightly runs another one")
 
     @property
     def owner(self) -> str:
@@ -137,12 +142,20 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
             run.ended.set()
             for each in pending:
                 each.cancel()
-            # Without its builder or guest, what is at work comes to its end, and clears up after itself.
-            engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir)})
-            for guest in guests.every(connect(run.settings)):
-                if guest.transient == run.owner:
-                    guest.hypervisor.virsh("destroy", guest.uuid, check=False)
+            # What is about to start a builder or a guest has it only after we looked.
+            while wait(pending, timeout=1).not_done:
+                _take_away(run)
             raise
+
+
+def _take_away(run: Run) -> None:
+    """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
+    with suppress(VirtrootError):
+        engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir)})
+        hypervisor = find(run.settings)
+        for guest in guests.every(hypervisor) if hypervisor else ():
+            if guest.transient == run.owner and guest.running:
+                guest.hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
 @contextmanager
@@ -210,6 +223,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
+    run.refuse_ended()
     artifact = build(inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.settings, asker=run.asker)
     manifest = artifact.manifest
     facts |= {
@@ -235,6 +249,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
         _prove(artifact, run, facts)
     finally:
         facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
+    run.refuse_ended()
     with store.lock(name):
         store.golden(name).promote(Artifact(artifact.directory))
     prune([name], run.settings, keep=run.keep)
@@ -252,15 +267,18 @@ def _since(store: Store, former: str, artifact: Artifact) -> difference.Differen
 def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     """Boot a guest of ``artifact`` and verify it; the guest is gone afterwards."""
     settings = run.settings
+    run.refuse_ended()
     hypervisor = connect(settings)
     name = _vacant(hypervisor, artifact.manifest.name, run)
     memory = artifact.manifest.recipe.guest.memory
     install(name, artifact, Wishes(cache="always", transient=run.owner), settings)
     try:
         with run.room.for_guest(hypervisor.target, memory, settings.timeout):
+            run.refuse_ended()
             try:
                 verdict = verify_guest(name, settings, boot=True)
             except VirtrootError as error:
+                run.refuse_ended()
                 if error.where != "boot" or hypervisor.kvm or not _EMULATION.search(str(error)):
                     raise
                 warn(f"{error.what}: software emulation is known for that; once more")

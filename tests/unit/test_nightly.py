@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -231,6 +232,34 @@ def test_two_nights_at_once_the_second_names_the_first(stage: Stage, tmp_path: P
         pytest.raises(VirtrootError, match=r"another task works on the night all: process \d+, since"),
     ):
         nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)
+
+
+def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while one recipe's guest is about to start: looked for once, it would have been missed."""
+    looked = 0
+
+    def look(run: nights.Run) -> None:
+        nonlocal looked
+        looked += 1
+
+    def prove(artifact: Artifact, run: nights.Run, facts: object) -> None:
+        if artifact.manifest.name == "web":
+            raise KeyboardInterrupt
+        while looked < 2:
+            time.sleep(0.01)
+
+    stage.builds = {"web": "1", "mail": "1"}
+    monkeypatch.setattr(nights, "_take_away", look)
+    monkeypatch.setattr(nights, "_prove", prove)
+    sources = [tmp_path / f"{name}.yaml" for name in ("web", "mail")]
+    for source in sources:
+        source.write_text("distro: debian\n")
+    with pytest.raises(KeyboardInterrupt):
+        nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=2)
+    assert [golden(stage, name) for name in ("web", "mail")] == ["", ""]
+    assert [history(stage, name) for name in ("web", "mail")] == [[], []]
 
 
 def test_two_recipes_of_one_name_are_refused(stage: Stage, tmp_path: Path) -> None:
