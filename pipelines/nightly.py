@@ -10,12 +10,12 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines import operate
 from pipelines.artifact import difference
@@ -30,6 +30,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.memory import Room
 from pipelines.host import engine as engines
+from pipelines.host.lock import Busy
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -40,6 +41,9 @@ from pipelines.report import pages
 from pipelines.settings import Settings
 from pipelines.verify import verify_guest
 
+#: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
+_PATIENCE, _POLL = 3600, 2
+
 #: Lines of the console of a guest that failed that are kept beside its artifact.
 _CONSOLE_LINES = 2000
 
@@ -49,6 +53,9 @@ _EMULATION = re.compile(
     r"|segfault|code=(dumped|killed)|timed out|shut off \((crashed|failed)\)",
     re.IGNORECASE,
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -223,8 +230,8 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
-    run.refuse_ended()
-    artifact = build(inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.settings, asker=run.asker)
+    planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
+    artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
     manifest = artifact.manifest
     facts |= {
         "artifact": artifact.id,
@@ -249,11 +256,33 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
         _prove(artifact, run, facts)
     finally:
         facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
-    run.refuse_ended()
-    with store.lock(name):
-        store.golden(name).promote(Artifact(artifact.directory))
-    prune([name], run.settings, keep=run.keep)
+    _patiently(run, lambda: _promote(store, artifact))
+    _patiently(run, lambda: prune([name], run.settings, keep=run.keep))
     return "unchanged" if before and before.id == artifact.id else "promoted"
+
+
+def _promote(store: Store, artifact: Artifact) -> None:
+    name = artifact.manifest.name
+    with store.lock(name):
+        # Its manifest has the verdict by now.
+        store.golden(name).promote(Artifact(artifact.directory))
+
+
+def _patiently(run: Run, task: Callable[[], T]) -> T:
+    """Return what ``task`` does, as soon as nobody else works on the same recipe: somebody may build it by hand."""
+    begin = time.monotonic()
+    told = False
+    while True:
+        run.refuse_ended()
+        try:
+            return task()
+        except Busy as error:
+            if time.monotonic() - begin > _PATIENCE:
+                raise
+            if not told:
+                say(f"{error.what}: waiting for it")
+            told = True
+        run.ended.wait(_POLL)
 
 
 def _since(store: Store, former: str, artifact: Artifact) -> difference.Difference | None:

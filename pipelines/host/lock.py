@@ -14,9 +14,19 @@ from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 
 
+class Busy(VirtrootError):
+    """Another task holds the lock of ``what``; ``who`` names that task."""
+
+    def __init__(self, what: str, who: str = "") -> None:
+        super().__init__(f"another task works on {what}{f': {who}' if who else ''}", "wait for it, then try again")
+
+
 @contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` of this machine; raises `VirtrootError` naming ``what`` when another task has it."""
+    """Hold the lock file ``path`` of this machine; raises `Busy` when another task has it.
+
+    ``what`` is what the lock stands for, in words. Raises `VirtrootError` where there can be no such file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
@@ -28,16 +38,11 @@ def hold(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise busy(what, path.read_text(encoding="utf-8", errors="replace")[:200].strip()) from error
+            raise Busy(what, path.read_text(encoding="utf-8", errors="replace")[:200].strip()) from error
         with suppress(OSError):  # a full disk is no reason to stop
             os.truncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         yield
-
-
-def busy(what: str, who: str = "") -> VirtrootError:
-    """Make the error for a lock that another task holds; ``who`` names that task."""
-    return VirtrootError(f"another task works on {what}{f': {who}' if who else ''}", "wait for it, then try again")
 
 
 @contextmanager
@@ -81,11 +86,11 @@ LOCKS = "/run/virtroot"
 def on(target: Target, path: str, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file ``path`` on ``target``; when another task has it, ``wait``, for what takes moments.
 
-    Otherwise that raises `VirtrootError` naming ``what``.
+    Otherwise that raises `Busy`. ``what`` is what the lock stands for, in words.
     """
     with target.holding(["sh", "-ec", _HOLD, "hold", path, *([] if wait else ["--nonblock"])]) as said:
         if said == "busy":
-            raise busy(what)
+            raise Busy(what)
         if said != "held":
             raise VirtrootError(f"cannot lock {what}: {said}", "run this as root, on the machine libvirt is on")
         yield

@@ -19,6 +19,7 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.host.lock import Busy
 from pipelines.report import pages
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
@@ -260,6 +261,32 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
         nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=2)
     assert [golden(stage, name) for name in ("web", "mail")] == ["", ""]
     assert [history(stage, name) for name in ("web", "mail")] == [[], []]
+
+
+def test_a_night_waits_for_who_builds_its_recipe_by_hand(
+    stage: Stage, night: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(nights, "_POLL", 0.01)
+    by_hand = stage.build
+    asked = 0
+
+    def build(inputs: Inputs, settings: Settings, *, asker: object) -> Artifact:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise Busy("the recipe web", "process 4711")
+        return by_hand(inputs, settings, asker=asker)
+
+    monkeypatch.setattr(nights, "build", build)
+    stage.builds = {"web": "1"}
+    assert night("web") == ["promoted"]
+    assert capsys.readouterr().err.count("another task works on the recipe web: process 4711: waiting for it") == 1
+    monkeypatch.setattr(nights, "_PATIENCE", 0)
+    asked = 0
+    assert night("web") == ["failed"]
+    failure = history(stage, "web")[-1].failure
+    assert failure is not None
+    assert "process 4711" in failure.text
 
 
 def test_two_recipes_of_one_name_are_refused(stage: Stage, tmp_path: Path) -> None:
