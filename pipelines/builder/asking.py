@@ -13,6 +13,7 @@ from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.host.engine import Engine
+from pipelines.log import warn
 from pipelines.recipe import mirror as mirrors
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.mirror import MirrorState
@@ -60,7 +61,11 @@ class Asker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        try:
+            self._open.close()
+        except VirtrootError as error:
+            # They end by themselves, and what was asked is known.
+            warn(f"the containers that asked the mirror were not removed: {error.what}")
 
     def image(self, distro: Distro) -> tuple[str, str]:
         """Return tag and digest of the builder's image, which stay the same for as long as this asker lives."""

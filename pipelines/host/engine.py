@@ -259,6 +259,21 @@ def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
     )
 
 
+class _Api(docker.APIClient):
+    """An engine that answers no more is what the user can mend, whatever it was asked for."""
+
+    def send(self, *arguments: Any, **options: Any) -> requests.Response:
+        try:
+            return super().send(*arguments, **options)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise VirtrootError(
+                f"the Docker engine answers no more {endpoint()}",
+                "see the engine's log, then run the task again",
+                str(error),
+                where="engine",
+            ) from error
+
+
 def _client(timeout: int = 120) -> docker.DockerClient:
     return docker.DockerClient(base_url=endpoint().url, timeout=timeout)
 
@@ -269,6 +284,7 @@ def connect() -> Engine:
     try:
         client = _client()
         client.ping()
+        client.api = _Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
     except (DockerException, requests.RequestException) as error:
         raise VirtrootError(
             f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"

@@ -12,6 +12,7 @@ import pytest
 from docker.errors import APIError, NotFound
 
 from pipelines.errors import VirtrootError
+from pipelines.host import engine as engines
 from pipelines.host import environment, this_machine
 from pipelines.host.container import Container
 from pipelines.host.engine import Engine, NameTaken, NoSuchDevice
@@ -146,3 +147,11 @@ def test_an_image_is_as_old_as_its_last_pull() -> None:
     never = {**described, "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"}}
     assert read_image(never).made.month == 1
     assert read_image({"Id": "sha256:1", "Created": ""}).made.year == 1
+
+
+def test_an_engine_that_answers_no_more_is_no_bug(tmp_path: Path) -> None:
+    api = engines._Api(base_url=f"unix://{tmp_path}/docker.sock", version="1.41")
+    with pytest.raises(VirtrootError, match="the Docker engine answers no more") as raised:
+        api.ping()
+    assert raised.value.where == "engine"
+    assert "No such file" in raised.value.detail
