@@ -284,6 +284,7 @@ def connect() -> Engine:
     try:
         client = _client()
         client.ping()
+        client.close()
         client.api = _Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
     except (DockerException, requests.RequestException) as error:
         raise VirtrootError(
