@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import requests
 from docker.errors import APIError, NotFound
 
 from pipelines.errors import VirtrootError
@@ -149,9 +150,10 @@ def test_an_image_is_as_old_as_its_last_pull() -> None:
     assert read_image({"Id": "sha256:1", "Created": ""}).made.year == 1
 
 
-def test_an_engine_that_answers_no_more_is_no_bug(tmp_path: Path) -> None:
-    api = engines._Api(base_url=f"unix://{tmp_path}/docker.sock", version="1.41")
+@pytest.mark.parametrize("error", [requests.ConnectionError("Connection aborted"), requests.ReadTimeout("timed out")])
+def test_an_engine_that_answers_no_more_is_no_bug(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests.Session, "send", MagicMock(side_effect=error))
+    api = engines._Api(base_url="unix:///nowhere", version="1.41")
     with pytest.raises(VirtrootError, match="the Docker engine answers no more") as raised:
         api.ping()
-    assert raised.value.where == "engine"
-    assert "No such file" in raised.value.detail
+    assert (raised.value.where, raised.value.detail) == ("engine", str(error))
