@@ -19,18 +19,20 @@ def resolve(output: Path, text: str, recipe: str = "") -> Artifact:
     """Return the artifact below ``output`` that ``text`` names.
 
     That is an id (``recipe/build``), or ``golden`` or ``latest`` of a recipe with ``~N`` for the Nth build before it,
-    by the order of ids. ``recipe``, a name or a file, is the one that is meant where ``text`` names none. Raises
-    `VirtrootError`, with what there is, where that is no artifact.
+    by the order of ids. ``recipe``, a name or a file, is the one that is meant where ``text`` names none; without it,
+    the only one that has builds is. Raises `VirtrootError`, with what there is, where that is no artifact.
     """
     store = Store(output)
     named, slash, build = text.rpartition("/")
     name = named if slash else recipe.rpartition("/")[2].removesuffix(".yaml")
+    built = [each for each in store.recipes() if store.builds(each)]
+    if not name and not slash and len(built) == 1:
+        (name,) = built
     if not name:
         raise VirtrootError(f"{text!r} of which recipe?", f"give --recipe NAME, or {_FORMS}")
     builds = store.builds(name) if _is_name(name) else []
     if not builds:
-        there = ", ".join(each for each in store.recipes() if store.builds(each)) or "none"
-        raise VirtrootError(f"there is no build of {name}", f"recipes with builds: {there}")
+        raise VirtrootError(f"there is no build of {name}", f"recipes with builds: {', '.join(built) or 'none'}")
     names = [each.directory.name for each in builds]
     relative = _RELATIVE.fullmatch(build)
     if relative:

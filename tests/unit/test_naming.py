@@ -40,6 +40,14 @@ def test_a_name_is_a_build(output: Path, text: str, build: int) -> None:
     assert resolve(output, text, "web").directory == output / "web" / BUILDS[build]
 
 
+def test_the_only_recipe_with_builds_needs_no_name(tmp_path: Path) -> None:
+    made(tmp_path, "web", BUILDS[0])
+    (tmp_path / "empty").mkdir()
+    assert resolve(tmp_path, BUILDS[0]).id == f"web/{BUILDS[0]}"
+    with pytest.raises(VirtrootError, match="of which recipe"):
+        resolve(tmp_path, f"/{BUILDS[0]}")
+
+
 def test_a_recipe_in_the_name_counts_more_than_the_one_given(output: Path) -> None:
     assert resolve(output, f"db/{BUILDS[0]}", "web").id == f"db/{BUILDS[0]}"
 
