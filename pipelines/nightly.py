@@ -302,7 +302,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     memory = artifact.manifest.recipe.guest.memory
     install(name, artifact, Wishes(cache="always", transient=run.owner), settings)
     try:
-        with run.room.for_guest(hypervisor.target, memory, settings.timeout):
+        with run.room.for_guest(hypervisor.target, memory, settings.timeout, run.refuse_ended):
             run.refuse_ended()
             try:
                 verdict = verify_guest(name, settings, boot=True)

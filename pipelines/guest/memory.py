@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
@@ -24,16 +24,19 @@ class Room:
         self._taken = 0
 
     @contextmanager
-    def for_guest(self, target: Target, memory: int, timeout: float) -> Iterator[None]:
+    def for_guest(
+        self, target: Target, memory: int, timeout: float, refuse_ended: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Wait until ``memory`` bytes are free on ``target`` for a guest, and keep them for it while the block runs.
 
         A guest takes its memory bit by bit, so what was promised to others counts as if none of it were in use yet.
         Raises `VirtrootError` when there is not enough within ``timeout`` seconds, not counting those that other boots
-        of this task take.
+        of this task take, or what ``refuse_ended``, asked now and then, raises.
         """
         need, waited = memory + _BESIDE, 0.0
         with self._changed:
             while (free := available(target)) - self._taken < need:
+                refuse_ended()
                 if waited >= timeout:
                     raise VirtrootError(
                         f"a guest of {memory >> 20} MiB finds {free >> 20} MiB of memory available",

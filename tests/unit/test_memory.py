@@ -43,6 +43,14 @@ def test_a_guest_for_which_there_is_never_room_is_refused(machine: Machine) -> N
     assert refused.value.where == "engine"
 
 
+def test_who_waits_can_be_ended(machine: Machine) -> None:
+    def end() -> None:
+        raise VirtrootError("the night was ended", "")
+
+    with pytest.raises(VirtrootError, match="the night was ended"), Room().for_guest(machine, 4 * GIB, 300, end):
+        pass
+
+
 def test_a_boot_waits_for_another_however_long_that_takes(machine: Machine) -> None:
     room, second, order = Room(), threading.Event(), list[str]()
 
