@@ -27,11 +27,14 @@ from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 
 
-def build(inputs: Inputs, settings: Settings, *, fresh: bool = False, asker: Asker | None = None) -> Artifact:
+def build(
+    inputs: Inputs, settings: Settings, *, fresh: bool = False, anew: bool = False, asker: Asker | None = None
+) -> Artifact:
     """Build ``inputs`` and return the artifact; nothing is published unless every stage succeeds.
 
-    Where an artifact is there already that this would make again, that one is returned. With ``fresh`` everything is
-    made from nothing, packages that were downloaded apart. ``asker`` asks the mirror; it serves many builds.
+    Where an artifact is there already that this would make again, that one is returned; with ``anew`` it is made again.
+    With ``fresh`` everything is made from nothing, packages that were downloaded apart. ``asker`` asks the mirror; it
+    serves many builds.
     """
     store, name = Store(settings.output_dir), inputs.name
     with (
@@ -43,7 +46,7 @@ def build(inputs: Inputs, settings: Settings, *, fresh: bool = False, asker: Ask
         with step("mirror"):
             found = surroundings(inputs, asking, again=True)
         identity = plan_id(inputs.plan, found)
-        there = None if fresh else unchanged.find(inputs, identity, store)
+        there = None if fresh or anew else unchanged.find(inputs, identity, store)
         if there:
             say(f"unchanged: {there.id}; --no-cache builds anew")
             if not inputs.overridden:

@@ -15,17 +15,39 @@ from pipelines.text import plain
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_deaf = False
+
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
 
 def say(message: str) -> None:
     """Print one line of progress."""
-    _console.print(_spoken(plain(message)), markup=False)
+    _print(message, "")
 
 
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
-    _console.print(_spoken(f"warning: {plain(message)}"), markup=False, style="yellow")
+    _print(f"warning: {message}", "yellow")
+
+
+def _print(message: str, style: str) -> None:
+    try:
+        _console.print(_spoken(plain(message)), markup=False, style=style or None)
+    except (OSError, SystemExit):
+        # The console's own way to take a reader's leave is to end the program.
+        if not _deaf:
+            raise
+
+
+@contextmanager
+def whoever_hears() -> Iterator[None]:
+    """Go on inside though nobody can read what is said: the log's disk is full, or its reader has left."""
+    global _deaf
+    before, _deaf = _deaf, True
+    try:
+        yield
+    finally:
+        _deaf = before
 
 
 @contextmanager

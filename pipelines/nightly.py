@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pipelines import operate
 from pipelines.artifact import difference
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Failure, Night, state_since
+from pipelines.artifact.history import Failure, History, Night, state_since
 from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
@@ -34,11 +34,12 @@ from pipelines.host.lock import Busy
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say, speaking, warn
+from pipelines.log import say, speaking, warn, whoever_hears
 from pipelines.machine import checkout, notice
 from pipelines.prune import prune
 from pipelines.report import pages
 from pipelines.settings import Settings
+from pipelines.text import plain
 from pipelines.verify import verify_guest
 
 #: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
@@ -90,6 +91,7 @@ class Run:
         return f"nightly {socket.gethostname()}:{self.settings.output_dir}"
 
 
+@whoever_hears()
 def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int) -> list[Night]:
     """Run a night over the recipe files ``sources``, ``jobs`` side by side, and return a record for each.
 
@@ -184,7 +186,9 @@ def _one(source: Path, run: Run) -> Night:
     begin, clock = time.gmtime(), time.monotonic()
     facts: dict[str, Any] = {}
     failure = None
-    say(f"{source.stem} begins")
+    # A file that no recipe can be called after is refused below, and that has to be written down, too.
+    name = plain(source.stem)
+    say(f"{name} begins")
     try:
         facts["outcome"] = _work(source, run, facts)
     except VirtrootError as error:
@@ -197,12 +201,12 @@ def _one(source: Path, run: Run) -> Night:
         failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
         say(failure.text)
-    golden = run.store.golden(source.stem).artifact
+    golden = run.store.golden(name).artifact
     night = Night(
-        recipe=source.stem,
+        recipe=name,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", begin),
         seconds=round(time.monotonic() - clock, 1),
-        golden=golden.id if golden else "",
+        golden=f"{name}/{golden.directory.name}" if golden else "",
         failure=failure,
         commit=run.commit,
         dirty=run.dirty,
@@ -212,43 +216,32 @@ def _one(source: Path, run: Run) -> Night:
         # What failed because the night was ended says nothing of its recipe.
         if run.ended.is_set():
             return night
-        try:
-            _tell(night, run)
-        except VirtrootError as error:
-            # Nobody would know of a night without a record: it counts as failed, and stops no other.
-            warn(f"{night.recipe}: {error.what}")
-            failure = failure or Failure.of("engine", error.what, str(error))
-            return night.model_copy(update={"outcome": "failed", "failure": failure})
-    return night
+        return _tell(night, run)
 
 
 def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     """Build, prove and promote one recipe, and return the outcome; what is known of it goes into ``facts``."""
     store, name = run.store, source.stem
-    known = {artifact.id for artifact in store.builds(name)}
+    known = {artifact.stored_id for artifact in store.builds(name)}
     nights = store.history(name).nights()
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
     planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
     artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
-    manifest = artifact.manifest
-    facts |= {
-        "artifact": artifact.id,
-        "plan": manifest.plan,
-        "stages": () if artifact.id in known else manifest.stages,
-        "packed_size": manifest.rootfs.size,
-        "unpacked_size": manifest.rootfs.unpacked_size,
-        "since_last": _since(store, next((each.artifact for each in reversed(nights) if each.artifact), ""), artifact),
-        "since_golden": _since(store, before.id if before else "", artifact),
-    }
+    facts |= _facts(store, artifact, before, nights, known)
     golden = store.golden(name)
     if golden.was_demoted(artifact):
         say(f"{artifact.id} was taken back by ./inv demote: it is not promoted again until something changes")
         return "kept"
-    if before and before.id == artifact.id and nights and nights[-1].good:
-        facts["verdicts"] = manifest.verdicts
+    if before and before.stored_id == artifact.stored_id and nights and nights[-1].good:
+        facts["verdicts"] = artifact.manifest.verdicts
         return "unchanged"
+    if artifact.stored_id in known and golden.older(artifact):
+        # A change was taken back: what was built before it is wanted again, and nothing golden goes back in time.
+        say(f"{artifact.id} is wanted again, and is older than the golden root: it is built anew")
+        artifact = _patiently(run, lambda: build(planned, run.settings, anew=True, asker=asker))
+        facts |= _facts(store, artifact, before, nights, known)
     if golden.older(artifact):
         say(f"{artifact.id} is older than the golden root, which never goes back in time")
         return "kept"
@@ -257,8 +250,28 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     finally:
         facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
     _patiently(run, lambda: _promote(store, artifact))
-    _patiently(run, lambda: prune([name], run.settings, keep=run.keep))
-    return "unchanged" if before and before.id == artifact.id else "promoted"
+    try:
+        _patiently(run, lambda: prune([name], run.settings, keep=run.keep))
+    except (VirtrootError, OSError) as error:
+        # That says nothing of the root, which is golden by now.
+        warn(f"old builds of {name} stay for now: {error}")
+    return "unchanged" if before and before.stored_id == artifact.stored_id else "promoted"
+
+
+def _facts(
+    store: Store, artifact: Artifact, before: Artifact | None, nights: Sequence[Night], known: set[str]
+) -> dict[str, Any]:
+    manifest = artifact.manifest
+    last = next((each.artifact for each in reversed(nights) if each.artifact), "")
+    return {
+        "artifact": artifact.id,
+        "plan": manifest.plan,
+        "stages": () if artifact.stored_id in known else manifest.stages,
+        "packed_size": manifest.rootfs.size,
+        "unpacked_size": manifest.rootfs.unpacked_size,
+        "since_last": _since(store, last, artifact),
+        "since_golden": _since(store, before.stored_id if before else "", artifact),
+    }
 
 
 def _promote(store: Store, artifact: Artifact) -> None:
@@ -289,7 +302,11 @@ def _since(store: Store, former: str, artifact: Artifact) -> difference.Differen
     made = store.find(former) if former else None
     if made is None:
         return None
-    now, then = artifact.manifest, made.manifest
+    try:
+        now, then = artifact.manifest, made.manifest
+    except VirtrootError as error:
+        warn(f"{artifact.stored_id} is compared with nothing: {error.what}")
+        return None
     return difference.compare(then.packages, now.packages, now.recipe.distro)
 
 
@@ -374,20 +391,23 @@ def _end(hypervisor: Hypervisor, name: str) -> None:
         hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
-def _tell(night: Night, run: Run) -> None:
-    """Record a night and, where the state of its recipe changed with it, give notice."""
+def _tell(night: Night, run: Run) -> Night:
+    """Record a night and, where the state of its recipe changed with it, give notice; return what came of it.
+
+    Nobody would know of a night without a record: it counts as failed, and stops no other.
+    """
     history = run.store.history(night.recipe)
-    nights = history.nights()
+    nights: list[Night] = []
     try:
-        history.append(night)
+        nights = history.nights()
+        _record(history, night, run)
     except VirtrootError as error:
-        if not Reserve(run.settings.output_dir).release():
-            raise
-        warn(f"{error.what}: room that was kept for that is used now")
-        history.append(night)
+        warn(f"{night.recipe}: {error.what}")
+        failure = night.failure or Failure.of("engine", error.what, str(error))
+        night = night.model_copy(update={"outcome": "failed", "failure": failure})
     former = nights[-1] if nights else None
     if night.good == (former.good if former else True):
-        return
+        return night
     document = json.dumps(
         {
             "recipe": night.recipe,
@@ -400,3 +420,14 @@ def _tell(night: Night, run: Run) -> None:
     for command in (run.settings.on_failure if not night.good else "", run.settings.on_change):
         if command:
             notice.send(command, document)
+    return night
+
+
+def _record(history: History, night: Night, run: Run) -> None:
+    try:
+        history.append(night)
+    except VirtrootError as error:
+        if not Reserve(run.settings.output_dir).release():
+            raise
+        warn(f"{error.what}: room that was kept for that is used now")
+        history.append(night)

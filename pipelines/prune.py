@@ -11,6 +11,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say
 from pipelines.settings import Settings
 
@@ -33,26 +34,35 @@ def prune(
     if unknown:
         known = ", ".join(store.recipes()) or "-"
         raise VirtrootError(f"nothing is kept of {', '.join(unknown)}", f"recipes with builds: {known}")
-    in_use = {guest.artifact for guest in guests.every(connect(settings))}
+    hypervisor = connect(settings)
+    in_use = _in_use(hypervisor)
     going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.recipes()}
-    ids = [artifact.id for artifacts in going.values() for artifact in artifacts]
+    ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
     if asking and ids:
         for each in ids:
             say(each)
         if not asking(f"Delete these {len(ids)} builds?"):
             raise VirtrootError("nothing was pruned", "answer yes, or give --yes")
+    gone: list[str] = []
     for name in going:
         with store.lock(name):
+            # The answer may have taken hours.
+            in_use = _in_use(hypervisor)
             # What a killed task left has lost its name already.
             store.clear(name)
             for artifact in _stale(store, name, in_use, keep, older_than):
-                if artifact.id in ids:
+                if artifact.stored_id in ids:
                     store.delete(artifact)
-    return ids
+                    gone.append(artifact.stored_id)
+    return gone
+
+
+def _in_use(hypervisor: Hypervisor) -> set[str]:
+    return {guest.artifact for guest in guests.every(hypervisor)}
 
 
 def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:
     golden = store.golden(name)
     spared = (golden.artifact, golden.former, store.newest(name))
-    needed = in_use | {artifact.id for artifact in spared if artifact}
+    needed = in_use | {artifact.stored_id for artifact in spared if artifact}
     return pruning.stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)

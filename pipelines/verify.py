@@ -18,14 +18,14 @@ from pipelines.artifact.store import Store
 from pipelines.builder.container import builder
 from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
-from pipelines.errors import CheckFailed
+from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
-from pipelines.log import say, step
+from pipelines.log import say, step, warn
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
 
@@ -90,11 +90,24 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
             say(f"{name} booted in {booted} s")
         else:
             say(f"{name} is running and stays up: its shutdown is not checked")
+        judged = False
         try:
-            return _judge("guest", replace(context, shutdown=started), artifact, guest=name, booted=booted)
+            verdict = _judge("guest", replace(context, shutdown=started), artifact, guest=name, booted=booted)
+            judged = True
         finally:
             if started and guest.running:
-                guest.stop(settings.timeout)
+                _shut_down(guest, settings, needed=judged)
+        return verdict
+
+
+def _shut_down(guest: Guest, settings: Settings, *, needed: bool) -> None:
+    try:
+        guest.stop(settings.timeout)
+    except VirtrootError as error:
+        if needed:
+            raise
+        # What the suite found is the reason, and must not be hidden by this.
+        warn(error.what)
 
 
 def _artifact_of(guest: Guest, settings: Settings) -> Artifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,17 @@ class Artifact:
         """Recipe and build, as the manifest says."""
         return self.manifest.id
 
+    @property
+    def stored_id(self) -> str:
+        """Recipe and build, as the directories of a store are called: known of one that cannot be read, too."""
+        return f"{self.directory.parent.name}/{self.directory.name}"
+
+    @property
+    def good(self) -> bool:
+        """Whether it was found in order in a booted guest; raises `VirtrootError` for one that cannot be read."""
+        verdict = self.manifest.verdicts.get("guest")
+        return verdict is not None and verdict.passed
+
     def report(self, kind: str, guest: str = "") -> Path:
         """Return where the JUnit report of a verification of ``kind`` is written."""
         return self.directory / f"junit-{'-'.join(filter(None, (kind, guest)))}.xml"
@@ -110,3 +122,16 @@ class Artifact:
                 f"{self.tarball} is not what was built: sha256 {digest[:16]}…, the manifest says {expected[:16]}…",
                 "build the artifact again, or copy it anew",
             )
+
+
+def name_build(link: Path, build: str) -> None:
+    """Let ``link``, beside the builds, name one of them, in one step.
+
+    Raises `VirtrootError` where something else is there, as a copy has it that followed links.
+    """
+    if link.exists() and not link.is_symlink():
+        raise VirtrootError(f"{link} is no link", "move it away: the link there names one of the builds beside it")
+    partial = link.with_name(f"{PARTIAL}{link.name}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(build)
+    os.replace(partial, link)  # noqa: PTH105 - Path.replace would read as if it moved the target

@@ -17,7 +17,7 @@ from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.log import warn
-from pipelines.text import one_line
+from pipelines.text import one_line, plain
 
 SCHEMA = 1
 
@@ -30,6 +30,10 @@ LABEL_LENGTH = 72
 
 #: Characters of a failure's text that a record keeps: its end, where the reason is.
 _TEXT_LENGTH = 8000
+
+
+#: Bytes of a history, its end, that are read: years of nights in which dozens of packages changed.
+_READ = 4 << 20
 
 
 class _Frozen(BaseModel):
@@ -51,7 +55,8 @@ class Failure(_Frozen):
         if len(label) > LABEL_LENGTH:
             label = f"{label[: LABEL_LENGTH - 1]}…"
         known = cast("Failing", where if where in get_args(Failing) else "engine")
-        return cls(where=known, label=label, text=text[-_TEXT_LENGTH:])
+        # What a traceback quotes may be no text that a record could have.
+        return cls(where=known, label=label, text=plain(text)[-_TEXT_LENGTH:])
 
 
 def _moment(text: str) -> str:
@@ -131,15 +136,17 @@ class History:
         self._path = path
 
     def nights(self) -> list[Night]:
-        """Return the records, oldest first; a line that is none is left out, with a warning."""
+        """Return the records of the last years, oldest first; a line that is none is left out, with a warning."""
         try:
-            content = self._path.read_text(encoding="utf-8", errors="replace")
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _unusable(self._path, error) from error
         nights, bad = [], []
-        for number, line in enumerate(content.split("\n"), 1):
+        left_out = content.rfind(b"\n", 0, max(len(content) - _READ, 0)) + 1
+        first = content.count(b"\n", 0, left_out) + 1
+        for number, line in enumerate(content[left_out:].decode(errors="replace").split("\n"), first):
             if not line.strip():
                 continue
             try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.artifact.artifact import PARTIAL, Artifact
+from pipelines.artifact import pruning
+from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.errors import VirtrootError
 
 _LINK = "golden"
@@ -38,12 +39,13 @@ class Golden:
 
     @property
     def former(self) -> Artifact | None:
-        """What was golden before the golden root, and still is there."""
+        """What was golden before the golden root, was not taken back, and still is there."""
         current = self.artifact
         build = current.directory.name if current else ""
-        names = self._read().promoted
+        record = self._read()
+        names = record.promoted
         before = names[: names.index(build)] if build in names else names
-        known = (self._named(name) for name in reversed(before) if name != build)
+        known = (self._named(name) for name in reversed(before) if name != build and name not in record.demoted)
         return next((artifact for artifact in known if artifact is not None), None)
 
     def was_demoted(self, artifact: Artifact) -> bool:
@@ -51,22 +53,27 @@ class Golden:
         return artifact.directory.name in self._read().demoted
 
     def older(self, artifact: Artifact) -> bool:
-        """Say whether ``artifact`` is older than the golden root."""
+        """Say whether ``artifact`` is older than the golden root.
+
+        A golden root of the future, which a clock gone wrong has made, is older than what is made now.
+        """
         current = self.artifact
-        return current is not None and artifact.directory.name < current.directory.name
+        if current is None or pruning.made(current) > datetime.now(UTC):
+            return False
+        return artifact.directory.name < current.directory.name
 
     def promote(self, artifact: Artifact) -> None:
         """Let ``artifact`` be the golden root; raises `VirtrootError` for one that is older, or was not found good."""
         current, build = self.artifact, artifact.directory.name
-        verdict = artifact.manifest.verdicts.get("guest")
-        if verdict is None or not verdict.passed:
+        if not artifact.good:
+            checked = "guest" in artifact.manifest.verdicts
             raise VirtrootError(
-                f"{artifact.id} {'failed' if verdict else 'was not checked'} in a booted guest",
+                f"{artifact.id} {'failed' if checked else 'was not checked'} in a booted guest",
                 "install it, then ./inv verify --boot the guest; what passes can be promoted",
             )
         if current and self.older(artifact):
             raise VirtrootError(
-                f"{artifact.id} is older than the golden root {current.id}",
+                f"{artifact.id} is older than the golden root {current.stored_id}",
                 "a golden root never goes back in time by itself: ./inv demote takes the newer one back",
             )
         before = self._read()
@@ -100,10 +107,7 @@ class Golden:
         return artifact if path.name != _LINK and artifact.exists else None
 
     def _point_to(self, build: str) -> None:
-        partial = self._home / f"{PARTIAL}{_LINK}"
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(build)
-        os.replace(partial, self._home / _LINK)  # noqa: PTH105 - Path.replace would read as if it moved the target
+        name_build(self._home / _LINK, build)
 
     def _read(self) -> _Promotions:
         try:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pipelines.artifact.artifact import Artifact
+from pipelines.errors import VirtrootError
+from pipelines.log import warn
 
 _BUILD_TIME = "%Y%m%dT%H%M%SZ"
 
@@ -24,17 +26,18 @@ def stale(
     """Return those of ``builds`` (all of one recipe) that may go, oldest first.
 
     Kept are the newest ``keep`` (1 or more), those not ``older_than`` that, those whose id is in ``needed``, pinned
-    ones, and the last that was found good in a booted guest.
+    ones, the last that was found good in a booted guest, and those that cannot be read.
     """
+    builds = [each for each in builds if _readable(each)]
     builds = sorted(builds, key=lambda artifact: (made(artifact), artifact.directory.name))
-    good = [artifact for artifact in builds if _good(artifact)]
+    good = [artifact for artifact in builds if artifact.good]
     spared = {artifact.directory for artifact in (*good[-1:], *builds[-keep:])}
     now = now or datetime.now(UTC)
     return [
         artifact
         for artifact in builds
         if artifact.directory not in spared
-        and artifact.id not in needed
+        and not {artifact.id, artifact.stored_id} & set(needed)
         and not artifact.pinned
         and (older_than is None or now - made(artifact) > older_than)
     ]
@@ -48,6 +51,10 @@ def made(artifact: Artifact) -> datetime:
         return UNKNOWN
 
 
-def _good(artifact: Artifact) -> bool:
-    verdict = artifact.manifest.verdicts.get("guest")
-    return verdict is not None and verdict.passed
+def _readable(artifact: Artifact) -> bool:
+    try:
+        return bool(artifact.manifest)
+    except VirtrootError as error:
+        # Who knows what is made from it.
+        warn(f"{artifact.stored_id} is left alone: {error.what}")
+        return False

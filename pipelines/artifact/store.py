@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from pipelines.artifact.artifact import PARTIAL, Artifact
+from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.artifact.history import History
 from pipelines.artifact.promotion import Golden
 from pipelines.errors import VirtrootError
@@ -43,14 +42,21 @@ class Store:
         home = self._output / name
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f"{PARTIAL}{_SOURCE}"
-        partial.write_text(f"{source.resolve()}\n", encoding="utf-8")
+        partial.write_text(f"{source.resolve()}\n", encoding="utf-8", errors="surrogateescape")
         partial.replace(home / _SOURCE)
 
+    def source(self, name: str) -> Path | None:
+        """Return the recipe file that the directory of ``name`` is kept for; None where that is not known."""
+        try:
+            said = (self._output / name / _SOURCE).read_text(encoding="utf-8", errors="surrogateescape").strip()
+        except OSError:
+            return None
+        return Path(said) if said.startswith("/") and "\0" not in said else None
+
     def _refuse_other(self, name: str, source: Path) -> None:
-        record = self._output / name / _SOURCE
-        if not record.is_file():
+        owner = self.source(name)
+        if owner is None:
             return
-        owner = Path(record.read_text(encoding="utf-8").strip())
         if owner.exists() and not (source.exists() and owner.samefile(source)):
             raise VirtrootError(
                 f"{self._output / name} holds the builds of {owner}, and this is {source}",
@@ -81,10 +87,7 @@ class Store:
 
     def name_latest(self, name: str, build: str) -> None:
         """Let ``latest`` of ``name`` name ``build``; the caller holds the recipe's lock."""
-        link = self._output / name / f"{PARTIAL}latest"
-        link.unlink(missing_ok=True)
-        link.symlink_to(build)
-        os.replace(link, link.with_name("latest"))  # noqa: PTH105 - Path.replace would read as if it moved the target
+        name_build(self._output / name / "latest", build)
 
     def failed_log(self, name: str) -> Path:
         """Return where the log of the last failed build of ``name`` is kept."""
@@ -133,7 +136,9 @@ class Store:
     def builds(self, name: str) -> list[Artifact]:
         """Return the builds of ``name``, oldest first."""
         paths = (self._output / name).glob("[!.]*")
-        artifacts = (Artifact(path) for path in sorted(paths) if not path.is_symlink())
+        # Where a copy has followed the links, each is one more directory.
+        named = (path for path in sorted(paths) if not path.is_symlink() and path.name not in {"golden", "latest"})
+        artifacts = map(Artifact, named)
         return [artifact for artifact in artifacts if artifact.exists]
 
     def golden(self, name: str) -> Golden:

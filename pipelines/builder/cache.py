@@ -153,7 +153,8 @@ class StageCache:
         path = self._path(identity, _RECORD)
         try:
             record = Record.model_validate_json(path.read_bytes())
-            content = self._path(identity, _ROOT).open("rb")
+            # What is no file of ours is not followed to one.
+            content = os.fdopen(os.open(self._path(identity, _ROOT), os.O_RDONLY | os.O_NOFOLLOW), "rb")
         except (OSError, ValidationError):
             warn(f"{path} is not the record of a kept root; that is made anew")
             self._delete(identity)
@@ -231,7 +232,7 @@ class StageCache:
         with self._locked():
             freed = self._clear_partials()
             for path in self._home.glob(f"*{_ROOT}"):
-                freed += path.stat().st_size
+                freed += path.lstat().st_size
                 self._delete(path.name.removesuffix(_ROOT))
             for path in self._home.glob(f"*{_RECORD}*"):
                 path.unlink()
@@ -239,16 +240,16 @@ class StageCache:
 
     def size(self) -> int:
         """Return how many bytes the kept roots have."""
-        return sum(path.stat().st_size for path in self._home.glob(f"*{_ROOT}"))
+        return sum(path.lstat().st_size for path in self._home.glob(f"*{_ROOT}"))
 
     def _make_room(self, size: int) -> None:
         """Delete the roots that were not used for longest, until ``size`` bytes more are within the limit."""
         kept = sorted(self._home.glob(f"*{_ROOT}"), key=self._last_used)
-        total = size + sum(path.stat().st_size for path in kept)
+        total = size + sum(path.lstat().st_size for path in kept)
         for path in kept:
             if total <= self._limit:
                 return
-            total -= path.stat().st_size
+            total -= path.lstat().st_size
             self._delete(path.name.removesuffix(_ROOT))
 
     def _last_used(self, root: Path) -> float:
@@ -268,8 +269,11 @@ class StageCache:
         return freed
 
     def _delete(self, identity: str) -> None:
-        self._path(identity, _RECORD).unlink(missing_ok=True)
-        self._path(identity, _ROOT).unlink(missing_ok=True)
+        for path in (self._path(identity, _RECORD), self._path(identity, _ROOT)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _path(self, identity: str, suffix: str) -> Path:
         return self._home / f"{identity}{suffix}"

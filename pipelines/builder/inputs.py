@@ -25,7 +25,8 @@ _RECIPES = CHECKOUT / "recipes"
 _SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
 
 #: A recipe's name is that of a directory, a container and a volume too.
-_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+# What is not a recipe's in the output directory is the page of all recipes.
+_NAME = re.compile(r"(?!.*\.\.|index\.html$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 #: What people call a distribution beside its own name, when they name guests after it.
 _ENDINGS = ("linux",)

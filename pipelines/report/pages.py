@@ -20,17 +20,22 @@ def write(output: Path, now: datetime | None = None) -> Path:
     """Write the pages of all recipes below ``output``, and return the path of the one that lists them.
 
     Each page has its name when it is whole. Raises `VirtrootError` where one cannot be written, which leaves what was
-    there before, and when another task is writing them.
+    there before and stops no other, and when another task is writing them.
     """
     store, now = Store(output), now or datetime.now(UTC)
     with store.lock("all", "report"):
-        rows = []
+        rows, unwritten = [], []
         for name in sorted({*store.recipes(), *store.recorded()}):
             # One history at a time: years of nights of many recipes are more than a night may take of the memory.
             facts = gather(store, name)
-            _replace(store.home(name) / PAGE, recipe_page.page(facts, now))
+            try:
+                _replace(store.home(name) / PAGE, recipe_page.page(facts, now))
+            except VirtrootError as error:
+                unwritten.append(error)
             rows.append(index_page.row(facts, now))
         _replace(output / PAGE, index_page.page(rows, now))
+    if unwritten:
+        raise unwritten[0]
     return output / PAGE
 
 

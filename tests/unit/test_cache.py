@@ -237,3 +237,28 @@ def test_cleaning_asks_where_there_is_something(cache: StageCache, tmp_path: Pat
         clean.clean_cache(settings, asking=lambda _: False)
     assert cache.has("a")
     assert clean.clean_cache(settings, asking=lambda _: True) == 4
+
+
+@pytest.mark.parametrize("odd", ["a link to a root", "a link to nowhere", "a directory"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_no_file_in_the_place_of_a_root_is_cleared_away(
+    cache: StageCache, home: Path, tmp_path: Path, odd: str, *, known: bool
+) -> None:
+    keep(cache, "a", b"root")
+    root = home / "a.tar.zst"
+    root.rename(tmp_path / "elsewhere")
+    if odd == "a directory":
+        root.mkdir()
+        (root / "full").touch()
+    else:
+        root.symlink_to(tmp_path / ("elsewhere" if odd == "a link to a root" else "nowhere"))
+    if known:
+        assert read(cache, "a") is None
+        assert names(home) == []
+    else:
+        (home / "a.json").unlink()
+    keep(cache, "b", b"other")
+    assert read(cache, "b") == b"other"
+    cache.clear()
+    assert names(home) == []
+    assert (tmp_path / "elsewhere").read_bytes() == b"root"

@@ -36,12 +36,15 @@ class Stage:
         self.builds: dict[str, str | Exception] = {}
         self.boots: list[Exception | None] = []
         self.kvm = False
+        self.anew = "9"
 
-    def build(self, inputs: Inputs, settings: Settings, *, asker: object) -> Artifact:
-        self.said.append(f"build {inputs.name}")
+    def build(self, inputs: Inputs, settings: Settings, *, asker: object, anew: bool = False) -> Artifact:
+        self.said.append(f"build {inputs.name}{' anew' if anew else ''}")
         build = self.builds[inputs.name]
         if isinstance(build, Exception):
             raise build
+        if anew:
+            build = self.anew
         artifact = Artifact(self.output / inputs.name / build)
         return artifact if artifact.exists else made(self.output, inputs.name, build, good=None)
 

@@ -140,3 +140,14 @@ def test_the_verbs_take_ids_and_refuse_what_is_none(tmp_path: Path) -> None:
         promoting.promote("web/1", "", settings)
     with pytest.raises(VirtrootError, match="nothing is kept of mail"):
         promoting.demote("mail", settings)
+
+
+def test_what_was_taken_back_is_never_gone_back_to(tmp_path: Path) -> None:
+    golden = Store(tmp_path).golden("web")
+    for build in "123":
+        golden.promote(made(tmp_path, "web", build))
+    golden.demote()
+    golden.promote(made(tmp_path, "web", "4"))
+    assert golden.former is not None
+    assert golden.former.directory.name == "2"
+    assert golden.demote()[1].id == "web/2"

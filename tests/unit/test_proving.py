@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines import nightly
+from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.errors import CheckFailed, VirtrootError
@@ -166,3 +169,46 @@ def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, ma
     names = {nightly._vacant(machine, f"{'a' * 61}{end}", run) for end in "bc"}
     assert len(names) == 2
     assert all(len(name) <= 63 for name in names)
+
+
+class Stubborn(SimpleNamespace):
+    """A guest that is shut off, boots, and does not shut down."""
+
+    root = "/r"
+    artifact = "web/1"
+    boots = 0
+
+    @property
+    def running(self) -> bool:
+        return self.boots > 0
+
+    def stop(self, timeout: float) -> None:
+        raise VirtrootError("the guest web did not shut down", "look", where="boot")
+
+
+@pytest.mark.parametrize(
+    ("found", "ends"),
+    [(CheckFailed("1 of 14 checks failed: test_sshd", "look"), "test_sshd"), (None, "did not shut down")],
+)
+def test_what_the_suite_found_is_not_hidden_by_a_shutdown_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: CheckFailed | None, ends: str
+) -> None:
+    guest = Stubborn()
+
+    def start(*_: object) -> float:
+        guest.boots += 1
+        return 1.0
+
+    def judge(*_: object, **__: object) -> Verdict:
+        if found:
+            raise found
+        return PASSED
+
+    monkeypatch.setattr(verifying, "connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.locked", lambda *_: nullcontext())
+    monkeypatch.setattr("pipelines.guest.publication.start", start)
+    monkeypatch.setattr(verifying, "_artifact_of", lambda *_: made(tmp_path, "web", "1"))
+    monkeypatch.setattr(verifying, "_judge", judge)
+    with pytest.raises(VirtrootError, match=ends):
+        verifying.verify_guest("web", Settings(), boot=True)

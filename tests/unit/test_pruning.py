@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from pipelines import prune as pruning_verb
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import stale
 from pipelines.artifact.store import Store
+from pipelines.guest import guest as guests
+from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
 NOW = datetime(2026, 11, 13, 12, tzinfo=UTC)
@@ -58,3 +64,36 @@ def test_a_build_loses_its_name_before_its_files(tmp_path: Path, monkeypatch) ->
     monkeypatch.undo()
     store.clear("web")
     assert list((tmp_path / "web").glob(f"{PARTIAL}*")) == []
+
+
+def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in range(1, 6):
+        made(tmp_path, "web", f"2026110{day}T030000Z-x")
+    (tmp_path / "web" / "20261101T030000Z-x" / "manifest.json").write_text("{")
+    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr(guests, "every", lambda hypervisor: [])
+    assert pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2) == [
+        "web/20261102T030000Z-x",
+        "web/20261103T030000Z-x",
+    ]
+    assert "web/20261101T030000Z-x is left alone" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_a_guest_was_made_from_while_the_question_stood_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(1, 5):
+        made(tmp_path, "web", f"2026110{day}T030000Z-x")
+    used: list[SimpleNamespace] = []
+
+    def asking(question: str) -> bool:
+        assert question == "Delete these 2 builds?"
+        used.append(SimpleNamespace(artifact="web/20261101T030000Z-x"))
+        return True
+
+    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr(guests, "every", lambda hypervisor: used)
+    gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
+    assert gone == ["web/20261102T030000Z-x"]

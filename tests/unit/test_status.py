@@ -71,3 +71,30 @@ def test_failing_nights_are_no_good_nights(tmp_path: Path) -> None:
     assert row["why"] == "did not come up: no agent answered"
     assert row["checked"] == 3 * 86400 + 9 * 3600
     assert "failed: did not come up" in status.as_table([row])
+
+
+def test_a_night_of_the_future_is_none(tmp_path: Path) -> None:
+    for recipe in ("web", "mail"):
+        record(Store(tmp_path), recipe, 30)
+    with pytest.raises(CheckFailed, match="no good night within 36h: mail, web"):
+        status.refuse_stale(list(rows(tmp_path).values()), "36h")
+
+
+def test_nights_are_due_where_there_are_any(tmp_path: Path) -> None:
+    """A recipe that no night builds, one of somewhere else that a night once built, and one that was deleted since."""
+    store = Store(tmp_path)
+    for recipe in ("once", "elsewhere", "gone"):
+        made(tmp_path, recipe, "20261001T030000Z-1")
+    for recipe in ("web", "mail"):
+        record(store, recipe, 10)
+    for recipe in ("elsewhere", "gone"):
+        record(store, recipe, 1)
+    source = tmp_path / "elsewhere.yaml"
+    source.touch()
+    (tmp_path / "elsewhere" / ".recipe").write_text(f"{source}\n")
+    found = rows(tmp_path)
+    assert {name for name, row in found.items() if row["due"]} == {"web", "mail", "elsewhere"}
+    with pytest.raises(CheckFailed, match=r"no good night within 36h: elsewhere\n"):
+        status.refuse_stale(list(found.values()), "36h")
+    cells = {line.split()[0]: line.split()[3] for line in status.as_table(list(found.values())).splitlines()[1:]}
+    assert cells["once"] == "-"
