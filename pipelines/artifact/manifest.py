@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -38,10 +38,10 @@ class Package(_Frozen):
 
 
 class Boot(_Frozen):
-    """How the root is booted; paths are relative to the root."""
+    """How the root is booted; paths are relative to the root. ``initrd`` is empty where the kernel needs none."""
 
     kernel: BootPath
-    initrd: BootPath
+    initrd: BootPath | Literal[""]
     cmdline: str
 
 

@@ -80,7 +80,7 @@ def test_generator_without_a_package(inv: Virtroot) -> None:
 
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster" in answer
+    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster or none" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
