@@ -28,10 +28,6 @@ def dracut(recipe: Recipe) -> Path:
     return recipe("e2e-dracut", generator="dracut", bootstrap="mmdebstrap")
 
 
-def without_initramfs(recipe: Recipe) -> Path:
-    return recipe("e2e-none", generator="none", bootstrap="mmdebstrap")
-
-
 def booster(recipe: Recipe) -> Path:
     """As it was built last; debootstrap is its bootstrapper."""
     return (
@@ -40,13 +36,7 @@ def booster(recipe: Recipe) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("e2e-trixie", initramfs_tools),
-        ("e2e-dracut", dracut),
-        ("e2e-none", without_initramfs),
-        ("e2e-booster", booster),
-    ],
+    ("name", "write"), [("e2e-trixie", initramfs_tools), ("e2e-dracut", dracut), ("e2e-booster", booster)]
 )
 def test_two_builds_of_one_plan_give_the_same_bytes(
     inv: Virtroot, recipe: Recipe, tmp_path: Path, name: str, write: Callable[[Recipe], Path]

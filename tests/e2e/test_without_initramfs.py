@@ -1,4 +1,4 @@
-"""Debian without an initramfs: the kernel mounts the root, upgrades arrive, and a kernel that cannot is refused."""
+"""Debian without an initramfs: the kernel mounts the root, and its upgrades arrive."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.artifact.manifest import load
+from pipelines.guest.guest import find
 from pipelines.guest.place import boot, console_log
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
@@ -34,15 +35,7 @@ def test_the_kernel_mounts_the_root_and_its_upgrades_arrive(inv: Virtroot, recip
     target.run(["chroot", ROOT, "dpkg-reconfigure", "-fnoninteractive", f"linux-image-{manifest.kernel_version}"])
     assert target.run(["chroot", ROOT, "dpkg", "--audit"]).text == ""
     assert target.run(["find", f"{ROOT}/boot", "-name", "initrd*"]).text == ""
-    inv("start", "--name", "bare")
+    # The links to an initramfs that the package makes all the same lead nowhere, and nobody follows them.
+    find(connect(inv.settings), "bare").hand_over()
     assert sorted(target.run(["ls", boot("bare")]).text.split()) == ["kernel", "manifest.json"]
-    inv("stop", "--name", "bare")
     inv("remove", "--name", "bare", "--yes")
-
-
-def test_a_kernel_that_has_virtiofs_as_a_module_is_refused(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-none-bookworm", generator="none", bootstrap="mmdebstrap", release="bookworm")
-    said = inv("build", "--recipe", str(path), status=2).stderr
-    assert "error: the root breaks the rule virtiofs-modules: without an initramfs, virtiofs and virtio_pci" in said
-    assert "use another generator" in said
-    assert [entry.name for entry in (inv.output / "e2e-none-bookworm").iterdir() if entry.name != ".lock"] == ["failed"]
