@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -18,6 +18,10 @@ def _inside(path: str) -> str:
     if not path or path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"{path!r} is no path inside the root")
     return path
+
+
+def _inside_or_none(path: str) -> str:
+    return path and _inside(path)
 
 
 BootPath = Annotated[str, AfterValidator(_inside)]
@@ -41,7 +45,7 @@ class Boot(_Frozen):
     """How the root is booted; paths are relative to the root. ``initrd`` is empty where the kernel needs none."""
 
     kernel: BootPath
-    initrd: BootPath | Literal[""]
+    initrd: Annotated[str, AfterValidator(_inside_or_none)]
     cmdline: str
 
 

@@ -46,6 +46,14 @@ def test_kernel_is_handed_over_as_a_copy(guest: Guest) -> None:
         assert stat.S_IMODE(mode) == 0o644
 
 
+def test_the_root_is_a_directory_of_the_guests_own(guest: Guest) -> None:
+    kind, owner = guest.target.run(["stat", "--format=%F:%U", guest.root]).text.split(":")
+    assert (kind, owner) == ("directory", "root")
+    assert guest.hypervisor.naming(guest.root, besides=guest.uuid) == []
+    # In the pool's own directory, where libvirt finds it and no other guest's root holds it.
+    assert guest.root.rpartition("/")[2].startswith("root.")
+
+
 def test_pool_is_closed_to_other_users(guest: Guest) -> None:
     pool = guest.root.rpartition("/")[0]
     mode, owner = guest.target.run(["stat", "--format=%a %U", pool]).text.split()

@@ -65,6 +65,13 @@ def test_no_initramfs_for_a_kernel_that_has_virtiofs_as_a_module(inspect: Callab
     assert "must be built into kernel 6.1." in broken
 
 
+def test_fstype_is_left_alone(worker: Builder) -> None:
+    # It neither adds virtiofs nor is of use, and breaks the system once its root is another one.
+    script = "cd etc/initramfs-tools && test -s initramfs.conf && cat initramfs.conf $(find conf.d -type f)"
+    settings = worker.run(["sh", "-ec", f'cd "$1" && {script}', "settings", f"{ROOT}.good"]).text
+    assert [line for line in settings.splitlines() if line.strip().startswith("FSTYPE")] in ([], ["FSTYPE=auto"])
+
+
 def test_resume_device(inspect: Callable[[str], list[str]]) -> None:
     broken = inspect(f"echo RESUME=/dev/vda2 > /etc/initramfs-tools/conf.d/resume; {_REGENERATE}")
     assert [each.partition(":")[0] for each in broken] == ["no-resume"]

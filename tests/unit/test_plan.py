@@ -4,6 +4,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
+from pipelines.recipe import generators
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id, stage_ids
@@ -112,6 +113,22 @@ def test_a_stage_that_may_begin_in_another_builder_updates_the_lists_there() -> 
         (update,) = [each.argv for each in commands(plan, stage) if "update" in each.argv]
         assert update[:2] == ("sh", "-ec")
     assert commands(planned(), "packages") == []
+
+
+@pytest.mark.parametrize(("distro", "generator"), sorted(generators.GENERATORS))
+def test_the_kernel_is_told_the_tag_and_virtiofs(distro: str, generator: str) -> None:
+    recipe = parse(f"distro: {distro}\ngenerator: {generator}\noverlay: tree", "r.yaml")
+    words = make_plan(recipe, generators.of(recipe).unpackaged).cmdline.split()
+    assert {"root=root", "rootfstype=virtiofs", "rw"} <= set(words)
+    assert [word for word in words if word.startswith("root=")] == ["root=root"]
+
+
+@pytest.mark.parametrize(("distro", "generator"), sorted(generators.GENERATORS))
+def test_no_boot_path_has_a_kernels_version(distro: str, generator: str) -> None:
+    # A domain's XML cannot follow one; only the package's name may be in them.
+    row = generators.GENERATORS[distro, generator]
+    assert row.kernel in {"vmlinuz", "boot/vmlinuz-{kernel}"}
+    assert row.initrd in {"", "initrd.img", "boot/initramfs-{kernel}.img", "boot/booster-{kernel}.img"}
 
 
 def test_no_initramfs_is_generated_again_without_a_reason() -> None:
