@@ -1,8 +1,9 @@
 """Boot one root of each initramfs generator many times in a row; print how long the agent took to answer.
 
 Run from the checkout: .venv/bin/python -m benchmarks.boots [BOOTS] [RECIPE-FILE…]
-Without recipe files: recipes/debian.yaml with each generator that Debian has a package of. Guests run with
-cache=always, so that the generators are compared and not virtiofsd. A boot that fails is counted, its console shown.
+Without recipe files: recipes/debian.yaml with each generator that Debian has a package of, and with none. Guests run
+with cache=always, so that the generators are compared and not virtiofsd. A boot that fails is counted, its console
+shown.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ def _inside(path: str) -> str:
     return path
 
 
+def _inside_or_none(path: str) -> str:
+    return path and _inside(path)
+
+
 BootPath = Annotated[str, AfterValidator(_inside)]
 
 #: A name that is one component of a path: what the output directory is made of.
@@ -38,10 +42,10 @@ class Package(_Frozen):
 
 
 class Boot(_Frozen):
-    """How the root is booted; paths are relative to the root."""
+    """How the root is booted; paths are relative to the root. ``initrd`` is empty where the kernel needs none."""
 
     kernel: BootPath
-    initrd: BootPath
+    initrd: Annotated[str, AfterValidator(_inside_or_none)]
     cmdline: str
 
 

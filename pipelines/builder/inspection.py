@@ -47,12 +47,12 @@ _IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$
 class Facts:
     """What the rules look at.
 
-    ``kernel`` and ``initrd`` are the boot paths, ``kernel_link`` and ``initrd_link`` what the links there say (empty
-    for files), ``regular`` the paths, links followed inside the root, that are regular files. ``initramfs`` has the
-    initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel version to the modules
-    built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init`` is the program that
-    ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can be started.
-    ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``.
+    ``kernel`` and ``initrd`` (empty: none) are the boot paths, ``kernel_link`` and ``initrd_link`` what the links
+    there say (empty for files), ``regular`` the paths, links followed inside the root, that are regular files.
+    ``initramfs`` has the initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel
+    version to the modules built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init``
+    is the program that ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can
+    be started. ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``.
     """
 
     kernel: str
@@ -153,6 +153,8 @@ def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tup
 def _modules(facts: Facts) -> str:
     """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
     version = facts.kernel_version
+    if not facts.initrd:
+        return _not_built_in(version, facts.builtin.get(version, frozenset()))
     # booster makes an initramfs for one kernel, and leaves its version out of the paths.
     own = re.compile(rf"/modules/({re.escape(version)}/.*|[^/]+)$")
     available = {_module(entry) for entry in facts.initramfs if own.search(entry)}
@@ -161,6 +163,20 @@ def _modules(facts: Facts) -> str:
     if missing:
         return f"{' and '.join(missing)} neither in {facts.initrd_path} nor built into kernel {version or '(unknown)'}"
     return ""
+
+
+#: What a kernel that mounts the root itself has to have in it; virtiofs is a FUSE, and virtio_pci rests on the others.
+_NEEDED_BUILT_IN = ("virtiofs", "virtio_pci", "fuse", "virtio", "virtio_ring")
+
+
+def _not_built_in(version: str, builtin: frozenset[str]) -> str:
+    built_in = {_module(entry) for entry in builtin}
+    missing = [module for module in _NEEDED_BUILT_IN if module not in built_in]
+    if not missing:
+        return ""
+    return (
+        f"without an initramfs, {' and '.join(missing)} must be built into kernel {version or '(unknown)'}, and is not"
+    )
 
 
 def _module(entry: str) -> str:
@@ -198,7 +214,9 @@ def _kernel(facts: Facts) -> str:
 
 
 def _initrd(facts: Facts) -> str:
-    """Prevents a host that is handed an initramfs from outside the root, or none."""
+    """Prevents a host that is handed an initramfs from outside the root, or none where the domain names one."""
+    if not facts.initrd:
+        return ""
     return _boot_file("initramfs", facts.initrd, facts.initrd_link, facts.initrd_path, facts.regular)
 
 
@@ -253,10 +271,13 @@ def violations(facts: Facts) -> list[str]:
 def refuse_broken(facts: Facts) -> None:
     """Raise `VirtrootError` naming every broken rule."""
     broken = violations(facts)
+    hint = "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up"
+    if not facts.initrd and _modules(facts):
+        hint = "generator: none is for kernels that mount virtiofs alone, as trixie's and Arch's; use another generator"
     if broken:
         raise VirtrootError(
             f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",
-            "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up",
+            hint,
             "\n".join(broken) if len(broken) > 1 else "",
             where="inspect",
         )

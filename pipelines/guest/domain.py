@@ -17,7 +17,8 @@ class Domain:
     """What decides a domain. ``memory`` is in bytes; ``network`` is ``user``, ``none`` or a libvirt network's name.
 
     ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
-    ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start.
+    ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start;
+    ``initrd`` is empty where there is none.
     ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
     """
 
@@ -57,7 +58,8 @@ def domain_xml(domain: Domain) -> str:
     system = ET.SubElement(top, "os")
     _text(system, "type", "hvm", arch="x86_64", machine="q35")
     _text(system, "kernel", f"{domain.boot}/kernel")
-    _text(system, "initrd", f"{domain.boot}/initrd")
+    if domain.initrd:
+        _text(system, "initrd", f"{domain.boot}/initrd")
     _text(system, "cmdline", domain.cmdline)
     features = ET.SubElement(top, "features")
     ET.SubElement(features, "acpi")
@@ -72,10 +74,9 @@ def domain_xml(domain: Domain) -> str:
 
 def _metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
-    for name in ("artifact", "root", "kernel", "initrd"):
-        _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
-    if domain.transient:
-        _text(guest, f"{{{NAMESPACE}}}transient", domain.transient)
+    for name in ("artifact", "root", "kernel", "initrd", "transient"):
+        if getattr(domain, name):
+            _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
 
 
 def _devices(devices: ET.Element, domain: Domain) -> None:

@@ -32,8 +32,8 @@ class Guest:
     """A domain that virtroot defined; ``artifact`` is the id of what it was made from.
 
     ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
-    ``initrd`` the paths in the root that are copied there before each start. ``transient`` says who made it to throw it
-    away; empty for one that is kept.
+    ``initrd`` (empty: none) the paths in the root that are copied there before each start. ``transient`` says who made
+    it to throw it away; empty for one that is kept.
     """
 
     hypervisor: Hypervisor

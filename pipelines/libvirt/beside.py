@@ -34,8 +34,11 @@ def run(target: Target, *arguments: str) -> bytes:
 
 
 def hand_over(target: Target, root: str, directory: str, kernel: str, initrd: str) -> None:
-    """Copy ``kernel`` and ``initrd`` (paths inside ``root``) to ``directory`` on the target, mode 0644."""
-    run(target, "--hand-over", root, directory, kernel, initrd)
+    """Copy ``kernel`` and ``initrd`` (paths inside ``root``) to ``directory`` on the target, mode 0644.
+
+    ``initrd`` is empty where the guest has none.
+    """
+    run(target, "--hand-over", root, directory, kernel, *filter(None, [initrd]))
 
 
 def write(target: Target, root: str, path: str, mode: int, content: str) -> None:

@@ -106,8 +106,10 @@ def _new_file(path: str, mode: int, directory: int | None) -> BinaryIO:
     return os.fdopen(handle, "wb")
 
 
-def hand_over(root_path: str, directory: str, kernel: str, initrd: str) -> None:
+def hand_over(root_path: str, directory: str, kernel: str, initrd: str = "") -> None:
     """Copy the kernel and the initramfs of a guest's root into the host-owned ``directory``, both or neither.
+
+    Without ``initrd`` there is no initramfs, and an earlier one goes.
 
     They are copied to a directory beside it, which then takes its place in one step. Hand-overs wait for each other.
     """
@@ -123,7 +125,8 @@ def hand_over(root_path: str, directory: str, kernel: str, initrd: str) -> None:
         os.mkdir(partial)
         os.chmod(partial, 0o755)
         _copy_out(root, kernel, os.path.join(partial, "kernel"))
-        _copy_out(root, initrd, os.path.join(partial, "initrd"))
+        if initrd:
+            _copy_out(root, initrd, os.path.join(partial, "initrd"))
         _put_in_place(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -152,7 +155,10 @@ def _put_in_place(partial: str, directory: str) -> None:
     if libc.renameat2(here, os.fsencode(partial), here, os.fsencode(directory), ctypes.c_uint(_RENAME_EXCHANGE)):
         # A file system that cannot exchange directories: two steps, each of which leaves whole files.
         for name in ("kernel", "initrd"):
-            os.replace(os.path.join(partial, name), os.path.join(directory, name))
+            if os.path.exists(os.path.join(partial, name)):
+                os.replace(os.path.join(partial, name), os.path.join(directory, name))
+            elif os.path.exists(os.path.join(directory, name)):
+                os.remove(os.path.join(directory, name))
 
 
 def write(root_path: str, path: str, mode: int, content: bytes) -> None:
@@ -220,6 +226,8 @@ def hook(domain_xml: str) -> None:
     if guest is None or not kernel:
         return
     values = {name: guest.findtext(f"{{{NAMESPACE}}}{name}") or "" for name in ("root", "kernel", "initrd")}
+    if domain.findtext("os/initrd") and not values["initrd"]:
+        raise Refused("the domain names an initramfs, and its metadata none that it would be a copy of")
     hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])
 
 

@@ -1,4 +1,4 @@
-"""The initramfs generators, one row each."""
+"""The initramfs generators, one row each, and a row for none: the kernel itself then mounts the root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Generator:
     last argument. ``regenerate`` makes the initramfs of every kernel anew; ``config`` are the places whose change asks
     for that. ``rdinit`` is the program of the initramfs that the kernel starts in place of ``/init``, where one is
     needed, and ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring
-    them.
+    them. ``stand_in`` is the empty package that satisfies the kernels' dependency on a generator where no package does.
+
+    ``initrd`` is empty, as are all that deal with it, where there is no initramfs.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Generator:
     config: tuple[str, ...]
     rdinit: str = ""
     unpackaged: tuple[str, ...] = ()
+    stand_in: str = ""
 
 
 _INITRAMFS_TOOLS = Generator(
@@ -127,16 +130,34 @@ _BOOSTER_ON_DEBIAN = replace(
     ),
     config=(*_BOOSTER.config, "usr/bin/booster", "usr/lib/booster"),
     unpackaged=("usr/bin/booster", "usr/lib/booster/init"),
+    stand_in="virtroot-booster",
 )
+
+_NONE = Generator(
+    name="none",
+    packages=(),
+    skeletons=(),
+    kernel="vmlinuz",
+    initrd="",
+    list_initramfs=(),
+    show_resume=(),
+    regenerate=(),
+    config=(),
+    stand_in="virtroot-no-initramfs",
+)
+
+_NONE_ON_ARCH = replace(_NONE, skeletons=("kernel-pacman",), kernel="boot/vmlinuz-{kernel}")
 
 #: The generators by distribution and name; the order of a distribution's rows is the order of preference.
 GENERATORS: dict[tuple[str, str], Generator] = {
     ("debian", "initramfs-tools"): _INITRAMFS_TOOLS,
     ("debian", "dracut"): _DRACUT,
     ("debian", "booster"): _BOOSTER_ON_DEBIAN,
+    ("debian", "none"): _NONE,
     ("arch", "mkinitcpio"): _MKINITCPIO,
     ("arch", "booster"): _BOOSTER,
     ("arch", "dracut"): _DRACUT_ON_ARCH,
+    ("arch", "none"): _NONE_ON_ARCH,
 }
 
 

@@ -135,8 +135,10 @@ def as_data(plan: Plan) -> dict[str, Any]:
 
 def as_text(plan: Plan) -> str:
     """Return the plan as a person reads it: a block for each stage, a line for each step."""
+    initramfs = f"initramfs by {plan.generator.name}" if plan.generator.initrd else "no initramfs"
+    look = "open the initramfs" if plan.generator.initrd else "look for virtiofs in the kernel"
     lines = [
-        f"{plan.recipe.distro} {plan.recipe.release}, initramfs by {plan.generator.name}",
+        f"{plan.recipe.distro} {plan.recipe.release}, {initramfs}",
         f"cmdline: {plan.cmdline}",
     ]
     if plan.recipe.snapshot:
@@ -147,7 +149,7 @@ def as_text(plan: Plan) -> str:
     for stage in plan.stages:
         lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
         lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]
-    lines += ["", "inspect", "  open the initramfs, check the rules of a virtiofs root", "", "pack", "  tar, zstd"]
+    lines += ["", "inspect", f"  {look}, check the rules of a virtiofs root", "", "pack", "  tar, zstd"]
     return "\n".join(lines)
 
 

@@ -149,7 +149,7 @@ class Recipe(_Strict):
         Snapshot | None, BeforeValidator(_as_snapshot, json_schema_input_type=str | Snapshot | None)
     ] = Field(default=None, description="Make the root from the dated archive, as it was at this time.")
     kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
-    generator: str = Field(default="", description="What makes the initramfs.")
+    generator: str = Field(default="", description="What makes the initramfs; none: there is none.")
     packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
     overlay: str | None = Field(
         default=None, description="A tree copied over the root after the packages, beside the recipe."

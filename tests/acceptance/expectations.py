@@ -38,6 +38,13 @@ def has_virtiofs_fstab(host: Host) -> None:
     assert [line for line in lines if line] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
 
 
+def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:
+    """Check that what the root is mounted with is built into the kernel ``version``."""
+    listed = host.file(f"/usr/lib/modules/{version}/modules.builtin").content_string.split()
+    built_in = {entry.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for entry in listed}
+    assert {"virtiofs", "virtio_pci", "fuse", "virtio"} <= built_in, f"kernel {version} cannot mount virtiofs alone"
+
+
 def has_no_boot_loader(host: Host, manifest: Manifest) -> None:
     """Check that neither grub's files nor its packages are there."""
     assert not host.file("/boot/grub").exists

@@ -39,6 +39,16 @@ def test_kernel_is_the_manifests(running: Host, manifest: Manifest) -> None:
     assert running.check_output("uname -r") == manifest.kernel_version
 
 
+def test_a_guest_without_an_initramfs_needs_none_at_its_next_start(running: Host, guest: Guest) -> None:
+    if guest.initrd:
+        assert guest.hypervisor.target.run(["test", "-s", f"{guest.boot}/initrd"], check=False).returncode == 0
+        return
+    # The kernel that it would load then; an upgrade may have brought another one than runs.
+    kernel = running.check_output("readlink -f %s", f"/{guest.kernel}").rpartition("/")[2].removeprefix("vmlinuz-")
+    known = running.file(f"/usr/lib/modules/{kernel}").is_directory
+    expectations.mounts_virtiofs_without_an_initramfs(running, kernel if known else running.check_output("uname -r"))
+
+
 def test_packages_are_the_manifests(running: Host, manifest: Manifest) -> None:
     expectations.has_packages_of(running, manifest)
 

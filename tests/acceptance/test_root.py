@@ -35,13 +35,23 @@ def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:
 def test_kernel_is_handed_over_as_a_copy(guest: Guest) -> None:
     domain = guest.hypervisor.xml(guest.uuid)
     assert domain is not None
-    for element in ("os/kernel", "os/initrd"):
+    elements = ("os/kernel", "os/initrd") if guest.initrd else ("os/kernel",)
+    assert (domain.find("os/initrd") is not None) == bool(guest.initrd)
+    for element in elements:
         path = domain.findtext(element) or ""
         assert path.startswith(f"{guest.boot}/")
         assert not path.startswith(guest.root)
         mode = int(guest.hypervisor.target.run(["stat", "--format=%f", path]).text, 16)
         assert stat.S_ISREG(mode)
         assert stat.S_IMODE(mode) == 0o644
+
+
+def test_the_root_is_a_directory_of_the_guests_own(guest: Guest) -> None:
+    kind, owner = guest.target.run(["stat", "--format=%F:%U", guest.root]).text.split(":")
+    assert (kind, owner) == ("directory", "root")
+    assert guest.hypervisor.naming(guest.root, besides=guest.uuid) == []
+    # In the pool's own directory, where libvirt finds it and no other guest's root holds it.
+    assert guest.root.rpartition("/")[2].startswith("root.")
 
 
 def test_pool_is_closed_to_other_users(guest: Guest) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, load
+from pipelines.guest.place import console_log
 from pipelines.host import engine as engines
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
@@ -36,6 +37,7 @@ NAMES = (
     "e2e-arch-dracut",
     "e2e-arch-mkinitcpio",
     "e2e-arch-never",
+    "e2e-arch-none",
     "e2e-arch-renewed",
     *(f"e2e-arch-{name}" for name in REFUSED),
 )
@@ -124,7 +126,7 @@ def checks_packages_with_a_keyring_of_its_own(target: Target, root: str, reposit
 
 def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository: Repository) -> None:
     """The guest reinstalls its kernel: pacman's hooks make the image anew, under the same name."""
-    files = [f"{root}/{path}" for path in (manifest.boot.kernel, manifest.boot.initrd)]
+    files = [f"{root}/{path}" for path in (manifest.boot.kernel, manifest.boot.initrd) if path]
     package = repository.file("good/core/os/x86_64/linux-6.12-1-x86_64.pkg.tar.zst")
     target.run(["sh", "-ec", 'cat > "$1"', "put", f"{root}/root/linux.pkg.tar.zst"], stdin=package)
     target.run(["rm", *files])
@@ -171,6 +173,23 @@ def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     root = f"/var/lib/libvirt/filesystems/root.{guest}"
     assert target.run(["find", f"{root}/etc", "-name", "*.pacnew"]).text == ""
     follows_its_kernel(target, root, manifest, repository)
+    inv("remove", "--name", guest, "--yes")
+
+
+def test_without_an_initramfs_the_kernel_mounts_the_root_and_its_upgrades_arrive(
+    inv: Virtroot, arch: Write, repository: Repository
+) -> None:
+    guest, root = "arch-none", "/var/lib/libvirt/filesystems/root.arch-none"
+    manifest = load(boots(inv, arch("e2e-arch-none", generator="none"), guest) / "manifest.json")
+    packages = {package.name for package in manifest.packages}
+    assert {"linux", "virtroot-no-initramfs"} <= packages
+    assert not {"mkinitcpio", "booster", "dracut"} & packages
+    assert manifest.boot.model_dump(include={"kernel", "initrd"}) == {"kernel": "boot/vmlinuz-linux", "initrd": ""}
+
+    target = connect(inv.settings).target
+    assert "VFS: Mounted root (virtiofs filesystem)" in target.run(["cat", console_log(guest)]).text
+    follows_its_kernel(target, root, manifest, repository)
+    assert target.run(["ls", "-A", f"{root}/boot"]).text == "vmlinuz-linux"
     inv("remove", "--name", guest, "--yes")
 
 

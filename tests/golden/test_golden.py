@@ -17,14 +17,17 @@ DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
     "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
     "no-network": {"kvm": True, "network": "none", "cache": "none"},
+    "no-initramfs": {"kvm": True, "network": "user", "cache": "auto", "initrd": ""},
 }
 PLANS = {
     "debian": {},
     "debian-bookworm-mmdebstrap": {"release": "bookworm", "bootstrap": "mmdebstrap"},
     "debian-dracut": {"generator": "dracut"},
+    "debian-none": {"generator": "none"},
     "arch": {},
     "arch-booster": {"generator": "booster"},
     "arch-dracut": {"generator": "dracut"},
+    "arch-none": {"generator": "none"},
 }
 
 
@@ -37,11 +40,10 @@ def domain(name: str) -> str:
             root="/var/lib/libvirt/filesystems/root.web",
             boot="/var/lib/libvirt/boot/virtroot.web",
             kernel="vmlinuz",
-            initrd="initrd.img",
             cmdline="root=root rootfstype=virtiofs rw console=ttyS0",
             memory=2 << 30,
             vcpus=2,
-            **DOMAINS[name],  # type: ignore[arg-type]
+            **{"initrd": "initrd.img", **DOMAINS[name]},  # type: ignore[arg-type]
         )
     )
 

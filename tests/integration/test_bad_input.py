@@ -80,7 +80,7 @@ def test_generator_without_a_package(inv: Virtroot) -> None:
 
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster" in answer
+    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster or none" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
@@ -154,12 +154,15 @@ def test_directory_that_is_no_artifact(inv: Virtroot, tmp_path: Path) -> None:
     assert "no manifest at" in refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
 
 
-def test_manifest_that_names_a_kernel_outside_the_root(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["kernel", "initrd"])
+def test_manifest_that_names_a_boot_file_outside_the_root(
+    inv: Virtroot, trixie: Path, tmp_path: Path, which: str
+) -> None:
     manifest = json.loads((trixie / "manifest.json").read_text())
-    manifest["boot"]["kernel"] = "../../etc/victim"
+    manifest["boot"][which] = "../../etc/victim"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     answer = refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
-    assert "boot.kernel" in answer
+    assert f"boot.{which}" in answer
     assert "is no path inside the root" in answer
 
 

@@ -32,13 +32,13 @@ def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterat
 
 
 @pytest.fixture
-def inspect(worker: Builder, bookworm: Path) -> Iterator[Callable[[str], list[str]]]:
+def inspect(worker: Builder, bookworm: Path) -> Iterator[Callable[..., list[str]]]:
     """Break the root with a shell script run inside it, and return what the inspection says."""
     packages = tuple(package.name for package in load(bookworm / "manifest.json").packages)
 
-    def after(script: str) -> list[str]:
+    def after(script: str, generator: str = "initramfs-tools") -> list[str]:
         worker.run(["chroot", ROOT, "sh", "-ec", script])
-        facts = inspection.gather(worker.target, ROOT, GENERATORS["debian", "initramfs-tools"], packages)
+        facts = inspection.gather(worker.target, ROOT, GENERATORS["debian", generator], packages)
         return inspection.violations(facts)
 
     yield after
@@ -56,6 +56,20 @@ def test_initramfs_without_virtiofs(inspect: Callable[[str], list[str]]) -> None
     broken = inspect(f"rm /usr/share/initramfs-tools/modules.d/virtroot.conf; {_REGENERATE}")
     assert [each.partition(":")[0] for each in broken] == ["virtiofs-modules"]
     assert "virtiofs" in broken[0]
+
+
+def test_no_initramfs_for_a_kernel_that_has_virtiofs_as_a_module(inspect: Callable[..., list[str]]) -> None:
+    # bookworm's image is there and good, but the guest would start without it.
+    (broken,) = inspect("true", generator="none")
+    assert broken.startswith("virtiofs-modules: without an initramfs, virtiofs and virtio_pci ")
+    assert "must be built into kernel 6.1." in broken
+
+
+def test_fstype_is_left_alone(worker: Builder) -> None:
+    # It neither adds virtiofs nor is of use, and breaks the system once its root is another one.
+    script = "cd etc/initramfs-tools && test -s initramfs.conf && cat initramfs.conf $(find conf.d -type f)"
+    settings = worker.run(["sh", "-ec", f'cd "$1" && {script}', "settings", f"{ROOT}.good"]).text
+    assert [line for line in settings.splitlines() if line.strip().startswith("FSTYPE")] in ([], ["FSTYPE=auto"])
 
 
 def test_resume_device(inspect: Callable[[str], list[str]]) -> None:

@@ -99,7 +99,9 @@ def test_boots(stage: Stage) -> None:
     stage.replace("pipelines.libvirt.connect.connect")
     stage.replace("pipelines.guest.guest.find", guest)
     ended = VirtrootError("the guest ended", "look")
-    stage.replace("pipelines.operate.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0])
+    stage.replace(
+        "pipelines.operate.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0, 50.0, 8.0, 9.0, 10.0]
+    )
     stage.replace("pipelines.operate.stop", 1.0)
     removed = stage.replace("pipelines.operate.remove")
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
@@ -109,8 +111,9 @@ def test_boots(stage: Stage) -> None:
     assert lines == [
         "debian trixie initramfs-tools: 2 boots  min 10.0  median 15.0  max 20.0 s  failed: 1  tag not found: 3",
         "debian trixie dracut: 3 boots  min 30.0  median 35.0  max 40.0 s  failed: 0  tag not found: 3",
+        "debian trixie none: 3 boots  min 8.0  median 9.0  max 10.0 s  failed: 0  tag not found: 3",
     ]
-    assert removed.call_count == 2
+    assert removed.call_count == 3
     cleared.assert_called_once()
 
 

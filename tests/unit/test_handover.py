@@ -220,7 +220,7 @@ def test_write_follows_a_link_that_stays_inside(root: Path) -> None:
     assert (root / "usr" / "etc" / "hostname").read_bytes() == b"web\n"
 
 
-def domain(root: Path, boot: Path) -> str:
+def domain(root: Path, boot: Path, initrd: str = "initrd.img") -> str:
     return domain_xml(
         Domain(
             name="web",
@@ -229,7 +229,7 @@ def domain(root: Path, boot: Path) -> str:
             root=str(root),
             boot=str(boot),
             kernel="vmlinuz",
-            initrd="initrd.img",
+            initrd=initrd,
             cmdline="root=root",
             memory=1 << 30,
             vcpus=1,
@@ -250,6 +250,42 @@ def test_hook_refuses_a_planted_kernel(root: Path, tmp_path: Path) -> None:
     plant_absolute(root / "vmlinuz")
     with pytest.raises(Refused, match="leaves the root"):
         handover.hook(domain(root, tmp_path / "virtroot.web"))
+
+
+def test_without_an_initramfs_the_kernel_alone_is_handed_over(root: Path, tmp_path: Path) -> None:
+    boot = tmp_path / "virtroot.web"
+    handover.hook(domain(root, boot))
+    (boot / "manifest.json").write_text("manifest")
+    # A guest that has one all the same: it is not looked at.
+    (root / "initrd.img").unlink()
+    plant_absolute(root / "initrd.img")
+    handover.hook(domain(root, boot, initrd=""))
+    assert {path.name: path.read_text() for path in boot.iterdir()} == {"kernel": "kernel", "manifest.json": "manifest"}
+
+
+def test_without_an_initramfs_a_planted_kernel_is_refused_as_ever(root: Path, tmp_path: Path) -> None:
+    (root / "vmlinuz").unlink()
+    plant_absolute(root / "vmlinuz")
+    with pytest.raises(Refused, match="leaves the root"):
+        handover.hook(domain(root, tmp_path / "virtroot.web", initrd=""))
+
+
+def test_an_earlier_initramfs_goes_where_directories_cannot_be_exchanged(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "virtroot.web"
+    handover.hand_over(str(root), str(boot), "vmlinuz", "initrd.img")
+    # An exchange flag that no kernel knows stands for a file system that has none.
+    monkeypatch.setattr(handover, "_RENAME_EXCHANGE", 1 << 30)
+    (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
+    handover.hand_over(str(root), str(boot), "vmlinuz")
+    assert {path.name: path.read_text() for path in boot.iterdir()} == {"kernel": "new kernel"}
+
+
+def test_a_definition_with_an_initramfs_that_its_metadata_does_not_know_is_refused(root: Path, tmp_path: Path) -> None:
+    changed = domain(root, tmp_path / "virtroot.web", initrd="").replace("</kernel>", "</kernel><initrd>/x</initrd>")
+    with pytest.raises(Refused, match="names an initramfs"):
+        handover.hook(changed)
 
 
 def test_hook_leaves_other_domains_alone(tmp_path: Path) -> None:

@@ -35,6 +35,43 @@ def test_modules_may_be_built_into_the_kernel() -> None:
     assert violations(replace(GOOD, initramfs=(), builtin=BUILT_IN)) == []
 
 
+WITHOUT_INITRAMFS = replace(
+    GOOD,
+    initrd="",
+    initrd_link="",
+    regular=frozenset({f"boot/vmlinuz-{VERSION}"}),
+    initramfs=(),
+    resume=(),
+    builtin={
+        VERSION: frozenset(
+            f"kernel/drivers/{name}.ko" for name in ("fuse", "virtiofs", "virtio", "virtio_pci", "virtio_ring")
+        )
+    },
+)
+
+
+def test_a_kernel_that_has_all_it_needs_built_in_needs_no_initramfs() -> None:
+    assert violations(WITHOUT_INITRAMFS) == []
+
+
+@pytest.mark.parametrize("module", ["fuse", "virtiofs", "virtio", "virtio_pci", "virtio_ring"])
+def test_without_an_initramfs_nothing_else_brings_a_module(module: str) -> None:
+    have = frozenset(entry for entry in WITHOUT_INITRAMFS.builtin[VERSION] if not entry.endswith(f"/{module}.ko"))
+    # Another kernel's modules, and an initramfs that nobody loads, are of no use.
+    for kernels in ({VERSION: have}, {VERSION: have, "6.2.0": WITHOUT_INITRAMFS.builtin[VERSION]}):
+        broken = replace(WITHOUT_INITRAMFS, builtin=kernels, initramfs=GOOD.initramfs)
+        said = f"without an initramfs, {module} must be built into kernel {VERSION}, and is not"
+        assert violations(broken) == [f"virtiofs-modules: {said}"]
+        with pytest.raises(VirtrootError) as refused:
+            refuse_broken(broken)
+        assert "use another generator" in refused.value.hint
+
+
+def test_a_kernel_whose_modules_are_unknown_is_not_taken_for_one_that_needs_no_initramfs() -> None:
+    (said,) = violations(replace(WITHOUT_INITRAMFS, builtin={}))
+    assert "virtiofs and virtio_pci and fuse" in said
+
+
 def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
     plain = replace(
         GOOD, kernel="boot/vmlinuz-linux", kernel_link="", initrd="boot/initramfs-linux.img", initrd_link=""

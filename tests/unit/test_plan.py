@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
+from pipelines.recipe import generators
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id, stage_ids
@@ -113,10 +115,38 @@ def test_a_stage_that_may_begin_in_another_builder_updates_the_lists_there() -> 
     assert commands(planned(), "packages") == []
 
 
+@pytest.mark.parametrize(("distro", "generator"), sorted(generators.GENERATORS))
+def test_the_kernel_is_told_the_tag_and_virtiofs(distro: str, generator: str) -> None:
+    recipe = parse(f"distro: {distro}\ngenerator: {generator}\noverlay: tree", "r.yaml")
+    words = make_plan(recipe, generators.of(recipe).unpackaged).cmdline.split()
+    assert {"root=root", "rootfstype=virtiofs", "rw"} <= set(words)
+    assert [word for word in words if word.startswith("root=")] == ["root=root"]
+
+
+@pytest.mark.parametrize(("distro", "generator"), sorted(generators.GENERATORS))
+def test_no_boot_path_has_a_kernels_version(distro: str, generator: str) -> None:
+    # A domain's XML cannot follow one; only the package's name may be in them.
+    row = generators.GENERATORS[distro, generator]
+    assert row.kernel in {"vmlinuz", "boot/vmlinuz-{kernel}"}
+    assert row.initrd in {"", "initrd.img", "boot/initramfs-{kernel}.img", "boot/booster-{kernel}.img"}
+
+
 def test_no_initramfs_is_generated_again_without_a_reason() -> None:
     regenerate = Command(("update-initramfs", "-u", "-k", "all"), chroot=True)
     assert regenerate not in commands(planned("overlay: tree", ("etc/motd",)), "overlay")
     assert regenerate in commands(planned("overlay: tree", ("etc/initramfs-tools/modules",)), "overlay")
+
+
+@pytest.mark.parametrize(("distro", "stage"), [("debian", "kernel"), ("arch", "packages")])
+def test_without_a_generator_an_empty_package_keeps_the_kernel_from_bringing_one(distro: str, stage: str) -> None:
+    plan = inputs.find(distro, overrides={"generator": "none"}).plan
+    argvs = [each.argv for each in commands(plan, stage)]
+    (stand_in,) = [index for index, argv in enumerate(argvs) if argv[0].endswith("/stand-for-generator")]
+    assert argvs[stand_in][-1] == "virtroot-no-initramfs"
+    # Before the kernel, whose dependency it satisfies.
+    assert [index > stand_in for index, argv in enumerate(argvs) if plan.recipe.kernel in argv] == [True]
+    assert not {"initramfs-tools", "mkinitcpio"} & {word for argv in argvs for word in argv}
+    assert plan.cmdline == "root=root rootfstype=virtiofs rw console=ttyS0"
 
 
 def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() -> None:

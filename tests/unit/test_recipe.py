@@ -57,13 +57,16 @@ def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
         ),
         (
             "distro: debian\ngenerator: dracula",
-            "generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster",
+            "generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster or none",
         ),
         ("distro: debian\npackages: [grub-pc]", "no boot loader"),
         ("distro: debian\nmirror: here", "'here' is no mirror"),
         ("distro: debian\nmirror: [http://a/b, http://c/d]", "debian takes one mirror"),
         ("distro: debian\nsiglevel: never", "siglevel: is for arch"),
-        ("distro: arch\ngenerator: initramfs-tools", "is not known for arch; use mkinitcpio or booster or dracut"),
+        (
+            "distro: arch\ngenerator: initramfs-tools",
+            "is not known for arch; use mkinitcpio or booster or dracut or none",
+        ),
         ("distro: arch\nrelease: trixie", "is not known for arch; use rolling"),
         ("distro: arch\nsiglevel: sometimes", "siglevel: "),
         ("distro: arch\nsecurity_mirror: http://a/b", "security_mirror: is for debian"),

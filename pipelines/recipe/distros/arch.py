@@ -103,11 +103,15 @@ def _skeleton(recipe: Recipe) -> Stage:
 
 
 def _packages(recipe: Recipe) -> Stage:
-    names = dict.fromkeys((recipe.kernel, *generators.of(recipe).packages, *recipe.packages))
+    generator = generators.of(recipe)
+    names = dict.fromkeys((recipe.kernel, *generator.packages, *recipe.packages))
+    # Arch's kernels depend on a generator's package, and would bring mkinitcpio where none is there.
+    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", _CONFIG, ROOT, generator.stand_in)),)
     # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
     # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
     keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
-    return Stage("packages", (_pacstrap(*names), *((keyring,) if recipe.run else ())), cached=True)
+    steps = (*(stands_for if generator.stand_in else ()), _pacstrap(*names), *((keyring,) if recipe.run else ()))
+    return Stage("packages", steps, cached=True)
 
 
 def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:

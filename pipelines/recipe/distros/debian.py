@@ -112,8 +112,8 @@ def _update(recipe: Recipe) -> tuple[Command, ...]:
 
 def _kernel(recipe: Recipe) -> Stage:
     generator = generators.of(recipe)
-    # Debian's kernels depend on a generator's package, and would bring initramfs-tools beside one that has none.
-    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.name, *generator.packages)),)
+    # Debian's kernels depend on a generator's package, and would bring initramfs-tools where none is there.
+    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.stand_in, *generator.packages)),)
     return Stage(
         "kernel",
         (
@@ -122,7 +122,7 @@ def _kernel(recipe: Recipe) -> Stage:
             *_update(recipe),
             # Upgrades the minimal root to the security suite in the same transaction.
             _apt(recipe, "dist-upgrade", *generator.packages),
-            *(stands_for if generator.unpackaged else ()),
+            *(stands_for if generator.stand_in else ()),
             # The kernel comes alone: together with the generator, its own hook and the generator's trigger would each
             # generate the initramfs. It comes before the recipe's packages, since it takes longer than most of them
             # and is the same for many recipes; those that belong into the initramfs trigger another one.

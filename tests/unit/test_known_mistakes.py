@@ -1,0 +1,36 @@
+"""DESIGN.md's table of what a virtiofs root needs names tests that are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from pipelines.settings import CHECKOUT
+
+HEADING = "## What a virtiofs root needs, and the test that says so"
+DESIGN = (CHECKOUT / "DESIGN.md").read_text()
+ROWS = [
+    tuple(cell.strip() for cell in line.strip("|").split("|"))
+    for line in DESIGN.partition(HEADING)[2].partition("\n## ")[0].splitlines()
+    if line.startswith("|")
+][2:]
+
+
+def test_the_table_is_found() -> None:
+    assert DESIGN.count(HEADING) == 1
+    assert len(ROWS) > 15
+
+
+@pytest.mark.parametrize(("mistake", "tests"), ROWS)
+def test_a_row_names_tests_that_are_there(mistake: str, tests: str) -> None:
+    named = re.findall(r"`(tests/[^`]+)`", tests)
+    assert named, mistake
+    # Nothing but names of tests, so that no row passes for want of a backtick.
+    assert re.sub(r"`tests/[\w/.]+::test_\w+`", "", tests).strip(" ,") == ""
+    for name in named:
+        file, _, test = name.partition("::")
+        body = ast.parse((CHECKOUT / file).read_text()).body
+        functions = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+        assert test in functions, name
