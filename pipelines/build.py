@@ -75,12 +75,14 @@ def _make(
     def start(apart: bool) -> Iterator[Builder]:
         env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
         if apart:
-            with builder(asker.engine, tag, name, settings, "apart") as made:
+            with builder(asker.engine, tag, name, settings, "apart", owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
         volume = container.cache_volume(inputs)
         capable = plan.distro.capabilities
-        with builder(asker.engine, tag, name, settings, "build", capabilities=capable, cache=volume) as made:
+        with builder(
+            asker.engine, tag, name, settings, "build", capabilities=capable, cache=volume, owner=asker.owner
+        ) as made:
             for item in plan.builder_setup:
                 made.set_up(item, inputs.trees)
             yield Builder(made.container, env)

@@ -45,6 +45,9 @@ from pipelines.verify import verify_guest
 #: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
 _PATIENCE, _POLL = 3600, 2
 
+#: What is said of a night's containers beside the output directory: nobody else's are ended with it.
+_OWNER = "night"
+
 #: Lines of the console of a guest that failed that are kept beside its artifact.
 _CONSOLE_LINES = 2000
 
@@ -132,7 +135,7 @@ def _write_pages(settings: Settings) -> None:
 
 def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
     try:
-        return stack.enter_context(Asker(engines.connect(), settings, owner="night"))
+        return stack.enter_context(Asker(engines.connect(), settings, owner=_OWNER))
     except VirtrootError as error:
         # A night without an engine is recorded, too.
         return error
@@ -160,7 +163,7 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _take_away(run: Run) -> None:
     """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir)})
+        engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner and guest.running:

@@ -25,6 +25,9 @@ from pipelines.settings import Settings
 #: soon.
 _LIFE, _USE = 1200, 600
 
+#: Seconds for which a mirror that did not answer is left alone.
+_SILENCE = 300
+
 #: Which builder is asked: its image, and how it was set up, with the digests of what was copied into it.
 _SetUp = tuple[str, tuple[Command | Tree, ...], tuple[str, ...]]
 
@@ -39,12 +42,13 @@ class Asker:
     """Asks mirrors for any number of recipes, from any thread, and remembers what they said.
 
     Recipes with one builder image and one set-up share a container, and those that ask the same share the answer.
+    A mirror that did not answer is not asked again for some minutes: each question may take a minute to fail.
     Leaving the context removes the containers. ``owner`` is what the caller holds a lock for: containers of that owner
     are a killed task's, and go first. Without one they end by themselves.
     """
 
     def __init__(self, engine: Engine, settings: Settings, owner: str = "") -> None:
-        self.engine = engine
+        self.engine, self.owner = engine, owner
         self._labels = {
             "virtroot.purpose": "asking", "virtroot.output": str(settings.output_dir), "virtroot.owner": owner,
         }  # fmt: skip
@@ -52,6 +56,7 @@ class Asker:
         self._images: dict[str, tuple[str, str]] = {}
         self._containers: dict[_SetUp, _Waiting] = {}
         self._answers: dict[tuple[_SetUp, Command], MirrorState] = {}
+        self._silent: dict[tuple[_SetUp, Command], tuple[float, VirtrootError]] = {}
         self._turn = threading.RLock()
         self._open = ExitStack()
 
@@ -85,7 +90,14 @@ class Asker:
             set_up = (tag, inputs.plan.builder_setup, tuple(inputs.digests[tree] for tree in trees))
             question = (set_up, inputs.plan.mirror_query)
             if again or question not in self._answers:
-                self._answers[question] = _answer(self._builder(set_up, inputs), inputs)
+                since, silence = self._silent.get(question, (0.0, None))
+                if silence and time.monotonic() - since < _SILENCE:
+                    raise silence
+                try:
+                    self._answers[question] = _answer(self._builder(set_up, inputs), inputs)
+                except VirtrootError as error:
+                    self._silent[question] = (time.monotonic(), error)
+                    raise
             return self._answers[question]
 
     def _builder(self, set_up: _SetUp, inputs: Inputs) -> Builder:

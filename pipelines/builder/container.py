@@ -106,12 +106,13 @@ def builder(
     *,
     capabilities: Sequence[str] = (),
     cache: str = "",
+    owner: str = "",
 ) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
     ``cache`` is a volume to mount; what runs in the builder can write to it. The caller holds the lock for ``purpose``
-    and ``name``, so a builder of the same output directory is a stale one. A builder of another checkout is at work, on
-    the same package cache: that is an error.
+    and ``name``, so a builder of the same output directory is a stale one. ``owner`` says who else may end this one. A
+    builder of another checkout is at work, on the same package cache: that is an error.
     """
     labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
     engine.remove_containers(labels)
@@ -121,7 +122,7 @@ def builder(
     container = engine.start(
         image,
         name=called,
-        labels=labels,
+        labels={**labels, "virtroot.owner": owner},
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
         volumes={cache: CACHE} if cache else {},

@@ -85,8 +85,13 @@ class StageRunner:
             words += [str(len(argv)), *argv]
         done = self._logging(builder, ["bash", "-c", _RUN, "run", *words])
         if done.returncode:
-            number = int(done.text) if done.text.isdigit() else 0
-            raise StepFailed(commands[min(number, len(commands) - 1)].argv, done.returncode)
+            if not done.text.isdigit():
+                raise VirtrootError(
+                    f"the builder ended ({done.returncode}) and left one of {len(commands)} commands unfinished",
+                    "see whether the machine ran out of memory, and who removed the container; then run it again",
+                    where="engine",
+                )
+            raise StepFailed(commands[min(int(done.text), len(commands) - 1)].argv, done.returncode)
 
     def restore(self, builder: Builder, packed: IO[bytes]) -> None:
         """Unpack a kept root; raises `StepFailed`, or `VirtrootError` where it cannot be read."""

@@ -103,6 +103,26 @@ def test_a_mirror_that_does_not_answer_is_the_mirrors_failure(engine: Any) -> No
     assert (error.value.where, error.value.detail) == ("mirror", "no route")
 
 
+def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.start.side_effect = lambda *_, **__: answering("", 1)
+    trixie, bookworm = inputs.find("debian"), inputs.find("debian", overrides={"release": "bookworm"})
+    with Asker(engine, Settings()) as asker:
+
+        def asked() -> int:
+            (waiting,) = asker._containers.values()
+            container: Any = waiting.builder.container
+            return int(container.run.call_count)
+
+        for planned, count in ((trixie, 1), (trixie, 1), (bookworm, 2), (trixie, 2)):
+            with pytest.raises(VirtrootError, match="does not answer"):
+                asker.ask(planned, again=True)
+            assert asked() == count
+        monkeypatch.setattr(asking, "_SILENCE", 0)
+        with pytest.raises(VirtrootError, match="does not answer"):
+            asker.ask(trixie)
+        assert asked() == 3
+
+
 def test_the_epoch_is_the_mirrors_unless_the_environment_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     assert asking.epoch(MirrorState(7, ())) == 7

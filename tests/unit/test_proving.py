@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -163,6 +164,18 @@ def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, mach
     machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
     nightly._clear_left(run)
     assert list(machine.there) == ["night-web", "mine"]
+
+
+def test_a_night_that_is_ended_takes_only_what_is_its_own(
+    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = MagicMock()
+    monkeypatch.setattr("pipelines.host.engine.connect", lambda: engine)
+    machine.there = {"night-web": run.owner, "mine": ""}
+    nightly._take_away(run)
+    (labels,) = engine.remove_containers.call_args.args
+    assert labels == {"virtroot.output": str(run.settings.output_dir), "virtroot.owner": "night"}
+    assert [said for said in machine.said if said.startswith("destroy")] == ["destroy night-web"]
 
 
 def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, machine: Machine) -> None:

@@ -101,3 +101,10 @@ def test_what_a_broken_root_is_told_by_and_what_an_engine_is(runner: StageRunner
 
     assert where(VirtrootError("no list of packages", "look")) == "inspect"
     assert where(VirtrootError("the container went away", "see its log", where="engine")) == "engine"
+
+
+def test_a_builder_that_is_removed_blames_no_command(runner: StageRunner, builder: Any) -> None:
+    builder.run.side_effect = lambda argv, **_: Completed(tuple(argv), 137, b"", b"")
+    with pytest.raises(VirtrootError, match=r"the builder ended \(137\)") as raised:
+        carried_out(runner, builder, shell("true"))
+    assert raised.value.where == "engine"
