@@ -75,13 +75,20 @@ def _make(
     def start(apart: bool) -> Iterator[Builder]:
         env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
         if apart:
-            with builder(asker.engine, tag, name, settings, "apart", owner=asker.owner) as made:
+            with builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
         volume = container.cache_volume(inputs)
         capable = plan.distro.capabilities
         with builder(
-            asker.engine, tag, name, settings, "build", capabilities=capable, cache=volume, owner=asker.owner
+            asker.engine,
+            tag,
+            name,
+            settings,
+            container.WITH_CACHE,
+            capabilities=capable,
+            cache=volume,
+            owner=asker.owner,
         ) as made:
             for item in plan.builder_setup:
                 made.set_up(item, inputs.trees)

@@ -24,12 +24,13 @@ from pipelines.artifact.history import Failure, History, Night, state_since
 from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
-from pipelines.builder import inputs
+from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.memory import Room
 from pipelines.host import engine as engines
+from pipelines.host.engine import NameTaken
 from pipelines.host.lock import Busy
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect, find
@@ -292,7 +293,7 @@ def _patiently(run: Run, task: Callable[[], T]) -> T:
         run.refuse_ended()
         try:
             return task()
-        except Busy as error:
+        except (Busy, NameTaken) as error:
             if time.monotonic() - begin > _PATIENCE:
                 raise
             if not told:
@@ -365,10 +366,20 @@ def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
 
 
 def _clear_left(run: Run) -> None:
-    """Remove the guests that killed nights left: while this one has the lock, no other has any.
+    """Remove what killed nights left: guests, of which no other night has any now, and builds that nobody works on.
 
     A hypervisor that does not run is not started for that.
     """
+    for name in run.store.recipes():
+        try:
+            with run.store.lock(name):
+                run.store.clear(name)
+                if isinstance(run.asker, Asker):
+                    container.remove_left(run.asker.engine, name, run.settings)
+        except Busy:
+            continue
+        except (VirtrootError, OSError) as error:
+            warn(f"what a killed build of {name} left is there still: {error}")
     try:
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import fields
@@ -95,8 +96,8 @@ class Settings:
 
     @property
     def output_dir(self) -> Path:
-        """The absolute directory that artifacts are written to."""
-        return CHECKOUT / self.output
+        """The absolute directory that artifacts are written to: one path, by whichever link it was named."""
+        return Path(os.path.realpath(CHECKOUT / self.output))
 
 
 _SPAN = re.compile(r"(\d{1,6})([mhdw])")

@@ -30,6 +30,9 @@ _TMPFS_LEAST = 4 * _GIB
 
 _WORK = ROOT.rpartition("/")[0]
 
+#: What builders of a build are there for, which holds the recipe's lock: with the packages' cache, or without it.
+WITH_CACHE, APART = "build", "apart"
+
 
 @dataclass(frozen=True)
 class Builder:
@@ -96,6 +99,16 @@ def cache_volume(inputs: Inputs) -> str:
     return f"virtroot-cache-{inputs.name}-{trust[:8]}"
 
 
+def remove_left(engine: Engine, name: str, settings: Settings) -> None:
+    """Remove the builders that a killed build of the recipe ``name`` left; the caller holds the recipe's lock."""
+    for purpose in (WITH_CACHE, APART):
+        engine.remove_containers(_labels(name, purpose, settings))
+
+
+def _labels(name: str, purpose: str, settings: Settings) -> dict[str, str]:
+    return {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
+
+
 @contextmanager
 def builder(
     engine: Engine,
@@ -114,7 +127,7 @@ def builder(
     and ``name``, so a builder of the same output directory is a stale one. ``owner`` says who else may end this one. A
     builder of another checkout is at work, on the same package cache: that is an error.
     """
-    labels = {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
+    labels = _labels(name, purpose, settings)
     engine.remove_containers(labels)
     called = f"virtroot-{purpose}-{name}"
     # Of another output directory, and at work no more.

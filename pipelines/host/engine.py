@@ -185,6 +185,7 @@ class Engine:
                 raise NameTaken(
                     f"a container {name} is at work on this engine, for another checkout or user",
                     f"wait for it; if nobody uses it any more: docker rm --force {name}",
+                    where="engine",
                 ) from error
             raise _cannot_start(image, error) from error
         container = Container(str(made["Id"]), api)

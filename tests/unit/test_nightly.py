@@ -19,6 +19,7 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.host.engine import NameTaken
 from pipelines.host.lock import Busy
 from pipelines.report import pages
 from pipelines.settings import Settings
@@ -276,8 +277,10 @@ def test_a_night_waits_for_who_builds_its_recipe_by_hand(
     def build(inputs: Inputs, settings: Settings, *, asker: object) -> Artifact:
         nonlocal asked
         asked += 1
-        if asked < 3:
+        if asked == 1:
             raise Busy("the recipe web", "process 4711")
+        if asked == 2:
+            raise NameTaken("a container virtroot-build-web is at work, for another checkout", "wait for it")
         return by_hand(inputs, settings, asker=asker)
 
     monkeypatch.setattr(nights, "build", build)

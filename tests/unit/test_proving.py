@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from pipelines import nightly
 from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
+from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
@@ -164,6 +165,27 @@ def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, mach
     machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
     nightly._clear_left(run)
     assert list(machine.there) == ["night-web", "mine"]
+
+
+def test_a_night_begins_by_removing_what_killed_builds_left(
+    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = MagicMock()
+    run = replace(run, asker=Asker(engine, run.settings))
+    output = run.settings.output_dir
+    for name in ("gone", "busy", "odd"):
+        made(output, name, "1")
+        (output / name / ".partial-2").mkdir()
+    (output / ".locks" / "recipe-odd").mkdir(parents=True)
+    with run.store.lock("busy"):
+        nightly._clear_left(run)
+    assert {name for name in ("gone", "busy", "odd") if (output / name / ".partial-2").exists()} == {"busy", "odd"}
+    removed = [call.args[0] for call in engine.remove_containers.call_args_list]
+    assert {(each["virtroot.recipe"], each["virtroot.purpose"]) for each in removed} == {
+        ("gone", "build"),
+        ("gone", "apart"),
+    }
+    assert "what a killed build of odd left is there still" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_night_that_is_ended_takes_only_what_is_its_own(
