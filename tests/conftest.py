@@ -130,6 +130,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
     """A trixie artifact, built with mmdebstrap."""
+    return built_now(inv, recipe)
+
+
+def built_now(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
+    """Return the trixie artifact as it is built now: another one than before where Debian's mirror has moved on.
+
+    For tests that compare other builds with it.
+    """
     return Path(inv("build", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap"))).stdout.strip())
 
 

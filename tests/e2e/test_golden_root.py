@@ -145,7 +145,7 @@ def test_a_failed_check_is_exit_1_and_a_verdict(inv: Virtroot, trixie: Path) -> 
     on_hypervisor(inv, "sh", "-c", f"echo /dev/vda1 / ext4 defaults 0 1 > {root}/etc/fstab")
     said = inv("verify", "--name", "odd", status=1).stderr
     inv("remove", "--name", "odd", "--yes")
-    assert "1 of 6 checks failed: test_fstab_mounts_the_root_over_virtiofs" in said
+    assert "1 of 7 checks failed: test_fstab_mounts_the_root_over_virtiofs" in said
     verdict = load(trixie / "manifest.json").verdicts["root"]
     assert not verdict.passed
     assert verdict.failures == ("test_fstab_mounts_the_root_over_virtiofs",)

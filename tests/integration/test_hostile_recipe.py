@@ -12,7 +12,7 @@ from pipelines.builder import container, inputs
 from pipelines.host import engine as engines
 from pipelines.host.container import Container
 from pipelines.recipe.stage import CACHE
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, built_now
 
 FIND = "find / -path /proc -prune -o -path /sys -prune -o " + " -o ".join(
     f"{test} -print" for test in ('-name "*.tar.zst"', '-name "*.tar"', '-path "*/.cache/*"', "-type b")
@@ -24,6 +24,12 @@ ESCAPE = f"""perl -e 'mkdir "/x"; chroot "/x"; chdir ".." for 1..64; chroot ".";
 for my $d ("{CACHE}/stages", "{CACHE}/archives", "{CACHE}") {{ mkdir $d; open my $f, ">", "$d/planted"; print $f "x"; }}
 print "packed: $_\\n" for `{FIND}`;
 open my $w, ">", "/escaped"; exit(-e "/escaped" && -d "/rootfs/root" ? 0 : 1)'; rmdir /x"""
+
+
+@pytest.fixture
+def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
+    """Built now, since other builds are compared with it."""
+    return built_now(inv, recipe)
 
 
 @pytest.fixture

@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from pipelines.host import process
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, built_now
 
 
 def published(inv: Virtroot, name: str) -> list[str]:
     home = inv.output / name
     return sorted(entry.name for entry in home.iterdir() if not entry.name.startswith(".")) if home.exists() else []
+
+
+@pytest.fixture
+def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
+    """Built now, since other builds are compared with it."""
+    return built_now(inv, recipe)
 
 
 @pytest.mark.parametrize("after", ["mirror", "base", "kernel", "finish", "inspect"])

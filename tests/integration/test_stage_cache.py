@@ -14,12 +14,18 @@ from typing import Any
 import pytest
 
 from pipelines.artifact.manifest import Manifest, load
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, built_now
 
 Recipe = Callable[..., Path]
 
 #: So little that no root could be made, nor any builder started that has one.
 NO_ROOM = {"INVOKE_VIRTROOT_WORKSPACE": "tmpfs:4k"}
+
+
+@pytest.fixture
+def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
+    """Built now, since other builds are compared with it."""
+    return built_now(inv, recipe)
 
 
 @pytest.fixture
