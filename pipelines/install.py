@@ -15,7 +15,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, place, publication
+from pipelines.guest import identity, overlayfs, place, publication
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
@@ -31,6 +31,7 @@ from pipelines.settings import Settings
 class Wishes:
     """What is asked of one guest beside its name; ``memory``, ``vcpus`` and ``cache`` are empty for the recipe's own.
 
+    ``overlayfs`` is asked for beside what the recipe says.
     ``transient`` says whose guest it is that nobody keeps: whoever made it may remove it.
     """
 
@@ -39,10 +40,11 @@ class Wishes:
     hostname: str = ""
     authorized_keys: str = ""
     cache: str = ""
+    overlayfs: bool = False
     transient: str = ""
 
 
-def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str) -> Wishes:
+def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str, *, overlayfs: bool = False) -> Wishes:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
     given: Mapping[str, str | int] = {k: v for k, v in (("memory", memory), ("vcpus", vcpus)) if v}
     try:
@@ -54,7 +56,7 @@ def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str) -> Wishes:
             f"--{first['loc'][0]}: {message}", "sizes are written like 2GiB; CPUs are a whole number"
         ) from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
-    return Wishes(asked.memory if memory else None, asked.vcpus if vcpus else None, hostname, keys)
+    return Wishes(asked.memory if memory else None, asked.vcpus if vcpus else None, hostname, keys, overlayfs=overlayfs)
 
 
 def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Domain:
@@ -72,6 +74,9 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         paths = Place(pool.find(hypervisor, settings), name)
         domain = _domain(paths, artifact, wishes, network=network, kvm=hypervisor.kvm, uuid=uuid4())
         publication.refuse_taken(hypervisor, paths)
+        if domain.overlayfs:
+            overlayfs.refuse_unfit(hypervisor.target, paths.pool)
+            beside.install_wrapper(hypervisor.target)
         with step("checking the artifact"):
             artifact.refuse_damaged()
         publication.clear(hypervisor, paths)
@@ -130,6 +135,7 @@ def _domain(paths: Place, artifact: Artifact, wishes: Wishes, *, network: str, k
         vcpus=wishes.vcpus or recorded.vcpus,
         network=network,
         cache=wishes.cache or recorded.cache,
+        overlayfs=wishes.overlayfs or recorded.overlayfs,
         transient=wishes.transient,
         kvm=kvm,
     )

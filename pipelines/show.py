@@ -10,10 +10,11 @@ from typing import Any
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place
+from pipelines.guest import overlayfs, place
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import warn
 from pipelines.settings import Settings
 from pipelines.text import age, plain, size, table
 
@@ -100,6 +101,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "packages": len(made.packages),
             "cache": made.recipe.guest.cache,
         }
+    serving = {"overlayfs": guest.overlayfs}
     paths = {
         "boot": guest.boot,
         "kernel": guest.kernel,
@@ -108,21 +110,35 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    return {**row, **built, **paths}
+    return {**row, **built, **serving, **paths}
 
 
 def as_lines(facts: dict[str, Any]) -> str:
     """Return `info` as people read it, a line each."""
     shown = {**facts, "age": age(facts.get("age")), "size": size(facts.get("size"))}
+    shown["overlayfs"] = "yes, its virtiofsd keeps CAP_SYS_ADMIN" if facts["overlayfs"] else "no"
     return "\n".join(
         f"{key.replace('_', ' '):<14} {value if value not in ('', None) else '-'}" for key, value in shown.items()
     )
 
 
 def log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
-    """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; with ``follow`` also what comes."""
+    """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; with ``follow`` also what comes.
+
+    Where it says that the guest could not mount overlayfs, a warning says at the end what to do.
+    """
     hypervisor = connect(settings)
     guest = guests.find(hypervisor, name)
+    refused = False
+    for piece in _pieces(guest, which, follow=follow):
+        refused = refused or bool(overlayfs.COMPLAINT.search(piece))
+        yield piece
+    if refused and not guest.overlayfs:
+        warn(f"{name}: {overlayfs.REMEDY}")
+
+
+def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:
+    name = guest.name
     path = {"virtiofsd": place.virtiofsd_log(name), "qemu": place.qemu_log(name)}.get(which, guest.console_log)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     offset, end, begun = 0, -1, ""

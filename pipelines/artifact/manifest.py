@@ -71,6 +71,7 @@ class RecordedGuest(_Record):
     vcpus: int = 2
     network: str = "auto"
     cache: str = "auto"
+    overlayfs: bool = False
 
 
 class RecordedRecipe(_Record):

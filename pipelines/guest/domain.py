@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pipelines.guest import place
+from pipelines.libvirt.beside import WRAPPER
 from pipelines.libvirt.handover import NAMESPACE
 
 ET.register_namespace("virtroot", NAMESPACE)
@@ -19,6 +20,7 @@ class Domain:
     ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
     ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start;
     ``initrd`` is empty where there is none.
+    ``overlayfs`` lets virtiofsd keep CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root.
     ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
     """
 
@@ -35,6 +37,7 @@ class Domain:
     network: str
     cache: str
     kvm: bool
+    overlayfs: bool = False
     transient: str = ""
 
     @property
@@ -82,7 +85,7 @@ def _metadata(top: ET.Element, domain: Domain) -> None:
 def _devices(devices: ET.Element, domain: Domain) -> None:
     root = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
     ET.SubElement(root, "driver", type="virtiofs", queue="1024")
-    binary = ET.SubElement(root, "binary", xattr="on")
+    binary = ET.SubElement(root, "binary", {"path": WRAPPER} if domain.overlayfs else {}, xattr="on")
     if domain.cache != "auto":
         ET.SubElement(binary, "cache", mode=domain.cache)
     ET.SubElement(root, "source", dir=domain.root)

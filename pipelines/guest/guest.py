@@ -33,7 +33,7 @@ class Guest:
 
     ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
     ``initrd`` (empty: none) the paths in the root that are copied there before each start. ``transient`` says who made
-    it to throw it away; empty for one that is kept.
+    it to throw it away; empty for one that is kept. ``overlayfs`` says that its virtiofsd keeps CAP_SYS_ADMIN.
     """
 
     hypervisor: Hypervisor
@@ -46,6 +46,7 @@ class Guest:
     initrd: str
     console_log: str
     transient: str = ""
+    overlayfs: bool = False
 
     @property
     def agent(self) -> Agent:
@@ -92,6 +93,8 @@ class Guest:
         """
         self.refuse_shared_root(active=True)
         self.hand_over()
+        if self.overlayfs:
+            beside.install_wrapper(self.target)
         begin = time.monotonic()
         started = self.hypervisor.virsh("start", self.uuid, check=False)
         if started.returncode:
@@ -181,7 +184,8 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     keys = ("artifact", "root", "kernel", "initrd", "transient")
     values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in keys}
     boot, log = _boot(definition, known.name), _log(definition, known.name)
-    return Guest(hypervisor, known.name, known.uuid, boot=boot, console_log=log, **values)
+    overlayfs = definition.find(f"devices/filesystem/binary[@path='{beside.WRAPPER}']") is not None
+    return Guest(hypervisor, known.name, known.uuid, boot=boot, console_log=log, overlayfs=overlayfs, **values)
 
 
 def _boot(definition: ET.Element, name: str) -> str:

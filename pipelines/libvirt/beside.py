@@ -1,4 +1,4 @@
-"""What runs beside libvirt: the hand-over, as a program sent along and as libvirt's hook."""
+"""What runs beside libvirt: the hand-over, sent along as a program and as libvirt's hook; a wrapper of virtiofsd."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ _PROGRAM = Path(handover.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
+
+#: The virtiofsd of guests that mount overlayfs. AppArmor's profile of libvirt runs what is below hooks; libvirt itself
+#: runs nothing there whose name is no driver's.
+WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
 
 
 def hook() -> bytes:
@@ -51,14 +55,27 @@ def read(target: Target, root: str, path: str) -> bytes:
     return run(target, "--read", root, path)
 
 
+def wrapper() -> bytes:
+    """Return the wrapper of virtiofsd: a shell script."""
+    return _PROGRAM.with_name("virtiofsd").read_bytes()
+
+
 def install_hook(target: Target) -> bool:
     """Put libvirt's hook in place, so that a start by virsh or at boot hands over as well; say whether it is new."""
-    content = hook()
-    if target.run(["cmp", "-s", "-", HOOK], stdin=content, check=False).returncode == 0:
+    return _put(target, HOOK, hook())
+
+
+def install_wrapper(target: Target) -> None:
+    """Put the wrapper of virtiofsd in place where it is not this version's."""
+    _put(target, WRAPPER, wrapper())
+
+
+def _put(target: Target, path: str, content: bytes) -> bool:
+    if target.run(["cmp", "-s", "-", path], stdin=content, check=False).returncode == 0:
         return False
     script = (
         'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '
         'cat > "$partial"; chmod 755 "$partial"; mv -T "$partial" "$1"'
     )
-    target.run(["sh", "-ec", script, "hook", HOOK], stdin=content)
+    target.run(["sh", "-ec", f"umask 022; {script}", "put", path], stdin=content)
     return True

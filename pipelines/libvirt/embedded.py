@@ -40,7 +40,8 @@ def image(engine: Engine, settings: Settings, made_since: datetime | None = None
     """Return the tag of its image, made when missing or older than ``made_since`` or the settings."""
     since = made_since or images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
-    return images.built(engine, NAME, base, {f"{NAME}/hook": beside.hook()}, made_since=since)[0]
+    files = {f"{NAME}/hook": beside.hook(), f"{NAME}/virtiofsd": beside.wrapper()}
+    return images.built(engine, NAME, base, files, made_since=since)[0]
 
 
 def start(settings: Settings) -> Hypervisor:

@@ -100,6 +100,10 @@ class GuestDefaults(_Strict):
         default="auto",
         description="virtiofs cache: auto shows the host's edits at once; always boots faster, for roots nobody edits.",
     )
+    overlayfs: bool = Field(
+        default=False,
+        description="Let the guest mount overlayfs (Docker): the daemon that serves its root keeps CAP_SYS_ADMIN.",
+    )
 
 
 class Mirror(_Strict):

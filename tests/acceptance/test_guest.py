@@ -11,6 +11,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
+from pipelines.guest.overlayfs import COMPLAINT, REMEDY
 from pipelines.libvirt import beside
 from pipelines.verify import Context
 from tests.acceptance import expectations
@@ -104,6 +105,11 @@ def test_file_written_on_the_host_is_seen_in_the_guest(running: Host, guest: Gue
     seen = running.check_output("cat /root/virtroot-from-host")
     running.check_output("rm /root/virtroot-from-host")
     assert seen == "from the host"
+
+
+def test_nothing_in_the_guest_was_refused_overlayfs(running: Host, guest: Guest) -> None:
+    said = running.check_output("journalctl --boot --output=cat --no-pager | grep -i overlay | tail -c 65536")
+    assert not COMPLAINT.search(said), f"{guest.name}: {REMEDY}\n{said}"
 
 
 def test_shuts_down_cleanly(context: Context, guest: Guest) -> None:

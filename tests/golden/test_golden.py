@@ -17,6 +17,7 @@ DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
     "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
     "no-network": {"kvm": True, "network": "none", "cache": "none"},
+    "overlayfs": {"kvm": False, "network": "user", "cache": "always", "overlayfs": True},
     "no-initramfs": {"kvm": True, "network": "user", "cache": "auto", "initrd": ""},
 }
 PLANS = {

@@ -1,0 +1,48 @@
+"""overlayfs inside a guest: whether its root can be the upper directory, and how it looks when it cannot."""
+
+from __future__ import annotations
+
+import re
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+
+#: What the guest's kernel and Docker say where virtiofsd may not write overlayfs' attributes.
+COMPLAINT = re.compile(
+    r"overlayfs: upper fs missing required features"
+    r"|overlayfs: failed to set xattr on upper"
+    r"|failed to mount overlay: [^\n]*storage-driver=overlay2"
+    r"|driver not supported: overlay2"
+)
+
+#: What to do about it, for the guest it is said of.
+REMEDY = (
+    "its root cannot hold overlayfs' upper directories, which Docker's overlay2 needs: install it with --overlayfs, "
+    "or say guest: {overlayfs: true} in its recipe"
+)
+
+# A whiteout is such a device, and an opaque directory has such an attribute.
+_PROBE = """
+import os, stat, sys, tempfile
+with tempfile.TemporaryDirectory(prefix=".overlayfs@", dir=sys.argv[1]) as scratch:
+    os.mknod(os.path.join(scratch, "whiteout"), stat.S_IFCHR, os.makedev(0, 0))
+    os.setxattr(scratch, "trusted.overlay.opaque", b"y")
+"""
+
+
+def refuse_unfit(target: Target, directory: str) -> None:
+    """Raise `VirtrootError` where a root in ``directory`` on the target cannot hold upper directories.
+
+    An overlay of the host's own is such a place: it takes whiteouts and those attributes for its own, and refuses them.
+    """
+    kind = target.run(["stat", "--file-system", "--format=%T", directory]).text.strip()
+    why = "what overlayfs writes is refused by the host's own overlay beneath it"
+    if kind != "overlayfs":
+        probed = target.run([target.python, "-I", "-", directory], stdin=_PROBE.encode(), check=False)
+        if not probed.returncode:
+            return
+        why = (probed.complaint.splitlines() or ["it does not take what overlayfs writes"])[-1]
+    raise VirtrootError(
+        f"a guest in {directory} ({kind}) cannot have overlayfs: {why}",
+        "install it into a pool on ext4, xfs or btrfs, or without --overlayfs",
+    )
