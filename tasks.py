@@ -18,6 +18,7 @@ from pipelines import nightly as running
 from pipelines import operate, show
 from pipelines import promote as promoting
 from pipelines import prune as pruning
+from pipelines import share as sharing
 from pipelines import status as faring
 from pipelines import verify as verifying
 from pipelines.artifact import naming
@@ -82,6 +83,8 @@ def plan(  # type: ignore[no-untyped-def]
 
 
 @task(
+    positional=["name"],
+    iterable=["share"],
     help={
         **_GUEST,
         "distro": "install the latest build of this recipe",
@@ -93,24 +96,44 @@ def plan(  # type: ignore[no-untyped-def]
         "vcpus": "override the recipe's number of CPUs",
         "ssh-key": "public key file of who may log in as root",
         "hostname": "host name, when it is not the guest's name",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
         "print-xml": "print the domain's XML and change nothing",
-    }
+    },
 )
 def install(  # type: ignore[no-untyped-def]
-    c, name, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
+    c, name, share, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
     memory="", vcpus=0, ssh_key="", hostname="", overlayfs=False, print_xml=False,
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
-    wishes = installing.wishes(memory, vcpus, hostname, ssh_key, overlayfs=overlayfs)
+    wishes = installing.wishes(memory, vcpus, hostname, ssh_key, overlayfs=overlayfs, share=share)
     if print_xml:
         result(installing.print_xml(name, made, wishes, settings))
     else:
         domain = installing.install(name, made, wishes, settings)
         say(f"installed in {domain.root}; boot it: ./inv start {name}")
+
+
+@task(
+    help={
+        **_GUEST,
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR is a directory of libvirt's machine, or a name",
+    }
+)
+def share(c, name, share, connect=""):  # type: ignore[no-untyped-def]
+    """Give a guest that is off a further directory: ./inv share web data:/srv/data:/srv/data:ro."""
+    given = sharing.share(name, sharing.read(share), _settings(c, connect=connect))
+    say(f"{name} has {given.directory} as {given.tag} from its next start on")
+
+
+@task(help={**_GUEST, "tag": "the share's tag"})
+def unshare(c, name, tag, connect=""):  # type: ignore[no-untyped-def]
+    """Take a share from a guest that is off; what is in it stays."""
+    directory = sharing.unshare(name, tag, _settings(c, connect=connect))
+    say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")
 
 
 @task(
@@ -168,10 +191,15 @@ def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
     sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
 
 
-@task(name="list", help={**_WHERE, "json": "print JSON"})
-def list_guests(c, json=False, connect=""):  # type: ignore[no-untyped-def]
+@task(name="list", help={**_WHERE, "shares": "list what is shared, and with whom", "json": "print JSON"})
+def list_guests(c, shares=False, json=False, connect=""):  # type: ignore[no-untyped-def]
     """List the guests."""
-    guests = show.listing(_settings(c, connect=connect))
+    settings = _settings(c, connect=connect)
+    if shares:
+        shared = sharing.listing(settings)
+        _print(shared if json else sharing.as_table(shared))
+        return
+    guests = show.listing(settings)
     _print(guests if json else show.as_table(guests))
 
 
@@ -436,6 +464,8 @@ namespace = Collection(
     start,
     stop,
     restart,
+    share,
+    unshare,
     wait,
     console,
     exec,

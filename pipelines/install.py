@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -15,15 +15,19 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, overlayfs, place, publication
+from pipelines.guest import hostdir, identity, overlayfs, place, publication
+from pipelines.guest import shares as mounting
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
+from pipelines.guest.shares import Shared
 from pipelines.host import process
 from pipelines.libvirt import beside, connect, pool
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step
+from pipelines.recipe import share as shares
 from pipelines.recipe.recipe import GuestDefaults
+from pipelines.recipe.share import Share
 from pipelines.settings import Settings
 
 
@@ -31,7 +35,8 @@ from pipelines.settings import Settings
 class Wishes:
     """What is asked of one guest beside its name; ``memory``, ``vcpus`` and ``cache`` are empty for the recipe's own.
 
-    ``overlayfs`` is asked for beside what the recipe says.
+    ``overlayfs`` and ``shares`` are asked for beside what the recipe says. A ``transient`` guest has none of the
+    recipe's shares: what nobody keeps has no business in what others keep.
     ``transient`` says whose guest it is that nobody keeps: whoever made it may remove it.
     """
 
@@ -41,22 +46,32 @@ class Wishes:
     authorized_keys: str = ""
     cache: str = ""
     overlayfs: bool = False
+    shares: tuple[Share, ...] = ()
     transient: str = ""
 
 
-def wishes(memory: str, vcpus: int, hostname: str, ssh_key: str, *, overlayfs: bool = False) -> Wishes:
+def wishes(
+    memory: str, vcpus: int, hostname: str, ssh_key: str, *, overlayfs: bool = False, share: Sequence[str] = ()
+) -> Wishes:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
-    given: Mapping[str, str | int] = {k: v for k, v in (("memory", memory), ("vcpus", vcpus)) if v}
+    given: Mapping[str, object] = {k: v for k, v in (("memory", memory), ("vcpus", vcpus), ("shares", share)) if v}
     try:
         asked = GuestDefaults.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise VirtrootError(
-            f"--{first['loc'][0]}: {message}", "sizes are written like 2GiB; CPUs are a whole number"
-        ) from error
+        field, message = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
+        if field == "shares":
+            raise VirtrootError(f"--share: {message}", "like --share data:/srv/data:/srv/data:ro") from error
+        raise VirtrootError(f"--{field}: {message}", "sizes are written like 2GiB; CPUs are a whole number") from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
-    return Wishes(asked.memory if memory else None, asked.vcpus if vcpus else None, hostname, keys, overlayfs=overlayfs)
+    return Wishes(
+        asked.memory if memory else None,
+        asked.vcpus if vcpus else None,
+        hostname,
+        keys,
+        overlayfs=overlayfs,
+        shares=tuple(map(shares.parse, asked.shares)),
+    )
 
 
 def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Domain:
@@ -70,10 +85,12 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     if not hypervisor.embedded:
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
+    wanted = _wanted(artifact, wishes)
     with guests.locked(hypervisor, name):
         paths = Place(pool.find(hypervisor, settings), name)
-        domain = _domain(paths, artifact, wishes, network=network, kvm=hypervisor.kvm, uuid=uuid4())
         publication.refuse_taken(hypervisor, paths)
+        shared = hostdir.find(hypervisor, paths.pool, wanted)
+        domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid4())
         if domain.overlayfs:
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
             beside.install_wrapper(hypervisor.target)
@@ -87,6 +104,9 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 _personalise(
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, wishes.authorized_keys)
                 )
+                for each, found in zip(wanted, shared, strict=True):
+                    mounting.mount(hypervisor.target, paths.partial_root, found, each.point)
+                hostdir.make(hypervisor.target, shared)
             with step("defining the domain"):
                 publication.publish(hypervisor, paths, domain_xml(domain))
         except BaseException:
@@ -106,20 +126,36 @@ def print_xml(name: str, artifact: Artifact, wishes: Wishes, settings: Settings)
     """
     name, _ = place.checked_name(name), _hostname(name, wishes)
     hypervisor = connect.find(settings)
-    asked = artifact.manifest.recipe.guest.network
+    asked, wanted = artifact.manifest.recipe.guest.network, _wanted(artifact, wishes)
     if hypervisor is None:
         network, directory, kvm = "user" if asked == "auto" else asked, settings.pool_path, False
+        shared = hostdir.unseen(directory, wanted)
     else:
         network, kvm = hypervisor.network(asked), hypervisor.kvm
         directory = pool.look(hypervisor, settings) or settings.pool_path
-    return domain_xml(_domain(Place(directory, name), artifact, wishes, network=network, kvm=kvm, uuid=uuid4()))
+        shared = hostdir.find(hypervisor, directory, wanted)
+    paths = Place(directory, name)
+    return domain_xml(_domain(paths, artifact, wishes, shared, network=network, kvm=kvm, uuid=uuid4()))
 
 
 def _hostname(name: str, wishes: Wishes) -> str:
     return identity.checked_hostname(wishes.hostname or name.replace(".", "-").replace("_", "-"))
 
 
-def _domain(paths: Place, artifact: Artifact, wishes: Wishes, *, network: str, kvm: bool, uuid: UUID) -> Domain:
+def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
+    """Return all shares that the guest is to have, the recipe's first."""
+    recorded = () if wishes.transient else artifact.manifest.recipe.guest.shares
+    try:
+        wanted = (*map(shares.parse, recorded), *wishes.shares)
+        shares.refuse_doubles(wanted)
+    except ValueError as error:
+        raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error
+    return wanted
+
+
+def _domain(
+    paths: Place, artifact: Artifact, wishes: Wishes, shared: tuple[Shared, ...], *, network: str, kvm: bool, uuid: UUID
+) -> Domain:
     manifest = artifact.manifest
     recorded: RecordedGuest = manifest.recipe.guest
     return Domain(
@@ -136,6 +172,7 @@ def _domain(paths: Place, artifact: Artifact, wishes: Wishes, *, network: str, k
         network=network,
         cache=wishes.cache or recorded.cache,
         overlayfs=wishes.overlayfs or recorded.overlayfs,
+        shares=shared,
         transient=wishes.transient,
         kvm=kvm,
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, publication, streaming
+from pipelines.guest import hostdir, place, publication, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.libvirt import pool
@@ -37,6 +37,7 @@ def restart(name: str, settings: Settings, *, force: bool = False) -> float:
     """Stop the guest where it runs, and boot it with the kernel that its root has now; return the seconds that took."""
     begin = time.monotonic()
     with _locked(name, settings) as guest:
+        hostdir.refuse_gone(guest)
         if guest.running:
             guest.stop(settings.timeout, force=force)
         publication.start(guest, settings.timeout)

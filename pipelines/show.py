@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import overlayfs, place
+from pipelines.guest import overlayfs, place, shares
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -101,7 +103,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "packages": len(made.packages),
             "cache": made.recipe.guest.cache,
         }
-    serving = {"overlayfs": guest.overlayfs}
+    serving = {"overlayfs": guest.overlayfs, "shares": _shares(guest)}
     paths = {
         "boot": guest.boot,
         "kernel": guest.kernel,
@@ -113,9 +115,21 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
     return {**row, **built, **serving, **paths}
 
 
+def _shares(guest: Guest) -> list[dict[str, Any]]:
+    """Return a guest's shares; ``point`` is where its fstab mounts one, empty where that does not say."""
+    points: dict[str, str] = {}
+    with contextlib.suppress(VirtrootError):
+        points = shares.points(guest.target, guest.root)
+    return [{**asdict(each), "point": points.get(each.tag, "")} for each in guest.shares]
+
+
 def as_lines(facts: dict[str, Any]) -> str:
     """Return `info` as people read it, a line each."""
     shown = {**facts, "age": age(facts.get("age")), "size": size(facts.get("size"))}
+    shown["shares"] = ", ".join(
+        f"{each['tag']} = {each['directory']}{' read-only' * each['readonly']} at {each['point'] or '?'}"
+        for each in facts["shares"]
+    )
     shown["overlayfs"] = "yes, its virtiofsd keeps CAP_SYS_ADMIN" if facts["overlayfs"] else "no"
     return "\n".join(
         f"{key.replace('_', ' '):<14} {value if value not in ('', None) else '-'}" for key, value in shown.items()

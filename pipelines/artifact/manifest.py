@@ -72,6 +72,7 @@ class RecordedGuest(_Record):
     network: str = "auto"
     cache: str = "auto"
     overlayfs: bool = False
+    shares: tuple[str, ...] = ()
 
 
 class RecordedRecipe(_Record):

@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from uuid import UUID
 
-from pipelines.guest import place
+from pipelines.guest import place, shares
+from pipelines.guest.shares import Shared
 from pipelines.libvirt.beside import WRAPPER
 from pipelines.libvirt.handover import NAMESPACE
+from pipelines.recipe.share import ROOT_TAG
 
 ET.register_namespace("virtroot", NAMESPACE)
 
@@ -21,6 +23,7 @@ class Domain:
     ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start;
     ``initrd`` is empty where there is none.
     ``overlayfs`` lets virtiofsd keep CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root.
+    ``shares`` are directories of libvirt's machine that the guest has beside its root.
     ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
     """
 
@@ -38,6 +41,7 @@ class Domain:
     cache: str
     kvm: bool
     overlayfs: bool = False
+    shares: tuple[Shared, ...] = ()
     transient: str = ""
 
     @property
@@ -89,7 +93,8 @@ def _devices(devices: ET.Element, domain: Domain) -> None:
     if domain.cache != "auto":
         ET.SubElement(binary, "cache", mode=domain.cache)
     ET.SubElement(root, "source", dir=domain.root)
-    ET.SubElement(root, "target", dir="root")
+    ET.SubElement(root, "target", dir=ROOT_TAG)
+    devices.extend(shares.device(share) for share in domain.shares)
     if domain.network != "none":
         user = domain.network == "user"
         interface = ET.SubElement(devices, "interface", type="user" if user else "network")

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place
+from pipelines.guest import place, shares
 from pipelines.guest.agent import Agent
+from pipelines.guest.shares import Shared
 from pipelines.host import lock
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
@@ -33,7 +34,8 @@ class Guest:
 
     ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
     ``initrd`` (empty: none) the paths in the root that are copied there before each start. ``transient`` says who made
-    it to throw it away; empty for one that is kept. ``overlayfs`` says that its virtiofsd keeps CAP_SYS_ADMIN.
+    it to throw it away; empty for one that is kept. ``overlayfs`` says that its virtiofsd keeps CAP_SYS_ADMIN,
+    ``shares`` what it has beside its root.
     """
 
     hypervisor: Hypervisor
@@ -47,6 +49,7 @@ class Guest:
     console_log: str
     transient: str = ""
     overlayfs: bool = False
+    shares: tuple[Shared, ...] = ()
 
     @property
     def agent(self) -> Agent:
@@ -119,6 +122,10 @@ class Guest:
     def _did_not_come_up(self, why: str) -> VirtrootError:
         logs = {
             "virtiofsd's log": self.log_tail(place.virtiofsd_log(self.name), lines=10),
+            **{
+                f"virtiofsd's log of the share {share.tag}": self.log_tail(place.virtiofsd_log(self.name, number), 10)
+                for number, share in enumerate(self.shares, start=1)
+            },
             "the console": self.console_tail(),
         }
         return VirtrootError(
@@ -184,8 +191,20 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     keys = ("artifact", "root", "kernel", "initrd", "transient")
     values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in keys}
     boot, log = _boot(definition, known.name), _log(definition, known.name)
-    overlayfs = definition.find(f"devices/filesystem/binary[@path='{beside.WRAPPER}']") is not None
-    return Guest(hypervisor, known.name, known.uuid, boot=boot, console_log=log, overlayfs=overlayfs, **values)
+    return Guest(
+        hypervisor,
+        known.name,
+        known.uuid,
+        boot=boot,
+        console_log=log,
+        overlayfs=definition.find(f"devices/filesystem/binary[@path='{beside.WRAPPER}']") is not None,
+        shares=shares.of(definition),
+        artifact=values["artifact"],
+        root=values["root"],
+        kernel=values["kernel"],
+        initrd=values["initrd"],
+        transient=values["transient"],
+    )
 
 
 def _boot(definition: ET.Element, name: str) -> str:

@@ -90,6 +90,11 @@ def of_root(root: str) -> Place:
     return Place(pool, name)
 
 
+def share(pool: str, name: str) -> str:
+    """Return the directory of the share ``name`` in the directory ``pool``; it is no guest's, and outlives all."""
+    return f"{pool}/share.{name}"
+
+
 def boot(name: str) -> str:
     """Return the boot directory of a guest that was installed as ``name``."""
     return f"{BOOT}/{BOOT_PREFIX}{name}"
@@ -127,6 +132,6 @@ def qemu_log(name: str) -> str:
     return f"{LOGS}/{name}.log"
 
 
-def virtiofsd_log(name: str) -> str:
-    """Return the log of the virtiofsd that serves the guest's root."""
-    return f"{LOGS}/{name}-fs0-virtiofsd.log"
+def virtiofsd_log(name: str, number: int = 0) -> str:
+    """Return the log of the virtiofsd that serves the guest's root, or its share of that ``number``, from 1 on."""
+    return f"{LOGS}/{name}-fs{number}-virtiofsd.log"

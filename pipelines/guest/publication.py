@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place
+from pipelines.guest import hostdir, place
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host import mounts, process
@@ -86,6 +86,7 @@ def withdraw(guest: Guest) -> None:
 def start(guest: Guest, timeout: float) -> float:
     """Boot a guest, which is whole then; see `Guest.start`."""
     settled(guest.hypervisor, place.of_root(guest.root))
+    hostdir.refuse_gone(guest)
     return guest.start(timeout)
 
 

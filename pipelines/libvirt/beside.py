@@ -55,6 +55,11 @@ def read(target: Target, root: str, path: str) -> bytes:
     return run(target, "--read", root, path)
 
 
+def make_directory(target: Target, root: str, path: str) -> None:
+    """Make the directory ``path`` in a guest's root where it is missing, never through a link out of it."""
+    run(target, "--directory", root, path)
+
+
 def wrapper() -> bytes:
     """Return the wrapper of virtiofsd: a shell script."""
     return _PROGRAM.with_name("virtiofsd").read_bytes()

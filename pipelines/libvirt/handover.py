@@ -181,6 +181,15 @@ def write(root_path: str, path: str, mode: int, content: bytes) -> None:
         os.close(root)
 
 
+def make_directory(root_path: str, path: str) -> None:
+    """Make the directory ``path`` in a guest's root and those above it, mode 0755; what is there stays as it is."""
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(_directory(root, path))
+    finally:
+        os.close(root)
+
+
 def _directory(root: int, path: str) -> int:
     """Open the directory ``path`` below ``root``, making what is missing of it."""
     handle, so_far = os.dup(root), ""
@@ -239,6 +248,8 @@ def main(arguments: Sequence[str]) -> None:
     elif command == "--write":
         root, path, mode, content = rest
         write(root, path, int(mode, 8), content.encode())
+    elif command == "--directory":
+        make_directory(*rest)
     elif command == "--read":
         sys.stdout.buffer.write(read(*rest))
     elif command == "--hook":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +104,15 @@ class Hypervisor:
         """Say whether a domain has a network card that others can reach; user-mode networking is none."""
         listed = self.virsh("domiflist", domain, check=False)
         return any(line.split()[1:2] not in ([], ["user"]) for line in listed.text.splitlines())
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """The version of libvirt's daemon: major, minor, release."""
+        said = self.virsh("version", "--daemon").text
+        found = re.search(r"daemon:\D*(\d+)\.(\d+)\.(\d+)", said)
+        if not found:
+            raise VirtrootError("libvirt does not say which version it is", "look at virsh version --daemon", said)
+        return tuple(map(int, found.groups()))
 
     @cached_property
     def kvm(self) -> bool:

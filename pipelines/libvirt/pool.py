@@ -72,6 +72,14 @@ def look(hypervisor: Hypervisor, settings: Settings) -> str | None:
     return (pool.findtext("target/path") or "").rstrip("/")
 
 
+def directories(hypervisor: Hypervisor) -> list[str]:
+    """Return the directories of all pools, whatever their type, as far as they have one."""
+    names = hypervisor.virsh("pool-list", "--all", "--name").text.split("\n")
+    answers = [hypervisor.virsh("pool-dumpxml", name.strip(), check=False) for name in names if name.strip()]
+    paths = [ET.fromstring(each.text).findtext("target/path") for each in answers if not each.returncode]  # noqa: S314
+    return [path.rstrip("/") for path in paths if path and not path.startswith("/dev")]
+
+
 def _define(hypervisor: Hypervisor, name: str, path: str) -> None:
     # A setuid program that a guest plants in its root must be out of reach of the host's users.
     prepare = ["sh", "-ec", _PREPARE, "prepare", path, Settings().pool_path, MARK]

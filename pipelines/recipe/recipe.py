@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from pipelines.recipe import share
+
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+._@-]*")
@@ -72,6 +74,17 @@ def _snapshot_time(text: str) -> str:
     return text
 
 
+def _share(text: str) -> str:
+    share.parse(text)
+    return text
+
+
+def _shares(texts: tuple[str, ...]) -> tuple[str, ...]:
+    share.refuse_doubles(tuple(map(share.parse, texts)))
+    return texts
+
+
+ShareText = Annotated[str, AfterValidator(_share)]
 Memory = Annotated[
     int,
     BeforeValidator(size_in_bytes, json_schema_input_type=str),
@@ -103,6 +116,9 @@ class GuestDefaults(_Strict):
     overlayfs: bool = Field(
         default=False,
         description="Let the guest mount overlayfs (Docker): the daemon that serves its root keeps CAP_SYS_ADMIN.",
+    )
+    shares: Annotated[tuple[ShareText, ...], AfterValidator(_shares)] = Field(
+        default=(), description="Further directories: TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR may be a name."
     )
 
 

@@ -7,6 +7,7 @@ import shlex
 from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
+from pipelines.guest.shares import Shared
 from pipelines.recipe.distros import DISTROS
 
 #: The ssh server's package, by distribution, and its unit.
@@ -32,10 +33,13 @@ def has_packages_of(host: Host, manifest: Manifest) -> None:
     assert packages(host, manifest) == expected
 
 
-def has_virtiofs_fstab(host: Host) -> None:
-    """Check that fstab mounts the root and nothing else."""
+def has_virtiofs_fstab(host: Host, shares: tuple[Shared, ...] = ()) -> None:
+    """Check that fstab mounts the root, the guest's ``shares`` and nothing else."""
     lines = [line.split() for line in host.file("/etc/fstab").content_string.splitlines() if not line.startswith("#")]
-    assert [line for line in lines if line] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
+    tags = {share.tag for share in shares}
+    mounted = [line[0] for line in lines if line and line[0] in tags and line[2] == "virtiofs"]
+    assert sorted(mounted) == sorted(tags)
+    assert [line for line in lines if line and line[0] not in tags] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
 
 
 def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:

@@ -54,8 +54,16 @@ def test_packages_are_the_manifests(running: Host, manifest: Manifest) -> None:
     expectations.has_packages_of(running, manifest)
 
 
-def test_fstab_mounts_the_root_over_virtiofs(running: Host) -> None:
-    expectations.has_virtiofs_fstab(running)
+def test_fstab_mounts_the_root_over_virtiofs(running: Host, guest: Guest) -> None:
+    expectations.has_virtiofs_fstab(running, guest.shares)
+
+
+def test_shares_are_mounted_and_the_host_keeps_read_only_ones_so(running: Host, guest: Guest) -> None:
+    for share in guest.shares:
+        point = running.check_output("findmnt --noheadings --first-only --types virtiofs --output TARGET %s", share.tag)
+        assert point, f"{share.tag} is not mounted"
+        if share.readonly:
+            assert running.run("touch %s/.virtroot-writable", point).rc != 0
 
 
 def test_no_boot_loader(running: Host, manifest: Manifest) -> None:

@@ -20,8 +20,8 @@ def test_packages_are_the_manifests(tree: Host, manifest: Manifest) -> None:
     expectations.has_packages_of(tree, manifest)
 
 
-def test_fstab_mounts_the_root_over_virtiofs(tree: Host) -> None:
-    expectations.has_virtiofs_fstab(tree)
+def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest) -> None:
+    expectations.has_virtiofs_fstab(tree, guest.shares)
 
 
 def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "artifact": {"artifact", "recipe", "host"},
     "libvirt": {"libvirt", "host"},
     "builder": {"builder", "artifact", "recipe", "host"},
-    "guest": {"guest", "artifact", "libvirt", "host"},
+    "guest": {"guest", "artifact", "libvirt", "host", "recipe"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
     "report": {"report", "artifact"},
     "cli": {"cli"},

@@ -112,7 +112,7 @@ class Machine(Local):
     kind = "ext2/ext3"
     complaint = b""
 
-    def run(self, argv: Sequence[str], **_: object) -> Completed:  # type: ignore[override]
+    def run(self, argv: Sequence[str], **_: object) -> Completed:
         if argv[0] == "stat":
             return Completed(tuple(argv), 0, self.kind.encode(), b"")
         return Completed(tuple(argv), 1 if self.complaint else 0, b"", self.complaint)

@@ -1,0 +1,163 @@
+"""Which directories of libvirt's machine a guest may share, and how a share's name or path becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import place
+from pipelines.guest.guest import Guest
+from pipelines.guest.shares import Shared
+from pipelines.host.target import Target
+from pipelines.libvirt import pool
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import warn
+from pipelines.recipe.share import Share
+
+#: libvirt's first version whose virtiofs devices can be read-only.
+_READONLY_SINCE = (11, 0)
+
+#: Seconds that counting a share's blocks may take.
+_COUNTING = "10"
+
+# By device and inode a directory is the same whatever it is mounted as.
+_RESOLVE = """
+for path do
+    real=$(realpath -m -- "$path"; echo .)
+    printf '%s\\0%s\\0' "$(stat --format=%d:%i -- "$real" 2>/dev/null)" "${real%??}"
+done
+"""
+
+
+def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of: str = "") -> tuple[Shared, ...]:
+    """Return what the shares ``wanted`` are on libvirt's machine, whose pool is ``directory``; nothing is made yet.
+
+    ``of`` is the UUID of the guest that they are for, where it is there. Raises `VirtrootError` for a directory that no
+    guest may have: one that is not there, that is or holds a guest's root, a pool or the directories of kernels, or
+    that lies in what a guest can change, where a link could lead anywhere by the next start.
+    """
+    if not wanted:
+        return ()
+    others = guests.every(hypervisor)
+    found: list[Shared] = []
+    for each in wanted:
+        shared = _find(hypervisor, directory, each, others)
+        _refuse_nested(shared, [(guest.name, other) for guest in others for other in guest.shares])
+        _refuse_nested(shared, [("this guest", other) for other in found])
+        for guest in others:
+            _warn_of_writers(shared, guest, own=guest.uuid == of)
+        found.append(shared)
+    return tuple(found)
+
+
+def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequence[Guest]) -> Shared:
+    if wanted.readonly and hypervisor.version < _READONLY_SINCE:
+        raise VirtrootError(
+            f"this libvirt ({'.'.join(map(str, hypervisor.version))}) has no read-only shares, which came with 11.0",
+            "mount the directory read-only on the host and share that, without :ro",
+        )
+    path = place.share(directory, wanted.source) if wanted.named else wanted.source
+    if hypervisor.embedded and not wanted.named:
+        raise VirtrootError(
+            f"the embedded hypervisor is a container and sees no {path} of this machine",
+            f"give a name instead of the path: a directory in its pool, like {wanted.tag}:data:{wanted.point}",
+        )
+    [(identity, real)] = _resolved(hypervisor.target, [path])
+    found = Shared(wanted.tag, real, wanted.readonly)
+    if wanted.named and real != _resolved(hypervisor.target, [directory])[0][1] + path[len(directory) :]:
+        raise VirtrootError(
+            f"{path} leads to {real}", "a named share is a directory of the pool's own; remove the link"
+        )
+    if not identity and not (wanted.named or wanted.create):
+        raise VirtrootError(f"{path} is not there", "name a directory that is, or let :create make it")
+    if identity and hypervisor.target.run(["test", "-d", real], check=False).returncode:
+        raise VirtrootError(f"{path} is no directory", "a share is a whole directory")
+    _refuse_protected(hypervisor, directory, found, identity, others, own=wanted.named)
+    return found
+
+
+def unseen(directory: str, wanted: Sequence[Share]) -> tuple[Shared, ...]:
+    """Return what the shares ``wanted`` will be where no libvirt can be asked yet."""
+    paths = [place.share(directory, each.source) if each.named else each.source for each in wanted]
+    return tuple(Shared(each.tag, path, each.readonly) for each, path in zip(wanted, paths, strict=True))
+
+
+def make(target: Target, shares: Sequence[Shared]) -> None:
+    """Make the directories that are not there, root's own; what is there is left as it is."""
+    for each in shares:
+        target.run(["sh", "-ec", 'umask 022; [ -d "$1" ] || mkdir -p -- "$1"', "make", each.directory])
+
+
+def refuse_gone(guest: Guest) -> None:
+    """Raise `VirtrootError` where a share of the guest is not the directory any more that it was."""
+    resolved = _resolved(guest.target, [each.directory for each in guest.shares])
+    for each, (identity, real) in zip(guest.shares, resolved, strict=True):
+        if not identity or real != each.directory:
+            what = "is gone" if not identity else f"leads to {real} now"
+            raise VirtrootError(
+                f"{each.directory}, which {guest.name} shares as {each.tag}, {what}",
+                f"make it again, or take the share away: ./inv unshare {guest.name} {each.tag}",
+            )
+
+
+def named(target: Target, directory: str) -> dict[str, str]:
+    """Return the names of the named shares in the pool ``directory``, by their path."""
+    script = 'cd -- "$1" 2>/dev/null && find "$PWD" -maxdepth 1 -type d -name "$2" -print0'
+    found = target.run(["sh", "-c", script, "named", directory, place.share("", "*").lstrip("/")], check=False)
+    paths = found.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+    return {path: path.rpartition("/")[2].partition(".")[2] for path in paths}
+
+
+def used(target: Target, path: str) -> int | None:
+    """Return how many bytes of disk a directory takes; None where counting them takes long, or it is not there."""
+    argv = ["timeout", _COUNTING, "du", "--summarize", "--block-size=1", "--one-file-system", path]
+    done = target.run(argv, check=False)
+    return None if done.returncode else int(done.text.split()[0])
+
+
+def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:
+    for other in guest.shares:
+        if other.directory == shared.directory and not own and not (other.readonly and shared.readonly):
+            warn(f"{guest.name} shares {shared.directory} too: file locks do not reach from one guest to another")
+
+
+def _refuse_protected(
+    hypervisor: Hypervisor, directory: str, found: Shared, identity: str, others: Sequence[Guest], *, own: bool
+) -> None:
+    protected = {directory: "the pool", place.BOOT: "the directory of guests' kernels"}
+    protected |= {path: "a pool of libvirt's" for path in pool.directories(hypervisor) if path != directory}
+    protected |= {guest.root: f"the root of {guest.name}" for guest in others}
+    for (other, real), what in zip(_resolved(hypervisor.target, list(protected)), protected.values(), strict=True):
+        if _holds(found.directory, real) or (identity and identity == other):
+            same = found.directory == real or identity == other
+            raise VirtrootError(
+                f"{found.directory} {'is' if same else 'holds'} {what}{'' if same else f', {real}'}",
+                "share a directory with nothing of libvirt's in it",
+            )
+        if what != "a pool of libvirt's" and _holds(real, found.directory) and not (own and what == "the pool"):
+            raise VirtrootError(
+                f"{found.directory} is inside {what}, {real}",
+                "share a directory of the host's own, or give a name: a directory that virtroot makes in the pool",
+            )
+
+
+def _refuse_nested(found: Shared, others: Sequence[tuple[str, Shared]]) -> None:
+    for name, other in others:
+        inner = _holds(other.directory, found.directory) or _holds(found.directory, other.directory)
+        if inner and other.directory != found.directory:
+            raise VirtrootError(
+                f"of {found.directory} and {other.directory}, which {name} shares as {other.tag}, one holds the other",
+                "share the same directory, or two apart: a guest could replace the inner one by a link",
+            )
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
+
+
+def _resolved(target: Target, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return device and inode (empty for what is not there) and the real path of each of ``paths``."""
+    done = target.run(["sh", "-c", _RESOLVE, "resolve", *paths]).stdout.decode(errors="surrogateescape")
+    words = done.split("\0")[:-1]
+    return list(zip(words[::2], words[1::2], strict=True))

@@ -1,0 +1,107 @@
+"""A guest's shares: what its definition and its fstab say of them."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+from pipelines.libvirt import beside
+from pipelines.recipe.share import ROOT_TAG
+
+_FSTAB = "etc/fstab"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A directory of libvirt's machine that a guest has as ``tag``; ``readonly`` is enforced by its virtiofsd."""
+
+    tag: str
+    directory: str
+    readonly: bool = False
+
+    def __str__(self) -> str:
+        """Return it as it is written on the command line, without the path in the guest."""
+        return f"{self.tag}:{self.directory}{':ro' if self.readonly else ''}"
+
+
+def device(share: Shared) -> ET.Element:
+    """Return the device that gives a guest the share."""
+    filesystem = ET.Element("filesystem", type="mount", accessmode="passthrough")
+    ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
+    # The daemon's usual cache, whatever the root's is: others write there, too.
+    ET.SubElement(filesystem, "binary", xattr="on")
+    ET.SubElement(filesystem, "source", dir=share.directory)
+    ET.SubElement(filesystem, "target", dir=share.tag)
+    if share.readonly:
+        ET.SubElement(filesystem, "readonly")
+    return filesystem
+
+
+def of(definition: ET.Element) -> tuple[Shared, ...]:
+    """Return the shares in a domain's definition: its virtiofs devices, the root's apart."""
+    found = []
+    for filesystem in definition.findall("devices/filesystem"):
+        driver, source, target = (filesystem.find(name) for name in ("driver", "source", "target"))
+        if driver is None or source is None or target is None or driver.get("type") != "virtiofs":
+            continue
+        if target.get("dir") != ROOT_TAG:
+            readonly = filesystem.find("readonly") is not None
+            found.append(Shared(target.get("dir", ""), source.get("dir", ""), readonly))
+    return tuple(found)
+
+
+def mount(target: Target, root: str, share: Shared, point: str) -> None:
+    """Make the mount point in a guest's root and give it a line in its fstab, in place of an earlier one of that tag.
+
+    A share that is not there delays nothing and fails nothing but its own mount (``nofail``); one that is there is
+    mounted before services start.
+    """
+    options = ["nofail", "x-systemd.before=local-fs.target", *(["ro"] if share.readonly else [])]
+    line = f"{share.tag} {_escaped(point)} virtiofs {','.join(options)} 0 0"
+    beside.make_directory(target, root, point.lstrip("/"))
+    _write(target, root, [*_others(_read(target, root), share.tag), line])
+
+
+def unmount(target: Target, root: str, tag: str) -> bool:
+    """Take the line of the share ``tag`` out of the fstab in a guest's root; say whether there was one."""
+    lines = _read(target, root)
+    kept = _others(lines, tag)
+    if kept == lines:
+        return False
+    _write(target, root, kept)
+    return True
+
+
+def points(target: Target, root: str) -> dict[str, str]:
+    """Return where the fstab in a guest's root mounts what, by tag."""
+    fields = [line.split() for line in _read(target, root)]
+    return {field[0]: _plain(field[1]) for field in fields if len(field) > 2 and field[2] == "virtiofs"}
+
+
+def _others(lines: list[str], tag: str) -> list[str]:
+    return [line for line in lines if (fields := line.split())[:1] != [tag] or fields[2:3] != ["virtiofs"]]
+
+
+def _read(target: Target, root: str) -> list[str]:
+    try:
+        text = beside.read(target, root, _FSTAB).decode()
+        if "\0" not in text:
+            return text.splitlines()
+    except UnicodeDecodeError:
+        pass
+    raise VirtrootError(f"{_FSTAB} in {root} is no text", "the guest wrote it; mend it there, or from the host")
+
+
+def _write(target: Target, root: str, lines: list[str]) -> None:
+    beside.write(target, root, _FSTAB, 0o644, "".join(f"{line}\n" for line in lines))
+
+
+def _escaped(path: str) -> str:
+    """Return ``path`` as fstab writes it (see fstab(5))."""
+    return path.replace("\\", "\\134").replace(" ", "\\040")
+
+
+def _plain(path: str) -> str:
+    return path.replace("\\040", " ").replace("\\134", "\\")

@@ -1,0 +1,113 @@
+"""Share: a guest that is off gets or loses a directory of libvirt's machine; and what is shared with whom."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import hostdir, shares
+from pipelines.guest.guest import Guest
+from pipelines.guest.shares import Shared
+from pipelines.libvirt import pool
+from pipelines.libvirt.connect import connect
+from pipelines.recipe.share import Share, parse
+from pipelines.settings import Settings
+from pipelines.text import size, table
+
+
+def read(text: str) -> Share:
+    """Read a share as it is written on the command line; raises `VirtrootError` for what is none."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise VirtrootError(str(error), "like data:/srv/data:/srv/data:ro") from error
+
+
+def share(name: str, wanted: Share, settings: Settings) -> Shared:
+    """Give the guest ``name``, which is off, a share; return what it is on libvirt's machine."""
+    with _off(name, settings) as guest:
+        hypervisor = guest.hypervisor
+        if any(each.tag == wanted.tag for each in guest.shares):
+            raise VirtrootError(
+                f"{name} has a share {wanted.tag} already", f"choose another tag, or ./inv unshare {name} {wanted.tag}"
+            )
+        taken = {point: tag for tag, point in shares.points(guest.target, guest.root).items() if tag != wanted.tag}
+        if wanted.point in taken:
+            raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "choose another path")
+        [found] = hostdir.find(hypervisor, pool.find(hypervisor, settings), [wanted], of=guest.uuid)
+        hostdir.make(guest.target, [found])
+        # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
+        shares.mount(guest.target, guest.root, found, wanted.point)
+        attached = _change(guest, "attach-device", found)
+        if attached:
+            shares.unmount(guest.target, guest.root, wanted.tag)
+            raise VirtrootError(f"libvirt does not give {name} the share", "read libvirt's reason above", attached)
+    return found
+
+
+def unshare(name: str, tag: str, settings: Settings) -> str:
+    """Take the share ``tag`` from the guest ``name``, which is off; return its directory, which stays as it is."""
+    with _off(name, settings) as guest:
+        found = next((each for each in guest.shares if each.tag == tag), None)
+        if found:
+            refused = _change(guest, "detach-device", found)
+            if refused:
+                raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)
+        # Without a device, a killed task may have left the line.
+        line = shares.unmount(guest.target, guest.root, tag)
+        if not found and not line:
+            has = ", ".join(each.tag for each in guest.shares) or "none"
+            raise VirtrootError(f"{name} has no share {tag}", f"its shares: {has}")
+    return found.directory if found else ""
+
+
+def listing(settings: Settings) -> list[dict[str, Any]]:
+    """Return what is shared, as plain data: named shares, whoever has them, and directories that guests have.
+
+    ``name`` is empty for a directory elsewhere than in the pool, ``size`` in bytes or None where counting takes long.
+    """
+    hypervisor = connect(settings)
+    target = hypervisor.target
+    names = hostdir.named(target, pool.look(hypervisor, settings) or settings.pool_path)
+    users: dict[str, list[dict[str, Any]]] = {path: [] for path in names}
+    for guest in guests.every(hypervisor):
+        for each in guest.shares:
+            row = {"guest": guest.name, "tag": each.tag, "readonly": each.readonly}
+            users.setdefault(each.directory, []).append(row)
+    return [
+        {"name": names.get(path, ""), "directory": path, "size": hostdir.used(target, path), "guests": users[path]}
+        for path in sorted(users)
+    ]
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return a listing as people read it: SHARE SIZE GUESTS; empty without shares."""
+    if not rows:
+        return ""
+    lines = [("SHARE", "SIZE", "GUESTS")]
+    for row in rows:
+        users = ", ".join(f"{each['guest']} ({each['tag']}{', ro' * each['readonly']})" for each in row["guests"])
+        lines.append((row["name"] or row["directory"], size(row["size"]), users or "-"))
+    return table(lines)
+
+
+@contextmanager
+def _off(name: str, settings: Settings) -> Iterator[Guest]:
+    hypervisor = connect(settings)
+    guests.find(hypervisor, name)
+    with guests.locked(hypervisor, name):
+        guest = guests.find(hypervisor, name)
+        if guest.running:
+            raise VirtrootError(f"the guest {name} is running", f"its shares change while it is off: ./inv stop {name}")
+        yield guest
+
+
+def _change(guest: Guest, how: str, share: Shared) -> str:
+    """Let libvirt attach or detach the share's device; return its complaint, empty when it did."""
+    xml = ET.tostring(shares.device(share))
+    done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)
+    return (done.complaint or "no reason given") if done.returncode else ""
