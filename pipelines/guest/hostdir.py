@@ -25,7 +25,8 @@ _COUNTING = "10"
 _RESOLVE = """
 for path do
     real=$(realpath -m -- "$path"; echo .)
-    printf '%s\\0%s\\0' "$(stat --format=%d:%i -- "$real" 2>/dev/null)" "${real%??}"
+    real=${real%??}
+    printf '%s\\0%s\\0' "$(stat --format=%d:%i -- "$real" 2>/dev/null)" "$real"
 done
 """
 
@@ -125,9 +126,10 @@ def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:
 def _refuse_protected(
     hypervisor: Hypervisor, directory: str, found: Shared, identity: str, others: Sequence[Guest], *, own: bool
 ) -> None:
-    protected = {directory: "the pool", place.BOOT: "the directory of guests' kernels"}
+    # What says most comes first: a root is in the pool, too.
+    protected = {guest.root: f"the root of {guest.name}" for guest in others}
+    protected |= {place.BOOT: "the directory of guests' kernels", directory: "the pool"}
     protected |= {path: "a pool of libvirt's" for path in pool.directories(hypervisor) if path != directory}
-    protected |= {guest.root: f"the root of {guest.name}" for guest in others}
     for (other, real), what in zip(_resolved(hypervisor.target, list(protected)), protected.values(), strict=True):
         if _holds(found.directory, real) or (identity and identity == other):
             same = found.directory == real or identity == other

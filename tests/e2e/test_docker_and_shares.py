@@ -1,0 +1,186 @@
+"""Two guests of one root: Docker on overlay2 in the one that may, its want of it seen in the other, a share of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.guest.guest import find
+from pipelines.libvirt.connect import connect
+from tests.conftest import Virtroot
+
+POOL = "/var/lib/libvirt/filesystems"
+
+#: An image of the guest's own files, and a container that writes, deletes and renames in it.
+WORK = r"""
+set -eu
+[ "$(docker info --format '{{.Driver}}')" = overlay2 ]
+cd /
+lib=usr/lib/x86_64-linux-gnu
+tar -c bin sbin lib lib64 usr/lib64 usr/bin/dash usr/bin/sh usr/bin/rm usr/bin/mv usr/bin/mkdir usr/bin/cat \
+    usr/bin/true $lib/ld-linux* $lib/libc.so.6 $lib/libselinux* $lib/libpcre2-8* $lib/libacl* $lib/libattr* \
+    usr/share/bash-completion/completions etc/passwd | docker import - own
+docker run --network none --name worker own sh -ec '
+    echo written > /etc/new
+    rm /usr/bin/true
+    mv /etc/passwd /etc/people
+    mv /usr/share/bash-completion /usr/share/moved
+    rm -r /usr/share/moved/completions
+    mkdir /usr/share/moved/completions
+    echo only > /usr/share/moved/completions/only
+'
+"""
+
+#: What the container changed, as `docker diff` says it.
+CHANGED = """\
+A /etc/new
+A /etc/people
+A /usr/share/moved
+A /usr/share/moved/completions
+A /usr/share/moved/completions/only
+C /etc
+C /usr
+C /usr/bin
+C /usr/share
+D /etc/passwd
+D /usr/bin/true
+D /usr/share/bash-completion
+"""
+
+
+@pytest.fixture(scope="module")
+def docker(inv: Virtroot, recipe: Callable[..., Path]) -> Iterator[Path]:
+    """The artifact of a recipe with Docker, and two guests made from it, shut off."""
+    path = recipe("e2e-docker", bootstrap="mmdebstrap")
+    path.write_text(path.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, docker.io, docker-cli, iptables]"))
+    artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
+    inv("install", "able", "--artifact", str(artifact), "--overlayfs", "--share", "common:common:/srv/common")
+    shares = ("--share", "common:common:/srv/common", "--share", "look:common:/mnt/to look:ro")
+    said = inv("install", "plain", "--artifact", str(artifact), *shares).stderr
+    assert f"able shares {POOL}/share.common too: file locks do not reach from one guest to another" in said
+    yield artifact
+    for name in ("able", "plain"):
+        inv("stop", name, "--force", status=0 if find(connect(inv.settings), name).running else 2)
+        inv("remove", name, "--yes")
+
+
+def test_docker_in_a_guest_and_two_guests_with_one_share(inv: Virtroot, docker: Path) -> None:
+    inv("start", "able")
+    # Docker is the last that comes up.
+    inv("exec", "able", "--", "systemctl", "is-system-running", "--wait")
+    inv("exec", "able", "--", "sh", "-c", WORK)
+    assert _changes(inv) == CHANGED
+    inv("exec", "able", "--", "sh", "-c", "echo of able > /srv/common/able")
+    assert "overlayfs      yes, its virtiofsd keeps CAP_SYS_ADMIN" in inv("info", "able").stdout
+
+    inv("start", "plain")
+    _sees_the_share_and_cannot_write_what_is_read_only(inv)
+    assert inv("exec", "able", "--", "cat", "/srv/common/plain").stdout == "of plain\n"
+
+    failed = inv("verify", "plain", "--boot", status=1)
+    assert "1 of 16 checks failed: test_nothing_in_the_guest_was_refused_overlayfs" in failed.stderr
+    assert "install it with --overlayfs" in failed.stderr
+    assert "guest: {overlayfs: true}" in inv("logs", "plain").stderr
+    inv("stop", "plain")
+
+    inv("restart", "able")
+    assert _changes(inv) == CHANGED
+    inv("exec", "able", "--", "docker", "commit", "worker", "again")
+    kept = inv("exec", "able", "--", *["docker", "run", "--rm", "--network", "none", "again", "cat", "/etc/new"])
+    assert kept.stdout == "written\n"
+    inv("verify", "able", "--boot")
+    assert "overlayfs" not in inv("logs", "able").stderr
+
+
+def _changes(inv: Virtroot) -> str:
+    return "".join(sorted(inv("exec", "able", "--", "docker", "diff", "worker").stdout.splitlines(keepends=True)))
+
+
+def _sees_the_share_and_cannot_write_what_is_read_only(inv: Virtroot) -> None:
+    assert inv("exec", "plain", "--", "cat", "/srv/common/able", "/mnt/to look/able").stdout == "of able\n" * 2
+    inv("exec", "plain", "--", "sh", "-c", "echo of plain > /srv/common/plain")
+    # The guest may say what it likes of its own mount: it is the host that does not write.
+    inv("exec", "plain", "--", "mount", "-o", "remount,rw", "/mnt/to look")
+    said = inv("exec", "plain", "--", "findmnt", "--noheadings", "--output", "OPTIONS", "/mnt/to look").stdout
+    assert said.startswith("rw")
+    for command in ("touch", "rm -f", "chmod 777", "mv -t /srv"):
+        refused = inv("exec", "plain", "--", "sh", "-c", f"{command} '/mnt/to look/able'", status=1)
+        assert "Read-only file system" in refused.stderr, command
+    assert inv("exec", "plain", "--", "cat", "/srv/common/able").stdout == "of able\n"
+
+
+@pytest.mark.usefixtures("docker")
+def test_shares_come_and_go_while_the_guest_is_off(inv: Virtroot) -> None:
+    inv("stop", "able", "--force", status=0 if find(connect(inv.settings), "able").running else 2)
+    inv("share", "able", "more:more.data:/srv/more:ro")
+    assert [(each.tag, each.directory, each.readonly) for each in find(connect(inv.settings), "able").shares] == [
+        ("common", f"{POOL}/share.common", False),
+        ("more", f"{POOL}/share.more.data", True),
+    ]
+    assert _fstab(inv)[1:] == [
+        "common /srv/common virtiofs nofail,x-systemd.before=local-fs.target 0 0",
+        "more /srv/more virtiofs nofail,x-systemd.before=local-fs.target,ro 0 0",
+    ]
+    lines = [line.split() for line in inv("list", "--shares").stdout.splitlines()]
+    assert ["common", "able", "(common),", "plain", "(common),", "plain", "(look,", "ro)"] in [
+        [words[0], *words[3:]] for words in lines
+    ]
+    owner = connect(inv.settings).target.run(["stat", "--format=%U:%G %a", f"{POOL}/share.more.data"]).text
+    assert owner == "root:root 755"
+    inv("unshare", "able", "more")
+    assert [each.tag for each in find(connect(inv.settings), "able").shares] == ["common"]
+    assert len(_fstab(inv)) == 2
+    assert "its shares: common" in inv("unshare", "able", "more", status=2).stderr
+    # What was in it outlives whoever had it.
+    assert any(line.split()[0] == "more.data" for line in inv("list", "--shares").stdout.splitlines())
+
+
+def _fstab(inv: Virtroot) -> list[str]:
+    text = connect(inv.settings).target.run(["cat", f"{POOL}/root.able/etc/fstab"]).text
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.usefixtures("docker")
+def test_what_no_guest_may_share(inv: Virtroot) -> None:
+    target = connect(inv.settings).target
+    before = target.run(["virsh", "-q", "dumpxml", "plain"]).text
+    target.run(["sh", "-ec", 'cd "$1"; ln -sfn /etc share.link; : > share.file', "make", POOL])
+    for share, reason in {
+        "a:link:/srv/a": "leads to /etc",
+        "a:file:/srv/a": "is no directory",
+        "a:/srv:/srv/a": "sees no /srv of this machine",
+        "a:common/deep:/srv/a": "no directory of the host's",
+        "a:common:/srv/common": "mounts common at /srv/common",
+        "common:common:/srv/a": "has a share common already",
+        "root:common:/srv/a": "that of the guest's root",
+        f"{'a' * 37}:common:/srv/a": "more than 36 bytes",
+        "a:common:/etc": "would hide what the guest needs",
+        "a:common:srv/a": "no path to mount at",
+        "a:common:/srv/a:rw": "no share",
+    }.items():
+        assert reason in inv("share", "plain", share, status=2).stderr, share
+    assert target.run(["virsh", "-q", "dumpxml", "plain"]).text == before
+    shares = ("--share", "a:one:/srv/a", "--share", "a:two:/srv/b")
+    assert "two shares have the tag 'a'" in inv("install", "third", "--artifact", "x", *shares, status=2).stderr
+
+
+@pytest.mark.usefixtures("docker")
+def test_a_guest_whose_share_is_gone_does_not_start_and_says_why(inv: Virtroot) -> None:
+    inv("share", "plain", "fleeting:fleeting:/srv/fleeting")
+    target = connect(inv.settings).target
+    target.run(["rmdir", f"{POOL}/share.fleeting"])
+    said = inv("start", "plain", status=2).stderr
+    assert f"{POOL}/share.fleeting, which plain shares as fleeting, is gone" in said
+    # What a guest could have put there is not followed either.
+    target.run(["ln", "-s", "/etc", f"{POOL}/share.fleeting"])
+    assert "leads to /etc now" in inv("start", "plain", status=2).stderr
+    inv("unshare", "plain", "fleeting")
+
+
+def test_a_root_on_an_overlay_cannot_have_overlayfs(inv: Virtroot, docker: Path) -> None:
+    where = ("--pool", "overlaid", "--pool-path", "/srv/overlaid", "--artifact", str(docker))
+    said = inv("install", "layered", "--overlayfs", *where, status=2).stderr
+    assert "/srv/overlaid (overlayfs) cannot have overlayfs" in said
+    assert connect(inv.settings).target.run(["ls", "-A", "/srv/overlaid"]).text == ".virtroot"

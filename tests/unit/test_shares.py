@@ -1,0 +1,238 @@
+"""Shares: how they are written, what stands in a guest's fstab and definition, and what no guest may have."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import hostdir, place, shares
+from pipelines.guest.guest import Guest
+from pipelines.guest.shares import Shared
+from pipelines.host.target import Local
+from pipelines.libvirt import pool
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.recipe.recipe import GuestDefaults
+from pipelines.recipe.share import Share, parse
+
+FSTAB = "# ours\nroot / virtiofs defaults 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("data:media:/srv/media", Share("data", "media", "/srv/media")),
+        ("a.b-c_1:/srv/x/:/mnt//y/:ro", Share("a.b-c_1", "/srv/x", "/mnt/y", readonly=True)),
+        ("d:/srv/x:/y:create:ro", Share("d", "/srv/x", "/y", readonly=True, create=True)),
+        (f"{'t' * 36}:/a b:/c d", Share("t" * 36, "/a b", "/c d")),
+        ("d://x//..//y:/z", Share("d", "/y", "/z")),
+    ],
+)
+def test_what_is_a_share(text: str, share: Share) -> None:
+    assert parse(text) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no share"),
+        ("data", "no share"),
+        ("data:/x", "no share"),
+        ("data:/x:/y:ro:ro", "no share"),
+        ("data:/x:/y:rw", "no share"),
+        (":/x:/y", "no tag"),
+        ("-d:/x:/y", "no tag"),
+        ("a b:/x:/y", "no tag"),
+        ("ä" * 19 + ":/x:/y", "more than 36 bytes"),
+        ("root:/x:/y", "the guest's root"),
+        ("d::/y", "no directory"),
+        ("d:x/y:/y", "no directory"),
+        ("d:..:/y", "no directory"),
+        ("d:a..b:/y", "no directory"),
+        ("d:/x\n:/y", "control characters"),
+        ("d:/x:y", "no path to mount at"),
+        ("d:/x:/a/../b", "no path to mount at"),
+        ("d:/x:/a\tb", "no path to mount at"),
+        ("d:/x:/", "would hide"),
+        ("d:/x:/usr/", "would hide"),
+        ("d:/x://proc/1", "would hide"),
+    ],
+)
+def test_what_is_no_share(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(text)
+
+
+def test_a_recipe_has_shares_as_the_command_line_writes_them() -> None:
+    read = GuestDefaults.model_validate(yaml.safe_load('{overlayfs: true, shares: ["a:x:/srv/a", "b:x:/srv/b:ro"]}'))
+    assert (read.overlayfs, read.shares) == (True, ("a:x:/srv/a", "b:x:/srv/b:ro"))
+    for wrong in (["a:x"], ["a:x:/srv/a", "a:y:/srv/b"], ["a:x:/srv/a", "b:y:/srv/a"], "a:x:/srv/a"):
+        with pytest.raises(ValidationError):
+            GuestDefaults.model_validate({"shares": wrong})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "pool" / "root.web"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "fstab").write_text(FSTAB)
+    return root
+
+
+def test_fstab_gets_one_line_for_each_share_and_loses_it_again(root: Path) -> None:
+    target, at = Local(), str(root)
+    before = os.umask(0o077)
+    try:
+        shares.mount(target, at, Shared("data", "/x"), "/srv/a b\\c")
+        shares.mount(target, at, Shared("more", "/y", readonly=True), "/srv/more")
+    finally:
+        os.umask(before)
+    always = "nofail,x-systemd.before=local-fs.target"
+    data = f"data /srv/a\\040b\\134c virtiofs {always} 0 0\n"
+    assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/more virtiofs {always},ro 0 0\n"
+    assert shares.points(target, at) == {"root": "/", "data": "/srv/a b\\c", "more": "/srv/more"}
+    assert [(root / path).stat().st_mode & 0o777 for path in ("srv/a b\\c", "srv/more", "etc/fstab")] == [
+        0o755,
+        0o755,
+        0o644,
+    ]
+    shares.mount(target, at, Shared("more", "/y"), "/srv/elsewhere")
+    assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/elsewhere virtiofs {always} 0 0\n"
+    assert shares.unmount(target, at, "more")
+    assert not shares.unmount(target, at, "more")
+    assert (root / "etc/fstab").read_text() == FSTAB + data
+
+
+def test_the_roots_own_line_is_no_shares(root: Path) -> None:
+    (root / "etc/fstab").write_text(f"{FSTAB}data /x ext4 defaults 0 0\n# data /y virtiofs\n")
+    before = (root / "etc/fstab").read_text()
+    assert not shares.unmount(Local(), str(root), "data")
+    assert (root / "etc/fstab").read_text() == before
+
+
+@pytest.mark.parametrize("content", [b"root / virtiofs\0", b"\xff\xfe"])
+def test_a_fstab_that_is_no_text_is_left_alone(root: Path, content: bytes) -> None:
+    (root / "etc/fstab").write_bytes(content)
+    with pytest.raises(VirtrootError, match="is no text"):
+        shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/data")
+    assert (root / "etc/fstab").read_bytes() == content
+
+
+@pytest.mark.parametrize("planted", ["srv", "etc/fstab"])
+def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("theirs\n")
+    path = root / planted
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim / "file" if planted.endswith("fstab") else victim)
+    with pytest.raises(VirtrootError, match="leaves the root through a link"):
+        shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/data")
+    assert [each.name for each in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "theirs\n"
+
+
+def test_a_definition_says_what_it_was_given() -> None:
+    given = (Shared("data", "/srv/a b"), Shared("more", "/srv/<&>", readonly=True))
+    devices = ET.Element("devices")
+    root = shares.device(Shared("root", "/pool/root.web"))
+    devices.extend([root, *map(shares.device, given), ET.Element("filesystem", type="mount")])
+    definition = ET.Element("domain")
+    definition.append(devices)
+    assert shares.of(definition) == given
+
+
+class Machine(Hypervisor):
+    """This machine, with guests that are told and pools of a temporary directory."""
+
+    def __init__(self, version: tuple[int, ...] = (11, 3, 0)) -> None:
+        super().__init__(Local())
+        self.__dict__["version"] = version
+
+
+def guest(name: str, root: Path, *shared: Shared) -> Guest:
+    values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
+    return Guest(Machine(), name, f"uuid-{name}", root=str(root), shares=shared, **values)
+
+
+@pytest.fixture
+def host(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a pool, another pool of libvirt's, the guest web, and a guest far whose root is elsewhere."""
+    for name in ("boot", "images", "far/root.far/srv", "free/inner", "shared/inner", "pool/other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.setattr(place, "BOOT", str(tmp_path / "boot"))
+    monkeypatch.setattr(pool, "directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
+    everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Shared("s", str(tmp_path / "shared")))]
+    monkeypatch.setattr(guests, "every", lambda _: everyone)
+    return tmp_path
+
+
+def find(host: Path, source: str, **more: bool) -> tuple[Shared, ...]:
+    wanted = Share("data", source.replace("HOST", str(host)), "/srv/data", **more)
+    return hostdir.find(Machine(), str(host / "pool"), [wanted])
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("HOST/missing", "is not there"),
+        ("HOST/file", "is no directory"),
+        ("/", "holds"),
+        ("HOST", "holds"),
+        ("HOST/pool", "is the pool"),
+        ("HOST/pool/root.web", "is the root of web"),
+        ("HOST/pool/root.web/etc", "is inside the root of web|is inside the pool"),
+        ("HOST/link", "is the root of web"),
+        ("HOST/link/etc", "is inside"),
+        ("HOST/pool/other", "is inside the pool"),
+        ("HOST/boot", "is the directory of guests' kernels"),
+        ("HOST/images", "is a pool of libvirt's"),
+        ("HOST/far", "holds the root of far"),
+        ("HOST/far/root.far/srv", "is inside the root of far"),
+        ("HOST/shared/inner", "one holds the other"),
+    ],
+)
+def test_what_no_guest_may_have(host: Path, source: str, reason: str) -> None:
+    with pytest.raises(VirtrootError, match=reason):
+        find(host, source)
+
+
+def test_what_a_guest_may_have(host: Path) -> None:
+    assert find(host, "HOST/free") == (Shared("data", f"{host}/free"),)
+    assert find(host, "HOST/new/deep", create=True, readonly=True) == (Shared("data", f"{host}/new/deep", True),)
+    assert find(host, "name") == (Shared("data", f"{host}/pool/share.name"),)
+    assert not (host / "new").exists()
+    hostdir.make(Local(), find(host, "name"))
+    assert (host / "pool/share.name").is_dir()
+    (host / "pool/share.name").chmod(0o700)
+    hostdir.make(Local(), find(host, "name"))
+    assert (host / "pool/share.name").stat().st_mode & 0o777 == 0o700
+    assert hostdir.named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
+
+
+def test_two_shares_of_one_guest_do_not_hold_one_another(host: Path) -> None:
+    wanted = [Share("a", f"{host}/free", "/srv/a"), Share("b", f"{host}/free/inner", "/srv/b")]
+    with pytest.raises(VirtrootError, match="which this guest shares as a, one holds the other"):
+        hostdir.find(Machine(), str(host / "pool"), wanted)
+
+
+def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    find(host, "HOST/shared")
+    assert "far shares" in capsys.readouterr().err
+    find(host, "HOST/free")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
+    wanted = [Share("a", f"{host}/free", "/srv/a", readonly=True)]
+    with pytest.raises(VirtrootError, match=r"this libvirt \(10.9.0\) has no read-only shares"):
+        hostdir.find(Machine((10, 9, 0)), str(host / "pool"), wanted)
