@@ -18,6 +18,8 @@ from pipelines.recipe.share import Share
 #: libvirt's first version whose virtiofs devices can be read-only.
 _READONLY_SINCE = (11, 0)
 
+_THE_POOL, _ANOTHER_POOL = "the pool", "a pool of libvirt's"
+
 #: Seconds that counting a share's blocks may take.
 _COUNTING = "10"
 
@@ -126,18 +128,19 @@ def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:
 def _refuse_protected(
     hypervisor: Hypervisor, directory: str, found: Shared, identity: str, others: Sequence[Guest], *, own: bool
 ) -> None:
-    # What says most comes first: a root is in the pool, too.
     protected = {guest.root: f"the root of {guest.name}" for guest in others}
-    protected |= {place.BOOT: "the directory of guests' kernels", directory: "the pool"}
-    protected |= {path: "a pool of libvirt's" for path in pool.directories(hypervisor) if path != directory}
-    for (other, real), what in zip(_resolved(hypervisor.target, list(protected)), protected.values(), strict=True):
-        if _holds(found.directory, real) or (identity and identity == other):
-            same = found.directory == real or identity == other
+    protected |= {place.BOOT: "the directory of guests' kernels", directory: _THE_POOL}
+    protected |= {path: _ANOTHER_POOL for path in pool.directories(hypervisor) if path != directory}
+    resolved = list(zip(protected.values(), _resolved(hypervisor.target, list(protected)), strict=True))
+    for what, (other, real) in resolved:
+        if found.directory == real or (identity and identity == other):
+            raise VirtrootError(f"{found.directory} is {what}", "share a directory that is no guest's and no pool")
+    for what, (_, real) in resolved:
+        if _holds(found.directory, real):
             raise VirtrootError(
-                f"{found.directory} {'is' if same else 'holds'} {what}{'' if same else f', {real}'}",
-                "share a directory with nothing of libvirt's in it",
+                f"{found.directory} holds {what}, {real}", "share a directory with nothing of libvirt's in it"
             )
-        if what != "a pool of libvirt's" and _holds(real, found.directory) and not (own and what == "the pool"):
+        if what != _ANOTHER_POOL and _holds(real, found.directory) and not (own and what == _THE_POOL):
             raise VirtrootError(
                 f"{found.directory} is inside {what}, {real}",
                 "share a directory of the host's own, or give a name: a directory that virtroot makes in the pool",

@@ -13,6 +13,7 @@ from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.engine import Container
 from pipelines.libvirt import embedded
+from pipelines.libvirt.beside import HOOK, WRAPPER, wrapper
 from pipelines.libvirt.pool import MARK
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot
@@ -37,7 +38,7 @@ def host(inv: Virtroot, trixie: Path) -> Iterator[Container]:
         hostname="farm1",
     )
     try:
-        container.run(["rm", "/etc/libvirt/hooks/qemu.d/virtroot"])
+        container.run(["rm", HOOK, WRAPPER])
         container.run(["mkdir", "/src", "/artifact"])
         container.run(["tar", "-x", "-C", "/src"], stdin=checkout())
         container.run(["tar", "-x", "-C", "/artifact"], stdin=process.run(["tar", "-c", "-C", str(trixie), "."]).stdout)
@@ -72,11 +73,20 @@ def run(host: Container, *arguments: str, status: int = 0) -> str:
 
 def test_install_boot_verify_remove_on_the_hosts_libvirt(host: Container) -> None:
     assert "libvirt         the host's answers" in run(host, "doctor", status=1)  # no engine there, and none needed
-    said = run(host, "install", "--name", "farm", "--artifact", "/artifact")
+    # Directories of the host, one of them made, and a virtiofsd that keeps what overlayfs needs.
+    host.run(["mkdir", "/srv/kept"])
+    host.run(["chown", "games:games", "/srv/kept"])
+    shares = ("--share", "kept:/srv/kept:/srv/kept", "--share", "made:/srv/made/for it:/srv/made:ro:create")
+    said = run(host, "install", "--name", "farm", "--artifact", "/artifact", "--overlayfs", *shares)
     assert "libvirt's hook is new" in said
+    assert host.run(["stat", "--format=%U %a", "/srv/kept", "/srv/made/for it"]).text == "games 755\nroot 755"
     assert '"where": "qemu:///system"' in run(host, "list", "--json")
     run(host, "verify", "--name", "farm", "--boot")
+    assert host.run(["cat", WRAPPER]).stdout == wrapper()
     run(host, "verify", "--name", "farm")
+    for directory in ("/", "/var/lib/libvirt/boot", "/var/lib/libvirt/filesystems/root.farm/srv", "/srv"):
+        run(host, "share", "farm", f"more:{directory}:/srv/more", status=2)
+    assert "more" not in run(host, "list", "--shares")
     assert host.run(["stat", "-c", "%a", "/var/lib/libvirt/filesystems"]).text == "700"
     assert "no guest ghost" in run(host, "start", "--name", "ghost", status=2)
     run(host, "remove", "--name", "farm", "--yes")
