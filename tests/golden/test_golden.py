@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.shares import Shared
 from pipelines.recipe.plan import as_text
 
 FILES = Path(__file__).parent / "files"
@@ -18,6 +19,12 @@ DOMAINS = {
     "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
     "no-network": {"kvm": True, "network": "none", "cache": "none"},
     "overlayfs": {"kvm": False, "network": "user", "cache": "always", "overlayfs": True},
+    "shares": {
+        "kvm": True,
+        "network": "none",
+        "cache": "always",
+        "shares": (Shared("data", "/srv/a <b>"), Shared("look", "/srv/look", readonly=True)),
+    },
     "no-initramfs": {"kvm": True, "network": "user", "cache": "auto", "initrd": ""},
 }
 PLANS = {
