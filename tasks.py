@@ -13,6 +13,7 @@ from pipelines import build as building
 from pipelines import clean as cleaning
 from pipelines import demo as demonstrate
 from pipelines import diff as differing
+from pipelines import import_system as importing
 from pipelines import install as installing
 from pipelines import nightly as running
 from pipelines import operate, show
@@ -115,6 +116,22 @@ def install(  # type: ignore[no-untyped-def]
     else:
         domain = installing.install(name, made, wishes, settings)
         say(f"installed in {domain.root}; boot it: ./inv start {name}")
+
+
+@task(
+    name="import",
+    positional=["name", "source"],
+    help={
+        "name": "what it is kept and installed as",
+        "source": "the directory that is the system's /, or a tarball of it",
+        "generator": "which of its initramfs generators makes the image, where it has several",
+        "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
+    },
+)
+def import_task(c, name, source, generator="", keep_identity=False):  # type: ignore[no-untyped-def]
+    """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path."""
+    made = importing.import_system(name, source, _settings(c), generator=generator, keep_identity=keep_identity)
+    result(str(made.directory))
 
 
 @task(
@@ -459,6 +476,7 @@ def _builds(context: Context) -> list[str]:
 namespace = Collection(
     build,
     plan,
+    import_task,
     install,
     verify,
     start,

@@ -95,7 +95,7 @@ def _make(
             yield Builder(made.container, env)
 
     with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
-        runner = StageRunner(inputs, artifact.log, store.failed_log(name))
+        runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name))
         runner.times.append(asked)
         cache = StageCache(settings.output_dir, 0 if fresh else settings.cache_bytes)
         with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:

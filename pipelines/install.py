@@ -90,7 +90,8 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         paths = Place(pool.find(hypervisor, settings), name)
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
-        domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid4())
+        uuid = _uuid(hypervisor, artifact)
+        domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid)
         if domain.overlayfs:
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
             beside.install_wrapper(hypervisor.target)
@@ -140,6 +141,21 @@ def print_xml(name: str, artifact: Artifact, wishes: Wishes, settings: Settings)
 
 def _hostname(name: str, wishes: Wishes) -> str:
     return identity.checked_hostname(wishes.hostname or name.replace(".", "-").replace("_", "-"))
+
+
+def _uuid(hypervisor: Hypervisor, artifact: Artifact) -> UUID:
+    """Return a new guest's id: one of its own, or the machine-id of a system that keeps its identity."""
+    origin = artifact.manifest.origin
+    if origin is None or not origin.machine_id:
+        return uuid4()
+    kept = UUID(origin.machine_id)
+    twin = next((known.name for known in hypervisor.domains() if known.uuid == str(kept)), "")
+    if twin:
+        raise VirtrootError(
+            f"{artifact.id} keeps the identity of {origin.hostname or origin.name}, which {twin} has already",
+            f"remove {twin} first, or import the system anew without --keep-identity",
+        )
+    return kept
 
 
 def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
@@ -196,7 +212,13 @@ def _personalise(
     hypervisor: Hypervisor, paths: Place, artifact: Artifact, domain: Domain, identity_of_guest: Identity
 ) -> None:
     target = hypervisor.target
-    identity.write(target, paths.partial_root, identity_of_guest)
+    origin = artifact.manifest.origin
+    if origin is None:
+        identity.write(target, paths.partial_root, identity_of_guest)
+    elif not origin.machine_id:
+        identity.rewrite(target, paths.partial_root, identity_of_guest)
+    elif identity_of_guest.authorized_keys:
+        identity.add_keys(target, paths.partial_root, identity_of_guest.authorized_keys)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
     content = artifact.manifest_bytes()
     manifest = place.manifest(paths.partial_boot)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.text import plain
+from pipelines.text import age, plain, size
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+#: Seconds between two lines about what takes long, where no terminal shows it all along.
+_TOLD_EVERY = 15.0
 
 _deaf = False
 
@@ -87,6 +91,37 @@ def step(name: str) -> Iterator[None]:
         outcome = ""
     finally:
         say(f"{name:<46} {time.monotonic() - start:7.1f} s {outcome}".rstrip())
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Time what runs inside as `step` does; yield what is told of each piece of the ``total`` bytes.
+
+    A terminal shows bytes and the time left all along, anything else is told every quarter of a minute.
+    """
+    done, start, told = 0, time.monotonic(), time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, told
+        done += count
+        if shown is not None:
+            shown.update(bar, completed=min(done, total))
+        elif time.monotonic() - told > _TOLD_EVERY:
+            told = time.monotonic()
+            left = (told - start) * max(total - done, 0) / max(done, 1)
+            say(f"{name}: {size(done)} of {size(total)}, {age(int(left))} left")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
+    live = _console.is_terminal and not _speaker.get()
+    shown = Progress(*columns, console=_console, transient=True) if live else None
+    with step(name) if shown is None else nullcontext():
+        if shown is None:
+            yield advance
+            return
+        with shown:
+            bar = shown.add_task(plain(name), total=total)
+            yield advance
+    say(f"{plain(name):<46} {time.monotonic() - start:7.1f} s")
 
 
 def output(stream: TextIO) -> Callable[[bytes], object]:

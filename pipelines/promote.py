@@ -26,8 +26,8 @@ def promote(name: str, recipe: str, settings: Settings) -> Artifact:
 def demote(recipe: str, settings: Settings) -> tuple[Artifact, Artifact]:
     """Go back to the former golden root; return the one that was taken back, and the one that is golden now."""
     store = Store(settings.output_dir)
-    if recipe not in store.recipes():
-        raise VirtrootError(f"nothing is kept of {recipe}", f"recipes with builds: {', '.join(store.recipes()) or '-'}")
+    if recipe not in store.kept():
+        raise VirtrootError(f"nothing is kept of {recipe}", f"recipes with builds: {', '.join(store.kept()) or '-'}")
     with store.lock(recipe):
         return store.golden(recipe).demote()
 

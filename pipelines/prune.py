@@ -30,13 +30,13 @@ def prune(
     made from stay, beside the newest ``keep`` and what is not ``older_than`` that.
     """
     store = Store(settings.output_dir)
-    unknown = [name for name in recipes if name not in store.recipes()]
+    unknown = [name for name in recipes if name not in store.kept()]
     if unknown:
-        known = ", ".join(store.recipes()) or "-"
+        known = ", ".join(store.kept()) or "-"
         raise VirtrootError(f"nothing is kept of {', '.join(unknown)}", f"recipes with builds: {known}")
     hypervisor = connect(settings)
     in_use = _in_use(hypervisor)
-    going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.recipes()}
+    going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
     if asking and ids:
         for each in ids:

@@ -111,13 +111,29 @@ class StageTime(_Frozen):
     cached: bool = False
 
 
+class Origin(_Frozen):
+    """Where an imported system came from: ``kind`` is ``directory`` or ``tarball``, ``source`` its path when it came.
+
+    ``name`` is what it calls itself, ``applied`` what was changed so that it boots from virtiofs. ``machine_id`` and
+    ``hostname`` are its own where it keeps its identity, else empty.
+    """
+
+    kind: str
+    source: str
+    name: str
+    applied: tuple[str, ...] = ()
+    machine_id: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
+    hostname: str = ""
+
+
 class Manifest(_Frozen):
     """What was built.
 
     ``builder`` is the digest of the builder's image, ``mirror_state`` what the mirror offered when it was asked before
     the build; ``mirror_changed`` says that it offered something else afterwards, so that another build of this plan
     need not give the same bytes. ``verdicts`` maps ``tree``, ``root`` and ``guest`` to what the last verification of
-    each found. ``stages`` says what the build's time went into.
+    each found. ``stages`` says what the build's time went into. ``origin`` is there where a system was imported: then
+    ``plan`` and ``builder`` say nothing of its content, and ``mirror_state`` is empty.
     """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
@@ -136,6 +152,7 @@ class Manifest(_Frozen):
     packages: tuple[Package, ...]
     rootfs: Rootfs
     stages: tuple[StageTime, ...] = ()
+    origin: Origin | None = None
     verdicts: dict[str, Verdict] = {}
 
     @property

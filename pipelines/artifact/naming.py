@@ -25,7 +25,7 @@ def resolve(output: Path, text: str, recipe: str = "") -> Artifact:
     store = Store(output)
     named, slash, build = text.rpartition("/")
     name = named if slash else recipe.rpartition("/")[2].removesuffix(".yaml")
-    built = [each for each in store.recipes() if store.builds(each)]
+    built = [each for each in store.kept() if store.builds(each)]
     if not name and not slash and len(built) == 1:
         (name,) = built
     if not name:
@@ -63,5 +63,5 @@ def _listed(builds: list[str]) -> str:
 def names(output: Path) -> list[str]:
     """Return what can be named below ``output``, for the shell's completion."""
     store = Store(output)
-    found = [f"{each}/{artifact.directory.name}" for each in store.recipes() for artifact in store.builds(each)]
-    return [*(f"{each}/{link}" for each in store.recipes() for link in ("golden", "latest")), *found]
+    found = [f"{each}/{artifact.directory.name}" for each in store.kept() for artifact in store.builds(each)]
+    return [*(f"{each}/{link}" for each in store.kept() for link in ("golden", "latest")), *found]

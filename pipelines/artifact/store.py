@@ -17,6 +17,9 @@ from pipelines.host import lock
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"
 
+#: Says that a directory holds what was imported, and what that was.
+_ORIGIN = ".import"
+
 _HISTORY = "history.jsonl"
 
 _ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][^/\0]*/[A-Za-z0-9][^/\0]*")
@@ -39,11 +42,26 @@ class Store:
         each other's ``latest``.
         """
         self._refuse_other(name, source)
+        self._mark(name, _SOURCE, source)
+
+    def claim_import(self, name: str, source: Path) -> None:
+        """Keep the directory of ``name`` for systems that are imported; the caller holds its lock.
+
+        Raises `VirtrootError` where it holds a recipe's builds.
+        """
+        owner = self.source(name)
+        if (self._output / name / _SOURCE).exists():
+            raise VirtrootError(
+                f"{self._output / name} holds the builds of {owner or 'a recipe'}", "import it under another name"
+            )
+        self._mark(name, _ORIGIN, source)
+
+    def _mark(self, name: str, mark: str, source: Path) -> None:
         home = self._output / name
         home.mkdir(parents=True, exist_ok=True)
-        partial = home / f"{PARTIAL}{_SOURCE}"
+        partial = home / f"{PARTIAL}{mark}"
         partial.write_text(f"{source.resolve()}\n", encoding="utf-8", errors="surrogateescape")
-        partial.replace(home / _SOURCE)
+        partial.replace(home / mark)
 
     def source(self, name: str) -> Path | None:
         """Return the recipe file that the directory of ``name`` is kept for; None where that is not known."""
@@ -54,6 +72,11 @@ class Store:
         return Path(said) if said.startswith("/") and "\0" not in said else None
 
     def _refuse_other(self, name: str, source: Path) -> None:
+        if (self._output / name / _ORIGIN).exists():
+            raise VirtrootError(
+                f"{self._output / name} holds a system that was imported",
+                f"rename the recipe {source}, or that directory",
+            )
         owner = self.source(name)
         if owner is None:
             return
@@ -124,6 +147,17 @@ class Store:
     def recipes(self) -> list[str]:
         """Return the names of the recipes that something is kept of."""
         return sorted(path.name for path in self._output.glob("[!.]*") if (path / _SOURCE).is_file())
+
+    def kept(self) -> list[str]:
+        """Return the names that builds are kept under: recipes', and those of imported systems."""
+        imported = {path.name for path in self._output.glob("[!.]*") if (path / _ORIGIN).is_file()}
+        return sorted({*self.recipes(), *imported})
+
+    def imported(self, name: str) -> Artifact | None:
+        """Return the system that was imported as ``name``: the golden one, else the newest; None where none was."""
+        if "/" in name or not (self._output / name / _ORIGIN).is_file():
+            return None
+        return self.golden(name).artifact or self.newest(name)
 
     def recorded(self) -> list[str]:
         """Return the names of the recipes that have a history: of one that cannot be read, there is no more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,15 +105,20 @@ def find(
     overlay = _overlay(path, parsed.overlay) if parsed.overlay else None
     overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)
-    packed = {}
+    packed: dict[Tree, Packed] = {}
     for tree in plan.trees:
         if tree.kind == "keyring":
             packed[tree] = trees.pack_file(_beside(path, "keyring", tree.name))
         elif tree.kind == "overlay" and overlay:
             packed[tree] = trees.pack(overlay)
         else:
-            packed[tree] = trees.pack(_SKELETONS / tree.name, ours=True)
+            packed |= skeletons([tree])
     return Inputs(path, plan, packed, overridden=bool(given))
+
+
+def skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:
+    """Return virtroot's own trees, packed."""
+    return {tree: trees.pack(_SKELETONS / tree.name, ours=True) for tree in wanted}
 
 
 def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
@@ -121,13 +126,16 @@ def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str)
 
     It is the one in ``path``, or a recipe's golden root or, where that has none, its latest build.
 
-    Where nothing is said, the recipe is the one that the guest's ``name`` begins with; see `fits`.
+    Where nothing is said, it is what was imported as ``name``, or the recipe's that the name begins with; see `fits`.
     """
     if path:
         if distro or recipe:
             raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
         return Artifact(Path(path).resolve()), "artifact"
     if not distro and not recipe:
+        imported = Store(settings.output_dir).imported(name)
+        if imported:
+            return imported, "imported system"
         fitting = [known for known in names() if fits(name, known)]
         if not fitting:
             raise VirtrootError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,9 +12,9 @@ from typing import IO
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import StageTime
 from pipelines.builder.container import Builder
-from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
+from pipelines.host.trees import Packed
 from pipelines.log import step
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 
@@ -64,9 +64,9 @@ done
 class StageRunner:
     """Carries stages out and keeps their times; the builder is told with each, since it may be another one."""
 
-    def __init__(self, inputs: Inputs, log: Path, failed_log: Path) -> None:
+    def __init__(self, trees: Mapping[Tree, Packed], log: Path, failed_log: Path) -> None:
         self.times: list[StageTime] = []
-        self._inputs, self._log, self._failed_log = inputs, log, failed_log
+        self._trees, self._log, self._failed_log = trees, log, failed_log
 
     def run(self, stage: Stage, builder: Builder) -> None:
         """Carry out the steps of ``stage``; the caller has `logged` begun."""
@@ -119,7 +119,7 @@ class StageRunner:
         # The root's own tar, inside the root: a link like /var/run -> /run then means the root's /run.
         unpack = ("tar", "--extract", "--file=-", "--directory=/", "--keep-directory-symlink", "--no-same-owner",
                   "--no-overwrite-dir", "--touch")  # fmt: skip
-        builder.run(("chroot", ROOT, *unpack), stdin=self._inputs.trees[tree].open())
+        builder.run(("chroot", ROOT, *unpack), stdin=self._trees[tree].open())
 
     @contextmanager
     def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:

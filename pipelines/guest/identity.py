@@ -15,6 +15,9 @@ _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
 
 
+_KEYS = "root/.ssh/authorized_keys"
+
+
 @dataclass(frozen=True)
 class Identity:
     """A guest's hostname, its id (the domain's UUID and the machine-id), and who may log in as root by ssh."""
@@ -53,12 +56,45 @@ def read_ssh_key(path: str) -> str:
 def write(target: Target, root: str, identity: Identity) -> None:
     """Write the identity into the guest's root on ``target``."""
     hosts = f"127.0.0.1 localhost\n127.0.1.1 {identity.hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
+    _write(target, root, identity, hosts, identity.authorized_keys)
+
+
+def rewrite(target: Target, root: str, identity: Identity) -> None:
+    """Write the identity into the root of a system that was imported: what else its files say stays."""
+    hosts = [line for line in _lines(target, root, "etc/hosts") if line.split()[:1] != ["127.0.1.1"]]
+    hosts.append(f"127.0.1.1 {identity.hostname}")
+    keys = _lines(target, root, _KEYS)
+    keys += [key for key in identity.authorized_keys.splitlines() if key not in keys]
+    _write(target, root, identity, _text(hosts), _text(keys) if identity.authorized_keys else "")
+
+
+def add_keys(target: Target, root: str, authorized_keys: str) -> None:
+    """Let further keys log in to a system that keeps its identity."""
+    keys = _lines(target, root, _KEYS)
+    keys += [key for key in authorized_keys.splitlines() if key not in keys]
+    beside.write(target, root, _KEYS, 0o600, _text(keys))
+
+
+def _write(target: Target, root: str, identity: Identity, hosts: str, keys: str) -> None:
     files = {
         "etc/hostname": (0o644, f"{identity.hostname}\n"),
         "etc/hosts": (0o644, hosts),
         "etc/machine-id": (0o444, f"{identity.uuid.hex}\n"),
     }
-    if identity.authorized_keys:
-        files["root/.ssh/authorized_keys"] = (0o600, identity.authorized_keys)
+    if keys:
+        files[_KEYS] = (0o600, keys)
     for path, (mode, content) in files.items():
         beside.write(target, root, path, mode, content)
+
+
+def _lines(target: Target, root: str, path: str) -> list[str]:
+    """Return the lines of a file in the root; none where it is missing or no text."""
+    try:
+        text = beside.read(target, root, path).decode()
+    except (VirtrootError, UnicodeDecodeError):
+        return []
+    return [] if "\0" in text else text.splitlines()
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -35,6 +35,12 @@ class Generator:
     unpackaged: tuple[str, ...] = ()
     stand_in: str = ""
 
+    @property
+    def cmdline(self) -> str:
+        """The guest kernel's command line."""
+        rdinit = f" rdinit=/{self.rdinit}" if self.rdinit else ""
+        return f"root=root rootfstype=virtiofs rw console=ttyS0{rdinit}"
+
 
 _INITRAMFS_TOOLS = Generator(
     name="initramfs-tools",

@@ -32,8 +32,7 @@ class Plan:
     @property
     def cmdline(self) -> str:
         """The guest kernel's command line."""
-        rdinit = f" rdinit=/{self.generator.rdinit}" if self.generator.rdinit else ""
-        return f"root=root rootfstype=virtiofs rw console=ttyS0{rdinit}"
+        return self.generator.cmdline
 
     @property
     def trees(self) -> tuple[Tree, ...]:

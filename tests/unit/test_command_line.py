@@ -147,7 +147,7 @@ def test_h_is_help_and_no_option_of_a_task() -> None:
 
 @pytest.mark.parametrize("name", TAKING_A_GUEST)
 def test_a_guests_name_needs_no_option(name: str) -> None:
-    more = {"share": ["share"], "unshare": ["tag"]}.get(name, [])
+    more = {"share": ["share"], "unshare": ["tag"], "import": ["source"]}.get(name, [])
     assert [argument.names[0] for argument in tasks.program.contexts[name].positional_args] == ["name", *more]
 
 

@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "host": {"host"},
     "artifact": {"artifact", "recipe", "host"},
     "libvirt": {"libvirt", "host"},
-    "builder": {"builder", "artifact", "recipe", "host"},
+    "builder": {"builder", "artifact", "origin", "recipe", "host"},
     "guest": {"guest", "artifact", "libvirt", "host", "recipe"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
     "report": {"report", "artifact"},
     "cli": {"cli"},
+    "origin": {"origin", "recipe"},
 }
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings", "text"}

@@ -57,7 +57,7 @@ class Site:
     def make(self, *, unmoved: bool = True) -> list[str]:
         """Make the root; return the stages that were not run."""
         self.started.clear()
-        runner = StageRunner(inputs.find("debian"), self.directory / "log", self.directory / "failed")
+        runner = StageRunner(inputs.find("debian").trees, self.directory / "log", self.directory / "failed")
         with Making(inputs.find("debian"), IDS, self.cache, runner, self.start, lambda: unmoved) as making:
             making.make()
         return [stage.name for stage in runner.times if stage.cached]

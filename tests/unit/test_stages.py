@@ -35,7 +35,7 @@ def builder() -> Any:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> StageRunner:
-    return StageRunner(inputs.find("debian"), tmp_path / "build.log", tmp_path / "failed.log")
+    return StageRunner(inputs.find("debian").trees, tmp_path / "build.log", tmp_path / "failed.log")
 
 
 def shell(script: str, *data: str, **env: str) -> Command:

@@ -1,0 +1,119 @@
+"""How an existing system's tree gets into a builder: as a tar stream, from a directory or a tarball."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from pipelines.artifact import archive
+from pipelines.builder.container import Builder
+from pipelines.errors import VirtrootError
+from pipelines.host import process
+from pipelines.log import progress
+from pipelines.recipe.stage import ROOT
+
+#: How a tarball begins, by tar's option for its compression.
+_MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7zXZ\x00", "--bzip2": b"BZh"}
+
+#: Where a tar archive says what it is, and what.
+_USTAR = slice(257, 262), b"ustar"
+
+# What is in the tarball in a directory of its own is the root.
+_STRIP = """
+cd "$1"
+for name in usr etc bin; do [ ! -d "$name" ] || exit 0; done
+set -- * .[!.]*
+for each do [ ! -e "$each" ] || { [ -z "$only" ] || exit 0; only=$each; }; done
+if [ -d "$only" ] && [ ! -L "$only" ] && [ -d "$only/usr" ]; then
+    mv -T "$only" ../inner; cd ..; rmdir "$OLDPWD"; mv -T inner "$OLDPWD"
+fi
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is brought in: ``kind`` is ``directory`` or ``tarball``; ``size`` is about how many bytes are read."""
+
+    path: Path
+    kind: str
+    size: int
+    decompress: str = ""
+
+
+def find(text: str, *, outside: Path) -> Source:
+    """Return what ``text`` names; raises `VirtrootError` for what cannot be brought in.
+
+    ``outside`` is the output directory, which no source may hold.
+    """
+    path = Path(text).expanduser()
+    try:
+        path = path.resolve(strict=True)
+        if path.is_dir():
+            return _directory(path, outside)
+        if not path.is_file():
+            raise VirtrootError(f"{path} is neither a directory nor a file", "name the system's / or a tarball of it")
+        with path.open("rb") as content:
+            head = content.read(512)
+    except (OSError, RuntimeError) as error:
+        raise VirtrootError(f"cannot read {text}: {error}", "name the system's / or a tarball of it") from error
+    size = path.stat().st_size
+    for option, magic in _MAGIC.items():
+        if head.startswith(magic):
+            return Source(path, "tarball", size, option)
+    where, magic = _USTAR
+    if head[where] == magic:
+        return Source(path, "tarball", size)
+    raise VirtrootError(
+        f"{path} is no tarball", "give one made by tar, plain or packed by zstd, gzip, xz or bzip2, or a directory"
+    )
+
+
+def _directory(path: Path, outside: Path) -> Source:
+    if path == Path("/") or outside.is_relative_to(path):
+        raise VirtrootError(
+            f"{path} is the system that runs here, or holds {outside}",
+            "copy it from a machine that is off, or bring in a tarball of it",
+        )
+    if os.geteuid() != 0:
+        raise VirtrootError("a system's files belong to many users, so reading them needs root", "run this with sudo")
+    argv = ["du", "--summarize", "--block-size=1", "--one-file-system", "--", str(path)]
+    return Source(path, "directory", int(process.run(argv).text.split()[0]))
+
+
+def unpack(source: Source, builder: Builder) -> None:
+    """Unpack ``source`` into the builder's root, saying how far it is."""
+    options = (*archive.KEEP, "--same-owner", "--preserve-permissions", "--delay-directory-restore")
+    argv = ("tar", "--extract", "--file=-", "--directory", ROOT, *options, *filter(None, [source.decompress]))
+    with progress(f"reading {source.path.name or source.path}", source.size) as advance, _opened(source) as content:
+        builder.run(argv, stdin=cast("IO[bytes]", _Counted(content, advance)))
+    builder.run(("sh", "-ec", f"only=; {_STRIP}", "strip", ROOT))
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[IO[bytes]]:
+    if source.kind == "tarball":
+        with source.path.open("rb") as content:
+            yield content
+        return
+    options = (*archive.KEEP, "--one-file-system", "--sparse", "--format=posix")
+    argv = ("tar", "--create", "--file=-", "--directory", str(source.path), *options, ".")
+    with process.reading(argv) as content:
+        yield content
+
+
+class _Counted:
+    """A file whose reading is told of."""
+
+    def __init__(self, content: IO[bytes], advance: Callable[[int], object]) -> None:
+        self._content, self._advance = content, advance
+        self.name = getattr(content, "name", "")
+
+    def read(self, count: int = -1) -> bytes:
+        """Read, and say how much that was."""
+        chunk = self._content.read(count)
+        self._advance(len(chunk))
+        return chunk

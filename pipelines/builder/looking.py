@@ -1,0 +1,92 @@
+"""The facts of an existing system's tree in a builder; see `pipelines.origin.system`."""
+
+from __future__ import annotations
+
+import re
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+from pipelines.origin.system import ASKED, System
+
+#: Bytes of one file that are read; a fstab of more is none.
+_LARGEST = 64 << 10
+
+# A stranger wrote what is read here: no file is read that is none, none to its end, and what comes from the tree loses
+# the two characters that part the sections.
+_FACTS = r"""
+cd "$1"; limit=$2; shift 2
+section() { head -c 1048576 | { printf '\036%s\037' "$1"; tr -d '\036\037\000'; }; }
+plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
+show() { if plain "$1"; then head -c "$limit" "$1"; fi; }
+ls -A | section top
+for path do if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi; done | section found
+for path in usr/lib/systemd/systemd usr/bin/bash usr/bin/dash usr/bin/busybox; do
+    if plain "$path"; then od -An -tx2 -j18 -N2 "$path"; break; fi
+done | section machine
+show usr/lib/os-release | section release
+if plain etc/fstab; then stat --format=%s etc/fstab; fi | section size
+show etc/fstab | section fstab
+for path in etc/initramfs-tools/conf.d/* etc/initramfs-tools/initramfs.conf; do
+    if plain "$path" && grep -Eqs '^[[:space:]]*(export[[:space:]]+)?RESUME=' "$path"; then printf '%s\n' "$path"; fi
+done | section resume
+{ show etc/default/grub; for path in etc/default/grub.d/*.cfg; do show "$path"; done; } |
+    grep -E '^[[:space:]]*GRUB_CMDLINE_LINUX' | section cmdline
+show etc/machine-id | section machine-id
+show etc/hostname | section hostname
+show etc/crypttab | grep -Ev '^[[:space:]]*(#|$)' | section crypttab
+for path in etc/systemd/system/*.swap etc/systemd/system/*.mount; do
+    if plain "$path" && grep -Eq '^[[:space:]]*What=(/dev/|[A-Z]+=)' "$path"; then printf '%s\n' "${path##*/}"; fi
+done | section units
+for path in etc/network/interfaces etc/network/interfaces.d/* etc/netplan/*.yaml etc/netplan/*.yml \
+    etc/systemd/network/*.network etc/systemd/network/*.link etc/NetworkManager/system-connections/* \
+    etc/udev/rules.d/70-persistent-net.rules etc/udev/rules.d/*-persistent-net.rules; do
+    if plain "$path"; then
+        head -c "$limit" "$path" | grep -Eo '\b(en[opsx][0-9a-z]+|eth[0-9]+|wl[opsx][0-9a-z]+)\b' | sort -u |
+            while read -r card; do printf '%s names the network card %s\n' "$path" "$card"; done
+    fi
+done | section cards
+for path in boot/vmlinuz-*; do
+    if plain "$path"; then printf '%s\n' "${path#boot/vmlinuz-}"; fi
+done | sort -V | section kernels
+for path in vmlinuz initrd.img boot/vmlinuz boot/initrd.img; do
+    if [ -L "$path" ]; then printf '%s %s\n' "$path" "$(readlink "$path")"; fi
+done | section links
+for path in usr/lib/modules/*; do printf '%s\n' "${path##*/}"; done | section modules
+"""
+
+
+def look(target: Target, root: str) -> System:
+    """Collect the facts of the tree ``root`` on ``target``; raises `VirtrootError` where it hides them."""
+    argv = ["sh", "-c", _FACTS, "facts", root, str(_LARGEST), *ASKED]
+    answer = target.run(argv, limit=32 << 20, timeout=300).stdout.decode(errors="replace")
+    sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
+    lines = {name: tuple(line for line in body.splitlines() if line.strip()) for name, body in sections.items()}
+    if int(sections["size"].strip() or 0) > _LARGEST:
+        raise VirtrootError(f"its etc/fstab has more than {_LARGEST >> 10} KiB", "mend it in the system first")
+    links = dict(line.split(" ", 1) for line in lines["links"])
+    machine_id, hostname = sections["machine-id"].strip(), sections["hostname"].strip()
+    modules = set(lines["modules"])
+    return System(
+        top=frozenset(lines["top"]),
+        found=frozenset(lines["found"]),
+        machine=sections["machine"].strip(),
+        release=_fields(lines["release"]),
+        fstab=sections["fstab"],
+        resume=lines["resume"],
+        cmdline=" ".join(lines["cmdline"]),
+        crypttab=lines["crypttab"],
+        units=lines["units"],
+        cards=lines["cards"],
+        machine_id=machine_id if re.fullmatch(r"[0-9a-f]{32}", machine_id) else "",
+        hostname=hostname if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", hostname) else "",
+        # Debian names kernels by version, Arch by package.
+        kernels=tuple(name for name in lines["kernels"] if name in modules or not name[:1].isdigit()),
+        # An absolute link names a file of the host outside the root.
+        links={path: to for path, to in links.items() if not to.startswith("/")},
+    )
+
+
+def _fields(lines: tuple[str, ...]) -> dict[str, str]:
+    """Return the fields of an os-release file (see os-release(5))."""
+    pairs = (re.fullmatch(r"([A-Z_]+)=(.*)", line) for line in lines)
+    return {pair[1]: pair[2].strip("\"'") for pair in pairs if pair}

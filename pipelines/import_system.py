@@ -1,0 +1,132 @@
+"""Import: an existing system becomes an artifact, changed where it would not boot from virtiofs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from pipelines import __version__
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
+from pipelines.artifact.store import Store
+from pipelines.builder import arriving, container, inputs, inspection, looking, packing
+from pipelines.builder.arriving import Source
+from pipelines.builder.container import Builder, builder
+from pipelines.builder.stages import StageRunner
+from pipelines.errors import VirtrootError
+from pipelines.guest import place
+from pipelines.host import engine as engines
+from pipelines.log import say, warn
+from pipelines.origin import rules as applying
+from pipelines.origin import system as systems
+from pipelines.origin.rules import Installed, Rule
+from pipelines.origin.system import System
+from pipelines.recipe.distros import DISTROS
+from pipelines.recipe.generators import GENERATORS, Generator
+from pipelines.recipe.stage import ROOT, Tree
+from pipelines.settings import Settings
+
+#: What guests are reached through.
+_AGENT = "qemu-guest-agent"
+
+
+def import_system(
+    name: str, source: str, settings: Settings, *, generator: str = "", keep_identity: bool = False
+) -> Artifact:
+    """Bring in the system at ``source`` as an artifact of ``name``; nothing is published unless it would boot.
+
+    Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
+    """
+    name = place.checked_name(name)
+    store = Store(settings.output_dir)
+    found = arriving.find(source, outside=settings.output_dir)
+    engine = engines.connect()
+    image, digest = container.image(engine, DISTROS["debian"], settings)
+    with store.lock(name):
+        store.claim_import(name, found.path)
+        build = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        with (
+            store.new_build(name, f"{build}-import") as artifact,
+            builder(engine, image, name, settings, "import") as worker,
+        ):
+            arriving.unpack(found, worker)
+            manifest = _adapt(name, found, artifact, store, worker, generator, keep_identity=keep_identity)
+            artifact.describe(manifest.model_copy(update={"build": f"{build}-import", "builder": digest}))
+    made = store.newest(name)
+    if made is None:
+        raise VirtrootError(f"the artifact of {name} vanished after it was published", "import it again")
+    rootfs = made.manifest.rootfs
+    say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
+    return made
+
+
+def _adapt(
+    name: str, source: Source, artifact: Artifact, store: Store, worker: Builder, asked: str, *, keep_identity: bool
+) -> Manifest:
+    """Apply the rules to the root in ``worker``, inspect it and pack it; return its manifest, but for the build."""
+    system = looking.look(worker.target, ROOT)
+    systems.refuse(system)
+    distro = DISTROS[system.distro]
+    packages = frozenset(package.name for package in packing.packages(worker, distro))
+    row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, asked)])
+    say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
+    if keep_identity and not system.machine_id:
+        raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
+    rules = applying.rules(system, Installed(packages, row), keep_identity=keep_identity)
+    trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
+    runner = StageRunner(inputs.skeletons(trees), artifact.log, store.failed_log(name))
+    for rule in rules:
+        _apply(rule, runner, worker)
+    with runner.logged("inspect", where="inspect"):
+        installed = packing.packages(worker, distro)
+        names = tuple(package.name for package in installed)
+        facts = inspection.gather(worker.target, ROOT, row, names)
+        inspection.refuse_broken(facts)
+    if _AGENT not in names:
+        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work")
+    now = int(time.time())
+    with runner.logged("pack"):
+        rootfs = packing.pack(worker, artifact.tarball, now)
+    return Manifest(
+        virtroot=__version__,
+        name=name,
+        build="import",
+        plan="import",
+        builder="",
+        mirror_state=(),
+        source_date_epoch=now,
+        recipe=RecordedRecipe(distro=system.distro, release=system.release.get("VERSION_CODENAME", "")),
+        generator=row.name,
+        kernel_version=facts.kernel_version,
+        boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=row.cmdline),
+        packages=installed,
+        rootfs=rootfs,
+        stages=tuple(runner.times),
+        origin=Origin(
+            kind=source.kind,
+            source=str(source.path),
+            name=system.name,
+            applied=tuple(rule.said for rule in rules),
+            machine_id=system.machine_id if keep_identity else "",
+            hostname=system.hostname if keep_identity else "",
+        ),
+    )
+
+
+def _apply(rule: Rule, runner: StageRunner, worker: Builder) -> None:
+    if not rule.steps:
+        (warn if rule.warning else say)(rule.said)
+        return
+    with runner.logged(rule.said):
+        runner.run(applying.stage(rule), worker)
+
+
+def _boot_paths(system: System, row: Generator) -> Generator:
+    """Return the row with the boot paths that this system has."""
+    if system.distro == "debian":
+        below = "boot/" if "vmlinuz" not in system.links and "boot/vmlinuz" in system.links else ""
+        return replace(row, kernel=f"{below}{row.kernel}", initrd=row.initrd and f"{below}{row.initrd}")
+    if not system.kernels:
+        raise VirtrootError(f"{system.name} has no kernel in /boot", "install its package linux there first")
+    kernel = next((name for name in system.kernels if name == "linux"), system.kernels[0])
+    return replace(row, kernel=row.kernel.format(kernel=kernel), initrd=row.initrd.format(kernel=kernel))

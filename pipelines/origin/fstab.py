@@ -1,0 +1,58 @@
+"""The fstab of an existing system, rewritten for a root on virtiofs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipelines.text import one_line
+
+ROOT_LINE = "root / virtiofs defaults 0 0"
+
+#: What the kernel and systemd provide: it is no data, and nothing is lost without the line.
+_PROVIDED = {"proc", "sysfs", "devpts", "tmpfs", "devtmpfs", "cgroup", "cgroup2", "securityfs", "debugfs"}
+
+#: Mount points whose content is not data of the system: the root itself, and firmware's boot loaders.
+_REPLACED = {"/", "/boot/efi", "/efi"}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A line of fstab: what is mounted, where, and the type of its file system, in the guest's own spelling."""
+
+    device: str
+    point: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The new fstab; ``swap`` are the devices of swap that is gone, ``data`` the mounts that hold something."""
+
+    text: str
+    swap: tuple[str, ...]
+    data: tuple[Mount, ...]
+
+
+def rewrite(old: str) -> Rewritten:
+    """Return the fstab with the one line of a virtiofs root, the old lines below it as comments.
+
+    A stranger wrote ``old``: a line that Python, systemd or a terminal would take for two stays one comment.
+    """
+    lines = [one_line(line) for line in re.split(r"\r?\n", old.rstrip("\r\n")) if line.strip()]
+    mounts = [mount for line in lines if (mount := _mount(line))]
+    kept = ["# What this system mounted before it was brought in:", *(f"# {line}" for line in lines)]
+    return Rewritten(
+        "\n".join([ROOT_LINE, *(kept if lines else ())]) + "\n",
+        tuple(mount.device for mount in mounts if mount.kind == "swap"),
+        tuple(mount for mount in mounts if _holds_data(mount)),
+    )
+
+
+def _mount(line: str) -> Mount | None:
+    fields = line.split()
+    return None if line.lstrip().startswith("#") or len(fields) < 3 else Mount(*fields[:3])
+
+
+def _holds_data(mount: Mount) -> bool:
+    return mount.kind not in {"swap", *_PROVIDED} and mount.point.startswith("/") and mount.point not in _REPLACED

@@ -1,0 +1,173 @@
+"""What a root on virtiofs asks of a system that ran from disks: each rule as words for a person, and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.origin import fstab
+from pipelines.origin.system import System
+from pipelines.recipe.generators import Generator
+from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+
+_QUIET = (("DEBIAN_FRONTEND", "noninteractive"), ("DEBCONF_NONINTERACTIVE_SEEN", "true"), ("LC_ALL", "C.UTF-8"))
+
+_SCRIPTS = "/usr/local/lib/virtroot"
+
+#: Packages of boot loaders: those of grub, and what carries it into a firmware that checks signatures.
+_LOADERS = ("grub", "shim-")
+
+_AGENT = "qemu-guest-agent"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``said`` is what a person reads when it is applied; ``warning`` that it is for them to look at."""
+
+    said: str
+    steps: tuple[Command | Tree, ...] = ()
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The system's packages, by name, and the row of its initramfs generator with its kernel's boot paths."""
+
+    packages: frozenset[str]
+    generator: Generator
+
+
+def rules(system: System, installed: Installed, *, keep_identity: bool) -> tuple[Rule, ...]:
+    """Return the rules that apply to ``system``, in the order that they are applied in."""
+    found = [
+        _prepared(),
+        *_fstab(system),
+        *_disks(system),
+        *_resume(system),
+        *_loader(system, installed),
+        *_cards(system),
+        *_agent(system, installed),
+        _initramfs(installed),
+        *_links(system, installed),
+        _kept() if keep_identity else _new_identity(system),
+        _closed(),
+    ]
+    return tuple(found)
+
+
+def stage(rule: Rule) -> Stage:
+    """Return the steps of ``rule`` as a stage; they are of a foreign root."""
+    return Stage(rule.said, rule.steps, foreign=True)
+
+
+def _script(verb: str, *arguments: str) -> Command:
+    return Command((f"{_SCRIPTS}/import-root", verb, ROOT, *arguments))
+
+
+def _in_root(*argv: str) -> Command:
+    return Command(argv, chroot=True, env=_QUIET)
+
+
+def _prepared() -> Rule:
+    steps = (_script("prepare"), Command((f"{_SCRIPTS}/resolver", "lend", ROOT)))
+    return Rule("what a running system shows in /proc, /sys and /run is left out", steps)
+
+
+def _closed() -> Rule:
+    steps = (Command((f"{_SCRIPTS}/resolver", "take-back", ROOT)), _script("close"))
+    return Rule("what was lent to its programs is taken back", steps)
+
+
+def _fstab(system: System) -> list[Rule]:
+    new = fstab.rewrite(system.fstab)
+    said = "fstab has the one line of a virtiofs root; its old lines are comments"
+    found = [Rule(said, (_script("fstab", new.text),))]
+    if new.swap:
+        found.append(Rule(f"swap on {', '.join(new.swap)} is not used any more", warning=True))
+    said = "was a file system of its own on"
+    found += [
+        Rule(f"{mount.point} {said} {mount.device}: look whether its content was copied", warning=True)
+        for mount in new.data
+    ]
+    return found
+
+
+def _disks(system: System) -> list[Rule]:
+    units = [
+        Rule(f"the unit {unit} waits for a disk and is put aside", (_script("unit", unit),)) for unit in system.units
+    ]
+    if not system.crypttab:
+        return units
+    return [Rule(f"crypttab with {len(system.crypttab)} lines is put aside", (_script("crypttab"),)), *units]
+
+
+def _resume(system: System) -> list[Rule]:
+    if not system.resume:
+        return []
+    return [Rule(f"the resume device in {', '.join(system.resume)} is purged", (_script("resume", *system.resume),))]
+
+
+def _loader(system: System, installed: Installed) -> list[Rule]:
+    found = []
+    if system.cmdline:
+        said = f"grub gave the kernel {system.cmdline!r}, which virtroot's command line does not have"
+        found.append(Rule(said, warning=True))
+    loaders = sorted(name for name in installed.packages if name.startswith(_LOADERS))
+    purge = {
+        "debian": ("apt-get", "--yes", "--allow-remove-essential", "purge"),
+        "arch": ("pacman", "--remove", "--nosave", "--recursive", "--noconfirm"),
+    }[system.distro]
+    steps = (*([_in_root(*purge, *loaders)] if loaders else ()), _script("loader"))
+    what = ", ".join(loaders) or "what is left of grub"
+    return [*found, Rule(f"the hypervisor loads the kernel: {what} purged", steps)]
+
+
+def _cards(system: System) -> list[Rule]:
+    said = "the guest's card may have another name (ip link shows it)"
+    return [Rule(f"{line}; {said}", warning=True) for line in system.cards]
+
+
+def _agent(system: System, installed: Installed) -> list[Rule]:
+    if _AGENT in installed.packages or {"usr/sbin/qemu-ga", "usr/bin/qemu-ga"} & system.found:
+        return []
+    install = {
+        # Lists and downloads are left below /run, which is emptied, and the system's own stay as they are.
+        "debian": (
+            "set -- -o Dir::State::lists=/run/apt/lists -o Dir::Cache=/run/apt -o Acquire::Retries=1 "
+            "-o Acquire::http::Timeout=20 -o APT::Sandbox::User=root -o APT::Install-Recommends=false; "
+            "mkdir -p /run/apt/lists/partial /run/apt/archives/partial; "
+            f'apt-get -qq --error-on=any "$@" update && apt-get -y "$@" install {_AGENT}'
+        ),
+        "arch": f"pacman -Sy --noconfirm {_AGENT}",
+    }[system.distro]
+    # A package manager that reaches no mirror is no reason to leave the system where it is.
+    script = f"{{ {install}; }} || echo {_AGENT} could not be installed >&2"
+    return [Rule(f"{_AGENT} is installed from the system's own mirror", (_in_root("sh", "-c", script),))]
+
+
+def _initramfs(installed: Installed) -> Rule:
+    row = installed.generator
+    trees = tuple(Tree("skeleton", name) for name in row.skeletons)
+    if not row.regenerate:
+        return Rule("no initramfs: the kernel mounts the root itself", trees)
+    return Rule(
+        f"virtiofs and virtio_pci are in {row.name}'s initramfs, which is made anew",
+        (*trees, _in_root(*row.regenerate)),
+    )
+
+
+def _links(system: System, installed: Installed) -> list[Rule]:
+    if system.distro != "debian" or not system.kernels or installed.generator.kernel in system.links:
+        return []
+    newest = system.kernels[-1]
+    return [Rule(f"links name the kernel {newest}, as Debian's own do", (_script("links", newest),))]
+
+
+def _new_identity(system: System) -> Rule:
+    ssh = {"usr/sbin/sshd", "usr/bin/sshd"} & system.found
+    trees = (Tree("skeleton", "sshd"),) if ssh else ()
+    said = "its identity (machine-id, ssh host keys) is left behind: each guest gets its own"
+    return Rule(said, (_script("forget"), *trees))
+
+
+def _kept() -> Rule:
+    return Rule("its identity (host name, machine-id, ssh host keys) goes with it")
