@@ -124,13 +124,17 @@ def install(  # type: ignore[no-untyped-def]
     help={
         "name": "what it is kept and installed as",
         "source": "the directory that is the system's /, or a tarball of it",
+        "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
         "generator": "which of its initramfs generators makes the image, where it has several",
         "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
     },
 )
-def import_task(c, name, source, generator="", keep_identity=False):  # type: ignore[no-untyped-def]
+def import_task(  # type: ignore[no-untyped-def]
+    c, name, source, generator="", include_mounts=False, keep_identity=False,
+):  # fmt: skip
     """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path."""
-    made = importing.import_system(name, source, _settings(c), generator=generator, keep_identity=keep_identity)
+    wishes = {"include_mounts": include_mounts, "keep_identity": keep_identity}
+    made = importing.import_system(name, source, _settings(c), generator=generator, **wishes)
     result(str(made.directory))
 
 

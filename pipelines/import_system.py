@@ -14,8 +14,10 @@ from pipelines.builder.arriving import Source
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.stages import StageRunner
 from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.host import engine as engines
+from pipelines.libvirt import connect
 from pipelines.log import say, warn
 from pipelines.origin import rules as applying
 from pipelines.origin import system as systems
@@ -26,12 +28,21 @@ from pipelines.recipe.generators import GENERATORS, Generator
 from pipelines.recipe.stage import ROOT, Tree
 from pipelines.settings import Settings
 
+#: Where every running system has file systems of the kernel's.
+_EVERY_SYSTEMS = {"dev", "proc", "run", "sys", "tmp"}
+
 #: What guests are reached through.
 _AGENT = "qemu-guest-agent"
 
 
 def import_system(
-    name: str, source: str, settings: Settings, *, generator: str = "", keep_identity: bool = False
+    name: str,
+    source: str,
+    settings: Settings,
+    *,
+    generator: str = "",
+    include_mounts: bool = False,
+    keep_identity: bool = False,
 ) -> Artifact:
     """Bring in the system at ``source`` as an artifact of ``name``; nothing is published unless it would boot.
 
@@ -39,7 +50,11 @@ def import_system(
     """
     name = place.checked_name(name)
     store = Store(settings.output_dir)
-    found = arriving.find(source, outside=settings.output_dir)
+    found = arriving.find(source, outside=settings.output_dir, include_mounts=include_mounts)
+    _refuse_running(found, settings)
+    for each in found.left_out:
+        if each.partition("/")[0] not in _EVERY_SYSTEMS:
+            warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
     engine = engines.connect()
     image, digest = container.image(engine, DISTROS["debian"], settings)
     with store.lock(name):
@@ -58,6 +73,18 @@ def import_system(
     rootfs = made.manifest.rootfs
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
+
+
+def _refuse_running(source: Source, settings: Settings) -> None:
+    """Raise `VirtrootError` where the source is the root of a guest that runs: it would change while it is read."""
+    hypervisor = connect.find(settings)
+    if source.kind != "directory" or hypervisor is None or hypervisor.embedded:
+        return
+    for guest in guests.every(hypervisor):
+        if source.path.is_relative_to(guest.root) and guest.running:
+            raise VirtrootError(
+                f"{source.path} is the root of {guest.name}, which runs", f"./inv stop {guest.name} first"
+            )
 
 
 def _adapt(
@@ -86,7 +113,7 @@ def _adapt(
         warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work")
     now = int(time.time())
     with runner.logged("pack"):
-        rootfs = packing.pack(worker, artifact.tarball, now)
+        rootfs = packing.pack(worker, artifact.tarball, now, sparse=True)
     return Manifest(
         virtroot=__version__,
         name=name,

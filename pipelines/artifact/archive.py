@@ -6,16 +6,16 @@ from __future__ import annotations
 KEEP = ("--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
 
 
-def pack_argv(root: str, epoch: int) -> tuple[str, ...]:
+def pack_argv(root: str, epoch: int, *, sparse: bool = False) -> tuple[str, ...]:
     """Return the command that writes the tarball of ``root`` to its standard output.
 
     Sorted, with times after ``epoch`` (seconds since 1970) clamped to it and no access times, so that equal roots
-    give equal bytes.
+    give equal bytes. With ``sparse`` files keep their holes, which how they were written decides.
     """
     return (
         "tar", "--create", "--file=-", "--directory", root, *KEEP, "--one-file-system", "--sort=name", "--format=posix",
         "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", f"--mtime=@{epoch}", "--clamp-mtime",
-        "--use-compress-program=zstd -T0 -3", ".",
+        "--use-compress-program=zstd -T0 -3", *(("--sparse",) if sparse else ()), ".",
     )  # fmt: skip
 
 

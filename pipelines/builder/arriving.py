@@ -12,8 +12,10 @@ from typing import IO, cast
 from pipelines.artifact import archive
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
-from pipelines.host import process
+from pipelines.host import mounts, process
+from pipelines.host.target import Local
 from pipelines.log import progress
+from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
 
 #: How a tarball begins, by tar's option for its compression.
@@ -36,24 +38,29 @@ fi
 
 @dataclass(frozen=True)
 class Source:
-    """What is brought in: ``kind`` is ``directory`` or ``tarball``; ``size`` is about how many bytes are read."""
+    """What is brought in: ``kind`` is ``directory`` or ``tarball``; ``size`` is about how many bytes are read.
+
+    ``left_out`` are directories, relative to the source, that other file systems are mounted on and that stay behind.
+    """
 
     path: Path
     kind: str
     size: int
     decompress: str = ""
+    left_out: tuple[str, ...] = ()
 
 
-def find(text: str, *, outside: Path) -> Source:
+def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
     """Return what ``text`` names; raises `VirtrootError` for what cannot be brought in.
 
-    ``outside`` is the output directory, which no source may hold.
+    ``outside`` is the output directory, which no source may hold. File systems that are mounted in a directory come
+    along where they are the system's own (see `fstab.is_of_the_system`), all that hold files with ``include_mounts``.
     """
     path = Path(text).expanduser()
     try:
         path = path.resolve(strict=True)
         if path.is_dir():
-            return _directory(path, outside)
+            return _directory(path, outside, include_mounts=include_mounts)
         if not path.is_file():
             raise VirtrootError(f"{path} is neither a directory nor a file", "name the system's / or a tarball of it")
         with path.open("rb") as content:
@@ -72,7 +79,7 @@ def find(text: str, *, outside: Path) -> Source:
     )
 
 
-def _directory(path: Path, outside: Path) -> Source:
+def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
     if path == Path("/") or outside.is_relative_to(path):
         raise VirtrootError(
             f"{path} is the system that runs here, or holds {outside}",
@@ -80,8 +87,16 @@ def _directory(path: Path, outside: Path) -> Source:
         )
     if os.geteuid() != 0:
         raise VirtrootError("a system's files belong to many users, so reading them needs root", "run this with sudo")
-    argv = ["du", "--summarize", "--block-size=1", "--one-file-system", "--", str(path)]
-    return Source(path, "directory", int(process.run(argv).text.split()[0]))
+    mounted = [(point.removeprefix(f"{path}/"), kind) for point, kind in mounts.points(Local())]
+    left_out = tuple(
+        point
+        for point, kind in mounted
+        if not point.startswith("/")
+        and (kind in fstab.PROVIDED or not (include_mounts or fstab.is_of_the_system(f"/{point}")))
+    )
+    without = [f"--exclude={path}/{each}" for each in left_out]
+    size = process.run(["du", "--summarize", "--block-size=1", *without, "--", str(path)], check=False).text.split()
+    return Source(path, "directory", int(size[0]) if size else 0, left_out=left_out)
 
 
 def unpack(source: Source, builder: Builder) -> None:
@@ -99,7 +114,8 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
         with source.path.open("rb") as content:
             yield content
         return
-    options = (*archive.KEEP, "--one-file-system", "--sparse", "--format=posix")
+    without = [f"--exclude=./{each}" for each in source.left_out]
+    options = (*archive.KEEP, "--sparse", "--format=posix", "--anchored", "--no-wildcards", *without)
     argv = ("tar", "--create", "--file=-", "--directory", str(source.path), *options, ".")
     with process.reading(argv) as content:
         yield content

@@ -24,8 +24,8 @@ def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
     return tuple(Package(name=name, version=version) for name, version in pairs)
 
 
-def pack(builder: Builder, tarball: Path, epoch: int) -> Rootfs:
-    """Stream the tarball out of the builder, and measure it on the way."""
+def pack(builder: Builder, tarball: Path, epoch: int, *, sparse: bool = False) -> Rootfs:
+    """Stream the tarball out of the builder, and measure it on the way; see `archive.pack_argv`."""
     digest, size = hashlib.sha256(), 0
     with tarball.open("wb") as output:
 
@@ -37,7 +37,7 @@ def pack(builder: Builder, tarball: Path, epoch: int) -> Rootfs:
 
         with ThreadPoolExecutor(1) as beside:
             measured = beside.submit(_measure, builder)
-            builder.run(archive.pack_argv(ROOT, epoch), stdout=keep)
+            builder.run(archive.pack_argv(ROOT, epoch, sparse=sparse), stdout=keep)
     used, entries = measured.result()
     return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=used, entries=entries)
 

@@ -8,11 +8,16 @@ from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 
 
-def below(target: Target, path: str) -> list[str]:
-    """Return the mount points at ``path`` or below it, on ``target``; see proc_pid_mountinfo(5)."""
+def points(target: Target) -> list[tuple[str, str]]:
+    """Return the mount points on ``target`` and the type of each file system; see proc_pid_mountinfo(5)."""
     lines = target.run(["cat", "/proc/self/mountinfo"]).text.splitlines()
-    points = (re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in lines)
-    return [point for point in points if point == path or point.startswith(f"{path}/")]
+    fields = ((line.split()[4], line.partition(" - ")[2].split()[0]) for line in lines)
+    return [(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for point, kind in fields]
+
+
+def below(target: Target, path: str) -> list[str]:
+    """Return the mount points at ``path`` or below it, on ``target``."""
+    return [point for point, _ in points(target) if point == path or point.startswith(f"{path}/")]
 
 
 def refuse(target: Target, path: str) -> None:

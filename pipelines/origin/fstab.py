@@ -10,7 +10,14 @@ from pipelines.text import one_line
 ROOT_LINE = "root / virtiofs defaults 0 0"
 
 #: What the kernel and systemd provide: it is no data, and nothing is lost without the line.
-_PROVIDED = {"proc", "sysfs", "devpts", "tmpfs", "devtmpfs", "cgroup", "cgroup2", "securityfs", "debugfs"}
+PROVIDED = frozenset({
+    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
+    "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs", "sysfs", "tmpfs",
+    "tracefs",
+})  # fmt: skip
+
+#: Directories that are parts of a system, wherever they lie.
+_SYSTEM = ("/boot", "/opt", "/usr", "/var")
 
 #: Mount points whose content is not data of the system: the root itself, and firmware's boot loaders.
 _REPLACED = {"/", "/boot/efi", "/efi"}
@@ -49,10 +56,17 @@ def rewrite(old: str) -> Rewritten:
     )
 
 
+def is_of_the_system(point: str) -> bool:
+    """Say whether what is mounted at ``point`` is a part of the system, and no data beside it."""
+    return point.startswith(tuple(f"{each}/" for each in _SYSTEM)) or point in _SYSTEM
+
+
 def _mount(line: str) -> Mount | None:
     fields = line.split()
     return None if line.lstrip().startswith("#") or len(fields) < 3 else Mount(*fields[:3])
 
 
 def _holds_data(mount: Mount) -> bool:
-    return mount.kind not in {"swap", *_PROVIDED} and mount.point.startswith("/") and mount.point not in _REPLACED
+    removable = mount.point.startswith("/media/")
+    holds = mount.kind not in {"swap", *PROVIDED} and mount.point.startswith("/") and not removable
+    return holds and mount.point not in _REPLACED

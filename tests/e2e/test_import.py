@@ -1,0 +1,262 @@
+"""A Debian system that ran from disks is imported, as a tarball and as a directory; its guest passes as any other."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+
+from pipelines.artifact import archive
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.manifest import load
+from pipelines.guest.guest import find
+from pipelines.libvirt.connect import connect
+from tests.conftest import Virtroot
+
+MACHINE_ID = "5d4b1d6e6e0c4c589d7e0e6f3b1f7a11"
+
+FSTAB = """\
+# /etc/fstab: static file system information.
+UUID=aaaa / ext4 errors=remount-ro 0 1
+UUID=bbbb /srv/data ext4 defaults 0 2
+UUID=cccc none swap sw 0 0
+"""
+
+#: What only a copy that keeps everything keeps; none of it is touched by a rule.
+_SPECIAL = "srv/special"
+
+_KEEP = (*archive.KEEP, "--preserve-permissions", "--same-owner")
+
+
+@pytest.fixture(scope="module")
+def system(trixie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Debian system as it lay on a disk: with what such a system has, and with files of every kind."""
+    root = unpack(trixie, tmp_path_factory.mktemp("system") / "root")
+    (root / "usr/share/initramfs-tools/modules.d/virtroot.conf").unlink()
+    (root / "usr/lib/systemd/system/virtroot-sshd-keygen.service").unlink()
+    (root / "etc/systemd/system/multi-user.target.wants/virtroot-sshd-keygen.service").unlink(missing_ok=True)
+    for path, content in {
+        "etc/fstab": FSTAB,
+        "etc/hostname": "oldbox\n",
+        "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 oldbox\n10.0.0.9 nas\n",
+        "etc/machine-id": f"{MACHINE_ID}\n",
+        "etc/ssh/ssh_host_ed25519_key": "secret\n",
+        "etc/initramfs-tools/conf.d/resume": "RESUME=UUID=cccc\n",
+        "etc/default/grub": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n',
+        "boot/grub/grub.cfg": "menuentry\n",
+        "etc/crypttab": "data UUID=dddd none luks\n",
+        "etc/network/interfaces.d/main": "allow-hotplug ens3\niface ens3 inet dhcp\n",
+        "etc/systemd/system/dev-sdb2.swap": "[Swap]\nWhat=/dev/sdb2\n[Install]\nWantedBy=swap.target\n",
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    wants = root / "etc/systemd/system/swap.target.wants"
+    wants.mkdir()
+    (wants / "dev-sdb2.swap").symlink_to("/etc/systemd/system/dev-sdb2.swap")
+    _install_a_boot_loader(root)
+    _make_special(root / _SPECIAL)
+    return root
+
+
+def _install_a_boot_loader(root: Path) -> None:
+    """Install an empty package by the name of grub's: what is tried is that the system's own apt purges it."""
+    work = root.parent / "grub-pc"
+    (work / "DEBIAN").mkdir(parents=True)
+    control = (
+        "Package: grub-pc\nVersion: 2.12-9\nArchitecture: all\nMaintainer: nobody <root@localhost>\nDescription: x\n"
+    )
+    (work / "DEBIAN/control").write_text(control)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(work)], check=True, capture_output=True)
+    argv = ["dpkg", f"--root={root}", "--force-unsafe-io", "--install", f"{work}.deb"]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def _make_special(directory: Path) -> None:
+    directory.mkdir(mode=0o2751)
+    directory.chmod(0o2751)
+    plain = directory / "owned"
+    plain.write_text("mine\n")
+    os.chown(plain, 12345, 54321)
+    plain.chmod(0o4750)
+    os.utime(plain, ns=(1_000_000_001, 1_000_000_001))
+    (directory / "linked").hardlink_to(plain)
+    (directory / "dangling").symlink_to("/nowhere/at all")
+    os.setxattr(plain, "user.note", b"\0bytes")
+    # cap_net_raw=ep, and rw for the user 4242, as the kernel keeps them.
+    os.setxattr(plain, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+    nobody = 0xFFFFFFFF
+    entries = ((0x01, 7, nobody), (0x02, 6, 4242), (0x04, 5, nobody), (0x10, 7, nobody), (0x20, 0, nobody))
+    listed = directory / "listed"
+    listed.touch()
+    packed = b"".join(struct.pack("<HHI", *each) for each in entries)
+    os.setxattr(listed, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+    os.mknod(directory / "device", stat.S_IFBLK | 0o640, os.makedev(7, 42))
+    os.mkfifo(directory / "pipe", 0o600)
+    (directory / "a\nname").touch()
+    with (directory / "sparse").open("wb") as sparse:
+        sparse.truncate(256 << 20)
+        sparse.seek(128 << 20)
+        sparse.write(b"middle")
+
+
+def facts(directory: Path) -> dict[str, object]:
+    """Return what there is to know of each entry below ``directory``."""
+    found: dict[str, object] = {}
+    for path in sorted([directory, *directory.rglob("*")]):
+        known = path.lstat()
+        link = path.is_symlink()
+        attributes = () if link else tuple((name, os.getxattr(path, name)) for name in sorted(os.listxattr(path)))
+        regular = stat.S_ISREG(known.st_mode)
+        found[str(path.relative_to(directory))] = (
+            oct(known.st_mode),
+            (known.st_uid, known.st_gid, known.st_rdev),
+            (known.st_nlink, known.st_size) if regular else (),
+            known.st_mtime_ns if path.name == "owned" else 0,
+            str(path.readlink()) if link else "",
+            attributes,
+            path.read_bytes() if regular and known.st_size < 100 else b"",
+        )
+    return found
+
+
+def unpack(artifact: Path, directory: Path, *paths: str) -> Path:
+    directory.mkdir()
+    argv = [
+        "tar",
+        "--extract",
+        "--zstd",
+        *_KEEP,
+        "--directory",
+        str(directory),
+        "--file",
+        str(artifact / "rootfs.tar.zst"),
+    ]
+    subprocess.run([*argv, *(f"./{path}" for path in paths)], check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def imported(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of the system's tarball, whose tree is in a directory of its own."""
+    tarball = tmp_path_factory.mktemp("tarball") / "oldbox.tar.gz"
+    argv = ["tar", "--create", "--sparse", "--use-compress-program=gzip -1", *_KEEP, "--file", str(tarball)]
+    subprocess.run([*argv, "--directory", str(system.parent), "root"], check=True)
+    done = inv("import", "oldbox", str(tarball))
+    for said in (
+        "it is Debian GNU/Linux 13 (trixie), its initramfs made by initramfs-tools",
+        "fstab has the one line of a virtiofs root",
+        "swap on UUID=cccc is not used any more",
+        "/srv/data was a file system of its own on UUID=bbbb",
+        "crypttab with 1 lines is put aside",
+        "the unit dev-sdb2.swap waits for a disk",
+        "the resume device in etc/initramfs-tools/conf.d/resume is purged",
+        'GRUB_CMDLINE_LINUX_DEFAULT="quiet"',
+        "the hypervisor loads the kernel: grub-pc purged",
+        "etc/network/interfaces.d/main names the network card ens3",
+        "virtiofs and virtio_pci are in initramfs-tools's initramfs",
+        "its identity (machine-id, ssh host keys) is left behind",
+    ):
+        assert said in done.stderr, said
+    return Path(done.stdout.strip())
+
+
+def test_everything_arrives_that_is_not_changed_on_purpose(imported: Path, system: Path, tmp_path: Path) -> None:
+    manifest = load(imported / "manifest.json")
+    assert manifest.origin is not None
+    assert (manifest.origin.kind, manifest.origin.machine_id) == ("tarball", "")
+    assert "grub-pc" not in {package.name for package in manifest.packages}
+    tree = unpack(imported, tmp_path / "tree", _SPECIAL, "etc", "usr/share/initramfs-tools/modules.d")
+    expected = facts(system / _SPECIAL)
+    assert len(expected) == 10
+    assert facts(tree / _SPECIAL) == expected
+    assert (tree / _SPECIAL / "sparse").stat().st_blocks < 2048
+    fstab = (tree / "etc/fstab").read_text().splitlines()
+    assert [line for line in fstab if not line.startswith("#")] == ["root / virtiofs defaults 0 0"]
+    assert all(f"# {line}" in fstab for line in FSTAB.splitlines())
+    assert (tree / "etc/crypttab.before-virtroot").read_text() == (system / "etc/crypttab").read_text()
+    assert not (tree / "etc/default/grub").exists()
+    assert (tree / "etc/machine-id").read_text() == ""
+    assert not list((tree / "etc/ssh").glob("ssh_host_*"))
+    assert (tree / "etc/hosts").read_text() == (system / "etc/hosts").read_text()
+
+
+def test_the_guest_passes_as_any_other(inv: Virtroot, imported: Path) -> None:
+    said = inv("install", "oldbox", "--ssh-key", str(_key(imported.parent))).stderr
+    assert f"oldbox is made from the imported system {Artifact(imported).stored_id}" in said
+    guest = find(connect(inv.settings), "oldbox")
+    hosts = guest.target.run(["cat", f"{guest.root}/etc/hosts"]).text
+    assert hosts == "127.0.0.1 localhost\n10.0.0.9 nas\n127.0.1.1 oldbox"
+    inv("verify", "oldbox")
+    inv("verify", "oldbox", "--boot")
+    inv("remove", "oldbox", "--yes")
+
+
+def _key(directory: Path) -> Path:
+    path = directory / "key.pub"
+    path.write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me\n")
+    return path
+
+
+def test_a_directory_gives_the_same_and_may_keep_its_identity(
+    inv: Virtroot, imported: Path, system: Path, tmp_path: Path
+) -> None:
+    moved = Path(inv("import", "oldbox", str(system), "--keep-identity").stdout.strip())
+    origin = Artifact(moved).manifest.origin
+    assert origin is not None
+    assert origin.hostname == "oldbox"
+    assert (moved.parent / "latest").resolve() == moved
+    changed = inv("diff", str(Artifact(imported).id), str(Artifact(moved).id), "--files").stdout
+    different = [line for line in changed.splitlines() if "etc/" in line or "srv/" in line or "usr/bin" in line]
+    assert all("machine-id" in line or "ssh_host" in line or "sshd-keygen" in line for line in different), changed
+    assert different
+
+    inv("install", "moved", "--artifact", str(moved))
+    guest = find(connect(inv.settings), "moved")
+    assert guest.uuid.replace("-", "") == MACHINE_ID
+    paths = [f"{guest.root}/etc/{name}" for name in ("hostname", "machine-id", "ssh/ssh_host_ed25519_key")]
+    kept = guest.target.run(["cat", *paths])
+    assert kept.text == f"oldbox\n{MACHINE_ID}\nsecret"
+    assert (
+        "keeps the identity of oldbox, which moved has already"
+        in inv("install", "twin", "--artifact", str(moved), status=2).stderr
+    )
+    inv("remove", "moved", "--yes")
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_recipe_and_an_import_do_not_share_a_name(inv: Virtroot, recipe: Callable[..., Path], system: Path) -> None:
+    said = inv("build", "--recipe", str(recipe("oldbox")), status=2).stderr
+    assert "holds a system that was imported" in said
+    assert "holds the builds of" in inv("import", "e2e-trixie", str(system), status=2).stderr
+
+
+def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Path, tmp_path: Path) -> None:
+    """A device called vmlinuz, links out of the tree in every place that is written to, a fstab that types."""
+    victim = tmp_path / "victim"
+    victim.write_text("theirs\n")
+    hostile = tmp_path / "hostile"
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(system), str(hostile)], check=True)
+    (hostile / "vmlinuz").unlink()
+    os.mknod(hostile / "vmlinuz", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    for path in ("etc/crypttab", "etc/machine-id", "usr/sbin/policy-rc.d", "etc/resolv.conf"):
+        (hostile / path).unlink(missing_ok=True)
+        (hostile / path).symlink_to(victim)
+    for path in ("proc", "run"):
+        (hostile / path).rmdir()
+        (hostile / path).symlink_to("/etc")
+    fstab = b"\x1b]0;owned\x07/dev/sda1 /srv/\x1b[31mred ext4 defaults 0 0\x0bevil / ext4 x 0 0\n"
+    (hostile / "etc/fstab").write_bytes(fstab)
+    failed = inv("import", "hostile", str(hostile), status=2)
+    assert "\x1b" not in failed.stderr
+    assert "the kernel vmlinuz is no regular file inside the root" in failed.stderr
+    assert victim.read_text() == "theirs\n"
+    # Nothing has a name that was not published, and no builder is left.
+    assert sorted(path.name for path in (inv.output / "hostile").iterdir()) == [".import", "failed"]
+    client = docker.from_env()
+    assert client.containers.list(all=True, filters={"label": "virtroot.recipe=hostile"}) == []

@@ -1,0 +1,260 @@
+"""Systems that are imported: what cannot come, their fstab, and which rules apply to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.builder import arriving, looking
+from pipelines.errors import VirtrootError
+from pipelines.host import mounts
+from pipelines.host.target import Local
+from pipelines.origin import rules as applying
+from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, rewrite
+from pipelines.origin.rules import Installed
+from pipelines.origin.system import System, generator, refuse
+from pipelines.recipe.generators import GENERATORS
+from pipelines.recipe.stage import Command, Tree
+
+DEBIAN = System(
+    top=frozenset({"etc", "usr", "var"}),
+    found=frozenset({"usr/bin", "usr/lib/systemd/systemd", "var/lib/dpkg/status", "usr/sbin/sshd"}),
+    machine="003e",
+    release={"PRETTY_NAME": "Debian", "VERSION_CODENAME": "trixie"},
+    fstab="",
+    kernels=("6.1.0-1-amd64", "6.12.1-amd64"),
+    links={"vmlinuz": "boot/vmlinuz-6.12.1-amd64"},
+)
+ARCH = replace(DEBIAN, found=DEBIAN.found - {"var/lib/dpkg/status"} | {"var/lib/pacman/local"}, kernels=("linux",))
+
+OLD = """# static
+UUID=1 / ext4 errors=remount-ro 0 1
+UUID=2 /boot/efi vfat umask=0077 0 1
+UUID=3 none swap sw 0 0
+UUID=4 /srv/my\\040data ext4 defaults 0 2
+tmpfs /tmp tmpfs defaults 0 0
+/dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0
+"""
+
+
+def active(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_root_is_the_one_line_and_the_old_ones_stay_as_comments() -> None:
+    text = rewrite(OLD).text
+    assert active(text) == [ROOT_LINE]
+    assert all(f"# {line}" in text.splitlines() for line in OLD.splitlines())
+
+
+def test_swap_and_data_are_named() -> None:
+    found = rewrite(OLD)
+    assert found.swap == ("UUID=3",)
+    assert found.data == (Mount("UUID=4", "/srv/my\\040data", "ext4"),)
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_no_control_character_makes_a_line_of_its_own(end: str) -> None:
+    text = rewrite(f"a /a ext4 defaults 0 0{end}evil /etc ext4 defaults 0 0\x1b[2J\n").text
+    assert active(text) == [ROOT_LINE]
+    assert "\x1b" not in text
+
+
+def test_no_fstab_gives_the_one_line() -> None:
+    assert rewrite("").text == f"{ROOT_LINE}\n"
+
+
+def test_parts_of_a_system_are_told_from_data() -> None:
+    assert all(map(is_of_the_system, ["/boot", "/boot/efi", "/usr", "/var/log"]))
+    assert not any(map(is_of_the_system, ["/srv", "/home", "/variety", "/mnt/usr"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"top": frozenset({"Windows", "Users"})}, "Windows"),
+        ({"machine": "00b7"}, "for aarch64"),
+        ({"machine": ""}, "a processor that is not known"),
+        ({"found": DEBIAN.found - {"var/lib/dpkg/status"}}, "neither dpkg's nor pacman's"),
+        ({"found": frozenset(), "fstab": "UUID=9 /usr ext4 defaults 0 2"}, "its /usr is on UUID=9"),
+        ({"found": frozenset()}, "no /usr/bin, but etc, usr, var"),
+        ({"found": DEBIAN.found - {"usr/lib/systemd/systemd"}}, "no systemd"),
+    ],
+)
+def test_what_cannot_come_is_refused_with_its_reason(changed: dict[str, object], why: str) -> None:
+    refuse(DEBIAN)
+    with pytest.raises(VirtrootError, match=why):
+        refuse(replace(DEBIAN, **changed))  # type: ignore[arg-type]
+
+
+def test_the_generator_is_the_one_that_is_installed() -> None:
+    both = frozenset({"dracut", "initramfs-tools"})
+    assert generator(DEBIAN, both, "") == "initramfs-tools"
+    assert generator(DEBIAN, both, "dracut") == "dracut"
+    assert generator(DEBIAN, frozenset({"virtroot-no-initramfs"}), "") == "none"
+    assert generator(ARCH, frozenset({"dracut"}), "") == "dracut"
+    for packages, asked, why in (
+        (both, "booster", "has no booster installed"),
+        (both, "mkinitcpio", "knows no generator mkinitcpio"),
+        (frozenset({"tiny-initramfs"}), "", "no initramfs generator that is known"),
+    ):
+        with pytest.raises(VirtrootError, match=why):
+            generator(DEBIAN, frozenset(packages), asked)
+
+
+def applied(system: System, *packages: str, keep_identity: bool = False, row: str = "") -> str:
+    """Return what the rules say and do, a line each."""
+    found = GENERATORS[system.distro, row or ("initramfs-tools" if system.distro == "debian" else "mkinitcpio")]
+    lines = []
+    for rule in applying.rules(system, Installed(frozenset(packages), found), keep_identity=keep_identity):
+        steps = [" ".join(step.argv) if isinstance(step, Command) else f"tree {step.name}" for step in rule.steps]
+        lines.append(f"{rule.said} | {'; '.join(steps)}")
+    return "\n".join(lines)
+
+
+def test_a_system_on_disks_loses_what_it_had_from_them() -> None:
+    system = replace(
+        DEBIAN,
+        fstab=OLD,
+        resume=("etc/initramfs-tools/conf.d/resume",),
+        cmdline='GRUB_CMDLINE_LINUX="quiet"',
+        crypttab=("data UUID=5 none luks",),
+        units=("dev-sdb2.swap",),
+        cards=("etc/network/interfaces names the network card ens3",),
+    )
+    lines = applied(system, "grub-pc", "grub-common", "shim-signed", "bash", "initramfs-tools")
+    for expected in (
+        "swap on UUID=3 is not used any more",
+        "/srv/my\\040data was a file system of its own on UUID=4",
+        "crypttab with 1 lines is put aside",
+        "the unit dev-sdb2.swap waits for a disk",
+        "import-root resume /rootfs/root etc/initramfs-tools/conf.d/resume",
+        'GRUB_CMDLINE_LINUX="quiet"',
+        "apt-get --yes --allow-remove-essential purge grub-common grub-pc shim-signed",
+        "etc/network/interfaces names the network card ens3",
+        "qemu-guest-agent is installed",
+        "tree initramfs-tools; update-initramfs -u -k all",
+        "import-root forget /rootfs/root; tree sshd",
+    ):
+        assert expected in lines
+    # The image is made when nothing of the disks is left in the configuration.
+    order = [lines.index(part) for part in ("prepare", "resume /rootfs", " purge grub", "update-initramfs", "close")]
+    assert order == sorted(order)
+
+
+def test_what_a_system_has_no_need_of_is_not_done() -> None:
+    lines = applied(DEBIAN, "qemu-guest-agent", "initramfs-tools")
+    assert not [word for word in ("crypttab", "swap", "resume", "install", "purge ", "links") if f"{word} " in lines]
+    assert "what is left of grub" in lines
+    assert "import-root links /rootfs/root 6.12.1-amd64" in applied(replace(DEBIAN, links={}), "initramfs-tools")
+
+
+def test_arch_uses_its_own_tools() -> None:
+    lines = applied(ARCH, "grub", "linux")
+    assert "pacman --remove --nosave --recursive --noconfirm grub" in lines
+    assert "pacman -Sy --noconfirm qemu-guest-agent" in lines
+    assert "tree mkinitcpio; mkinitcpio --allpresets" in lines
+
+
+def test_a_system_that_moves_keeps_who_it_is() -> None:
+    lines = applied(DEBIAN, "initramfs-tools", keep_identity=True)
+    assert "forget" not in lines
+    assert "goes with it" in lines
+
+
+def test_rules_name_only_trees_that_there_are() -> None:
+    for (distro, row), found in GENERATORS.items():
+        system = DEBIAN if distro == "debian" else ARCH
+        made = applying.rules(system, Installed(frozenset(), found), keep_identity=False)
+        named = {step.name for rule in made for step in rule.steps if isinstance(step, Tree)}
+        assert named == {"sshd", *found.skeletons}, row
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with the facts of a Debian system, and things that its owner put there to mislead."""
+    root = tmp_path / "system"
+    for directory in (
+        "etc/systemd/system",
+        "usr/bin",
+        "usr/lib/systemd",
+        "var/lib/dpkg",
+        "boot",
+        "usr/lib/modules/6.1",
+    ):
+        (root / directory).mkdir(parents=True)
+    (root / "usr/lib/systemd/systemd").write_bytes(b"\x7fELF" + b"\0" * 14 + b"\x3e\x00" + b"\0" * 44)
+    (root / "var/lib/dpkg/status").touch()
+    (root / "usr/lib/os-release").write_text('ID=debian\nPRETTY_NAME="Debian \x1b[31mred\x1e\x1f"\n')
+    (root / "etc/fstab").write_text("UUID=1 / ext4 defaults 0 1\n")
+    (root / "etc/machine-id").write_text("0" * 31 + "1\n")
+    (root / "boot/vmlinuz-6.1").touch()
+    (root / "vmlinuz").symlink_to("boot/vmlinuz-6.1")
+    (root / "initrd.img").symlink_to("/etc/passwd")
+    (root / "etc/crypttab").symlink_to("/etc/passwd")
+    (root / "etc/systemd/system/a b;c.swap").write_text("[Swap]\nWhat=/dev/sdb2\n")
+    return root
+
+
+def test_the_facts_of_a_tree(tree: Path) -> None:
+    system = looking.look(Local(), str(tree))
+    refuse(system)
+    assert (system.distro, system.machine, system.machine_id) == ("debian", "003e", "0" * 31 + "1")
+    assert system.fstab == "UUID=1 / ext4 defaults 0 1\n"
+    assert system.kernels == ("6.1",)
+    assert system.links == {"vmlinuz": "boot/vmlinuz-6.1"}
+    assert system.units == ("a b;c.swap",)
+    # Links lead out of the tree here, and are not followed.
+    assert system.crypttab == ()
+
+
+def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:
+    with (tree / "etc/fstab").open("wb") as fstab:
+        fstab.truncate(10 << 30)
+    with pytest.raises(VirtrootError, match="more than 64 KiB"):
+        looking.look(Local(), str(tree))
+
+
+@pytest.mark.parametrize(
+    ("head", "option"),
+    [
+        (b"\x1f\x8b\x08", "--gzip"),
+        (b"\x28\xb5\x2f\xfd", "--zstd"),
+        (b"\xfd7zXZ\x00", "--xz"),
+        (b"BZh9", "--bzip2"),
+        (b"x" * 257 + b"ustar\0", ""),
+    ],
+)
+def test_a_tarball_is_told_by_how_it_begins(tmp_path: Path, head: bytes, option: str) -> None:
+    path = tmp_path / "anything"
+    path.write_bytes(head)
+    found = arriving.find(str(path), outside=tmp_path / "output")
+    assert (found.kind, found.size, found.decompress) == ("tarball", len(head), option)
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no tarball")
+    for name, why in {
+        "missing": "cannot read",
+        "notes.txt": "is no tarball",
+        "": "holds",
+        "/dev/null": "neither",
+    }.items():
+        with pytest.raises(VirtrootError, match=why):
+            arriving.find(str(tmp_path / name), outside=tmp_path / "output")
+    with pytest.raises(VirtrootError, match="the system that runs here"):
+        arriving.find("/", outside=Path("/nowhere/output"))
+
+
+def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "system"
+    source.mkdir()
+    there = [("/", "ext4"), (str(source), "ext4"), *((f"{source}/{point}", kind) for point, kind in MOUNTED.items())]
+    monkeypatch.setattr(mounts, "points", lambda _: there)
+    assert arriving.find(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
+    assert arriving.find(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)
+
+
+MOUNTED = {"proc": "proc", "boot": "ext4", "home": "xfs", "srv/data": "btrfs", "var/lib": "xfs"}
