@@ -97,6 +97,7 @@ def plan(  # type: ignore[no-untyped-def]
         "vcpus": "override the recipe's number of CPUs",
         "ssh-key": "public key file of who may log in as root",
         "hostname": "host name, when it is not the guest's name",
+        "cache": "override the recipe's cache of virtiofsd: auto, always or none",
         "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
         "print-xml": "print the domain's XML and change nothing",
@@ -104,13 +105,15 @@ def plan(  # type: ignore[no-untyped-def]
 )
 def install(  # type: ignore[no-untyped-def]
     c, name, share, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
-    memory="", vcpus=0, ssh_key="", hostname="", overlayfs=False, print_xml=False,
+    memory="", vcpus=0, ssh_key="", hostname="", cache="", overlayfs=False,
+    print_xml=False,
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
-    wishes = installing.wishes(memory, vcpus, hostname, ssh_key, overlayfs=overlayfs, share=share)
+    more = {"cache": cache, "overlayfs": overlayfs, "share": share}
+    wishes = installing.wishes(memory, vcpus, hostname, ssh_key, **more)
     if print_xml:
         result(installing.print_xml(name, made, wishes, settings))
     else:

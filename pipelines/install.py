@@ -51,10 +51,18 @@ class Wishes:
 
 
 def wishes(
-    memory: str, vcpus: int, hostname: str, ssh_key: str, *, overlayfs: bool = False, share: Sequence[str] = ()
+    memory: str,
+    vcpus: int,
+    hostname: str,
+    ssh_key: str,
+    *,
+    cache: str = "",
+    overlayfs: bool = False,
+    share: Sequence[str] = (),
 ) -> Wishes:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
-    given: Mapping[str, object] = {k: v for k, v in (("memory", memory), ("vcpus", vcpus), ("shares", share)) if v}
+    asking = {"memory": memory, "vcpus": vcpus, "cache": cache, "shares": share}
+    given: Mapping[str, object] = {key: value for key, value in asking.items() if value}
     try:
         asked = GuestDefaults.model_validate(given)
     except ValidationError as error:
@@ -62,13 +70,15 @@ def wishes(
         field, message = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
         if field == "shares":
             raise VirtrootError(f"--share: {message}", "like --share data:/srv/data:/srv/data:ro") from error
-        raise VirtrootError(f"--{field}: {message}", "sizes are written like 2GiB; CPUs are a whole number") from error
+        hint = "sizes are written like 2GiB; CPUs are a whole number; the cache is auto, always or none"
+        raise VirtrootError(f"--{field}: {message}", hint) from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
     return Wishes(
         asked.memory if memory else None,
         asked.vcpus if vcpus else None,
         hostname,
         keys,
+        cache=cache,
         overlayfs=overlayfs,
         shares=tuple(map(shares.parse, asked.shares)),
     )
