@@ -126,18 +126,21 @@ def install(  # type: ignore[no-untyped-def]
     positional=["name", "source"],
     help={
         "name": "what it is kept and installed as",
-        "source": "the directory that is the system's /, or a tarball of it",
+        "source": "the directory that is the system's /, a tarball of it, or its disk's image",
+        "root-device": "of several systems on a disk the one whose root is on this device, as the error lists them",
+        "key": "file with the passphrase of an encrypted disk",
         "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
         "generator": "which of its initramfs generators makes the image, where it has several",
         "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
     },
 )
 def import_task(  # type: ignore[no-untyped-def]
-    c, name, source, generator="", include_mounts=False, keep_identity=False,
+    c, name, source, generator="", root_device="", key="", include_mounts=False, keep_identity=False,
 ):  # fmt: skip
     """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path."""
-    wishes = {"include_mounts": include_mounts, "keep_identity": keep_identity}
-    made = importing.import_system(name, source, _settings(c), generator=generator, **wishes)
+    disk = {"root_device": root_device, "key": key}
+    wishes = {"generator": generator, "include_mounts": include_mounts, "keep_identity": keep_identity}
+    made = importing.import_system(name, source, _settings(c), **wishes, **disk)
     result(str(made.directory))
 
 

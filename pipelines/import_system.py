@@ -9,7 +9,7 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
-from pipelines.builder import arriving, container, inputs, inspection, looking, packing
+from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing
 from pipelines.builder.arriving import Source
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.stages import StageRunner
@@ -19,8 +19,10 @@ from pipelines.guest import place
 from pipelines.host import engine as engines
 from pipelines.libvirt import connect
 from pipelines.log import say, warn
+from pipelines.origin import disk as choosing
 from pipelines.origin import rules as applying
 from pipelines.origin import system as systems
+from pipelines.origin.disk import Choice, Disks
 from pipelines.origin.rules import Installed, Rule
 from pipelines.origin.system import System
 from pipelines.recipe.distros import DISTROS
@@ -43,6 +45,8 @@ def import_system(
     generator: str = "",
     include_mounts: bool = False,
     keep_identity: bool = False,
+    root_device: str = "",
+    key: str = "",
 ) -> Artifact:
     """Bring in the system at ``source`` as an artifact of ``name``; nothing is published unless it would boot.
 
@@ -56,7 +60,12 @@ def import_system(
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
     engine = engines.connect()
+
+    def choose(disks: Disks) -> Choice:
+        return choosing.choose(disks, root_device, include_mounts=include_mounts)
+
     image, digest = container.image(engine, DISTROS["debian"], settings)
+    passphrase = _passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
         build = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -64,7 +73,13 @@ def import_system(
             store.new_build(name, f"{build}-import") as artifact,
             builder(engine, image, name, settings, "import") as worker,
         ):
-            arriving.unpack(found, worker)
+            if found.kind == "disk":
+                with disk.reader(engine, name, settings) as container_of_disk:
+                    choice = disk.unpack(found.path, container_of_disk, passphrase, choose, worker)
+                for point, device in choice.left:
+                    warn(f"{point} on {device} is left behind; --include-mounts brings it along")
+            else:
+                arriving.unpack(found, worker)
             manifest = _adapt(name, found, artifact, store, worker, generator, keep_identity=keep_identity)
             artifact.describe(manifest.model_copy(update={"build": f"{build}-import", "builder": digest}))
     made = store.newest(name)
@@ -73,6 +88,16 @@ def import_system(
     rootfs = made.manifest.rootfs
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
+
+
+def _passphrase(source: Source, root_device: str, key: str) -> str:
+    """Return the passphrase in the file ``key``; raises `VirtrootError` where options have no disk to be of."""
+    if source.kind != "disk" and (root_device or key):
+        raise VirtrootError(
+            f"{source.path} is a {source.kind}: {'--root-device' if root_device else '--key'} is of disk images",
+            "leave it out",
+        )
+    return disk.passphrase(key) if key else ""
 
 
 def _refuse_running(source: Source, settings: Settings) -> None:

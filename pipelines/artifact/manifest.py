@@ -112,7 +112,7 @@ class StageTime(_Frozen):
 
 
 class Origin(_Frozen):
-    """Where an imported system came from: ``kind`` is ``directory`` or ``tarball``, ``source`` its path when it came.
+    """Where an imported system came from: ``kind`` is ``directory``, ``tarball`` or ``disk``, ``source`` its path then.
 
     ``name`` is what it calls itself, ``applied`` what was changed so that it boots from virtiofs. ``machine_id`` and
     ``hostname`` are its own where it keeps its identity, else empty.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.host import mounts, process
+from pipelines.host.feed import counted
 from pipelines.host.target import Local
 from pipelines.log import progress
 from pipelines.origin import fstab
@@ -23,6 +24,13 @@ _MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7z
 
 #: Where a tar archive says what it is, and what.
 _USTAR = slice(257, 262), b"ustar"
+
+#: How disk images begin, or at which byte they say what they are: qcow2, vmdk, vhdx, vhd, vdi; raw ones by a table of
+#: partitions or an ext file system without one.
+_DISKS = (
+    (0, b"QFI\xfb"), (0, b"KDMV"), (0, b"# Disk DescriptorFile"), (0, b"vhdxfile"), (0, b"conectix"),
+    (64, b"\x7f\x10\xda\xbe"), (510, b"\x55\xaa"), (1080, b"\x53\xef"),
+)  # fmt: skip
 
 # What is in the tarball in a directory of its own is the root.
 _STRIP = """
@@ -36,9 +44,15 @@ fi
 """
 
 
+_WANTED = (
+    "name the directory that is the system's /, a tarball of it (plain, zstd, gzip, xz, bzip2) or its disk's image "
+    "(qcow2, raw, vmdk, vdi, vhd, vhdx)"
+)
+
+
 @dataclass(frozen=True)
 class Source:
-    """What is brought in: ``kind`` is ``directory`` or ``tarball``; ``size`` is about how many bytes are read.
+    """What is brought in: ``kind`` is ``directory``, ``tarball`` or ``disk``, ``size`` about how many bytes are read.
 
     ``left_out`` are directories, relative to the source, that other file systems are mounted on and that stay behind.
     """
@@ -62,11 +76,11 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
         if path.is_dir():
             return _directory(path, outside, include_mounts=include_mounts)
         if not path.is_file():
-            raise VirtrootError(f"{path} is neither a directory nor a file", "name the system's / or a tarball of it")
+            raise VirtrootError(f"{path} is neither a directory nor a file", _WANTED)
         with path.open("rb") as content:
-            head = content.read(512)
-    except (OSError, RuntimeError) as error:
-        raise VirtrootError(f"cannot read {text}: {error}", "name the system's / or a tarball of it") from error
+            head = content.read(2048)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise VirtrootError(f"cannot read {text}: {error}", _WANTED) from error
     size = path.stat().st_size
     for option, magic in _MAGIC.items():
         if head.startswith(magic):
@@ -74,9 +88,9 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
     where, magic = _USTAR
     if head[where] == magic:
         return Source(path, "tarball", size)
-    raise VirtrootError(
-        f"{path} is no tarball", "give one made by tar, plain or packed by zstd, gzip, xz or bzip2, or a directory"
-    )
+    if any(head[at:].startswith(magic) for at, magic in _DISKS):
+        return Source(path, "disk", path.stat().st_blocks * 512)
+    raise VirtrootError(f"{path} is neither a tarball nor a disk image", _WANTED)
 
 
 def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
@@ -100,11 +114,16 @@ def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
 
 
 def unpack(source: Source, builder: Builder) -> None:
-    """Unpack ``source`` into the builder's root, saying how far it is."""
-    options = (*archive.KEEP, "--same-owner", "--preserve-permissions", "--delay-directory-restore")
-    argv = ("tar", "--extract", "--file=-", "--directory", ROOT, *options, *filter(None, [source.decompress]))
+    """Unpack ``source``, a directory or a tarball, into the builder's root, saying how far it is."""
     with progress(f"reading {source.path.name or source.path}", source.size) as advance, _opened(source) as content:
-        builder.run(argv, stdin=cast("IO[bytes]", _Counted(content, advance)))
+        extract(builder, counted(content, advance), source.decompress)
+
+
+def extract(builder: Builder, content: IO[bytes], decompress: str = "") -> None:
+    """Unpack a tar stream into the builder's root; ``decompress`` is tar's option for it."""
+    options = (*archive.KEEP, "--same-owner", "--preserve-permissions", "--delay-directory-restore")
+    argv = ("tar", "--extract", "--file=-", "--directory", ROOT, *options, *filter(None, [decompress]))
+    builder.run(argv, stdin=content)
     builder.run(("sh", "-ec", f"only=; {_STRIP}", "strip", ROOT))
 
 
@@ -119,17 +138,3 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
     argv = ("tar", "--create", "--file=-", "--directory", str(source.path), *options, ".")
     with process.reading(argv) as content:
         yield content
-
-
-class _Counted:
-    """A file whose reading is told of."""
-
-    def __init__(self, content: IO[bytes], advance: Callable[[int], object]) -> None:
-        self._content, self._advance = content, advance
-        self.name = getattr(content, "name", "")
-
-    def read(self, count: int = -1) -> bytes:
-        """Read, and say how much that was."""
-        chunk = self._content.read(count)
-        self._advance(len(chunk))
-        return chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,25 +153,31 @@ def builder(
 
 def copy_root(source: Builder, destination: Builder) -> None:
     """Copy the root under construction from one builder into another."""
+    pack = ("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, ".")
+    unpack = ("tar", "--extract", "--file=-", "--directory", ROOT, *archive.KEEP, "--preserve-permissions")
+    piped(lambda sink: source.run(pack, stdout=sink), lambda pipe: destination.run(unpack, stdin=pipe))
+
+
+def piped(write: Callable[[Sink], object], read: Callable[[IO[bytes]], object]) -> None:
+    """Let ``read`` read what ``write`` hands its sink, side by side; raises what came first of what they raise."""
     read_end, write_end = os.pipe()
     failures: list[VirtrootError] = []
 
-    def pack() -> None:
+    def fill() -> None:
         with os.fdopen(write_end, "wb") as pipe:
             try:
-                source.run(("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, "."), stdout=pipe.write)
+                write(pipe.write)
             except VirtrootError as error:
                 failures.append(error)
 
     with ThreadPoolExecutor(1) as pool, os.fdopen(read_end, "rb") as pipe:
-        packing = pool.submit(pack)
-        unpack = ("tar", "--extract", "--file=-", "--directory", ROOT, *archive.KEEP, "--preserve-permissions")
+        filling = pool.submit(fill)
         try:
-            destination.run(unpack, stdin=pipe)
+            read(pipe)
         except VirtrootError as error:
             failures.append(error)
             pipe.close()
-        packing.result()
+        filling.result()
     if failures:
         # The one that came first is the reason of the other.
         raise failures[0]

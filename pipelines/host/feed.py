@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO
+from typing import IO, cast
 
 from pipelines.errors import VirtrootError
 
@@ -63,3 +63,19 @@ class Feeder:
             self._error = error
             self._abort()
             return b""
+
+
+def counted(content: IO[bytes], advance: Callable[[int], object]) -> IO[bytes]:
+    """Return ``content``, to be read from its beginning to its end; ``advance`` is told how many bytes each time."""
+    return cast("IO[bytes]", _Counted(content, advance))
+
+
+class _Counted:
+    def __init__(self, content: IO[bytes], advance: Callable[[int], object]) -> None:
+        self._content, self._advance = content, advance
+        self.name = getattr(content, "name", "")
+
+    def read(self, count: int = -1) -> bytes:
+        chunk = self._content.read(count)
+        self._advance(len(chunk))
+        return chunk

@@ -238,7 +238,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no tarball")
     for name, why in {
         "missing": "cannot read",
-        "notes.txt": "is no tarball",
+        "notes.txt": "neither a tarball nor a disk image",
         "": "holds",
         "/dev/null": "neither",
     }.items():

@@ -1,0 +1,122 @@
+"""A disk image, read by libguestfs in a container of its own: never mounted by this machine's kernel, never written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipelines.builder import arriving
+from pipelines.builder.container import Builder, piped
+from pipelines.errors import VirtrootError
+from pipelines.host import images, process
+from pipelines.host.container import Container
+from pipelines.host.engine import Engine, Sink
+from pipelines.host.feed import counted
+from pipelines.log import progress, step
+from pipelines.origin.disk import Choice, Disks
+from pipelines.settings import Settings
+
+#: Its Containerfile, and so its image, is called that.
+_NAME = "guestfs"
+
+_BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
+
+_PROGRAM = "/usr/local/lib/virtroot/read-disk"
+
+_IMAGE = "/disk/image"
+
+#: What it says of a disk has no more bytes.
+_LONGEST = 1 << 20
+
+
+@contextmanager
+def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]:
+    """Run a container with libguestfs for the import ``name``, whose lock the caller holds; remove it afterwards."""
+    since = images.since(settings.image_max_age)
+    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    tag, _ = images.built(engine, _NAME, base, made_since=since)
+    labels = {"virtroot.recipe": name, "virtroot.purpose": "disk", "virtroot.output": str(settings.output_dir)}
+    engine.remove_containers(labels)
+    called = f"virtroot-disk-{name}"
+    engine.remove_ended(called)
+    container = engine.start(tag, name=called, labels=labels, argv=["sleep", "4h"], hostname="disk", niced=True)
+    try:
+        yield container
+    finally:
+        container.remove()
+
+
+def bring(image: Path, container: Container) -> None:
+    """Copy a disk image into ``container``, its holes left out."""
+    argv = ["tar", "--create", "--sparse", "--file=-", "--directory", str(image.parent), "--", f"./{image.name}"]
+    container.run(["mkdir", "-p", _IMAGE.rpartition("/")[0]])
+    held = image.stat().st_blocks * 512
+    with progress(f"reading {image.name}", held) as advance, process.reading(argv) as content:
+        extract = ["tar", "--extract", "--file=-", "--directory=/disk", "--transform=s|.*|image|", "--no-same-owner"]
+        container.run(extract, stdin=counted(content, advance))
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An image that was brought into a container with libguestfs; ``key`` opens what is encrypted on it."""
+
+    container: Container
+    key: str
+
+    def look(self) -> Disks:
+        """Return what is on it; raises `VirtrootError` for an image that cannot be read."""
+        with step("looking for systems on the disk"):
+            done = self.container.run([_PROGRAM, "look", _IMAGE], stdin=self._asked(), check=False, limit=_LONGEST)
+        if done.returncode:
+            raise _unreadable(done.complaint)
+        try:
+            return Disks.model_validate_json(done.stdout)
+        except ValidationError as error:
+            raise _unreadable(str(error)) from error
+
+    def copy(self, choice: Choice, sink: Sink) -> None:
+        """Hand ``sink`` a tar of what ``choice`` wants."""
+        done = self.container.run([_PROGRAM, "copy", _IMAGE], stdin=self._asked(choice), stdout=sink, check=False)
+        if done.returncode:
+            raise _unreadable(done.complaint)
+
+    def _asked(self, choice: Choice | None = None) -> bytes:
+        return json.dumps({"key": self.key, "mounts": choice.mounts if choice else []}).encode()
+
+
+def _unreadable(why: str) -> VirtrootError:
+    last = (why.strip().splitlines() or ["libguestfs gave no reason"])[-1]
+    return VirtrootError(f"the disk image cannot be read: {last}", "see whether qemu-img check finds it whole", why)
+
+
+def passphrase(path: str) -> str:
+    """Return the passphrase in the file ``path``, without the end of its line; raises `VirtrootError`."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise VirtrootError(f"cannot read the key {path}: {error}", "give a file with the passphrase in it") from error
+    return text.removesuffix("\n")
+
+
+def unpack(image: Path, container: Container, key: str, choose: Callable[[Disks], Choice], builder: Builder) -> Choice:
+    """Unpack what ``choose`` wants of the disk ``image`` into the builder's root; return that."""
+    bring(image, container)
+    disk = Disk(container, key)
+    disks = disk.look()
+    choice = choose(disks)
+
+    def write(sink: Sink) -> None:
+        def told(chunk: bytes) -> None:
+            advance(len(chunk))
+            sink(chunk)
+
+        disk.copy(choice, told)
+
+    with progress(f"copying {', '.join(point for point, _ in choice.mounts)}", choice.size) as advance:
+        piped(write, lambda pipe: arriving.extract(builder, pipe))
+    return choice
