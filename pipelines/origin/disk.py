@@ -66,11 +66,11 @@ def choose(disks: Disks, root_device: str, *, include_mounts: bool) -> Choice:
         )
     points = {point: device for point, device in sorted(found.mounts.items()) if point not in _FIRMWARE}
     points.setdefault("/", found.root)
-    known = {device.removeprefix("btrfsvol:") for device in disks.filesystems}
+    # A subvolume is named by its file system's device, and is on this disk where that is.
     missing = [
         (point, device)
         for point, device in points.items()
-        if device not in disks.filesystems and device.removeprefix("btrfsvol:") not in known
+        if device not in disks.filesystems and not device.startswith("btrfsvol:")
     ]
     for point, device in missing:
         if fstab.is_of_the_system(point):

@@ -15,7 +15,9 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
+from pipelines.builder import disk
 from pipelines.guest.guest import find
+from pipelines.host import engine as engines
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
@@ -186,7 +188,73 @@ def test_everything_arrives_that_is_not_changed_on_purpose(imported: Path, syste
     assert (tree / "etc/hosts").read_text() == (system / "etc/hosts").read_text()
 
 
-def test_the_guest_passes_as_any_other(inv: Virtroot, imported: Path) -> None:
+#: Makes a disk of a tar: GPT, grub's partition, swap, data, and the root on LVM on LUKS. Its arguments: tar, image.
+_MAKE_DISK = """
+import guestfs, sys
+tar, image = sys.argv[1:]
+g = guestfs.GuestFS(python_return_dict=True)
+g.disk_create(image, "qcow2", 3 << 30)
+g.add_drive_opts(image, format="qcow2")
+g.launch()
+g.part_init("/dev/sda", "gpt")
+begin = 2048
+for size in (4, 1600, 100, 100):
+    g.part_add("/dev/sda", "p", begin, begin + size * 2048 - 1)
+    begin += size * 2048
+g.part_set_gpt_type("/dev/sda", 1, "21686148-6449-6E6F-744E-656564454649")
+g.luks_format("/dev/sda2", "open sesame", 0)
+g.cryptsetup_open("/dev/sda2", "open sesame", "opened")
+g.pvcreate("/dev/mapper/opened")
+g.vgcreate("vg", ["/dev/mapper/opened"])
+g.lvcreate("root", "vg", 1500)
+g.mkfs("ext4", "/dev/vg/root")
+g.mkswap("/dev/sda3")
+g.mkfs("xfs", "/dev/sda4")
+g.mount("/dev/sda4", "/")
+g.write("/precious", "data")
+g.umount("/")
+g.mount("/dev/vg/root", "/")
+g.tar_in(tar, "/", xattrs=True, acls=True)
+g.mkdir("/srv/data")
+root, swap, data = map(g.vfs_uuid, ("/dev/vg/root", "/dev/sda3", "/dev/sda4"))
+lines = [f"UUID={root} / ext4 defaults 0 1", f"UUID={swap} none swap sw 0 0", f"UUID={data} /srv/data xfs defaults 0 2"]
+g.write("/etc/fstab", "".join(f"{line}\\n" for line in lines))
+g.write("/etc/initramfs-tools/conf.d/resume", f"RESUME=UUID={swap}\\n")
+g.umount_all()
+g.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def disk_image(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = tmp_path_factory.mktemp("disk") / "old box.qcow2"
+    packed = subprocess.run(
+        ["tar", "--create", *archive.KEEP, "--directory", str(system), "."], check=True, capture_output=True
+    )
+    with disk.reader(engines.connect(), "e2e-make-disk", inv.settings) as container, image.open("wb") as written:
+        container.run(["sh", "-c", "cat > /system.tar"], stdin=packed.stdout)
+        container.run(["python3", "-c", _MAKE_DISK, "/system.tar", "/disk.qcow2"])
+        container.run(["cat", "/disk.qcow2"], stdout=written.write)
+    return image
+
+
+def test_a_disk_gives_a_guest_that_passes_as_any_other(
+    inv: Virtroot, disk_image: Path, system: Path, tmp_path: Path
+) -> None:
+    before = disk_image.read_bytes()
+    key = tmp_path / "key"
+    key.write_text("open sesame\n")
+    assert "is encrypted, and the key does not open it" in inv("import", "oldbox", str(disk_image), status=2).stderr
+    done = inv("import", "oldbox", str(disk_image), "--key", str(key))
+    assert "/srv/data on /dev/sda4 is left behind; --include-mounts brings it along" in done.stderr
+    assert "the hypervisor loads the kernel: grub-pc purged" in done.stderr
+    assert disk_image.read_bytes() == before
+    imported = Path(done.stdout.strip())
+    tree = unpack(imported, tmp_path / "tree", "srv")
+    assert facts(tree / _SPECIAL) == facts(system / _SPECIAL)
+    assert (tree / _SPECIAL / "sparse").stat().st_blocks < 2048
+    assert list((tree / "srv/data").iterdir()) == []
+
     said = inv("install", "oldbox", "--ssh-key", str(_key(imported.parent)), "--cache", "always").stderr
     assert f"oldbox is made from the imported system {Artifact(imported).stored_id}" in said
     guest = find(connect(inv.settings), "oldbox")
@@ -227,6 +295,15 @@ def test_a_directory_gives_the_same_and_may_keep_its_identity(
         in inv("install", "twin", "--artifact", str(moved), status=2).stderr
     )
     inv("remove", "moved", "--yes")
+
+
+@pytest.mark.parametrize("content", [b"QFI\xfb" + b"\0" * 4096, b"\0" * 510 + b"\x55\xaa" + b"\0" * (1 << 20)])
+def test_what_is_no_disk_with_a_system(inv: Virtroot, tmp_path: Path, content: bytes) -> None:
+    image = tmp_path / "-o"
+    image.write_bytes(content)
+    said = inv("import", "nothing", str(image), status=2).stderr
+    assert "the disk image cannot be read" in said or "there is no system on the disk" in said
+    assert sorted(path.name for path in (inv.output / "nothing").iterdir()) == [".import"]
 
 
 @pytest.mark.usefixtures("imported")

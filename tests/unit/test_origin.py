@@ -12,6 +12,7 @@ from pipelines.errors import VirtrootError
 from pipelines.host import mounts
 from pipelines.host.target import Local
 from pipelines.origin import rules as applying
+from pipelines.origin.disk import Disks, Found, choose
 from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, rewrite
 from pipelines.origin.rules import Installed
 from pipelines.origin.system import System, generator, refuse
@@ -258,3 +259,54 @@ def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkey
 
 
 MOUNTED = {"proc": "proc", "boot": "ext4", "home": "xfs", "srv/data": "btrfs", "var/lib": "xfs"}
+
+
+def on_disk(**changed: object) -> Found:
+    usual = {"root": "/dev/sda2", "type": "linux", "arch": "x86_64", "packages": "apt", "name": "debian 13"}
+    mounts = {"/": "/dev/sda2", "/boot/efi": "/dev/sda1", "/home": "/dev/sda5", "/var": "/dev/sda6"}
+    return Found.model_validate({**usual, "mounts": mounts, **changed})
+
+
+DEVICES = {f"/dev/sda{number}": "ext4" for number in range(1, 7)}
+
+
+def test_of_a_disk_the_systems_own_is_copied() -> None:
+    disks = Disks(systems=(on_disk(),), filesystems=DEVICES, used={"/dev/sda2": 5, "/dev/sda6": 2, "/dev/sda5": 9})
+    choice = choose(disks, "", include_mounts=False)
+    assert choice.mounts == (("/", "/dev/sda2"), ("/var", "/dev/sda6"))
+    assert (choice.left, choice.size) == ((("/home", "/dev/sda5"),), 7)
+    assert choose(disks, "", include_mounts=True).left == ()
+    volume = on_disk(root="btrfsvol:/dev/sda2/@", mounts={"/": "btrfsvol:/dev/sda2/@"})
+    assert choose(Disks(systems=(volume,), filesystems=DEVICES), "", include_mounts=False).mounts == (
+        ("/", "btrfsvol:/dev/sda2/@"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("systems", "root_device", "why"),
+    [
+        ([], "", "there is no system on the disk, but /dev/sda1"),
+        ([{"type": "windows", "name": "Windows 11"}], "", "Windows 11 on /dev/sda2 is windows"),
+        ([{"arch": "aarch64"}], "", "is for aarch64"),
+        ([{"packages": "rpm"}], "", "has the package manager rpm"),
+        ([{"mounts": {"/": "/dev/sda2", "/usr": "/dev/sdb1"}}], "", "/usr is on /dev/sdb1, which is not on this disk"),
+        ([{}, {"root": "/dev/sda3"}], "", "there are 2 systems on the disk: /dev/sda2 .*; /dev/sda3"),
+        ([{}, {"root": "/dev/sda3"}], "/dev/sda4", "no system has its root on /dev/sda4"),
+    ],
+)
+def test_what_cannot_come_from_a_disk(systems: list[dict[str, object]], root_device: str, why: str) -> None:
+    disks = Disks(systems=tuple(on_disk(**each) for each in systems), filesystems=DEVICES)
+    with pytest.raises(VirtrootError, match=why):
+        choose(disks, root_device, include_mounts=False)
+
+
+def test_of_several_systems_the_named_one_is_meant() -> None:
+    other = on_disk(root="/dev/sda3", mounts={"/": "/dev/sda3"})
+    assert choose(Disks(systems=(on_disk(), other), filesystems=DEVICES), "/dev/sda3", include_mounts=False).mounts == (
+        ("/", "/dev/sda3"),
+    )
+
+
+def test_a_disk_that_is_closed_wants_a_key() -> None:
+    with pytest.raises(VirtrootError, match="/dev/sda2 is encrypted"):
+        choose(Disks(systems=(), closed=("/dev/sda2",)), "", include_mounts=False)
