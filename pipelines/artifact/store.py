@@ -43,6 +43,7 @@ class Store:
         """
         self._refuse_other(name, source)
         self._mark(name, _SOURCE, source)
+        (self._output / name / _ORIGIN).unlink(missing_ok=True)
 
     def claim_import(self, name: str, source: Path) -> None:
         """Keep the directory of ``name`` for systems that are imported; the caller holds its lock.
@@ -72,7 +73,8 @@ class Store:
         return Path(said) if said.startswith("/") and "\0" not in said else None
 
     def _refuse_other(self, name: str, source: Path) -> None:
-        if (self._output / name / _ORIGIN).exists():
+        # The mark of an import that failed keeps nobody's builds.
+        if (self._output / name / _ORIGIN).exists() and self.builds(name):
             raise VirtrootError(
                 f"{self._output / name} holds a system that was imported",
                 f"rename the recipe {source}, or that directory",

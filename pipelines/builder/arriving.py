@@ -37,9 +37,9 @@ _STRIP = """
 cd "$1"
 for name in usr etc bin; do [ ! -d "$name" ] || exit 0; done
 set -- * .[!.]*
-for each do [ ! -e "$each" ] || { [ -z "$only" ] || exit 0; only=$each; }; done
-if [ -d "$only" ] && [ ! -L "$only" ] && [ -d "$only/usr" ]; then
-    mv -T "$only" ../inner; cd ..; rmdir "$OLDPWD"; mv -T inner "$OLDPWD"
+for each do [ ! -e "./$each" ] || { [ -z "$only" ] || exit 0; only=$each; }; done
+if [ -d "./$only" ] && [ ! -L "./$only" ] && [ -d "./$only/usr" ]; then
+    mv -T -- "$only" ../inner; cd ..; rmdir "$OLDPWD"; mv -T inner "$OLDPWD"
 fi
 """
 

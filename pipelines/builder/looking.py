@@ -20,7 +20,7 @@ plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
 show() { if plain "$1"; then head -c "$limit" "$1"; fi; }
 ls -A | section top
 for path do if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi; done | section found
-for path in usr/lib/systemd/systemd usr/bin/bash usr/bin/dash usr/bin/busybox; do
+for path in usr/lib/systemd/systemd lib/systemd/systemd usr/bin/bash usr/bin/dash usr/bin/busybox; do
     if plain "$path"; then od -An -tx2 -j18 -N2 "$path"; break; fi
 done | section machine
 show usr/lib/os-release | section release

@@ -94,6 +94,8 @@ def make(target: Target, shares: Sequence[Shared]) -> None:
 
 def refuse_gone(guest: Guest) -> None:
     """Raise `VirtrootError` where a share of the guest is not the directory any more that it was."""
+    if not guest.shares:
+        return
     resolved = _resolved(guest.target, [each.directory for each in guest.shares])
     for each, (identity, real) in zip(guest.shares, resolved, strict=True):
         if not identity or real != each.directory:

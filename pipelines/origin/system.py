@@ -62,6 +62,7 @@ ASKED = (
     *_DATABASES,
     "usr/bin",
     "usr/lib/systemd/systemd",
+    "lib/systemd/systemd",
     "usr/sbin/sshd",
     "usr/bin/sshd",
     "usr/sbin/qemu-ga",
@@ -92,7 +93,7 @@ def refuse(system: System) -> None:
             f"{system.name} has neither dpkg's nor pacman's packages",
             "systems of Debian's and Arch's kind can be brought in",
         )
-    if "usr/lib/systemd/systemd" not in system.found:
+    if not {"usr/lib/systemd/systemd", "lib/systemd/systemd"} & system.found:
         raise VirtrootError(f"{system.name} has no systemd", "install it there first: virtroot's guests are run by it")
 
 

@@ -100,3 +100,21 @@ def test_one_task_at_a_time_per_recipe(store: Store, tmp_path: Path) -> None:
 def test_no_build_yet_says_how_to_make_one(store: Store) -> None:
     with pytest.raises(VirtrootError, match="has not been built"):
         store.latest("web", RECIPE)
+
+
+def test_a_recipe_and_an_import_keep_out_of_each_others_builds(store: Store, tmp_path: Path) -> None:
+    store.claim_import("moved", tmp_path / "disk")
+    # An import that failed keeps the name from nobody.
+    store.claim("moved", tmp_path / "moved.yaml")
+    assert store.imported("moved") is None
+    with pytest.raises(VirtrootError, match="holds the builds of"):
+        store.claim_import("moved", tmp_path / "disk")
+
+    store.claim_import("other", tmp_path / "disk")
+    with store.new_build("other", "1") as artifact:
+        (artifact.directory / MANIFEST).write_text("{}")
+    assert store.imported("other") == Artifact(tmp_path / "other" / "1")
+    assert (store.recipes(), store.kept()) == (["moved"], ["moved", "other"])
+    with pytest.raises(VirtrootError, match="holds a system that was imported"):
+        store.claim("other", tmp_path / "other.yaml")
+    assert store.imported("../other") is None
