@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
@@ -68,9 +69,9 @@ def import_system(
     passphrase = _passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
-        build = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        wanted = _Wanted(name, f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import", generator, keep_identity)
         with (
-            store.new_build(name, f"{build}-import") as artifact,
+            store.new_build(name, wanted.build) as artifact,
             builder(engine, image, name, settings, "import") as worker,
         ):
             if found.kind == "disk":
@@ -80,8 +81,7 @@ def import_system(
                     warn(f"{point} on {device} is left behind; --include-mounts brings it along")
             else:
                 arriving.unpack(found, worker)
-            manifest = _adapt(name, found, artifact, store, worker, generator, keep_identity=keep_identity)
-            artifact.describe(manifest.model_copy(update={"build": f"{build}-import", "builder": digest}))
+            artifact.describe(_adapt(wanted, found, worker, artifact, store.failed_log(name), digest))
     made = store.newest(name)
     if made is None:
         raise VirtrootError(f"the artifact of {name} vanished after it was published", "import it again")
@@ -102,8 +102,8 @@ def _passphrase(source: Source, root_device: str, key: str) -> str:
 
 def _refuse_running(source: Source, settings: Settings) -> None:
     """Raise `VirtrootError` where the source is the root of a guest that runs: it would change while it is read."""
-    hypervisor = connect.find(settings)
-    if source.kind != "directory" or hypervisor is None or hypervisor.embedded:
+    hypervisor = connect.find(settings) if source.kind == "directory" else None
+    if hypervisor is None or hypervisor.embedded:
         return
     for guest in guests.every(hypervisor):
         if source.path.is_relative_to(guest.root) and guest.running:
@@ -112,21 +112,29 @@ def _refuse_running(source: Source, settings: Settings) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    name: str
+    build: str
+    generator: str
+    keep_identity: bool
+
+
 def _adapt(
-    name: str, source: Source, artifact: Artifact, store: Store, worker: Builder, asked: str, *, keep_identity: bool
+    wanted: _Wanted, source: Source, worker: Builder, artifact: Artifact, failed_log: Path, builder_digest: str
 ) -> Manifest:
-    """Apply the rules to the root in ``worker``, inspect it and pack it; return its manifest, but for the build."""
+    """Apply the rules to the root in ``worker``, inspect it and pack it into ``artifact``; return its manifest."""
     system = looking.look(worker.target, ROOT)
     systems.refuse(system)
     distro = DISTROS[system.distro]
     packages = frozenset(package.name for package in packing.packages(worker, distro))
-    row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, asked)])
+    row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, wanted.generator)])
     say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
-    if keep_identity and not system.machine_id:
+    if wanted.keep_identity and not system.machine_id:
         raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
-    rules = applying.rules(system, Installed(packages, row), keep_identity=keep_identity)
+    rules = applying.rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
     trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
-    runner = StageRunner(inputs.skeletons(trees), artifact.log, store.failed_log(name))
+    runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log)
     for rule in rules:
         _apply(rule, runner, worker)
     with runner.logged("inspect", where="inspect"):
@@ -141,10 +149,10 @@ def _adapt(
         rootfs = packing.pack(worker, artifact.tarball, now, sparse=True)
     return Manifest(
         virtroot=__version__,
-        name=name,
-        build="import",
+        name=wanted.name,
+        build=wanted.build,
         plan="import",
-        builder="",
+        builder=builder_digest,
         mirror_state=(),
         source_date_epoch=now,
         recipe=RecordedRecipe(distro=system.distro, release=system.release.get("VERSION_CODENAME", "")),
@@ -159,8 +167,8 @@ def _adapt(
             source=str(source.path),
             name=system.name,
             applied=tuple(rule.said for rule in rules),
-            machine_id=system.machine_id if keep_identity else "",
-            hostname=system.hostname if keep_identity else "",
+            machine_id=system.machine_id if wanted.keep_identity else "",
+            hostname=system.hostname if wanted.keep_identity else "",
         ),
     )
 
