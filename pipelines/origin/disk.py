@@ -23,7 +23,10 @@ class _Frozen(BaseModel):
 
 
 class Found(_Frozen):
-    """A system on the disks: its root file system's device, libguestfs' words for it, and where it mounts what."""
+    """A system on the disk: its root file system's device, libguestfs' words for it, and where it mounts what.
+
+    ``mounts`` has what was found of its ``fstab``.
+    """
 
     root: _Text
     type: _Text
@@ -31,6 +34,7 @@ class Found(_Frozen):
     packages: _Text
     name: _Text
     mounts: Annotated[dict[_Text, _Text], Field(max_length=1000)]
+    fstab: Annotated[str, Field(max_length=64 << 10)] = ""
 
 
 class Disks(_Frozen):
@@ -64,8 +68,14 @@ def choose(disks: Disks, root_device: str, *, include_mounts: bool) -> Choice:
         raise VirtrootError(
             f"{found.name} has the package manager {found.packages}", "systems of Debian's and Arch's kind can come"
         )
-    points = {point: device for point, device in sorted(found.mounts.items()) if point not in _FIRMWARE}
-    points.setdefault("/", found.root)
+    for mount in fstab.needed(found.fstab):
+        if mount.point not in found.mounts and mount.point not in _FIRMWARE:
+            raise VirtrootError(
+                f"{mount.point} is on {mount.device}, which is not on this disk, or locked",
+                "merge the disks into one image; an encrypted one is opened by --key FILE",
+            )
+    every = {"/": found.root, **found.mounts}
+    points = {point: device for point, device in sorted(every.items()) if point not in _FIRMWARE}
     # A subvolume is named by its file system's device, and is on this disk where that is.
     missing = [
         (point, device)

@@ -25,11 +25,12 @@ _REPLACED = {"/", "/boot/efi", "/efi"}
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of fstab: what is mounted, where, and the type of its file system, in the guest's own spelling."""
+    """A line of fstab: what is mounted, where, the type of its file system, and how, in the system's own spelling."""
 
     device: str
     point: str
     kind: str
+    options: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def rewrite(old: str) -> Rewritten:
     )
 
 
+def needed(old: str) -> tuple[Mount, ...]:
+    """Return the parts of the system that lie on file systems of their own and that a boot would wait for."""
+    parts = (mount for mount in rewrite(old).data if is_of_the_system(mount.point))
+    return tuple(mount for mount in parts if not {"noauto", "nofail"} & set(mount.options.split(",")))
+
+
 def is_of_the_system(point: str) -> bool:
     """Say whether what is mounted at ``point`` is a part of the system, and no data beside it."""
     return point.startswith(tuple(f"{each}/" for each in _SYSTEM)) or point in _SYSTEM
@@ -63,7 +70,7 @@ def is_of_the_system(point: str) -> bool:
 
 def _mount(line: str) -> Mount | None:
     fields = line.split()
-    return None if line.lstrip().startswith("#") or len(fields) < 3 else Mount(*fields[:3])
+    return None if line.lstrip().startswith("#") or len(fields) < 3 else Mount(*fields[:4])
 
 
 def _holds_data(mount: Mount) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, load
 from pipelines.guest.place import console_log
 from pipelines.host import engine as engines
 from pipelines.host.process import Completed
-from pipelines.host.target import Target
+from pipelines.host.target import Local, Target
 from pipelines.libvirt.connect import connect
 from tests import mirror
 from tests.conftest import Virtroot
@@ -154,6 +155,30 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     checks_packages_with_a_keyring_of_its_own(target, root, repository)
     follows_its_kernel(target, root, manifest, repository)
     inv("remove", "--name", "arch-dracut", "--yes")
+
+
+def test_an_arch_system_is_imported_and_boots(inv: Virtroot, arch: Write, tmp_path: Path) -> None:
+    built = Artifact(Path(inv("build", "--recipe", str(arch("e2e-arch-dracut"))).stdout.strip()))
+    root = tmp_path / "system"
+    root.mkdir()
+    with built.tarball.open("rb") as content:
+        Local().run(archive.unpack_argv(str(root)), stdin=content)
+    # As its installer left it, on a disk: nothing of virtroot's, and what a disk needs.
+    for path in ("etc/dracut.conf.d/virtroot.conf", "usr/share/libalpm/hooks/90-virtroot-dracut.hook"):
+        (root / path).unlink()
+    (root / "usr/share/libalpm/scripts/virtroot-dracut").unlink()
+    (root / "boot/initramfs-linux.img").write_bytes(b"of the disk")
+    (root / "boot/grub").mkdir()
+    (root / "etc/fstab").write_text("UUID=1 / btrfs subvol=@ 0 0\nUUID=2 none swap defaults 0 0\n")
+    done = inv("import", "archbox", str(root))
+    assert "virtiofs and virtio_pci are in dracut's initramfs" in done.stderr
+    assert "swap on UUID=2 is not used any more" in done.stderr
+    manifest = Artifact(Path(done.stdout.strip())).manifest
+    assert (manifest.recipe.distro, manifest.boot) == ("arch", built.manifest.boot)
+    assert manifest.packages == built.manifest.packages
+    inv("install", "archbox", "--cache", "always")
+    inv("verify", "archbox", "--boot")
+    inv("remove", "archbox", "--yes")
 
 
 @pytest.mark.parametrize(

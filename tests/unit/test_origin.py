@@ -53,7 +53,7 @@ def test_the_root_is_the_one_line_and_the_old_ones_stay_as_comments() -> None:
 def test_swap_and_data_are_named() -> None:
     found = rewrite(OLD)
     assert found.swap == ("UUID=3",)
-    assert found.data == (Mount("UUID=4", "/srv/my\\040data", "ext4"),)
+    assert found.data == (Mount("UUID=4", "/srv/my\\040data", "ext4", "defaults"),)
 
 
 @pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
@@ -290,6 +290,7 @@ def test_of_a_disk_the_systems_own_is_copied() -> None:
         ([{"arch": "aarch64"}], "", "is for aarch64"),
         ([{"packages": "rpm"}], "", "has the package manager rpm"),
         ([{"mounts": {"/": "/dev/sda2", "/usr": "/dev/sdb1"}}], "", "/usr is on /dev/sdb1, which is not on this disk"),
+        ([{"fstab": "UUID=9 /usr ext4 defaults 0 2"}], "", "/usr is on UUID=9, which is not on this disk, or locked"),
         ([{}, {"root": "/dev/sda3"}], "", "there are 2 systems on the disk: /dev/sda2 .*; /dev/sda3"),
         ([{}, {"root": "/dev/sda3"}], "/dev/sda4", "no system has its root on /dev/sda4"),
     ],
@@ -298,6 +299,17 @@ def test_what_cannot_come_from_a_disk(systems: list[dict[str, object]], root_dev
     disks = Disks(systems=tuple(on_disk(**each) for each in systems), filesystems=DEVICES)
     with pytest.raises(VirtrootError, match=why):
         choose(disks, root_device, include_mounts=False)
+
+
+def test_what_a_boot_does_not_wait_for_may_be_missing() -> None:
+    lines = "UUID=8 /var/cache ext4 nofail 0 2\nUUID=9 /opt ext4 noauto 0 2\nUUID=7 /srv/data ext4 defaults 0 2\n"
+    disks = Disks(systems=(on_disk(fstab=lines),), filesystems=DEVICES)
+    assert choose(disks, "", include_mounts=False).mounts == (("/", "/dev/sda2"), ("/var", "/dev/sda6"))
+
+
+def test_the_root_is_mounted_first_whatever_fstab_says() -> None:
+    disks = Disks(systems=(on_disk(mounts={"/usr": "/dev/sda3"}),), filesystems=DEVICES)
+    assert choose(disks, "", include_mounts=False).mounts == (("/", "/dev/sda2"), ("/usr", "/dev/sda3"))
 
 
 def test_of_several_systems_the_named_one_is_meant() -> None:
