@@ -296,10 +296,22 @@ def test_a_directory_gives_the_same_and_may_keep_its_identity(
     inv("remove", "moved", "--yes")
 
 
+def _overlay_on(path: str) -> bytes:
+    """Return a qcow2 image of 1 MiB whose backing file is ``path``, by the format's description."""
+    name, cluster = path.encode(), 1 << 16
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 72, len(name), 16, 1 << 20, 0, 1, 3 << 16, 1 << 16, 1, 0, 0)
+    clusters = (header + name, struct.pack(">Q", 2 << 16), struct.pack(">H", 1) * 4, b"")
+    return b"".join(each.ljust(cluster, b"\0") for each in clusters)
+
+
 def test_what_is_no_disk_with_a_system(inv: Virtroot, tmp_path: Path) -> None:
     image = tmp_path / "-o"
     image.write_bytes(b"QFI\xfb" + b"\0" * 4096)
     assert "the disk image cannot be read" in inv("import", "nothing", str(image), status=2).stderr
+    image.write_bytes(_overlay_on("/etc/passwd"))
+    assert (
+        "the image is only a part: it refers to another file" in inv("import", "nothing", str(image), status=2).stderr
+    )
     assert sorted(path.name for path in (inv.output / "nothing").iterdir()) == [".import"]
 
 
