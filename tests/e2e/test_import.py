@@ -304,10 +304,8 @@ def _overlay_on(path: str) -> bytes:
     return b"".join(each.ljust(cluster, b"\0") for each in clusters)
 
 
-def test_what_is_no_disk_with_a_system(inv: Virtroot, tmp_path: Path) -> None:
+def test_a_disk_that_refers_to_another_file_is_refused(inv: Virtroot, tmp_path: Path) -> None:
     image = tmp_path / "-o"
-    image.write_bytes(b"QFI\xfb" + b"\0" * 4096)
-    assert "the disk image cannot be read" in inv("import", "nothing", str(image), status=2).stderr
     image.write_bytes(_overlay_on("/etc/passwd"))
     assert (
         "the image is only a part: it refers to another file" in inv("import", "nothing", str(image), status=2).stderr
