@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.host.feed import Feeder, Source
@@ -17,32 +19,54 @@ Sink = Callable[[bytes], object]
 _BUFFER = 1 << 20
 
 
+@dataclass(frozen=True)
+class Connection:
+    """A connection to a command: its socket, and the output that came ``early``, before what can be read from that."""
+
+    socket: socket.socket
+    early: bytes = b""
+
+
 @contextmanager
-def connection(stream: Any) -> Iterator[socket.socket]:
-    """Yield the socket below what docker-py hands out, without its time-out: a build may be silent for minutes."""
-    connection: socket.socket = getattr(stream, "_sock", stream)
-    connection.settimeout(None)
+def connection(stream: Any) -> Iterator[Connection]:
+    """Yield the connection in what docker-py hands out, without its time-out: a build may be silent for minutes."""
+    below: socket.socket = getattr(stream, "_sock", stream)
     try:
-        yield connection
+        early = _early(stream, below)
+        below.settimeout(None)
+        yield Connection(below, early)
     finally:
         stream.close()
-        connection.close()
+        below.close()
+
+
+def _early(stream: Any, below: socket.socket) -> bytes:
+    """Return what was read ahead with the engine's answer.
+
+    docker-py hands out the socket below that answer's reader. A command on a busy machine has printed before the answer
+    is read, and that would be lost.
+    """
+    answer = getattr(stream, "_response", None)
+    if answer is None:
+        return b""
+    below.settimeout(0)
+    return bytes(answer.raw._fp.fp.peek())
 
 
 def exchange(
-    connection: socket.socket, stdin: Source | None, sinks: Mapping[int, Sink], timeout: float | None = None
+    connection: Connection, stdin: Source | None, sinks: Mapping[int, Sink], timeout: float | None = None
 ) -> bool:
     """Send ``stdin`` and pass the output to ``sinks`` (by stream number) until the command ends.
 
     Returns False when ``timeout`` (seconds) passed first; raises `VirtrootError` when ``stdin`` cannot be read. The
     connection is cut in both cases.
     """
-    feeder = feed(connection, stdin)
+    feeder = feed(connection.socket, stdin)
     late = threading.Event()
 
     def give_up() -> None:
         late.set()
-        cut(connection)
+        cut(connection.socket)
 
     timer = None if timeout is None else threading.Timer(timeout, give_up)
     try:
@@ -80,9 +104,15 @@ def cut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+def frames(connection: Connection) -> Iterator[tuple[int, bytes]]:
     """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
-    with connection.makefile("rb", buffering=_BUFFER) as reader:
-        while len(header := reader.read(8)) == 8:
+    early = io.BytesIO(connection.early)
+    with connection.socket.makefile("rb", buffering=_BUFFER) as reader:
+
+        def read(size: int) -> bytes:
+            first = early.read(size)
+            return first if len(first) == size else first + reader.read(size - len(first))
+
+        while len(header := read(8)) == 8:
             stream, size = struct.unpack(">BxxxL", header)
-            yield stream, reader.read(size)
+            yield stream, read(size)

@@ -7,14 +7,17 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker
 import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
 from pipelines.host.container import Container
+from pipelines.host.exec_stream import Connection
 from pipelines.host.target import InContainer
 from tests.unit.test_process import BadDisk
 
@@ -50,7 +53,7 @@ def test_input_ends_with_a_half_close_and_output_goes_to_its_sink(pair: tuple[so
 
     thread = threading.Thread(target=engine)
     thread.start()
-    assert exec_stream.exchange(ours, b"input", {1: out.extend, 2: err.extend})
+    assert exec_stream.exchange(Connection(ours), b"input", {1: out.extend, 2: err.extend})
     thread.join()
     assert (bytes(out), bytes(err)) == (b"INPUT", b"complaint")
 
@@ -58,13 +61,13 @@ def test_input_ends_with_a_half_close_and_output_goes_to_its_sink(pair: tuple[so
 def test_input_that_cannot_be_read_ends_the_exchange(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     with pytest.raises(VirtrootError, match="cannot read /srv/rootfs: Input/output error"):
-        exec_stream.exchange(ours, BadDisk(), {})  # type: ignore[arg-type]
+        exec_stream.exchange(Connection(ours), BadDisk(), {})  # type: ignore[arg-type]
     assert received(theirs) == b"begin"
 
 
 def test_a_silent_command_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:
     begin = time.monotonic()
-    assert not exec_stream.exchange(pair[0], None, {}, timeout=0.3)
+    assert not exec_stream.exchange(Connection(pair[0]), None, {}, timeout=0.3)
     assert time.monotonic() - begin < 5
 
 
@@ -142,3 +145,29 @@ def test_an_engine_that_goes_away_is_said_so() -> None:
 
     with pytest.raises(VirtrootError, match="the container that ran cat went away"):
         Container("1", Gone(lambda _: None)).run(["cat"])
+
+
+@pytest.mark.parametrize("early", [0, 3, 8, 11, 22])
+def test_output_that_comes_with_the_engines_answer_is_not_lost(tmp_path: Path, early: int) -> None:
+    """A command on a busy machine has printed before docker-py reads the answer to the request that started it."""
+    output = frame(1, b"all") + frame(1, b"of it")
+    answer = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "engine.sock"))
+        listener.listen()
+
+        def engine() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                request = b""
+                while not request.endswith(b"}"):
+                    request += connection.recv(1 << 16)
+                connection.sendall(answer + output[:early])
+                time.sleep(0.2)
+                connection.sendall(output[early:])
+
+        threading.Thread(target=engine, daemon=True).start()
+        api = docker.APIClient(base_url=f"unix://{tmp_path}/engine.sock", version="1.41")
+        with exec_stream.connection(api.exec_start("1", socket=True)) as connection:
+            assert len(connection.early) == early
+            assert list(exec_stream.frames(connection)) == [(1, b"all"), (1, b"of it")]
