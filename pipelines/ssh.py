@@ -1,0 +1,196 @@
+"""Ssh: the user's own ssh and scp reach a guest, wherever it runs, and know its host key from its root."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import reach
+from pipelines.guest.guest import Guest
+from pipelines.guest.identity import own_ssh_keys
+from pipelines.host import process
+from pipelines.libvirt import beside
+from pipelines.libvirt.connect import connect
+from pipelines.settings import CHECKOUT, Settings
+
+#: Variables that say which engine and which settings: a shell that runs ssh later may not have them.
+_SETTINGS = ("INVOKE_VIRTROOT_", "DOCKER_")
+
+#: A file that goes into or comes out of a guest that is off has no more bytes.
+_LARGEST = 256 << 20
+
+
+def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root") -> int:
+    """Log in to a running guest, or run ``argv`` there as ssh does; return ssh's exit status."""
+    _need("ssh")
+    guest = guests.find(connect(settings), name)
+    reach.reachable(guest)
+    _know(guest, settings)
+    return process.attach(["ssh", *_options(guest.name, settings, user), guest.name, *(["--", *argv] if argv else [])])
+
+
+def proxy(name: str, settings: Settings) -> None:
+    """Join standard input and output to a running guest's sshd, having written its host key where ssh looks for it."""
+    guest = guests.find(connect(settings), name)
+    address = reach.reachable(guest)
+    # ssh looks for the key when the other end has said who it is: after this.
+    _know(guest, settings)
+    guest.target.relay(address, reach.PORT)
+
+
+def config(settings: Settings, *, user: str = "root") -> str:
+    """Return what lets plain ssh reach each guest, for a file that ``~/.ssh/config`` includes."""
+    blocks = []
+    for guest in guests.every(connect(settings)):
+        options = [f"    {key} {value}" for key, value in _config(guest.name, settings, user).items()]
+        blocks.append("\n".join([f"Host {guest.name}", *options]))
+    return "\n\n".join(blocks)
+
+
+def copy(source: str, destination: str, settings: Settings, *, user: str = "root") -> int:
+    """Copy a file to or from a guest, ``NAME:PATH``: by scp where it runs, in its root where it is off.
+
+    Return the exit status. Raises `VirtrootError` for two guests, none, and paths that lead out of a root.
+    """
+    hypervisor = connect(settings)
+    ends = [_end(source), _end(destination)]
+    if all(name for name, _ in ends) or not any(name for name, _ in ends):
+        raise VirtrootError("one end has to be in a guest, the other one here", "like ./inv cp page.html web:/srv/www/")
+    name = next(name for name, _ in ends if name)
+    guest = guests.find(hypervisor, name)
+    if guest.running:
+        _need("scp")
+        reach.reachable(guest)
+        _know(guest, settings)
+        # A path that has a colon, or begins with a hyphen, is one nevertheless.
+        words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
+        return process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
+    with guests.locked(hypervisor, name):
+        guest = guests.find(hypervisor, name)
+        if guest.running:
+            raise VirtrootError(f"{name} has just been started", "run this again")
+        guest.assemble()
+        if ends[0][0]:
+            _take(guest, ends[0][1], Path(destination))
+        else:
+            _give(guest, Path(source), ends[1][1])
+    return 0
+
+
+def _end(text: str) -> tuple[str, str]:
+    """Return guest and path of one end; a path that has a slash before its colon is one here."""
+    name, colon, path = text.partition(":")
+    return (name, path) if colon and name and "/" not in name else ("", text)
+
+
+def _plain(path: str) -> str:
+    return path if path.startswith("/") else f"./{path}"
+
+
+def _give(guest: Guest, source: Path, path: str) -> None:
+    try:
+        with source.open("rb") as content:
+            mode = stat.S_IMODE(os.fstat(content.fileno()).st_mode) & 0o755
+            size = os.fstat(content.fileno()).st_size
+            if not stat.S_ISREG(os.fstat(content.fileno()).st_mode) or size > _LARGEST:
+                raise VirtrootError(
+                    f"{source} is no file of {_LARGEST >> 20} MiB at most",
+                    f"start {guest.name}: what is larger, and directories, are copied by scp",
+                )
+            try:
+                beside.put(guest.target, guest.root, _inside(path, source.name), mode, content)
+            except VirtrootError as error:
+                if "Is a directory" not in error.what:
+                    raise
+                content.seek(0)
+                beside.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content)
+    except OSError as error:
+        raise VirtrootError(f"cannot read {source}: {error.strerror}", "name a file") from error
+
+
+def _take(guest: Guest, path: str, destination: Path) -> None:
+    inside = _inside(path, "")
+    content = beside.read(guest.target, guest.root, inside, _LARGEST)
+    place_of_it = destination / Path(inside).name if destination.is_dir() else destination
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=place_of_it.parent, prefix=f".{place_of_it.name}.", delete=False
+        ) as partial:
+            try:
+                partial.write(content)
+                partial.flush()
+                umask = os.umask(0)
+                os.umask(umask)
+                os.fchmod(partial.fileno(), 0o666 & ~umask)
+                Path(partial.name).replace(place_of_it)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise VirtrootError(f"cannot write {place_of_it}: {error.strerror}", "name a place to write to") from error
+
+
+def _inside(path: str, name: str) -> str:
+    """Return a path relative to the root; one that ends with a slash is a directory for ``name``."""
+    whole = f"{path}{name}" if path.endswith("/") else path
+    if not whole.startswith("/") or not whole.strip("/"):
+        raise VirtrootError(f"{path!r} is no absolute path of a file in the guest", "like web:/etc/motd")
+    return whole.strip("/")
+
+
+def _need(program: str) -> None:
+    if not process.found(program):
+        raise VirtrootError(f"{program} is not installed", "install the package openssh-client")
+
+
+def _options(name: str, settings: Settings, user: str) -> list[str]:
+    words = [word for key, value in _config(name, settings, user).items() for word in ("-o", f"{key}={value}")]
+    if os.environ.get("SUDO_USER"):
+        # ssh looks for keys in root's home alone, and in no default place where it is given any.
+        words += [word for key in own_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
+    return words
+
+
+def _config(name: str, settings: Settings, user: str) -> dict[str, str]:
+    """Return ssh's options for a guest: by its name, whatever its address is, and by its own key alone."""
+    chosen = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(_SETTINGS)]
+    words = [*(["env", *chosen] if chosen else []), str(CHECKOUT / "inv"), "ssh-proxy", name]
+    return {
+        "User": user,
+        "HostKeyAlias": name,
+        "UserKnownHostsFile": f'"{_percent(str(_known_hosts(name, settings)))}"',
+        "GlobalKnownHostsFile": "none",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "ProxyCommand": _percent(shlex.join(words)),
+    }
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _known_hosts(name: str, settings: Settings) -> Path:
+    return settings.output_dir / ".ssh" / name
+
+
+def _know(guest: Guest, settings: Settings) -> None:
+    line = reach.known_host(guest)
+    path = _known_hosts(guest.name, settings)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.read_text() == line:
+            return
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as partial:
+            partial.write(line)
+        Path(partial.name).replace(path)
+    except OSError as error:
+        raise VirtrootError(
+            f"cannot write {path}: {error.strerror}", "mend its owner, or set virtroot.output"
+        ) from error

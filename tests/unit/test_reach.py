@@ -1,0 +1,132 @@
+"""Ssh's options, keys and paths."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import socket
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+
+from pipelines import ssh
+from pipelines.errors import VirtrootError
+from pipelines.guest import identity, reach
+from pipelines.host import relay
+from pipelines.libvirt import beside
+from pipelines.settings import Settings
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (f"{KEY} root@web\n", f"web {KEY}\n"),
+        (f"{KEY}\n", f"web {KEY}\n"),
+        (f"{KEY} root@web\n*.example {KEY}\n", ""),
+        (f"@cert-authority * {KEY}\n", ""),
+        (f"* {KEY}\n", ""),
+        ("ssh-ed25519 short\n", ""),
+        ("\0\xff", ""),
+        ("", ""),
+    ],
+)
+def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.MonkeyPatch, content: str, line: str) -> None:
+    monkeypatch.setattr(beside, "read", lambda *_: content.encode("latin-1"))
+    monkeypatch.setattr(reach, "PATIENCE", 0)
+    guest = MagicMock()
+    guest.name = "web"
+    if line:
+        assert reach.known_host(guest) == line
+    else:
+        with pytest.raises(VirtrootError, match="has no ssh host key"):
+            reach.known_host(guest)
+
+
+def test_a_guest_that_cannot_be_reached_says_why() -> None:
+    guest = MagicMock()
+    guest.name, guest.running = "web", False
+    with pytest.raises(VirtrootError, match="not running"):
+        reach.reachable(guest)
+    guest.running = True
+    guest.hypervisor.on_a_network.return_value = False
+    with pytest.raises(VirtrootError, match="on no network"):
+        reach.reachable(guest)
+    guest.hypervisor.on_a_network.return_value = True
+    guest.hypervisor.address.return_value = ""
+    guest.agent.addresses.return_value = []
+    with pytest.raises(VirtrootError, match="no address yet"):
+        reach.reachable(guest)
+    guest.hypervisor.address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
+    assert reach.reachable(guest) == "10.0.0.7"
+
+
+def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("INVOKE_VIRTROOT_", "DOCKER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/a b/100%.sock")
+    options = ssh._config("web", Settings(output="/srv/my 100%"), "root")
+    assert options["UserKnownHostsFile"] == '"/srv/my 100%%/.ssh/web"'
+    words = shlex.split(options["ProxyCommand"].replace("%%", "%"))
+    assert words[:2] == ["env", "DOCKER_HOST=unix:///run/a b/100%.sock"]
+    assert words[-2:] == ["ssh-proxy", "web"]
+    assert options["StrictHostKeyChecking"] == "yes"
+
+
+def test_which_end_of_a_copy_is_in_a_guest() -> None:
+    assert ssh._end("web:/etc/motd") == ("web", "/etc/motd")
+    assert ssh._end("./a:b") == ("", "./a:b")
+    assert ssh._end("/srv/a:b") == ("", "/srv/a:b")
+    assert ssh._end(":/x") == ("", ":/x")
+    assert ssh._inside("/srv/", "page") == "srv/page"
+    for path in ("motd", "/", ""):
+        with pytest.raises(VirtrootError, match="no absolute path"):
+            ssh._inside(path, "")
+
+
+def test_the_users_own_key_is_found_and_under_sudo_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes = {"root": tmp_path / "root", "me": tmp_path / "me"}
+    for home in homes.values():
+        (home / ".ssh").mkdir(parents=True)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="root"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=str(homes[name])))
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert identity.own_ssh_keys() == ()
+    mine = homes["me"] / ".ssh/id_rsa.pub"
+    mine.touch()
+    assert identity.own_ssh_keys() == ()
+    monkeypatch.setenv("SUDO_USER", "me")
+    assert identity.own_ssh_keys() == (str(mine),)
+    roots = homes["root"] / ".ssh/id_ed25519.pub"
+    roots.touch()
+    assert identity.own_ssh_keys() == (str(roots), str(mine))
+    monkeypatch.setenv("SUDO_USER", "nobody here")
+    assert identity.own_ssh_keys() == (str(roots),)
+
+
+def test_a_relay_passes_on_both_ways_and_waits_for_who_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as asked:
+                connection.sendall(b"got " + asked.read())
+
+        threading.Thread(target=answer, daemon=True).start()
+        (tmp_path / "asked").write_bytes(b"hello\0\xff")
+        with (tmp_path / "asked").open("rb") as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            relay.relay("127.0.0.1", port)
+    assert capfdbinary.readouterr().out == b"got hello\0\xff"
+    monkeypatch.setattr(relay, "PATIENCE", 0.2)
+    with pytest.raises(VirtrootError, match="nothing answers"):
+        relay.relay("127.0.0.1", port)
