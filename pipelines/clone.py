@@ -1,0 +1,109 @@
+"""Clone: another guest with the root that a guest has now, and an identity of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import xml.etree.ElementTree as ET
+from uuid import uuid4
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import identity, place, publication, roots
+from pipelines.guest.domain import renamed
+from pipelines.guest.guest import Guest
+from pipelines.guest.identity import Identity
+from pipelines.guest.place import Place
+from pipelines.libvirt import beside
+from pipelines.libvirt.connect import connect
+from pipelines.log import step, warn
+from pipelines.settings import Settings
+
+#: What the kernel and dbus of one system must not have in common with another's, below /etc/ssh all of its host keys.
+_OWN = ("var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret")
+
+_KEYGEN = "usr/lib/systemd/system/virtroot-sshd-keygen.service"
+
+
+def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
+    """Make the guest ``name`` of ``source``, which is off; ``how`` is one of `roots.WAYS` but ``overlay``.
+
+    Raises `VirtrootError`, with nothing left of the new guest, for a source that runs or is more than its root, and
+    where the pool's file system cannot do what is asked.
+    """
+    name = place.checked_name(name)
+    label = identity.checked_hostname(hostname or name.replace(".", "-").replace("_", "-"))
+    if roots.checked_way(how) == "overlay":
+        raise VirtrootError(
+            "--clone overlay: only a golden tree can be below a layer, since a guest changes its root",
+            f"use --clone auto, or install {name} of the artifact of {source} with --clone overlay",
+        )
+    hypervisor = connect(settings)
+    guests.find(hypervisor, source)
+    if not hypervisor.embedded and os.geteuid() != 0:
+        raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
+    with guests.locked(hypervisor, source):
+        original = guests.find(hypervisor, source)
+        definition = _definition(original)
+        paths = Place(place.of_root(original.root).pool, name)
+        with guests.locked(hypervisor, name):
+            publication.refuse_taken(hypervisor, paths)
+            publication.clear(hypervisor, paths)
+            try:
+                _copy(original, paths, how)
+                _personalise(original, paths, definition, Identity(label, uuid4()))
+                publication.publish(hypervisor, paths, ET.tostring(definition, encoding="unicode"))
+            except BaseException:
+                # The reason why it failed is what the user has to see; the next clone clears what stays now.
+                with contextlib.suppress(VirtrootError):
+                    publication.clear(hypervisor, paths)
+                raise
+            made = guests.find(hypervisor, name)
+    for each in made.shares:
+        if not each.readonly:
+            warn(f"{source} shares {each.directory} too: file locks do not reach from one guest to another")
+    return made
+
+
+def _definition(original: Guest) -> ET.Element:
+    """Return the definition of a guest that can be cloned."""
+    if original.running:
+        raise VirtrootError(f"the guest {original.name} is running", f"stop it first: ./inv stop {original.name}")
+    publication.settled(original.hypervisor, place.of_root(original.root))
+    original.refuse_mounts()
+    definition = original.hypervisor.xml(original.uuid)
+    if definition is None:
+        raise VirtrootError(f"the guest {original.name} was removed meanwhile", "./inv list shows the guests")
+    for kind in ("disk", "hostdev", "tpm"):
+        if definition.find(f"devices/{kind}") is not None:
+            raise VirtrootError(
+                f"{original.name} has a device of its own, <{kind}>, which two guests cannot have",
+                f"take it away first: virsh edit {original.name}",
+            )
+    return definition
+
+
+def _copy(original: Guest, paths: Place, how: str) -> None:
+    target = original.target
+    original.assemble()
+    # Of two layers one is made: the golden tree's files are another file system's to the copy.
+    asked = "copy" if original.lower and how == "auto" else how
+    way = roots.way(target, original.root if original.lower else paths.pool, asked, source=original.root)
+    with step(f"making the root: {roots.WORDS[way]} of that of {original.name}"):
+        roots.make(target, way, original.root, paths.partial_root, nested=True)
+    if original.running:
+        raise VirtrootError(f"{original.name} was started while it was copied", "stop it, then clone it again")
+
+
+def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
+    target, root = original.target, paths.partial_root
+    with step("identity, kernel"):
+        beside.forget(target, root, *_OWN)
+        identity.rewrite(target, root, own)
+        beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
+        kept = target.run(["cat", place.manifest(original.boot)], check=False)
+        script = 'cat > "$1"; chmod 0644 "$1"'
+        target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
+        renamed(definition, original.root, paths, own.uuid)
+        if target.run(["test", "-f", f"{root}/{_KEYGEN}"], check=False).returncode:
+            warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

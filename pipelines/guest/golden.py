@@ -1,0 +1,142 @@
+"""Golden trees: an artifact unpacked once in the pool, and then never written to, that guests' roots are made from."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+from pipelines.artifact import archive
+from pipelines.artifact.artifact import Artifact
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import place
+from pipelines.host import lock, mounts, subvolume
+from pipelines.host.target import Target
+from pipelines.libvirt import beside
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.layers import TREE
+from pipelines.log import say, step
+
+_NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
+
+#: Beside the tree: the digest that it had when it was unpacked.
+_DIGEST = "digest"
+
+#: Somebody else may delete a golden tree between its making and its use so many times.
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden tree: its directory, and the digest of the tree in it; see `layers.digest`."""
+
+    path: str
+    digest: str
+
+    @property
+    def tree(self) -> str:
+        """The tree itself."""
+        return f"{self.path}/{TREE}"
+
+
+@contextmanager
+def held(hypervisor: Hypervisor, pool: str, artifact: Artifact) -> Iterator[Golden]:
+    """Yield the golden tree of ``artifact``, unpacked where there is none; nobody deletes it meanwhile.
+
+    Raises `VirtrootError` for a damaged artifact, and for a golden tree that was changed and that a guest lies on.
+    """
+    target = hypervisor.target
+    # By content: builds that are equal have one.
+    key = f"{artifact.manifest.name}.{artifact.manifest.rootfs.sha256[:16]}"
+    path, file, what = place.golden(pool, key), place.golden_lock(key), f"the golden tree of {artifact.id}"
+    for _ in range(_ATTEMPTS):
+        with ExitStack() as stack:
+            stack.enter_context(lock.on(target, file, what, wait=True, shared=True))
+            found = _whole(target, path)
+            if found:
+                yield found
+                return
+        with lock.on(target, file, what, wait=True):
+            if not _whole(target, path):
+                _make(hypervisor, path, artifact)
+    raise VirtrootError(f"{what} is deleted as soon as it is made", "see whether ./inv prune runs again and again")
+
+
+def _whole(target: Target, path: str) -> Golden | None:
+    """Return the golden tree in ``path`` if it is what was unpacked."""
+    recorded = target.run(["cat", f"{path}/{_DIGEST}"], check=False)
+    if recorded.returncode:
+        return None
+    found = Golden(path, recorded.text)
+    same = subvolume.closed(target, found.tree) or beside.digest(target, found.tree) == found.digest
+    return found if same else None
+
+
+def _make(hypervisor: Hypervisor, path: str, artifact: Artifact) -> None:
+    """Unpack a golden tree in place of what is there; the caller holds its lock."""
+    target = hypervisor.target
+    if target.run(["test", "-e", path], check=False).returncode == 0:
+        _refuse_needed(hypervisor, path)
+        say(f"{path} was changed: it is unpacked anew")
+        mounts.delete(target, path)
+    mounts.delete(target, *_leftovers(target, path))
+    with step("checking the artifact"):
+        artifact.refuse_damaged()
+    pool, _, name = path.rpartition("/")
+    partial = f"{pool}/.{name}@{secrets.token_hex(4)}"
+    try:
+        with step("unpacking the golden tree"):
+            target.run(["mkdir", "--mode=0700", partial])
+            subvolume.make(target, f"{partial}/{TREE}")
+            with artifact.tarball.open("rb") as content:
+                target.run(archive.unpack_argv(f"{partial}/{TREE}"), stdin=content)
+            subvolume.close(target, f"{partial}/{TREE}")
+            digest = beside.digest(target, f"{partial}/{TREE}")
+            target.run(["sh", "-ec", 'cat > "$1"', "record", f"{partial}/{_DIGEST}"], stdin=digest.encode())
+            target.run(["sync", "--file-system", pool])
+            target.run(["mv", "-T", "--", partial, path])
+    except BaseException:
+        # The reason why it failed is what the user has to see; the next one clears what stays now.
+        with suppress(VirtrootError):
+            mounts.delete(target, partial)
+        raise
+
+
+def _refuse_needed(hypervisor: Hypervisor, path: str) -> None:
+    layered = [guest.name for guest in guests.every(hypervisor) if guest.lower and guest.golden == path]
+    if layered:
+        raise VirtrootError(
+            f"the golden tree {path} was changed, and {', '.join(layered)} lies on it",
+            "put it back as it was (a copy does not do), or remove that guest",
+        )
+
+
+def _leftovers(target: Target, path: str) -> list[str]:
+    """Return what killed tasks left of a golden tree whose lock the caller holds."""
+    pool, _, name = path.rpartition("/")
+    listed = target.run(["find", pool, "-maxdepth", "1", "-name", f".{name}@*", "-print0"])
+    return [found for found in listed.text.split("\0") if found]
+
+
+def unused(hypervisor: Hypervisor, pool: str, recipes: list[str]) -> list[str]:
+    """Return the golden trees in ``pool`` of ``recipes`` (any, where none is named) that no domain was made from."""
+    listed = hypervisor.target.run(["find", pool, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-print0"])
+    found = ((path, _NAME.fullmatch(path.rpartition("/")[2])) for path in listed.text.split("\0"))
+    ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
+    return [path for path in sorted(ours) if not hypervisor.naming(path)]
+
+
+def delete(hypervisor: Hypervisor, path: str) -> bool:
+    """Delete a golden tree unless a guest is made from it, or was meanwhile; say whether it is gone."""
+    name = path.rpartition("/")[2]
+    try:
+        with lock.on(hypervisor.target, place.golden_lock(name.removeprefix("golden.")), f"the golden tree {name}"):
+            if hypervisor.naming(path):
+                return False
+            mounts.delete(hypervisor.target, path, *_leftovers(hypervisor.target, path))
+            return True
+    except lock.Busy:
+        return False

@@ -1,0 +1,69 @@
+"""Units of systemd that mount roots of two layers when their host boots; see systemd.mount(5).
+
+libvirt's hook and every task mount what is missing. But AppArmor's profile of libvirt lets no hook mount anything, and
+a guest that libvirt starts at boot asks no task. Without systemd, as in the embedded hypervisor, it is left to them.
+"""
+
+from __future__ import annotations
+
+from pipelines.host.target import Target
+from pipelines.libvirt import layers
+from pipelines.log import warn
+
+#: Where the host's own units are.
+_UNITS = "/etc/systemd/system"
+
+# A condition, since systemd would make a mount point that is missing.
+_UNIT = """# Written by virtroot for a guest's root, and removed with the guest.
+[Unit]
+Description=Root of a virtroot guest, a layer on a golden tree
+ConditionPathIsDirectory={root}/upper
+ConditionPathIsDirectory={lower}
+Before=libvirtd.service virtqemud.service libvirt-guests.service
+
+[Mount]
+What=virtroot
+Where={root}
+Type=overlay
+Options=nosuid,nodev,{options}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_ENABLE = """
+[ -d /run/systemd/system ] || exit 0
+unit=$(systemd-escape --path --suffix=mount "$1")
+cat > "$2/.$unit.virtroot"
+chmod 0644 "$2/.$unit.virtroot"
+mv -T "$2/.$unit.virtroot" "$2/$unit"
+systemctl daemon-reload
+systemctl --quiet enable "$unit"
+"""
+
+_DISABLE = """
+command -v systemd-escape > /dev/null || exit 0
+unit=$(systemd-escape --path --suffix=mount "$1")
+rm -f -- "$2/$unit" "$2"/*.wants/"$unit"
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
+"""
+
+
+def unit(root: str, golden: str) -> str:
+    """Return the unit that mounts the layers of ``root`` over the golden tree in the directory ``golden``."""
+    lower = f"{golden}/{layers.TREE}"
+    filled = {"root": root, "lower": lower, "options": layers.options(root, lower)}
+    return _UNIT.format(**{name: text.replace("%", "%%") for name, text in filled.items()})
+
+
+def enable(target: Target, root: str, golden: str) -> None:
+    """Let systemd mount the layers of ``root`` at boot, where systemd runs."""
+    argv = ["sh", "-ec", _ENABLE, "enable", root, _UNITS]
+    done = target.run(argv, stdin=unit(root, golden).encode(), check=False)
+    if done.returncode:
+        warn(f"systemd will not mount {root} at boot, ./inv start does: {done.complaint}")
+
+
+def disable(target: Target, root: str) -> None:
+    """Take that back; nothing is unmounted."""
+    target.run(["sh", "-ec", _DISABLE, "disable", root, _UNITS])

@@ -1,0 +1,198 @@
+"""Many guests of one golden root, on pools whose file systems share what guests do not change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import docker
+import pytest
+
+from pipelines.guest.guest import find
+from pipelines.host.target import Target
+from pipelines.libvirt import beside
+from pipelines.libvirt.connect import connect
+from tests.conftest import Virtroot, clear
+
+POOL = "/var/lib/libvirt/filesystems"
+
+NAMES = [f"clone{number}" for number in range(10)]
+
+#: Bytes that a root needs of its own: what is written as its identity, and the file system's own tables.
+OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
+
+
+@pytest.fixture(scope="module", params=["btrfs", "xfs"])
+def pool(request: pytest.FixtureRequest, inv: Virtroot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
+    """Give a hypervisor of its own whose state, with the pool in it, is on a file system of that kind."""
+    kind = request.param
+    own = replace(inv, embedded=f"{inv.embedded}-{kind}")
+    clear(own)
+    image = tmp_path_factory.mktemp(kind) / "image"
+    with image.open("wb") as file:
+        file.truncate(4 << 30)
+    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
+    loop = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
+    device = loop.stdout.strip()
+    try:
+        options = {"type": kind, "device": device}
+        docker.from_env().volumes.create(f"{own.embedded}-state", driver="local", driver_opts=options)
+        yield own
+    finally:
+        clear(own)
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def target(pool: Virtroot) -> Target:
+    return connect(pool.settings).target
+
+
+def used(pool: Virtroot) -> int:
+    """Return how many bytes the pool's file system holds."""
+    count = 'sync -f "$1"; df --block-size=1 --output=used "$1" | tail -n 1'
+    return int(target(pool).run(["sh", "-c", count, "used", POOL]).text)
+
+
+def entries(pool: Virtroot) -> set[str]:
+    return set(target(pool).run(["ls", "-A", POOL]).text.split()) - {".virtroot"}
+
+
+def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, trixie: Path) -> None:
+    kind = pool.embedded.rpartition("-")[2]
+    word = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}[kind]
+    artifact = ("--artifact", str(trixie), "--ssh-key", "none", "--cache", "always")
+    said = pool("install", NAMES[0], *artifact).stderr
+    assert "unpacking the golden tree" in said
+    assert f"making the root: {word} of the golden tree" in said
+    (golden,) = (name for name in entries(pool) if name.startswith("golden."))
+    before = used(pool)
+    for name in NAMES[1:8]:
+        assert "unpacking" not in pool("install", name, *artifact).stderr
+    for source, name in ((NAMES[1], NAMES[8]), (NAMES[8], NAMES[9])):
+        assert f"{word} of that of {source}" in pool("clone", source, name).stderr
+    assert entries(pool) == {golden, *(f"root.{name}" for name in NAMES)}
+    assert used(pool) - before < 9 * OWN[kind]
+    listed = {row["name"]: row for row in json.loads(pool("list", "--json").stdout)}
+    for name in NAMES:
+        # btrfs keeps what is small inside its tables, and does not say who shares those.
+        assert 100 << 20 < listed[name]["size"] < listed[name]["shared"] + (32 << 20)
+
+    three = [NAMES[0], NAMES[7], NAMES[9]]
+    starting = [pool.start("start", name) for name in three]
+    for task in starting:
+        said = task.communicate()[1]
+        assert task.returncode == 0, said
+    own = {}
+    for name in three:
+        change = f"echo {name} > /root/mine; rm /etc/issue; cat /root/mine /etc/machine-id"
+        own[name] = pool("exec", name, "--", "sh", "-c", change).stdout.split()
+    assert [said[0] for said in own.values()] == three
+    assert len({said[1] for said in own.values()}) == 3
+    assert len({row["address"] for row in json.loads(pool("list", "--json").stdout) if row["name"] in three}) == 3
+    tree = f"{POOL}/{golden}/root"
+    assert target(pool).run(["sh", "-c", 'ls "$1/root"; ls "$1/etc/issue"', "look", tree]).text.split() == [
+        f"{tree}/etc/issue"
+    ]
+    if kind == "btrfs":
+        pool("verify", NAMES[9])
+
+    pool("prune", "--yes")
+    assert golden in entries(pool)
+    for name in three[1:]:
+        pool("stop", name, "--force")
+    restored(pool, NAMES[0], word, boot=kind == "xfs")
+    if kind == "xfs":
+        pool("stop", NAMES[0], "--force")
+    for name in [*NAMES[4::-1], *NAMES[5:]]:
+        pool("remove", name, "--yes")
+    assert entries(pool) == {golden}
+    assert "pruned 1 " in pool("prune", "--yes").stderr
+    assert entries(pool) == set()
+
+
+def restored(pool: Virtroot, name: str, word: str, *, boot: bool) -> None:
+    """Take a snapshot of a guest that runs, spoil its root, and put the snapshot back."""
+    assert "is running" in pool("snapshot", name, "early", status=2).stderr
+    if boot:
+        said = pool("snapshot", name, "early", "--restart").stderr
+        pool("exec", name, "--", "sh", "-c", "echo spoilt > /root/mine; sync")
+    else:
+        pool("stop", name, "--force")
+        said = pool("snapshot", name, "early").stderr
+        target(pool).run(["rm", f"{POOL}/root.{name}/root/mine"])
+    assert f"snapshot early of {name}, {word}" in said
+    mine = f"root.{name}/root/mine"
+    before = target(pool).run(["cat", f"{POOL}/{mine}"], check=False).text
+    pool("restore", name, "early", *(["--restart"] if boot else []))
+    assert target(pool).run(["cat", f"{POOL}/{mine}"]).text == name
+    if boot:
+        assert pool("exec", name, "--", "cat", "/root/mine").stdout == f"{name}\n"
+    (early, replaced) = json.loads(pool("snapshots", name, "--json").stdout)
+    assert early["name"] == "early"
+    kept = f"{POOL}/snapshots.{name}/{replaced['name']}/root/root/mine"
+    assert target(pool).run(["cat", kept], check=False).text == before != name
+    pool("snapshots", name, "--remove", replaced["name"], "--yes")
+    assert [each["name"] for each in json.loads(pool("snapshots", name, "--json").stdout)] == ["early"]
+
+
+def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool: Virtroot, trixie: Path) -> None:
+    artifact = ("--artifact", str(trixie), "--ssh-key", "none", "--cache", "always")
+    if pool.embedded.endswith("btrfs"):
+        refused = pool("install", "layer", *artifact, "--clone", "overlay", status=2)
+        assert "btrfs numbers those of each subvolume anew" in refused.stderr
+        assert entries(pool) == set()
+        return
+    refused = pool("install", "layer", *artifact, "--clone", "overlay", "--overlayfs", status=2)
+    assert "cannot mount overlayfs on it itself" in refused.stderr
+    pool("install", "layer", *artifact, "--clone", "overlay")
+    (golden,) = (name for name in entries(pool) if name.startswith("golden."))
+    pool("start", "layer")
+    changes = "echo kept > /root/kept; rm /etc/issue; mv /usr/share/doc /usr/share/renamed; sync"
+    pool("exec", "layer", "--", "sh", "-c", changes)
+    docker.from_env().containers.get(pool.embedded).stop()
+    pool("start", "layer")
+    look = "cat /root/kept; ls -d /etc/issue /usr/share/doc /usr/share/renamed 2>/dev/null || true"
+    assert pool("exec", "layer", "--", "sh", "-c", look).stdout.split() == ["kept", "/usr/share/renamed"]
+    pool("stop", "layer")
+    [row] = json.loads(pool("list", "--json").stdout)
+    assert 100 << 20 < row["shared"] < row["size"] < row["shared"] + (64 << 20)
+
+    pool("snapshot", "layer", "early")
+    beside.mount(target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", find(connect(pool.settings), "layer").lower)
+    target(pool).run(["sh", "-ec", 'cd "$1"; rm root/kept; touch etc/issue', "spoil", f"{POOL}/root.layer"])
+    pool("restore", "layer", "early")
+
+    # A copy of one that lies on something lies on nothing.
+    pool("clone", "layer", "whole")
+    assert find(connect(pool.settings), "whole").lower == ""
+    assert f"{POOL}/root.whole" not in target(pool).run(["cat", "/proc/mounts"]).text
+    assert target(pool).run(["cat", f"{POOL}/root.whole/root/kept"]).text == "kept"
+    assert target(pool).run(["ls", f"{POOL}/root.whole/etc/issue"], check=False).returncode
+
+    target(pool).run(["touch", f"{POOL}/{golden}/root/srv"])
+    for argv in (["start", "layer"], ["clone", "layer", "another"], ["verify", "layer"]):
+        assert f"{golden} is not what" in pool(*argv, status=2).stderr
+    by_virsh = connect(pool.settings).virsh("start", "layer", check=False)
+    assert by_virsh.returncode != 0
+    assert f"{golden} is not what" in by_virsh.complaint
+    assert "layer lies on it" in pool("install", "other", *artifact, status=2).stderr
+    pool("remove", "layer", "--yes")
+    assert "was changed: it is unpacked anew" in pool("install", "other", *artifact).stderr
+    for name in ("other", "whole"):
+        pool("remove", name, "--yes")
+    pool("prune", "--yes")
+    assert entries(pool) == set()
+
+
+def test_what_a_pool_cannot_do_is_refused(inv: Virtroot, trixie: Path) -> None:
+    """The tests' usual pool is on whatever file system the engine has; a snapshot of it is none that btrfs makes."""
+    artifact = ("--artifact", str(trixie), "--ssh-key", "none")
+    assert "that is no way to make a root" in inv("install", "odd", *artifact, "--clone", "link", status=2).stderr
+    kind = target(inv).run(["stat", "--file-system", "--format=%T", "/var/lib/libvirt"]).text.strip()
+    if kind != "btrfs":
+        refused = inv("install", "odd", *artifact, "--clone", "snapshot", status=2)
+        assert "needs subvolumes" in refused.stderr
+    assert entries(inv) & {"root.odd"} == set()

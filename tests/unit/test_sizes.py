@@ -1,0 +1,48 @@
+"""How much trees take; what they share needs file systems that can, see the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.host.target import Local
+from pipelines.libvirt import beside, sizes
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "root.web"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc" / "large").write_bytes(os.urandom(1 << 20))
+    (tree / "etc" / "again").hardlink_to(tree / "etc" / "large")
+    (tree / "out").symlink_to("/usr")
+    os.mkfifo(tree / "pipe")
+    with (tree / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    return tree
+
+
+def test_a_tree_takes_what_du_says(tree: Path) -> None:
+    said = subprocess.run(["du", "-s", "--block-size=1", str(tree)], check=True, capture_output=True, text=True)
+    top = tree.stat().st_blocks * 512
+    assert beside.measure(Local(), 10, [(str(tree), "")]) == [(int(said.stdout.split()[0]) - top, 0)]
+
+
+def test_what_takes_too_long_or_is_gone_is_not_known(tree: Path) -> None:
+    assert beside.measure(Local(), 0, [(str(tree), ""), ("/nowhere", "")]) == [None, None]
+    with pytest.raises(sizes.OutOfTime):
+        sizes.measure(str(tree), time.monotonic() - 1)
+
+
+def test_nothing_is_opened_that_is_no_file(tree: Path) -> None:
+    """A pipe that nobody writes to would hold up who opens it."""
+    handle = os.open(tree, os.O_RDONLY)
+    try:
+        for name in ("pipe", "out", "etc", "gone"):
+            assert sizes._shared(handle, name) == 0
+    finally:
+        os.close(handle)
