@@ -1,0 +1,128 @@
+"""Run: a guest that is made, used and thrown away."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+
+from pipelines import operate
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.store import Store
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import publication, streaming
+from pipelines.guest.guest import Guest
+from pipelines.host.lock import Busy
+from pipelines.host.signals import as_ctrl_c
+from pipelines.install import Wishes, install
+from pipelines.libvirt import beside
+from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import output, say, step, warn
+from pipelines.settings import Settings
+
+#: A guest's name may have so many characters, with a number behind it.
+_LONGEST = 56
+
+_NUMBERS = range(1, 1000)
+
+_AUTOLOGIN = "etc/systemd/system/serial-getty@ttyS0.service.d/virtroot-autologin.conf"
+
+# Nobody else gets to this console, and the root has no password.
+_LOGGED_IN = """\
+[Service]
+ExecStart=
+ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,38400,9600 %I $TERM
+"""
+
+
+def run(artifact: Artifact, wishes: Wishes, argv: Sequence[str], settings: Settings) -> int:
+    """Boot a guest of ``artifact``, run ``argv`` in it or join its console, and throw it away; return the exit status.
+
+    Raises `VirtrootError` where there is neither a command nor a terminal.
+    """
+    wishes = replace(wishes, transient=owner("run", settings))
+    if not argv and not sys.stdin.isatty():
+        raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
+    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, wishes, settings) as guest:
+        if not argv:
+            beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
+        seconds = publication.start(guest, settings.timeout)
+        if argv:
+            return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr))
+        say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and deletes it")
+        return guest.hypervisor.console(guest.uuid)
+
+
+def owner(task: str, settings: Settings) -> str:
+    """Return whose the guests are that ``task`` throws away: no other machine's, and no other checkout's."""
+    return f"{task} {socket.gethostname()}:{settings.output_dir}"
+
+
+@contextmanager
+def _guest(artifact: Artifact, wishes: Wishes, settings: Settings) -> Iterator[Guest]:
+    """Install a guest and remove it afterwards; its lock, held meanwhile, tells others that it is not left over."""
+    hypervisor = connect(settings)
+    _clear_left(hypervisor, wishes.transient, settings)
+    with ExitStack() as held:
+        name = _vacant(hypervisor, artifact.manifest.name, settings, held)
+        try:
+            install(name, artifact, wishes, settings)
+            yield guests.find(hypervisor, name)
+        finally:
+            with step("throwing it away"):
+                throw_away(hypervisor, name, settings)
+
+
+def _vacant(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:
+    """Return a name that no domain has, its lock entered in ``held``."""
+    taken = {known.name for known in hypervisor.domains()}
+    for name in names("run", recipe):
+        if name not in taken:
+            with suppress(Busy):
+                held.enter_context(Store(settings.output_dir).lock(name, "run"))
+                return name
+    raise VirtrootError(f"too many guests of {recipe} run", "./inv list shows them: remove some")
+
+
+def _clear_left(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
+    """Remove the guests that killed runs left: those whose lock nobody holds."""
+    store = Store(settings.output_dir)
+    for guest in guests.every(hypervisor):
+        if guest.transient == owner:
+            try:
+                with store.lock(guest.name, "run"):
+                    say(f"removing the guest {guest.name} that a killed run left")
+                    throw_away(hypervisor, guest.name, settings)
+            except Busy:
+                continue
+
+
+def names(task: str, recipe: str) -> Iterator[str]:
+    """Yield names for guests of ``recipe`` that ``task`` throws away, the plain one first."""
+    stem = f"{task}-{recipe}"
+    if len(stem) > _LONGEST:
+        stem = f"{stem[: _LONGEST - 9]}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    return (stem if number == 1 else f"{stem}-{number}" for number in _NUMBERS)
+
+
+def throw_away(hypervisor: Hypervisor, name: str, settings: Settings) -> None:
+    """End and remove a guest; one that cannot be removed now is left to the next run of what made it."""
+    try:
+        if hypervisor.defined(name):
+            end(hypervisor, name)
+        operate.remove(name, settings, asking=None)
+    except VirtrootError as error:
+        warn(f"the guest {name} was not removed, the next one tries again: {error.what}")
+
+
+def end(hypervisor: Hypervisor, name: str) -> None:
+    """Pull a guest's plug where it runs."""
+    guest = guests.find(hypervisor, name)
+    if guest.running:
+        hypervisor.virsh("destroy", guest.uuid, check=False)

@@ -1,0 +1,68 @@
+"""Guests that are thrown away: their names, whose they are, and what is left over."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from pipelines import run
+from pipelines.artifact.store import Store
+from pipelines.errors import VirtrootError
+from pipelines.libvirt.hypervisor import Known
+from pipelines.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(output=str(tmp_path))
+
+
+def having(*names: str) -> Any:
+    hypervisor = MagicMock()
+    hypervisor.domains.return_value = [Known(name, name) for name in names]
+    return hypervisor
+
+
+def test_a_name_is_free_where_neither_a_domain_nor_a_run_has_it(settings: Settings) -> None:
+    store = Store(settings.output_dir)
+    with store.lock("run-web-2", "run"), ExitStack() as held:
+        assert run._vacant(having("run-web"), "web", settings, held) == "run-web-3"
+        # It is the other's to throw away until this one ends.
+        with (
+            pytest.raises(VirtrootError, match="another task works on the run run-web-3"),
+            store.lock("run-web-3", "run"),
+        ):
+            pass
+
+
+def test_names_are_short_enough_for_libvirt_and_tell_recipes_apart() -> None:
+    for recipe in ("3", "a" * 63):
+        first, second = list(run.names("night", recipe))[:2]
+        assert len(second) <= 63
+        assert second == f"{first}-2"
+    assert next(run.names("run", "a" * 62 + "b")) != next(run.names("run", "a" * 62 + "c"))
+
+
+def test_only_what_nobody_works_on_is_left_over(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = run.owner("run", settings)
+    guests = [
+        SimpleNamespace(name=name, transient=transient)
+        for name, transient in {
+            "run-busy": mine,
+            "run-left": mine,
+            "run-theirs": "run elsewhere:/output",
+            "night-web": run.owner("nightly", settings),
+            "run-kept": "",
+        }.items()
+    ]
+    gone: list[str] = []
+    monkeypatch.setattr("pipelines.guest.guest.every", lambda _: guests)
+    monkeypatch.setattr(run, "throw_away", lambda _, name, settings: gone.append(name))
+    with Store(settings.output_dir).lock("run-busy", "run"):
+        run._clear_left(having(), mine, settings)
+    assert gone == ["run-left"]
