@@ -1,0 +1,76 @@
+"""Snapshot: the state of a guest's root is kept, listed, put back and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import publication, snapshots
+from pipelines.guest.guest import Guest
+from pipelines.libvirt.connect import connect
+from pipelines.log import say, step
+from pipelines.settings import Settings
+from pipelines.text import table
+
+
+def take(guest: str, name: str, settings: Settings, *, restart: bool = False) -> tuple[str, str]:
+    """Make a snapshot of a guest and return its name and in words how; ``name`` is empty for one that says when.
+
+    With ``restart`` a guest that runs is shut down for it and booted again, whatever comes of it.
+    """
+    name = snapshots.checked_name(name or snapshots.stamp())
+    with _off(guest, settings, restart=restart) as found, step(f"snapshot {name}"):
+        return name, snapshots.WORDS[snapshots.take(found, name).how]
+
+
+def restore(guest: str, name: str, settings: Settings, *, restart: bool = False) -> str:
+    """Put a snapshot in place of a guest's root; return the name of the snapshot that the root became."""
+    kept = f"replaced-{snapshots.stamp()}"
+    snapshots.find(guests.find(connect(settings), guest), name)
+    with _off(guest, settings, restart=restart) as found, step(f"restoring {name}"):
+        snapshots.restore(found, name, kept)
+    return kept
+
+
+def delete(guest: str, name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
+    """Delete a snapshot; ``asking`` puts a question to the user, without it nothing is asked."""
+    hypervisor = connect(settings)
+    about = snapshots.find(guests.find(hypervisor, guest), name)
+    if asking and not asking(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
+        raise VirtrootError("nothing was deleted", "answer yes, or give --yes")
+    with guests.locked(hypervisor, guest):
+        snapshots.delete(guests.find(hypervisor, guest), name)
+
+
+def listing(guest: str, settings: Settings) -> list[dict[str, Any]]:
+    """Return a guest's snapshots as plain data, the oldest first: ``name``, ``taken`` in UTC, and ``how``."""
+    found = snapshots.every(guests.find(connect(settings), guest))
+    return [
+        {"name": name, "taken": about.taken.isoformat(timespec="seconds"), "how": about.how}
+        for name, about in found.items()
+    ]
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return a listing as people read it: NAME TAKEN HOW; empty without snapshots."""
+    return table([("NAME", "TAKEN", "HOW"), *((row["name"], row["taken"], row["how"]) for row in rows)]) if rows else ""
+
+
+@contextmanager
+def _off(name: str, settings: Settings, *, restart: bool) -> Iterator[Guest]:
+    """Hold a guest's lock while it is off; with ``restart`` one that runs is shut down before and booted after."""
+    hypervisor = connect(settings)
+    guests.find(hypervisor, name)
+    with guests.locked(hypervisor, name):
+        guest = guests.find(hypervisor, name)
+        again = restart and guest.running
+        if again:
+            say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
+        try:
+            yield guest
+        finally:
+            if again:
+                say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
