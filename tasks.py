@@ -11,6 +11,7 @@ from invoke.tasks import task
 
 from pipelines import build as building
 from pipelines import clean as cleaning
+from pipelines import clone as cloning
 from pipelines import demo as demonstrate
 from pipelines import diff as differing
 from pipelines import import_system as importing
@@ -19,7 +20,10 @@ from pipelines import nightly as running
 from pipelines import operate, show
 from pipelines import promote as promoting
 from pipelines import prune as pruning
+from pipelines import run as trying
 from pipelines import share as sharing
+from pipelines import snapshot as keeping
+from pipelines import ssh as reaching
 from pipelines import status as faring
 from pipelines import verify as verifying
 from pipelines.artifact import naming
@@ -95,25 +99,27 @@ def plan(  # type: ignore[no-untyped-def]
         "pool-path": "where to make the pool when it is missing",
         "memory": "override the recipe's memory, like 2GiB",
         "vcpus": "override the recipe's number of CPUs",
-        "ssh-key": "public key file of who may log in as root",
+        "ssh-key": "public key file of who may log in as root, instead of your own; none for nobody",
         "hostname": "host name, when it is not the guest's name",
         "cache": "override the recipe's cache of virtiofsd: auto, always or none",
         "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
+        "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
         "print-xml": "print the domain's XML and change nothing",
     },
 )
 def install(  # type: ignore[no-untyped-def]
     c, name, share, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
-    memory="", vcpus=0, ssh_key="", hostname="", cache="", overlayfs=False,
+    memory="", vcpus=0, ssh_key="", hostname="", cache="", overlayfs=False, clone="auto",
     print_xml=False,
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off."""
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
-    more = {"cache": cache, "overlayfs": overlayfs, "share": share}
-    wishes = installing.wishes(memory, vcpus, hostname, ssh_key, **more)
+    more = {"cache": cache, "overlayfs": overlayfs, "share": share, "clone": clone}
+    key = installing.own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
+    wishes = installing.wishes(memory, vcpus, hostname, key, **more)
     if print_xml:
         result(installing.print_xml(name, made, wishes, settings))
     else:
@@ -130,7 +136,7 @@ def install(  # type: ignore[no-untyped-def]
         "root-device": "of several systems on a disk the one whose root is on this device, as the error lists them",
         "key": "file with the passphrase of an encrypted disk",
         "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
-        "generator": "which of its initramfs generators makes the image, where it has several",
+        "generator": "which of its initramfs generators makes the image, where it has several; none for no initramfs",
         "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
     },
 )
@@ -163,6 +169,43 @@ def unshare(c, name, tag, connect=""):  # type: ignore[no-untyped-def]
     say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")
 
 
+_RESTART = {"restart": "shut the guest down for it where it runs, and boot it again"}
+
+
+@task(
+    positional=["name", "snapshot"],
+    help={**_GUEST, "snapshot": "what it is called; the time, where it has no name", **_RESTART},
+)
+def snapshot(c, name, snapshot="", restart=False, connect=""):  # type: ignore[no-untyped-def]
+    """Keep the state that a guest's root has now: ./inv snapshot web before-upgrade."""
+    taken, how = keeping.take(name, snapshot, _settings(c, connect=connect), restart=restart)
+    say(f"snapshot {taken} of {name}, {how}; back to it: ./inv restore {name} {taken}")
+
+
+@task(
+    positional=["name", "snapshot"],
+    help={**_GUEST, "snapshot": "one that ./inv snapshots shows", **_RESTART},
+)
+def restore(c, name, snapshot, restart=False, connect=""):  # type: ignore[no-untyped-def]
+    """Give a guest's root the state of a snapshot; what that replaces becomes a snapshot itself."""
+    kept = keeping.restore(name, snapshot, _settings(c, connect=connect), restart=restart)
+    say(f"{name} is as it was at {snapshot}; what that replaced: ./inv snapshots {name} --remove {kept}")
+
+
+@task(
+    help={**_GUEST, "remove": "delete this one, for good", "yes": "do not ask", "json": "print JSON"},
+)
+def snapshots(c, name, remove="", yes=False, json=False, connect=""):  # type: ignore[no-untyped-def]
+    """List the snapshots of a guest, or delete one of them."""
+    settings = _settings(c, connect=connect)
+    if remove:
+        keeping.delete(name, remove, settings, asking=None if yes else _ask)
+        say(f"{name} has no snapshot {remove} any more")
+        return
+    found = keeping.listing(name, settings)
+    _print(found if json else keeping.as_table(found))
+
+
 @task(
     positional=["name"],
     help={
@@ -179,6 +222,47 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
         verifying.verify_guest(name, settings, boot=boot)
     else:
         verifying.verify_artifact(inputs.find(distro, recipe, snapshots=settings.snapshots), settings)
+
+
+@task(
+    iterable=["share"],
+    help={
+        "distro": "of which recipe; debian, where nothing is said",
+        "recipe": "of which recipe file",
+        "artifact": "of the artifact in this directory",
+        "memory": "override the recipe's memory, like 2GiB",
+        "vcpus": "override the recipe's number of CPUs",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
+        "overlayfs": "let the guest mount overlayfs (Docker)",
+        **_WHERE,
+    },
+)
+def run(  # type: ignore[no-untyped-def]
+    c, share, distro="", recipe="", artifact="", memory="", vcpus=0, overlayfs=False, connect="",
+):  # fmt: skip
+    """Run a command, or a shell, in a guest that is thrown away: ./inv run --distro debian -- uname -r."""
+    settings = _settings(c, connect=connect)
+    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    distro = distro or ("" if recipe or artifact else "debian")
+    made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
+    wishes = installing.wishes(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share)
+    sys.exit(trying.run(made, wishes, argv, settings))
+
+
+@task(
+    positional=["name", "to"],
+    help={
+        "name": "the guest that is cloned, which has to be off",
+        "to": "the new guest's name",
+        "clone": "auto (the best there is), snapshot, reflink or copy",
+        "hostname": "host name, when it is not the guest's name",
+        **_WHERE,
+    },
+)
+def clone(c, name, to, clone="auto", hostname="", connect=""):  # type: ignore[no-untyped-def]
+    """Make another guest with the root that a guest has now, and an identity of its own: ./inv clone web web2."""
+    made = cloning.clone(name, to, clone, _settings(c, connect=connect), hostname=hostname)
+    say(f"cloned into {made.root}; boot it: ./inv start {to}")
 
 
 @task(help=_GUEST)
@@ -200,6 +284,13 @@ def restart(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
 
 
 @task(help=_GUEST)
+def refresh(c, name, connect=""):  # type: ignore[no-untyped-def]
+    """Let a guest with cache mixed or always see what was edited on the host."""
+    operate.refresh(name, _settings(c, connect=connect))
+    say(f"{name} reads anew what it had kept")
+
+
+@task(help=_GUEST)
 def wait(c, name, connect=""):  # type: ignore[no-untyped-def]
     """Wait until a guest that was started elsewhere is up."""
     say(f"{name} is up after {operate.wait(name, _settings(c, connect=connect)):.1f} s")
@@ -216,6 +307,42 @@ def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
     """Run a command in a guest through its agent: ./inv exec web -- uname -r."""
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
+
+
+_USER = {"user": "log in as this user"}
+
+
+@task(help={**_GUEST, **_USER})
+def ssh(c, name, user="root", connect=""):  # type: ignore[no-untyped-def]
+    """Log in to a guest by ssh, or run a command there: ./inv ssh web -- journalctl -b."""
+    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    sys.exit(reaching.ssh(name, argv, _settings(c, connect=connect), user=user))
+
+
+@task(help={**_WHERE, **_USER})
+def ssh_config(c, user="root", connect=""):  # type: ignore[no-untyped-def]
+    """Print what lets plain ssh, scp and rsync reach every guest by its name, to be included in ~/.ssh/config."""
+    result(reaching.config(_settings(c, connect=connect), user=user))
+
+
+@task(help=_GUEST)
+def ssh_proxy(c, name, connect=""):  # type: ignore[no-untyped-def]
+    """Join standard input and output to a guest's sshd: what ssh-config names as ProxyCommand."""
+    reaching.proxy(name, _settings(c, connect=connect))
+
+
+@task(
+    positional=["source", "destination"],
+    help={
+        "source": "a file here, or GUEST:PATH",
+        "destination": "where to, the other one of the two",
+        **_WHERE,
+        **_USER,
+    },
+)
+def cp(c, source, destination, user="root", connect=""):  # type: ignore[no-untyped-def]
+    """Copy a file into a guest or out of it, running or not: ./inv cp page.html web:/srv/www/."""
+    sys.exit(reaching.copy(source, destination, _settings(c, connect=connect), user=user))
 
 
 @task(name="list", help={**_WHERE, "shares": "list what is shared, and with whom", "json": "print JSON"})
@@ -368,14 +495,14 @@ def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
     },
 )
 def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ignore[no-untyped-def]
-    """Delete builds that nobody needs: no golden root, no last good one, nothing pinned or in use."""
+    """Delete builds that nobody needs (no golden root, no last good one, none pinned or in use), and golden trees."""
     settings = _settings(c, keep=keep, connect=connect)
     try:
         age = time_span(older_than) if older_than else None
     except ValueError as error:
         raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
     gone = pruning.prune(recipe, settings, keep=settings.keep, older_than=age, asking=None if yes else _ask)
-    say(f"pruned {len(gone)} builds")
+    say(f"pruned {len(gone)} builds and golden trees")
 
 
 @task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
@@ -488,15 +615,25 @@ namespace = Collection(
     plan,
     import_task,
     install,
+    clone,
     verify,
     start,
     stop,
     restart,
     share,
     unshare,
+    snapshot,
+    restore,
+    snapshots,
+    refresh,
     wait,
     console,
     exec,
+    run,
+    ssh,
+    ssh_config,
+    ssh_proxy,
+    cp,
     list_guests,
     info,
     logs,
@@ -528,6 +665,8 @@ program = Program(
         "nightly.recipe": lambda _: inputs.names(),
         "demote.recipe": lambda context: _store(context).recipes(),
         "prune.recipe": lambda context: _store(context).recipes(),
+        "source": lambda _: [FILES],
+        "destination": lambda _: [FILES],
         "before": _builds,
         "after": _builds,
     },

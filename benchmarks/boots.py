@@ -1,9 +1,12 @@
-"""Boot one root of each initramfs generator many times in a row; print how long the agent took to answer.
+"""Boot roots many times; print how long the agent took to answer.
 
 Run from the checkout: .venv/bin/python -m benchmarks.boots [BOOTS] [RECIPE-FILE…]
 Without recipe files: recipes/debian.yaml with each generator that Debian has a package of, and with none. Guests run
 with cache=always, so that the generators are compared and not virtiofsd. A boot that fails is counted, its console
 shown.
+
+.venv/bin/python -m benchmarks.boots BOOTS caches
+Boots one root with each cache, and without an initramfs, in turn, beside the same tree on ext4 on a virtio disk.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 
+from benchmarks import caches
 from pipelines import operate
 from pipelines.build import build
 from pipelines.builder import inputs
@@ -50,6 +54,9 @@ class Boots:
 
 def main(boots: int, recipes: list[str]) -> None:
     """Build, install, boot ``boots`` times and remove each; print a line for each."""
+    if recipes == ["caches"]:
+        caches.main(boots)
+        return
     packaged = [name for (distro, name), row in GENERATORS.items() if distro == "debian" and not row.unpackaged]
     planned = [inputs.find(recipe=path) for path in recipes] or [
         inputs.find("debian", overrides={"generator": name}) for name in packaged

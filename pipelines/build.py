@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
@@ -14,6 +15,7 @@ from pipelines.artifact.store import Store
 from pipelines.builder import container, inspection, packing, unchanged
 from pipelines.builder.asking import Asker, surroundings
 from pipelines.builder.cache import StageCache
+from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.inputs import Inputs
 from pipelines.builder.making import Making
@@ -95,7 +97,8 @@ def _make(
             yield Builder(made.container, env)
 
     with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
-        runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name))
+        contain = partial(contained, asker.engine, name, settings)
+        runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name), contain)
         runner.times.append(asked)
         cache = StageCache(settings.output_dir, 0 if fresh else settings.cache_bytes)
         with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipelines import __version__
@@ -12,8 +13,9 @@ from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
 from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing
 from pipelines.builder.arriving import Source
+from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
-from pipelines.builder.stages import StageRunner
+from pipelines.builder.stages import Contain, StageRunner
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
@@ -69,18 +71,20 @@ def import_system(
     passphrase = _passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
-        wanted = _Wanted(name, f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import", generator, keep_identity)
+        build = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import"
+        wanted = _Wanted(name, build, generator, keep_identity, partial(contained, engine, name, settings))
         with (
             store.new_build(name, wanted.build) as artifact,
-            builder(engine, image, name, settings, "import") as worker,
+            builder(engine, image, name, settings, "import", shared=True) as worker,
         ):
-            if found.kind == "disk":
-                with disk.reader(engine, name, settings) as container_of_disk:
-                    choice = disk.unpack(found.path, container_of_disk, passphrase, choose, worker)
-                for point, device in choice.left:
-                    warn(f"{point} on {device} is left behind; --include-mounts brings it along")
-            else:
-                arriving.unpack(found, worker)
+            with container.unpacker(engine, image, name, settings) as unpacker:
+                if found.kind == "disk":
+                    with disk.reader(engine, name, settings) as container_of_disk:
+                        choice = disk.unpack(found.path, container_of_disk, passphrase, choose, unpacker)
+                    for point, device in choice.left:
+                        warn(f"{point} on {device} is left behind; --include-mounts brings it along")
+                else:
+                    arriving.unpack(found, unpacker)
             artifact.describe(_adapt(wanted, found, worker, artifact, store.failed_log(name), digest))
     made = store.newest(name)
     if made is None:
@@ -118,6 +122,7 @@ class _Wanted:
     build: str
     generator: str
     keep_identity: bool
+    contain: Contain
 
 
 def _adapt(
@@ -134,7 +139,7 @@ def _adapt(
         raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
     rules = applying.rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
     trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
-    runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log)
+    runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log, wanted.contain)
     for rule in rules:
         _apply(rule, runner, worker)
     with runner.logged("inspect", where="inspect"):

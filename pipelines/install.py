@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
@@ -14,17 +15,18 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
+from pipelines.guest import golden, hostdir, identity, overlayfs, place, publication, roots
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, identity, overlayfs, place, publication
 from pipelines.guest import shares as mounting
 from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.golden import Golden
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
-from pipelines.host import process
-from pipelines.libvirt import beside, connect, pool
+from pipelines.host import process, subvolume
+from pipelines.libvirt import beside, connect, pool, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say, step
+from pipelines.log import say, step, warn
 from pipelines.recipe import share as shares
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share import Share
@@ -38,6 +40,7 @@ class Wishes:
     ``overlayfs`` and ``shares`` are asked for beside what the recipe says. A ``transient`` guest has none of the
     recipe's shares: what nobody keeps has no business in what others keep.
     ``transient`` says whose guest it is that nobody keeps: whoever made it may remove it.
+    ``clone`` is the way in which the root is made, one of `roots.WAYS`.
     """
 
     memory: int | None = None
@@ -48,6 +51,7 @@ class Wishes:
     overlayfs: bool = False
     shares: tuple[Share, ...] = ()
     transient: str = ""
+    clone: str = "auto"
 
 
 def wishes(
@@ -59,6 +63,7 @@ def wishes(
     cache: str = "",
     overlayfs: bool = False,
     share: Sequence[str] = (),
+    clone: str = "auto",
 ) -> Wishes:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
     asking = {"memory": memory, "vcpus": vcpus, "cache": cache, "shares": share}
@@ -70,7 +75,7 @@ def wishes(
         field, message = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
         if field == "shares":
             raise VirtrootError(f"--share: {message}", "like --share data:/srv/data:/srv/data:ro") from error
-        hint = "sizes are written like 2GiB; CPUs are a whole number; the cache is auto, always or none"
+        hint = "sizes are written like 2GiB; CPUs are a whole number; the cache is auto, mixed, always or none"
         raise VirtrootError(f"--{field}: {message}", hint) from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
     return Wishes(
@@ -81,7 +86,25 @@ def wishes(
         cache=cache,
         overlayfs=overlayfs,
         shares=tuple(map(shares.parse, asked.shares)),
+        clone=roots.checked_way(clone),
     )
+
+
+def own_key(artifact: Artifact) -> str:
+    """Return the file with the public key of who runs this, and say that it may log in; empty where there is none.
+
+    A system that keeps its identity lets in whom it let in before, and nobody else by itself.
+    """
+    path = next(iter(identity.own_ssh_keys()), "")
+    if not path or (artifact.manifest.origin and artifact.manifest.origin.machine_id):
+        return ""
+    try:
+        identity.read_ssh_key(path)
+    except VirtrootError as error:
+        warn(f"nobody gets to log in by ssh: {error.what}")
+        return ""
+    say(f"{path} may log in as root; --ssh-key takes another one")
+    return path
 
 
 def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Domain:
@@ -96,35 +119,44 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
     wanted = _wanted(artifact, wishes)
-    with guests.locked(hypervisor, name):
+    with guests.locked(hypervisor, name), ExitStack() as held:
         paths = Place(pool.find(hypervisor, settings), name)
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
         domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid)
+        way = roots.way(hypervisor.target, paths.pool, wishes.clone)
         if domain.overlayfs:
+            _refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
             beside.install_wrapper(hypervisor.target)
-        with step("checking the artifact"):
-            artifact.refuse_damaged()
         publication.clear(hypervisor, paths)
         try:
-            with step("unpacking the root"):
-                _unpack(hypervisor, paths, artifact)
+            tree = held.enter_context(_root(hypervisor, paths, artifact, way))
+            if tree:
+                domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
             with step("identity, kernel"):
                 _personalise(
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, wishes.authorized_keys)
                 )
+                if domain.cache == mounting.MIXED:
+                    mounting.mount_usr(hypervisor.target, paths.partial_root)
                 for each, found in zip(wanted, shared, strict=True):
                     mounting.mount(hypervisor.target, paths.partial_root, found, each.point)
                 hostdir.make(hypervisor.target, shared)
             with step("defining the domain"):
+                if domain.lower:
+                    # What is mounted cannot be renamed.
+                    beside.unmount(hypervisor.target, paths.partial_root)
                 publication.publish(hypervisor, paths, domain_xml(domain))
         except BaseException:
             # The reason why it failed is what the user has to see; the next install clears what stays now.
             with contextlib.suppress(VirtrootError):
                 publication.clear(hypervisor, paths)
             raise
+        if domain.lower:
+            beside.mount(hypervisor.target, domain.root, domain.golden, domain.lower)
+            remounting.enable(hypervisor.target, domain.root, domain.golden)
         if beside.install_hook(hypervisor.target) and not hypervisor.embedded:
             say("libvirt's hook is new; until its daemon restarts, only ./inv start hands over a changed kernel")
     return domain
@@ -212,10 +244,35 @@ def _check_host() -> None:
             raise VirtrootError(f"{program} is not installed", f"install the package {program}")
 
 
-def _unpack(hypervisor: Hypervisor, paths: Place, artifact: Artifact) -> None:
-    hypervisor.target.run(["mkdir", "--mode=0755", paths.partial_root])
-    with artifact.tarball.open("rb") as content:
-        hypervisor.target.run(archive.unpack_argv(paths.partial_root), stdin=content)
+def _refuse_layer(way: str) -> None:
+    if way == "overlay":
+        raise VirtrootError(
+            "--clone overlay: a guest whose root is an overlay on the host cannot mount overlayfs on it itself: "
+            "the host's takes what the guest's writes for its own",
+            "leave one of the two out",
+        )
+
+
+@contextmanager
+def _root(hypervisor: Hypervisor, paths: Place, artifact: Artifact, way: str) -> Iterator[Golden | None]:
+    """Make the partial root, and yield the golden tree that it was made from, if any, which stays meanwhile."""
+    target = hypervisor.target
+    if way == "copy":
+        with step("checking the artifact"):
+            artifact.refuse_damaged()
+        with step("unpacking the root"):
+            subvolume.make(target, paths.partial_root)
+            with artifact.tarball.open("rb") as content:
+                target.run(archive.unpack_argv(paths.partial_root), stdin=content)
+        yield None
+        return
+    with golden.held(hypervisor, paths.pool, artifact) as tree:
+        with step(f"making the root: {roots.WORDS[way]} of the golden tree"):
+            if way == "overlay":
+                roots.layer(target, tree, paths.partial_root)
+            else:
+                roots.make(target, way, tree.tree, paths.partial_root)
+        yield tree
 
 
 def _personalise(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import signal
-import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines import operate
 from pipelines.artifact import difference
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import Failure, History, Night, state_since
@@ -32,6 +29,7 @@ from pipelines.guest.memory import Room
 from pipelines.host import engine as engines
 from pipelines.host.engine import NameTaken
 from pipelines.host.lock import Busy
+from pipelines.host.signals import as_ctrl_c
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -39,6 +37,7 @@ from pipelines.log import say, speaking, warn, whoever_hears
 from pipelines.machine import checkout, notice
 from pipelines.prune import prune
 from pipelines.report import pages
+from pipelines.run import end, names, owner, throw_away
 from pipelines.settings import Settings
 from pipelines.text import plain
 from pipelines.verify import verify_guest
@@ -92,7 +91,7 @@ class Run:
     @property
     def owner(self) -> str:
         """Whose the guests are that this night throws away: no other machine's, and no other checkout's."""
-        return f"nightly {socket.gethostname()}:{self.settings.output_dir}"
+        return owner("nightly", self.settings)
 
 
 @whoever_hears()
@@ -106,7 +105,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     twice = next((source for source in sources if stems.count(source.stem) > 1), None)
     if twice:
         raise VirtrootError(f"two recipes are called {twice.stem}", "builds are kept under a recipe's name: rename one")
-    with Store(settings.output_dir).lock("all", "night"), _ended_as_interrupted():
+    with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
@@ -169,20 +168,6 @@ def _take_away(run: Run) -> None:
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner and guest.running:
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
-
-
-@contextmanager
-def _ended_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which ends a service, clear up as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _one(source: Path, run: Run) -> Night:
@@ -321,7 +306,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     hypervisor = connect(settings)
     name = _vacant(hypervisor, artifact.manifest.name, run)
     memory = artifact.manifest.recipe.guest.memory
-    install(name, artifact, Wishes(cache="always", transient=run.owner), settings)
+    install(name, artifact, Wishes(cache="always", transient=run.owner, clone="copy"), settings)
     try:
         with run.room.for_guest(hypervisor.target, memory, settings.timeout, run.refuse_ended):
             run.refuse_ended()
@@ -333,7 +318,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
                     raise
                 warn(f"{error.what}: software emulation is known for that; once more")
                 facts["retried"] = error.what
-                _end(hypervisor, name)
+                end(hypervisor, name)
                 verdict = verify_guest(name, settings, boot=True)
             facts["boot_seconds"] = verdict.boot_seconds
     except VirtrootError:
@@ -343,26 +328,21 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
             artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
         raise
     finally:
-        _throw_away(hypervisor, name, run)
+        throw_away(hypervisor, name, run.settings)
 
 
 def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
     """Return a name for a guest that nobody has; what could not be removed when it was left is tried again."""
-    # As long as a guest's name may be at most.
-    stem = f"night-{recipe}"
-    if len(stem) > 56:
-        stem = f"{stem[:47]}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     there = {guest.name: guest for guest in guests.every(hypervisor)}
     taken = {known.name for known in hypervisor.domains()}
-    for number in range(1, 1000):
-        name = stem if number == 1 else f"{stem}-{number}"
+    for name in names("night", recipe):
         if name in there and there[name].transient == run.owner:
             say(f"removing the guest {name} that a killed night left")
-            _throw_away(hypervisor, name, run)
+            throw_away(hypervisor, name, run.settings)
             return name
         if name not in taken:
             return name
-    raise VirtrootError(f"a thousand guests are called {stem}", "remove some of them")
+    raise VirtrootError(f"too many guests of {recipe} are there", "remove some of them")
 
 
 def _clear_left(run: Run) -> None:
@@ -385,24 +365,9 @@ def _clear_left(run: Run) -> None:
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 say(f"removing the guest {guest.name} that a killed night left")
-                _throw_away(guest.hypervisor, guest.name, run)
+                throw_away(guest.hypervisor, guest.name, run.settings)
     except VirtrootError as error:
         warn(f"whether a killed night left guests is not known: {error.what}")
-
-
-def _throw_away(hypervisor: Hypervisor, name: str, run: Run) -> None:
-    """End and remove a guest of this night's; one that cannot be removed now is left to the next night."""
-    try:
-        _end(hypervisor, name)
-        operate.remove(name, run.settings, asking=None)
-    except VirtrootError as error:
-        warn(f"the guest {name} was not removed, the next night tries again: {error.what}")
-
-
-def _end(hypervisor: Hypervisor, name: str) -> None:
-    guest = guests.find(hypervisor, name)
-    if guest.running:
-        hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
 def _tell(night: Night, run: Run) -> Night:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, place, publication, streaming
+from pipelines.guest import hostdir, place, publication, snapshots, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.libvirt import pool
@@ -62,6 +62,14 @@ def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
     return streaming.run(agent, argv, output(sys.stdout), output(sys.stderr))
 
 
+def refresh(name: str, settings: Settings) -> None:
+    """Let the running guest forget what it has read, so that it sees what the host edited."""
+    agent = _running(guests.find(connect(settings), name)).agent
+    done = agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
+    if done.returncode:
+        raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"start it anew: ./inv restart {name}")
+
+
 def console(name: str, settings: Settings) -> int:
     """Join this terminal to the guest's console until Ctrl-]."""
     guest = _running(guests.find(connect(settings), name))
@@ -79,7 +87,9 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
         return
     guest = guests.find(hypervisor, name)
     publication.refuse_busy(guest)
-    if asking and not asking(f"Delete the guest {name} and everything in {guest.root}?"):
+    taken = snapshots.every(guest)
+    others = f", and its {len(taken)} snapshots" if taken else ""
+    if asking and not asking(f"Delete the guest {name} and everything in {guest.root}{others}?"):
         raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
     with _locked(name, settings) as found:
         if found.uuid != guest.uuid:

@@ -1,4 +1,4 @@
-"""Prune: delete the builds that nobody needs any more."""
+"""Prune: delete the builds, and the golden trees in the pool, that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
+from pipelines.guest import golden
 from pipelines.guest import guest as guests
+from pipelines.libvirt import pool as pools
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say
@@ -26,6 +28,8 @@ def prune(
 ) -> list[str]:
     """Delete the builds of ``recipes`` (all, where none is named) that may go, and return their ids.
 
+    The golden trees of these recipes that no guest is made from go, too, and are returned as their paths.
+
     The golden root and the one before it, the latest build, the last good one, pinned ones and those that guests were
     made from stay, beside the newest ``keep`` and what is not ``older_than`` that.
     """
@@ -38,10 +42,13 @@ def prune(
     in_use = _in_use(hypervisor)
     going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
-    if asking and ids:
-        for each in ids:
+    pool = pools.look(hypervisor, settings)
+    trees = golden.unused(hypervisor, pool, recipes) if pool else []
+    if asking and ids + trees:
+        for each in ids + trees:
             say(each)
-        if not asking(f"Delete these {len(ids)} builds?"):
+        kinds = [f"{len(found)} {word}" for found, word in ((ids, "builds"), (trees, "golden trees")) if found]
+        if not asking(f"Delete these {' and '.join(kinds)}?"):
             raise VirtrootError("nothing was pruned", "answer yes, or give --yes")
     gone: list[str] = []
     for name in going:
@@ -54,7 +61,7 @@ def prune(
                 if artifact.stored_id in ids:
                     store.delete(artifact)
                     gone.append(artifact.stored_id)
-    return gone
+    return gone + [tree for tree in trees if golden.delete(hypervisor, tree)]
 
 
 def _in_use(hypervisor: Hypervisor) -> set[str]:

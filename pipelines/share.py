@@ -14,7 +14,7 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.libvirt import pool
 from pipelines.libvirt.connect import connect
-from pipelines.recipe.share import Share, parse
+from pipelines.recipe.share import ROOT_TAGS, Share, parse
 from pipelines.settings import Settings
 from pipelines.text import size, table
 
@@ -58,7 +58,7 @@ def unshare(name: str, tag: str, settings: Settings) -> str:
             if refused:
                 raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)
         # Without a device, a killed task may have left the line.
-        line = shares.unmount(guest.target, guest.root, tag)
+        line = (found is not None or tag not in ROOT_TAGS) and shares.unmount(guest.target, guest.root, tag)
         if not found and not line:
             has = ", ".join(each.tag for each in guest.shares) or "none"
             raise VirtrootError(f"{name} has no share {tag}", f"its shares: {has}")
@@ -103,6 +103,7 @@ def _off(name: str, settings: Settings) -> Iterator[Guest]:
         guest = guests.find(hypervisor, name)
         if guest.running:
             raise VirtrootError(f"the guest {name} is running", f"its shares change while it is off: ./inv stop {name}")
+        guest.assemble()
         yield guest
 
 

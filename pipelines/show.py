@@ -12,8 +12,9 @@ from typing import Any
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import overlayfs, place, shares
+from pipelines.guest import overlayfs, place, reach, shares
 from pipelines.guest.guest import Guest
+from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
@@ -21,17 +22,10 @@ from pipelines.settings import Settings
 from pipelines.text import age, plain, size, table
 
 #: Seconds that counting a root's blocks may take in a list.
-_COUNTING = "10"
+_COUNTING = 10
 
-# For each pair of a root and a boot directory: when it was installed, and how much its root holds, in bytes.
-_MEASURE = """
-limit=$1; shift
-while [ $# -gt 0 ]; do
-    echo "$(stat --format=%Y "$2/manifest.json" 2>/dev/null || echo 0)" \\
-        "$(timeout "$limit" du --summarize --block-size=1 --one-file-system "$1" 2>/dev/null | cut -f 1)"
-    shift 2
-done
-"""
+# When each guest was installed.
+_AGES = 'for boot do stat --format=%Y "$boot/manifest.json" 2>/dev/null || echo 0; done'
 
 _AFTER = """
 size=$(stat --format=%s "$1"); echo "$size"
@@ -49,6 +43,7 @@ _FOLLOW = 1.0
 def listing(settings: Settings) -> list[dict[str, Any]]:
     """Return what there is to know of each guest, as plain data; sizes in bytes, ``age`` in seconds, or None.
 
+    ``shared`` is what of ``size`` other trees have, too.
     ``address`` is empty where the guest cannot be reached from outside.
     """
     hypervisor = connect(settings)
@@ -62,26 +57,37 @@ def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[dict[str, Any]]:
         {
             "name": guest.name,
             "state": states[guest.uuid],
-            "address": _address(guest) if states[guest.uuid] == "running" else "",
+            "address": reach.address(guest) if states[guest.uuid] == "running" else "",
             "recipe": guest.artifact.partition("/")[0],
             "age": int(time.time()) - installed if installed else None,
             "size": size,
+            "shared": shared,
             "artifact": guest.artifact,
             "root": guest.root,
             "uuid": guest.uuid,
             "where": "embedded" if hypervisor.embedded else hypervisor.uri,
         }
-        for guest, (installed, size) in zip(found, _measured(hypervisor, found), strict=True)
+        for guest, installed, (size, shared) in zip(
+            found, _installed(hypervisor, found), _measured(hypervisor, found), strict=True
+        )
     ]
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE; empty without guests."""
+    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty without guests."""
     if not rows:
         return ""
-    lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE")]
+    lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE", "SHARED")]
     lines += [
-        (row["name"], row["state"], row["address"] or "-", row["recipe"] or "-", age(row["age"]), size(row["size"]))
+        (
+            row["name"],
+            row["state"],
+            row["address"] or "-",
+            row["recipe"] or "-",
+            age(row["age"]),
+            size(row["size"]),
+            size(row["shared"]),
+        )
         for row in rows
     ]
     return table(lines)
@@ -101,9 +107,8 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "generator": made.generator,
             "kernel_version": made.kernel_version,
             "packages": len(made.packages),
-            "cache": made.recipe.guest.cache,
         }
-    serving = {"overlayfs": guest.overlayfs, "shares": _shares(guest)}
+    serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _shares(guest)}
     paths = {
         "boot": guest.boot,
         "kernel": guest.kernel,
@@ -125,7 +130,7 @@ def _shares(guest: Guest) -> list[dict[str, Any]]:
 
 def as_lines(facts: dict[str, Any]) -> str:
     """Return `info` as people read it, a line each."""
-    shown = {**facts, "age": age(facts.get("age")), "size": size(facts.get("size"))}
+    shown = {**facts, "age": age(facts.get("age")), **{key: size(facts.get(key)) for key in ("size", "shared")}}
     shown["shares"] = ", ".join(
         f"{each['tag']} = {each['directory']}{' read-only' * each['readonly']} at {each['point'] or '?'}"
         for each in facts["shares"]
@@ -173,19 +178,6 @@ def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:
             time.sleep(_FOLLOW)
 
 
-def _address(guest: Guest) -> str:
-    """Return where a running guest can be reached; empty for one that cannot, or that does not say so soon."""
-    if not guest.hypervisor.on_a_network(guest.uuid):
-        return ""
-    leased = guest.hypervisor.leased_address(guest.uuid)
-    if leased:
-        return leased
-    try:
-        return next(iter(guest.agent.addresses()), "")
-    except VirtrootError:
-        return ""
-
-
 def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
     """Return up to 1 MiB of a log after ``offset``, the offset behind it, and its size; one begun anew is read anew."""
     done = guest.target.run(["sh", "-ec", _AFTER, "after", path, str(offset)], check=False)
@@ -196,8 +188,14 @@ def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
     return content, begin + len(content), int(size)
 
 
-def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int, int | None]]:
-    pairs = [path for guest in found for path in (guest.root, guest.boot)]
-    lines = hypervisor.target.run(["sh", "-c", _MEASURE, "measure", _COUNTING, *pairs]).text.splitlines()
-    numbers = [line.split() for line in lines]
-    return [(int(number[0]), int(number[1]) if len(number) > 1 else None) for number in numbers]
+def _installed(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
+    """Return when each guest was installed, in seconds of the epoch; 0 where nobody knows."""
+    return [
+        int(line) for line in hypervisor.target.run(["sh", "-c", _AGES, "ages", *[g.boot for g in found]]).text.split()
+    ]
+
+
+def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
+    """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
+    roots = [(guest.root, guest.below) for guest in found]
+    return [each or (None, None) for each in beside.measure(hypervisor.target, _COUNTING, roots)]

@@ -79,6 +79,7 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
     guests.find(hypervisor, name)
     with guests.locked(hypervisor, name):
         guest = guests.find(hypervisor, name)
+        guest.assemble()
         artifact = _artifact_of(guest, settings)
         context = Context(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
         if not boot:

@@ -143,9 +143,6 @@ def built_now(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def bookworm(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
-    """A bookworm artifact, built with debootstrap: its kernel has virtiofs and virtio_pci as modules.
-
-    Its guests have the cache that recipes have by default.
-    """
-    path = recipe("e2e-bookworm", release="bookworm", cache="auto")
+    """A bookworm artifact, built with debootstrap: its kernel has virtiofs and virtio_pci as modules."""
+    path = recipe("e2e-bookworm", release="bookworm", cache="mixed")
     return Path(inv("build", "--recipe", str(path)).stdout.strip())

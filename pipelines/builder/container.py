@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO
@@ -103,6 +103,19 @@ def remove_left(engine: Engine, name: str, settings: Settings) -> None:
     """Remove the builders that a killed build of the recipe ``name`` left; the caller holds the recipe's lock."""
     for purpose in (WITH_CACHE, APART):
         engine.remove_containers(_labels(name, purpose, settings))
+    remove_contained(engine, name, settings)
+
+
+def remove_contained(engine: Engine, name: str, settings: Settings) -> None:
+    """Remove the containers that a killed task for ``name`` made of a root, and their images."""
+    mark = container_mark(name, settings)
+    engine.remove_containers(mark)
+    engine.remove_untagged(labels=mark)
+
+
+def container_mark(name: str, settings: Settings) -> dict[str, str]:
+    """Return the label of containers and images that are made of roots for ``name``."""
+    return {"virtroot.root": hashlib.sha256(f"{name}\0{settings.output_dir}".encode()).hexdigest()[:16]}
 
 
 def _labels(name: str, purpose: str, settings: Settings) -> dict[str, str]:
@@ -120,27 +133,36 @@ def builder(
     capabilities: Sequence[str] = (),
     cache: str = "",
     owner: str = "",
+    shared: bool = False,
 ) -> Iterator[Builder]:
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
     ``cache`` is a volume to mount; what runs in the builder can write to it. The caller holds the lock for ``purpose``
     and ``name``, so a builder of the same output directory is a stale one. ``owner`` says who else may end this one. A
-    builder of another checkout is at work, on the same package cache: that is an error.
+    builder of another checkout is at work, on the same package cache: that is an error. What is in a ``shared`` one's
+    root can be reached from an `unpacker` too.
     """
     labels = _labels(name, purpose, settings)
     engine.remove_containers(labels)
     called = f"virtroot-{purpose}-{name}"
     # Of another output directory, and at work no more.
     engine.remove_ended(called)
+    tmpfs = _tmpfs(engine, settings.workspace)
+    workspace = _workspace(name) if shared else ""
+    if workspace:
+        with suppress(VirtrootError):
+            engine.remove_volume(workspace)
     container = engine.start(
         image,
         name=called,
         labels={**labels, "virtroot.owner": owner},
         # Long enough for any build; a builder whose task was killed and never run again ends by itself.
         argv=["sleep", "4h"],
-        volumes={cache: CACHE} if cache else {},
+        volumes={**({cache: CACHE} if cache else {}), **({workspace: _WORK} if workspace else {})},
         capabilities=capabilities,
-        tmpfs=_tmpfs(engine, settings.workspace),
+        # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
+        tmpfs={} if shared or not tmpfs else {_WORK: f"rw,exec,suid,dev,{tmpfs}"},
+        in_memory={workspace: tmpfs} if shared and tmpfs else {},
         hostname="builder",
         niced=True,
     )
@@ -149,6 +171,39 @@ def builder(
         yield Builder(container, {})
     finally:
         container.remove()
+        if workspace:
+            engine.remove_volume(workspace)
+
+
+@contextmanager
+def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Iterator[Builder]:
+    """Run a container with the root of the shared builder of ``name``, for which the builder lasts.
+
+    The kernel lets only CAP_SYS_ADMIN write security labels, and whoever has that could leave the container: so no
+    program of the root ever runs in this one.
+    """
+    labels = _labels(name, "unpack", settings)
+    engine.remove_containers(labels)
+    called = f"virtroot-unpack-{name}"
+    engine.remove_ended(called)
+    container = engine.start(
+        image,
+        name=called,
+        labels=labels,
+        argv=["sleep", "4h"],
+        volumes={_workspace(name): _WORK},
+        capabilities=("SYS_ADMIN",),
+        hostname="unpacker",
+        niced=True,
+    )
+    try:
+        yield Builder(container, {})
+    finally:
+        container.remove()
+
+
+def _workspace(name: str) -> str:
+    return f"virtroot-import-{name}"
 
 
 def copy_root(source: Builder, destination: Builder) -> None:
@@ -183,15 +238,14 @@ def piped(write: Callable[[Sink], object], read: Callable[[IO[bytes]], object]) 
         raise failures[0]
 
 
-def _tmpfs(engine: Engine, workspace: str) -> dict[str, str]:
-    """Return the tmpfs to work on: half the available memory for ``auto``, where that is enough."""
+def _tmpfs(engine: Engine, workspace: str) -> str:
+    """Return the options of the tmpfs to work on: half the available memory for ``auto``, where that is enough."""
     if workspace == "disk":
-        return {}
+        return ""
     size = workspace.partition(":")[2]
     if not size:
         half = engine.memory() // 2
         if half < _TMPFS_LEAST:
-            return {}
+            return ""
         size = str(half)
-    # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
-    return {_WORK: f"rw,exec,suid,dev,mode=755,size={size}"}
+    return f"mode=755,size={size}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -70,32 +71,42 @@ def bring(image: Path, container: Container) -> None:
         container.run(extract, stdin=counted(content, advance))
 
 
-@dataclass(frozen=True)
-class Disk:
-    """An image that was brought into a container with libguestfs; ``key`` opens what is encrypted on it."""
+class _Reading:
+    """What the program in the container says: on its first line what is on the disk, then a tar of what was chosen.
 
-    container: Container
-    key: str
+    It is one conversation, since its small machine takes longer to start than to look.
+    """
 
-    def look(self) -> Disks:
-        """Return what is on it; raises `VirtrootError` for an image that cannot be read."""
-        with step("looking for systems on the disk"):
-            done = self.container.run([_PROGRAM, "look", _IMAGE], stdin=self._asked(), check=False, limit=_LONGEST)
-        if done.returncode:
-            raise _unreadable(done.complaint)
+    def __init__(self, choose: Callable[[Disks], Choice], reply: IO[bytes], sink: Sink, stack: ExitStack) -> None:
+        self._choose, self._reply, self._sink, self._stack = choose, reply, sink, stack
+        self._said = b""
+        self._advance: Callable[[int], object] = int
+        self.choice: Choice | None = None
+
+    def take(self, chunk: bytes) -> None:
+        """Take a chunk of its output; raises `VirtrootError` for what is no disk, and what ``choose`` raises."""
+        if self.choice is None:
+            self._said += chunk
+            line, newline, chunk = self._said.partition(b"\n")
+            if not newline:
+                if len(self._said) > _LONGEST:
+                    raise _unreadable("it says more of itself than a disk has to say")
+                return
+            self._answer(line)
+        self._advance(len(chunk))
+        self._sink(chunk)
+
+    def _answer(self, line: bytes) -> None:
         try:
-            return Disks.model_validate_json(done.stdout)
+            disks = Disks.model_validate_json(line)
         except ValidationError as error:
             raise _unreadable(str(error)) from error
-
-    def copy(self, choice: Choice, sink: Sink) -> None:
-        """Hand ``sink`` a tar of what ``choice`` wants."""
-        done = self.container.run([_PROGRAM, "copy", _IMAGE], stdin=self._asked(choice), stdout=sink, check=False)
-        if done.returncode:
-            raise _unreadable(done.complaint)
-
-    def _asked(self, choice: Choice | None = None) -> bytes:
-        return json.dumps({"key": self.key, "mounts": choice.mounts if choice else []}).encode()
+        choice = self._choose(disks)
+        self._stack.close()
+        what = f"copying {', '.join(point for point, _ in choice.mounts)}"
+        self._advance = self._stack.enter_context(progress(what, choice.size))
+        self._reply.write(json.dumps({"mounts": choice.mounts}).encode() + b"\n")
+        self.choice = choice
 
 
 def _unreadable(why: str) -> VirtrootError:
@@ -115,18 +126,20 @@ def passphrase(path: str) -> str:
 def unpack(image: Path, container: Container, key: str, choose: Callable[[Disks], Choice], builder: Builder) -> Choice:
     """Unpack what ``choose`` wants of the disk ``image`` into the builder's root; return that."""
     bring(image, container)
-    disk = Disk(container, key)
-    disks = disk.look()
-    choice = choose(disks)
+    found: list[Choice] = []
 
     def write(sink: Sink) -> None:
-        def told(chunk: bytes) -> None:
-            advance(len(chunk))
-            sink(chunk)
+        asked, asking = os.pipe()
+        with os.fdopen(asked, "rb", buffering=0) as stdin, os.fdopen(asking, "wb", buffering=0) as reply:
+            reply.write(json.dumps({"key": key}).encode() + b"\n")
+            with ExitStack() as stack:
+                stack.enter_context(step("looking for systems on the disk"))
+                reading = _Reading(choose, reply, sink, stack)
+                done = container.run([_PROGRAM, _IMAGE], stdin=stdin, stdout=reading.take, check=False)
+                if done.returncode or reading.choice is None:
+                    raise _unreadable(done.complaint)
+            found.append(reading.choice)
 
-        disk.copy(choice, told)
-
-    with progress(f"copying {', '.join(point for point, _ in choice.mounts)}", choice.size) as advance:
-        piped(write, lambda pipe: arriving.extract(builder, pipe))
+    piped(write, lambda pipe: arriving.extract(builder, pipe))
     builder.run(("sh", "-ec", _DIG_HOLES, "dig", ROOT))
-    return choice
+    return found[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -61,21 +61,29 @@ done
 """
 
 
+#: Makes a container of a builder's root, see `contained`.
+Contain = Callable[[Builder], AbstractContextManager[Builder]]
+
+
 class StageRunner:
     """Carries stages out and keeps their times; the builder is told with each, since it may be another one."""
 
-    def __init__(self, trees: Mapping[Tree, Packed], log: Path, failed_log: Path) -> None:
+    def __init__(self, trees: Mapping[Tree, Packed], log: Path, failed_log: Path, contain: Contain) -> None:
         self.times: list[StageTime] = []
-        self._trees, self._log, self._failed_log = trees, log, failed_log
+        self._trees, self._log, self._failed_log, self._contain = trees, log, failed_log, contain
 
     def run(self, stage: Stage, builder: Builder) -> None:
         """Carry out the steps of ``stage``; the caller has `logged` begun."""
-        for is_tree, steps in itertools.groupby(stage.steps, lambda step: isinstance(step, Tree)):
+        for (is_tree, is_contained), group in itertools.groupby(stage.steps, _way):
+            steps = list(group)
             if is_tree:
                 for tree in steps:
                     self._copy(tree, builder)  # type: ignore[arg-type] # groupby does not narrow
+            elif is_contained:
+                with self._contain(builder) as container:
+                    self._commands(steps, container)  # type: ignore[arg-type]
             else:
-                self._commands(list(steps), builder)  # type: ignore[arg-type]
+                self._commands(steps, builder)  # type: ignore[arg-type]
 
     def _commands(self, commands: Sequence[Command], builder: Builder) -> None:
         words: list[str] = []
@@ -148,6 +156,10 @@ class StageRunner:
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL))
             return log.read().decode(errors="replace").splitlines()[-25:]
+
+
+def _way(step: Command | Tree) -> tuple[bool, bool]:
+    return isinstance(step, Tree), isinstance(step, Command) and step.contained
 
 
 class StepFailed(Exception):

@@ -6,11 +6,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from uuid import UUID
 
+from pipelines.errors import VirtrootError
 from pipelines.guest import place, shares
+from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
 from pipelines.libvirt.beside import WRAPPER
 from pipelines.libvirt.handover import NAMESPACE
-from pipelines.recipe.share import ROOT_TAG
+from pipelines.recipe.share import ROOT_TAG, USR_TAG
 
 ET.register_namespace("virtroot", NAMESPACE)
 
@@ -25,6 +27,8 @@ class Domain:
     ``overlayfs`` lets virtiofsd keep CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root.
     ``shares`` are directories of libvirt's machine that the guest has beside its root.
     ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
+    ``golden`` is the directory of the golden tree that the root was made from, empty for none, and ``lower`` that
+    tree's digest, where the root is a layer on top of it.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Domain:
     overlayfs: bool = False
     shares: tuple[Shared, ...] = ()
     transient: str = ""
+    golden: str = ""
+    lower: str = ""
 
     @property
     def console_log(self) -> str:
@@ -79,21 +85,58 @@ def domain_xml(domain: Domain) -> str:
     return ET.tostring(top, encoding="unicode") + "\n"
 
 
+def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None:
+    """Change the ``definition`` of the guest whose root is ``root`` into that of a guest of its own at ``paths``.
+
+    What somebody else changed in it stays.
+    """
+    texts = {"name": paths.name, "uuid": str(uuid), "os/kernel": f"{paths.boot}/kernel"}
+    if definition.find("os/initrd") is not None:
+        texts["os/initrd"] = f"{paths.boot}/initrd"
+    texts[f"metadata/{{{NAMESPACE}}}guest/{{{NAMESPACE}}}root"] = paths.root
+    for path, text in texts.items():
+        element = definition.find(path)
+        if element is None:
+            raise VirtrootError(f"the domain has no {path}", "look at it: virsh dumpxml")
+        element.text = text
+    for source in definition.iterfind("devices/filesystem/source"):
+        directory = source.get("dir", "")
+        if directory == root or directory.startswith(f"{root}/"):
+            source.set("dir", paths.root + directory[len(root) :])
+    for log in definition.iterfind("devices/serial/log"):
+        log.set("file", place.console_log(paths.name))
+    metadata = definition.find(f"metadata/{{{NAMESPACE}}}guest")
+    lower = None if metadata is None else metadata.find(f"{{{NAMESPACE}}}lower")
+    if metadata is not None and lower is not None:
+        # A copy of both layers lies on nothing, and shares nothing.
+        metadata.remove(lower)
+        for golden in metadata.findall(f"{{{NAMESPACE}}}golden"):
+            metadata.remove(golden)
+    # Nobody keeps a guest for another one's sake, and what libvirt makes for each domain it makes anew.
+    for parent, child in (
+        (f"metadata/{{{NAMESPACE}}}guest", f"{{{NAMESPACE}}}transient"),
+        (".", "genid"),
+        ("devices/interface", "mac"),
+        ("devices/interface", "target"),
+        ("devices/channel", "source"),
+    ):
+        for element in definition.iterfind(parent):
+            for found in element.findall(child):
+                element.remove(found)
+
+
 def _metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
-    for name in ("artifact", "root", "kernel", "initrd", "transient"):
+    for name in ("artifact", "root", "kernel", "initrd", "transient", "golden", "lower"):
         if getattr(domain, name):
             _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
 
 
 def _devices(devices: ET.Element, domain: Domain) -> None:
-    root = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
-    ET.SubElement(root, "driver", type="virtiofs", queue="1024")
-    binary = ET.SubElement(root, "binary", {"path": WRAPPER} if domain.overlayfs else {}, xattr="on")
-    if domain.cache != "auto":
-        ET.SubElement(binary, "cache", mode=domain.cache)
-    ET.SubElement(root, "source", dir=domain.root)
-    ET.SubElement(root, "target", dir=ROOT_TAG)
+    mixed = domain.cache == shares.MIXED
+    _tree(devices, domain, domain.root, ROOT_TAG, "auto" if mixed else domain.cache)
+    if mixed:
+        _tree(devices, domain, f"{domain.root}/{shares.USR}", USR_TAG, "always")
     devices.extend(shares.device(share) for share in domain.shares)
     if domain.network != "none":
         user = domain.network == "user"
@@ -109,6 +152,17 @@ def _devices(devices: ET.Element, domain: Domain) -> None:
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
     ET.SubElement(devices, "memballoon", model="virtio")
+
+
+def _tree(devices: ET.Element, domain: Domain, directory: str, tag: str, cache: str) -> None:
+    """Add the device of the root, or of a part of it."""
+    filesystem = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
+    ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
+    binary = ET.SubElement(filesystem, "binary", {"path": WRAPPER} if domain.overlayfs else {}, xattr="on")
+    if cache != "auto":
+        ET.SubElement(binary, "cache", mode=cache)
+    ET.SubElement(filesystem, "source", dir=directory)
+    ET.SubElement(filesystem, "target", dir=tag)
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -12,11 +12,12 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import place, shares
 from pipelines.guest.agent import Agent
 from pipelines.guest.shares import Shared
-from pipelines.host import lock
+from pipelines.host import lock, mounts
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.layers import TREE
 from pipelines.text import plain
 
 #: What a guest prints that will not come up any more.
@@ -34,8 +35,10 @@ class Guest:
 
     ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
     ``initrd`` (empty: none) the paths in the root that are copied there before each start. ``transient`` says who made
-    it to throw it away; empty for one that is kept. ``overlayfs`` says that its virtiofsd keeps CAP_SYS_ADMIN,
-    ``shares`` what it has beside its root.
+    it to throw it away; empty for one that is kept. ``golden`` is the directory of the golden tree that its root was
+    made from, ``lower`` that tree's digest where the root is a layer on top of it. ``overlayfs`` says that its
+    virtiofsd keeps CAP_SYS_ADMIN, ``cache`` what its root is served with, see `shares.cache`, and ``shares`` what it
+    has beside its root.
     """
 
     hypervisor: Hypervisor
@@ -48,8 +51,21 @@ class Guest:
     initrd: str
     console_log: str
     transient: str = ""
+    golden: str = ""
+    lower: str = ""
     overlayfs: bool = False
+    cache: str = "auto"
     shares: tuple[Shared, ...] = ()
+
+    @property
+    def usr(self) -> bool:
+        """Whether the root's /usr is a device of its own."""
+        return self.cache == shares.MIXED
+
+    @property
+    def below(self) -> str:
+        """The tree that the root is a layer on top of; empty for none."""
+        return f"{self.golden}/{TREE}" if self.lower else ""
 
     @property
     def agent(self) -> Agent:
@@ -85,6 +101,18 @@ class Guest:
                     f"undefine the domain that is the copy, with its root left alone: virsh undefine {others[0].name}",
                 )
 
+    def assemble(self) -> None:
+        """Mount the root where it is a layer on a golden tree; whatever looks into a root calls this first.
+
+        Raises `VirtrootError` where the golden tree is not what the root was made on.
+        """
+        if self.lower:
+            beside.mount(self.target, self.root, self.golden, self.lower)
+
+    def refuse_mounts(self) -> None:
+        """Raise `VirtrootError` where anything is mounted in the root but the root itself."""
+        mounts.refuse(self.target, self.root, besides=self.root if self.lower else "")
+
     def hand_over(self) -> None:
         """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""
         beside.hand_over(self.target, self.root, self.boot, self.kernel, self.initrd)
@@ -95,6 +123,9 @@ class Guest:
         Raises `VirtrootError` with the console's tail when the guest gives up or ``timeout`` (seconds) passes.
         """
         self.refuse_shared_root(active=True)
+        self.assemble()
+        if self.usr:
+            beside.refuse_replaced(self.target, self.root, shares.USR)
         self.hand_over()
         if self.overlayfs:
             beside.install_wrapper(self.target)
@@ -122,9 +153,10 @@ class Guest:
     def _did_not_come_up(self, why: str) -> VirtrootError:
         logs = {
             "virtiofsd's log": self.log_tail(place.virtiofsd_log(self.name), lines=10),
+            "virtiofsd's log of /usr": self.log_tail(place.virtiofsd_log(self.name, 1), 10) if self.usr else "",
             **{
                 f"virtiofsd's log of the share {share.tag}": self.log_tail(place.virtiofsd_log(self.name, number), 10)
-                for number, share in enumerate(self.shares, start=1)
+                for number, share in enumerate(self.shares, start=2 if self.usr else 1)
             },
             "the console": self.console_tail(),
         }
@@ -188,7 +220,7 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     metadata = None if definition is None else definition.find(f"metadata/{{{NAMESPACE}}}guest")
     if definition is None or metadata is None:
         return None
-    keys = ("artifact", "root", "kernel", "initrd", "transient")
+    keys = ("artifact", "root", "kernel", "initrd", "transient", "golden", "lower")
     values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in keys}
     boot, log = _boot(definition, known.name), _log(definition, known.name)
     return Guest(
@@ -198,12 +230,15 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
         boot=boot,
         console_log=log,
         overlayfs=definition.find(f"devices/filesystem/binary[@path='{beside.WRAPPER}']") is not None,
+        cache=shares.cache(definition),
         shares=shares.of(definition),
         artifact=values["artifact"],
         root=values["root"],
         kernel=values["kernel"],
         initrd=values["initrd"],
         transient=values["transient"],
+        golden=values["golden"],
+        lower=values["lower"],
     )
 
 

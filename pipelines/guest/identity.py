@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -51,6 +54,20 @@ def read_ssh_key(path: str) -> str:
             f"{path} is {'a private key' if secret else 'no public ssh key'}", "give the file that ends in .pub"
         )
     return "\n".join(lines) + "\n"
+
+
+def own_ssh_keys() -> tuple[str, ...]:
+    """Return the public key files of who runs this, of the kinds that ssh tries by itself; under sudo the caller's too.
+
+    Homes are those that ssh goes by, whatever ``HOME`` says.
+    """
+    users = [user for user in (pwd.getpwuid(os.geteuid()).pw_name, os.environ.get("SUDO_USER")) if user]
+    names = [f"id_{kind}.pub" for kind in ("ed25519", "ed25519_sk", "ecdsa", "ecdsa_sk", "rsa")]
+    paths = []
+    for user in dict.fromkeys(users):
+        with suppress(KeyError):
+            paths += [Path(pwd.getpwnam(user).pw_dir) / ".ssh" / name for name in names]
+    return tuple(str(path) for path in paths if path.is_file())
 
 
 def write(target: Target, root: str, identity: Identity) -> None:

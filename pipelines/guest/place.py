@@ -66,6 +66,16 @@ class Place:
         return f"{self.pool}/.root.{self.name}@{self._part}"
 
     @property
+    def snapshots(self) -> str:
+        """The directory with the guest's snapshots."""
+        return f"{self.pool}/snapshots.{self.name}"
+
+    @property
+    def partial_snapshots(self) -> str:
+        """The directory with the snapshots after it lost its name."""
+        return f"{self.partial_root}-snapshots"
+
+    @property
     def partial_boot(self) -> str:
         """A boot directory before it gets its name, or after it lost it."""
         return f"{BOOT}/.{BOOT_PREFIX}{self.name}@{self._part}"
@@ -88,6 +98,16 @@ def of_root(root: str) -> Place:
     if not pool or name == directory or not _NAME.fullmatch(name):
         raise VirtrootError(f"{root} is no place for a root of virtroot's", "look at the domain: virsh dumpxml")
     return Place(pool, name)
+
+
+def golden(pool: str, key: str) -> str:
+    """Return the directory of the golden tree ``key`` in the directory ``pool``; that is no guest's either."""
+    return f"{pool}/golden.{key}"
+
+
+def golden_lock(key: str) -> str:
+    """Return the file that is locked, shared, while a root is made from a golden tree."""
+    return f"{LOCKS}/golden-{key}.lock"
 
 
 def share(pool: str, name: str) -> str:

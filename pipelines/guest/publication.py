@@ -8,6 +8,7 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host import mounts, process
 from pipelines.host.target import Target
+from pipelines.libvirt import beside, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
@@ -36,15 +37,17 @@ exit 1
 # Without a kernel in its place the guest cannot be started any more, so what it is doing then is what it does.
 _WITHDRAW = """
 trap '' HUP INT TERM PIPE
-root=$1 partial_root=$2 boot=$3 partial_boot=$4 domain=$5
-shift 5
+root=$1 partial_root=$2 boot=$3 partial_boot=$4 snapshots=$5 partial_snapshots=$6 domain=$7
+shift 7
 undo() {
     [ ! -d "$partial_boot" ] || mv -T -- "$partial_boot" "$boot"
     [ ! -d "$partial_root" ] || mv -T -- "$partial_root" "$root"
+    [ ! -d "$partial_snapshots" ] || mv -T -- "$partial_snapshots" "$snapshots"
     exit 1
 }
 if [ -d "$boot" ]; then mv -T -- "$boot" "$partial_boot" || undo; fi
 if [ -d "$root" ]; then mv -T -- "$root" "$partial_root" || undo; fi
+if [ -d "$snapshots" ]; then mv -T -- "$snapshots" "$partial_snapshots" || undo; fi
 [ "$("$@" domstate "$domain")" = 'shut off' ] || { echo "the guest runs by now" >&2; undo; }
 "$@" undefine "$domain" >&2 || undo
 """
@@ -64,7 +67,7 @@ def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
 
 
 def withdraw(guest: Guest) -> None:
-    """Undefine the guest and delete its root, its boot directory and its console's log; the caller asked first.
+    """Undefine the guest and delete root, snapshots, boot directory and console's log; the caller asked first.
 
     Raises `VirtrootError`, with nothing changed, where the guest runs, where libvirt keeps something of it, where its
     root is another domain's too, or where something is mounted in it.
@@ -72,11 +75,19 @@ def withdraw(guest: Guest) -> None:
     hypervisor, target = guest.hypervisor, guest.target
     refuse_busy(guest)
     paths = place.of_root(guest.root)
-    renames = (guest.root, paths.partial_root, guest.boot, paths.partial_boot)
+    mounts.refuse(target, paths.snapshots)
+    tree, boot = (guest.root, paths.partial_root), (guest.boot, paths.partial_boot)
+    renames = (*tree, *boot, paths.snapshots, paths.partial_snapshots)
     script = ["sh", "-c", _WITHDRAW, "withdraw", *renames, guest.uuid, *hypervisor.virsh_argv()]
     with process.uninterrupted():
+        if guest.lower:
+            # What is mounted cannot be renamed; a start mounts it anew.
+            remounting.disable(target, guest.root)
+            beside.unmount(target, guest.root)
         done = target.run(script, check=False)
     if done.returncode:
+        if guest.lower:
+            remounting.enable(target, guest.root, guest.golden)
         raise VirtrootError(
             f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
         )
@@ -111,7 +122,7 @@ def refuse_busy(guest: Guest) -> None:
             f"libvirt keeps {kept[0]} of {guest.name}", "delete that first: it would not let the domain go"
         )
     guest.refuse_shared_root()
-    mounts.refuse(guest.target, guest.root)
+    guest.refuse_mounts()
 
 
 def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
@@ -129,6 +140,10 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
     if _exists(hypervisor.target, paths.root) and "root" not in journal:
         raise VirtrootError(
             f"{paths.root} exists already, and no guest {name} goes with it", "move it away or choose another name"
+        )
+    if _exists(hypervisor.target, paths.snapshots):
+        raise VirtrootError(
+            f"{paths.snapshots} holds snapshots of a guest that is gone", "move it away or choose another name"
         )
     for path in (paths.root, paths.boot):
         users = hypervisor.naming(path)
@@ -148,6 +163,8 @@ def clear(hypervisor: Hypervisor, paths: Place) -> None:
     for what in _journal(target, paths):
         mounts.delete(target, paths.root if what == "root" else paths.boot)
     stale = _leftovers(target, paths)
+    for path in {path for path, kind in mounts.points(target) if kind == "overlay"} & set(stale):
+        beside.unmount(target, path)
     # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
     mounts.delete(target, *stale, *([] if hypervisor.naming(paths.boot) else [paths.boot]))
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
-from pipelines.recipe.share import ROOT_TAG
+from pipelines.recipe.share import ROOT_TAG, USR_TAG
 
 _FSTAB = "etc/fstab"
+
+#: The cache that is ``always`` for /usr, as a device of its own, and ``auto`` for the rest of the root.
+MIXED = "mixed"
+
+#: What of a root may be a device of its own.
+USR = "usr"
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,33 @@ def device(share: Shared) -> ET.Element:
 
 
 def of(definition: ET.Element) -> tuple[Shared, ...]:
-    """Return the shares in a domain's definition: its virtiofs devices, the root's apart."""
+    """Return the shares in a domain's definition: its virtiofs devices, those of the root apart."""
+    found = [share for share in _devices(definition) if share.tag != ROOT_TAG]
+    return tuple(share for share in found if not _is_usr(definition, share))
+
+
+def cache(definition: ET.Element) -> str:
+    """Return what the root in a domain's definition is served with: virtiofsd's word, or `MIXED`."""
+    if any(_is_usr(definition, share) for share in _devices(definition)):
+        return MIXED
+    mode = definition.find(f"devices/filesystem/target[@dir='{ROOT_TAG}']/../binary/cache")
+    return "auto" if mode is None else mode.get("mode", "auto")
+
+
+def _is_usr(definition: ET.Element, share: Shared) -> bool:
+    roots = [each.directory for each in _devices(definition) if each.tag == ROOT_TAG]
+    return share.tag == USR_TAG and share.directory in [f"{root}/{USR}" for root in roots]
+
+
+def _devices(definition: ET.Element) -> list[Shared]:
     found = []
     for filesystem in definition.findall("devices/filesystem"):
         driver, source, target = (filesystem.find(name) for name in ("driver", "source", "target"))
         if driver is None or source is None or target is None or driver.get("type") != "virtiofs":
             continue
-        if target.get("dir") != ROOT_TAG:
-            readonly = filesystem.find("readonly") is not None
-            found.append(Shared(target.get("dir", ""), source.get("dir", ""), readonly))
-    return tuple(found)
+        readonly = filesystem.find("readonly") is not None
+        found.append(Shared(target.get("dir", ""), source.get("dir", ""), readonly))
+    return found
 
 
 def mount(target: Target, root: str, share: Shared, point: str) -> None:
@@ -62,6 +85,16 @@ def mount(target: Target, root: str, share: Shared, point: str) -> None:
     line = f"{share.tag} {_escaped(point)} virtiofs {','.join(options)} 0 0"
     beside.make_directory(target, root, point.lstrip("/"))
     _write(target, root, [*_others(_read(target, root), share.tag), line])
+
+
+def mount_usr(target: Target, root: str) -> None:
+    """Give the root's /usr, as a device of its own, a line in its fstab: what is there before init mounts it by that.
+
+    Raises `VirtrootError` where it is no directory of the root's own.
+    """
+    beside.refuse_replaced(target, root, USR)
+    line = f"{USR_TAG} /{USR} virtiofs defaults 0 0"
+    _write(target, root, [*_others(_read(target, root), USR_TAG), line])
 
 
 def unmount(target: Target, root: str, tag: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ import requests
 
 from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
-from pipelines.host.exec_stream import Sink
+from pipelines.host.exec_stream import Connection, Sink
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed, failed, overran, said_too_much
 
@@ -99,7 +98,7 @@ class Container:
             self.run(["sh", "-c", script, "end", f"{name}={value}"], check=False)
 
     @contextmanager
-    def terminal(self, argv: Sequence[str]) -> Iterator[tuple[socket.socket, Callable[[int, int], None]]]:
+    def terminal(self, argv: Sequence[str]) -> Iterator[tuple[Connection, Callable[[int, int], None]]]:
         """Run ``argv`` on a terminal in the container; yield its connection and a call that resizes it."""
         api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True, tty=True)["Id"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import Mount
+from docker.types import DriverConfig, Mount
 
 from pipelines.errors import VirtrootError
 from pipelines.host import environment, this_machine
@@ -89,6 +90,22 @@ class Engine:
         with tarball.open("rb") as data:
             self._client.api.import_image_from_data(data, repository=repository, tag=version)
 
+    def import_root(self, content: IO[bytes], labels: Mapping[str, str]) -> str:
+        """Make an untagged image of one layer from the tar stream of a root; return its digest.
+
+        ``labels`` are words without a blank. Raises `VirtrootError` where the engine does not take it.
+        """
+        chunks = iter(lambda: content.read(1 << 20), b"")
+        changes = [f"LABEL {key}={value}" for key, value in {LABEL: "image", **labels}.items()]
+        try:
+            answer = self._client.api.import_image_from_data(chunks, changes=changes)
+        except APIError as error:
+            raise _cannot_take_root(str(error.explanation)) from error
+        said = json.loads(answer.splitlines()[-1])
+        if "status" not in said:
+            raise _cannot_take_root(str(said.get("error")))
+        return str(said["status"])
+
     def build_image(
         self, context: bytes, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
     ) -> None:
@@ -136,6 +153,7 @@ class Engine:
         argv: Sequence[str] | None = None,
         volumes: Mapping[str, str] | None = None,
         tmpfs: Mapping[str, str] | None = None,
+        in_memory: Mapping[str, str] | None = None,
         capabilities: Sequence[str] = (),
         seccomp: bool = True,
         devices: Sequence[str] = (),
@@ -143,13 +161,16 @@ class Engine:
         stop_timeout: int | None = None,
         transient: bool = False,
         niced: bool = False,
+        routing: bool = False,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
 
+        Volumes in ``in_memory``, with their mount options, are made as a tmpfs where they are not there yet.
+
         ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
         before it kills. The engine removes a ``transient`` container as soon as it ends. A ``niced`` one gets as much
-        less of the CPU as this process does. Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`,
-        and leaves nothing.
+        less of the CPU as this process does, and a ``routing`` one passes packets on. Raises `NameTaken`,
+        `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -157,7 +178,14 @@ class Engine:
             # Docker's AppArmor profile denies mounts even to those who have the capability for them.
             security.append("apparmor=unconfined")
         mounts = [
-            Mount(path, volume, type="volume", labels={LABEL: "volume"}) for volume, path in (volumes or {}).items()
+            Mount(
+                path,
+                volume,
+                type="volume",
+                labels={LABEL: "volume"},
+                driver_config=_tmpfs((in_memory or {}).get(volume)),
+            )
+            for volume, path in (volumes or {}).items()
         ]
         files = environment.files()
         try:
@@ -177,6 +205,7 @@ class Engine:
                     cap_add=list(capabilities),
                     security_opt=security,
                     devices=list(devices),
+                    sysctls={"net.ipv4.ip_forward": "1"} if routing else None,
                     cpu_shares=this_machine.cpu_shares() if niced else None,
                 ),
             )
@@ -235,9 +264,14 @@ class Engine:
             Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
-        """Remove a named volume; none is fine."""
-        with suppress(NotFound):
-            self._client.volumes.get(name).remove(force=True)
+        """Remove a named volume; none is fine. Raises `VirtrootError` for one that a container uses."""
+        try:
+            with suppress(NotFound):
+                self._client.volumes.get(name).remove(force=True)
+        except APIError as error:
+            raise VirtrootError(
+                f"the volume {name} stays: {error.explanation}", f"docker ps --filter volume={name}"
+            ) from error
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         try:
@@ -246,10 +280,20 @@ class Engine:
             return None
 
 
+def _tmpfs(options: str | None) -> DriverConfig | None:
+    if options is None:
+        return None
+    return DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": options})
+
+
 def _cannot_start(image: str, error: APIError) -> VirtrootError:
     return VirtrootError(
         f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
     )
+
+
+def _cannot_take_root(reason: str) -> VirtrootError:
+    return VirtrootError(f"the engine cannot take the root: {reason}", "see the engine's log")
 
 
 def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:

@@ -73,8 +73,10 @@ exec 2>&1
 umask 077
 mkdir -p "${1%/*}"
 chmod 700 "${1%/*}"
-exec 9> "$1"
-if flock ${2:-} 9; then echo held; exec cat > /dev/null; else echo busy; fi
+path=$1
+shift
+exec 9> "$path"
+if flock "$@" 9; then echo held; exec cat > /dev/null; else echo busy; fi
 """
 
 
@@ -83,12 +85,14 @@ LOCKS = "/run/virtroot"
 
 
 @contextmanager
-def on(target: Target, path: str, what: str, *, wait: bool = False) -> Iterator[None]:
+def on(target: Target, path: str, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock file ``path`` on ``target``; when another task has it, ``wait``, for what takes moments.
 
-    Otherwise that raises `Busy`. ``what`` is what the lock stands for, in words.
+    Otherwise that raises `Busy`. ``what`` is what the lock stands for, in words. Any number of tasks hold it ``shared``
+    at once.
     """
-    with target.holding(["sh", "-ec", _HOLD, "hold", path, *([] if wait else ["--nonblock"])]) as said:
+    how = [*([] if wait else ["--nonblock"]), *(["--shared"] if shared else [])]
+    with target.holding(["sh", "-ec", _HOLD, "hold", path, *how]) as said:
         if said == "busy":
             raise Busy(what)
         if said != "held":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pipelines.errors import VirtrootError
+from pipelines.host import subvolume
 from pipelines.host.target import Target
 
 
@@ -20,12 +21,14 @@ def below(target: Target, path: str) -> list[str]:
     return [point for point, _ in points(target) if point == path or point.startswith(f"{path}/")]
 
 
-def refuse(target: Target, path: str) -> None:
+def refuse(target: Target, path: str, *, besides: str = "") -> None:
     """Raise `VirtrootError` where something is mounted at or below ``path``: deleting would reach into it.
+
+    What is mounted at ``besides`` is known of.
 
     rm's --one-file-system does not see a bind mount of the same file system.
     """
-    mounted = below(target, path)
+    mounted = [point for point in below(target, path) if point != besides]
     if mounted:
         raise VirtrootError(f"{mounted[0]} is mounted inside {path}", f"unmount it first: umount {mounted[0]}")
 
@@ -34,4 +37,4 @@ def delete(target: Target, *paths: str) -> None:
     """Delete trees; links in them are deleted, not followed, and nothing that is mounted in one is touched."""
     for path in paths:
         refuse(target, path)
-    target.run(["rm", "-rf", "--one-file-system", "--", *paths])
+    subvolume.delete(target, *paths)

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import sys
 import termios
 import tty
@@ -16,10 +15,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipelines.errors import VirtrootError
-from pipelines.host import process
+from pipelines.host import process, relay
 from pipelines.host.engine import Container
+from pipelines.host.exec_stream import Connection
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed
+
+# nc has read nothing where it could not connect.
+_RELAY = """
+end=$(($(date +%s) + $1))
+until nc -N "$2" "$3"; do
+    if [ "$(date +%s)" -gt "$end" ]; then exit 1; fi
+    sleep 0.5
+done
+"""
 
 
 class Target(Protocol):
@@ -46,6 +55,9 @@ class Target(Protocol):
     def attach(self, argv: Sequence[str]) -> int:
         """Run ``argv`` there on the user's terminal, and return its exit status."""
 
+    def relay(self, address: str, port: int) -> None:
+        """Pass bytes on between standard input and output and a port that is reached from there, till it is closed."""
+
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """Run ``argv`` there until the block ends, which ends its input; yield the first line it prints."""
 
@@ -71,6 +83,10 @@ class Local:
     def attach(self, argv: Sequence[str]) -> int:
         """See `Target.attach`."""
         return process.attach(argv)
+
+    def relay(self, address: str, port: int) -> None:
+        """See `Target.relay`."""
+        relay.relay(address, port)
 
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """See `Target.holding`."""
@@ -104,13 +120,24 @@ class InContainer:
             _join(connection, resize)
         return 0
 
+    def relay(self, address: str, port: int) -> None:
+        """See `Target.relay`."""
+        argv = ["sh", "-c", _RELAY, "relay", str(relay.PATIENCE), address, str(port)]
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+            done = self.container.run(argv, stdin=stdin, stdout=relay.write, check=False)
+        if done.returncode:
+            raise VirtrootError(
+                f"nothing answers at {address} port {port}", "see whether sshd runs in the guest", done.complaint
+            )
+
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """See `Target.holding`."""
         return self.container.holding(argv)
 
 
-def _join(connection: socket.socket, resize: Callable[[int, int], None]) -> None:
-    """Pass bytes between this terminal, in raw mode, and ``connection`` until the other end closes it."""
+def _join(joined: Connection, resize: Callable[[int, int], None]) -> None:
+    """Pass bytes between this terminal, in raw mode, and what is ``joined`` until the other end closes it."""
+    connection = joined.socket
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
 
@@ -122,13 +149,14 @@ def _join(connection: socket.socket, resize: Callable[[int, int], None]) -> None
     try:
         follow()
         tty.setraw(keyboard)
+        relay.write(joined.early)
         while True:
             ready, _, _ = select.select([keyboard, connection], [], [])
             if connection in ready:
                 data = connection.recv(1 << 16)
                 if not data:
                     return
-                os.write(sys.stdout.fileno(), data)
+                relay.write(data)
             if keyboard in ready:
                 connection.sendall(os.read(keyboard, 1 << 12))
     finally:

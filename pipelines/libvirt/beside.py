@@ -1,14 +1,19 @@
-"""What runs beside libvirt: the hand-over, sent along as a program and as libvirt's hook; a wrapper of virtiofsd."""
+"""What runs beside libvirt: programs that are sent along, and libvirt's hook made of them; a wrapper of virtiofsd."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from pipelines.errors import VirtrootError
+from pipelines.host.process import Completed
 from pipelines.host.target import Target
-from pipelines.libvirt import handover
+from pipelines.libvirt import handover, layers, sizes
 
 _PROGRAM = Path(handover.__file__)
+_LAYERS = Path(layers.__file__)
+_SIZES = Path(sizes.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -19,15 +24,19 @@ WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
 
 
 def hook() -> bytes:
-    """Return libvirt's hook: a shell script with the hand-over program in it."""
-    return (_PROGRAM.with_name("hook")).read_bytes() + _PROGRAM.read_bytes() + b"PROGRAM\n"
+    """Return libvirt's hook: a shell script with the programs in it that it runs."""
+    script = _PROGRAM.with_name("hook").read_bytes()
+    return script.replace(b"@LAYERS@\n", _LAYERS.read_bytes()).replace(b"@HANDOVER@\n", _PROGRAM.read_bytes())
 
 
 def run(target: Target, *arguments: str) -> bytes:
     """Run the hand-over program on ``target`` and return what it printed; raises `VirtrootError` when it refuses."""
     # Sent along, not installed: the program on the target is then always this version's. Isolated, so that no module
     # comes from the current directory, which may be a guest's.
-    done = target.run([target.python, "-I", "-", *arguments], stdin=_PROGRAM.read_bytes(), check=False)
+    return _checked(target.run([target.python, "-I", "-", *arguments], stdin=_PROGRAM.read_bytes(), check=False))
+
+
+def _checked(done: Completed) -> bytes:
     if done.returncode:
         reason = done.complaint.splitlines()[-1].removeprefix("virtroot: ") if done.complaint else "no reason given"
         raise VirtrootError(
@@ -50,14 +59,76 @@ def write(target: Target, root: str, path: str, mode: int, content: str) -> None
     run(target, "--write", root, path, f"{mode:o}", content)
 
 
-def read(target: Target, root: str, path: str) -> bytes:
-    """Return a small file of a guest's root."""
-    return run(target, "--read", root, path)
+def put(target: Target, root: str, path: str, mode: int, content: IO[bytes]) -> None:
+    """Write ``content``, however long it is, as the file ``path`` in a guest's root, never through a link out of it."""
+    program = [target.python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
+    _checked(target.run([*program, "--put", root, path, f"{mode:o}"], stdin=content, check=False))
+
+
+def read(target: Target, root: str, path: str, largest: int = handover.LARGEST_READ) -> bytes:
+    """Return a file of a guest's root that has ``largest`` bytes at most."""
+    return run(target, "--read", root, path, str(largest))
+
+
+def refuse_replaced(target: Target, root: str, path: str) -> None:
+    """Raise `VirtrootError` where ``path`` is no directory of a guest's root, but a link or anything else."""
+    run(target, "--refuse-replaced", root, path)
+
+
+def exchange(target: Target, one: str, other: str) -> None:
+    """Let two directories of the host's, on one file system, change their names with each other."""
+    run(target, "--exchange", one, other)
+
+
+def forget(target: Target, root: str, *paths: str) -> None:
+    """Delete files of a guest's root, and its ssh host keys, never through a link out of it."""
+    run(target, "--forget", root, *paths)
 
 
 def make_directory(target: Target, root: str, path: str) -> None:
     """Make the directory ``path`` in a guest's root where it is missing, never through a link out of it."""
     run(target, "--directory", root, path)
+
+
+def digest(target: Target, tree: str) -> str:
+    """Return what tells ``tree`` from every other state of it; see `layers.digest`."""
+    return _layers(target, "--digest", tree).text
+
+
+def mount(target: Target, root: str, golden: str, lower: str) -> None:
+    """Mount the layers of ``root`` over the golden tree ``golden``, whose digest has to be ``lower``."""
+    _layers(target, "--mount", root, golden, lower)
+
+
+def unmount(target: Target, root: str) -> None:
+    """Unmount the layers of ``root``, where they are mounted."""
+    _layers(target, "--unmount", root)
+
+
+def forget_layers(target: Target, root: str) -> None:
+    """Make layers that were copied to ``root`` forget which they are a copy of."""
+    _layers(target, "--forget", root)
+
+
+def _layers(target: Target, *arguments: str) -> Completed:
+    done = target.run([target.python, "-I", "-", *arguments], stdin=_LAYERS.read_bytes(), check=False)
+    if done.returncode:
+        reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ")
+        raise VirtrootError(
+            reason or "no reason given", "what is below a root of two layers has to stay as it was made"
+        )
+    return done
+
+
+def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> list[tuple[int, int] | None]:
+    """Return how many bytes each root takes, and how many of them other trees have too; see `sizes`.
+
+    ``roots`` are given with the tree that they lie on, empty for none. None stands for one that takes longer.
+    """
+    arguments = [part for pair in roots for part in pair]
+    argv = [target.python, "-I", "-", str(seconds), *arguments]
+    lines = target.run(argv, stdin=_SIZES.read_bytes()).text.splitlines()
+    return [None if line == "-" else (int(line.split()[0]), int(line.split()[1])) for line in lines]
 
 
 def wrapper() -> bytes:

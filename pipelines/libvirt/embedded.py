@@ -113,6 +113,7 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
                 # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
                 # take several times longer to come up.
                 capabilities=("SYS_ADMIN", "NET_ADMIN"),
+                routing=True,
                 seccomp=False,
                 devices=devices,
                 hostname="hypervisor",

@@ -11,6 +11,7 @@ XML on standard input, before each start.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import secrets
@@ -18,7 +19,7 @@ import shutil
 import stat
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 #: The namespace of virtroot's element in a domain's metadata.
@@ -27,6 +28,7 @@ NAMESPACE = "urn:virtroot:1"
 _OPENAT2 = 437
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _NO_SUCH_SYSCALL = 38
 
 #: A kernel or initramfs of more bytes is none: the copy would fill the host's disk.
@@ -40,22 +42,30 @@ BOOT_PREFIX = "virtroot."
 
 _RENAME_EXCHANGE = 2
 
+#: See ioctl_ficlone(2).
+_FICLONE = 0x40049409
+
 
 class Refused(Exception):
     """A path in a guest's root is not what it has to be."""
+
+
+class Missing(Refused):
+    """There is no such path."""
 
 
 class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def open_beneath(root: int, path: str, flags: int) -> int:
+def open_beneath(root: int, path: str, flags: int, *, links: bool = True) -> int:
     """Open ``path`` below the directory descriptor ``root`` and return a descriptor.
 
-    Links are followed while they stay inside; absolute links, links that climb out and loops are refused by the
-    kernel (openat2(2), Linux 5.6). Raises `Refused`.
+    Links are followed while they stay inside, or not at all without ``links``; absolute links, links that climb out and
+    loops are refused by the kernel (openat2(2), Linux 5.6). Raises `Refused`.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     if descriptor >= 0:
@@ -64,7 +74,7 @@ def open_beneath(root: int, path: str, flags: int) -> int:
     if number == _NO_SUCH_SYSCALL:
         raise Refused("this kernel has no openat2; Linux 5.6 or newer is needed")
     reason = {18: "leaves the root through a link", 40: "is a loop of links"}.get(number, os.strerror(number).lower())
-    raise Refused(f"{path}: {reason}")
+    raise (Missing if number == errno.ENOENT else Refused)(f"{path}: {reason}")
 
 
 def open_regular(root: int, path: str, largest: int) -> int:
@@ -89,6 +99,10 @@ def _copy_out(root: int, path: str, destination: str) -> None:
     source = open_regular(root, path, LARGEST_BOOT_FILE)
     try:
         with _new_file(destination, 0o644, None) as target:
+            if _share(source, target.fileno()):
+                if os.fstat(target.fileno()).st_size > LARGEST_BOOT_FILE:
+                    raise Refused(f"{path}: grows while it is copied")
+                return
             left = LARGEST_BOOT_FILE
             while chunk := os.read(source, 1 << 20):
                 left -= len(chunk)
@@ -97,6 +111,15 @@ def _copy_out(root: int, path: str, destination: str) -> None:
                 target.write(chunk)
     finally:
         os.close(source)
+
+
+def _share(source: int, target: int) -> bool:
+    """Let an empty file share the blocks of ``source``, as a copy would have them; say whether the file system can."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
 
 
 def _new_file(path: str, mode: int, directory: int | None) -> BinaryIO:
@@ -150,9 +173,7 @@ def _put_in_place(partial: str, directory: str) -> None:
     for name in os.listdir(directory):
         if name not in ("kernel", "initrd"):
             os.link(os.path.join(directory, name), os.path.join(partial, name))
-    libc = ctypes.CDLL(None, use_errno=True)
-    here = ctypes.c_int(-100)
-    if libc.renameat2(here, os.fsencode(partial), here, os.fsencode(directory), ctypes.c_uint(_RENAME_EXCHANGE)):
+    if _try_exchange(partial, directory):
         # A file system that cannot exchange directories: two steps, each of which leaves whole files.
         for name in ("kernel", "initrd"):
             if os.path.exists(os.path.join(partial, name)):
@@ -161,7 +182,28 @@ def _put_in_place(partial: str, directory: str) -> None:
                 os.remove(os.path.join(directory, name))
 
 
-def write(root_path: str, path: str, mode: int, content: bytes) -> None:
+def _try_exchange(one: str, other: str) -> int:
+    """Let two directories change their names with each other in one step; return the error's number, 0 for none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = ctypes.c_int(-100)
+    failed = libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
+    return ctypes.get_errno() if failed else 0
+
+
+def exchange(one: str, other: str) -> None:
+    """Let two directories change their names with each other; neither is ever deleted."""
+    number = _try_exchange(one, other)
+    if not number:
+        return
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), one, None, other)
+    aside = f"{other}@{secrets.token_hex(4)}"
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
+
+
+def write(root_path: str, path: str, mode: int, content: Iterable[bytes]) -> None:
     """Write a file in a guest's root, beside its name and renamed; missing directories are made, mode 0755.
 
     A link in the file's own place is replaced, not followed.
@@ -172,9 +214,13 @@ def write(root_path: str, path: str, mode: int, content: bytes) -> None:
     try:
         directory = _directory(root, parent)
         partial = f".{name}.virtroot-{secrets.token_hex(4)}"
-        with _new_file(partial, mode, directory) as target:
-            target.write(content)
-        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+        try:
+            with _new_file(partial, mode, directory) as target:
+                target.writelines(content)
+            os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.unlink(partial, dir_fd=directory)
+            raise
     finally:
         if directory != root:
             os.close(directory)
@@ -217,14 +263,63 @@ def _make_directory(root: int, path: str, parent: int, name: str) -> int:
         return made
 
 
-def read(root_path: str, path: str) -> bytes:
-    """Return the content of a small regular file in a guest's root."""
+def read(root_path: str, path: str, largest: int = LARGEST_READ) -> bytes:
+    """Return the content of a regular file in a guest's root."""
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(open_regular(root, path, LARGEST_READ), "rb") as content:
-            return content.read(LARGEST_READ)
+        with os.fdopen(open_regular(root, path, largest), "rb") as content:
+            return content.read(largest)
     finally:
         os.close(root)
+
+
+def forget(root_path: str, *paths: str) -> None:
+    """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine."""
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in (*paths, "etc/ssh/"):
+            parent, _, name = path.rpartition("/")
+            try:
+                directory = open_beneath(root, parent, os.O_RDONLY | os.O_DIRECTORY)
+            except Missing:
+                continue
+            try:
+                for each in os.listdir(directory):
+                    if each == name or (not name and each.startswith("ssh_host_")):
+                        _delete_regular(directory, each)
+            finally:
+                os.close(directory)
+    finally:
+        os.close(root)
+
+
+def _delete_regular(directory: int, name: str) -> None:
+    if stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=directory)
+
+
+def refuse_replaced(root_path: str, path: str) -> None:
+    """Refuse a ``path`` that is no directory of a guest's root, but a link: what it leads to would be served."""
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(open_beneath(root, path, os.O_PATH | os.O_DIRECTORY, links=False))
+    except Refused:
+        raise Refused(f"{path}: is no directory of the root's own, and would be served as one") from None
+    finally:
+        os.close(root)
+
+
+def _refuse_replaced(domain: ET.Element, root: str) -> None:
+    """Refuse directories that the domain is to have and that are somewhere else by now."""
+    for filesystem in domain.iterfind("devices/filesystem"):
+        driver, source = filesystem.find("driver"), filesystem.find("source")
+        path = "" if source is None else source.get("dir", "")
+        if driver is None or driver.get("type") != "virtiofs" or path in ("", root):
+            continue
+        if path.startswith(f"{root}/"):
+            refuse_replaced(root, path[len(root) + 1 :])
+        elif os.path.realpath(path) != path:
+            raise Refused(f"{path}: leads to {os.path.realpath(path)} now")
 
 
 def hook(domain_xml: str) -> None:
@@ -237,6 +332,7 @@ def hook(domain_xml: str) -> None:
     values = {name: guest.findtext(f"{{{NAMESPACE}}}{name}") or "" for name in ("root", "kernel", "initrd")}
     if domain.findtext("os/initrd") and not values["initrd"]:
         raise Refused("the domain names an initramfs, and its metadata none that it would be a copy of")
+    _refuse_replaced(domain, values["root"])
     hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])
 
 
@@ -245,13 +341,23 @@ def main(arguments: Sequence[str]) -> None:
     command, *rest = arguments
     if command == "--hand-over":
         hand_over(*rest)
+    elif command == "--refuse-replaced":
+        refuse_replaced(*rest)
+    elif command == "--exchange":
+        exchange(*rest)
     elif command == "--write":
         root, path, mode, content = rest
-        write(root, path, int(mode, 8), content.encode())
+        write(root, path, int(mode, 8), [content.encode()])
+    elif command == "--put":
+        root, path, mode = rest
+        write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""))
     elif command == "--directory":
         make_directory(*rest)
     elif command == "--read":
-        sys.stdout.buffer.write(read(*rest))
+        root, path, *largest = rest
+        sys.stdout.buffer.write(read(root, path, *map(int, largest)))
+    elif command == "--forget":
+        forget(*rest)
     elif command == "--hook":
         hook(sys.stdin.read())
 

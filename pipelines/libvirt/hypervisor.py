@@ -94,9 +94,9 @@ class Hypervisor:
             kept += [f"the {kind} {name} (virsh {kind}-delete)" for name in names]
         return kept
 
-    def leased_address(self, domain: str) -> str:
-        """Return the address that a network of libvirt's has leased to a running domain; empty where none has."""
-        listed = self.virsh("domifaddr", domain, "--source", "lease", check=False)
+    def address(self, domain: str, source: str) -> str:
+        """Return the address of a running domain by libvirt's ``source``, ``lease`` or ``arp``; empty for none."""
+        listed = self.virsh("domifaddr", domain, "--source", source, check=False)
         words = [line.split() for line in listed.text.splitlines()]
         return next((each[3].partition("/")[0] for each in words if len(each) == 4), "")
 

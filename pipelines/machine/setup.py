@@ -78,21 +78,34 @@ def _need_engine() -> None:
 
 #: The packages' names by package manager, and the words that install them.
 _PACKAGES = {
-    "apt-get": {"docker": "docker.io", "mmdebstrap": "mmdebstrap"},
-    "pacman": {"docker": "docker", "mmdebstrap": "mmdebstrap"},
+    "apt-get": {"docker": "docker.io", "ssh": "openssh-client", "bsdtar": "libarchive-tools"},
+    "pacman": {"ssh": "openssh", "bsdtar": "libarchive"},
 }
+
+#: The same wherever there is a package; other programs are in a package of their own name.
+_EVERYWHERE = {"mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs"}
+
+
+def need(*programs: str) -> None:
+    """Install what is missing of ``programs``; raises `VirtrootError` where that takes root."""
+    for program in programs:
+        if process.found(program):
+            continue
+        if os.geteuid() != 0:
+            raise VirtrootError(f"{program} is missing", f"install {program}, or run this as root once")
+        _install(program)
 
 
 def _install(what: str) -> None:
     if process.found("apt-get"):
-        package = _PACKAGES["apt-get"][what]
+        package = _package("apt-get", what)
         say(f"will install the package {package} with apt-get")
         with step(f"apt-get install {package}"):
             env = {"DEBIAN_FRONTEND": "noninteractive"}
             process.run(["apt-get", "update", "-qq"], env=env)
             process.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", package], env=env)
     elif process.found("pacman"):
-        package = _PACKAGES["pacman"][what]
+        package = _package("pacman", what)
         say(f"will install the package {package} with pacman")
         with step(f"pacman -S {package}"):
             process.run(["pacman", "-Sy", "--noconfirm", "--needed", package])
@@ -101,6 +114,10 @@ def _install(what: str) -> None:
             f"{what} is missing, and this machine has neither apt-get nor pacman",
             f"install {what} with this system's own package manager, then run the task again",
         )
+
+
+def _package(tool: str, program: str) -> str:
+    return _PACKAGES[tool].get(program) or _EVERYWHERE.get(program, program)
 
 
 def _start_engine() -> None:

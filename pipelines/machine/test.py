@@ -6,7 +6,7 @@ import sys
 
 from pipelines.host import process
 from pipelines.log import say
-from pipelines.machine.setup import setup
+from pipelines.machine.setup import need, setup
 from pipelines.settings import CHECKOUT, Settings
 
 _LINT = (["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"])
@@ -24,6 +24,8 @@ def test(settings: Settings, only: str) -> int:
         steps += _TYPES
     if not chosen or paths:
         setup(settings)
+        # Whoever uses virtroot has what they reach guests with; a bare machine of tests has not.
+        need("ssh", "rsync", "mkfs.btrfs", "mkfs.xfs")
         steps.append(["-m", "pytest", "--durations=20", *paths])
     for arguments in steps:
         say(f"running {' '.join(arguments[1:])}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.origin import fstab
 from pipelines.origin.system import System
@@ -137,7 +137,13 @@ def _agent(system: System, installed: Installed) -> list[Rule]:
             "mkdir -p /run/apt/lists/partial /run/apt/archives/partial; "
             f'apt-get -qq --error-on=any "$@" update && apt-get -y "$@" install {_AGENT}'
         ),
-        "arch": f"pacman -Sy --noconfirm {_AGENT}",
+        # There is no list of mounts to look for free space in, and what confines downloads asks for more of a machine.
+        "arch": (
+            "sed '/^[[:space:]]*\\(CheckSpace\\|DownloadUser\\)/d' /etc/pacman.conf > /run/pacman.conf; "
+            # Newer lists than those that its packages came from would make it a system upgraded in parts.
+            "refresh=; ls /var/lib/pacman/sync/*.db > /dev/null 2>&1 || refresh=y; "
+            f"pacman --config /run/pacman.conf -S$refresh --noconfirm {_AGENT}"
+        ),
     }[system.distro]
     # A package manager that reaches no mirror is no reason to leave the system where it is.
     script = f"{{ {install}; }} || echo {_AGENT} could not be installed >&2"
@@ -151,7 +157,7 @@ def _initramfs(installed: Installed) -> Rule:
         return Rule("no initramfs: the kernel mounts the root itself", trees)
     return Rule(
         f"virtiofs and virtio_pci are in {row.name}'s initramfs, which is made anew",
-        (*trees, _in_root(*row.regenerate)),
+        (*trees, replace(row.regeneration, env=_QUIET)),
     )
 
 

@@ -100,17 +100,17 @@ def refuse(system: System) -> None:
 def generator(system: System, packages: frozenset[str], asked: str) -> str:
     """Return which generator makes its initramfs: the one ``asked`` for, else the one that is installed.
 
-    Raises `VirtrootError` for one that it does not have.
+    ``none`` may be asked for whatever is installed. Raises `VirtrootError` for one that it does not have.
     """
     known = {name: row for (distro, name), row in generators.GENERATORS.items() if distro == system.distro}
     there = [name for name, row in known.items() if name in packages or (name == "none" and row.stand_in in packages)]
     if asked and asked not in known:
         raise VirtrootError(f"{system.name} knows no generator {asked}", f"use one of {', '.join(known)}")
-    if asked and asked not in there:
+    if asked not in {"", "none", *there}:
         raise VirtrootError(f"{system.name} has no {asked} installed", f"it has {', '.join(there) or 'none'}")
     if not asked and not there:
         raise VirtrootError(
             f"{system.name} has no initramfs generator that is known: {', '.join(known)}",
-            "install one there first",
+            "install one there first, or try --generator none, which needs a kernel with virtiofs built in",
         )
     return asked or there[0]

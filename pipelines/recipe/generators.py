@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.stage import Command
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Generator:
     for that. ``rdinit`` is the program of the initramfs that the kernel starts in place of ``/init``, where one is
     needed, and ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring
     them. ``stand_in`` is the empty package that satisfies the kernels' dependency on a generator where no package does.
+    ``contained`` says that ``regenerate`` wants more of a system than a chroot has.
 
     ``initrd`` is empty, as are all that deal with it, where there is no initramfs.
     """
@@ -32,8 +34,14 @@ class Generator:
     regenerate: tuple[str, ...]
     config: tuple[str, ...]
     rdinit: str = ""
+    contained: bool = False
     unpackaged: tuple[str, ...] = ()
     stand_in: str = ""
+
+    @property
+    def regeneration(self) -> Command:
+        """The command that makes the initramfs of every kernel anew."""
+        return Command(self.regenerate, chroot=not self.contained, contained=self.contained)
 
     @property
     def cmdline(self) -> str:
@@ -107,7 +115,9 @@ _MKINITCPIO = Generator(
     list_initramfs=("lsinitcpio",),
     show_resume=(),
     regenerate=("mkinitcpio", "--allpresets"),
-    config=("etc/mkinitcpio", "etc/modprobe.d"),
+    # It ends at once where /proc or /dev/fd is missing.
+    contained=True,
+    config=("etc/mkinitcpio", "etc/initcpio", "etc/modprobe.d"),
 )
 
 _BOOSTER = Generator(

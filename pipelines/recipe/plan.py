@@ -155,5 +155,5 @@ def as_text(plan: Plan) -> str:
 def _step(step: Command | Tree) -> str:
     if isinstance(step, Tree):
         return f"copy {step.kind} {step.name}" + (f" to {step.builder}" if step.builder else "")
-    where = "in the root: " if step.chroot else ""
+    where = "in a container of the root: " if step.contained else "in the root: " if step.chroot else ""
     return where + shlex.join([*(f"{key}={value}" for key, value in step.env), *step.argv])

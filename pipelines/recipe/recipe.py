@@ -109,9 +109,10 @@ class GuestDefaults(_Strict):
         default="auto",
         description="auto (libvirt's default network where active, else user-mode), user, none, or a network.",
     )
-    cache: Literal["auto", "always", "none"] = Field(
+    cache: Literal["auto", "mixed", "always", "none"] = Field(
         default="auto",
-        description="virtiofs cache: auto shows the host's edits at once; always boots faster, for roots nobody edits.",
+        description="virtiofs cache: auto shows the host's edits at once; mixed those outside /usr, and boots faster; "
+        "always is for roots nobody edits.",
     )
     overlayfs: bool = Field(
         default=False,

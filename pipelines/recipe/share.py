@@ -12,6 +12,12 @@ LONGEST_TAG = 36
 #: The tag of a guest's root; see the plan's kernel command line.
 ROOT_TAG = "root"
 
+#: The tag of a root's /usr, where that is a device of its own; see the guest's ``cache``.
+USR_TAG = "usr"
+
+#: The tags that no share has.
+ROOT_TAGS = (ROOT_TAG, USR_TAG)
+
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WORDS = ("ro", "create")
@@ -63,7 +69,7 @@ def _tag(tag: str) -> str:
         raise ValueError(f"the tag {tag!r} has more than {LONGEST_TAG} bytes, which is all that virtio has room for")
     if not _TAG.fullmatch(tag):
         raise ValueError(f"{tag!r} is no tag: begin with a letter or digit; then letters, digits, and . _ -")
-    if tag == ROOT_TAG:
+    if tag in ROOT_TAGS:
         raise ValueError(f"the tag {tag!r} is that of the guest's root; choose another one")
     return tag
 

@@ -12,11 +12,16 @@ CACHE = "/var/cache/virtroot"
 
 @dataclass(frozen=True)
 class Command:
-    """A command in the builder, or inside the root (``chroot``), with variables added to its environment."""
+    """A command in the builder, or inside the root (``chroot``), with variables added to its environment.
+
+    One that is ``contained`` runs in a container that is made of the root, with a /proc and a /dev of its own; what it
+    changes in /boot is kept.
+    """
 
     argv: tuple[str, ...]
     chroot: bool = False
     env: tuple[tuple[str, str], ...] = ()
+    contained: bool = False
 
     @property
     def full_argv(self) -> tuple[str, ...]:

@@ -33,13 +33,16 @@ def has_packages_of(host: Host, manifest: Manifest) -> None:
     assert packages(host, manifest) == expected
 
 
-def has_virtiofs_fstab(host: Host, shares: tuple[Shared, ...] = ()) -> None:
-    """Check that fstab mounts the root, the guest's ``shares`` and nothing else."""
+def has_virtiofs_fstab(host: Host, shares: tuple[Shared, ...] = (), *, usr: bool = False) -> None:
+    """Check that fstab mounts the root, its /usr where that is a device, the guest's ``shares`` and nothing else."""
     lines = [line.split() for line in host.file("/etc/fstab").content_string.splitlines() if not line.startswith("#")]
     tags = {share.tag for share in shares}
     mounted = [line[0] for line in lines if line and line[0] in tags and line[2] == "virtiofs"]
     assert sorted(mounted) == sorted(tags)
-    assert [line for line in lines if line and line[0] not in tags] == [["root", "/", "virtiofs", "defaults", "0", "0"]]
+    parts = [["root", "/"], ["usr", "/usr"]] if usr else [["root", "/"]]
+    assert [line for line in lines if line and line[0] not in tags] == [
+        [*part, "virtiofs", "defaults", "0", "0"] for part in parts
+    ]
 
 
 def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:

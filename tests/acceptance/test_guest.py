@@ -55,7 +55,19 @@ def test_packages_are_the_manifests(running: Host, manifest: Manifest) -> None:
 
 
 def test_fstab_mounts_the_root_over_virtiofs(running: Host, guest: Guest) -> None:
-    expectations.has_virtiofs_fstab(running, guest.shares)
+    expectations.has_virtiofs_fstab(running, guest.shares, usr=guest.usr)
+
+
+def test_usr_is_the_device_that_the_domain_has_for_it(running: Host, guest: Guest) -> None:
+    mounted = running.check_output("findmnt --noheadings --output SOURCE --target /usr")
+    assert mounted == ("usr" if guest.usr else "root")
+
+
+def test_usr_is_there_before_init(running: Host, guest: Guest, manifest: Manifest) -> None:
+    """What init runs from before /usr is mounted, the kernel reads from the root all along, and slowly."""
+    if guest.usr and manifest.generator != "none" and not manifest.origin:
+        devices = running.check_output("stat --dereference --format=%d /proc/1/exe /usr").split()
+        assert devices[0] == devices[1]
 
 
 def test_shares_are_mounted_and_the_host_keeps_read_only_ones_so(running: Host, guest: Guest) -> None:

@@ -21,7 +21,7 @@ def test_packages_are_the_manifests(tree: Host, manifest: Manifest) -> None:
 
 
 def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest) -> None:
-    expectations.has_virtiofs_fstab(tree, guest.shares)
+    expectations.has_virtiofs_fstab(tree, guest.shares, usr=guest.usr)
 
 
 def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:

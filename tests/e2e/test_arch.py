@@ -39,6 +39,7 @@ NAMES = (
     "e2e-arch-mkinitcpio",
     "e2e-arch-never",
     "e2e-arch-none",
+    "e2e-arch-overlaid",
     "e2e-arch-renewed",
     *(f"e2e-arch-{name}" for name in REFUSED),
 )
@@ -48,6 +49,18 @@ AS_IN_A_GUEST = """
 root=$1; shift
 mount -t proc proc "$root/proc"; mount -t sysfs sys "$root/sys"; mount --bind /dev "$root/dev"
 exec chroot "$root" "$@"
+"""
+
+#: As Arch's own has it.
+PACMAN_CONF = """\
+[options]
+Architecture = x86_64
+CheckSpace
+DownloadUser = alpm
+SigLevel = Required DatabaseOptional
+
+[core]
+Include = /etc/pacman.d/mirrorlist
 """
 
 Write = Callable[..., Path]
@@ -74,7 +87,7 @@ def arch(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Wr
         lines = ["distro: arch", f"generator: {generator}", "packages: [openssh, qemu-guest-agent, sudo]", "mirror:"]
         lines += [f"  - url: {repository.url(kind)}", *([f"    keyring: {key}"] if key else [])]
         lines += [
-            "guest: {memory: 1GiB, vcpus: 2, cache: always}",
+            "guest: {memory: 1GiB, vcpus: 2, cache: mixed}",
             *(f"{name}: {value}" for name, value in extra.items()),
         ]
         path = directory / f"{name}.yaml"
@@ -154,31 +167,63 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
 
     checks_packages_with_a_keyring_of_its_own(target, root, repository)
     follows_its_kernel(target, root, manifest, repository)
+
+    # In a guest whose /usr is a device of its own, base has the libc and systemd here.
+    inv("start", "arch-dracut")
+    inv("exec", "arch-dracut", "--", "pacman", "-Sy", "--noconfirm", "base", "linux")
+    inv("stop", "arch-dracut")
+    inv("verify", "--name", "arch-dracut", "--boot")
     inv("remove", "--name", "arch-dracut", "--yes")
 
 
-def test_an_arch_system_is_imported_and_boots(inv: Virtroot, arch: Write, tmp_path: Path) -> None:
-    built = Artifact(Path(inv("build", "--recipe", str(arch("e2e-arch-dracut"))).stdout.strip()))
+@pytest.mark.parametrize("generator", ["dracut", "mkinitcpio"])
+def test_an_arch_system_is_imported_and_boots(inv: Virtroot, arch: Write, tmp_path: Path, generator: str) -> None:
+    _skip_without(generator)
+    recipe = arch(f"e2e-arch-{generator}", generator=generator)
+    built = Artifact(Path(inv("build", "--recipe", str(recipe)).stdout.strip()))
     root = tmp_path / "system"
     root.mkdir()
     with built.tarball.open("rb") as content:
         Local().run(archive.unpack_argv(str(root)), stdin=content)
+    as_in_a_guest(Local(), str(root), "/usr/lib/virtroot/pacman-keyring")
+    as_in_a_guest(Local(), str(root), "pacman", "--remove", "--noconfirm", "qemu-guest-agent")
     # As its installer left it, on a disk: nothing of virtroot's, and what a disk needs.
-    for path in ("etc/dracut.conf.d/virtroot.conf", "usr/share/libalpm/hooks/90-virtroot-dracut.hook"):
-        (root / path).unlink()
-    (root / "usr/share/libalpm/scripts/virtroot-dracut").unlink()
+    for path in (
+        f"etc/{generator}.conf.d/virtroot.conf",
+        "usr/share/libalpm/hooks/90-virtroot-dracut.hook",
+        "usr/share/libalpm/scripts/virtroot-dracut",
+    ):
+        (root / path).unlink(missing_ok="dracut" in path and generator != "dracut")
     (root / "boot/initramfs-linux.img").write_bytes(b"of the disk")
     (root / "boot/grub").mkdir()
+    (root / "etc/pacman.conf").write_text(PACMAN_CONF)
     (root / "etc/fstab").write_text("UUID=1 / btrfs subvol=@ 0 0\nUUID=2 none swap defaults 0 0\n")
     done = inv("import", "archbox", str(root))
-    assert "virtiofs and virtio_pci are in dracut's initramfs" in done.stderr
+    assert f"virtiofs and virtio_pci are in {generator}'s initramfs" in done.stderr
     assert "swap on UUID=2 is not used any more" in done.stderr
     manifest = Artifact(Path(done.stdout.strip())).manifest
     assert (manifest.recipe.distro, manifest.boot) == ("arch", built.manifest.boot)
     assert manifest.packages == built.manifest.packages
-    inv("install", "archbox", "--cache", "always")
+    inv("install", "archbox", "--cache", "mixed")
     inv("verify", "archbox", "--boot")
     inv("remove", "archbox", "--yes")
+
+
+def test_an_overlay_that_changes_what_mkinitcpio_reads_has_its_image_made_anew(inv: Virtroot, arch: Write) -> None:
+    _skip_without("mkinitcpio")
+    recipe = arch("e2e-arch-overlaid", generator="mkinitcpio", overlay="overlaid")
+    added = recipe.parent / "overlaid/etc/mkinitcpio.conf.d/own.conf"
+    added.parent.mkdir(parents=True)
+    added.write_text('COMPRESSION="cat"\nFILES+=(/etc/hosts)\n')
+    artifact = Artifact(Path(inv("build", "--recipe", str(recipe)).stdout.strip()))
+    path = f"./{artifact.manifest.boot.initrd}"
+    image = Local().run(["tar", "--extract", "--zstd", "--to-stdout", f"--file={artifact.tarball}", path]).stdout
+    assert b"etc/hosts" in image
+
+
+def _skip_without(generator: str) -> None:
+    if generator == "mkinitcpio" and not os.environ.get(mirror.MKINITCPIO):
+        pytest.skip(f"mkinitcpio is not among Debian's packages; {mirror.MKINITCPIO} names no package of it")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +232,7 @@ def test_an_arch_system_is_imported_and_boots(inv: Virtroot, arch: Write, tmp_pa
 def test_a_generator_from_elsewhere_boots_and_follows_its_kernel(
     inv: Virtroot, arch: Write, repository: Repository, generator: str, image: str
 ) -> None:
-    if generator == "mkinitcpio" and not os.environ.get(mirror.MKINITCPIO):
-        pytest.skip(f"mkinitcpio is not among Debian's packages; {mirror.MKINITCPIO} names no package of it")
+    _skip_without(generator)
     guest = f"arch-{generator}"
     artifact = boots(inv, arch(f"e2e-arch-{generator}", generator=generator), guest)
     manifest = load(artifact / "manifest.json")

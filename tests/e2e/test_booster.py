@@ -44,7 +44,7 @@ def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
 def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str) -> Path:
     """Write a recipe whose overlay has booster's programs."""
     overlay = f"{programs.__name__}-{release}"
-    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release)
+    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release, cache="mixed")
     if not (path.parent / overlay).exists():
         programs(path.parent / overlay)
     path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))

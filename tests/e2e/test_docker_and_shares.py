@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_docker_in_a_guest_and_two_guests_with_one_share(inv: Virtroot, docker: 
     assert inv("exec", "able", "--", "cat", "/srv/common/plain").stdout == "of plain\n"
 
     failed = inv("verify", "plain", "--boot", status=1)
-    assert "1 of 16 checks failed: test_nothing_in_the_guest_was_refused_overlayfs" in failed.stderr
+    assert re.search(r"\b1 of \d+ checks failed: test_nothing_in_the_guest_was_refused_overlayfs", failed.stderr)
     assert "install it with --overlayfs" in failed.stderr
     assert "guest: {overlayfs: true}" in inv("logs", "plain").stderr
     inv("stop", "plain")

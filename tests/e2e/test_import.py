@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from pipelines.artifact.manifest import load
 from pipelines.builder import disk
 from pipelines.guest.guest import find
 from pipelines.host import engine as engines
+from pipelines.host import process
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
@@ -29,6 +31,8 @@ UUID=aaaa / ext4 errors=remount-ro 0 1
 UUID=bbbb /srv/data ext4 defaults 0 2
 UUID=cccc none swap sw 0 0
 """
+
+GRUB = "grub-common, grub-pc, grub-pc-bin, grub2-common"
 
 #: What only a copy that keeps everything keeps; none of it is touched by a rule.
 _SPECIAL = "srv/special"
@@ -43,12 +47,13 @@ def system(trixie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "usr/share/initramfs-tools/modules.d/virtroot.conf").unlink()
     (root / "usr/lib/systemd/system/virtroot-sshd-keygen.service").unlink()
     (root / "etc/systemd/system/multi-user.target.wants/virtroot-sshd-keygen.service").unlink(missing_ok=True)
+    # Where it finds its configuration, it looks for the disk that it is on.
+    _install_a_boot_loader(root)
     for path, content in {
         "etc/fstab": FSTAB,
         "etc/hostname": "oldbox\n",
         "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 oldbox\n10.0.0.9 nas\n",
         "etc/machine-id": f"{MACHINE_ID}\n",
-        "etc/ssh/ssh_host_ed25519_key": "secret\n",
         "etc/initramfs-tools/conf.d/resume": "RESUME=UUID=cccc\n",
         "etc/default/grub": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n',
         "boot/grub/grub.cfg": "menuentry\n",
@@ -58,25 +63,36 @@ def system(trixie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content)
+    in_root(root, "ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key")
     wants = root / "etc/systemd/system/swap.target.wants"
     wants.mkdir()
     (wants / "dev-sdb2.swap").symlink_to("/etc/systemd/system/dev-sdb2.swap")
-    _install_a_boot_loader(root)
     _make_special(root / _SPECIAL)
     return root
 
 
 def _install_a_boot_loader(root: Path) -> None:
-    """Install an empty package by the name of grub's: what is tried is that the system's own apt purges it."""
-    work = root.parent / "grub-pc"
-    (work / "DEBIAN").mkdir(parents=True)
-    control = (
-        "Package: grub-pc\nVersion: 2.12-9\nArchitecture: all\nMaintainer: nobody <root@localhost>\nDescription: x\n"
+    """Install grub as Debian's installer does, but for writing it to a disk."""
+    resolver = root / "etc/resolv.conf"
+    before = resolver.readlink() if resolver.is_symlink() else None
+    resolver.unlink(missing_ok=True)
+    resolver.write_text(Path("/etc/resolv.conf").read_text())
+    install = "apt-get -qq update && apt-get -qq install --no-install-recommends grub-pc; rm -rf /var/lib/apt/lists"
+    in_root(root, install)
+    resolver.unlink()
+    if before:
+        resolver.symlink_to(before)
+
+
+def in_root(root: Path, script: str) -> None:
+    done = subprocess.run(
+        ["chroot", str(root), "sh", "-ec", script],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    (work / "DEBIAN/control").write_text(control)
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(work)], check=True, capture_output=True)
-    argv = ["dpkg", f"--root={root}", "--force-unsafe-io", "--install", f"{work}.deb"]
-    subprocess.run(argv, check=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def _make_special(directory: Path) -> None:
@@ -96,6 +112,7 @@ def _make_special(directory: Path) -> None:
     entries = ((0x01, 7, nobody), (0x02, 6, 4242), (0x04, 5, nobody), (0x10, 7, nobody), (0x20, 0, nobody))
     listed = directory / "listed"
     listed.touch()
+    os.setxattr(listed, "security.selinux", b"system_u:object_r:etc_t:s0\0")
     packed = b"".join(struct.pack("<HHI", *each) for each in entries)
     os.setxattr(listed, "system.posix_acl_access", struct.pack("<I", 2) + packed)
     os.mknod(directory / "device", stat.S_IFBLK | 0o640, os.makedev(7, 42))
@@ -159,7 +176,7 @@ def imported(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFacto
         "the unit dev-sdb2.swap waits for a disk",
         "the resume device in etc/initramfs-tools/conf.d/resume is purged",
         'GRUB_CMDLINE_LINUX_DEFAULT="quiet"',
-        "the hypervisor loads the kernel: grub-pc purged",
+        f"the hypervisor loads the kernel: {GRUB} purged",
         "etc/network/interfaces.d/main names the network card ens3",
         "virtiofs and virtio_pci are in initramfs-tools's initramfs",
         "its identity (machine-id, ssh host keys) is left behind",
@@ -168,11 +185,13 @@ def imported(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFacto
     return Path(done.stdout.strip())
 
 
-def test_everything_arrives_that_is_not_changed_on_purpose(imported: Path, system: Path, tmp_path: Path) -> None:
+def test_everything_arrives_that_is_not_changed_on_purpose(
+    inv: Virtroot, imported: Path, system: Path, tmp_path: Path
+) -> None:
     manifest = load(imported / "manifest.json")
     assert manifest.origin is not None
     assert (manifest.origin.kind, manifest.origin.machine_id) == ("tarball", "")
-    assert "grub-pc" not in {package.name for package in manifest.packages}
+    assert not [package for package in manifest.packages if "grub" in package.name]
     tree = unpack(imported, tmp_path / "tree", _SPECIAL, "etc", "usr/share/initramfs-tools/modules.d")
     expected = facts(system / _SPECIAL)
     assert len(expected) == 9
@@ -186,76 +205,120 @@ def test_everything_arrives_that_is_not_changed_on_purpose(imported: Path, syste
     assert (tree / "etc/machine-id").read_text() == ""
     assert not list((tree / "etc/ssh").glob("ssh_host_*"))
     assert (tree / "etc/hosts").read_text() == (system / "etc/hosts").read_text()
+    boots(inv, imported)
 
 
-#: Makes a disk of a tar: GPT, grub's partition, swap, data, and the root on LVM on LUKS. Its arguments: tar, image.
-_MAKE_DISK = """
+@pytest.mark.parametrize("after", ["it is Debian", "the hypervisor loads the kernel"])
+def test_a_killed_import_leaves_nothing_under_a_final_name(
+    inv: Virtroot, imported: Path, system: Path, after: str
+) -> None:
+    task = inv.start("import", "oldbox", str(system))
+    assert task.stderr is not None
+    assert next((line for line in task.stderr if after in line), None)
+    os.kill(task.pid, signal.SIGKILL)
+    task.communicate()
+    assert (imported.parent / "latest").resolve() == imported
+    published = [entry for entry in imported.parent.iterdir() if not entry.name.startswith(".")]
+    assert sorted(entry.name for entry in published) == [imported.name, "latest"]
+
+
+#: Makes two disks of a tar, both with GPT, swap and data: the root on LVM on LUKS, and a plain one that grub boots.
+_MAKE_DISKS = """
 import guestfs, sys
-tar, image = sys.argv[1:]
+tar, locked, plain = sys.argv[1:]
 g = guestfs.GuestFS(python_return_dict=True)
-g.disk_create(image, "qcow2", 3 << 30)
-g.add_drive_opts(image, format="qcow2")
+for image, kind in ((locked, "qcow2"), (plain, "raw")):
+    g.disk_create(image, kind, 3 << 30)
+    g.add_drive_opts(image, format=kind)
 g.launch()
-g.part_init("/dev/sda", "gpt")
-begin = 2048
-for size in (4, 1600, 100, 400):
-    g.part_add("/dev/sda", "p", begin, begin + size * 2048 - 1)
-    begin += size * 2048
-g.part_set_gpt_type("/dev/sda", 1, "21686148-6449-6E6F-744E-656564454649")
+for disk in ("/dev/sda", "/dev/sdb"):
+    g.part_init(disk, "gpt")
+    begin = 2048
+    for size in (4, 1700, 100, 400):
+        g.part_add(disk, "p", begin, begin + size * 2048 - 1)
+        begin += size * 2048
+    g.part_set_gpt_type(disk, 1, "21686148-6449-6E6F-744E-656564454649")
 g.luks_format("/dev/sda2", "open sesame", 0)
 g.cryptsetup_open("/dev/sda2", "open sesame", "opened")
 g.pvcreate("/dev/mapper/opened")
 g.vgcreate("vg", ["/dev/mapper/opened"])
-g.lvcreate("root", "vg", 1500)
-g.mkfs("ext4", "/dev/vg/root")
-g.mkswap("/dev/sda3")
-g.mkfs("xfs", "/dev/sda4")
-g.mount("/dev/sda4", "/")
-g.write("/precious", "data")
-g.umount("/")
-g.mount("/dev/vg/root", "/")
-g.tar_in(tar, "/", xattrs=True, acls=True)
-g.mkdir("/srv/data")
-root, swap, data = map(g.vfs_uuid, ("/dev/vg/root", "/dev/sda3", "/dev/sda4"))
-lines = [f"UUID={root} / ext4 defaults 0 1", f"UUID={swap} none swap sw 0 0", f"UUID={data} /srv/data xfs defaults 0 2"]
-g.write("/etc/fstab", "".join(f"{line}\\n" for line in lines))
-g.write("/etc/initramfs-tools/conf.d/resume", f"RESUME=UUID={swap}\\n")
-g.umount_all()
+g.lvcreate("root", "vg", 1600)
+for root, disk in (("/dev/vg/root", "/dev/sda"), ("/dev/sdb2", "/dev/sdb")):
+    g.mkfs("ext4", root)
+    g.mkswap(f"{disk}3")
+    g.mkfs("xfs", f"{disk}4")
+    g.mount(f"{disk}4", "/")
+    g.write("/precious", "data")
+    g.umount("/")
+    g.mount(root, "/")
+    g.tar_in(tar, "/", xattrs=True, acls=True, selinux=True)
+    g.mkdir("/srv/data")
+    names = zip(map(g.vfs_uuid, (root, f"{disk}3", f"{disk}4")), ("/ ext4", "none swap", "/srv/data xfs"))
+    lines = [f"UUID={uuid} {where} defaults 0 0\\n" for uuid, where in names]
+    g.write("/etc/fstab", "".join(lines))
+    g.write("/etc/initramfs-tools/conf.d/resume", lines[1].split()[0].join(("RESUME=", "\\n")))
+    if disk == "/dev/sdb":
+        g.command(["grub-install", "--target=i386-pc", disk])
+    g.umount_all()
 g.shutdown()
 """
 
 
 @pytest.fixture(scope="module")
-def disk_image(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    image = tmp_path_factory.mktemp("disk") / "old box.qcow2"
-    packed = subprocess.run(
-        ["tar", "--create", *archive.KEEP, "--directory", str(system), "."], check=True, capture_output=True
-    )
-    with disk.reader(engines.connect(), "e2e-make-disk", inv.settings) as container, image.open("wb") as written:
-        container.run(["sh", "-c", "cat > /system.tar"], stdin=packed.stdout)
-        container.run(["python3", "-c", _MAKE_DISK, "/system.tar", "/disk.qcow2"])
-        container.run(["cat", "/disk.qcow2"], stdout=written.write)
-    return image
+def disks(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("disks")
+    made = {"locked": directory / "old box.qcow2", "plain": directory / "plain.raw"}
+    tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
+    with disk.reader(engines.connect(), "e2e-make-disks", inv.settings) as container, process.reading(tar) as content:
+        container.run(["sh", "-c", "cat > /system.tar"], stdin=content)
+        container.run(["python3", "-c", _MAKE_DISKS, "/system.tar", "/locked", "/plain"])
+        for name, path in made.items():
+            packed = directory / "packed.tar"
+            with packed.open("wb") as written:
+                container.run(["tar", "--create", "--sparse", "--file=-", "--directory=/", name], stdout=written.write)
+            subprocess.run(["tar", "--extract", f"--file={packed}", f"--directory={directory}"], check=True)
+            (directory / name).rename(path)
+    return made
 
 
-def test_a_disk_gives_a_guest_that_passes_as_any_other(
-    inv: Virtroot, disk_image: Path, system: Path, tmp_path: Path
+def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(
+    inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
 ) -> None:
-    before = disk_image.read_bytes()
+    before = disks["locked"].read_bytes()
     key = tmp_path / "key"
     key.write_text("open sesame\n")
-    done = inv("import", "oldbox", str(disk_image), "--key", str(key))
+    done = inv("import", "oldbox", str(disks["locked"]), "--key", str(key))
     assert "/srv/data on /dev/sda4 is left behind; --include-mounts brings it along" in done.stderr
-    assert "the hypervisor loads the kernel: grub-pc purged" in done.stderr
-    assert disk_image.read_bytes() == before
+    assert f"the hypervisor loads the kernel: {GRUB} purged" in done.stderr
+    assert disks["locked"].read_bytes() == before
     imported = Path(done.stdout.strip())
     tree = unpack(imported, tmp_path / "tree", "srv")
     assert facts(tree / _SPECIAL) == facts(system / _SPECIAL)
     assert (tree / _SPECIAL / "sparse").stat().st_blocks < 2048
     assert list((tree / "srv/data").iterdir()) == []
+    boots(inv, imported)
 
-    said = inv("install", "oldbox", "--ssh-key", str(_key(imported.parent)), "--cache", "always").stderr
-    assert f"oldbox is made from the imported system {Artifact(imported).stored_id}" in said
+
+def test_a_disk_that_grub_booted_gives_a_guest_that_passes_as_any_other(
+    inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
+) -> None:
+    with disks["plain"].open("rb") as disk_of_grub:
+        assert b"GRUB" in disk_of_grub.read(512)
+    done = inv("import", "oldbox", str(disks["plain"]), "--include-mounts", "--generator", "none")
+    assert "no initramfs: the kernel mounts the root itself" in done.stderr
+    imported = Path(done.stdout.strip())
+    assert not [each for each in Artifact(imported).manifest.packages if "grub" in each.name]
+    tree = unpack(imported, tmp_path / "tree", "srv", "etc", "boot")
+    assert facts(tree / _SPECIAL) == facts(system / _SPECIAL)
+    assert (tree / "srv/data/precious").read_text() == "data"
+    assert not (tree / "boot/grub").exists()
+    boots(inv, imported)
+
+
+def boots(inv: Virtroot, artifact: Path) -> None:
+    """Install, verify, boot and verify."""
+    said = inv("install", "oldbox", "--ssh-key", str(_key(inv.output.parent)), "--cache", "always").stderr
+    assert f"oldbox is made from the imported system {Artifact(artifact).stored_id}" in said
     guest = find(connect(inv.settings), "oldbox")
     hosts = guest.target.run(["cat", f"{guest.root}/etc/hosts"]).text
     assert hosts == "127.0.0.1 localhost\n10.0.0.9 nas\n127.0.1.1 oldbox"
@@ -278,21 +341,27 @@ def test_a_directory_gives_the_same_and_may_keep_its_identity(
     assert origin is not None
     assert origin.hostname == "oldbox"
     assert (moved.parent / "latest").resolve() == moved
+    # Those before it were killed.
+    assert list(moved.parent.glob(".partial*")) == []
+    client = docker.from_env()
+    assert client.containers.list(all=True, filters={"label": "virtroot.recipe=oldbox"}) == []
+    assert not [each for each in client.volumes.list() if each.name == "virtroot-import-oldbox"]
     changed = inv("diff", str(Artifact(imported).id), str(Artifact(moved).id), "--files").stdout
     different = [line for line in changed.splitlines() if "etc/" in line or "srv/" in line or "usr/bin" in line]
     assert all("machine-id" in line or "ssh_host" in line or "sshd-keygen" in line for line in different), changed
     assert different
 
-    inv("install", "moved", "--artifact", str(moved))
+    inv("install", "moved", "--artifact", str(moved), "--cache", "always")
     guest = find(connect(inv.settings), "moved")
     assert guest.uuid.replace("-", "") == MACHINE_ID
     paths = [f"{guest.root}/etc/{name}" for name in ("hostname", "machine-id", "ssh/ssh_host_ed25519_key")]
     kept = guest.target.run(["cat", *paths])
-    assert kept.text == f"oldbox\n{MACHINE_ID}\nsecret"
+    assert kept.text == f"oldbox\n{MACHINE_ID}\n{(system / 'etc/ssh/ssh_host_ed25519_key').read_text().rstrip()}"
     assert (
         "keeps the identity of oldbox, which moved has already"
         in inv("install", "twin", "--artifact", str(moved), status=2).stderr
     )
+    inv("verify", "moved", "--boot")
     inv("remove", "moved", "--yes")
 
 

@@ -1,4 +1,4 @@
-"""A guest that turns its kernel into a link to a file of the host: install and every way to start refuse."""
+"""A guest that turns its kernel or /usr into a link to what is the host's: install and every way to start refuse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hypervisor(inv: Virtroot) -> Hypervisor:
 
 @pytest.fixture(scope="module")
 def installed(inv: Virtroot, trixie: Path) -> Iterator[None]:
-    inv("install", "--name", "planted", "--artifact", str(trixie))
+    inv("install", "--name", "planted", "--artifact", str(trixie), "--cache", "mixed")
     yield
     inv("remove", "--name", "planted", "--yes")
 
@@ -66,6 +66,22 @@ def test_libvirts_own_start_refuses(installed: None, hypervisor: Hypervisor, lin
     assert started.returncode != 0
     assert "virtroot: vmlinuz: " in started.complaint
     assert find(hypervisor, "planted").state == "shut off"
+
+
+@pytest.mark.parametrize("what", ["ln -s /etc usr", "ln -s ../../../../../../etc usr", "touch usr"])
+def test_a_usr_that_is_no_directory_is_served_to_nobody(
+    inv: Virtroot, installed: None, hypervisor: Hypervisor, what: str
+) -> None:
+    hypervisor.target.run(["sh", "-ec", f'cd "$1"; mv usr away; {what}', "plant", ROOT])
+    try:
+        said = inv("start", "--name", "planted", status=2).stderr
+        started = hypervisor.virsh("start", "planted", check=False)
+        assert find(hypervisor, "planted").state == "shut off"
+    finally:
+        hypervisor.target.run(["sh", "-ec", 'cd "$1"; rm usr; mv away usr', "mend", ROOT])
+    assert "usr: is no directory of the root's own" in said
+    assert started.returncode != 0
+    assert "virtroot: usr: is no directory of the root's own" in started.complaint
 
 
 @pytest.mark.parametrize("link", sorted(LINKS))

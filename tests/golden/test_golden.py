@@ -17,6 +17,7 @@ FILES = Path(__file__).parent / "files"
 DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
     "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
+    "mixed": {"kvm": True, "network": "none", "cache": "mixed"},
     "no-network": {"kvm": True, "network": "none", "cache": "none"},
     "overlayfs": {"kvm": False, "network": "user", "cache": "always", "overlayfs": True},
     "shares": {

@@ -22,7 +22,7 @@ from tests.conftest import Virtroot
 def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterator[Builder]:
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
-    planned = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm", cache="auto")))
+    planned = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm", cache="mixed")))
     image, _ = container.image(engine, planned.plan.distro, inv.settings)
     with builder(engine, image, planned.name, inv.settings, "broken-roots") as worker:
         with Artifact(bookworm).tarball.open("rb") as content:

@@ -10,6 +10,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Local, Target
 from pipelines.host.trees import archive
+from pipelines.libvirt import remounting
 from pipelines.libvirt.connect import connect
 from pipelines.machine import calendar, timer
 from pipelines.machine.units import Schedule
@@ -145,3 +146,24 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
 )
 def test_what_is_no_schedule_is_refused(inv: Virtroot, line: str, what: str) -> None:
     assert what in refused(inv, "nightly-timer", *line.split())
+
+
+@pytest.mark.parametrize("pool", ["/var/lib/libvirt/filesystems", "/srv/100%n", "/srv/two words"])
+def test_systemd_takes_the_unit_that_mounts_layers(places: list[Target], tmp_path: Path, pool: str) -> None:
+    """As it is written where systemd runs: systemctl is stood in for, and says what it is asked."""
+    script = """
+    systemctl() { echo "$*"; }
+    export SYSTEMD_UNIT_PATH="$2"; mkdir -p "$2"
+    """
+    root, golden = f"{pool}/root.web", f"{pool}/golden.web.0"
+    enabling = remounting._ENABLE.replace("[ -d /run/systemd/system ] || exit 0", "")
+    analyse = 'cd "$2"; ls -A; systemd-analyze --man=no --recursive-errors=no verify "./$unit"; rm -r "$2"'
+    for place in places:
+        scratch = f"/tmp/units-{tmp_path.name}"
+        argv = ["sh", "-ec", script + enabling + analyse, "enable", root, scratch]
+        done = place.run(argv, stdin=remounting.unit(root, golden).encode())
+        reload, enable, *there = done.text.splitlines()
+        assert reload == "daemon-reload"
+        assert enable == f"--quiet enable {there[0]}"
+        assert there == [there[0]]
+        assert done.stderr == b""

@@ -9,6 +9,7 @@ import importlib
 import re
 import runpy
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+import benchmarks
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
@@ -23,9 +25,12 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host.engine import Container, Engine
 from pipelines.host.process import Completed
+from pipelines.host.target import Local
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import CHECKOUT, Settings
 from tests.mirror import Repository
 from tests.unit.artifacts import made
+from tests.unit.test_mixed import parsed
 
 
 class Stage:
@@ -47,6 +52,7 @@ class Stage:
         """Run the benchmark and return the lines it printed."""
         for name in [name for name in sys.modules if name.startswith("benchmarks.")]:
             self._monkeypatch.delitem(sys.modules, name)
+            self._monkeypatch.delattr(benchmarks, name.partition(".")[2], raising=False)
         self._monkeypatch.setattr(sys, "argv", [benchmark, *arguments])
         runpy.run_module(f"benchmarks.{benchmark}", run_name="__main__", alter_sys=True)
         return self._capsys.readouterr().out.splitlines()
@@ -58,8 +64,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_benchmark_is_tested() -> None:
-    benchmarks = {path.stem for path in (CHECKOUT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert benchmarks <= {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    there = {path.stem for path in (CHECKOUT / "benchmarks").glob("*.py")} - {"__init__"}
+    assert there <= {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
 
 
 def test_build(stage: Stage) -> None:
@@ -117,6 +123,36 @@ def test_boots(stage: Stage) -> None:
     cleared.assert_called_once()
 
 
+def test_caches(stage: Stage) -> None:
+    guest = create_autospec(Guest, instance=True, uuid="uuid", root="/pool/root.web")
+    guest.name, guest.target = "web", create_autospec(Local, instance=True)
+    guest.hypervisor = create_autospec(Hypervisor, instance=True)
+    guest.hypervisor.xml.side_effect = lambda _: parsed(
+        "<domain><metadata/><os><cmdline>root=root</cmdline></os><devices><filesystem/></devices></domain>"
+    )
+    built = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    installed = stage.replace("pipelines.install.install")
+    stage.replace("pipelines.libvirt.connect.connect")
+    stage.replace("pipelines.guest.guest.find", guest)
+    cleared = stage.replace("pipelines.libvirt.embedded.stop")
+
+    lines = stage.run("boots", "2", "caches")
+
+    names = ["ext4 on virtio-blk", "cache auto", "cache mixed", "cache always", "cache mixed, none"]
+    assert [line[:24].rstrip() for line in lines] == names
+    for line in lines:
+        assert re.fullmatch(r".{24}( (min|median|max) +\d+\.\d ?){3} s   \d+\.\d\d x ext4 on virtio-blk", line), line
+    assert [call.args[0].plan.recipe.generator for call in built.call_args_list] == ["initramfs-tools", "none"]
+    assert [call.args[2].cache for call in installed.call_args_list] == ["auto", "mixed", "always", "mixed", "auto"]
+    (defined,) = [call for call in guest.hypervisor.virsh.call_args_list if call.args[0] == "define"]
+    disk = parsed(defined.kwargs["stdin"].decode())
+    assert disk.find("devices/filesystem") is None
+    assert disk.findtext("os/cmdline") == "root=/dev/vda rootfstype=ext4 rw console=ttyS0"
+    # Two boots of each, after one that is not counted.
+    assert guest.wait.call_count == 5 * 3
+    cleared.assert_called_once()
+
+
 def test_pacstrap(stage: Stage) -> None:
     engine = create_autospec(Engine, instance=True)
     worker = create_autospec(Builder, instance=True)
@@ -155,3 +191,55 @@ def test_night(stage: Stage, tmp_path: Path) -> None:
     assert first.startswith("2 recipes built, begun alike")
     assert second.startswith("a night over them, 2 unchanged")
     assert night.call_args.args[0][1:3] == ["nightly", "--recipe"]
+
+
+def test_clone(stage: Stage, tmp_path: Path) -> None:
+    """The file systems are this one, where nothing is mounted, shared or made a snapshot of."""
+    artifact = made(tmp_path, "web", "20261101T030000Z-1")
+    artifact.tarball.touch()
+    used = iter(range(0, 1 << 40, 1 << 20))
+
+    def run(argv: Sequence[str], **_: Any) -> Completed:
+        said = f"Used\n{next(used)}\n" if argv[0] == "df" else ""
+        return Completed(tuple(argv), 0, said.encode(), b"")
+
+    stage.replace("pipelines.machine.setup.need")
+    commands = stage.replace("pipelines.host.process.run")
+    commands.side_effect = run
+    layered = stage.replace("pipelines.guest.roots.layer")
+    stage.replace("pipelines.libvirt.beside.digest", "0" * 64)
+    unmounted = stage.replace("pipelines.libvirt.beside.unmount")
+
+    lines = stage.run("clone", "2", str(artifact.directory))
+
+    common = ["GNU tar", "bsdtar", "unpacked", "cp", "copy", "cp --reflink", "reflink"]
+    assert [(line[:6].strip(), line[7:21].strip()) for line in lines] == [
+        *(("btrfs", name) for name in [*common, "snapshot"]),
+        *(("xfs", name) for name in [*common, "overlay"]),
+    ]
+    ratio = r"\d+\.\d\d x [a-zA-Z -]+"
+    for line in lines:
+        compared = any(f" {name} " in line for name in ("unpacked", "copy", "reflink")) and "cp --" not in line[:21]
+        assert re.fullmatch(rf".{{21}} +\d+ ms +1\.0 MiB{f'   {ratio}(, {ratio})*' if compared else ''}", line)
+    assert layered.call_count == unmounted.call_count == 3
+    assert sum(call.args[0][0] == "umount" for call in commands.call_args_list) == 2
+
+
+def test_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The task is stood in for by a program that prints what the guest would."""
+    artifact = made(tmp_path, "web", "20261101T030000Z-1")
+    (tmp_path / "inv").write_text('#!/bin/sh\nshift 4; exec "$@"\n')
+    (tmp_path / "inv").chmod(0o755)
+    monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
+    stage.replace("pipelines.build.build", artifact)
+    stage.replace("pipelines.install.install")
+    stage.replace("pipelines.operate.start", 20.0)
+    stage.replace("pipelines.operate.stop", 1.0)
+    cleared = stage.replace("pipelines.libvirt.embedded.stop")
+
+    lines = stage.run("run", "2")
+
+    assert lines[0] == "boot alone             20.0 s   1.00 x the boot alone"
+    for line, what in zip(lines[1:], ("first output", "thrown away"), strict=True):
+        assert re.fullmatch(rf"run, {what} +0\.\d s   0\.\d\d x the boot alone", line)
+    cleared.assert_called_once()

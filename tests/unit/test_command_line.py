@@ -147,7 +147,9 @@ def test_h_is_help_and_no_option_of_a_task() -> None:
 
 @pytest.mark.parametrize("name", TAKING_A_GUEST)
 def test_a_guests_name_needs_no_option(name: str) -> None:
-    more = {"share": ["share"], "unshare": ["tag"], "import": ["source"]}.get(name, [])
+    further = {"share": "share", "unshare": "tag", "import": "source", "clone": "to"}
+    further |= {"snapshot": "snapshot", "restore": "snapshot"}
+    more = [further[name]] if name in further else []
     assert [argument.names[0] for argument in tasks.program.contexts[name].positional_args] == ["name", *more]
 
 

@@ -4,14 +4,16 @@ import errno
 import os
 import stat
 import subprocess
+import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.domain import Domain, domain_xml, renamed
+from pipelines.guest.place import Place
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, handover
 from pipelines.libvirt.handover import Refused
@@ -150,7 +152,7 @@ def test_qemus_user_may_enter_whatever_the_umask(root: Path, tmp_path: Path) -> 
     before = os.umask(0o077)
     try:
         hand_over(root, tmp_path / "libvirt" / "virtroot.web")
-        handover.write(str(root), "home/me/file", 0o644, b"")
+        handover.write(str(root), "home/me/file", 0o644, [b""])
     finally:
         os.umask(before)
     for directory in (tmp_path / "libvirt" / "virtroot.web", root / "home", root / "home" / "me"):
@@ -191,7 +193,7 @@ def test_what_is_read_from_a_root_is_small(root: Path) -> None:
 
 
 def test_write_makes_directories_inside_the_root(root: Path) -> None:
-    handover.write(str(root), "root/.ssh/authorized_keys", 0o600, b"key\n")
+    handover.write(str(root), "root/.ssh/authorized_keys", 0o600, [b"key\n"])
     written = root / "root" / ".ssh" / "authorized_keys"
     assert written.read_bytes() == b"key\n"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
@@ -200,7 +202,7 @@ def test_write_makes_directories_inside_the_root(root: Path) -> None:
 def test_write_replaces_a_link_and_leaves_what_it_names(root: Path, tmp_path: Path) -> None:
     (root / "etc").mkdir()
     (root / "etc" / "hostname").symlink_to(tmp_path / "victim")
-    handover.write(str(root), "etc/hostname", 0o644, b"web\n")
+    handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert (root / "etc" / "hostname").read_bytes() == b"web\n"
     assert (tmp_path / "victim").read_bytes() == b"secret"
 
@@ -209,15 +211,62 @@ def test_write_replaces_a_link_and_leaves_what_it_names(root: Path, tmp_path: Pa
 def test_write_refuses_a_directory_that_is_a_link_out_or_to_nowhere(root: Path, tmp_path: Path, link: str) -> None:
     (root / "etc").symlink_to(link)
     with pytest.raises(Refused):
-        handover.write(str(root), "etc/hostname", 0o644, b"web\n")
+        handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root.web", "victim"]
 
 
 def test_write_follows_a_link_that_stays_inside(root: Path) -> None:
     (root / "usr" / "etc").mkdir(parents=True)
     (root / "etc").symlink_to("usr/etc")
-    handover.write(str(root), "etc/hostname", 0o644, b"web\n")
+    handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert (root / "usr" / "etc" / "hostname").read_bytes() == b"web\n"
+
+
+def test_what_is_one_systems_own_is_forgotten_and_nothing_else(root: Path, tmp_path: Path) -> None:
+    for path in ("etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "etc/ssh/sshd_config", "var/lib/seed"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    (root / "etc/ssh/ssh_host_link").symlink_to(tmp_path / "victim")
+    (root / "var/lib/dbus").mkdir()
+    (root / "var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
+    handover.forget(str(root), "var/lib/seed", "var/lib/dbus/machine-id", "not/there")
+    assert sorted(path.name for path in (root / "etc/ssh").iterdir()) == ["ssh_host_link", "sshd_config"]
+    assert not (root / "var/lib/seed").exists()
+    assert (root / "var/lib/dbus/machine-id").is_symlink()
+    assert (tmp_path / "victim").read_bytes() == b"secret"
+
+
+def test_nothing_outside_a_root_is_forgotten(root: Path, tmp_path: Path) -> None:
+    (root / "etc").mkdir()
+    (tmp_path / "ssh").mkdir()
+    key = tmp_path / "ssh/ssh_host_rsa_key"
+    key.touch()
+    (root / "etc/ssh").symlink_to(tmp_path / "ssh")
+    with pytest.raises(Refused, match="leaves the root"):
+        handover.forget(str(root))
+    assert key.exists()
+
+
+def test_a_clones_definition_names_nothing_of_its_sources_but_what_somebody_added(root: Path, tmp_path: Path) -> None:
+    definition = ET.fromstring(domain(root, tmp_path / "virtroot.web"))  # noqa: S314 - made here
+    devices = definition.find("devices")
+    assert devices is not None
+    ET.SubElement(ET.SubElement(devices, "interface"), "mac", address="52:54:00:00:00:01")
+    ET.SubElement(definition, "description").text = "mine"
+    place = Place("/pool", "web2")
+    renamed(definition, str(root), place, UUID(int=7))
+    text = ET.tostring(definition, encoding="unicode")
+    assert "52:54:00" not in text
+    assert str(root) not in text
+    assert "<description>mine</description>" in text
+    assert definition.findtext("uuid") == str(UUID(int=7))
+    assert [definition.findtext(f"os/{name}") for name in ("kernel", "initrd")] == [
+        f"{place.boot}/kernel",
+        f"{place.boot}/initrd",
+    ]
+    log = definition.find("devices/serial/log")
+    assert log is not None
+    assert log.get("file") == "/var/log/libvirt/qemu/web2@console.log"
 
 
 def domain(root: Path, boot: Path, initrd: str = "initrd.img") -> str:

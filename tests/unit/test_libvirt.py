@@ -116,8 +116,8 @@ def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
 
 def test_an_address_is_one_that_others_can_reach() -> None:
     listed = " vnet0      52:54:00:00:00:01    ipv4         192.168.122.7/24\n"
-    assert hypervisor({"lease": listed}).leased_address(WEB) == "192.168.122.7"
-    assert hypervisor({"lease": ""}).leased_address(WEB) == ""
+    assert hypervisor({"lease": listed}).address(WEB, "lease") == "192.168.122.7"
+    assert hypervisor({"lease": ""}).address(WEB, "lease") == ""
     network, user = " vnet0  network  default  virtio  52:54\n", " -  user  -  virtio  52:54\n"
     assert hypervisor({"domiflist": network}).on_a_network(WEB)
     assert not hypervisor({"domiflist": user}).on_a_network(WEB)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 from unittest.mock import create_autospec
@@ -57,7 +57,8 @@ class Site:
     def make(self, *, unmoved: bool = True) -> list[str]:
         """Make the root; return the stages that were not run."""
         self.started.clear()
-        runner = StageRunner(inputs.find("debian").trees, self.directory / "log", self.directory / "failed")
+        logs = (self.directory / "log", self.directory / "failed")
+        runner = StageRunner(inputs.find("debian").trees, *logs, nullcontext)
         with Making(inputs.find("debian"), IDS, self.cache, runner, self.start, lambda: unmoved) as making:
             making.make()
         return [stage.name for stage in runner.times if stage.cached]

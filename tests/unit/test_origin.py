@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
-from pipelines.builder import arriving, looking
+from pipelines.builder import arriving, disk, looking
 from pipelines.errors import VirtrootError
 from pipelines.host import mounts
 from pipelines.host.target import Local
 from pipelines.origin import rules as applying
-from pipelines.origin.disk import Disks, Found, choose
+from pipelines.origin.disk import Choice, Disks, Found, choose
 from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, rewrite
 from pipelines.origin.rules import Installed
 from pipelines.origin.system import System, generator, refuse
@@ -96,6 +100,7 @@ def test_the_generator_is_the_one_that_is_installed() -> None:
     assert generator(DEBIAN, both, "dracut") == "dracut"
     assert generator(DEBIAN, frozenset({"virtroot-no-initramfs"}), "") == "none"
     assert generator(ARCH, frozenset({"dracut"}), "") == "dracut"
+    assert generator(ARCH, frozenset({"dracut"}), "none") == "none"
     for packages, asked, why in (
         (both, "booster", "has no booster installed"),
         (both, "mkinitcpio", "knows no generator mkinitcpio"),
@@ -155,7 +160,7 @@ def test_what_a_system_has_no_need_of_is_not_done() -> None:
 def test_arch_uses_its_own_tools() -> None:
     lines = applied(ARCH, "grub", "linux")
     assert "pacman --remove --nosave --recursive --noconfirm grub" in lines
-    assert "pacman -Sy --noconfirm qemu-guest-agent" in lines
+    assert "pacman --config /run/pacman.conf -S$refresh --noconfirm qemu-guest-agent" in lines
     assert "tree mkinitcpio; mkinitcpio --allpresets" in lines
 
 
@@ -322,3 +327,29 @@ def test_of_several_systems_the_named_one_is_meant() -> None:
 def test_a_disk_that_is_closed_wants_a_key() -> None:
     with pytest.raises(VirtrootError, match="/dev/sda2 is encrypted"):
         choose(Disks(systems=(), closed=("/dev/sda2",)), "", include_mounts=False)
+
+
+def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() -> None:
+    disks = Disks(systems=(on_disk(),), filesystems=DEVICES)
+    said = disks.model_dump_json().encode() + b"\ntar with\nlines in it"
+    for size in (1, 7, len(said)):
+        chosen: list[Disks] = []
+        reply, copied = io.BytesIO(), io.BytesIO()
+        with ExitStack() as stack:
+
+            def choosing(found: Disks, chosen: list[Disks] = chosen) -> Choice:
+                chosen.append(found)
+                return choose(found, "", include_mounts=False)
+
+            reading = disk._Reading(choosing, reply, copied.write, stack)
+            for begin in range(0, len(said), size):
+                reading.take(said[begin : begin + size])
+        assert chosen == [disks]
+        assert copied.getvalue() == b"tar with\nlines in it"
+        assert json.loads(reply.getvalue()) == {"mounts": [["/", "/dev/sda2"], ["/var", "/dev/sda6"]]}
+
+
+@pytest.mark.parametrize("said", [b"{}\n", b"tar\n", b"x" * (2 << 20)])
+def test_what_reads_a_disk_and_says_something_else_is_not_believed(said: bytes) -> None:
+    with ExitStack() as stack, pytest.raises(VirtrootError, match="the disk image cannot be read"):
+        disk._Reading(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)

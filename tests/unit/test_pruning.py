@@ -11,6 +11,7 @@ from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import stale
 from pipelines.artifact.store import Store
 from pipelines.guest import guest as guests
+from pipelines.libvirt import pool
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
@@ -73,6 +74,7 @@ def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
         made(tmp_path, "web", f"2026110{day}T030000Z-x")
     (tmp_path / "web" / "20261101T030000Z-x" / "manifest.json").write_text("{")
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: [])
     assert pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2) == [
         "web/20261102T030000Z-x",
@@ -94,6 +96,7 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
         return True
 
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: used)
     gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
     assert gone == ["web/20261102T030000Z-x"]

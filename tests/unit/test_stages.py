@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -35,7 +36,7 @@ def builder() -> Any:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> StageRunner:
-    return StageRunner(inputs.find("debian").trees, tmp_path / "build.log", tmp_path / "failed.log")
+    return StageRunner(inputs.find("debian").trees, tmp_path / "build.log", tmp_path / "failed.log", nullcontext)
 
 
 def shell(script: str, *data: str, **env: str) -> Command:

@@ -124,7 +124,7 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         steps.append(Command(("sh", "-ec", lend, "lend", ROOT)))
         steps += [Command(("sh", "-ec", command), chroot=True) for command in recipe.run]
     if any(path.startswith(generators.of(recipe).config) for path in overlay_paths):
-        steps.append(Command(generators.of(recipe).regenerate, chroot=True))
+        steps.append(generators.of(recipe).regeneration)
     return Stage("overlay", tuple(steps), foreign=True)
 
 

@@ -158,7 +158,7 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         steps += [Command(("sh", "-ec", command), chroot=True, env=_QUIET) for command in recipe.run]
         steps.append(Command((f"{_SCRIPTS}/resolver", "take-back", ROOT)))
     if any(path.startswith(generator.config) for path in overlay_paths):
-        steps.append(Command(generator.regenerate, chroot=True))
+        steps.append(generator.regeneration)
     return Stage("overlay", tuple(steps), foreign=True)
 
 

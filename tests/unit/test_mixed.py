@@ -1,0 +1,161 @@
+"""A root's /usr as a device of its own, and what a guest may have put in its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import shares
+from pipelines.guest.domain import Domain, domain_xml, renamed
+from pipelines.guest.place import Place
+from pipelines.guest.shares import Shared
+from pipelines.host.target import Local
+from pipelines.libvirt import beside, handover
+from pipelines.libvirt.handover import Refused
+from pipelines.settings import CHECKOUT
+
+FSTAB = "root / virtiofs defaults 0 0\n"
+
+MKINITCPIO = CHECKOUT / "pipelines/recipe/skeletons/mkinitcpio/etc/initcpio/hooks/virtroot-usr"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root.web"
+    for name in ("boot", "usr", "etc"):
+        (root / name).mkdir(parents=True)
+    (root / "vmlinuz").write_bytes(b"kernel")
+    (root / "etc" / "fstab").write_text(FSTAB)
+    (tmp_path / "victim").mkdir()
+    return root
+
+
+def domain(root: Path, *given: Shared, cache: str = "mixed") -> str:
+    return domain_xml(
+        Domain(
+            name="web",
+            uuid=uuid4(),
+            artifact="a/b",
+            root=str(root),
+            boot=str(root.parent / "virtroot.web"),
+            kernel="vmlinuz",
+            initrd="",
+            cmdline="root=root",
+            memory=1 << 30,
+            vcpus=1,
+            network="none",
+            cache=cache,
+            kvm=False,
+            shares=given,
+        )
+    )
+
+
+def parsed(text: str) -> ET.Element:
+    return ET.fromstring(text)  # noqa: S314 - our own
+
+
+def absolute(usr: Path) -> None:
+    usr.symlink_to(usr.parent.parent / "victim")
+
+
+def climbing(usr: Path) -> None:
+    usr.symlink_to("../victim")
+
+
+def inside(usr: Path) -> None:
+    """Even a link that stays in the root is none that is served: it can be another one by then."""
+    usr.symlink_to("etc")
+
+
+def a_file(usr: Path) -> None:
+    usr.write_text("no directory")
+
+
+def nothing(_: Path) -> None:
+    pass
+
+
+ATTACKS = [absolute, climbing, inside, a_file, nothing]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callable[[Path], None]) -> None:
+    text = domain(root)
+    handover.hook(text)
+    (root / "usr").rmdir()
+    attack(root / "usr")
+    with pytest.raises(Refused, match="usr: is no directory of the root's own"):
+        handover.hook(text)
+    with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
+        beside.refuse_replaced(Local(), str(root), "usr")
+    with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
+        shares.mount_usr(Local(), str(root))
+    assert (root / "etc" / "fstab").read_text() == FSTAB
+
+
+def test_with_another_cache_usr_may_be_anything(root: Path) -> None:
+    (root / "usr").rmdir()
+    absolute(root / "usr")
+    handover.hook(domain(root, cache="auto"))
+
+
+def test_a_share_that_leads_elsewhere_is_not_served(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    text = domain(root, Shared("data", str(tmp_path / "data")))
+    handover.hook(text)
+    (tmp_path / "data").rmdir()
+    (tmp_path / "data").symlink_to("victim")
+    with pytest.raises(Refused, match=f"data: leads to {tmp_path}/victim now"):
+        handover.hook(text)
+
+
+def test_usr_has_one_line_in_fstab(root: Path) -> None:
+    for _ in range(2):
+        shares.mount_usr(Local(), str(root))
+    assert (root / "etc" / "fstab").read_text() == f"{FSTAB}usr /usr virtiofs defaults 0 0\n"
+
+
+def test_usr_is_no_share_and_a_share_called_so_is_one(root: Path) -> None:
+    definition = parsed(domain(root))
+    assert shares.cache(definition) == "mixed"
+    assert shares.of(definition) == ()
+    other = parsed(domain(root, Shared("usr", "/srv/usr"), cache="auto"))
+    assert shares.cache(other) == "auto"
+    assert shares.cache(parsed(domain(root, Shared("data", "/srv"), cache="always"))) == "always"
+    assert shares.of(other) == (Shared("usr", "/srv/usr"),)
+
+
+def test_a_clone_has_its_own(root: Path) -> None:
+    definition = parsed(domain(root))
+    renamed(definition, str(root), Place("/pool", "web2"), UUID(int=7))
+    assert [source.get("dir") for source in definition.iterfind("devices/filesystem/source")] == [
+        "/pool/root.web2",
+        "/pool/root.web2/usr",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("usr /usr virtiofs defaults 0 0\n", ["-t virtiofs -o defaults usr /new_root/usr"]),
+        ("# usr /usr virtiofs defaults 0 0\n", []),
+        ("UUID=1 /usr ext4 defaults 0 2\n", []),
+        ("", []),
+    ],
+)
+def test_mkinitcpio_mounts_usr_where_fstab_has_it_on_virtiofs(tmp_path: Path, line: str, asked: list[str]) -> None:
+    """The hook, with a mount that only says what it is asked for."""
+    (tmp_path / "fstab").write_text(FSTAB + line)
+    hook = MKINITCPIO.read_text().replace("/new_root/etc/fstab", "fstab")
+    script = f'mount() {{ echo "$*"; }}\n{hook}\nrun_latehook\n'
+    done = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == asked
+    assert os.access(MKINITCPIO.parent.parent / "install" / MKINITCPIO.name, os.R_OK)
