@@ -517,18 +517,28 @@ def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
 @task(
     positional=["before", "after"],
     help={
-        "before": "a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
-        "after": "the build that it is compared with",
+        "before": "a guest; or a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
+        "after": "the build that it is compared with; none for a guest",
         "distro": "the recipe that golden and latest are of, by name",
         "recipe": "that recipe, by name or file",
         "files": "compare what is in the tarballs too",
         "json": "print JSON",
     },
 )
-def diff(c, before, after, distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
-    """Say what two builds differ in: packages, kernel and sizes; the files with --files."""
+def diff(c, before, after="", distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
+    """Say what a guest has changed, or what two builds differ in: packages, kernel, sizes; files with --files."""
     if distro and recipe:
         raise VirtrootError("--distro and --recipe both given", "give one of them")
+    if not after:
+        if distro or recipe or files:
+            raise VirtrootError(f"{before} and what?", "--distro, --recipe and --files are about two builds: name both")
+        changes = differing.of_guest(before, _settings(c))
+        if json:
+            _print(differing.changes_as_data(changes))
+            return
+        for line in differing.changes_as_lines(changes):
+            result(line)
+        return
     pair = differing.find(before, after, distro or recipe, _settings(c))
     if json:
         _print(differing.as_data(pair, files=files))

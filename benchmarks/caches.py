@@ -16,19 +16,25 @@ from uuid import uuid4
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
+from pipelines.host.target import Target
 from pipelines.install import Wishes, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import Settings
 
+#: Seconds after which a boot has failed.
+_PATIENCE = 150
+
 _PEER = "ext4 on virtio-blk"
 
 _IMAGE = "/var/lib/libvirt/images/benchmark-ext4.img"
 
-# The fstab is the disk's; nothing else of the tree differs.
+# The fstab is the disk's; nothing else of the tree differs. The embedded hypervisor needs no ext4 itself.
 _MAKE_DISK = """
+command -v mkfs.ext4 > /dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends e2fsprogs; } >&2
 mkdir -p "${2%/*}"
 printf '/dev/vda / ext4 defaults 0 0\\n' > "$1/etc/fstab"
 truncate -s 2G "$2"
@@ -38,10 +44,11 @@ mkfs.ext4 -q -F -d "$1" "$2"
 
 @dataclass
 class Contender:
-    """One way to boot the tree: its guest, and the seconds that its boots took."""
+    """One way to boot the tree: its guest, the seconds that its boots took, and how many did not come up."""
 
     guest: Guest
     seconds: list[float]
+    failed: int = 0
 
 
 def main(boots: int) -> None:
@@ -53,7 +60,10 @@ def main(boots: int) -> None:
             for number in range(boots + 1):
                 for contender in contenders.values():
                     taken = _boot(contender.guest, settings)
-                    contender.seconds += [taken] if number else []
+                    if taken is None:
+                        contender.failed += 1
+                    elif number:
+                        contender.seconds.append(taken)
             _table(contenders)
         finally:
             embedded.stop(settings, with_volumes=True)
@@ -65,7 +75,8 @@ def _table(contenders: dict[str, Contender]) -> None:
         taken = contender.seconds
         median = statistics.median(taken)
         spread = f"min {min(taken):5.1f}  median {median:5.1f}  max {max(taken):5.1f} s"
-        print(f"{name:<24} {spread}   {median / peer:.2f} x {_PEER}")
+        failed = f"   {contender.failed} did not come up" if contender.failed else ""
+        print(f"{name:<24} {spread}   {median / peer:.2f} x {_PEER}{failed}")
 
 
 def _contenders(settings: Settings) -> dict[str, Contender]:
@@ -85,7 +96,7 @@ def _installed(artifact: Artifact, cache: str, settings: Settings) -> Guest:
 
 def _on_a_disk(guest: Guest) -> Guest:
     """Define a domain like the guest's whose root is a disk with the same tree."""
-    guest.target.run(["sh", "-ec", _MAKE_DISK, "make-disk", guest.root, _IMAGE])
+    make_disk(guest.target, guest.root, _IMAGE)
     definition = guest.hypervisor.xml(guest.uuid)
     devices = None if definition is None else definition.find("devices")
     command_line = None if definition is None else definition.find("os/cmdline")
@@ -104,10 +115,21 @@ def _on_a_disk(guest: Guest) -> Guest:
     return guest
 
 
-def _boot(guest: Guest, settings: Settings) -> float:
+def make_disk(target: Target, root: str, image: str) -> None:
+    """Make the file ``image`` with an ext4 file system that holds the tree ``root``, whose fstab becomes the disk's."""
+    target.run(["sh", "-ec", _MAKE_DISK, "make-disk", root, image])
+
+
+def _boot(guest: Guest, settings: Settings) -> float | None:
+    """Return the seconds of a boot; None for one that did not come up, as software emulation has it now and then."""
     begin = time.monotonic()
     guest.hypervisor.virsh("start", guest.uuid)
-    guest.wait(settings.timeout)
+    try:
+        guest.wait(_PATIENCE)
+    except VirtrootError as error:
+        print(error.what, file=sys.stderr)
+        guest.stop(settings.timeout, force=True)
+        return None
     taken = time.monotonic() - begin
     guest.stop(settings.timeout)
     return taken

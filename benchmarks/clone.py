@@ -131,7 +131,9 @@ def _measured(pool: Path, ways: dict[str, Way], rounds: int) -> dict[str, Cost]:
     """Use each way in turn, ``rounds`` times after one that warms the caches; return the medians."""
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        # No way follows the same one each time: what that one left to be written would count for this one.
+        turn = list(ways.items())[:: -1 if number % 2 else 1]
+        for name, way in turn[number % len(turn) :] + turn[: number % len(turn)]:
             root = f"{pool}/root.{name.replace(' ', '')}.{number}"
             before, begin = _used(pool), time.perf_counter()
             way(root)
@@ -150,7 +152,8 @@ def _measured(pool: Path, ways: dict[str, Way], rounds: int) -> dict[str, Cost]:
 
 def _used(pool: Path) -> int:
     """Return how many bytes the file system holds, everything written."""
-    process.run(["sync", "--file-system", str(pool)])
+    # Also what is below the loop device: the next way would wait for it.
+    process.run(["sync"])
     return int(process.run(["df", "--block-size=1", "--output=used", str(pool)]).text.split()[1])
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, place, publication, roots
+from pipelines.guest import identity, place, pristine, publication, roots
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
@@ -104,6 +104,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
         script = 'cat > "$1"; chmod 0644 "$1"'
         target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
+        pristine.copy(target, original.boot, paths.partial_boot)
         renamed(definition, original.root, paths, own.uuid)
         if target.run(["test", "-f", f"{root}/{_KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

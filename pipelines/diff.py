@@ -1,4 +1,4 @@
-"""Diff: what two builds differ in."""
+"""Diff: what two builds differ in, and what a guest has changed since it was made of one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.artifact import contents, naming
+from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.contents import FileChange
 from pipelines.artifact.difference import Change, Difference, compare
+from pipelines.artifact.store import Store
+from pipelines.guest import changes as changing
+from pipelines.guest import guest as guests
+from pipelines.guest import place, pristine
+from pipelines.guest.changes import Changed, Changes
+from pipelines.libvirt.connect import connect
+from pipelines.log import warn
 from pipelines.settings import Settings
 from pipelines.text import one_line, size
 
@@ -131,3 +139,55 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
         what = f"  ({change.what})" if change.what and change.what != "content" else ""
         yield f"  {_MARKS[change.kind]} {shown:>20}  {one_line(change.path)}{what}"
     yield f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} changed"
+
+
+def of_guest(name: str, settings: Settings) -> Changes:
+    """Return what the guest ``name`` has changed since it was made; one that runs may be changing meanwhile."""
+    guest = guests.find(connect(settings), name)
+    with guests.locked(guest.hypervisor, name):
+        guest.assemble()
+        if guest.running:
+            warn(f"{name} is running: what it has not written yet is not seen")
+        content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
+        manifest = manifests.parse(content, f"the manifest of {name}")
+        base = pristine.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
+        return changing.changes(base, pristine.now(guest.target, guest.root, manifest, base), manifest.recipe.distro)
+
+
+def changes_as_data(changes: Changes) -> dict[str, Any]:
+    """Return what a guest has changed as plain data, sizes in bytes."""
+    return {
+        "packages": changes.packages.model_dump(),
+        **{part: [asdict(each) for each in getattr(changes, part)] for part in ("accounts", "etc", "files")},
+        "edited": list(changes.edited),
+    }
+
+
+def changes_as_lines(changes: Changes) -> Iterator[str]:
+    """Yield what a guest has changed as people read it."""
+    if not changes:
+        yield "nothing has changed since it was made"
+        return
+    for kind, packages in changes.packages:
+        yield from _section(f"packages {kind}", packages)
+    for title, found in (
+        ("accounts", changes.accounts),
+        ("/etc", changes.etc),
+        ("files that no package has", changes.files),
+    ):
+        yield from _changed_section(title, found)
+    yield from _changed_section(
+        "files that are not as their package brought them", tuple(Changed("changed", path) for path in changes.edited)
+    )
+
+
+def _changed_section(title: str, found: tuple[Changed, ...]) -> Iterator[str]:
+    if not found:
+        return
+    yield ""
+    yield f"{title} ({len(found)})"
+    for each in found:
+        entries = "" if each.entries is None else f"{each.entries} entries in it"
+        words = ", ".join(filter(None, (each.what, entries, "" if each.size is None else size(each.size))))
+        slash = "" if title == "accounts" else "/"
+        yield f"  {_MARKS[each.kind]} {slash}{one_line(each.name)}{f'  ({words})' if words else ''}"

@@ -15,7 +15,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import golden, hostdir, identity, overlayfs, place, publication, roots
+from pipelines.guest import golden, hostdir, identity, overlayfs, place, pristine, publication, roots
 from pipelines.guest import guest as guests
 from pipelines.guest import shares as mounting
 from pipelines.guest.domain import Domain, domain_xml
@@ -280,6 +280,7 @@ def _personalise(
 ) -> None:
     target = hypervisor.target
     origin = artifact.manifest.origin
+    pristine.keep(target, paths.partial_root, artifact.manifest, paths.partial_boot)
     if origin is None:
         identity.write(target, paths.partial_root, identity_of_guest)
     elif not origin.machine_id:

@@ -28,11 +28,19 @@ from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.text import one_line
 
 _SUITE = CHECKOUT / "tests" / "acceptance"
 
 #: Names the file with the `Context`, for the suite's own process.
 CONTEXT_VARIABLE = "VIRTROOT_CONTEXT"
+
+#: The property, in the suite's report, of a check that found a guest otherwise than its artifact and not broken.
+DRIFT = "drift"
+
+
+#: No more of it is kept.
+_MOST, _LONGEST = 500, 200
 
 
 @dataclass(frozen=True)
@@ -139,19 +147,23 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", boo
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT)}
         # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
         status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
-    tests, failures = (
-        read_junit(report.read_text(encoding="utf-8")) if report.exists() else (0, ("the suite did not run",))
+    tests, failures, drift = (
+        read_junit(report.read_text(encoding="utf-8")) if report.exists() else (0, ("the suite did not run",), ())
     )
     passed = status == 0 and tests > 0 and not failures
     verdict = Verdict(
         passed=passed,
         tests=tests,
         failures=failures,
+        drift=drift,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
         boot_seconds=booted,
     )
     artifact.judge(kind, verdict)
+    if drift:
+        more = f", and {len(drift) - 3} more" if len(drift) > 3 else ""
+        say(f"{guest} has changed since it was made: {', '.join(drift[:3])}{more}; ./inv diff {guest} shows all")
     if not passed:
         raise CheckFailed(
             f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", f"read the reasons above, or {report}"
@@ -160,12 +172,19 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", boo
     return verdict
 
 
-def read_junit(text: str) -> tuple[int, tuple[str, ...]]:
-    """Return how many tests a JUnit report has, and the names of those that failed or were skipped."""
+def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Return how many tests a JUnit report has, the names of those that failed or were skipped, and the drift found."""
     cases = list(ET.fromstring(text).iter("testcase"))  # noqa: S314 - pytest wrote it just now
     bad = [
         case.get("name", "?")
         for case in cases
         if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
     ]
-    return len(cases), tuple(bad)
+    # A guest has a say in it.
+    drift = [
+        one_line(found.get("value", ""))[:_LONGEST]
+        for case in cases
+        for found in case.iter("property")
+        if found.get("name") == DRIFT
+    ]
+    return len(cases), tuple(bad), tuple(drift[:_MOST])

@@ -92,12 +92,14 @@ def record(recipe: Recipe) -> RecordedRecipe:
 class Verdict(_Frozen):
     """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took.
 
-    ``boot_seconds`` is how long the guest that was checked took to come up, None where it was up before.
+    ``boot_seconds`` is how long the guest that was checked took to come up, None where it was up before. ``drift`` is
+    what it had otherwise than its artifact without being broken, in words.
     """
 
     passed: bool
     tests: int
     failures: tuple[str, ...] = ()
+    drift: tuple[str, ...] = ()
     time: str
     seconds: float
     boot_seconds: float | None = None

@@ -130,6 +130,11 @@ def manifest(boot: str) -> str:
     return f"{boot}/{MANIFEST}"
 
 
+def pristine(boot: str) -> str:
+    """Return where a guest's boot directory keeps what its root was when it was made; for root alone to read."""
+    return f"{boot}/pristine.tar.gz"
+
+
 def console_log(name: str) -> str:
     """Return the file that keeps what the guest printed on its serial console since its last start."""
     # libvirt's own log of a domain called web-console would be web-console.log.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -10,10 +11,12 @@ from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import handover, layers, sizes
+from pipelines.libvirt import survey as surveying
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
 _SIZES = Path(sizes.__file__)
+_SURVEY = Path(surveying.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -129,6 +132,23 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
     argv = [target.python, "-I", "-", str(seconds), *arguments]
     lines = target.run(argv, stdin=_SIZES.read_bytes()).text.splitlines()
     return [None if line == "-" else (int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+
+def keep_survey(target: Target, root: str, since: int, path: str) -> None:
+    """Write to the file ``path``, for root alone, what is in ``root`` beside its packages' files; see `survey`."""
+    script = 'umask 077; path=$1; shift; "$@" > "$path.partial"; mv -T -- "$path.partial" "$path"'
+    argv = ["sh", "-ec", script, "keep", path, target.python, "-I", "-", root, str(since), "-"]
+    _checked(target.run(argv, stdin=_SURVEY.read_bytes(), check=False))
+
+
+def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes:
+    """Return what is in ``root`` beside its packages' files, as a compressed tar; see `survey`.
+
+    ``since`` is in seconds of the epoch; ``known`` are the paths that were there then.
+    """
+    program = [target.python, "-I", "-c", _SURVEY.read_text(encoding="utf-8")]
+    given = json.dumps(sorted(known)).encode()
+    return _checked(target.run([*program, root, str(since)], stdin=given, check=False))
 
 
 def wrapper() -> bytes:

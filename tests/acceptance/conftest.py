@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from pipelines.host.target import InContainer
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
-from pipelines.verify import CONTEXT_VARIABLE, Context
+from pipelines.verify import CONTEXT_VARIABLE, DRIFT, Context
 from tests.acceptance.backends import AgentBackend, ChrootBackend
+
+Drift = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,12 @@ def tree(context: Context) -> Host:
         return Host(ChrootBackend(InContainer(container), context.root, confined=False))
     target = connect(from_section(context.settings)).target
     return Host(ChrootBackend(target, context.root, confined=True))
+
+
+@pytest.fixture
+def drift(record_property: Callable[[str, object], None]) -> Drift:
+    """Tell what a guest has otherwise than its artifact, and may have."""
+    return lambda what: record_property(DRIFT, what)
 
 
 @pytest.fixture(scope="session")

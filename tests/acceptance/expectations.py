@@ -6,7 +6,8 @@ import shlex
 
 from testinfra.host import Host
 
-from pipelines.artifact.manifest import Manifest
+from pipelines.artifact.difference import compare
+from pipelines.artifact.manifest import Manifest, Package
 from pipelines.guest.shares import Shared
 from pipelines.recipe.distros import DISTROS
 
@@ -24,6 +25,16 @@ def ssh_service(manifest: Manifest) -> str:
     """Return the name of the ssh server's unit, empty for a root that has none."""
     installed = {package.name for package in manifest.packages}
     return next((unit for package, unit in _SSH_SERVERS.items() if package in installed), "")
+
+
+def drifts(host: Host, manifest: Manifest) -> list[str]:
+    """Check that all installed packages are whole; return what they have otherwise than the manifest, in words."""
+    found = packages(host, manifest)
+    assert found, "no package is installed"
+    host.check_output(shlex.join(DISTROS[manifest.recipe.distro].packages_check))
+    now = [Package(name=name, version=version) for name, version in sorted(found)]
+    changes = compare(manifest.packages, now, manifest.recipe.distro).kinds()
+    return [f"{kind} {change.name} {change.after or change.before}" for change, kind in changes]
 
 
 def has_packages_of(host: Host, manifest: Manifest) -> None:

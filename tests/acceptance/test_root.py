@@ -12,12 +12,15 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.pool import MARK
 from tests.acceptance import expectations
+from tests.acceptance.conftest import Drift
 
 pytestmark = pytest.mark.root
 
 
-def test_packages_are_the_manifests(tree: Host, manifest: Manifest) -> None:
-    expectations.has_packages_of(tree, manifest)
+def test_packages_are_whole(tree: Host, manifest: Manifest, drift: Drift) -> None:
+    """People upgrade packages in their guests: that they are others than the manifest's is told, and no fault."""
+    for change in expectations.drifts(tree, manifest):
+        drift(change)
 
 
 def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest) -> None:

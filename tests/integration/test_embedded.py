@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
+from benchmarks import caches
 from pipelines.host import engine as engines
 from pipelines.libvirt import embedded, pool
 from pipelines.settings import Settings
@@ -57,6 +58,14 @@ def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtro
     again = engine.container(NAME)
     assert again is not None
     assert again.run(["cat", "/var/lib/libvirt/witness"]).text == "here"
+
+
+def test_a_tree_comes_to_be_on_a_disk_for_comparison(settings: Settings) -> None:
+    target = embedded.start(settings).target
+    target.run(["mkdir", "-p", "/srv/root/etc"])
+    caches.make_disk(target, "/srv/root", "/srv/images/disk")
+    listed = target.run(["debugfs", "-R", "cat /etc/fstab", "/srv/images/disk"]).text
+    assert listed.startswith("/dev/vda / ext4")
 
 
 def test_looking_starts_nothing(inv: Virtroot, settings: Settings, trixie: Path) -> None:

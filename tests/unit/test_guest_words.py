@@ -91,4 +91,13 @@ def test_junit_counts_failures_errors_and_skips() -> None:
     text = """<testsuites><testsuite><testcase name="good"/><testcase name="bad"><failure/></testcase>
         <testcase name="broken"><error/></testcase><testcase name="left out"><skipped/></testcase>
         </testsuite></testsuites>"""
-    assert read_junit(text) == (4, ("bad", "broken", "left out"))
+    assert read_junit(text) == (4, ("bad", "broken", "left out"), ())
+
+
+def test_drift_is_no_failure_and_no_novel() -> None:
+    told = "".join(f'<property name="drift" value="upgraded {number} &#10;{"x" * 999}"/>' for number in range(999))
+    text = f'<testsuite><testcase name="good"><properties>{told}</properties></testcase></testsuite>'
+    tests, failures, drift = read_junit(text)
+    assert (tests, failures, len(drift)) == (1, (), 500)
+    assert drift[0].startswith("upgraded 0 ")
+    assert all(len(each) <= 200 and "\n" not in each for each in drift)

@@ -194,4 +194,5 @@ ARCH = Distro(
     stages=_stages,
     mirror_query=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
     packages_query=("pacman", "-Q"),
+    packages_check=("pacman", "--database", "--check", "--quiet"),
 )

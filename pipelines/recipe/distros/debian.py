@@ -222,4 +222,5 @@ DEBIAN = Distro(
     stages=_stages,
     mirror_query=_mirror_query,
     packages_query=("dpkg-query", "-W", "-f", r"${Package}\t${Version}\n"),
+    packages_check=("sh", "-c", 'dpkg --audit >&2; test -z "$(dpkg --audit)"'),
 )

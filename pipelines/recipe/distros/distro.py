@@ -15,7 +15,8 @@ class Distro:
 
     ``containerfile`` names the builder's, ``base_image`` what a registry has for it, ``base_suite`` what the mirror
     has. ``mirror_query`` is the command that prints a `MirrorState`. ``stages`` takes the recipe and the paths of its
-    overlay's files. ``packages_query`` prints, inside the root, name and version of each package, a line each.
+    overlay's files. ``packages_query`` prints, inside the root, name and version of each package, a line each;
+    ``packages_check`` fails there where a package is not wholly installed.
     ``refuses`` returns what a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are
     those its bootstrapper needs beyond a container's default ones; ``set_up_builder`` comes before all else, also
     before the mirror is asked.
@@ -34,3 +35,4 @@ class Distro:
     stages: Callable[[Recipe, tuple[str, ...]], tuple[Stage, ...]]
     mirror_query: Callable[[Recipe], Command]
     packages_query: tuple[str, ...]
+    packages_check: tuple[str, ...]

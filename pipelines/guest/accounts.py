@@ -1,0 +1,193 @@
+"""The account databases of a root, merged three ways and by name: passwd, group, shadow, gshadow, subuid and subgid.
+
+A whole file of one side would hide the other side's users; numbers differ between roots, since packages take the next
+one that is free. Names count: what a name owned, it owns afterwards, under the number that it has then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipelines.errors import VirtrootError
+
+#: The files that are merged, in /etc.
+FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+
+#: How many fields a line has, and which of them are numbers and which lists of names.
+_FIELDS = {"passwd": 7, "group": 4, "shadow": 9, "gshadow": 4}
+_LISTS = {"group": (3,), "gshadow": (2, 3)}
+
+#: Field of the number of users and of groups, and of a user's group.
+_NUMBER, _GROUP = 2, 3
+
+#: Where numbers are taken from for a name whose own is taken: those of the system, and those of people.
+_SYSTEM, _PEOPLE = range(999, 99, -1), range(1000, 60_000)
+
+#: Nobody has a longer one; more lines would take for ever.
+_LONGEST = 1 << 20
+
+#: Names to fields, in the order of the file.
+Table = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The merged files by name, and which numbers of the guest's users and groups became which others."""
+
+    files: dict[str, bytes]
+    users: dict[int, int]
+    groups: dict[int, int]
+
+
+def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> Merged:
+    """Merge account files by name: ``ours`` is the guest's, ``theirs`` the new root's, ``base`` what both began as.
+
+    A number is the new root's where it has that name, and else the guest's, or another where that is taken. Raises
+    `VirtrootError` for files that are none.
+    """
+    tables = {
+        side: {name: _parse(files.get(name, b""), name, of) for name in FILES}
+        for side, (files, of) in {
+            "base": (base, "the root that the guest was made of"),
+            "ours": (ours, "the guest"),
+            "theirs": (theirs, "the new root"),
+        }.items()
+    }
+    then, mine, new = tables["base"], tables["ours"], tables["theirs"]
+    groups = _numbered("group", then, mine, new)
+    group_numbers = _renumbered(mine["group"], groups)
+    users = _numbered("passwd", then, mine, new)
+    for name, fields in users.items():
+        if name not in new["passwd"]:
+            fields[_GROUP] = str(group_numbers.get(int(fields[_GROUP]), int(fields[_GROUP])))
+    made = {"passwd": users, "group": groups}
+    for name, of in (("shadow", users), ("gshadow", groups)):
+        merged = _merged(name, then[name], mine[name], new[name])
+        made[name] = {each: fields for each, fields in merged.items() if each in of}
+    files = {name: _text(table) for name, table in made.items() if mine[name] or new[name]}
+    for name in ("subuid", "subgid"):
+        merged_ranges = _ranges(base.get(name, b""), ours.get(name, b""), theirs.get(name, b""))
+        if merged_ranges:
+            files[name] = merged_ranges
+    return Merged(files, _renumbered(mine["passwd"], users), group_numbers)
+
+
+def _parse(text: bytes, name: str, of: str) -> Table:
+    if name not in _FIELDS:
+        return {}
+    wrong = VirtrootError(f"/etc/{name} of {of} is no account file", "look at it with pwck or grpck, and mend it first")
+    if len(text) > _LONGEST:
+        raise VirtrootError(
+            f"/etc/{name} of {of} has more than {_LONGEST >> 20} MiB", "see what wrote it; nobody has so many accounts"
+        )
+    table: Table = {}
+    try:
+        lines = text.decode().splitlines()
+    except UnicodeDecodeError:
+        raise wrong from None
+    for line in lines:
+        fields = line.split(":")
+        if not line or line.startswith("#"):
+            continue
+        numbers = fields[_NUMBER : _GROUP + 1] if name == "passwd" else fields[_NUMBER : _NUMBER + 1]
+        if len(fields) != _FIELDS[name] or not fields[0] or "\0" in line:
+            raise wrong
+        if name in ("passwd", "group") and not all(number.isascii() and number.isdigit() for number in numbers):
+            raise wrong
+        table.setdefault(fields[0], fields)
+    return table
+
+
+def _text(table: Table) -> bytes:
+    return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode()
+
+
+def _merged(name: str, then: Table, mine: Table, new: Table) -> Table:
+    """Merge tables by name and field; what either side took away is gone, what the new root lost the guest keeps."""
+    found: Table = {}
+    for each in (*new, *(known for known in mine if known not in new)):
+        if each in then and each not in mine and each != "root":
+            continue
+        if each not in mine or each not in new:
+            found[each] = list((mine if each in mine else new)[each])
+            continue
+        before = then.get(each, new[each])
+        columns = zip(before, mine[each], new[each], strict=True)
+        found[each] = [
+            _lists(*fields) if column in _LISTS.get(name, ()) else _field(*fields)
+            for column, fields in enumerate(columns)
+        ]
+    return found
+
+
+def _field(before: str, mine: str, new: str) -> str:
+    return new if mine == before else mine
+
+
+def _lists(before: str, mine: str, new: str) -> str:
+    """Merge lists of names, in the new one's order."""
+    then, ours, theirs = ([each for each in text.split(",") if each] for text in (before, mine, new))
+    kept = [each for each in theirs if each in ours or each not in then]
+    return ",".join([*kept, *(each for each in ours if each not in then and each not in kept)])
+
+
+def _numbered(name: str, then: Mapping[str, Table], mine: Mapping[str, Table], new: Mapping[str, Table]) -> Table:
+    """Merge users or groups; no number is another name's that it was not already in the same root."""
+    found = _merged(name, then[name], mine[name], new[name])
+    taken = {int(fields[_NUMBER]) for fields in new[name].values()}
+    for each, fields in found.items():
+        if each in new[name]:
+            fields[_NUMBER] = new[name][each][_NUMBER]
+            if name == "passwd":
+                fields[_GROUP] = new[name][each][_GROUP]
+    given: dict[int, int] = {}
+    for each, fields in found.items():
+        if each in new[name]:
+            continue
+        number = int(fields[_NUMBER])
+        if number not in given:
+            # Two names of one number in the guest stay one.
+            given[number] = number if number not in taken else _free(number, taken | {*given.values()}, mine[name])
+            taken.add(given[number])
+        fields[_NUMBER] = str(given[number])
+    return found
+
+
+def _free(number: int, taken: Iterable[int], mine: Table) -> int:
+    """Return a number that nobody has on either side, of the kind that ``number`` is."""
+    used = {*taken, *(int(fields[_NUMBER]) for fields in mine.values())}
+    found = next((each for each in (_PEOPLE if number in _PEOPLE else _SYSTEM) if each not in used), None)
+    if found is None:
+        raise VirtrootError(f"no number is left for what had {number}", "see who needs so many accounts")
+    return found
+
+
+def _renumbered(mine: Table, merged: Table) -> dict[int, int]:
+    """Return which numbers of the guest are others in what was merged; of two names of one, the first counts."""
+    found: dict[int, int] = {}
+    for name, fields in mine.items():
+        if name in merged:
+            found.setdefault(int(fields[_NUMBER]), int(merged[name][_NUMBER]))
+    return {old: new for old, new in found.items() if old != new}
+
+
+def _ranges(base: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """Merge subordinate numbers (see subuid(5)): a name's are the guest's where it changed them or alone has it."""
+    then, mine, new = (_by_name(text) for text in (base, ours, theirs))
+    found = {}
+    for name in (*new, *(known for known in mine if known not in new)):
+        if name in then and name not in mine:
+            continue
+        changed = name in mine and mine[name] != then.get(name)
+        found[name] = mine[name] if changed or name not in new else new[name]
+    return b"".join(line + b"\n" for lines in found.values() for line in lines)
+
+
+def _by_name(text: bytes) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for line in text[:_LONGEST].splitlines():
+        name, colon, _ = line.partition(b":")
+        if colon:
+            found.setdefault(name, []).append(line)
+    return found

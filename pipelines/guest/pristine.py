@@ -1,0 +1,121 @@
+"""What a root was when it was made of its artifact, kept beside the guest's kernel; and what it is now.
+
+Builds are pruned long before the guests that were made of them, so the guest has all that is to be known of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass, field
+
+from pipelines.artifact import archive
+from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.manifest import Manifest, Package
+from pipelines.errors import VirtrootError
+from pipelines.guest import place
+from pipelines.guest.guest import Guest
+from pipelines.host import mounts
+from pipelines.host.target import Target
+from pipelines.libvirt import beside
+from pipelines.log import step
+
+_SURVEY = "survey.json"
+
+
+@dataclass(frozen=True)
+class Configured:
+    """An entry of /etc: ``kind`` is directory, file, link or other, ``content`` a file's sha256 or where a link leads.
+
+    ``as_packaged`` says that the file is what the installed version of its package brought. ``package`` has it, and
+    ``to`` the file that a link leads to; both are empty where none does.
+    """
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    content: str = ""
+    size: int = 0
+    as_packaged: bool = False
+    package: str = ""
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class Unowned:
+    """An entry that no package has; a ``tree`` is a directory with ``entries`` below it. Sizes are in bytes."""
+
+    kind: str
+    uid: int
+    size: int = 0
+    modified: int = 0
+    entries: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a root has beside its packages' files as they came; paths have no slash before them. See `survey`."""
+
+    packages: tuple[Package, ...]
+    etc: dict[str, Configured]
+    unowned: dict[str, Unowned]
+    edited: tuple[str, ...] = ()
+    contents: dict[str, bytes] = field(default_factory=dict)
+
+
+def keep(target: Target, root: str, manifest: Manifest, boot: str) -> None:
+    """Keep what ``root`` is, in which nothing was changed since it was unpacked, in the boot directory ``boot``."""
+    target.run(["mkdir", "--parents", "--mode=0755", boot])
+    beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
+
+
+def copy(target: Target, boot: str, other: str) -> None:
+    """Let the boot directory ``other`` have the record of ``boot`` too, where there is one."""
+    script = 'if [ -f "$1" ]; then cp --reflink=auto -- "$1" "$2"; fi'
+    target.run(["sh", "-ec", f"umask 077; {script}", "copy", place.pristine(boot), place.pristine(other)])
+
+
+def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
+    """Return what the guest's root was when it was made.
+
+    ``artifact`` is unpacked for it where the guest keeps no such record; raises `VirtrootError` where neither is there.
+    """
+    kept = guest.target.run(["cat", place.pristine(guest.boot)], check=False)
+    if kept.returncode == 0:
+        return parse(kept.stdout)
+    if artifact is None:
+        raise VirtrootError(
+            f"what {guest.name} was made of, {manifest.id}, is kept neither with it nor in the output",
+            "only guests that were installed by this version or a later one keep it; or put the artifact back",
+        )
+    paths = place.of_root(guest.root)
+    tree = f"{paths.partial_root}-pristine"
+    try:
+        with step("unpacking what the guest was made of"), artifact.tarball.open("rb") as content:
+            guest.target.run(["mkdir", "--mode=0700", tree])
+            guest.target.run(archive.unpack_argv(tree), stdin=content)
+        beside.keep_survey(guest.target, tree, manifest.source_date_epoch, place.pristine(guest.boot))
+    finally:
+        mounts.delete(guest.target, tree)
+    return parse(guest.target.run(["cat", place.pristine(guest.boot)]).stdout)
+
+
+def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
+    """Return what a root is that was ``base`` once."""
+    return parse(beside.survey(target, root, manifest.source_date_epoch, base.unowned))
+
+
+def parse(packed: bytes) -> Survey:
+    """Return the survey in what `survey` wrote."""
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        contents = {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
+    told = json.loads(contents.pop(_SURVEY))
+    return Survey(
+        packages=tuple(Package(name=name, version=version) for name, version in told["packages"]),
+        etc={path: Configured(**entry) for path, entry in told["etc"].items()},
+        unowned={path: Unowned(**entry) for path, entry in told["unowned"].items()},
+        edited=tuple(told["edited"]),
+        contents=contents,
+    )

@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""Carries what is a guest's own from one root into another. Runs beside libvirt, with Python's library and GNU cp.
+
+Guests wrote both roots: every directory on the way to a path is opened following no link, what is a link itself is
+copied as one, and nothing but a directory is gone into. Files are copied by cp, which keeps owners, modes, times,
+links, holes, ACLs and attributes, and shares blocks where the file system can. Nothing is moved: the first root stays
+whole.
+
+Called with ``--numbers ROOT`` or ``--carry FROM TO``, and JSON on standard input: see `numbers` and `carry`.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import struct
+import subprocess  # noqa: TID251 - this runs on libvirt's machine
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypedDict
+
+_CP = ("cp", "--archive", "--reflink=auto", "--no-target-directory", "--")
+
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+_ACL_HEAD = struct.Struct("<I")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP = 0x02, 0x08
+
+#: chown(2) takes it away.
+_CAPABILITY = "security.capability"
+
+#: Trees do not go down further.
+_DEEPEST = 1000
+
+
+class File(TypedDict):
+    """A file that is to be written: ``content`` is in base64."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    content: str
+
+
+class Plan(TypedDict):
+    """What is to be carried; see `carry`. Numbers are written as JSON has keys."""
+
+    removals: list[str]
+    copies: list[str]
+    trees: list[str]
+    foreign: list[str]
+    writes: list[File]
+    users: dict[str, int]
+    groups: dict[str, int]
+
+
+class Refused(Exception):
+    """A path is not what it has to be."""
+
+
+@contextlib.contextmanager
+def directory(root: int, path: str, *, make: bool = False) -> Iterator[int]:
+    """Open the directory ``path`` below ``root``, through no link; with ``make`` those that are missing are made."""
+    handle = os.dup(root)
+    try:
+        for part in path.split("/") if path else []:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=handle)
+            following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+            os.close(handle)
+            handle = following
+        yield handle
+    except NotADirectoryError as error:
+        raise Refused(f"{path}: goes through what is no directory") from error
+    finally:
+        os.close(handle)
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    if name in ("", ".", "..") or ".." in parent.split("/"):
+        raise Refused(f"{path}: is no path in a root")
+    return parent, name
+
+
+def _status(parent: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def walk(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    """Yield the open directory, the name and the status of ``path`` and everything below it."""
+    parent, name = _split(path)
+    with directory(root, parent) as handle:
+        status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        yield handle, name, status
+    pending = [path] if stat.S_ISDIR(status.st_mode) else []
+    while pending:
+        current = pending.pop()
+        if current.count("/") > _DEEPEST:
+            raise Refused(f"{current[:60]}...: goes down further than {_DEEPEST} directories")
+        with directory(root, current) as handle:
+            for name in os.listdir(handle):
+                status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                yield handle, name, status
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(f"{current}/{name}")
+
+
+def numbers(path: str, trees: Sequence[str]) -> dict[str, list[int]]:
+    """Return the numbers of users and of groups that own something in ``trees``, or that an ACL there names."""
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    users: set[int] = set()
+    groups: set[int] = set()
+    for tree in trees:
+        with contextlib.suppress(FileNotFoundError):
+            for handle, name, status in walk(root, tree):
+                users.add(status.st_uid)
+                groups.add(status.st_gid)
+                for _, entries in _acls(handle, name, status):
+                    users |= {number for tag, _, number in entries if tag == _ACL_USER}
+                    groups |= {number for tag, _, number in entries if tag == _ACL_GROUP}
+    os.close(root)
+    return {"users": sorted(users), "groups": sorted(groups)}
+
+
+def carry(source: str, destination: str, plan: Plan) -> None:
+    """Make ``destination`` have what ``plan`` says, of what ``source`` has.
+
+    ``removals`` are paths that go. ``copies`` are entries, a directory without what is in it, and ``trees`` entries
+    with all that is in them: of a directory what is in it takes the place of what is called so, and what the
+    destination alone has there stays. ``writes`` are files. ``users`` and ``groups`` say which numbers become which,
+    but not in ``foreign`` trees, whose numbers are another system's.
+    """
+    old_root, new_root = (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in (source, destination))
+    users, groups = ({int(old): number for old, number in plan[kind].items()} for kind in ("users", "groups"))
+    renumber = _renumbering(users, groups) if users or groups else None
+    for path in plan["removals"]:
+        _remove(new_root, path)
+    # Directories before what is in them.
+    for path in sorted(plan["copies"]):
+        _copy(old_root, new_root, path, renumber, whole=False)
+    for path in plan["trees"]:
+        _copy(old_root, new_root, path, None if path in plan["foreign"] else renumber, whole=True)
+    for file in plan["writes"]:
+        _write(new_root, file)
+    os.close(old_root)
+    os.close(new_root)
+
+
+def _remove(root: int, path: str) -> None:
+    parent, name = _split(path)
+    try:
+        with directory(root, parent) as handle:
+            _delete(handle, name)
+    except FileNotFoundError:
+        return
+
+
+def _delete(parent: int, name: str) -> None:
+    found = _status(parent, name)
+    if found is None:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        shutil.rmtree(f"/proc/self/fd/{parent}/{name}")
+    else:
+        os.unlink(name, dir_fd=parent)
+
+
+Renumber = Callable[[int, str, os.stat_result], None]
+
+
+def _copy(old: int, new: int, path: str, renumber: Renumber | None, *, whole: bool) -> None:
+    parent, name = _split(path)
+    with directory(old, parent) as origin, directory(new, parent, make=True) as place:
+        found, there = _status(origin, name), _status(place, name)
+        if found is None:
+            return
+        both = there is not None and stat.S_ISDIR(found.st_mode) and stat.S_ISDIR(there.st_mode)
+        if not both:
+            _delete(place, name)
+        if stat.S_ISDIR(found.st_mode) and not whole:
+            _copy_directory(origin, place, name, found)
+            copied = [path]
+        else:
+            copied = [path]
+            if both:
+                # What the new root alone has in it stays.
+                with directory(origin, name) as ours, directory(place, name) as theirs:
+                    names = os.listdir(ours)
+                    for each in names:
+                        _delete(theirs, each)
+                copied = [f"{path}/{each}" for each in names]
+            _cp(origin, place, name)
+    if renumber:
+        for each in copied:
+            for handle, entry, status in walk(new, each) if whole else _alone(new, each):
+                renumber(handle, entry, status)
+        if copied != [path]:
+            for handle, entry, status in _alone(new, path):
+                renumber(handle, entry, status)
+
+
+def _alone(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    parent, name = _split(path)
+    with directory(root, parent) as handle:
+        yield handle, name, os.stat(name, dir_fd=handle, follow_symlinks=False)
+
+
+def _copy_directory(origin: int, place: int, name: str, found: os.stat_result) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=place)
+    with directory(origin, name) as ours, directory(place, name) as theirs:
+        os.fchown(theirs, found.st_uid, found.st_gid)
+        os.fchmod(theirs, stat.S_IMODE(found.st_mode))
+        for attribute in os.listxattr(ours):
+            os.setxattr(theirs, attribute, os.getxattr(ours, attribute))
+        os.utime(theirs, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _cp(origin: int, place: int, name: str) -> None:
+    argv = [*_CP, f"/proc/self/fd/{origin}/{name}", f"/proc/self/fd/{place}/{name}"]
+    done = subprocess.run(
+        argv, pass_fds=(origin, place), stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines() or ["cp gives no reason"]
+        raise Refused(lines[-1].replace(f"/proc/self/fd/{place}/", "").replace(f"/proc/self/fd/{origin}/", ""))
+
+
+def _renumbering(users: Mapping[int, int], groups: Mapping[int, int]) -> Renumber:
+    """Return what gives an entry its new owners; a file that has several names gets them once."""
+    seen: set[int] = set()
+
+    def renumber(handle: int, name: str, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            if status.st_ino in seen:
+                return
+            seen.add(status.st_ino)
+        user, group = users.get(status.st_uid, status.st_uid), groups.get(status.st_gid, status.st_gid)
+        if (user, group) != (status.st_uid, status.st_gid):
+            _chown(handle, name, status, user, group)
+        for attribute, entries in _acls(handle, name, status):
+            wanted = [
+                (tag, rights, {_ACL_USER: users, _ACL_GROUP: groups}.get(tag, {}).get(number, number))
+                for tag, rights, number in entries
+            ]
+            if wanted != entries:
+                packed = b"".join(_ACL_ENTRY.pack(*each) for each in wanted)
+                os.setxattr(f"/proc/self/fd/{handle}/{name}", attribute, _ACL_HEAD.pack(2) + packed)
+
+    return renumber
+
+
+def _chown(handle: int, name: str, status: os.stat_result, user: int, group: int) -> None:
+    """Change the owners of an entry, and nothing else of it: the kernel would take what gives rights away."""
+    path = f"/proc/self/fd/{handle}/{name}"
+    capability = b""
+    if stat.S_ISREG(status.st_mode):
+        with contextlib.suppress(OSError):
+            capability = os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+    os.chown(name, user, group, dir_fd=handle, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(path, stat.S_IMODE(status.st_mode))
+    if capability:
+        os.setxattr(path, _CAPABILITY, capability, follow_symlinks=False)
+
+
+def _acls(handle: int, name: str, status: os.stat_result) -> Iterator[tuple[str, list[tuple[int, int, int]]]]:
+    """Yield the ACLs of an entry: tag, rights and number of each line; see acl(5)."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return
+    for attribute in _ACLS:
+        try:
+            packed = os.getxattr(f"/proc/self/fd/{handle}/{name}", attribute, follow_symlinks=False)
+        except OSError:
+            continue
+        yield attribute, list(_ACL_ENTRY.iter_unpack(packed[_ACL_HEAD.size :]))
+
+
+def _write(root: int, file: File) -> None:
+    path = file["path"]
+    parent, name = _split(path)
+    with directory(root, parent, make=True) as handle:
+        there = _status(handle, name)
+        if there is not None and stat.S_ISDIR(there.st_mode):
+            raise Refused(f"{path}: is a directory in the new root")
+        partial = f".{name}.virtroot-{secrets.token_hex(4)}"
+        made = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
+        with os.fdopen(made, "wb") as opened:
+            opened.write(base64.b64decode(file["content"]))
+            os.fchown(opened.fileno(), file["uid"], file["gid"])
+            os.fchmod(opened.fileno(), file["mode"])
+        os.rename(partial, name, src_dir_fd=handle, dst_dir_fd=handle)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Act on the command line; see the module's docstring."""
+    command, *paths = arguments
+    given = json.load(sys.stdin)
+    if command == "--numbers":
+        json.dump(numbers(paths[0], given), sys.stdout)
+    elif command == "--carry":
+        carry(paths[0], paths[1], given)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (Refused, OSError) as error:
+        sys.exit(f"virtroot: {error}")

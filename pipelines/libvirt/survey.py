@@ -1,0 +1,376 @@
+#!/usr/bin/env python3
+"""Says what is in a root beside the files of its packages as they came. Runs beside libvirt.
+
+It needs nothing but Python's library. A guest owns its root and may change it meanwhile: no link is followed, nothing
+is opened that is no regular file, and whatever is read has a bound. The package managers' databases are read as the
+text that they are, for the same reason.
+
+Called with the root, a time and, on standard input, the paths that are known (see `survey`), or with ``-`` for those.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+#: No file of a package manager's database has more bytes.
+_LARGEST_DATABASE = 64 << 20
+
+#: Nobody's configuration has more entries or more bytes.
+_MOST_ENTRIES, _MOST_BYTES = 20_000, 256 << 20
+
+#: Nor do trees go down further.
+_DEEPEST = 200
+
+#: Of a file of more bytes in /etc the digest is told and not the content.
+_LARGEST_CONTENT = 1 << 20
+
+#: A directory that no package knows, with more entries, is told as one.
+_MOST_LISTED = 2000
+
+#: What the package managers and the running system keep for themselves, below which nothing is anybody's.
+_STATE = (
+    "dev",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "var/lib/pacman",
+    "var/tmp",
+)
+
+_FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.MULTILINE)
+_CONFFILE = re.compile(r"^ /(\S+) ([0-9a-f]{32})", re.MULTILINE)
+_MTREE = re.compile(rb"^\./(\S+) .*?\b(md5|sha256)digest=([0-9a-f]+)", re.MULTILINE)
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Refused(Exception):
+    """There is more of something than anybody has."""
+
+
+@dataclass
+class Database:
+    """What a package manager says: names and versions, whose each path is, and digests of files as they came.
+
+    Paths have no slash before them, and are those that the root has, whichever name a package has for them. ``owners``
+    has what the database calls a package in names of files, with its architecture or version; ``names`` what it is
+    called. ``configuration`` has the MD5 of files that a package wants nobody to lose changes of.
+    """
+
+    packages: list[tuple[str, str]] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+    configuration: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def name(self, path: str) -> str:
+        """Return the name of the package that has ``path``; empty where none has."""
+        owner = self.owners.get(path, "")
+        return self.names.get(owner, owner)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry of the root: its path, what it is, and the directory it is in, open."""
+
+    path: str
+    name: str
+    status: os.stat_result
+    directory: int
+
+    @property
+    def kind(self) -> str:
+        """Return what it is: ``directory``, ``link``, ``file`` or ``other``."""
+        mode = self.status.st_mode
+        kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "link"), (stat.S_ISREG, "file"))
+        return next((name for is_one, name in kinds if is_one(mode)), "other")
+
+
+class Root:
+    """A root's files, reached from its own descriptor and through no link."""
+
+    def __init__(self, path: str) -> None:
+        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._aliases = {
+            found.name: os.readlink(found.name, dir_fd=self._root).strip("/")
+            for found in self.entries("")
+            if found.kind == "link"
+        }
+
+    def real(self, path: str) -> str:
+        """Return ``path`` as the root has it: /bin is a link to /usr/bin where the two are one."""
+        first, slash, rest = path.strip("/").partition("/")
+        return f"{self._aliases[first]}/{rest}" if slash and first in self._aliases else path.strip("/")
+
+    def entries(self, path: str) -> Iterator[Found]:
+        """Yield what is in the directory ``path``, sorted; nothing where there is no such directory (any more)."""
+        try:
+            directory = self._directory(path)
+        except OSError:
+            return
+        try:
+            for name in sorted(os.listdir(directory)):
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    yield Found(f"{path}/{name}" if path else name, name, status, directory)
+        finally:
+            os.close(directory)
+
+    def _directory(self, path: str) -> int:
+        parts = path.split("/") if path else []
+        if len(parts) > _DEEPEST:
+            raise Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
+        handle = os.dup(self._root)
+        for part in parts:
+            try:
+                following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+            finally:
+                os.close(handle)
+            handle = following
+        return handle
+
+    def read(self, path: str, largest: int = _LARGEST_DATABASE) -> bytes:
+        """Return the content of a regular file; empty where there is none."""
+        parent, _, name = path.rpartition("/")
+        try:
+            directory = self._directory(parent)
+        except OSError:
+            return b""
+        try:
+            return content(directory, name, largest)
+        except OSError:
+            return b""
+        finally:
+            os.close(directory)
+
+
+def content(directory: int, name: str, largest: int) -> bytes:
+    """Return the content of a regular file, which is looked at before it is opened; a device would act."""
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise FileNotFoundError(name)
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            found = file.read(largest + 1)
+    finally:
+        os.close(handle)
+    if len(found) > largest:
+        raise Refused(f"{name}: has more than the {largest} bytes that are read")
+    return found
+
+
+def database(root: Root) -> Database:
+    """Read what the root's package manager says of it."""
+    found = Database()
+    if status := root.read("var/lib/dpkg/status"):
+        _dpkg(root, found, status.decode(errors="replace"))
+    else:
+        _pacman(root, found)
+    return found
+
+
+def _dpkg(root: Root, found: Database, status: str) -> None:
+    for paragraph in status.split("\n\n"):
+        fields = dict(_FIELD.findall(paragraph))
+        if fields.get("Status", "").endswith(" installed"):
+            found.packages.append((fields.get("Package", ""), fields.get("Version", "")))
+            found.configuration.update((root.real(path), digest) for path, digest in _CONFFILE.findall(paragraph))
+    for entry in root.entries("var/lib/dpkg/info"):
+        if entry.name.endswith(".list"):
+            owner = entry.name[: -len(".list")]
+            found.names[owner] = owner.partition(":")[0]
+            for line in root.read(entry.path).decode(errors="replace").splitlines():
+                found.owners[root.real(line)] = owner
+    # Triples: a package's file, the name that it has for the sake of another package's, and that package.
+    diverted = root.read("var/lib/dpkg/diversions").decode(errors="replace").splitlines()
+    for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
+        found.owners[root.real(away)] = owner
+
+
+def _pacman(root: Root, found: Database) -> None:
+    for entry in root.entries("var/lib/pacman/local"):
+        if entry.kind != "directory":
+            continue
+        described = _sections(root.read(f"{entry.path}/desc"))
+        name = "".join(described.get("NAME", [])[:1])
+        found.packages.append((name, "".join(described.get("VERSION", [])[:1])))
+        found.names[entry.name] = name
+        files = _sections(root.read(f"{entry.path}/files"))
+        found.owners.update((root.real(path), entry.name) for path in files.get("FILES", []))
+        for line in files.get("BACKUP", []):
+            path, _, digest = line.partition("\t")
+            found.configuration[root.real(path)] = digest
+
+
+def _sections(text: bytes) -> dict[str, list[str]]:
+    """Return the sections of a file of pacman's database: a name between percent signs, then lines, then none."""
+    found: dict[str, list[str]] = {}
+    for section in text.decode(errors="replace").split("\n\n"):
+        title, *lines = section.strip("\n").split("\n")
+        found[title.strip("%")] = lines
+    return found
+
+
+def survey(path: str, since: int, known: Sequence[str] | None = None) -> tuple[dict[str, object], dict[str, bytes]]:
+    """Return what is in the root ``path`` beside its packages' files, as plain data, and contents of /etc by path.
+
+    ``edited`` are files of packages that were changed after ``since`` (seconds of the epoch). Of directories that no
+    package knows, those in ``known`` are told entry by entry and others as one, with how many entries there are in it
+    and how many bytes they take; without ``known`` all small ones are told entry by entry.
+    """
+    root = Root(path)
+    packages = database(root)
+    etc, contents = _configuration(root, packages)
+    unowned, candidates = _others(root, packages, since, None if known is None else set(known))
+    return {
+        "packages": packages.packages,
+        "etc": etc,
+        "unowned": unowned,
+        "edited": sorted(_edited(root, packages, candidates)),
+    }, contents
+
+
+def _configuration(root: Root, packages: Database) -> tuple[dict[str, dict[str, object]], dict[str, bytes]]:
+    found: dict[str, dict[str, object]] = {}
+    contents: dict[str, bytes] = {}
+    left, pending = _MOST_BYTES, ["etc"]
+    while pending:
+        for entry in root.entries(pending.pop()):
+            status = entry.status
+            told: dict[str, object] = {"kind": entry.kind, "mode": stat.S_IMODE(status.st_mode),
+                                       "uid": status.st_uid, "gid": status.st_gid}  # fmt: skip
+            with contextlib.suppress(FileNotFoundError):
+                if entry.kind == "directory":
+                    pending.append(entry.path)
+                elif entry.kind == "link":
+                    told["content"] = os.readlink(entry.name, dir_fd=entry.directory)
+                    told["to"] = packages.name(root.real(_aimed(entry.path, str(told["content"]))))
+                elif entry.kind == "file":
+                    text = content(entry.directory, entry.name, left)
+                    left -= len(text)
+                    told["content"], told["size"] = hashlib.sha256(text).hexdigest(), len(text)
+                    told["as_packaged"] = packages.configuration.get(entry.path) == _md5(text)
+                    if len(text) <= _LARGEST_CONTENT:
+                        contents[entry.path] = text
+                told["package"] = packages.name(entry.path)
+                found[entry.path] = told
+            if len(found) > _MOST_ENTRIES:
+                raise Refused(f"etc: has more than {_MOST_ENTRIES} entries")
+    return found, contents
+
+
+def _aimed(link: str, target: str) -> str:
+    """Return the path that a link says, as it is written: nothing on the way is followed."""
+    return os.path.normpath(os.path.join("/", os.path.dirname(link), target)).lstrip("/")
+
+
+def _others(
+    root: Root, packages: Database, since: int, known: set[str] | None
+) -> tuple[dict[str, dict[str, object]], list[str]]:
+    """Return what no package knows outside /etc, and the packages' files that were changed after ``since``."""
+    found: dict[str, dict[str, object]] = {}
+    candidates: list[str] = []
+    pending = [""]
+    while pending:
+        for entry in root.entries(pending.pop()):
+            if entry.path == "etc" or entry.path in _STATE:
+                continue
+            if entry.path in packages.owners:
+                if entry.kind == "directory":
+                    pending.append(entry.path)
+                elif entry.kind == "file" and entry.status.st_mtime > since:
+                    candidates.append(entry.path)
+                continue
+            told: dict[str, object] = {"kind": entry.kind, "uid": entry.status.st_uid}
+            if entry.kind == "directory":
+                entries, size = _measured(root, entry.path)
+                if entry.path in known if known is not None else entries <= _MOST_LISTED:
+                    pending.append(entry.path)
+                else:
+                    told.update(kind="tree", entries=entries, size=size)
+            elif entry.kind == "file":
+                told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
+            found[entry.path] = told
+    return found, candidates
+
+
+def _measured(root: Root, path: str) -> tuple[int, int]:
+    """Return how many entries a tree has and how many bytes of the disk they take."""
+    entries = size = 0
+    pending = [path]
+    while pending:
+        for entry in root.entries(pending.pop()):
+            entries += 1
+            size += entry.status.st_blocks * 512
+            if entry.kind == "directory":
+                pending.append(entry.path)
+    return entries, size
+
+
+def _edited(root: Root, packages: Database, candidates: Sequence[str]) -> Iterator[str]:
+    """Yield those files that are not what their package brought; a package says of most what that was."""
+    known: dict[str, tuple[str, str]] = {}
+    for owner in {packages.owners[path] for path in candidates}:
+        for line in root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
+            digest, _, path = line.partition("  ")
+            known[root.real(path)] = ("md5", digest)
+        known.update(_mtree(root.read(f"var/lib/pacman/local/{owner}/mtree")))
+    for path in candidates:
+        how, digest = known.get(path, ("", ""))
+        text = root.read(path, _MOST_BYTES) if how else b""
+        if not how or digest != (_md5(text) if how == "md5" else hashlib.sha256(text).hexdigest()):
+            yield path
+
+
+def _mtree(packed: bytes) -> dict[str, tuple[str, str]]:
+    """Return the digests in an mtree(5), compressed, by path."""
+    try:
+        with gzip.open(io.BytesIO(packed)) as file:
+            text = file.read(_LARGEST_DATABASE)
+    except (OSError, EOFError):
+        return {}
+    return {
+        os.fsdecode(_OCTAL.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), path)): (how.decode(), digest.decode())
+        for path, how, digest in _MTREE.findall(text)
+    }
+
+
+def _md5(text: bytes) -> str:
+    return hashlib.md5(text, usedforsecurity=False).hexdigest()
+
+
+def pack(found: dict[str, object], contents: dict[str, bytes], sink: BinaryIO) -> None:
+    """Write a survey as a tar, compressed: ``survey.json``, then the contents under their paths."""
+    files = {"survey.json": json.dumps(found).encode(), **contents}
+    with tarfile.open(fileobj=sink, mode="w:gz", compresslevel=1) as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the survey to standard output; see the module's docstring."""
+    path, since, *rest = arguments
+    known = None if rest else json.load(sys.stdin)
+    found, contents = survey(path, int(since), known)
+    pack(found, contents, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (Refused, OSError) as error:
+        sys.exit(f"virtroot: {error}")

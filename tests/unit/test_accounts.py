@@ -1,0 +1,138 @@
+"""Accounts of two roots, merged by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import accounts
+
+BASE = {
+    "passwd": b"root:x:0:0:root:/root:/bin/sh\nsync:x:100:100::/:/bin/false\nadmin:x:1000:1000::/home/admin:/bin/sh\n",
+    "group": b"root:x:0:\nsync:x:100:\nsudo:x:27:admin\nadmin:x:1000:\n",
+    "shadow": b"root:*:20000::::::\nsync:!:20000::::::\nadmin:!:20000:0:99999:7:::\n",
+    "gshadow": b"root:*::\nsudo:*::admin\nadmin:!::\nsync:!::\n",
+    "subuid": b"admin:100000:65536\n",
+    "subgid": b"admin:100000:65536\n",
+}
+
+
+def changed(**files: bytes) -> dict[str, bytes]:
+    return {**BASE, **files}
+
+
+def lines(merged: accounts.Merged, name: str) -> list[str]:
+    return merged.files[name].decode().splitlines()
+
+
+def test_nothing_changed_is_nothing_merged() -> None:
+    merged = accounts.merge(BASE, BASE, BASE)
+    assert merged.files == BASE
+    assert (merged.users, merged.groups) == ({}, {})
+
+
+def test_a_local_user_keeps_number_password_and_groups() -> None:
+    ours = {
+        "passwd": BASE["passwd"] + b"ann:x:1001:1001:Ann:/home/ann:/bin/zsh\n",
+        "group": BASE["group"].replace(b"sudo:x:27:admin", b"sudo:x:27:admin,ann") + b"ann:x:1001:\n",
+        "shadow": BASE["shadow"] + b"ann:$y$hash:20100:0:99999:7:::\n",
+        "gshadow": BASE["gshadow"].replace(b"sudo:*::admin", b"sudo:*::admin,ann") + b"ann:!::\n",
+        "subuid": BASE["subuid"] + b"ann:165536:65536\n",
+        "subgid": BASE["subgid"] + b"ann:165536:65536\n",
+    }
+    merged = accounts.merge(BASE, ours, BASE)
+    assert merged.files == ours
+    assert (merged.users, merged.groups) == ({}, {})
+
+
+def test_the_new_roots_users_are_not_hidden_and_bring_their_numbers() -> None:
+    theirs = changed(
+        passwd=BASE["passwd"].replace(b"sync:x:100:100", b"sync:x:101:102") + b"new:x:100:100::/:/bin/false\n",
+        group=BASE["group"].replace(b"sync:x:100", b"sync:x:102") + b"new:x:100:\n",
+        shadow=BASE["shadow"] + b"new:!:20200::::::\n",
+    )
+    merged = accounts.merge(BASE, BASE, theirs)
+    assert merged.files["passwd"] == theirs["passwd"]
+    assert merged.files["shadow"] == theirs["shadow"]
+    assert (merged.users, merged.groups) == ({100: 101}, {100: 102})
+
+
+def test_a_number_that_is_taken_is_given_anew() -> None:
+    ours = changed(
+        passwd=BASE["passwd"] + b"redis:x:101:101::/var/lib/redis:/bin/false\nann:x:1001:1001::/home/ann:/bin/sh\n",
+        group=BASE["group"] + b"redis:x:101:\nann:x:1001:\n",
+    )
+    theirs = changed(
+        passwd=BASE["passwd"] + b"dhcp:x:101:101::/:/bin/false\nbob:x:1001:1001::/home/bob:/bin/sh\n",
+        group=BASE["group"] + b"dhcp:x:101:\nbob:x:1001:\n",
+    )
+    merged = accounts.merge(BASE, ours, theirs)
+    assert lines(merged, "passwd")[3:] == [
+        "dhcp:x:101:101::/:/bin/false",
+        "bob:x:1001:1001::/home/bob:/bin/sh",
+        "redis:x:999:999::/var/lib/redis:/bin/false",
+        "ann:x:1002:1002::/home/ann:/bin/sh",
+    ]
+    assert merged.users == merged.groups == {101: 999, 1001: 1002}
+
+
+def test_numbers_that_changed_places() -> None:
+    ours = {"passwd": b"a:x:101:101::/:/a\nb:x:102:102::/:/b\n", "group": b"a:x:101:\nb:x:102:\n"}
+    theirs = {"passwd": b"a:x:102:102::/:/a\nb:x:101:101::/:/b\n", "group": b"a:x:102:\nb:x:101:\n"}
+    merged = accounts.merge(ours, ours, theirs)
+    assert merged.users == merged.groups == {101: 102, 102: 101}
+
+
+def test_fields_are_merged_each_by_itself() -> None:
+    ours = changed(
+        passwd=BASE["passwd"].replace(b"admin:/bin/sh", b"admin:/bin/zsh"),
+        shadow=BASE["shadow"].replace(b"root:*:20000", b"root:$y$mine:20100"),
+    )
+    theirs = changed(
+        passwd=BASE["passwd"].replace(b"1000::/home", b"1000:The admin:/home"),
+        shadow=BASE["shadow"].replace(b"root:*:20000", b"root:!:20200"),
+    )
+    merged = accounts.merge(BASE, ours, theirs)
+    assert "admin:x:1000:1000:The admin:/home/admin:/bin/zsh" in lines(merged, "passwd")
+    assert lines(merged, "shadow")[0] == "root:$y$mine:20100::::::"
+
+
+def test_who_was_taken_out_stays_out_and_who_the_new_root_lost_stays_in() -> None:
+    ours = changed(
+        passwd=BASE["passwd"].replace(b"admin:x:1000:1000::/home/admin:/bin/sh\n", b""),
+        group=BASE["group"].replace(b"27:admin", b"27:").replace(b"admin:x:1000:\n", b""),
+        shadow=BASE["shadow"].replace(b"admin:!:20000:0:99999:7:::\n", b""),
+    )
+    theirs = changed(
+        passwd=BASE["passwd"].replace(b"sync:x:100:100::/:/bin/false\n", b""),
+        group=BASE["group"].replace(b"sync:x:100:\n", b""),
+    )
+    merged = accounts.merge(BASE, ours, theirs)
+    assert [line.split(":")[0] for line in lines(merged, "passwd")] == ["root", "sync"]
+    assert "sudo:x:27:" in lines(merged, "group")
+    assert not [line for line in lines(merged, "shadow") if line.startswith("admin")]
+
+
+def test_two_names_of_one_number_stay_one() -> None:
+    ours = {"passwd": b"a:x:101:101::/:/a\nb:x:101:101::/:/b\n", "group": b"a:x:101:\n"}
+    theirs = {"passwd": b"c:x:101:101::/:/c\n", "group": b"c:x:101:\n"}
+    merged = accounts.merge({}, ours, theirs)
+    numbers = {line.split(":")[0]: line.split(":")[2] for line in lines(merged, "passwd")}
+    assert numbers == {"c": "101", "a": "999", "b": "999"}
+    assert merged.users == {101: 999}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("passwd", b"root:x:0\n"),
+        ("passwd", b"root:x:zero:0:::\n"),
+        ("passwd", b"\xff:x:1:1:::\n"),
+        ("group", b"a:x:-1:\n"),
+        ("group", b"a:x:1:\0\n"),
+        ("passwd", b"u:x:1:1:::\n" * 1_000_000),
+    ],
+)
+def test_what_is_no_account_file_is_refused_by_name(name: str, text: bytes) -> None:
+    with pytest.raises(VirtrootError, match=f"/etc/{name} of the guest"):
+        accounts.merge(BASE, changed(**{name: text}), BASE)

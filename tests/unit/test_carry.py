@@ -1,0 +1,177 @@
+"""What is a guest's own, carried from one root into another."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pipelines.libvirt import carry
+from pipelines.libvirt.carry import Plan
+
+#: The number of a line of an ACL that names nobody.
+_NOBODY = 0xFFFFFFFF
+
+
+def plan(**what: object) -> Plan:
+    nothing: dict[str, object] = {
+        "removals": [],
+        "copies": [],
+        "trees": [],
+        "foreign": [],
+        "writes": [],
+        "users": {},
+        "groups": {},
+    }
+    return cast("Plan", {**nothing, **what})
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> tuple[Path, Path]:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for root in (old, new):
+        (root / "etc").mkdir(parents=True)
+        (root / "home").mkdir()
+    return old, new
+
+
+def write(path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.chown(path, *owner)
+    path.chmod(mode)
+    return path
+
+
+def owners(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+def test_a_tree_arrives_as_it_was_and_stays_where_it_was(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    write(old / "home/ann/file", "mine", mode=0o640, owner=(1001, 1001))
+    os.link(old / "home/ann/file", old / "home/ann/again")
+    (old / "home/ann/link").symlink_to("/etc/shadow")
+    os.mkfifo(old / "home/ann/pipe")
+    with (old / "home/ann/hole").open("wb") as hole:
+        hole.truncate(64 << 20)
+    os.utime(old / "home/ann/file", (1, 1))
+    write(new / "home/ann/other", "of the new root")
+    write(new / "home/bob/file", "of the new root")
+    carry.carry(str(old), str(new), plan(trees=["home"]))
+    made = new / "home/ann/file"
+    assert (made.read_text(), owners(made), made.stat().st_mtime) == ("mine", (1001, 1001, 0o640), 1)
+    assert made.stat().st_ino == (new / "home/ann/again").stat().st_ino
+    assert (new / "home/ann/link").readlink() == Path("/etc/shadow")
+    assert stat.S_ISFIFO((new / "home/ann/pipe").lstat().st_mode)
+    assert (new / "home/ann/hole").stat().st_blocks < 1024
+    assert not (new / "home/ann/other").exists()
+    assert (new / "home/bob/file").read_text() == "of the new root"
+    assert (old / "home/ann/file").read_text() == "mine"
+
+
+def test_owners_follow_their_names(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    write(old / "srv/swapped/a", "a", mode=0o4755, owner=(101, 101))
+    write(old / "srv/swapped/b", "b", owner=(102, 102))
+    os.link(old / "srv/swapped/a", old / "srv/swapped/a2")
+    os.setxattr(old / "srv/swapped/b", "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+    os.lchown(_link(old / "srv/swapped/link"), 101, 102)
+    packed = carry._ACL_HEAD.pack(2) + b"".join(
+        carry._ACL_ENTRY.pack(*each)
+        for each in ((1, 6, _NOBODY), (2, 4, 101), (4, 4, _NOBODY), (8, 4, 102), (16, 6, _NOBODY), (32, 4, _NOBODY))
+    )  # fmt: skip
+    os.setxattr(write(old / "srv/swapped/acl", "acl"), "system.posix_acl_access", packed)
+    numbers = {"101": 102, "102": 101}
+    carry.carry(str(old), str(new), plan(trees=["srv"], users=numbers, groups=numbers))
+    swapped = new / "srv/swapped"
+    assert owners(swapped / "a") == owners(swapped / "a2") == (102, 102, 0o4755)
+    assert owners(swapped / "b") == (101, 101, 0o644)
+    assert os.getxattr(swapped / "b", "security.capability")
+    assert owners(swapped / "link")[:2] == (102, 101)
+    acl = os.getxattr(swapped / "acl", "system.posix_acl_access")[carry._ACL_HEAD.size :]
+    assert [number for tag, _, number in carry._ACL_ENTRY.iter_unpack(acl) if tag in (2, 8)] == [102, 101]
+
+
+def _link(path: Path) -> Path:
+    path.symlink_to("nowhere")
+    return path
+
+
+def test_another_systems_numbers_stay(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    write(old / "var/lib/docker/overlay2/x/etc/passwd", "of a container", owner=(101, 101))
+    write(old / "var/log/app.log", "log", owner=(101, 101))
+    trees = ["var/lib/docker", "var/log"]
+    carry.carry(str(old), str(new), plan(trees=trees, foreign=trees[:1], users={"101": 999}, groups={}))
+    assert owners(new / "var/lib/docker/overlay2/x/etc/passwd")[0] == 101
+    assert owners(new / "var/log/app.log")[0] == 999
+
+
+def test_single_entries_and_files(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    write(old / "etc/app/conf", "mine", mode=0o600, owner=(101, 0))
+    write(old / "etc/app/left", "not asked for")
+    (old / "etc/app").chmod(0o750)
+    (old / "etc/localtime").symlink_to("/usr/share/zoneinfo/UTC")
+    write(new / "etc/localtime", "a file")
+    write(new / "etc/gone", "gone")
+    write(new / "etc/gone.d/file", "gone")
+    write(new / "etc/passwd", "new")
+    content = base64.b64encode(b"merged").decode()
+    carry.carry(str(old), str(new), plan(
+        copies=["etc/app/conf", "etc/localtime", "etc/app", "etc/never"],
+        removals=["etc/gone", "etc/gone.d", "etc/no/x"],
+        users={"101": 102}, writes=[{"path": "etc/passwd", "mode": 0o640, "uid": 0, "gid": 42, "content": content}],
+    ))  # fmt: skip
+    assert owners(new / "etc/app/conf") == (102, 0, 0o600)
+    assert owners(new / "etc/app")[2] == 0o750
+    assert not (new / "etc/app/left").exists()
+    assert (new / "etc/localtime").readlink() == Path("/usr/share/zoneinfo/UTC")
+    assert not (new / "etc/gone").exists()
+    assert not (new / "etc/gone.d").exists()
+    assert ((new / "etc/passwd").read_text(), owners(new / "etc/passwd")) == ("merged", (0, 42, 0o640))
+
+
+def test_links_lead_nowhere(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = roots
+    secret = write(tmp_path / "host/secret", "of the host")
+    (old / "home").rmdir()
+    (old / "home").symlink_to(tmp_path / "host")
+    carry.carry(str(old), str(new), plan(trees=["home"]))
+    assert (new / "home").readlink() == tmp_path / "host"
+    for root, other in ((old, new), (new, old)):
+        (root / "opt").symlink_to(tmp_path / "host")
+        (other / "opt").mkdir()
+        write(other / "opt/secret", "planted")
+        with pytest.raises(carry.Refused, match="opt: goes through what is no directory"):
+            carry.carry(str(old), str(new), plan(copies=["opt/secret"]))
+        with pytest.raises(carry.Refused):
+            carry.carry(str(old), str(new), plan(writes=[
+                {"path": "home/secret", "mode": 0o644, "uid": 0, "gid": 0, "content": ""}]))  # fmt: skip
+        (root / "opt").unlink()
+        (other / "opt/secret").unlink()
+        (other / "opt").rmdir()
+    assert secret.read_text() == "of the host"
+    for path in ("../x", "a/../../x", "", "etc/.."):
+        with pytest.raises(carry.Refused, match="no path in a root"):
+            carry.carry(str(old), str(new), plan(removals=[path]))
+
+
+def test_numbers_are_those_of_all_that_is_to_be_kept(roots: tuple[Path, Path]) -> None:
+    old, _ = roots
+    write(old / "srv/a", "a", owner=(105, 106))
+    assert carry.numbers(str(old), ["srv", "nothing"]) == {"users": [0, 105], "groups": [0, 106]}
+
+
+def test_a_copy_that_fails_says_why(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = roots
+    monkeypatch.setattr(carry, "_CP", ("cp", "--archive", "--no-such-option"))
+    with pytest.raises(carry.Refused, match="help"):
+        carry.carry(str(old), str(new), plan(trees=["home"]))

@@ -1,0 +1,129 @@
+"""What becomes of /etc when a guest moves to another root."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from pipelines.artifact.manifest import Package
+from pipelines.errors import VirtrootError
+from pipelines.guest import merging
+from pipelines.guest.merging import Decision
+from pipelines.guest.pristine import Configured, Survey
+
+
+def file(text: str, **what: object) -> Configured:
+    told = {"kind": "file", "mode": 0o644, "uid": 0, "gid": 0, "content": hashlib.sha256(text.encode()).hexdigest()}
+    return Configured(**{**told, "size": len(text), **what})  # type: ignore[arg-type]
+
+
+def link(to: str, package: str = "") -> Configured:
+    return Configured("link", 0o777, 0, 0, content=to, to=package)
+
+
+def survey(etc: Mapping[str, Configured | str], packages: tuple[str, ...] = ()) -> Survey:
+    entries = {path: file(each) if isinstance(each, str) else each for path, each in etc.items()}
+    contents = {path: each.encode() for path, each in etc.items() if isinstance(each, str)}
+    return Survey(tuple(Package(name=name, version="1") for name in packages), entries, {}, (), contents)
+
+
+def merged(base: Survey, ours: Survey, theirs: Survey, **take: Literal["old", "new"]) -> dict[str, tuple[str, str]]:
+    return {each.path: (each.verdict, each.why) for each in decisions(base, ours, theirs, take)}
+
+
+def decisions(
+    base: Survey, ours: Survey, theirs: Survey, take: Mapping[str, Literal["old", "new"]] | None = None
+) -> list[Decision]:
+    def together(before: bytes, mine: bytes, new: bytes) -> bytes | None:
+        return None if b"conflict" in mine else mine + new
+
+    return merging.merge(base, ours, theirs, (ours.contents.get, theirs.contents.get), together, take or {})
+
+
+def test_each_side_keeps_what_it_alone_changed() -> None:
+    base = survey({"etc/ours": "a", "etc/theirs": "a", "etc/same": "a", "etc/none": "a"})
+    ours = survey({"etc/ours": "b", "etc/theirs": "a", "etc/same": "b", "etc/none": "a", "etc/added": "x"})
+    theirs = survey({"etc/ours": "a", "etc/theirs": "b", "etc/same": "b", "etc/none": "a", "etc/new": "y"})
+    assert merged(base, ours, theirs) == {
+        "etc/ours": ("ours", "changed in the guest: content"),
+        "etc/theirs": ("theirs", "changed in the new root"),
+        "etc/added": ("ours", "added in the guest"),
+        "etc/new": ("theirs", "added in the new root"),
+    }
+
+
+def test_both_sides_lines_are_merged_and_what_cannot_be_is_a_conflict() -> None:
+    base = survey({"etc/lines": "a", "etc/touch": "a", "etc/link": "a"})
+    ours = survey({"etc/lines": "mine ", "etc/touch": "conflict", "etc/link": link("/x")})
+    theirs = survey({"etc/lines": "new", "etc/touch": "new", "etc/link": "new"})
+    found = decisions(base, ours, theirs)
+    assert [(each.path, each.verdict, each.content) for each in found] == [
+        ("etc/lines", "merged", b"mine new"),
+        ("etc/link", "conflict", b""),
+        ("etc/touch", "conflict", b""),
+    ]
+    assert [each.path for each in merging.conflicts(found)] == ["etc/link", "etc/touch"]
+
+
+def test_what_is_no_text_that_is_known_is_a_conflict_and_not_guessed() -> None:
+    base, ours, theirs = (replace(survey({"etc/big": text}), contents={}) for text in "abc")
+    assert merged(base, ours, theirs) == {"etc/big": ("conflict", "changed on both sides")}
+
+
+def test_what_a_package_in_the_guest_changed_is_not_the_users() -> None:
+    base = survey({"etc/conf": "1"})
+    ours = survey({"etc/conf": file("2", as_packaged=True, package="p")})
+    theirs = survey({"etc/conf": file("3", as_packaged=True, package="p")})
+    assert merged(base, ours, theirs) == {"etc/conf": ("theirs", "changed in the new root")}
+
+
+def test_what_a_package_that_is_gone_brought_goes_and_what_the_user_made_of_it_stays() -> None:
+    base = survey({})
+    ours = survey(
+        {
+            "etc/nginx/nginx.conf": file("1", as_packaged=True, package="nginx"),
+            "etc/nginx/mine.conf": "mine",
+            "etc/systemd/system/multi-user.target.wants/nginx.service": link("/usr/lib/x", "nginx"),
+        },
+        packages=("nginx",),
+    )
+    assert {path: verdict for path, (verdict, _) in merged(base, ours, survey({})).items()} == {
+        "etc/nginx/nginx.conf": "theirs",
+        "etc/nginx/mine.conf": "ours",
+        "etc/systemd/system/multi-user.target.wants/nginx.service": "theirs",
+    }
+
+
+def test_what_was_taken_away_stays_away() -> None:
+    base = survey({"etc/motd": "a", "etc/old": "a", "etc/edited": "a"})
+    ours = survey({"etc/old": "a", "etc/edited": "b"})
+    theirs = survey({"etc/motd": "b"})
+    assert merged(base, ours, theirs) == {
+        "etc/motd": ("ours", "taken away in the guest"),
+        "etc/old": ("theirs", "taken away in the new root"),
+        "etc/edited": ("ours", "changed in the guest: content"),
+    }
+
+
+def test_accounts_and_what_programs_make_is_nothing_of_files() -> None:
+    base = survey({})
+    ours = survey({"etc/passwd": "a", "etc/shadow-": "b", "etc/ld.so.cache": "c", "etc/alternatives/vi": link("/v")})
+    assert merged(base, ours, survey({"etc/passwd": "b"})) == {}
+
+
+def test_the_user_decides_for_a_path_or_all_below_it() -> None:
+    base = survey({"etc/a/b": "a", "etc/a/c": "a", "etc/ab": "a"})
+    ours = survey({"etc/a/b": "conflict", "etc/a/c": "conflict", "etc/ab": "conflict"})
+    theirs = survey({"etc/a/b": "t", "etc/a/c": "t", "etc/ab": "t"})
+    found = {each.path: each.verdict for each in decisions(base, ours, theirs, {"etc/a": "old", "etc/a/c": "new"})}
+    assert found == {"etc/a/b": "ours", "etc/a/c": "theirs", "etc/ab": "conflict"}
+
+
+def test_a_decision_about_nothing_is_a_mistake() -> None:
+    base = survey({"etc/a": "a"})
+    with pytest.raises(VirtrootError, match="--take etc/b"):
+        decisions(base, base, base, {"etc/b": "old"})

@@ -1,0 +1,236 @@
+"""What is found in a root beside its packages' files, on trees made for it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.artifact.manifest import Package
+from pipelines.errors import VirtrootError
+from pipelines.guest import pristine
+from pipelines.guest.changes import Changed, Changes, changes
+from pipelines.guest.pristine import Survey
+from pipelines.host.target import Local
+from pipelines.libvirt import beside, survey
+
+#: When the trees of these tests were made, in seconds of the epoch.
+MADE = 1_700_000_000
+
+
+def write(root: Path, path: str, text: str, *, when: int = MADE) -> Path:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    os.utime(file, (when, when))
+    return file
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def dpkg(root: Path, name: str, files: dict[str, str], *, version: str = "1", conffiles: tuple[str, ...] = ()) -> None:
+    """Install a package as dpkg has it, by the names that are in it: of /bin, say, where that is a link."""
+    listed = {"/."}
+    for path in files:
+        listed |= {f"/{path}", *(f"/{parent}" for parent in Path(path).parents if str(parent) != ".")}
+    write(root, f"var/lib/dpkg/info/{name}.list", "".join(f"{path}\n" for path in sorted(listed)))
+    sums = "".join(f"{md5(text)}  {path}\n" for path, text in files.items() if path not in conffiles)
+    write(root, f"var/lib/dpkg/info/{name}.md5sums", sums)
+    for path, text in files.items():
+        write(root, path, text)
+    paragraph = f"Package: {name.partition(':')[0]}\nStatus: install ok installed\nVersion: {version}\n"
+    if conffiles:
+        paragraph += "Conffiles:\n" + "".join(f" /{path} {md5(files[path])}\n" for path in conffiles)
+    status = root / "var/lib/dpkg/status"
+    before = [each for each in (status.read_text() if status.exists() else "").split("\n\n") if each.strip()]
+    kept = [each for each in before if not each.startswith(f"Package: {name.partition(':')[0]}\n")]
+    write(root, "var/lib/dpkg/status", "\n\n".join([*kept, paragraph]))
+
+
+#: What every root has, with the directories that its packages have.
+BASE = {
+    "bin/true": "true",
+    "etc/base.conf": "as it came\n",
+    "etc/plain.conf": "plain\n",
+    **{f"{directory}/.keep": "" for directory in ("boot", "home", "opt", "root", "srv", "usr/bin", "usr/lib/python3",
+                                                  "var/cache", "var/lib/systemd", "var/log")},
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    dpkg(root, "base", BASE, conffiles=("etc/base.conf",))
+    write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    write(root, "etc/group", "root:x:0:\n")
+    write(root, "etc/shadow", "root:*:20000::::::\n")
+    write(root, "usr/share/made/index", "made by a trigger")
+    return root
+
+
+def looked(root: Path, base: Survey | None = None) -> Survey:
+    """Survey a tree by the program that is sent along."""
+    if base is None:
+        target = Local()
+        kept = root.parent / "pristine"
+        beside.keep_survey(target, str(root), MADE, str(kept))
+        assert kept.stat().st_mode & 0o777 == 0o600
+        return pristine.parse(kept.read_bytes())
+    return pristine.parse(beside.survey(Local(), str(root), MADE, base.unowned))
+
+
+def found(root: Path, base: Survey) -> Changes:
+    return changes(base, looked(root, base), "debian")
+
+
+def test_nothing_has_changed(root: Path) -> None:
+    base = looked(root)
+    assert base.packages == (Package(name="base", version="1"),)
+    assert base.unowned.keys() == {"usr/share", "usr/share/made", "usr/share/made/index"}
+    assert base.etc["etc/base.conf"].package == "base"
+    assert base.contents["etc/plain.conf"] == b"plain\n"
+    assert not found(root, base)
+
+
+def test_exactly_what_a_guest_changed(root: Path) -> None:
+    base = looked(root)
+    dpkg(root, "jq", {"usr/bin/jq": "jq", "etc/jq.conf": "of jq\n"}, version="1.7", conffiles=("etc/jq.conf",))
+    dpkg(root, "nginx", {"usr/lib/systemd/system/nginx.service": "unit"}, version="2:1")
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "nginx.service").symlink_to("/usr/lib/systemd/system/nginx.service")
+    write(root, "etc/base.conf", "mine\n", when=MADE + 9)
+    write(root, "etc/new.conf", "new\n", when=MADE + 9)
+    (root / "etc/plain.conf").unlink()
+    for number in range(3):
+        write(root, f"srv/site/pages/{number}", "page", when=MADE + 9)
+    write(root, "bin/true", "false", when=MADE + 9)
+    write(root, "etc/passwd", "root:x:0:0::/root:/bin/bash\nme:x:1000:1000::/home/me:/bin/sh\n")
+    write(root, "etc/shadow", "root:$y$secret:20000::::::\nme:!:1::::::\n")
+    said = found(root, base)
+    assert [(change.name, change.after) for change in said.packages.added] == [("jq", "1.7"), ("nginx", "2:1")]
+    assert [(each.kind, each.name, each.what) for each in said.etc] == [
+        ("changed", "etc/base.conf", "content"),
+        ("added", "etc/new.conf", ""),
+        ("removed", "etc/plain.conf", ""),
+    ]
+    assert [(each.kind, each.name, each.entries) for each in said.files] == [("added", "srv/site", 4)]
+    assert said.edited == ("usr/bin/true",)
+    assert said.accounts == (
+        Changed("added", "user me", "number 1000"),
+        Changed("changed", "user root", "shell"),
+        Changed("changed", "user root", "password"),
+    )
+
+
+def test_what_an_upgraded_package_brought_is_no_change_of_the_users(root: Path) -> None:
+    base = looked(root)
+    newer = {**BASE, "bin/true": "truer", "etc/base.conf": "newer\n"}
+    dpkg(root, "base", newer, version="2", conffiles=("etc/base.conf",))
+    os.utime(root / "usr/bin/true", (MADE + 9, MADE + 9))
+    said = found(root, base)
+    assert [(change.before, change.after) for change in said.packages.upgraded] == [("1", "2")]
+    assert (said.etc, said.files, said.edited) == ((), (), ())
+
+
+def test_a_service_that_was_there_and_is_enabled_now_is_a_change(root: Path) -> None:
+    dpkg(root, "ssh", {"usr/lib/systemd/system/ssh.service": "unit"})
+    base = looked(root)
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "ssh.service").symlink_to("/usr/lib/systemd/system/ssh.service")
+    assert [(each.kind, each.name) for each in found(root, base).etc] == [
+        ("added", "etc/systemd/system/multi-user.target.wants/ssh.service")
+    ]
+
+
+def test_what_the_system_makes_by_itself_is_none(root: Path) -> None:
+    base = looked(root)
+    for path in ("var/log/wtmp", "var/cache/apt/x.deb", "var/lib/systemd/timesync/clock", "etc/machine-id", "tmp/x",
+                 "etc/ssh/ssh_host_rsa_key", "etc/ld.so.cache", "usr/lib/python3/__pycache__/x.pyc", "etc/passwd-",
+                 "boot/initrd.img-6.12", "root/.ssh/authorized_keys", "root/.bash_history"):  # fmt: skip
+        write(root, path, "made", when=MADE + 9)
+    assert not found(root, base)
+
+
+def test_what_grew_and_what_went(root: Path) -> None:
+    write(root, "srv/data/one", "1")
+    write(root, "srv/data/two", "2")
+    base = looked(root)
+    write(root, "srv/data/one", "one", when=MADE + 9)
+    (root / "srv/data/two").unlink()
+    write(root, "srv/data/three/deep", "3")
+    assert [(each.kind, each.name) for each in found(root, base).files] == [
+        ("changed", "srv/data/one"),
+        ("added", "srv/data/three"),
+        ("removed", "srv/data/two"),
+    ]
+
+
+def test_a_hostile_root_is_looked_at_and_nowhere_else(root: Path, tmp_path: Path) -> None:
+    base = looked(root)
+    secret = write(tmp_path, "secret", "of the host")
+    (root / "etc/plain.conf").unlink()
+    (root / "etc/plain.conf").symlink_to(secret)
+    (root / "etc/dir").symlink_to(tmp_path)
+    os.mkfifo(root / "etc/pipe")
+    (root / "srv/link").symlink_to("/")
+    (root / os.fsdecode(b"srv/\xff\x1b[31m")).write_text("odd")
+    (root / "var/lib/dpkg/info/evil.list").symlink_to(secret)
+    said = looked(root, base)
+    assert said.etc["etc/plain.conf"].kind == "link"
+    assert said.etc["etc/pipe"].kind == "other"
+    assert not any(path.startswith("etc/dir/") for path in said.etc)
+    assert b"of the host" not in b"".join(said.contents.values())
+    assert {each.name for each in found(root, base).files} == {"srv/link", os.fsdecode(b"srv/\xff\x1b[31m")}
+
+
+def test_a_root_that_replaced_its_database_by_a_device_has_no_packages(root: Path) -> None:
+    (root / "var/lib/dpkg/status").unlink()
+    os.mkfifo(root / "var/lib/dpkg/status")
+    assert looked(root).packages == ()
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "why"),
+    [("_MOST_ENTRIES", 3, "more than 3 entries"), ("_MOST_BYTES", 10, "that are read"), ("_DEEPEST", 2, "further")],
+)
+def test_more_than_anybody_has_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, why: str
+) -> None:
+    monkeypatch.setattr(survey, bound, value)
+    with pytest.raises(survey.Refused, match=why):
+        survey.survey(str(root), MADE)
+
+
+def test_what_it_refuses_is_said_without_a_traceback(root: Path) -> None:
+    (root / "/".join(["etc", *["d"] * 300])).mkdir(parents=True)
+    with pytest.raises(VirtrootError, match="goes down further than 200"):
+        beside.survey(Local(), str(root), MADE, [])
+
+
+def test_arch(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for path, text in {"etc/a.conf": "a\n", "usr/bin/a": "a", "usr/bin/odd name": "b"}.items():
+        write(root, path, text, when=MADE + 9)
+    local = "var/lib/pacman/local/a-b-1.0-2"
+    write(root, f"{local}/desc", "%NAME%\na-b\n\n%VERSION%\n1.0-2\n")
+    files = "%FILES%\netc/\netc/a.conf\nusr/\nusr/bin/\nusr/bin/a\nusr/bin/odd name\nvar/\nvar/lib/\n\n"
+    digest = md5("a\n")
+    write(root, f"{local}/files", f"{files}%BACKUP%\netc/a.conf\t{digest}\n")
+    lines = [f"./usr/bin/a time=1.0 size=1 md5digest={md5('a')} sha256digest={hashlib.sha256(b'a').hexdigest()}",
+             rf"./usr/bin/odd\040name sha256digest={hashlib.sha256(b'c').hexdigest()}"]  # fmt: skip
+    (root / local / "mtree").write_bytes(gzip.compress("\n".join(["#mtree", *lines, ""]).encode()))
+    said = looked(root)
+    assert said.packages == (Package(name="a-b", version="1.0-2"),)
+    assert said.etc["etc/a.conf"].as_packaged
+    assert said.etc["etc/a.conf"].package == "a-b"
+    assert said.edited == ("usr/bin/odd name",)
+    assert said.unowned == {}
