@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from pipelines.artifact import contents, naming
@@ -15,7 +16,7 @@ from pipelines.artifact.difference import Change, Difference, compare
 from pipelines.artifact.store import Store
 from pipelines.guest import changes as changing
 from pipelines.guest import guest as guests
-from pipelines.guest import place, pristine
+from pipelines.guest import place, pristine, shares
 from pipelines.guest.changes import Changed, Changes
 from pipelines.libvirt.connect import connect
 from pipelines.log import warn
@@ -151,7 +152,9 @@ def of_guest(name: str, settings: Settings) -> Changes:
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
         base = pristine.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
-        return changing.changes(base, pristine.now(guest.target, guest.root, manifest, base), manifest.recipe.distro)
+        now = pristine.now(guest.target, guest.root, manifest, base)
+        points = shares.points(guest.target, guest.root).values()
+        return changing.changes(base, now, manifest.recipe.distro, points)
 
 
 def changes_as_data(changes: Changes) -> dict[str, Any]:
@@ -167,9 +170,13 @@ def changes_as_lines(changes: Changes) -> Iterator[str]:
     """Yield what a guest has changed as people read it."""
     if not changes:
         yield "nothing has changed since it was made"
-        return
+    # Sections begin with an empty line.
+    yield from islice(_sections(changes), 1, None)
+
+
+def _sections(changes: Changes) -> Iterator[str]:
     for kind, packages in changes.packages:
-        yield from _section(f"packages {kind}", packages)
+        yield from _section(f"{kind} packages", packages)
     for title, found in (
         ("accounts", changes.accounts),
         ("/etc", changes.etc),

@@ -35,7 +35,7 @@ _SUITE = CHECKOUT / "tests" / "acceptance"
 #: Names the file with the `Context`, for the suite's own process.
 CONTEXT_VARIABLE = "VIRTROOT_CONTEXT"
 
-#: The property, in the suite's report, of a check that found a guest otherwise than its artifact and not broken.
+#: The property, in the suite's report, of what a check found in a guest otherwise than in its artifact, and not broken.
 DRIFT = "drift"
 
 
@@ -174,17 +174,14 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", boo
 
 def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
     """Return how many tests a JUnit report has, the names of those that failed or were skipped, and the drift found."""
-    cases = list(ET.fromstring(text).iter("testcase"))  # noqa: S314 - pytest wrote it just now
+    suites = ET.fromstring(text)  # noqa: S314 - pytest wrote it just now
+    cases = list(suites.iter("testcase"))
     bad = [
         case.get("name", "?")
         for case in cases
         if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
     ]
+    told = [found.get("value", "") for found in suites.iter("property") if found.get("name") == DRIFT]
     # A guest has a say in it.
-    drift = [
-        one_line(found.get("value", ""))[:_LONGEST]
-        for case in cases
-        for found in case.iter("property")
-        if found.get("name") == DRIFT
-    ]
+    drift = [one_line(what)[:_LONGEST] for what in told]
     return len(cases), tuple(bad), tuple(drift[:_MOST])

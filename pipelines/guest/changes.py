@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fnmatch import translate
@@ -25,6 +25,8 @@ _MADE = (
     "etc/.pwd.lock",
     "etc/.updated",
     "etc/alternatives/*",
+    "etc/credstore",
+    "etc/credstore.encrypted",
     "etc/ld.so.cache",
     "etc/mtab",
     "etc/pacman.d/gnupg*",
@@ -52,6 +54,7 @@ _MADE = (
     "var/lib/initramfs-tools/*",
     "var/lib/logrotate/*",
     "var/lib/misc/*",
+    "var/lib/pam/*",
     "var/lib/private*",
     "var/lib/systemd/*",
     "var/lib/ucf/*",
@@ -59,6 +62,15 @@ _MADE = (
     "vmlinuz*",
 )
 _IGNORED = re.compile("|".join(map(translate, (*_IDENTITY, *_MADE))))
+
+#: Links that systemd makes at a boot where nothing is called so.
+_MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "default/keyboard"}
+
+#: Lines that virtroot writes itself: names of this machine, the root and shares.
+_LINES = {
+    "etc/hosts": re.compile(rb"(127\.0\.0\.1|127\.0\.1\.1|::1)\s.*"),
+    "etc/fstab": re.compile(rb"\S+\s+\S+\s+virtiofs\s.*"),
+}
 
 #: The account databases, which are compared name by name.
 _ACCOUNTS = {"etc/passwd": "user", "etc/group": "group"}
@@ -96,13 +108,21 @@ class Changes:
         return bool(self.packages or self.accounts or self.etc or self.files or self.edited)
 
 
-def changes(base: Survey, now: Survey, distro: str) -> Changes:
-    """Return what ``now`` has otherwise than ``base``, both of one guest's root; ``distro`` orders versions."""
+def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) -> Changes:
+    """Return what ``now`` has otherwise than ``base``, both of one guest's root; ``distro`` orders versions.
+
+    ``points`` are the paths where the guest has its shares, which virtroot made.
+    """
+    made = {above for point in points for above in _above(point.strip("/"))}
     return Changes(
         packages=compare(base.packages, now.packages, distro),
         accounts=tuple(_accounts(base, now)),
         etc=tuple(_etc(base, now)),
-        files=tuple(_files(base.unowned, now.unowned)),
+        files=tuple(
+            each
+            for each in _files(base.unowned, now.unowned)
+            if not (each.kind == "added" and each.name in made and now.unowned[each.name].files == 0)
+        ),
         edited=tuple(sorted({*now.edited} - {*base.edited})),
     )
 
@@ -146,17 +166,34 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
     came, went = ({each.name for each in ours} - {each.name for each in theirs}
                   for ours, theirs in ((now.packages, base.packages), (base.packages, now.packages)))  # fmt: skip
     for path in sorted({*base.etc, *now.etc}):
-        if path in _ACCOUNTS or path in _HIDDEN or ignored(path):
+        if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
             continue
         then, today = base.etc.get(path), now.etc.get(path)
         if then is None and today is not None:
-            if not of_package(today, came) and not (today.kind == "directory" and _has_below(path, now.etc)):
-                yield Changed("added", path, size=today.size)
+            made = of_package(today, came) or (today.kind == "link" and today.content == _MADE_LINKS.get(path))
+            if not made and not (today.kind == "directory" and _has_below(path, now.etc)):
+                yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
-            if not of_package(then, went):
-                yield Changed("removed", path, size=then.size)
+            if then.package not in went and then.to not in went:
+                yield Changed("removed", path, size=_size(then))
         elif then and today and (what := differs(then, today)):
-            yield Changed("changed", path, what, size=today.size)
+            yield Changed("changed", path, what, size=_size(today))
+
+
+def _size(entry: Configured) -> int | None:
+    return entry.size if entry.kind == "file" else None
+
+
+def _same_lines(path: str, base: Survey, now: Survey) -> bool:
+    """Say whether a file that virtroot writes to is otherwise by nothing but that."""
+    ours = _LINES.get(path)
+    if ours is None:
+        return False
+    then, today = (
+        [line for line in survey.contents.get(path, b"").splitlines() if not ours.fullmatch(line)]
+        for survey in (base, now)
+    )
+    return then == today
 
 
 def of_package(entry: Configured, packages: AbstractSet[str]) -> bool:

@@ -45,13 +45,17 @@ class Configured:
 
 @dataclass(frozen=True)
 class Unowned:
-    """An entry that no package has; a ``tree`` is a directory with ``entries`` below it. Sizes are in bytes."""
+    """An entry that no package has; a ``tree`` is a directory with ``entries`` below it, ``files`` without such.
+
+    Sizes are in bytes.
+    """
 
     kind: str
     uid: int
     size: int = 0
     modified: int = 0
     entries: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True)

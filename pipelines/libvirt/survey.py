@@ -295,20 +295,20 @@ def _others(
                 continue
             told: dict[str, object] = {"kind": entry.kind, "uid": entry.status.st_uid}
             if entry.kind == "directory":
-                entries, size = _measured(root, entry.path)
+                entries, files, size = _measured(root, entry.path)
                 if entry.path in known if known is not None else entries <= _MOST_LISTED:
                     pending.append(entry.path)
                 else:
-                    told.update(kind="tree", entries=entries, size=size)
+                    told.update(kind="tree", entries=entries, files=files, size=size)
             elif entry.kind == "file":
                 told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
             found[entry.path] = told
     return found, candidates
 
 
-def _measured(root: Root, path: str) -> tuple[int, int]:
-    """Return how many entries a tree has and how many bytes of the disk they take."""
-    entries = size = 0
+def _measured(root: Root, path: str) -> tuple[int, int, int]:
+    """Return how many entries a tree has, how many are no directories, and how many bytes of the disk all take."""
+    entries = files = size = 0
     pending = [path]
     while pending:
         for entry in root.entries(pending.pop()):
@@ -316,7 +316,9 @@ def _measured(root: Root, path: str) -> tuple[int, int]:
             size += entry.status.st_blocks * 512
             if entry.kind == "directory":
                 pending.append(entry.path)
-    return entries, size
+            else:
+                files += 1
+    return entries, files, size
 
 
 def _edited(root: Root, packages: Database, candidates: Sequence[str]) -> Iterator[str]:

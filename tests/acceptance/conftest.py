@@ -56,10 +56,10 @@ def tree(context: Context) -> Host:
     return Host(ChrootBackend(target, context.root, confined=True))
 
 
-@pytest.fixture
-def drift(record_property: Callable[[str, object], None]) -> Drift:
+@pytest.fixture(scope="session")
+def drift(record_testsuite_property: Callable[[str, object], None]) -> Drift:
     """Tell what a guest has otherwise than its artifact, and may have."""
-    return lambda what: record_property(DRIFT, what)
+    return lambda what: record_testsuite_property(DRIFT, what)
 
 
 @pytest.fixture(scope="session")

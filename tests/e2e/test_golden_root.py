@@ -108,6 +108,40 @@ test -z "$(dpkg --audit)"
 """
 
 
+#: Two packages, three files, a user, a tree: what a guest's user does to it.
+CHANGE = """
+export DEBIAN_FRONTEND=noninteractive
+apt-get install --yes --quiet --no-install-recommends hello tree
+useradd --create-home ann
+echo 'UseDNS no' >> /etc/ssh/sshd_config
+echo welcome > /etc/motd
+rm /etc/issue.net
+mkdir -p /srv/site/pages
+echo page | tee /srv/site/pages/one > /srv/site/index
+"""
+
+
+def _says_what_was_changed(inv: Virtroot) -> None:
+    said = json.loads(inv("diff", "worm", "--json").stdout)
+    packages = {kind: {each["name"] for each in found} for kind, found in said["packages"].items()}
+    assert packages == {"added": {"hello", "tree"}, "removed": set(), "upgraded": set(), "downgraded": set()}
+    assert [(each["kind"], each["name"]) for each in said["accounts"]] == [
+        ("added", "user ann"),
+        ("added", "group ann"),
+    ]
+    assert [(each["kind"], each["name"], each["what"]) for each in said["etc"]] == [
+        ("removed", "etc/issue.net", ""),
+        ("changed", "etc/motd", "content"),
+        ("changed", "etc/ssh/sshd_config", "content"),
+    ]
+    assert [(each["name"], each["entries"]) for each in said["files"]] == [("home/ann", 3), ("srv/site", 3)]
+    assert said["edited"] == []
+    lines = inv("diff", "worm").stdout.splitlines()
+    assert lines[0] == "added packages (2)"
+    assert "  ~ /etc/motd  (content, 8 B)" in lines
+    assert max(map(len, lines)) <= 80
+
+
 def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_text(KEY + "\n")
     manifest = load(bookworm / "manifest.json")
@@ -131,13 +165,16 @@ def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path,
     again = inv("install", "--name", "worm", "--artifact", str(bookworm), status=2)
     assert "there is a guest worm already" in again.stderr
     inv("verify", "worm")
+    assert inv("diff", "worm").stdout == "nothing has changed since it was made\n"
     inv("start", "worm")
-    inv("exec", "worm", "--", "sh", "-ec", UPGRADE)
+    inv("exec", "worm", "--", "sh", "-ec", UPGRADE + CHANGE)
     inv("stop", "worm")
-    inv("verify", "worm", "--boot")
+    _says_what_was_changed(inv)
+    assert "worm has changed since it was made: added hello" in inv("verify", "worm", "--boot").stderr
     verdicts = load(bookworm / "manifest.json").verdicts
     assert verdicts["root"].passed
     assert verdicts["guest"].passed
+    assert [change.split()[1] for change in verdicts["guest"].drift] == ["hello", "tree"]
 
     root = "/var/lib/libvirt/filesystems/root.worm"
     assert on_hypervisor(inv, "cat", f"{root}/etc/hostname").text == "early"

@@ -57,6 +57,7 @@ BASE = {
     "bin/true": "true",
     "etc/base.conf": "as it came\n",
     "etc/plain.conf": "plain\n",
+    "etc/base.d/10.conf": "as it came, too\n",
     **{f"{directory}/.keep": "" for directory in ("boot", "home", "opt", "root", "srv", "usr/bin", "usr/lib/python3",
                                                   "var/cache", "var/lib/systemd", "var/log")},
 }  # fmt: skip
@@ -67,7 +68,7 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
     (root / "usr/bin").mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
-    dpkg(root, "base", BASE, conffiles=("etc/base.conf",))
+    dpkg(root, "base", BASE, conffiles=("etc/base.conf", "etc/base.d/10.conf"))
     write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
     write(root, "etc/group", "root:x:0:\n")
     write(root, "etc/shadow", "root:*:20000::::::\n")
@@ -109,6 +110,7 @@ def test_exactly_what_a_guest_changed(root: Path) -> None:
     write(root, "etc/base.conf", "mine\n", when=MADE + 9)
     write(root, "etc/new.conf", "new\n", when=MADE + 9)
     (root / "etc/plain.conf").unlink()
+    (root / "etc/base.d/10.conf").unlink()
     for number in range(3):
         write(root, f"srv/site/pages/{number}", "page", when=MADE + 9)
     write(root, "bin/true", "false", when=MADE + 9)
@@ -118,6 +120,7 @@ def test_exactly_what_a_guest_changed(root: Path) -> None:
     assert [(change.name, change.after) for change in said.packages.added] == [("jq", "1.7"), ("nginx", "2:1")]
     assert [(each.kind, each.name, each.what) for each in said.etc] == [
         ("changed", "etc/base.conf", "content"),
+        ("removed", "etc/base.d/10.conf", ""),
         ("added", "etc/new.conf", ""),
         ("removed", "etc/plain.conf", ""),
     ]
@@ -172,6 +175,31 @@ def test_what_grew_and_what_went(root: Path) -> None:
         ("added", "srv/data/three"),
         ("removed", "srv/data/two"),
     ]
+
+
+def test_lines_that_virtroot_writes_are_not_the_users(root: Path) -> None:
+    write(root, "etc/fstab", "root / virtiofs defaults 0 0\n")
+    base = looked(root)
+    write(root, "etc/fstab", "root / virtiofs defaults 0 0\nusr /usr virtiofs defaults 0 0\n", when=MADE + 9)
+    write(root, "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 web\n", when=MADE + 9)
+    assert not found(root, base)
+    write(root, "etc/hosts", "127.0.0.1 localhost\n10.0.0.1 db\n", when=MADE + 9)
+    write(root, "etc/fstab", "root / virtiofs defaults 0 0\ntmpfs /tmp tmpfs size=1G 0 0\n", when=MADE + 9)
+    assert [(each.kind, each.name) for each in found(root, base).etc] == [
+        ("changed", "etc/fstab"),
+        ("added", "etc/hosts"),
+    ]
+
+
+def test_where_shares_are_is_not_the_users(root: Path) -> None:
+    base = looked(root)
+    (root / "srv/data/web").mkdir(parents=True)
+    (root / "srv/mine").mkdir()
+    now = looked(root, base)
+    assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/mine"]
+    write(root, "srv/data/web/file", "below the mount")
+    now = looked(root, base)
+    assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/data", "srv/mine"]
 
 
 def test_a_hostile_root_is_looked_at_and_nowhere_else(root: Path, tmp_path: Path) -> None:
