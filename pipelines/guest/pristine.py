@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipelines.artifact import archive
@@ -88,7 +89,9 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
     """
     kept = guest.target.run(["cat", place.pristine(guest.boot)], check=False)
     if kept.returncode == 0:
-        return parse(kept.stdout)
+        # A damaged one is made anew like one that is missing.
+        with suppress(tarfile.TarError, EOFError, KeyError, TypeError, ValueError):
+            return parse(kept.stdout)
     if artifact is None:
         raise VirtrootError(
             f"what {guest.name} was made of, {manifest.id}, is kept neither with it nor in the output",

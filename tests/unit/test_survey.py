@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import tarfile
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -13,9 +15,12 @@ from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest import pristine
 from pipelines.guest.changes import Changed, Changes, changes
+from pipelines.guest.guest import Guest
 from pipelines.guest.pristine import Survey
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, survey
+from pipelines.libvirt.hypervisor import Hypervisor
+from tests.unit.artifacts import made
 
 #: When the trees of these tests were made, in seconds of the epoch.
 MADE = 1_700_000_000
@@ -161,6 +166,33 @@ def test_what_the_system_makes_by_itself_is_none(root: Path) -> None:
                  "boot/initrd.img-6.12", "root/.ssh/authorized_keys", "root/.bash_history"):  # fmt: skip
         write(root, path, "made", when=MADE + 9)
     assert not found(root, base)
+
+
+@pytest.mark.parametrize("damage", ["torn", "garbage", "of another version", "gone"])
+def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, damage: str) -> None:
+    pool, boot = tmp_path / "pool", tmp_path / "boot"
+    pool.mkdir()
+    boot.mkdir()
+    base = looked(root)
+    record = boot / "pristine.tar.gz"
+    whole = (root.parent / "pristine").read_bytes()
+    with tarfile.open(record, "w:gz") as tar:
+        tar.add(write(tmp_path, "survey.json", '{"packages": []}'), "survey.json")
+    if damage in ("torn", "garbage"):
+        record.write_bytes(whole[: len(whole) // 2] if damage == "torn" else b"no archive")
+    elif damage == "gone":
+        record.unlink()
+    artifact = made(tmp_path, "web", "20261101T030000Z-1")
+    Local().run(["tar", "--create", "--zstd", f"--file={artifact.tarball}", "--directory", str(root), "."])
+    manifest = artifact.manifest.model_copy(update={"source_date_epoch": MADE})
+    hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
+    guest = Guest(hypervisor, "web", "", "", f"{pool}/root.web", str(boot), "vmlinuz", "", "")
+    assert pristine.of(guest, manifest, artifact) == base
+    assert list(pool.iterdir()) == []
+    assert pristine.parse(record.read_bytes()) == base
+    record.unlink()
+    with pytest.raises(VirtrootError, match="is kept neither with it nor in the output"):
+        pristine.of(guest, manifest, None)
 
 
 def test_what_grew_and_what_went(root: Path) -> None:
