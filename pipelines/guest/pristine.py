@@ -16,6 +16,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, Package
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
+from pipelines.guest.golden import Golden
 from pipelines.guest.guest import Guest
 from pipelines.host import mounts
 from pipelines.host.target import Target
@@ -70,10 +71,18 @@ class Survey:
     contents: dict[str, bytes] = field(default_factory=dict)
 
 
-def keep(target: Target, root: str, manifest: Manifest, boot: str) -> None:
-    """Keep what ``root`` is, in which nothing was changed since it was unpacked, in the boot directory ``boot``."""
+def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golden | None) -> None:
+    """Keep what ``root`` is, in which nothing was changed since it was made, in the boot directory ``boot``.
+
+    What the tree ``golden`` is, of which it was made, is found out once.
+    """
     target.run(["mkdir", "--parents", "--mode=0755", boot])
-    beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
+    if golden is None:
+        beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
+        return
+    if target.run(["test", "-f", place.pristine(golden.path)], check=False).returncode:
+        beside.keep_survey(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
+    copy(target, golden.path, boot)
 
 
 def copy(target: Target, boot: str, other: str) -> None:

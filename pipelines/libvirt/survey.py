@@ -51,6 +51,9 @@ _STATE = (
     "var/tmp",
 )
 
+#: Times of access, where they are noted, would make what is shared between roots each root's own.
+_LOOK = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
+
 _FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.MULTILINE)
 _CONFFILE = re.compile(r"^ /(\S+) ([0-9a-f]{32})", re.MULTILINE)
 _MTREE = re.compile(rb"^\./(\S+) .*?\b(md5|sha256)digest=([0-9a-f]+)", re.MULTILINE)
@@ -135,7 +138,7 @@ class Root:
         handle = os.dup(self._root)
         for part in parts:
             try:
-                following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+                following = os.open(part, _LOOK | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
             finally:
                 os.close(handle)
             handle = following
@@ -162,7 +165,7 @@ def content(directory: int, name: str, largest: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise FileNotFoundError(name)
-        with open(f"/proc/self/fd/{handle}", "rb") as file:
+        with open(os.open(f"/proc/self/fd/{handle}", _LOOK), "rb") as file:
             found = file.read(largest + 1)
     finally:
         os.close(handle)

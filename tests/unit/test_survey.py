@@ -15,6 +15,7 @@ from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest import pristine
 from pipelines.guest.changes import Changed, Changes, changes
+from pipelines.guest.golden import Golden
 from pipelines.guest.guest import Guest
 from pipelines.guest.pristine import Survey
 from pipelines.host.target import Local
@@ -193,6 +194,26 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     record.unlink()
     with pytest.raises(VirtrootError, match="is kept neither with it nor in the output"):
         pristine.of(guest, manifest, None)
+
+
+def test_looking_leaves_no_trace(root: Path) -> None:
+    """A time of access that is noted in a snapshot takes the blocks that it shares with its golden tree from it."""
+    seen = [root / "etc", root / "etc/base.conf", root / "usr/bin", root / "var/lib/dpkg/status"]
+    for path in seen:
+        os.utime(path, (1, MADE))
+    looked(root)
+    assert [path.stat().st_atime for path in seen] == [1] * len(seen)
+
+
+def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
+    golden, boots = Golden(str(tmp_path), "digest"), [tmp_path / name for name in ("boot1", "boot2")]
+    manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
+    for boot in boots:
+        pristine.keep(Local(), "/nonexistent", manifest, str(boot), golden)
+        write(root, "etc/base.conf", "changed afterwards\n")
+    assert boots[0].joinpath("pristine.tar.gz").read_bytes() == boots[1].joinpath("pristine.tar.gz").read_bytes()
+    assert b"as it came\n" in pristine.parse((boots[1] / "pristine.tar.gz").read_bytes()).contents.values()
+    assert (boots[1] / "pristine.tar.gz").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_grew_and_what_went(root: Path) -> None:
