@@ -25,6 +25,7 @@ from pipelines import share as sharing
 from pipelines import snapshot as keeping
 from pipelines import ssh as reaching
 from pipelines import status as faring
+from pipelines import upgrade as upgrading
 from pipelines import verify as verifying
 from pipelines.artifact import naming
 from pipelines.artifact.store import Store
@@ -170,6 +171,50 @@ def unshare(c, name, tag, connect=""):  # type: ignore[no-untyped-def]
 
 
 _RESTART = {"restart": "shut the guest down for it where it runs, and boot it again"}
+
+
+@task(
+    positional=["name"],
+    iterable=["take", "keep", "discard"],
+    help={
+        **_GUEST,
+        "to": "RECIPE/BUILD, golden, latest, or an artifact's directory; else the golden root of the guest's recipe",
+        "preview": "show what would become of the guest, and change nothing",
+        "take": "old PATH or new PATH: the guest's or the new root's of what both changed in /etc; several times",
+        "keep": "PATH to carry over with all that is in it, now and at later upgrades; several times",
+        "discard": "PATH or PACKAGE to leave behind; several times",
+        "restart": "shut the guest down for it where it runs, boot and verify it, and go back where that fails",
+        "again": "take an artifact that this guest did not come up with before",
+        "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
+        "all": "with --preview: show all, however much it is",
+        "json": "with --preview: print JSON",
+    },
+)
+def upgrade(  # type: ignore[no-untyped-def]
+    c, name, take, keep, discard, to="", preview=False, restart=False, again=False, clone="auto", all=False,  # noqa: A002 - the option
+    json=False, connect="",
+):  # fmt: skip
+    """Put a guest on a newer golden root, with all that is its own; its former root stays for ./inv rollback."""
+    settings = _settings(c, connect=connect)
+    made = upgrading.artifact(name, to, settings)
+    wishes = upgrading.wishes(take, keep, discard, clone=clone, restart=restart, again=again)
+    if preview:
+        move = upgrading.preview(name, made, wishes, settings)
+        if json:
+            _print(upgrading.as_data(move))
+            return
+        for line in upgrading.as_lines(move, everything=all):
+            result(line)
+        return
+    upgrading.upgrade(name, made, wishes, settings)
+    say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
+
+
+@task(positional=["name"], help={**_GUEST, **_RESTART})
+def rollback(c, name, restart=False, connect=""):  # type: ignore[no-untyped-def]
+    """Put a guest back on the root that it had before its last upgrade."""
+    former = upgrading.rollback(name, _settings(c, connect=connect), restart=restart)
+    say(f"{name} is on {former.made.artifact} again; to the root that it left: ./inv rollback {name}")
 
 
 @task(
@@ -501,8 +546,10 @@ def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ig
         age = time_span(older_than) if older_than else None
     except ValueError as error:
         raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
-    gone = pruning.prune(recipe, settings, keep=settings.keep, older_than=age, asking=None if yes else _ask)
-    say(f"pruned {len(gone)} builds and golden trees")
+    gone = pruning.prune(
+        recipe, settings, keep=settings.keep, older_than=age, former=True, asking=None if yes else _ask
+    )
+    say(f"pruned {len(gone)} builds, golden trees and former roots")
 
 
 @task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
@@ -632,6 +679,8 @@ namespace = Collection(
     restart,
     share,
     unshare,
+    upgrade,
+    rollback,
     snapshot,
     restore,
     snapshots,

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
-from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import golden, hostdir, identity, overlayfs, place, pristine, publication, roots
 from pipelines.guest import guest as guests
+from pipelines.guest import hostdir, identity, making, overlayfs, place, pristine, publication, roots
 from pipelines.guest import shares as mounting
 from pipelines.guest.domain import Domain, domain_xml
-from pipelines.guest.golden import Golden
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
-from pipelines.host import process, subvolume
+from pipelines.host import process
 from pipelines.libvirt import beside, connect, pool, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
@@ -132,10 +130,11 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
             beside.install_wrapper(hypervisor.target)
         publication.clear(hypervisor, paths)
         try:
-            tree = held.enter_context(_root(hypervisor, paths, artifact, way))
+            tree = held.enter_context(making.root(hypervisor, paths.pool, artifact, way, paths.partial_root))
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
             with step("identity, kernel"):
+                pristine.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
                 _personalise(
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, wishes.authorized_keys)
                 )
@@ -253,34 +252,11 @@ def _refuse_layer(way: str) -> None:
         )
 
 
-@contextmanager
-def _root(hypervisor: Hypervisor, paths: Place, artifact: Artifact, way: str) -> Iterator[Golden | None]:
-    """Make the partial root, and yield the golden tree that it was made from, if any, which stays meanwhile."""
-    target = hypervisor.target
-    if way == "copy":
-        with step("checking the artifact"):
-            artifact.refuse_damaged()
-        with step("unpacking the root"):
-            subvolume.make(target, paths.partial_root)
-            with artifact.tarball.open("rb") as content:
-                target.run(archive.unpack_argv(paths.partial_root), stdin=content)
-        yield None
-        return
-    with golden.held(hypervisor, paths.pool, artifact) as tree:
-        with step(f"making the root: {roots.WORDS[way]} of the golden tree"):
-            if way == "overlay":
-                roots.layer(target, tree, paths.partial_root)
-            else:
-                roots.make(target, way, tree.tree, paths.partial_root)
-        yield tree
-
-
 def _personalise(
     hypervisor: Hypervisor, paths: Place, artifact: Artifact, domain: Domain, identity_of_guest: Identity
 ) -> None:
     target = hypervisor.target
     origin = artifact.manifest.origin
-    pristine.keep(target, paths.partial_root, artifact.manifest, paths.partial_boot)
     if origin is None:
         identity.write(target, paths.partial_root, identity_of_guest)
     elif not origin.machine_id:

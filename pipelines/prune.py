@@ -1,4 +1,4 @@
-"""Prune: delete the builds, and the golden trees in the pool, that nobody needs any more."""
+"""Prune: delete the builds, the former roots and the golden trees that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import golden
+from pipelines.guest import formers, golden
 from pipelines.guest import guest as guests
 from pipelines.libvirt import pool as pools
 from pipelines.libvirt.connect import connect
@@ -24,11 +24,13 @@ def prune(
     *,
     keep: int,
     older_than: timedelta | None = None,
+    former: bool = False,
     asking: Callable[[str], bool] | None = None,
 ) -> list[str]:
     """Delete the builds of ``recipes`` (all, where none is named) that may go, and return their ids.
 
-    The golden trees of these recipes that no guest is made from go, too, and are returned as their paths.
+    The golden trees of these recipes that no guest is made from go, too, and with ``former`` what their guests were
+    before their upgrades; both are returned as their paths.
 
     The golden root and the one before it, the latest build, the last good one, pinned ones and those that guests were
     made from stay, beside the newest ``keep`` and what is not ``older_than`` that.
@@ -44,10 +46,13 @@ def prune(
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
     pool = pools.look(hypervisor, settings)
     trees = golden.unused(hypervisor, pool, recipes) if pool else []
-    if asking and ids + trees:
-        for each in ids + trees:
+    left = _left(hypervisor, recipes) if former else {}
+    roots = [root for found in left.values() for root in found]
+    if asking and ids + trees + roots:
+        for each in ids + trees + roots:
             say(each)
-        kinds = [f"{len(found)} {word}" for found, word in ((ids, "builds"), (trees, "golden trees")) if found]
+        words = ((ids, "builds"), (trees, "golden trees"), (roots, "former roots"))
+        kinds = [f"{len(found)} {word}" for found, word in words if found]
         if not asking(f"Delete these {' and '.join(kinds)}?"):
             raise VirtrootError("nothing was pruned", "answer yes, or give --yes")
     gone: list[str] = []
@@ -61,7 +66,18 @@ def prune(
                 if artifact.stored_id in ids:
                     store.delete(artifact)
                     gone.append(artifact.stored_id)
+    for name, found in left.items():
+        with guests.locked(hypervisor, name):
+            formers.forget(guests.find(hypervisor, name), 0)
+        gone += found
     return gone + [tree for tree in trees if golden.delete(hypervisor, tree)]
+
+
+def _left(hypervisor: Hypervisor, recipes: list[str]) -> dict[str, list[str]]:
+    """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
+    found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.partition("/")[0] in recipes]
+    left = {guest.name: [former.directory for former in formers.every(guest)] for guest in found}
+    return {name: directories for name, directories in left.items() if directories}
 
 
 def _in_use(hypervisor: Hypervisor) -> set[str]:

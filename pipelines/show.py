@@ -11,8 +11,8 @@ from typing import Any
 
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
+from pipelines.guest import formers, overlayfs, place, reach, shares
 from pipelines.guest import guest as guests
-from pipelines.guest import overlayfs, place, reach, shares
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
@@ -108,6 +108,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "kernel_version": made.kernel_version,
             "packages": len(made.packages),
         }
+    former = [{"artifact": each.made.artifact, "directory": each.directory} for each in formers.every(guest)]
     serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _shares(guest)}
     paths = {
         "boot": guest.boot,
@@ -117,7 +118,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    return {**row, **built, **serving, **paths}
+    return {**row, **built, "former": former, **serving, **paths}
 
 
 def _shares(guest: Guest) -> list[dict[str, Any]]:
@@ -135,6 +136,7 @@ def as_lines(facts: dict[str, Any]) -> str:
         f"{each['tag']} = {each['directory']}{' read-only' * each['readonly']} at {each['point'] or '?'}"
         for each in facts["shares"]
     )
+    shown["former"] = ", ".join(f"{each['artifact']} in {each['directory']}" for each in facts["former"])
     shown["overlayfs"] = "yes, its virtiofsd keeps CAP_SYS_ADMIN" if facts["overlayfs"] else "no"
     return "\n".join(
         f"{key.replace('_', ' '):<14} {value if value not in ('', None) else '-'}" for key, value in shown.items()

@@ -73,6 +73,7 @@ class RecordedGuest(_Record):
     cache: str = "auto"
     overlayfs: bool = False
     shares: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
 
 class RecordedRecipe(_Record):

@@ -15,6 +15,9 @@ from invoke.parser.context import ParserContext
 
 from pipelines.errors import VirtrootError
 
+#: Options whose value is one of these words and another word: ``--take old PATH``.
+_PAIRS = {"take": ("old", "new")}
+
 
 class Line:
     """A command line as far as it was read.
@@ -28,6 +31,7 @@ class Line:
         self.called: list[ParserContext] = []
         self.option: Argument | None = None
         self._tasks = tasks
+        self._first = ""
 
     @property
     def context(self) -> ParserContext:
@@ -44,8 +48,11 @@ class Line:
         option, self.option = self.option, None
         if option and self.find(word):
             raise self._misuse(f"{flag(option)} needs a value")
-        if option:
-            self._set(option, word)
+        if option and not self._first and word in _PAIRS.get(option.names[0], ()):
+            self._first, self.option = word, option
+        elif option:
+            first, self._first = self._first, ""
+            self._set(option, f"{first}:{word}" if first else word)
         elif word.startswith("--"):
             self._take_long(word)
         elif word.startswith("-") and word != "-":

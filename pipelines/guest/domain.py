@@ -125,6 +125,48 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
                 element.remove(found)
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a domain says of what its root was made of, and of how that boots; see `Domain`."""
+
+    artifact: str
+    kernel: str
+    initrd: str
+    cmdline: str
+    golden: str = ""
+    lower: str = ""
+
+
+def made(definition: ET.Element) -> Made:
+    """Return what a guest's definition says of its root."""
+    guest = f"metadata/{{{NAMESPACE}}}guest"
+    names = ("artifact", "kernel", "initrd", "golden", "lower")
+    values = {name: definition.findtext(f"{guest}/{{{NAMESPACE}}}{name}") or "" for name in names}
+    return Made(**values, cmdline=definition.findtext("os/cmdline") or "")
+
+
+def remade(definition: ET.Element, boot: str, now: Made) -> None:
+    """Change a guest's definition into that of the same guest with another root; what else is in it stays."""
+    guest, system = definition.find(f"metadata/{{{NAMESPACE}}}guest"), definition.find("os")
+    if guest is None or system is None:
+        raise VirtrootError("the domain has no metadata of virtroot's", "look at it: virsh dumpxml")
+    for name in ("artifact", "kernel", "initrd", "golden", "lower"):
+        _replace(guest, f"{{{NAMESPACE}}}{name}", getattr(now, name))
+    _replace(system, "initrd", f"{boot}/initrd" if now.initrd else "")
+    _replace(system, "cmdline", now.cmdline)
+
+
+def _replace(parent: ET.Element, tag: str, text: str) -> None:
+    """Let ``parent`` have the element ``tag`` with ``text``, or none where that is empty."""
+    element = parent.find(tag)
+    if element is None and text:
+        element = ET.SubElement(parent, tag)
+    if element is not None and text:
+        element.text = text
+    elif element is not None:
+        parent.remove(element)
+
+
 def _metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
     for name in ("artifact", "root", "kernel", "initrd", "transient", "golden", "lower"):

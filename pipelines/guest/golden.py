@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ _NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
 
 #: Beside the tree: the digest that it had when it was unpacked.
 _DIGEST = "digest"
+
+# A line of JSON each.
+_DESCRIPTIONS = """
+for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made; do
+    [ ! -f "$each" ] || { cat -- "$each"; echo; }
+done
+"""
 
 #: Somebody else may delete a golden tree between its making and its use so many times.
 _ATTEMPTS = 3
@@ -126,7 +134,19 @@ def unused(hypervisor: Hypervisor, pool: str, recipes: list[str]) -> list[str]:
     listed = hypervisor.target.run(["find", pool, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-print0"])
     found = ((path, _NAME.fullmatch(path.rpartition("/")[2])) for path in listed.text.split("\0"))
     ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
-    return [path for path in sorted(ours) if not hypervisor.naming(path)]
+    kept = _kept_for(hypervisor, pool)
+    return [path for path in sorted(ours) if not hypervisor.naming(path) and path not in kept]
+
+
+def _kept_for(hypervisor: Hypervisor, pool: str) -> set[str]:
+    """Return the golden trees in ``pool`` that a snapshot or a former root of some guest lies on."""
+    listed = hypervisor.target.run(["sh", "-c", _DESCRIPTIONS, "descriptions", pool], check=False).text.splitlines()
+    found = set()
+    for line in listed:
+        with suppress(ValueError, TypeError, KeyError):
+            about = json.loads(line)
+            found |= {about["golden"]} if about["lower"] else set()
+    return found
 
 
 def delete(hypervisor: Hypervisor, path: str) -> bool:
@@ -134,7 +154,7 @@ def delete(hypervisor: Hypervisor, path: str) -> bool:
     name = path.rpartition("/")[2]
     try:
         with lock.on(hypervisor.target, place.golden_lock(name.removeprefix("golden.")), f"the golden tree {name}"):
-            if hypervisor.naming(path):
+            if hypervisor.naming(path) or path in _kept_for(hypervisor, path.rpartition("/")[0]):
                 return False
             mounts.delete(hypervisor.target, path, *_leftovers(hypervisor.target, path))
             return True

@@ -71,9 +71,29 @@ class Place:
         return f"{self.pool}/snapshots.{self.name}"
 
     @property
+    def formers(self) -> str:
+        """The directory with the roots that the guest had before its upgrades."""
+        return f"{self.pool}/former.{self.name}"
+
+    @property
+    def staged(self) -> str:
+        """The directory that another root for the guest is made in."""
+        return f"{self.partial_root}-upgrade"
+
+    @property
+    def switching(self) -> str:
+        """The file that says to which root a guest is being switched."""
+        return f"{self.pool}/.root.{self.name}@switch"
+
+    @property
     def partial_snapshots(self) -> str:
         """The directory with the snapshots after it lost its name."""
         return f"{self.partial_root}-snapshots"
+
+    @property
+    def partial_formers(self) -> str:
+        """The directory with the former roots after it lost its name."""
+        return f"{self.partial_root}-formers"
 
     @property
     def partial_boot(self) -> str:
@@ -131,8 +151,13 @@ def manifest(boot: str) -> str:
 
 
 def pristine(boot: str) -> str:
-    """Return where a guest's boot directory keeps what its root was when it was made; for root alone to read."""
+    """Return where a guest's boot directory, or a golden tree's, keeps what its root was; for root alone to read."""
     return f"{boot}/pristine.tar.gz"
+
+
+def kept(boot: str) -> str:
+    """Return where a guest's boot directory notes which paths it takes along at upgrades, a line each."""
+    return f"{boot}/keep"
 
 
 def console_log(name: str) -> str:

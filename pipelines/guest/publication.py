@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from pipelines.errors import VirtrootError
-from pipelines.guest import hostdir, place
+from pipelines.guest import guest as guests
+from pipelines.guest import hostdir, place, switching
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host import mounts, process
 from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import warn
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
 # when it dies with its machine does the journal matter. It tells the directories by what nothing restored in their
@@ -37,20 +41,29 @@ exit 1
 # Without a kernel in its place the guest cannot be started any more, so what it is doing then is what it does.
 _WITHDRAW = """
 trap '' HUP INT TERM PIPE
-root=$1 partial_root=$2 boot=$3 partial_boot=$4 snapshots=$5 partial_snapshots=$6 domain=$7
-shift 7
+root=$1 partial_root=$2 boot=$3 partial_boot=$4 snapshots=$5 partial_snapshots=$6 formers=$7 partial_formers=$8
+shift 8
+domain=$1
+shift
 undo() {
     [ ! -d "$partial_boot" ] || mv -T -- "$partial_boot" "$boot"
     [ ! -d "$partial_root" ] || mv -T -- "$partial_root" "$root"
     [ ! -d "$partial_snapshots" ] || mv -T -- "$partial_snapshots" "$snapshots"
+    [ ! -d "$partial_formers" ] || mv -T -- "$partial_formers" "$formers"
     exit 1
 }
 if [ -d "$boot" ]; then mv -T -- "$boot" "$partial_boot" || undo; fi
 if [ -d "$root" ]; then mv -T -- "$root" "$partial_root" || undo; fi
 if [ -d "$snapshots" ]; then mv -T -- "$snapshots" "$partial_snapshots" || undo; fi
+if [ -d "$formers" ]; then mv -T -- "$formers" "$partial_formers" || undo; fi
 [ "$("$@" domstate "$domain")" = 'shut off' ] || { echo "the guest runs by now" >&2; undo; }
 "$@" undefine "$domain" >&2 || undo
 """
+
+
+#: What the kernel of a guest says whose timers stopped, in so many last lines of its console.
+_STALLED = re.compile(r"rcu[^\n]*(stall|starved)|soft lockup|timer doesn't work", re.IGNORECASE)
+_CONSOLE_LINES = 1000
 
 
 def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
@@ -67,7 +80,9 @@ def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
 
 
 def withdraw(guest: Guest) -> None:
-    """Undefine the guest and delete root, snapshots, boot directory and console's log; the caller asked first.
+    """Undefine the guest and delete root, snapshots, former roots, boot directory and console's log.
+
+    The caller asked first.
 
     Raises `VirtrootError`, with nothing changed, where the guest runs, where libvirt keeps something of it, where its
     root is another domain's too, or where something is mounted in it.
@@ -75,9 +90,10 @@ def withdraw(guest: Guest) -> None:
     hypervisor, target = guest.hypervisor, guest.target
     refuse_busy(guest)
     paths = place.of_root(guest.root)
-    mounts.refuse(target, paths.snapshots)
+    for directory in (paths.snapshots, paths.formers):
+        mounts.refuse(target, directory)
     tree, boot = (guest.root, paths.partial_root), (guest.boot, paths.partial_boot)
-    renames = (*tree, *boot, paths.snapshots, paths.partial_snapshots)
+    renames = (*tree, *boot, paths.snapshots, paths.partial_snapshots, paths.formers, paths.partial_formers)
     script = ["sh", "-c", _WITHDRAW, "withdraw", *renames, guest.uuid, *hypervisor.virsh_argv()]
     with process.uninterrupted():
         if guest.lower:
@@ -95,10 +111,31 @@ def withdraw(guest: Guest) -> None:
 
 
 def start(guest: Guest, timeout: float) -> float:
-    """Boot a guest, which is whole then; see `Guest.start`."""
+    """Boot a guest, which is whole then; see `Guest.start`.
+
+    One whose timers stop, as they do now and then under software emulation, is ended and booted once more.
+    """
     settled(guest.hypervisor, place.of_root(guest.root))
+    if switching.pending(guest):
+        switching.finish(guest)
+        guest = guests.find(guest.hypervisor, guest.name)
     hostdir.refuse_gone(guest)
-    return guest.start(timeout)
+    try:
+        return guest.start(timeout)
+    except VirtrootError as error:
+        if guest.hypervisor.kvm or not guest.running or not _STALLED.search(guest.console_tail(_CONSOLE_LINES)):
+            raise
+        warn(f"{error.what}: its timers stopped, as software emulation has it now and then; once more")
+        guest.stop(timeout, force=True)
+        return guest.start(timeout)
+
+
+def tidy(guest: Guest) -> None:
+    """Finish or delete what killed tasks left of a guest that is whole; the caller holds its lock."""
+    paths = place.of_root(guest.root)
+    settled(guest.hypervisor, paths)
+    switching.finish(guest)
+    _delete(guest.target, *_leftovers(guest.target, paths))
 
 
 def left(hypervisor: Hypervisor, paths: Place) -> bool:
@@ -141,10 +178,11 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
         raise VirtrootError(
             f"{paths.root} exists already, and no guest {name} goes with it", "move it away or choose another name"
         )
-    if _exists(hypervisor.target, paths.snapshots):
-        raise VirtrootError(
-            f"{paths.snapshots} holds snapshots of a guest that is gone", "move it away or choose another name"
-        )
+    for directory in (paths.snapshots, paths.formers):
+        if _exists(hypervisor.target, directory):
+            raise VirtrootError(
+                f"{directory} holds roots of a guest that is gone", "move it away or choose another name"
+            )
     for path in (paths.root, paths.boot):
         users = hypervisor.naming(path)
         if users:
@@ -162,11 +200,16 @@ def clear(hypervisor: Hypervisor, paths: Place) -> None:
         return
     for what in _journal(target, paths):
         mounts.delete(target, paths.root if what == "root" else paths.boot)
-    stale = _leftovers(target, paths)
-    for path in {path for path, kind in mounts.points(target) if kind == "overlay"} & set(stale):
-        beside.unmount(target, path)
     # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
-    mounts.delete(target, *stale, *([] if hypervisor.naming(paths.boot) else [paths.boot]))
+    _delete(target, *_leftovers(target, paths), *([] if hypervisor.naming(paths.boot) else [paths.boot]))
+
+
+def _delete(target: Target, *stale: str) -> None:
+    """Delete what is nobody's; a root of two layers may be mounted there, or in it."""
+    for path, kind in mounts.points(target):
+        if kind == "overlay" and {path, path.removesuffix("/root")} & {*stale}:
+            beside.unmount(target, path)
+    mounts.delete(target, *stale)
 
 
 def _settle(target: Target, paths: Place) -> None:

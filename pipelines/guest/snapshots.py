@@ -36,13 +36,14 @@ done
 class About(BaseModel):
     """What is recorded of a snapshot: when it was taken, in UTC; how, one of `roots.WAYS`; and what it lies on.
 
-    ``golden`` and ``lower`` are those of the guest, see `Guest`.
+    ``golden``, ``lower`` and ``artifact`` are those of the guest, see `Guest`.
     """
 
     taken: datetime
     how: str
     golden: str = ""
     lower: str = ""
+    artifact: str = ""
 
 
 def checked_name(name: str) -> str:
@@ -88,6 +89,11 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     The caller holds the guest's lock. Raises `VirtrootError`, with the root as it was.
     """
     about = find(guest, name)
+    if about.artifact not in ("", guest.artifact):
+        raise VirtrootError(
+            f"the snapshot {name} is of {about.artifact}, and {guest.name} is on {guest.artifact}",
+            f"go back to that first: ./inv rollback {guest.name}",
+        )
     if (about.golden, about.lower) != (guest.golden, guest.lower) and (about.lower or guest.lower):
         raise VirtrootError(f"the snapshot {name} and {guest.name} do not lie on the same golden tree", "take another")
     _refuse_used(guest)
@@ -126,7 +132,7 @@ def _made(guest: Guest, source: str, name: str) -> About:
     target, directory = guest.target, _directory(guest)
     pool = place.of_root(guest.root).pool
     way = "overlay" if guest.lower else roots.way(target, pool, "auto", source=source)
-    about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower)
+    about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
     _clear(guest)
     hidden = _hidden(guest, name)
     try:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
+from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, sizes
 from pipelines.libvirt import survey as surveying
+from pipelines.libvirt.carry import Plan
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
 _SIZES = Path(sizes.__file__)
 _SURVEY = Path(surveying.__file__)
+_CARRY = Path(carrying.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -134,6 +137,12 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
     return [None if line == "-" else (int(line.split()[0]), int(line.split()[1])) for line in lines]
 
 
+def put_file(target: Target, path: str, content: bytes, mode: int) -> None:
+    """Write a file of the host's own beside its place, and rename it."""
+    script = 'umask 077; cat > "$1.partial"; chmod "$2" "$1.partial"; mv -T -- "$1.partial" "$1"'
+    target.run(["sh", "-ec", script, "put", path, f"{mode:o}"], stdin=content)
+
+
 def keep_survey(target: Target, root: str, since: int, path: str) -> None:
     """Write to the file ``path``, for root alone, what is in ``root`` beside its packages' files; see `survey`."""
     script = 'umask 077; path=$1; shift; "$@" > "$path.partial"; mv -T -- "$path.partial" "$path"'
@@ -149,6 +158,26 @@ def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes
     program = [target.python, "-I", "-c", _SURVEY.read_text(encoding="utf-8")]
     given = json.dumps(sorted(known)).encode()
     return _checked(target.run([*program, root, str(since)], stdin=given, check=False))
+
+
+def program() -> str:
+    """Return the hand-over program, for scripts that run it."""
+    return _PROGRAM.read_text(encoding="utf-8")
+
+
+def numbers(target: Target, root: str, trees: Iterable[str]) -> dict[str, list[int]]:
+    """Return the numbers of ``users`` and ``groups`` that own what is in ``trees`` of a root; see `carry.numbers`."""
+    return cast("dict[str, list[int]]", json.loads(_carry(target, list(trees), "--numbers", root)))
+
+
+def carry(target: Target, root: str, other: str, plan: Plan) -> None:
+    """Carry what ``plan`` says from one root to another one; see `carry.carry`."""
+    _carry(target, plan, "--carry", root, other)
+
+
+def _carry(target: Target, given: object, *arguments: str) -> bytes:
+    program = [target.python, "-I", "-c", _CARRY.read_text(encoding="utf-8")]
+    return _checked(target.run([*program, *arguments], stdin=json.dumps(given).encode(), check=False))
 
 
 def wrapper() -> bytes:

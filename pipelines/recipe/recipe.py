@@ -96,8 +96,23 @@ Url = Annotated[str, AfterValidator(mirror_address)]
 Network = Annotated[str, AfterValidator(_network)]
 
 
+#: What is merged, or made anew, or nobody's: no guest takes it along.
+NOT_KEPT = ("etc", "boot", "dev", "proc", "run", "sys")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _kept(path: str) -> str:
+    """Refuse what is no path of the guest's own."""
+    parts = path.strip("/").split("/")
+    if not path.startswith("/") or {"", ".", ".."} & {*parts} or parts[0] in NOT_KEPT or "\0" in path:
+        raise ValueError(f"{path!r} is nothing to keep: a path that begins with a slash, below none of {NOT_KEPT}")
+    return path.rstrip("/")
+
+
+KeptPath = Annotated[str, AfterValidator(_kept)]
 
 
 class GuestDefaults(_Strict):
@@ -120,6 +135,9 @@ class GuestDefaults(_Strict):
     )
     shares: Annotated[tuple[ShareText, ...], AfterValidator(_shares)] = Field(
         default=(), description="Further directories: TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR may be a name."
+    )
+    keep: tuple[KeptPath, ...] = Field(
+        default=(), description="What a guest takes along at an upgrade beside /home, /root, /srv and its logs."
     )
 
 

@@ -1,0 +1,64 @@
+"""The roots that a guest had before its upgrades, kept beside it in the pool until they are not wanted any more.
+
+``POOL/former.GUEST/WHEN`` has the root as ``root``, and what it was made of in ``about``; see `switching`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipelines.guest import place, switching
+from pipelines.guest.domain import Made
+from pipelines.guest.guest import Guest
+from pipelines.host import mounts
+
+_WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+
+#: So many are kept: the last one, and the one before it.
+KEPT = 2
+
+#: Artifacts that did not do for this guest.
+_REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Former:
+    """A former root: its directory, when it was replaced (UTC), and what it was made of."""
+
+    directory: str
+    when: str
+    made: Made
+
+
+def every(guest: Guest) -> list[Former]:
+    """Return the guest's former roots, the oldest first."""
+    directory = place.of_root(guest.root).formers
+    listed = guest.target.run(["ls", "-1", "--", directory], check=False).text.split()
+    found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
+    return [
+        Former(f"{directory}/{each}", each, switching.described(guest.target, f"{directory}/{each}/about"))
+        for each in found
+    ]
+
+
+def forget(guest: Guest, kept: int = KEPT) -> int:
+    """Delete the guest's former roots but the newest ``kept``; return how many went. The caller holds its lock."""
+    found = every(guest)
+    old = found[: len(found) - kept] if kept else found
+    mounts.delete(guest.target, *(former.directory for former in old))
+    return len(old)
+
+
+def refused(guest: Guest) -> list[str]:
+    """Return the artifacts that this guest was put on and did not come up with."""
+    path = f"{place.of_root(guest.root).formers}/{_REFUSED}"
+    return guest.target.run(["cat", path], check=False).text.split()
+
+
+def refuse(guest: Guest, artifact: str) -> None:
+    """Note that the guest did not come up with ``artifact``."""
+    directory = place.of_root(guest.root).formers
+    lines = "".join(f"{each}\n" for each in dict.fromkeys([*refused(guest), artifact]))
+    script = 'mkdir -p -m 0700 "$1"; cat > "$1/.$2"; mv -T "$1/.$2" "$1/$2"'
+    guest.target.run(["sh", "-ec", script, "refuse", directory, _REFUSED], stdin=lines.encode())

@@ -1,0 +1,176 @@
+"""What a guest takes along when it moves to another root, what it leaves behind, and what it has to be asked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.artifact.difference import Difference, compare
+from pipelines.errors import VirtrootError
+from pipelines.guest import accounts, changes, merging
+from pipelines.guest.accounts import Merged
+from pipelines.guest.changes import Changed
+from pipelines.guest.merging import Decision, MergeText, Read
+from pipelines.guest.pristine import Survey
+from pipelines.libvirt.carry import File, Plan
+from pipelines.recipe.recipe import NOT_KEPT
+
+#: What is the guest's whatever it was made of: people's files, logs, mail and tables of cron's.
+KEPT = ("home", "root", "srv", "var/log", "var/mail", "var/spool/cron")
+
+#: In these are other systems, whose numbers of users are theirs.
+FOREIGN = (
+    "var/lib/containerd",
+    "var/lib/containers",
+    "var/lib/docker",
+    "var/lib/incus",
+    "var/lib/lxc",
+    "var/lib/lxd",
+    "var/lib/machines",
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user said: paths, without a slash before them, to ``keep``; paths or packages to ``discard``.
+
+    ``take`` says for paths of /etc whose is to be had.
+    """
+
+    keep: tuple[str, ...] = ()
+    discard: tuple[str, ...] = ()
+    take: Mapping[str, Literal["old", "new"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What moving comes to: ``packages`` between the guest as it is and the new root, and what becomes of the rest.
+
+    ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
+    ``lost`` packages, is neither kept nor dropped by anybody's word.
+    """
+
+    packages: Difference
+    etc: tuple[Decision, ...]
+    accounts: Merged
+    kept: tuple[str, ...]
+    dropped: tuple[Changed, ...] = ()
+    undecided: tuple[Changed, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def conflicts(self) -> tuple[Decision, ...]:
+        """The paths of /etc that the user has to decide about."""
+        return tuple(merging.conflicts(self.etc))
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is left for the user to decide."""
+        return bool(self.conflicts or self.undecided or self.lost)
+
+
+def plan(
+    base: Survey,
+    ours: Survey,
+    theirs: Survey,
+    distro: str,
+    choices: Choices,
+    read: tuple[Read, Read],
+    merge_text: MergeText,
+    points: Iterable[str] = (),
+) -> Move:
+    """Return what moving from ``ours``, which was ``base`` once, to ``theirs`` comes to; nothing is changed.
+
+    Raises `VirtrootError` for choices about nothing and for account files that are none.
+    """
+    for path in (*choices.keep, *choices.discard):
+        if path.split("/")[0] in (*NOT_KEPT, "") or {".", ".."} & {*path.split("/")}:
+            raise VirtrootError(f"/{path} cannot be kept or discarded", "/etc is merged: see --take; name other paths")
+    known = changes.changes(base, ours, distro, points)
+    kept = _outermost((*KEPT, *choices.keep))
+    found = [
+        each
+        for each in (*known.files, *(Changed("changed", path) for path in known.edited))
+        if each.kind != "removed" and not _below(each.name, kept)
+    ]
+    names = {each.name for each in theirs.packages}
+    lost = [change.name for change in known.packages.added if change.name not in names]
+    return Move(
+        packages=compare(ours.packages, theirs.packages, distro),
+        etc=tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take)),
+        accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
+        kept=kept,
+        dropped=tuple(each for each in found if _below(each.name, choices.discard)),
+        undecided=tuple(each for each in found if not _below(each.name, choices.discard)),
+        lost=tuple(sorted({*lost} - {*choices.discard})),
+    )
+
+
+def _accounts(survey: Survey) -> dict[str, bytes]:
+    return {name: survey.contents.get(f"etc/{name}", b"") for name in accounts.FILES}
+
+
+def _below(path: str, trees: Iterable[str]) -> bool:
+    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
+
+
+def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths without those that are below another one, in their order."""
+    unique = list(dict.fromkeys(paths))
+    return tuple(path for path in unique if not _below(path, [other for other in unique if other != path]))
+
+
+def foreign(path: str) -> bool:
+    """Say whether what is in ``path`` is another system's."""
+    return _below(path, FOREIGN)
+
+
+def strangers(move: Move, ours: Survey, owners: Mapping[str, Iterable[int]]) -> list[str]:
+    """Return who would become the owner of what nobody owns by name now, as ``user NUMBER NAME``.
+
+    ``owners`` are the numbers of ``users`` and ``groups`` in what is kept.
+    """
+    found = []
+    for kind, file in (("users", "passwd"), ("groups", "group")):
+        then, now = (_named(text) for text in (_accounts(ours)[file], move.accounts.files.get(file, b"")))
+        unknown = {*owners[kind]} - {*then}
+        found += [f"{kind.rstrip('s')} {number} {now[number]}" for number in sorted(unknown & {*now})]
+    return found
+
+
+def _named(text: bytes) -> dict[int, str]:
+    fields = (line.split(":") for line in text.decode(errors="replace").splitlines())
+    return {int(each[2]): each[0] for each in fields if len(each) > 2 and each[2].isdigit()}
+
+
+def carried(move: Move, ours: Survey, theirs: Survey) -> Plan:
+    """Return what is to be carried over; see `carry.carry`."""
+    removals, copies = [], []
+    writes: list[File] = []
+    for decision in move.etc:
+        path, mine, new = decision.path, ours.etc.get(decision.path), theirs.etc.get(decision.path)
+        if decision.verdict == "ours" and mine is None:
+            removals.append(path)
+        elif decision.verdict == "ours" and mine is not None and mine.kind != "other":
+            copies.append(path)
+        elif decision.verdict == "merged" and mine and new:
+            writes.append(_file(path, decision.content, mine.mode, new.uid, new.gid))
+    for name, text in move.accounts.files.items():
+        like = theirs.etc.get(f"etc/{name}") or ours.etc.get(f"etc/{name}")
+        if like:
+            writes.append(_file(f"etc/{name}", text, like.mode, like.uid, like.gid))
+    return Plan(
+        removals=removals,
+        copies=copies,
+        trees=list(move.kept),
+        foreign=[path for path in move.kept if foreign(path)],
+        writes=writes,
+        users={str(old): new for old, new in move.accounts.users.items()},
+        groups={str(old): new for old, new in move.accounts.groups.items()},
+    )
+
+
+def _file(path: str, content: bytes, mode: int, uid: int, gid: int) -> File:
+    return File(path=path, mode=mode, uid=uid, gid=gid, content=base64.b64encode(content).decode())

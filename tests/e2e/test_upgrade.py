@@ -1,0 +1,124 @@
+"""A guest that has lived moves to another root with what is its own, and back; one that does not come up goes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.artifact.manifest import load
+from pipelines.guest.guest import find
+from pipelines.libvirt.connect import connect
+from tests.conftest import Virtroot
+
+#: What both roots begin with; each changes a line of its own, and both the one in the middle of another file.
+LINES = "printf 'a\\nb\\nc\\nd\\ne\\nf\\ng\\n'"
+
+#: What somebody does to a guest in a while.
+LIVE = """
+useradd --create-home --uid 1500 ann
+echo kept > /home/ann/file; chown ann: /home/ann/file
+sed -i s/a/ours/ /etc/both.conf
+sed -i s/d/ours/ /etc/conflict.conf
+echo mine > /etc/mine.conf
+mkdir -p /srv/data /var/lib/docker/overlay2 /opt/app
+echo data > /srv/data/file; chown svc /srv/data/file; chmod 4755 /srv/data/file
+echo layer > /var/lib/docker/overlay2/file; chown 410 /var/lib/docker/overlay2/file
+echo app > /opt/app/run
+"""
+
+#: What is of it, wherever the guest is by now.
+LOOK = """
+cat /etc/both.conf | tr '\\n' ' '; cat /etc/conflict.conf | tr '\\n' ' '; cat /etc/theirs.conf | tr '\\n' ' '; echo
+stat -c '%n %U %a' /srv/data/file /home/ann/file; stat -c '%n %u' /var/lib/docker/overlay2/file
+cat /etc/mine.conf /etc/hostname; ls /opt; id -u svc
+"""
+
+Write = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Artifacts: what the guest is made of, what it moves to, and one that does not boot."""
+
+    before: str
+    after: str
+    broken: str
+
+
+@pytest.fixture(scope="module")
+def roots(inv: Virtroot, recipe: Write) -> Roots:
+    def build(name: str, *commands: str) -> str:
+        files = [f"{LINES} > /etc/{each}.conf" for each in ("both", "conflict", "theirs")]
+        line = f"run: {json.dumps([*files, *commands])}"
+        return inv("build", "--recipe", str(recipe(name, line, bootstrap="mmdebstrap"))).stdout.strip()
+
+    after = ["useradd --system --uid 410 other", "useradd --system --uid 411 svc",
+             "sed -i s/g/theirs/ /etc/both.conf /etc/theirs.conf", "sed -i s/d/theirs/ /etc/conflict.conf"]  # fmt: skip
+    return Roots(
+        build("e2e-before", "useradd --system --uid 410 svc"),
+        build("e2e-after", *after),
+        build("e2e-broken", *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
+    )
+
+
+def look(inv: Virtroot) -> list[str]:
+    return inv("exec", "moves", "--", "sh", "-ec", LOOK).stdout.splitlines()
+
+
+def identity(inv: Virtroot) -> str:
+    return inv("exec", "moves", "--", "sh", "-c", "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub").stdout
+
+
+def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Roots) -> None:
+    inv("install", "moves", "--artifact", roots.before, "--ssh-key", "none")
+    inv("start", "moves")
+    inv("exec", "moves", "--", "sh", "-ec", LIVE)
+    own, before = identity(inv), look(inv)
+
+    assert "is running" in inv("upgrade", "moves", "--to", roots.after, status=2).stderr
+    said = inv("upgrade", "moves", "--to", roots.after, "--restart", status=2).stderr
+    assert "3 things of moves are for you to decide: /etc/conflict.conf" in said
+    assert "is off" not in said
+    planned = json.loads(inv("upgrade", "moves", "--to", roots.after, "--preview", "--json").stdout)
+    verdicts = {each["path"]: each["verdict"] for each in planned["etc"]}
+    assert verdicts["etc/both.conf"] == "merged"
+    assert verdicts["etc/conflict.conf"] == "conflict"
+    assert verdicts["etc/theirs.conf"] == "theirs"
+    assert verdicts["etc/mine.conf"] == "ours"
+    assert [each["name"] for each in planned["undecided"]] == ["opt/app", "var/lib/docker"]
+
+    decided = ["--take", "old", "/etc/conflict.conf", "--keep", "/var/lib/docker", "--discard", "/opt/app"]
+    said = inv("upgrade", "moves", "--to", roots.after, "--restart", *decided).stderr
+    assert f"moves is on {load(Path(roots.after) / 'manifest.json').id}" in said
+    assert look(inv) == [
+        "ours b c d e f theirs a b c ours e f g a b c d e f theirs ",
+        "/srv/data/file svc 4755",
+        "/home/ann/file ann 644",
+        "/var/lib/docker/overlay2/file 410",
+        "mine",
+        "moves",
+        "411",
+    ]
+    assert identity(inv) == own
+
+    inv("rollback", "moves", "--restart")
+    assert look(inv) == before
+    assert find(connect(inv.settings), "moves").artifact == load(Path(roots.before) / "manifest.json").id
+
+    # /var/lib/docker is kept from now on.
+    decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
+    failed = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
+    assert "goes back to its former root" in failed
+    assert "did not come up" in failed
+    assert look(inv) == before
+    assert identity(inv) == own
+    assert "--again" in inv("upgrade", "moves", "--to", roots.broken, *decided, "--restart", status=2).stderr
+
+    inv("stop", "moves", "--force")
+    inv("remove", "moves", "--yes")
+    pool = "/var/lib/libvirt/filesystems"
+    assert "moves" not in connect(inv.settings).target.run(["ls", "-A", pool, "/var/lib/libvirt/boot"]).text

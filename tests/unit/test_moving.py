@@ -1,0 +1,117 @@
+"""What a guest takes along to another root, what it leaves behind, and what it has to be asked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from pipelines.artifact.manifest import Package
+from pipelines.errors import VirtrootError
+from pipelines.guest import moving
+from pipelines.guest.moving import Choices, Move
+from pipelines.guest.pristine import Configured, Survey, Unowned
+from pipelines.host import lines
+from tests.unit.test_merging import survey
+
+PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
+GROUP = "root:x:0:\nwww:x:101:\n"
+
+
+def system(etc: Mapping[str, Configured | str] | None = None, packages: tuple[str, ...] = ("base",)) -> Survey:
+    return survey({"etc/passwd": PASSWD, "etc/group": GROUP, **(etc or {})}, packages)
+
+
+def tree(entries: int = 3, size: int = 4096) -> Unowned:
+    return Unowned("tree", 0, size, entries=entries, files=entries)
+
+
+def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
+    read = (ours.contents.get, theirs.contents.get)
+    return moving.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)
+
+
+def test_what_is_everybodys_own_is_kept_and_nothing_asked() -> None:
+    ours = replace(system(), unowned={"home/ann": tree(), "srv/www": tree(), "root/notes": Unowned("file", 0)})
+    move = moved(system(), ours, system())
+    assert not move.open
+    assert move.kept == moving.KEPT
+    assert (move.dropped, move.undecided) == ((), ())
+
+
+def test_what_no_package_has_elsewhere_is_asked_about() -> None:
+    ours = replace(
+        system(),
+        unowned={"var/lib/docker": tree(), "opt/app": tree(), "usr/local/bin/run": Unowned("file", 0, 10)},
+        edited=("usr/bin/base",),
+    )
+    move = moved(system(), ours, system())
+    assert [each.name for each in move.undecided] == [
+        "opt/app", "usr/local/bin/run", "var/lib/docker", "usr/bin/base"]  # fmt: skip
+    said = Choices(keep=("var/lib/docker", "usr/local"), discard=("opt", "usr/bin/base"))
+    move = moved(system(), ours, system(), said)
+    assert not move.open
+    assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
+    assert move.kept == (*moving.KEPT, "var/lib/docker", "usr/local")
+    assert moving.carried(move, ours, system())["foreign"] == ["var/lib/docker"]
+
+
+def test_packages_that_only_the_guest_has_are_asked_about() -> None:
+    ours, theirs = system(packages=("base", "jq", "tree")), system(packages=("base", "tree"))
+    assert moved(system(), ours, theirs).lost == ("jq",)
+    move = moved(system(), ours, theirs, Choices(discard=("jq",)))
+    assert not move.open
+    assert [change.name for change in move.packages.removed] == ["jq"]
+
+
+def test_etc_is_carried_as_it_was_decided() -> None:
+    base = system({"etc/a": "a", "etc/gone": "x", "etc/both": "1\n2\n3\n4\n5\n"})
+    ours = system({"etc/a": "mine", "etc/both": "1!\n2\n3\n4\n5\n", "etc/passwd": PASSWD + "ann:x:1000:1000::/h:/b\n"})
+    theirs = system(
+        {"etc/a": "a", "etc/gone": "x", "etc/both": "1\n2\n3\n4\n5!\n", "etc/passwd": PASSWD.replace("x:101", "x:105")}
+    )
+    move = moved(base, ours, theirs)
+    plan = moving.carried(move, ours, theirs)
+    assert (plan["copies"], plan["removals"], plan["users"], plan["groups"]) == (
+        ["etc/a"],
+        ["etc/gone"],
+        {"101": 105},
+        {},
+    )
+    written = {file["path"]: base64.b64decode(file["content"]).decode() for file in plan["writes"]}
+    assert written["etc/both"] == "1!\n2\n3\n4\n5!\n"
+    assert written["etc/passwd"].splitlines()[1:] == ["www:x:105:101::/:/bin/false", "ann:x:1000:1000::/h:/b"]
+
+
+def test_conflicts_stop_and_are_decided_by_name() -> None:
+    base, ours, theirs = system({"etc/c": "a\n"}), system({"etc/c": "b\n"}), system({"etc/c": "c\n"})
+    assert [each.path for each in moved(base, ours, theirs).conflicts] == ["etc/c"]
+    move = moved(base, ours, theirs, Choices(take={"etc/c": "old"}))
+    assert not move.open
+    assert moving.carried(move, ours, theirs)["copies"] == ["etc/c"]
+
+
+def test_devices_in_etc_stay_behind() -> None:
+    ours = system({"etc/device": Configured("other", 0o666, 0, 0)})
+    assert moving.carried(moved(system(), ours, system()), ours, system())["copies"] == []
+
+
+def test_nobodys_files_do_not_become_somebodys() -> None:
+    ours = system()
+    theirs = system({"etc/passwd": PASSWD + "new:x:105:105::/:/bin/false\n"})
+    move = moved(system(), ours, theirs)
+    assert moving.strangers(move, ours, {"users": [0, 101, 4711], "groups": [0]}) == []
+    assert moving.strangers(move, ours, {"users": [105], "groups": [105]}) == ["user 105 new"]
+
+
+@pytest.mark.parametrize("path", ["etc/ssh", "proc/1", "a/../etc", ""])
+def test_what_cannot_be_kept(path: str) -> None:
+    with pytest.raises(VirtrootError, match="cannot be kept or discarded"):
+        moved(system(), system(), system(), Choices(keep=(path,)))
+
+
+def test_packages_are_those_of_the_guest_now() -> None:
+    ours = replace(system(), packages=(Package(name="base", version="2"),))
+    assert [(each.before, each.after) for each in moved(system(), ours, system()).packages.downgraded] == [("2", "1")]
