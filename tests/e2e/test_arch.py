@@ -174,6 +174,8 @@ def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, reposit
     target.run(write, stdin=PACMAN_CONF.replace("DownloadUser = alpm\n", "").encode())
     target.run(["rm", "-r", f"{root}/etc/pacman.d/gnupg"])
     inv("start", "arch-dracut")
+    # The boot makes a keyring.
+    inv("exec", "arch-dracut", "--", "systemctl", "is-system-running", "--wait")
     upgrade = ["pacman", "--sync", "--refresh", "--noconfirm", "--disable-sandbox", "base", "linux"]
     inv("exec", "arch-dracut", "--", *upgrade)
     inv("stop", "arch-dracut")

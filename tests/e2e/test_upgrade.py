@@ -20,7 +20,7 @@ LINES = "printf 'a\\nb\\nc\\nd\\ne\\nf\\ng\\n'"
 #: What somebody does to a guest in a while.
 LIVE = """
 useradd --create-home --uid 1500 ann
-echo kept > /home/ann/file; chown ann: /home/ann/file
+echo kept > /home/ann/file; chown ann: /home/ann/file; chmod 640 /home/ann/file
 sed -i s/a/ours/ /etc/both.conf
 sed -i s/d/ours/ /etc/conflict.conf
 echo mine > /etc/mine.conf
@@ -97,7 +97,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     assert look(inv) == [
         "ours b c d e f theirs a b c ours e f g a b c d e f theirs ",
         "/srv/data/file svc 4755",
-        "/home/ann/file ann 644",
+        "/home/ann/file ann 640",
         "/var/lib/docker/overlay2/file 410",
         "mine",
         "moves",
