@@ -37,5 +37,6 @@ def test_the_kernel_mounts_the_root_and_its_upgrades_arrive(inv: Virtroot, recip
     assert target.run(["find", f"{ROOT}/boot", "-name", "initrd*"]).text == ""
     # The links to an initramfs that the package makes all the same lead nowhere, and nobody follows them.
     find(connect(inv.settings), "bare").hand_over()
-    assert sorted(target.run(["ls", boot("bare")]).text.split()) == ["kernel", "manifest.json"]
+    kept = set(target.run(["ls", boot("bare")]).text.split())
+    assert "kernel" in kept and not [name for name in kept if name.startswith("init")]
     inv("remove", "--name", "bare", "--yes")
