@@ -18,14 +18,17 @@ from pipelines import import_system as importing
 from pipelines import install as installing
 from pipelines import nightly as running
 from pipelines import operate, show
+from pipelines import preview as previewing
 from pipelines import promote as promoting
 from pipelines import prune as pruning
+from pipelines import rollback as returning
 from pipelines import run as trying
 from pipelines import share as sharing
 from pipelines import snapshot as keeping
 from pipelines import ssh as reaching
 from pipelines import status as faring
 from pipelines import upgrade as upgrading
+from pipelines import upgrade_all as upgrading_all
 from pipelines import verify as verifying
 from pipelines.artifact import naming
 from pipelines.artifact.store import Store
@@ -35,6 +38,7 @@ from pipelines.cli.program import Program
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
 from pipelines.guest.guest import every
+from pipelines.guest.moving import Move
 from pipelines.libvirt import connect
 from pipelines.log import result, say
 from pipelines.machine import doctor as examining
@@ -170,6 +174,13 @@ def unshare(c, name, tag, connect=""):  # type: ignore[no-untyped-def]
     say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")
 
 
+_DECIDE = {
+    "take": "old PATH or new PATH: the guest's or the other root's of what both changed in /etc; several times",
+    "keep": "PATH to carry over with all that is in it, now and at later upgrades; several times",
+    "discard": "PATH or PACKAGE to leave behind; several times",
+    "preview": "show what would become of the guest, and change nothing",
+    "json": "with --preview: print JSON",
+}
 _RESTART = {"restart": "shut the guest down for it where it runs, and boot it again"}
 
 
@@ -179,41 +190,90 @@ _RESTART = {"restart": "shut the guest down for it where it runs, and boot it ag
     help={
         **_GUEST,
         "to": "RECIPE/BUILD, golden, latest, or an artifact's directory; else the golden root of the guest's recipe",
-        "preview": "show what would become of the guest, and change nothing",
-        "take": "old PATH or new PATH: the guest's or the new root's of what both changed in /etc; several times",
-        "keep": "PATH to carry over with all that is in it, now and at later upgrades; several times",
-        "discard": "PATH or PACKAGE to leave behind; several times",
+        **_DECIDE,
         "restart": "shut the guest down for it where it runs, boot and verify it, and go back where that fails",
         "again": "take an artifact that this guest did not come up with before",
         "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
-        "all": "with --preview: show all, however much it is",
-        "json": "with --preview: print JSON",
+        "all": "every guest that is not on its recipe's golden root; with a name and --preview: show all of it",
     },
 )
 def upgrade(  # type: ignore[no-untyped-def]
-    c, name, take, keep, discard, to="", preview=False, restart=False, again=False, clone="auto", all=False,  # noqa: A002 - the option
+    c, take, keep, discard, name="", to="", preview=False, restart=False, again=False, clone="auto", all=False,  # noqa: A002 - the option
     json=False, connect="",
 ):  # fmt: skip
     """Put a guest on a newer golden root, with all that is its own; its former root stays for ./inv rollback."""
     settings = _settings(c, connect=connect)
+    wishes = upgrading.wishes(upgrading.choices(take, keep, discard), clone=clone, restart=restart, again=again)
+    if not name:
+        if not all or to or take or keep or discard:
+            raise VirtrootError(
+                "upgrade which guest?", "name one; or give --all, and no decisions, which are a guest's own"
+            )
+        _upgrade_all(wishes, settings, preview=preview, json=json)
+        return
+    if all and not preview:
+        raise VirtrootError(f"--all and {name}", "leave one out; --all shows all of a --preview")
     made = upgrading.artifact(name, to, settings)
-    wishes = upgrading.wishes(take, keep, discard, clone=clone, restart=restart, again=again)
     if preview:
-        move = upgrading.preview(name, made, wishes, settings)
-        if json:
-            _print(upgrading.as_data(move))
-            return
-        for line in upgrading.as_lines(move, everything=all):
-            result(line)
+        _show_move(upgrading.preview(name, made, wishes, settings), everything=all, json=json)
         return
     upgrading.upgrade(name, made, wishes, settings)
     say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
 
 
-@task(positional=["name"], help={**_GUEST, **_RESTART})
-def rollback(c, name, restart=False, connect=""):  # type: ignore[no-untyped-def]
-    """Put a guest back on the root that it had before its last upgrade."""
-    former = upgrading.rollback(name, _settings(c, connect=connect), restart=restart)
+def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool, json: bool) -> None:
+    if not preview:
+        upgrading_all.upgrade_all((), wishes, settings)
+        return
+    moves = dict(upgrading_all.previews(wishes, settings))
+    if json:
+        _print({name: previewing.as_data(move) for name, move in moves.items()})
+        return
+    for name, move in moves.items():
+        result(name)
+        for line in previewing.as_lines(move):
+            result(f"  {line}")
+
+
+def _show_move(move: Move, *, everything: bool, json: bool) -> None:
+    if json:
+        _print(previewing.as_data(move))
+        return
+    for line in previewing.as_lines(move, everything=everything):
+        result(line)
+
+
+@task(
+    positional=["name"],
+    iterable=["take", "keep", "discard"],
+    help={
+        **_GUEST,
+        **_RESTART,
+        "carry": "take along what the guest wrote since, into a copy of the former root",
+        **_DECIDE,
+        "all": "with --carry --preview: show all, however much it is",
+    },
+)
+def rollback(  # type: ignore[no-untyped-def]
+    c, name, take, keep, discard, carry=False, restart=False, preview=False, all=False, json=False,  # noqa: A002 - the option
+    connect="",
+):  # fmt: skip
+    """Put a guest back on the root that it had before its last upgrade, alone or with what it wrote since."""
+    settings = _settings(c, connect=connect)
+    choices = upgrading.choices(take, keep, discard)
+    if not carry and (take or keep or discard):
+        raise VirtrootError("--take, --keep and --discard are about what is carried along", "give --carry, too")
+    if preview and carry:
+        _show_move(returning.preview(name, choices, settings), everything=all, json=json)
+        return
+    if preview:
+        written = returning.written(name, settings)
+        if json:
+            _print(differing.changes_as_data(written))
+        for line in () if json else differing.changes_as_lines(written, since="it got its root"):
+            result(line)
+        return
+    former = returning.rollback(name, settings, restart=restart, carry=choices if carry else None)
     say(f"{name} is on {former.made.artifact} again; to the root that it left: ./inv rollback {name}")
 
 

@@ -166,10 +166,10 @@ def changes_as_data(changes: Changes) -> dict[str, Any]:
     }
 
 
-def changes_as_lines(changes: Changes) -> Iterator[str]:
-    """Yield what a guest has changed as people read it."""
+def changes_as_lines(changes: Changes, *, since: str = "it was made") -> Iterator[str]:
+    """Yield what a guest has changed ``since`` then as people read it."""
     if not changes:
-        yield "nothing has changed since it was made"
+        yield f"nothing has changed since {since}"
     # Sections begin with an empty line.
     yield from islice(_sections(changes), 1, None)
 

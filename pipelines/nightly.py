@@ -40,6 +40,8 @@ from pipelines.report import pages
 from pipelines.run import end, names, owner, throw_away
 from pipelines.settings import Settings
 from pipelines.text import plain
+from pipelines.upgrade import Wishes as Moving
+from pipelines.upgrade_all import upgrade_all
 from pipelines.verify import verify_guest
 
 #: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
@@ -112,6 +114,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
             _clear_left(run)
             nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
         _write_pages(settings)
+        behind = _upgrade(settings)
     for night in nights:
         say(f"{night.recipe}: {night.summary}")
     failed = [night.recipe for night in nights if not night.good]
@@ -120,7 +123,22 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
             f"{len(failed)} of {len(nights)} recipes failed: {', '.join(failed)}",
             f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are as they were",
         )
+    if behind:
+        raise CheckFailed(behind.what, behind.hint)
     return nights
+
+
+def _upgrade(settings: Settings) -> VirtrootError | None:
+    """Put guests on the golden roots where the settings say so; return why not all are on them, if so."""
+    if settings.upgrade == "none":
+        return None
+    names = () if settings.upgrade == "all" else settings.upgrade.split()
+    try:
+        upgrade_all(names, Moving(restart=True), settings)
+    except VirtrootError as error:
+        warn(f"{error.what}")
+        return error
+    return None
 
 
 def _write_pages(settings: Settings) -> None:

@@ -41,6 +41,14 @@ def _span(text: str) -> str:
     return text
 
 
+def _names(value: object) -> str:
+    """Take names of guests as a list or as text, or ``none`` or ``all``."""
+    found = [str(each) for each in value] if isinstance(value, list) else str(value).replace(",", " ").split()
+    if not found or isinstance(value, bool) or ({"none", "all"} & {*found} and len(found) > 1):
+        raise ValueError("no names")
+    return " ".join(found)
+
+
 def _cache_size(value: object) -> str:
     text = "" if isinstance(value, bool) else str(value).strip()
     if text != "0":
@@ -63,6 +71,7 @@ class Settings:
     up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot made is made anew, 0 for
     never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and ``on_change`` are commands that it
     runs when the state of a recipe changed. ``max_age`` is after which time without a good night ``status`` complains.
+    ``upgrade`` says which guests a night puts on the golden roots that it made: ``none``, ``all`` or names.
     ``debian_snapshots`` and ``arch_snapshots`` are the addresses of dated archives, with ``{time}`` or ``{year}``,
     ``{month}`` and ``{day}`` where the date stands.
     """
@@ -81,6 +90,7 @@ class Settings:
     on_failure: Annotated[str, AfterValidator(_command)] = ""
     on_change: Annotated[str, AfterValidator(_command)] = ""
     max_age: Annotated[str, AfterValidator(_span)] = "36h"
+    upgrade: Annotated[str, BeforeValidator(_names)] = "none"
     debian_snapshots: Annotated[str, AfterValidator(partial(template, distro="debian"))] = ""
     arch_snapshots: Annotated[str, AfterValidator(partial(template, distro="arch"))] = ""
 
@@ -124,6 +134,7 @@ _USE = {
     "on_failure": "a command line with its quotes closed",
     "on_change": "a command line with its quotes closed",
     "max_age": "a time span like 36h, 90m or 14d",
+    "upgrade": "none, all, or names of guests with blanks between them",
     "debian_snapshots": "an address with {archive}, and {time} or {year}, {month} and {day} in it",
     "arch_snapshots": "an address with $repo, $arch, and {time} or {year}, {month} and {day} in it",
 }

@@ -43,7 +43,7 @@ _FOLLOW = 1.0
 def listing(settings: Settings) -> list[dict[str, Any]]:
     """Return what there is to know of each guest, as plain data; sizes in bytes, ``age`` in seconds, or None.
 
-    ``shared`` is what of ``size`` other trees have, too.
+    ``shared`` is what of ``size`` other trees have, too, and ``former`` what the guest's former roots alone hold.
     ``address`` is empty where the guest cannot be reached from outside.
     """
     hypervisor = connect(settings)
@@ -62,22 +62,27 @@ def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[dict[str, Any]]:
             "age": int(time.time()) - installed if installed else None,
             "size": size,
             "shared": shared,
+            "former": former,
             "artifact": guest.artifact,
             "root": guest.root,
             "uuid": guest.uuid,
             "where": "embedded" if hypervisor.embedded else hypervisor.uri,
         }
-        for guest, installed, (size, shared) in zip(
-            found, _installed(hypervisor, found), _measured(hypervisor, found), strict=True
+        for guest, installed, (size, shared), former in zip(
+            found, _installed(hypervisor, found), _measured(hypervisor, found), _former(hypervisor, found), strict=True
         )
     ]
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty without guests."""
+    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty without guests.
+
+    Where some guest has former roots there is FORMER, too.
+    """
     if not rows:
         return ""
-    lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE", "SHARED")]
+    former = any(row["former"] != 0 for row in rows)
+    lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE", "SHARED", *(["FORMER"] if former else []))]
     lines += [
         (
             row["name"],
@@ -87,6 +92,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
             age(row["age"]),
             size(row["size"]),
             size(row["shared"]),
+            *([size(row["former"])] if former else []),
         )
         for row in rows
     ]
@@ -109,6 +115,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "packages": len(made.packages),
         }
     former = [{"artifact": each.made.artifact, "directory": each.directory} for each in formers.every(guest)]
+    held = row.pop("former", None)
     serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _shares(guest)}
     paths = {
         "boot": guest.boot,
@@ -118,7 +125,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    return {**row, **built, "former": former, **serving, **paths}
+    return {**row, **built, "former": former, "former_size": held, **serving, **paths}
 
 
 def _shares(guest: Guest) -> list[dict[str, Any]]:
@@ -131,7 +138,11 @@ def _shares(guest: Guest) -> list[dict[str, Any]]:
 
 def as_lines(facts: dict[str, Any]) -> str:
     """Return `info` as people read it, a line each."""
-    shown = {**facts, "age": age(facts.get("age")), **{key: size(facts.get(key)) for key in ("size", "shared")}}
+    shown = {
+        **facts,
+        "age": age(facts.get("age")),
+        **{key: size(facts.get(key)) for key in ("size", "shared", "former_size")},
+    }
     shown["shares"] = ", ".join(
         f"{each['tag']} = {each['directory']}{' read-only' * each['readonly']} at {each['point'] or '?'}"
         for each in facts["shares"]
@@ -201,3 +212,21 @@ def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | No
     """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
     roots = [(guest.root, guest.below) for guest in found]
     return [each or (None, None) for each in beside.measure(hypervisor.target, _COUNTING, roots)]
+
+
+def _former(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
+    """Return for each guest how many bytes its former roots alone hold; 0 where there are none."""
+    trees = formers.trees(hypervisor.target, [guest.root for guest in found])
+    every = [tree for its in trees for tree in its]
+    measured = dict(
+        zip(every, beside.measure(hypervisor.target, _COUNTING, [(tree, "") for tree in every]), strict=True)
+        if every
+        else ()
+    )
+    return [_alone([measured[tree] for tree in its]) for its in trees]
+
+
+def _alone(measured: list[tuple[int, int] | None]) -> int | None:
+    if None in measured:
+        return None
+    return sum(each[0] - each[1] for each in measured if each)

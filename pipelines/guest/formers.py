@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.guest import place, switching
 from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
 from pipelines.host import mounts
+from pipelines.host.target import Target
 
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
@@ -30,6 +32,11 @@ class Former:
     when: str
     made: Made
 
+    @property
+    def about(self) -> str:
+        """The directory that says what it was made of."""
+        return f"{self.directory}/about"
+
 
 def every(guest: Guest) -> list[Former]:
     """Return the guest's former roots, the oldest first."""
@@ -40,6 +47,16 @@ def every(guest: Guest) -> list[Former]:
         Former(f"{directory}/{each}", each, switching.described(guest.target, f"{directory}/{each}/about"))
         for each in found
     ]
+
+
+def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
+    """Return for each of the ``roots`` those that their guests had before; some may be no guest's place."""
+    script = 'for each do for tree in "$each"/*/root; do if [ -d "$tree" ]; then echo "$tree"; fi; done; done'
+    directories = [
+        f"{pool}/former.{name.removeprefix('root.')}" for pool, _, name in (r.rpartition("/") for r in roots)
+    ]
+    listed = target.run(["sh", "-c", script, "trees", *directories]).text.splitlines()
+    return [[tree for tree in listed if tree.startswith(f"{directory}/")] for directory in directories]
 
 
 def forget(guest: Guest, kept: int = KEPT) -> int:

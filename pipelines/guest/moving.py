@@ -16,6 +16,7 @@ from pipelines.guest.merging import Decision, MergeText, Read
 from pipelines.guest.pristine import Survey
 from pipelines.libvirt.carry import File, Plan
 from pipelines.recipe.recipe import NOT_KEPT
+from pipelines.text import one_line
 
 #: What is the guest's whatever it was made of: people's files, logs, mail and tables of cron's.
 KEPT = ("home", "root", "srv", "var/log", "var/mail", "var/spool/cron")
@@ -50,6 +51,7 @@ class Move:
 
     ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
     ``lost`` packages, is neither kept nor dropped by anybody's word.
+    ``went`` are paths that are taken away from a former root, as they were from the guest's.
     """
 
     packages: Difference
@@ -59,6 +61,7 @@ class Move:
     dropped: tuple[Changed, ...] = ()
     undecided: tuple[Changed, ...] = ()
     lost: tuple[str, ...] = ()
+    went: tuple[str, ...] = ()
 
     @property
     def conflicts(self) -> tuple[Decision, ...]:
@@ -70,6 +73,20 @@ class Move:
         """Whether anything is left for the user to decide."""
         return bool(self.conflicts or self.undecided or self.lost)
 
+    def refuse_open(self, command: str) -> None:
+        """Raise `VirtrootError` where anything is left to decide; ``command`` is that of the task."""
+        if not self.open:
+            return
+        undecided = [f"/{each.path} ({each.why})" for each in self.conflicts]
+        undecided += [f"/{each.name}" for each in self.undecided]
+        undecided += [f"the package {each}" for each in self.lost]
+        shown = [one_line(each) for each in undecided[:5]]
+        raise VirtrootError(
+            f"{len(undecided)} things are for you to decide: {', '.join(shown)}{', …' if len(undecided) > 5 else ''}",
+            f"./inv {command} --preview shows all; then --take old PATH or --take new PATH for /etc, --keep PATH or "
+            "--discard PATH (or PACKAGE) for the rest",
+        )
+
 
 def plan(
     base: Survey,
@@ -80,8 +97,13 @@ def plan(
     read: tuple[Read, Read],
     merge_text: MergeText,
     points: Iterable[str] = (),
+    *,
+    former: bool = False,
 ) -> Move:
     """Return what moving from ``ours``, which was ``base`` once, to ``theirs`` comes to; nothing is changed.
+
+    With ``former`` the guest had ``theirs`` before, and ``base`` is what ``ours`` was when the guest got it: what went
+    since goes from ``theirs``, and what is only there would be lost where something that is kept takes its place.
 
     Raises `VirtrootError` for choices about nothing and for account files that are none.
     """
@@ -95,6 +117,10 @@ def plan(
         for each in (*known.files, *(Changed("changed", path) for path in known.edited))
         if each.kind != "removed" and not _below(each.name, kept)
     ]
+    went = []
+    if former:
+        found += [each for each in _replaced(base, ours, theirs) if _below(each.name, kept)]
+        went = [each.name for each in known.files if each.kind == "removed" and _below(each.name, kept)]
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
     return Move(
@@ -105,10 +131,30 @@ def plan(
         dropped=tuple(each for each in found if _below(each.name, choices.discard)),
         undecided=tuple(each for each in found if not _below(each.name, choices.discard)),
         lost=tuple(sorted({*lost} - {*choices.discard})),
+        went=tuple(went),
     )
 
 
+def _replaced(base: Survey, ours: Survey, theirs: Survey) -> list[Changed]:
+    """Return what the former root alone has below something that the guest has, too."""
+    return [
+        Changed("removed", path, "only the former root has it", entry.size, entry.entries or None)
+        for path, entry in sorted(theirs.unowned.items())
+        if path not in base.unowned
+        and path not in ours.unowned
+        and not changes.ignored(path)
+        and path.rpartition("/")[0] in ours.unowned
+    ]
+
+
 def _accounts(survey: Survey) -> dict[str, bytes]:
+    """Return the account files; raises `VirtrootError` for one that is there and cannot be had as text."""
+    for name in accounts.FILES:
+        if f"etc/{name}" in survey.etc and f"etc/{name}" not in survey.contents:
+            raise VirtrootError(
+                f"/etc/{name} is no account file: it is no regular file, or has more than 1 MiB",
+                "look at it in the guest, and mend it first",
+            )
     return {name: survey.contents.get(f"etc/{name}", b"") for name in accounts.FILES}
 
 
@@ -147,7 +193,7 @@ def _named(text: bytes) -> dict[int, str]:
 
 def carried(move: Move, ours: Survey, theirs: Survey) -> Plan:
     """Return what is to be carried over; see `carry.carry`."""
-    removals, copies = [], []
+    removals, copies = list(move.went), []
     writes: list[File] = []
     for decision in move.etc:
         path, mine, new = decision.path, ours.etc.get(decision.path), theirs.etc.get(decision.path)

@@ -155,6 +155,11 @@ def pristine(boot: str) -> str:
     return f"{boot}/pristine.tar.gz"
 
 
+def arrived(boot: str) -> str:
+    """Return where a guest's boot directory keeps what its root was when the guest got it; for root alone to read."""
+    return f"{boot}/arrived.tar.gz"
+
+
 def kept(boot: str) -> str:
     """Return where a guest's boot directory notes which paths it takes along at upgrades, a line each."""
     return f"{boot}/keep"

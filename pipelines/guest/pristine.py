@@ -97,10 +97,10 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
     ``artifact`` is unpacked for it where the guest keeps no such record; raises `VirtrootError` where neither is there.
     """
     kept = guest.target.run(["cat", place.pristine(guest.boot)], check=False)
-    if kept.returncode == 0:
-        # A damaged one is made anew like one that is missing.
-        with suppress(tarfile.TarError, EOFError, KeyError, TypeError, ValueError):
-            return parse(kept.stdout)
+    # A damaged one is made anew like one that is missing.
+    found = _readable(kept.stdout) if kept.returncode == 0 else None
+    if found:
+        return found
     if artifact is None:
         raise VirtrootError(
             f"what {guest.name} was made of, {manifest.id}, is kept neither with it nor in the output",
@@ -116,6 +116,23 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
     finally:
         mounts.delete(guest.target, tree)
     return parse(guest.target.run(["cat", place.pristine(guest.boot)]).stdout)
+
+
+def keep_arrived(target: Target, root: str, manifest: Manifest, boot: str) -> None:
+    """Keep what ``root`` is, which a guest is about to get, in the boot directory ``boot``."""
+    beside.keep_survey(target, root, manifest.source_date_epoch, place.arrived(boot))
+
+
+def arrived(guest: Guest) -> Survey | None:
+    """Return what the guest's root was when the guest got it; None where no readable record says so."""
+    kept = guest.target.run(["cat", place.arrived(guest.boot)], check=False)
+    return _readable(kept.stdout) if kept.returncode == 0 else None
+
+
+def _readable(packed: bytes) -> Survey | None:
+    with suppress(tarfile.TarError, EOFError, KeyError, TypeError, ValueError):
+        return parse(packed)
+    return None
 
 
 def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
@@ -13,7 +15,7 @@ from pipelines.host import mounts, process
 from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import warn
+from pipelines.log import say, warn
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
 # when it dies with its machine does the journal matter. It tells the directories by what nothing restored in their
@@ -128,6 +130,18 @@ def start(guest: Guest, timeout: float) -> float:
         warn(f"{error.what}: its timers stopped, as software emulation has it now and then; once more")
         guest.stop(timeout, force=True)
         return guest.start(timeout)
+
+
+@contextmanager
+def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
+    """Boot a guest that was shut down for what is done inside, where that fails and this is ``wanted``."""
+    try:
+        yield
+    except BaseException:
+        if wanted:
+            back = guests.find(guest.hypervisor, guest.name)
+            say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
+        raise
 
 
 def tidy(guest: Guest) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
 #: What every room may use; `recipe` only the errors.
 SHARED = {"errors", "log", "settings", "text"}
 #: Verbs that are made of verbs.
-OF_VERBS = {"demo", "nightly", "run", "upgrade"}
+OF_VERBS = {"demo", "nightly", "run", "upgrade", "upgrade_all"}
 
 
 def imports(path: Path) -> set[str]:

@@ -115,3 +115,48 @@ def test_what_cannot_be_kept(path: str) -> None:
 def test_packages_are_those_of_the_guest_now() -> None:
     ours = replace(system(), packages=(Package(name="base", version="2"),))
     assert [(each.before, each.after) for each in moved(system(), ours, system()).packages.downgraded] == [("2", "1")]
+
+
+def test_what_went_since_goes_from_the_former_root_and_what_is_only_there_is_asked_about() -> None:
+    file = Unowned("file", 0, 1)
+    base = replace(system(), unowned={"srv/site": file, "home/ann": Unowned("directory", 0), "home/ann/a": file})
+    ours = replace(system(), unowned={"home/ann": Unowned("directory", 0), "home/ann/a": file})
+    theirs = replace(system(), unowned={**base.unowned, "home/ann/left": file, "home/bob": tree()})
+    move = back(base, ours, theirs)
+    assert move.went == ("srv/site",)
+    assert moving.carried(move, ours, theirs)["removals"] == ["srv/site"]
+    assert [(each.name, each.what) for each in move.undecided] == [("home/ann/left", "only the former root has it")]
+    assert not back(base, ours, theirs, Choices(discard=("home/ann/left",))).open
+
+
+def test_nothing_goes_from_a_root_that_is_new() -> None:
+    base = replace(system(), unowned={"srv/site": Unowned("file", 0, 1)})
+    assert moved(base, system(), base).went == ()
+
+
+def back(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
+    read = (ours.contents.get, theirs.contents.get)
+    return moving.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged, former=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "other"])
+def test_accounts_that_cannot_be_read_are_not_taken_for_none(kind: str) -> None:
+    ours = system()
+    hostile = replace(
+        ours,
+        etc={**ours.etc, "etc/passwd": Configured(kind, 0o644, 0, 0)},
+        contents={path: text for path, text in ours.contents.items() if path != "etc/passwd"},
+    )
+    with pytest.raises(VirtrootError, match="/etc/passwd is no account file"):
+        moved(system(), hostile, system())
+
+
+def test_what_is_open_is_said_by_name() -> None:
+    base, ours, theirs = system({"etc/c": "a\n"}), system({"etc/c": "b\n"}, ("base", "jq")), system({"etc/c": "c\n"})
+    ours = replace(ours, unowned={f"opt/{number}": Unowned("file", 0, 1) for number in range(9)})
+    with pytest.raises(VirtrootError) as refused:
+        moved(base, ours, theirs).refuse_open("upgrade web")
+    assert refused.value.what.startswith("11 things are for you to decide: /etc/c (changed on both sides), /opt/0, ")
+    assert refused.value.what.endswith(", …")
+    assert refused.value.hint.startswith("./inv upgrade web --preview shows all")
+    moved(base, base, theirs).refuse_open("upgrade web")

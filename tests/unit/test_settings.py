@@ -75,6 +75,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("timeout", True, "a whole number of seconds, 1 or more"),
     ("timeout", ["60"], "a whole number of seconds, 1 or more"),
     ("image_max_age", "-1", "a whole number of days, or 0 for never"),
+    ("upgrade", "all web", "none, all, or names of guests with blanks between them"),
+    ("upgrade", True, "none, all, or names of guests with blanks between them"),
+    ("upgrade", [], "none, all, or names of guests with blanks between them"),
     ("image_max_age", False, "a whole number of days, or 0 for never"),
 ]
 

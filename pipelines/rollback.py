@@ -1,0 +1,120 @@
+"""Rollback: a guest goes back to the root that it had before, alone or with what it wrote since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import changes as changing
+from pipelines.guest import formers, pristine, publication, shares, staging
+from pipelines.guest import guest as guests
+from pipelines.guest.changes import Changes
+from pipelines.guest.formers import Former
+from pipelines.guest.guest import Guest
+from pipelines.guest.moving import Choices, Move
+from pipelines.guest.pristine import Survey
+from pipelines.libvirt.connect import connect
+from pipelines.log import say
+from pipelines.settings import Settings
+
+
+def written(name: str, settings: Settings) -> Changes:
+    """Return what a guest wrote since it got its root, and what a rollback would leave behind; it may run."""
+    with staging.held(connect(settings), name) as guest:
+        _former(guest)
+        return _written(guest, _arrived(guest))
+
+
+def preview(name: str, choices: Choices, settings: Settings) -> Move:
+    """Return what carrying that along would come to; nothing of the guest changes, and it may run."""
+    with staging.held(connect(settings), name) as guest:
+        former = _former(guest)
+        with staging.of_former(guest, former, _arrived(guest)) as staged:
+            return staging.planned(guest, staged, _remembered(guest, choices))
+
+
+def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
+    """Put a guest back on the root that it had before its last upgrade; return what that was.
+
+    The root that it leaves becomes its former one. With ``carry`` it takes along what it wrote since, into a copy of
+    the former root, which stays as it is; raises `VirtrootError`, with nothing changed, where something of that is left
+    to decide.
+    """
+    with staging.held(connect(settings), name) as guest:
+        again = guest.running
+        if again and not restart:
+            raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
+        former = _former(guest)
+        if carry is not None:
+            _carry(guest, former, _remembered(guest, carry), settings, again=again)
+        else:
+            if again:
+                say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
+            with publication.up_again(guest, settings.timeout, wanted=again):
+                _say_written(guest)
+                staging.put_back(guest, former)
+        back = guests.find(guest.hypervisor, name)
+        formers.forget(back)
+        if again:
+            say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
+        return former
+
+
+def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> None:
+    with staging.of_former(guest, former, _arrived(guest)) as staged:
+        staging.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
+        if again:
+            say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
+        with publication.up_again(guest, settings.timeout, wanted=again):
+            # What it wrote last counts.
+            move = staging.planned(guest, staged, choices)
+            move.refuse_open(f"rollback {guest.name} --carry")
+            staging.carry(guest, staged, move)
+            staging.put_in_place(guest, staged, choices.keep)
+
+
+def _former(guest: Guest) -> Former:
+    former = next(reversed(formers.every(guest)), None)
+    if former is None:
+        raise VirtrootError(
+            f"{guest.name} has no former root", "there is one after an ./inv upgrade, until ./inv prune"
+        )
+    return former
+
+
+def _arrived(guest: Guest) -> Survey:
+    found = pristine.arrived(guest)
+    if found is None:
+        raise VirtrootError(
+            f"what {guest.name} wrote since is not known: there is no record of what its root was",
+            f"to go back without it: ./inv rollback {guest.name}",
+        )
+    return found
+
+
+def _remembered(guest: Guest, choices: Choices) -> Choices:
+    return replace(choices, keep=tuple(dict.fromkeys([*staging.kept(guest), *choices.keep])))
+
+
+def _written(guest: Guest, base: Survey) -> Changes:
+    manifest = staging.manifest(guest)
+    now = pristine.now(guest.target, guest.root, manifest, base)
+    points = shares.points(guest.target, guest.root).values()
+    return changing.changes(base, now, manifest.recipe.distro, points)
+
+
+def _say_written(guest: Guest) -> None:
+    base = pristine.arrived(guest)
+    if base is None:
+        return
+    found = _written(guest, base)
+    packages = sum(len(changes) for _, changes in found.packages)
+    counts = (
+        (packages, "packages"),
+        (len(found.accounts), "accounts"),
+        (len(found.etc), "paths of /etc"),
+        (len(found.files) + len(found.edited), "other paths"),
+    )
+    words = ", ".join(f"{count} {what}" for count, what in counts if count)
+    if words:
+        say(f"what {guest.name} wrote since it got its root stays in that: {words}; --carry takes it along")
