@@ -138,6 +138,72 @@ def restored(pool: Virtroot, name: str, word: str, *, boot: bool) -> None:
     assert [each["name"] for each in json.loads(pool("snapshots", name, "--json").stdout)] == ["early"]
 
 
+#: What somebody has in a root, and what somebody hostile has.
+OWNED = """
+cd "$1"
+echo mine > etc/mine; echo mine > srv/mine; head -c 8M /dev/urandom > srv/much
+mknod srv/null c 1 3; ln -s / srv/out; rm -r var/mail; ln -s ../../../../../../etc var/mail
+"""
+
+FILL = 'left=$(df --block-size=1 --output=avail "$1" | tail -n 1); fallocate --length "$((left - $2))" "$1/fill"'
+
+
+def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Virtroot, trixie: Path) -> None:
+    kind = pool.embedded.rpartition("-")[2]
+    artifact = ("--artifact", str(trixie), "--ssh-key", "none")
+    pool("install", "moves", *artifact)
+    root = f"{POOL}/root.moves"
+    target(pool).run(["sh", "-ec", OWNED, "owned", root])
+    there = entries(pool)
+    target(pool).run(["sh", "-ec", FILL, "fill", POOL, str(200 << 20)])
+    full = pool("upgrade", "moves", "--to", str(trixie), "--clone", "copy", status=2)
+    assert "No space left on device" in full.stderr
+    target(pool).run(["rm", f"{POOL}/fill"])
+    assert entries(pool) == there
+    assert target(pool).run(["cat", f"{root}/etc/mine"]).text == "mine"
+
+    before = used(pool)
+    pool("upgrade", "moves", "--to", str(trixie))
+    assert used(pool) - before < 2 * OWN[kind]
+    assert owned(pool, root) == ["mine", "mine", "/", "../../../../../../etc", "1,3"]
+    pool("verify", "moves")
+    [row] = json.loads(pool("list", "--json").stdout)
+    assert 0 < row["former"] < 2 * OWN[kind]
+    target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
+    before = used(pool)
+    pool("rollback", "moves", "--carry")
+    assert used(pool) - before < 2 * OWN[kind]
+    assert target(pool).run(["ls", f"{root}/srv"]).text.split() == ["much", "null", "out", "since"]
+    pool("rollback", "moves")
+    pool("remove", "moves", "--yes")
+    assert {name.partition(".")[0] for name in entries(pool)} == {"golden"}
+    if kind == "xfs":
+        layered(pool, trixie)
+    pool("prune", "--yes")
+    assert entries(pool) == set()
+
+
+def layered(pool: Virtroot, artifact: Path) -> None:
+    """Upgrade a guest whose root is a layer, and take it back with what it wrote since."""
+    root = f"{POOL}/root.moves"
+    pool("install", "moves", "--artifact", str(artifact), "--ssh-key", "none", "--clone", "overlay")
+    target(pool).run(["sh", "-ec", OWNED, "owned", root])
+    assert "a layer on top" in pool("upgrade", "moves", "--to", str(artifact)).stderr
+    assert owned(pool, root) == ["mine", "mine", "/", "../../../../../../etc", "1,3"]
+    target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
+    pool("rollback", "moves", "--carry")
+    assert target(pool).run(["ls", f"{root}/srv"]).text.split() == ["much", "null", "out", "since"]
+    assert find(connect(pool.settings), "moves").lower
+    pool("verify", "moves")
+    pool("rollback", "moves")
+    pool("remove", "moves", "--yes")
+
+
+def owned(pool: Virtroot, root: str) -> list[str]:
+    look = 'cd "$1"; cat etc/mine srv/mine; readlink srv/out var/mail; stat --format=%t,%T srv/null'
+    return target(pool).run(["sh", "-ec", look, "look", root]).text.split()
+
+
 def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool: Virtroot, trixie: Path) -> None:
     artifact = ("--artifact", str(trixie), "--ssh-key", "none", "--cache", "always")
     if pool.embedded.endswith("btrfs"):

@@ -17,6 +17,11 @@ from tests.conftest import Virtroot
 #: What both roots begin with; each changes a line of its own, and both the one in the middle of another file.
 LINES = "printf 'a\\nb\\nc\\nd\\ne\\nf\\ng\\n'"
 
+FAILING = (
+    r"printf '[Service]\nType=oneshot\nExecStart=false\n[Install]\nWantedBy=multi-user.target\n'"
+    " > /etc/systemd/system/e2e-fails.service && systemctl enable e2e-fails.service"
+)
+
 #: What somebody does to a guest in a while.
 LIVE = """
 useradd --create-home --uid 1500 ann
@@ -37,16 +42,35 @@ stat -c '%n %U %a' /srv/data/file /home/ann/file; stat -c '%n %u' /var/lib/docke
 cat /etc/mine.conf /etc/hostname; ls /opt; id -u svc
 """
 
+#: What somebody does to it after its upgrade.
+LIVE_ON = """
+useradd --create-home --uid 1501 bob; chmod 700 /home/bob
+sed -i s/ours/since/ /etc/both.conf
+echo since > /etc/since.conf
+echo since > /srv/since; chown svc /srv/since; chmod 644 /srv/since
+rm /srv/data/file
+echo since > /opt/since
+"""
+
+#: What is of both, after it was carried back.
+AFTER = """
+cat /etc/both.conf | tr '\\n' ' '; cat /etc/conflict.conf | tr '\\n' ' '; cat /etc/theirs.conf | tr '\\n' ' '; echo
+stat -c '%n %U %a' /home/ann/file /home/bob /srv/since; stat -c '%n %u' /var/lib/docker/overlay2/file
+test ! -e /srv/data/file
+cat /etc/mine.conf /etc/since.conf; ls /opt; id -u svc
+"""
+
 Write = Callable[..., Path]
 
 
 @dataclass(frozen=True)
 class Roots:
-    """Artifacts: what the guest is made of, what it moves to, and one that does not boot."""
+    """Artifacts: what the guest is made of, what it moves to, one that does not boot, and one whose checks fail."""
 
     before: str
     after: str
     broken: str
+    failing: str
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +86,12 @@ def roots(inv: Virtroot, recipe: Write) -> Roots:
         build("e2e-before", "useradd --system --uid 410 svc"),
         build("e2e-after", *after),
         build("e2e-broken", *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
+        build("e2e-failing", *after, FAILING),
     )
 
 
-def look(inv: Virtroot) -> list[str]:
-    return inv("exec", "moves", "--", "sh", "-ec", LOOK).stdout.splitlines()
+def look(inv: Virtroot, script: str = LOOK) -> list[str]:
+    return inv("exec", "moves", "--", "sh", "-ec", script).stdout.splitlines()
 
 
 def identity(inv: Virtroot) -> str:
@@ -81,7 +106,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
 
     assert "is running" in inv("upgrade", "moves", "--to", roots.after, status=2).stderr
     said = inv("upgrade", "moves", "--to", roots.after, "--restart", status=2).stderr
-    assert "3 things of moves are for you to decide: /etc/conflict.conf" in said
+    assert "3 things are for you to decide: /etc/conflict.conf" in said
     assert "is off" not in said
     planned = json.loads(inv("upgrade", "moves", "--to", roots.after, "--preview", "--json").stdout)
     verdicts = {each["path"]: each["verdict"] for each in planned["etc"]}
@@ -104,17 +129,52 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "411",
     ]
     assert identity(inv) == own
+    row = next(row for row in json.loads(inv("list", "--json").stdout) if row["name"] == "moves")
+    assert row["former"] > 100 << 20
 
-    inv("rollback", "moves", "--restart")
-    assert look(inv) == before
+    inv("exec", "moves", "--", "sh", "-ec", LIVE_ON)
+    written = json.loads(inv("rollback", "moves", "--preview", "--json").stdout)
+    assert [(each["kind"], each["name"]) for each in written["accounts"]] == [
+        ("added", "user bob"), ("added", "group bob")]  # fmt: skip
+    assert [(each["kind"], each["name"]) for each in written["etc"]] == [
+        ("changed", "etc/both.conf"), ("added", "etc/since.conf")]  # fmt: skip
+    assert {("added", "srv/since"), ("removed", "srv/data/file"), ("added", "opt/since")} <= {
+        (each["kind"], each["name"]) for each in written["files"]
+    }
+    said = inv("rollback", "moves", "--carry", "--restart", status=2).stderr
+    assert "1 things are for you to decide: /opt/since" in said
+    inv("rollback", "moves", "--carry", "--restart", "--discard", "/opt/since")
+    assert look(inv, AFTER) == [
+        "since b c d e f g a b c ours e f g a b c d e f g ",
+        "/home/ann/file ann 640",
+        "/home/bob bob 700",
+        "/srv/since svc 644",
+        "/var/lib/docker/overlay2/file 410",
+        "mine",
+        "since",
+        "app",
+        "410",
+    ]
+    assert identity(inv) == own
     assert find(connect(inv.settings), "moves").artifact == load(Path(roots.before) / "manifest.json").id
+
+    # The former root is as it was, and so is the one that the guest left.
+    inv("stop", "moves")
+    inv("rollback", "moves")
+    inv("rollback", "moves")
+    inv("start", "moves")
+    before = look(inv, AFTER)
 
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
     failed = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
     assert "goes back to its former root" in failed
     assert "did not come up" in failed
-    assert look(inv) == before
+    assert look(inv, AFTER) == before
+    failed = inv("upgrade", "moves", "--to", roots.failing, "--restart", *decided, status=1).stderr
+    assert "goes back to its former root" in failed
+    assert "e2e-fails.service" in failed
+    assert look(inv, AFTER) == before
     assert identity(inv) == own
     assert "--again" in inv("upgrade", "moves", "--to", roots.broken, *decided, "--restart", status=2).stderr
 

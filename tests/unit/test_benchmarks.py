@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import MagicMock, create_autospec
 
+import docker
 import pytest
 
 import benchmarks
@@ -243,3 +244,42 @@ def test_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     for line, what in zip(lines[1:], ("first output", "thrown away"), strict=True):
         assert re.fullmatch(rf"run, {what} +0\.\d s   0\.\d\d x the boot alone", line)
     cleared.assert_called_once()
+
+
+def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The task is stood in for by a program that says what it would, and the file systems by names."""
+    artifact = made(tmp_path, "web", "20261101T030000Z-1")
+    artifact.tarball.touch()
+    said = "echo moves is off after 1.5 s >&2; echo moves is up after 20.0 s >&2"
+    (tmp_path / "inv").write_text(f'#!/bin/sh\nprintf "%s " "$@" >> "$0.called"; {said}\n')
+    (tmp_path / "inv").chmod(0o755)
+    guest = create_autospec(Guest, instance=True, root="/pool/root.web")
+    guest.target = create_autospec(Local, instance=True)
+    monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
+    stage.replace("pipelines.machine.setup.need")
+    commands = stage.replace("pipelines.host.process.run", Completed((), 0, b"/dev/loop0\n", b""))
+    volumes = stage.replace("docker.from_env", create_autospec(docker.DockerClient, instance=True, volumes=MagicMock()))
+    stage.replace("pipelines.install.install")
+    stage.replace("pipelines.operate.start", 20.0)
+    stage.replace("pipelines.operate.stop", 1.0)
+    stage.replace("pipelines.libvirt.connect.connect")
+    stage.replace("pipelines.guest.guest.find", guest)
+    cleared = stage.replace("pipelines.libvirt.embedded.stop")
+
+    lines = stage.run("upgrade", "2", str(artifact.directory))
+
+    ways = {"btrfs": ("snapshot", "reflink"), "xfs": ("reflink", "overlay", "copy")}
+    named = [(kind, way) for kind, each in ways.items() for way in (*each, "by hand")]
+    for line, (kind, way) in zip(lines, named, strict=True):
+        off = "0.0" if way == "by hand" else "1.5"
+        assert re.fullmatch(rf"{kind:<6} {way:<10}    {off} s off   \d+\.\d\d x by hand", line), line
+    # Two rounds after one that is not counted.
+    called = (tmp_path / "inv.called").read_text()
+    assert called.count("--restart") == 5 * 3
+    assert called.count("--clone overlay") == 3
+    assert guest.target.run.call_count == 2 * 3
+    assert cleared.call_count == 4
+    assert [call.args[0][1] for call in commands.call_args_list if call.args[0][0] == "losetup"] == [
+        "--find", "--detach", "--find", "--detach"]  # fmt: skip
+    created = volumes.return_value.volumes.create.call_args_list
+    assert [call.kwargs["driver_opts"]["type"] for call in created] == ["btrfs", "xfs"]
