@@ -168,7 +168,8 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
     assert owned(pool, root) == ["mine", "mine", "/", "../../../../../../etc", "1,3"]
     pool("verify", "moves")
     [row] = json.loads(pool("list", "--json").stdout)
-    assert 0 < row["former"] < 2 * OWN[kind]
+    # See above for what btrfs does not say.
+    assert 0 < row["former"] < 32 << 20
     target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
     before = used(pool)
     pool("rollback", "moves", "--carry")
