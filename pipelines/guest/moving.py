@@ -81,8 +81,9 @@ class Move:
         undecided += [f"/{each.name}" for each in self.undecided]
         undecided += [f"the package {each}" for each in self.lost]
         shown = [one_line(each) for each in undecided[:5]]
+        things = "1 thing is" if len(undecided) == 1 else f"{len(undecided)} things are"
         raise VirtrootError(
-            f"{len(undecided)} things are for you to decide: {', '.join(shown)}{', …' if len(undecided) > 5 else ''}",
+            f"{things} for you to decide: {', '.join(shown)}{', …' if len(undecided) > 5 else ''}",
             f"./inv {command} --preview shows all; then --take old PATH or --take new PATH for /etc, --keep PATH or "
             "--discard PATH (or PACKAGE) for the rest",
         )

@@ -142,7 +142,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         (each["kind"], each["name"]) for each in written["files"]
     }
     said = inv("rollback", "moves", "--carry", "--restart", status=2).stderr
-    assert "1 things are for you to decide: /opt/since" in said
+    assert "1 thing is for you to decide: /opt/since" in said
     inv("rollback", "moves", "--carry", "--restart", "--discard", "/opt/since")
     assert look(inv, AFTER) == [
         "since b c d e f g a b c ours e f g a b c d e f g ",
