@@ -106,6 +106,8 @@ def _decided(
             return Decision(path, "theirs" if dropped else "ours", why)
         if changes.of_package(mine, frozenset()):
             return Decision(path, "theirs", "added in the new root")
+        if mine.kind == new.kind == "directory" and changes.ignored(path):
+            return Decision(path, "theirs", "made by programs on both sides")
         return Decision(path, "conflict", "added on both sides")
     if mine is None:
         return Decision(path, "ours", "taken away in the guest")

@@ -98,6 +98,14 @@ def test_what_a_package_that_is_gone_brought_goes_and_what_the_user_made_of_it_s
     }
 
 
+def test_directories_that_programs_made_on_both_sides_are_nobodys_conflict() -> None:
+    made, other = Configured("directory", 0o700, 0, 0), Configured("directory", 0o755, 0, 0)
+    found = merged(
+        survey({}), survey({"etc/credstore": made, "etc/d": made}), survey({"etc/credstore": other, "etc/d": other})
+    )
+    assert {path: verdict for path, (verdict, _) in found.items()} == {"etc/credstore": "theirs", "etc/d": "conflict"}
+
+
 def test_what_was_taken_away_stays_away() -> None:
     base = survey({"etc/motd": "a", "etc/old": "a", "etc/edited": "a"})
     ours = survey({"etc/old": "a", "etc/edited": "b"})
