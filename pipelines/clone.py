@@ -105,6 +105,8 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         script = 'cat > "$1"; chmod 0644 "$1"'
         target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
         pristine.copy(target, original.boot, paths.partial_boot)
+        script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
+        target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
         if target.run(["test", "-f", f"{root}/{_KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

@@ -65,7 +65,9 @@ def wishes(choices: Choices, *, clone: str, restart: bool, again: bool) -> Wishe
 def preview(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Move:
     """Return what an upgrade would do; nothing of the guest changes, and it may run."""
     with staging.held(connect(settings), name) as guest:
-        _refuse(guest, artifact, wishes)
+        if artifact.id in formers.refused(guest):
+            warn(f"{name} did not come up with {artifact.id} before, and is put on it again only with --again")
+        _refuse(guest, artifact, replace(wishes, again=True))
         made_of = Store(settings.output_dir).find(guest.artifact)
         with staging.of_artifact(guest, artifact, wishes.clone, made_of) as staged:
             return staging.planned(guest, staged, _remembered(guest, artifact, wishes).choices)

@@ -219,6 +219,8 @@ def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, m
     if definition is None:
         raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "./inv list shows the guests")
     beside.hand_over(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
+    # It is as old as it was.
+    target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
     pristine.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
     switching.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)

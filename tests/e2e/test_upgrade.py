@@ -176,6 +176,9 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     assert "test_default_target_was_reached_without_a_failed_unit" in failed
     assert look(inv, AFTER) == before
     assert identity(inv) == own
+    previewed = inv("upgrade", "moves", "--to", roots.broken, *decided, "--preview")
+    assert "put on it again only with --again" in previewed.stderr
+    assert "kept (" in previewed.stdout
     assert "--again" in inv("upgrade", "moves", "--to", roots.broken, *decided, "--restart", status=2).stderr
 
     inv("stop", "moves", "--force")
