@@ -179,7 +179,7 @@ _DECIDE = {
     "keep": "PATH to carry over with all that is in it, now and at later upgrades; several times",
     "discard": "PATH or PACKAGE to leave behind; several times",
     "preview": "show what would become of the guest, and change nothing",
-    "json": "with --preview: print JSON",
+    "json": "print what becomes of the guest as JSON",
 }
 _RESTART = {"restart": "shut the guest down for it where it runs, and boot it again"}
 
@@ -217,12 +217,18 @@ def upgrade(  # type: ignore[no-untyped-def]
     if preview:
         _show_move(upgrading.preview(name, made, wishes, settings), everything=all, json=json)
         return
-    upgrading.upgrade(name, made, wishes, settings)
+    move = upgrading.upgrade(name, made, wishes, settings)
+    if json:
+        _print(previewing.as_data(move))
     say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
 
 
 def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool, json: bool) -> None:
     if not preview:
+        if json:
+            raise VirtrootError(
+                "--all and --json without --preview", "--json shows what would be done: give --preview, too"
+            )
         upgrading_all.upgrade_all((), wishes, settings)
         return
     moves = dict(upgrading_all.previews(wishes, settings))
@@ -273,6 +279,8 @@ def rollback(  # type: ignore[no-untyped-def]
         for line in () if json else differing.changes_as_lines(written, since="it got its root"):
             result(line)
         return
+    if json:
+        raise VirtrootError("--json without --preview", "--json shows what would be done: give --preview, too")
     former = returning.rollback(name, settings, restart=restart, carry=choices if carry else None)
     say(f"{name} is on {former.made.artifact} again; to the root that it left: ./inv rollback {name}")
 
