@@ -22,6 +22,7 @@ _MADE = (
     "*/lost+found",
     "boot/initramfs-*",
     "boot/initrd.img-*",
+    "boot/vmlinuz-linux*",
     "etc/.pwd.lock",
     "etc/.updated",
     "etc/alternatives/*",
