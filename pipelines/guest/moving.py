@@ -47,13 +47,16 @@ class Choices:
 
 @dataclass(frozen=True)
 class Move:
-    """What moving comes to: ``packages`` between the guest as it is and the new root, and what becomes of the rest.
+    """What moving comes to for a guest that is ``ours``.
+
+    ``packages`` are between the guest as it is and the new root; the rest says what becomes of what is its own.
 
     ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
     ``lost`` packages, is neither kept nor dropped by anybody's word.
     ``went`` are paths that are taken away from a former root, as they were from the guest's.
     """
 
+    ours: Survey
     packages: Difference
     etc: tuple[Decision, ...]
     accounts: Merged
@@ -125,6 +128,7 @@ def plan(
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
     return Move(
+        ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
         etc=tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take)),
         accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),

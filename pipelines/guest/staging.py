@@ -173,10 +173,8 @@ def _reader(guest: Guest, root: str) -> Read:
 
 def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
-    target = guest.target
     with step("carrying over what is the guest's own"):
-        ours = pristine.now(target, guest.root, manifest(guest), staged.base)
-        beside.carry(target, guest.root, staged.root, moving.carried(move, ours, staged.theirs))
+        beside.carry(guest.target, guest.root, staged.root, moving.carried(move, move.ours, staged.theirs))
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:
