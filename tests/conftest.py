@@ -17,6 +17,18 @@ from pipelines.host import lock
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 
+#: How pytest-xdist calls this process where several test side by side: each has a hypervisor and recipes of its own.
+#: One that tests alone is the first.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+HYPERVISOR = f"virtroot-test-{WORKER}"
+
+
+def named(name: str) -> str:
+    """Return the name of a recipe of the tests, as this process has it."""
+    return f"e2e-{WORKER}-{name}"
+
+
 #: The package set of the recipes under test; most with cache: always, because nobody edits these roots, and boots are
 #: 2.7x faster.
 _RECIPE = """
@@ -43,7 +55,7 @@ class Virtroot:
     """Runs ./inv with settings of the test session's own."""
 
     output: Path
-    embedded: str = "virtroot-test"
+    embedded: str = HYPERVISOR
     env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -87,8 +99,10 @@ class Virtroot:
 def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     """The command, with what the session makes, or a killed one left, cleared away."""
     virtroot = Virtroot(tmp_path_factory.mktemp("output"))
+    base = tmp_path_factory.getbasetemp().parent
     # Containers and volumes have the same names in every session.
-    with lock.hold(tmp_path_factory.getbasetemp().parent / "virtroot.lock", "the tests on this machine"):
+    locks = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with lock.hold(locks / f"{HYPERVISOR}.lock", "the tests on this machine"):
         clear(virtroot)
         yield virtroot
         clear(virtroot)
@@ -105,10 +119,10 @@ def clear(virtroot: Virtroot) -> None:
     # A package cache of another session's has other packages under the same names: the test mirror's are made anew.
     client = docker.from_env()
     for container in client.containers.list(all=True, filters={"label": "virtroot.recipe"}, ignore_removed=True):
-        if container.labels["virtroot.recipe"].startswith("e2e-"):
+        if container.labels["virtroot.recipe"].startswith(named("")):
             engine.remove_container(str(container.id))
     for volume in client.volumes.list():
-        if volume.name.startswith("virtroot-cache-e2e-"):
+        if volume.name.startswith(f"virtroot-cache-{named('')}"):
             engine.remove_volume(volume.name)
 
 
@@ -138,11 +152,11 @@ def built_now(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
 
     For tests that compare other builds with it.
     """
-    return Path(inv("build", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap"))).stdout.strip())
+    return Path(inv("build", "--recipe", str(recipe(named("trixie"), bootstrap="mmdebstrap"))).stdout.strip())
 
 
 @pytest.fixture(scope="session")
 def bookworm(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
     """A bookworm artifact, built with debootstrap: its kernel has virtiofs and virtio_pci as modules."""
-    path = recipe("e2e-bookworm", release="bookworm", cache="mixed")
+    path = recipe(named("bookworm"), release="bookworm", cache="mixed")
     return Path(inv("build", "--recipe", str(path)).stdout.strip())

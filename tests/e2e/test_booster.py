@@ -14,7 +14,8 @@ from pipelines.artifact.manifest import load
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from tests import mirror
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
+from tests.e2e.comparison import gives_the_same_bytes_again
 
 Recipe = Callable[..., Path]
 
@@ -44,7 +45,7 @@ def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
 def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str) -> Path:
     """Write a recipe whose overlay has booster's programs."""
     overlay = f"{programs.__name__}-{release}"
-    path = recipe("e2e-booster", f"overlay: {overlay}", generator="booster", release=release, cache="mixed")
+    path = recipe(named("booster"), f"overlay: {overlay}", generator="booster", release=release, cache="mixed")
     if not (path.parent / overlay).exists():
         programs(path.parent / overlay)
     path.write_text(path.read_text().replace("packages: [", "packages: [cpio, "))
@@ -91,3 +92,9 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
     assert ("virtroot: tags there are: other" in said) == (release == "trixie")
     inv("stop", "--name", "boost", "--force")
     inv("remove", "--name", "boost", "--yes")
+
+
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, recipe: Recipe, tmp_path: Path) -> None:
+    """As it was built last; debootstrap is its bootstrapper."""
+    programs, release = (real, "trixie") if os.environ.get(mirror.BOOSTER) else (stand_in, "bookworm")
+    gives_the_same_bytes_again(inv, with_booster(recipe, programs, release), tmp_path)

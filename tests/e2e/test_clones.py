@@ -80,18 +80,20 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, trixie: Path) -> No
         # btrfs keeps what is small inside its tables, and does not say who shares those.
         assert 100 << 20 < listed[name]["size"] < listed[name]["shared"] + (32 << 20)
 
-    three = [NAMES[0], NAMES[7], NAMES[9]]
-    starting = [pool.start("start", name) for name in three]
+    # On the one, copies of every kind side by side; on the other, snapshots of a guest that runs.
+    some = [NAMES[0], NAMES[7], NAMES[9]] if kind == "btrfs" else NAMES[:1]
+    starting = [pool.start("start", name) for name in some]
     for task in starting:
         said = task.communicate()[1]
         assert task.returncode == 0, said
     own = {}
-    for name in three:
+    for name in some:
         change = f"echo {name} > /root/mine; rm /etc/issue; cat /root/mine /etc/machine-id"
         own[name] = pool("exec", name, "--", "sh", "-c", change).stdout.split()
-    assert [said[0] for said in own.values()] == three
-    assert len({said[1] for said in own.values()}) == 3
-    assert len({row["address"] for row in json.loads(pool("list", "--json").stdout) if row["name"] in three}) == 3
+    assert [said[0] for said in own.values()] == some
+    assert len({said[1] for said in own.values()}) == len(some)
+    running = {row["address"] for row in json.loads(pool("list", "--json").stdout) if row["name"] in some}
+    assert len(running) == len(some)
     tree = f"{POOL}/{golden}/root"
     assert target(pool).run(["sh", "-c", 'ls "$1/root"; ls "$1/etc/issue"', "look", tree]).text.split() == [
         f"{tree}/etc/issue"
@@ -101,7 +103,7 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, trixie: Path) -> No
 
     pool("prune", "--yes")
     assert golden in entries(pool)
-    for name in three[1:]:
+    for name in some[1:]:
         pool("stop", name, "--force")
     restored(pool, NAMES[0], word, boot=kind == "xfs")
     if kind == "xfs":

@@ -1,19 +1,26 @@
-"""Debian with dracut: it boots, and an upgraded kernel gets its image under the same name."""
+"""Debian with dracut: it boots, an upgraded kernel gets its image under the same name, and builds are the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pipelines.artifact.manifest import load
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
+from tests.e2e.comparison import gives_the_same_bytes_again
 
 ROOT = "/var/lib/libvirt/filesystems/root.drac"
 
 
-def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-dracut", generator="dracut", bootstrap="mmdebstrap")
+@pytest.fixture
+def path(recipe: Callable[..., Path]) -> Path:
+    return recipe(named("dracut"), generator="dracut", bootstrap="mmdebstrap")
+
+
+def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, path: Path) -> None:
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
     manifest = load(artifact / "manifest.json")
     assert manifest.generator == "dracut"
@@ -29,3 +36,7 @@ def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, recipe: 
     target.run(["chroot", ROOT, "dpkg-reconfigure", "-fnoninteractive", f"linux-image-{manifest.kernel_version}"])
     target.run(["test", "-s", image])
     inv("remove", "--name", "drac", "--yes")
+
+
+def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, path: Path, tmp_path: Path) -> None:
+    gives_the_same_bytes_again(inv, path, tmp_path)

@@ -13,7 +13,7 @@ from pipelines.guest import place
 from pipelines.host.process import Completed
 from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 from tests.e2e.terminal import converse
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW0jFZVcR test"
@@ -185,8 +185,8 @@ def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path,
 
 
 def test_the_artifacts_tree_is_verified_too(inv: Virtroot, trixie: Path, recipe) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    inv("verify", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap")))
-    latest = (inv.output / "e2e-trixie" / "latest").resolve()
+    inv("verify", "--recipe", str(recipe(named("trixie"), bootstrap="mmdebstrap")))
+    latest = (inv.output / named("trixie") / "latest").resolve()
     assert load(latest / "manifest.json").verdicts["tree"].passed
 
 

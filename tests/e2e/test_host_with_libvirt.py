@@ -16,9 +16,9 @@ from pipelines.libvirt import embedded
 from pipelines.libvirt.beside import HOOK, WRAPPER, wrapper
 from pipelines.libvirt.pool import MARK
 from pipelines.settings import CHECKOUT
-from tests.conftest import Virtroot
+from tests.conftest import HYPERVISOR, Virtroot
 
-NAME = "virtroot-test-host"
+NAME = f"{HYPERVISOR}-host"
 ENV = {"LC_ALL": "C.UTF-8", "INVOKE_VIRTROOT_CONNECT": "auto"}
 
 

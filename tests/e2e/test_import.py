@@ -21,7 +21,7 @@ from pipelines.guest.guest import find
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 MACHINE_ID = "5d4b1d6e6e0c4c589d7e0e6f3b1f7a11"
 
@@ -269,7 +269,10 @@ def disks(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory)
     directory = tmp_path_factory.mktemp("disks")
     made = {"locked": directory / "old box.qcow2", "plain": directory / "plain.raw"}
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
-    with disk.reader(engines.connect(), "e2e-make-disks", inv.settings) as container, process.reading(tar) as content:
+    with (
+        disk.reader(engines.connect(), named("make-disks"), inv.settings) as container,
+        process.reading(tar) as content,
+    ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)
         container.run(["python3", "-c", _MAKE_DISKS, "/system.tar", "/locked", "/plain"])
         for name, path in made.items():
@@ -386,7 +389,7 @@ def test_a_disk_that_refers_to_another_file_is_refused(inv: Virtroot, tmp_path: 
 def test_a_recipe_and_an_import_do_not_share_a_name(inv: Virtroot, recipe: Callable[..., Path], system: Path) -> None:
     said = inv("build", "--recipe", str(recipe("oldbox")), status=2).stderr
     assert "holds a system that was imported" in said
-    assert "holds the builds of" in inv("import", "e2e-trixie", str(system), status=2).stderr
+    assert "holds the builds of" in inv("import", named("trixie"), str(system), status=2).stderr
 
 
 def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Path, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from pipelines.artifact.history import Night
 from pipelines.artifact.store import Store
 from pipelines.guest import guest as guests
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 from tests.unit.artifacts import made
 
-GOOD, ALSO, BROKEN = "e2e-one", "e2e-two", "e2e-ends"
+GOOD, ALSO, BROKEN = named("one"), named("two"), named("ends")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def recipes(recipe: Callable[..., Path], trixie: Path) -> dict[str, Path]:
 
 
 def night(inv: Virtroot, recipes: dict[str, Path], *options: str, status: int = 0) -> str:
-    named = [word for path in recipes.values() for word in ("--recipe", str(path))]
-    return inv("nightly", *named, *options, status=status).stderr
+    those = [word for path in recipes.values() for word in ("--recipe", str(path))]
+    return inv("nightly", *those, *options, status=status).stderr
 
 
 def last(inv: Virtroot, name: str) -> Night:

@@ -17,7 +17,7 @@ from pipelines.guest.guest import find
 from pipelines.host import engine as engines
 from pipelines.host import images
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 NAMES = ("near", "far")
 
@@ -41,7 +41,7 @@ def config(
     inv: Virtroot, recipe: Callable[..., Path], agent: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """Two guests that run, and the file that ssh finds them by."""
-    source = recipe("e2e-reached")
+    source = recipe(named("reached"))
     source.write_text(source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, rsync]"))
     artifact = inv("build", "--recipe", str(source)).stdout.strip()
     for name in NAMES:
@@ -94,7 +94,7 @@ def test_guests_see_each_other_by_name_and_the_outside(inv: Virtroot, config: Pa
     image = images.base(engine, inv.settings.base, "debian:trixie-slim", "trixie")
     listen = "use IO::Socket; $s = IO::Socket::INET->new(LocalPort => 8123, Listen => 1, ReuseAddr => 1); "
     answer = 'print "up\\n"; $c = $s->accept; print $c "outside\\n"; close $c; sleep 60'
-    outside = engine.start(image, labels={"virtroot.recipe": "e2e-outside"}, argv=["sleep", "600"])
+    outside = engine.start(image, labels={"virtroot.recipe": named("outside")}, argv=["sleep", "600"])
     try:
         address = outside.run(["hostname", "-I"]).text.split()[0]
         with outside.holding(["perl", "-MIO::Handle", "-e", f"STDOUT->autoflush; {listen}{answer}"]) as said:

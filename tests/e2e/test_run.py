@@ -9,22 +9,23 @@ from pathlib import Path
 import pytest
 
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 POOL, BOOT = "/var/lib/libvirt/filesystems", "/var/lib/libvirt/boot"
+GUEST = f"run-{named('trixie')}"
 
 
 def left(inv: Virtroot) -> list[str]:
     """Return what there is of guests that are thrown away: domains, roots and copies of kernels."""
     hypervisor = connect(inv.settings)
     found = hypervisor.target.run(["sh", "-c", 'ls -A "$@" 2>/dev/null || true', "ls", POOL, BOOT]).text.split()
-    return [word for word in [*(known.name for known in hypervisor.domains()), *found] if "run-e2e-trixie" in word]
+    return [word for word in [*(known.name for known in hypervisor.domains()), *found] if GUEST in word]
 
 
 def until(inv: Virtroot, state: str) -> None:
     """Wait until the guest is in that state of libvirt's."""
     deadline = time.monotonic() + 60
-    while "run-e2e-trixie" not in connect(inv.settings).virsh("list", "--name", f"--state-{state}").text:
+    while GUEST not in connect(inv.settings).virsh("list", "--name", f"--state-{state}").text:
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -53,9 +54,9 @@ def test_what_a_killed_one_left_goes_with_the_next_which_gives_output_and_status
     killed.communicate()
     assert left(inv) != []
     done = inv(*arguments, "sh", "-c", "cat /etc/hostname; echo complaint >&2; exit 3", status=3)
-    assert done.stdout == "run-e2e-trixie\n"
+    assert done.stdout == f"{GUEST}\n"
     assert "complaint\n" in done.stderr
-    assert "removing the guest run-e2e-trixie that a killed run left" in done.stderr
+    assert f"removing the guest {GUEST} that a killed run left" in done.stderr
     assert left(inv) == []
 
 

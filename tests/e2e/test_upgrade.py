@@ -12,7 +12,7 @@ import pytest
 from pipelines.artifact.manifest import load
 from pipelines.guest.guest import find
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 #: What both roots begin with; each changes a line of its own, and both the one in the middle of another file.
 LINES = "printf 'a\\nb\\nc\\nd\\ne\\nf\\ng\\n'"
@@ -83,10 +83,10 @@ def roots(inv: Virtroot, recipe: Write) -> Roots:
     after = ["useradd --system --uid 410 other", "useradd --system --uid 411 svc",
              "sed -i s/g/theirs/ /etc/both.conf /etc/theirs.conf", "sed -i s/d/theirs/ /etc/conflict.conf"]  # fmt: skip
     return Roots(
-        build("e2e-before", "useradd --system --uid 410 svc"),
-        build("e2e-after", *after),
-        build("e2e-broken", *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
-        build("e2e-failing", *after, FAILING),
+        build(named("before"), "useradd --system --uid 410 svc"),
+        build(named("after"), *after),
+        build(named("broken"), *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
+        build(named("failing"), *after, FAILING),
     )
 
 

@@ -9,13 +9,13 @@ from pipelines.artifact.manifest import load
 from pipelines.guest.guest import find
 from pipelines.guest.place import boot, console_log
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 ROOT = "/var/lib/libvirt/filesystems/root.bare"
 
 
 def test_the_kernel_mounts_the_root_and_its_upgrades_arrive(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-none", generator="none", bootstrap="mmdebstrap", cache="mixed")
+    path = recipe(named("none"), generator="none", bootstrap="mmdebstrap", cache="mixed")
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
     manifest = load(artifact / "manifest.json")
     assert (manifest.generator, manifest.boot.initrd) == ("none", "")

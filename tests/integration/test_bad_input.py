@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 
 def refused(inv: Virtroot, *arguments: str, **env: str) -> str:
@@ -97,25 +97,25 @@ def test_engine_not_running(inv: Virtroot) -> None:
 
 
 def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-broken", "mirror: http://127.0.0.1:9/debian")
+    path = recipe(named("broken"), "mirror: http://127.0.0.1:9/debian")
     assert "the package mirror does not answer for debian trixie" in refused(inv, "build", "--recipe", str(path))
 
 
 def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-broken", "kernel: linux-image-of-dreams", bootstrap="mmdebstrap")
+    path = recipe(named("broken"), "kernel: linux-image-of-dreams", bootstrap="mmdebstrap")
     answer = refused(inv, "build", "--recipe", str(path))
     assert "stage kernel: apt-get exited with 100" in answer
     assert "Unable to locate package linux-image-of-dreams" in answer
-    assert not (inv.output / "e2e-broken" / "latest").exists()
-    assert (inv.output / "e2e-broken" / "failed" / "build.log").exists()
+    assert not (inv.output / named("broken") / "latest").exists()
+    assert (inv.output / named("broken") / "failed" / "build.log").exists()
 
 
 def test_full_disk(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-broken", bootstrap="mmdebstrap")
+    path = recipe(named("broken"), bootstrap="mmdebstrap")
     answer = refused(inv, "build", "--recipe", str(path), INVOKE_VIRTROOT_WORKSPACE="tmpfs:48m")
     assert "No space left on device" in answer
     assert "the workspace is full" in answer
-    assert not (inv.output / "e2e-broken" / "latest").exists()
+    assert not (inv.output / named("broken") / "latest").exists()
 
 
 def test_nothing_built_yet(inv: Virtroot, written: Callable[[str], str]) -> None:

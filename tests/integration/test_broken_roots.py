@@ -15,14 +15,14 @@ from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 
 @pytest.fixture(scope="module")
 def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterator[Builder]:
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
-    planned = inputs.find(recipe=str(recipe("e2e-bookworm", release="bookworm", cache="mixed")))
+    planned = inputs.find(recipe=str(recipe(named("bookworm"), release="bookworm", cache="mixed")))
     image, _ = container.image(engine, planned.plan.distro, inv.settings)
     with builder(engine, image, planned.name, inv.settings, "broken-roots") as worker:
         with Artifact(bookworm).tarball.open("rb") as content:
@@ -115,8 +115,8 @@ def test_init_that_cannot_be_started(inspect: Callable[[str], list[str]], script
 
 
 def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe("e2e-broken", "run: ['echo /dev/vda1 / ext4 defaults 0 1 > /etc/fstab']", bootstrap="mmdebstrap")
+    path = recipe(named("broken"), "run: ['echo /dev/vda1 / ext4 defaults 0 1 > /etc/fstab']", bootstrap="mmdebstrap")
     done = inv("build", "--recipe", str(path), status=2)
     assert "error: the root breaks the rule fstab: etc/fstab must have the one line" in done.stderr
-    published = [entry.name for entry in (inv.output / "e2e-broken").iterdir() if not entry.name.startswith(".")]
+    published = [entry.name for entry in (inv.output / named("broken")).iterdir() if not entry.name.startswith(".")]
     assert published == ["failed"]

@@ -18,9 +18,9 @@ from pipelines.host import engine as engines
 from pipelines.host.engine import Engine
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT, Command, Stage
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
-NAME = "e2e-contained"
+NAME = named("contained")
 
 SCRIPT = """
 test -e /proc/self/mountinfo

@@ -11,7 +11,7 @@ from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT
-from tests.conftest import Virtroot
+from tests.conftest import Virtroot, named
 
 SCRIPTS = "/usr/local/lib/virtroot"
 MIRRORS = ("file:/srv/debian", "file:/srv/debian-security")
@@ -42,7 +42,7 @@ def worker(inv: Virtroot) -> Iterator[Builder]:
     """A builder with expired archives."""
     engine = engines.connect()
     image, _ = container.image(engine, DISTROS["debian"], inv.settings)
-    with builder(engine, image, "e2e-dated", inv.settings, "dated") as made:
+    with builder(engine, image, named("dated"), inv.settings, "dated") as made:
         made.run(["sh", "-ec", ARCHIVES, "archives", ROOT])
         yield made
 

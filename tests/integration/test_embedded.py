@@ -14,9 +14,9 @@ from benchmarks import caches
 from pipelines.host import engine as engines
 from pipelines.libvirt import embedded, pool
 from pipelines.settings import Settings
-from tests.conftest import Virtroot
+from tests.conftest import HYPERVISOR, Virtroot
 
-NAME = "virtroot-test-life"
+NAME = f"{HYPERVISOR}-life"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pipelines.builder import container, inputs
 from pipelines.host import engine as engines
 from pipelines.host.container import Container
 from pipelines.recipe.stage import CACHE
-from tests.conftest import Virtroot, built_now
+from tests.conftest import Virtroot, built_now, named
 
 FIND = "find / -path /proc -prune -o -path /sys -prune -o " + " -o ".join(
     f"{test} -print" for test in ('-name "*.tar.zst"', '-name "*.tar"', '-path "*/.cache/*"', "-type b")
@@ -35,7 +35,7 @@ def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
 @pytest.fixture
 def escaping(recipe: Callable[..., Path]) -> Path:
     lines = "\n".join(f"    {line}" for line in ESCAPE.splitlines())
-    return recipe("e2e-hostile", f"run:\n  - |\n{lines}", bootstrap="mmdebstrap")
+    return recipe(named("hostile"), f"run:\n  - |\n{lines}", bootstrap="mmdebstrap")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def packages(inv: Virtroot, escaping: Path) -> Iterator[Container]:
     looking = engine.start(image, labels={"virtroot.purpose": "test"}, argv=["sleep", "600"], volumes={volume: CACHE})
     yield looking
     looking.remove()
-    engine.remove_containers({"virtroot.recipe": "e2e-hostile"})
+    engine.remove_containers({"virtroot.recipe": named("hostile")})
     engine.remove_volume(volume)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.host import process
-from tests.conftest import Virtroot, built_now
+from tests.conftest import Virtroot, built_now, named
 
 
 def published(inv: Virtroot, name: str) -> list[str]:
@@ -26,8 +26,8 @@ def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
 
 @pytest.mark.parametrize("after", ["mirror", "base", "kernel", "finish", "inspect"])
 def test_kill_leaves_nothing(inv: Virtroot, trixie: Path, recipe: Callable[..., Path], after: str) -> None:
-    before = published(inv, "e2e-trixie")
-    task = inv.start("build", "--no-cache", "--recipe", str(recipe("e2e-trixie", bootstrap="mmdebstrap")))
+    before = published(inv, named("trixie"))
+    task = inv.start("build", "--no-cache", "--recipe", str(recipe(named("trixie"), bootstrap="mmdebstrap")))
     assert task.stderr is not None
     seen = []
     for line in task.stderr:
@@ -37,17 +37,17 @@ def test_kill_leaves_nothing(inv: Virtroot, trixie: Path, recipe: Callable[..., 
     os.kill(task.pid, signal.SIGKILL)
     task.communicate()
     assert task.returncode == -signal.SIGKILL, "".join(seen)
-    assert published(inv, "e2e-trixie") == before
+    assert published(inv, named("trixie")) == before
 
 
 def test_the_next_build_clears_up_and_gives_the_same_bytes(
     inv: Virtroot, trixie: Path, recipe: Callable[..., Path]
 ) -> None:
-    (inv.output / "e2e-trixie" / ".partial-killed").mkdir()
-    path = recipe("e2e-trixie", bootstrap="mmdebstrap")
+    (inv.output / named("trixie") / ".partial-killed").mkdir()
+    path = recipe(named("trixie"), bootstrap="mmdebstrap")
     again = Path(inv("build", "--no-cache", "--recipe", str(path)).stdout.strip())
     assert again != trixie
-    assert list((inv.output / "e2e-trixie").glob(".partial*")) == []
-    assert (inv.output / "e2e-trixie" / "latest").resolve() == again
+    assert list((inv.output / named("trixie")).glob(".partial*")) == []
+    assert (inv.output / named("trixie") / "latest").resolve() == again
     digests = process.run(["sha256sum", str(trixie / "rootfs.tar.zst"), str(again / "rootfs.tar.zst")]).text.split()
     assert digests[0] == digests[2]

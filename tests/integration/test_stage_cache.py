@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipelines.artifact.manifest import Manifest, load
-from tests.conftest import Virtroot, built_now
+from tests.conftest import Virtroot, built_now, named
 
 Recipe = Callable[..., Path]
 
@@ -31,7 +31,7 @@ def trixie(inv: Virtroot, recipe: Callable[..., Path]) -> Path:
 @pytest.fixture
 def overlaid(recipe: Recipe) -> Path:
     """A recipe that begins as trixie's does, with an overlay."""
-    path = recipe("e2e-cached", "overlay: cached-tree", bootstrap="mmdebstrap")
+    path = recipe(named("cached"), "overlay: cached-tree", bootstrap="mmdebstrap")
     (path.parent / "cached-tree" / "etc").mkdir(parents=True, exist_ok=True)
     (path.parent / "cached-tree" / "etc" / "motd").write_text("hello\n")
     return path
@@ -40,7 +40,7 @@ def overlaid(recipe: Recipe) -> Path:
 @pytest.fixture
 def longer(recipe: Recipe) -> Path:
     """A recipe with a package more than trixie's."""
-    path = recipe("e2e-cached", bootstrap="mmdebstrap")
+    path = recipe(named("cached"), bootstrap="mmdebstrap")
     path.write_text(path.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, nano]"))
     return path
 
@@ -61,14 +61,14 @@ def entries(inv: Virtroot, stage: str = "") -> list[Path]:
 
 
 def test_nothing_changed_is_the_artifact_that_is_there(inv: Virtroot, trixie: Path, recipe: Recipe) -> None:
-    path = recipe("e2e-trixie", bootstrap="mmdebstrap")
+    path = recipe(named("trixie"), bootstrap="mmdebstrap")
     # Other tests build it, too.
     there = {each.parent.name for each in trixie.parent.glob("*/manifest.json")}
     again, said = built(inv, path, **NO_ROOM)
     assert again.build in there
     assert again.plan == load(trixie / "manifest.json").plan
     assert f"unchanged: {again.id}; --no-cache builds anew" in said
-    assert (inv.output / "e2e-trixie" / "latest").resolve() == inv.output / again.id
+    assert (inv.output / named("trixie") / "latest").resolve() == inv.output / again.id
 
 
 def test_an_overlay_costs_an_overlay_and_gives_the_same_bytes_as_from_nothing(
@@ -95,7 +95,7 @@ def test_an_overlay_costs_an_overlay_and_gives_the_same_bytes_as_from_nothing(
 def test_guests_of_another_size_are_another_artifact_with_the_same_root(
     inv: Virtroot, trixie: Path, recipe: Recipe
 ) -> None:
-    path = recipe("e2e-trixie", bootstrap="mmdebstrap")
+    path = recipe(named("trixie"), bootstrap="mmdebstrap")
     before = path.read_text()
     path.write_text(before.replace("memory: 1GiB", "memory: 2GiB"))
     larger, _ = built(inv, path)
@@ -161,6 +161,6 @@ def test_a_disk_that_fills_up_stops_no_build(inv: Virtroot, longer: Path, small:
     made, said = built(inv, longer, INVOKE_VIRTROOT_OUTPUT=str(small))
     assert "the root after packages is not kept for later builds: No space left on device" in said
     assert cached(made) == ["base", "skeleton", "kernel"]
-    assert (small / "e2e-cached" / "latest").resolve().name == made.build
+    assert (small / named("cached") / "latest").resolve().name == made.build
     assert len(list((small / ".cache" / "stages").glob("[!.]*"))) == 2
     assert list((small / ".cache" / "stages").glob(".writing-*")) == []
