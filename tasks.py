@@ -269,6 +269,8 @@ def rollback(  # type: ignore[no-untyped-def]
     choices = upgrading.choices(take, keep, discard)
     if not carry and (take or keep or discard):
         raise VirtrootError("--take, --keep and --discard are about what is carried along", "give --carry, too")
+    if all and not (preview and carry):
+        raise VirtrootError("--all is about a preview of what is carried along", "give --preview --carry, too")
     if preview and carry:
         _show_move(returning.preview(name, choices, settings), everything=all, json=json)
         return

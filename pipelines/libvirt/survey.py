@@ -18,7 +18,7 @@ import re
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -70,13 +70,15 @@ class Database:
 
     Paths have no slash before them, and are those that the root has, whichever name a package has for them. ``owners``
     has what the database calls a package in names of files, with its architecture or version; ``names`` what it is
-    called. ``configuration`` has the MD5 of files that a package wants nobody to lose changes of.
+    called, and ``installed`` when it was, in seconds of the epoch. ``configuration`` has the MD5 of files that a
+    package wants nobody to lose changes of.
     """
 
     packages: list[tuple[str, str]] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     configuration: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    installed: dict[str, float] = field(default_factory=dict)
 
     def name(self, path: str) -> str:
         """Return the name of the package that has ``path``; empty where none has."""
@@ -194,6 +196,7 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
         if entry.name.endswith(".list"):
             owner = entry.name[: -len(".list")]
             found.names[owner] = owner.partition(":")[0]
+            found.installed[owner] = entry.status.st_mtime
             for line in root.read(entry.path).decode(errors="replace").splitlines():
                 found.owners[root.real(line)] = owner
     # Triples: a package's file, the name that it has for the sake of another package's, and that package.
@@ -210,6 +213,8 @@ def _pacman(root: Root, found: Database) -> None:
         name = "".join(described.get("NAME", [])[:1])
         found.packages.append((name, "".join(described.get("VERSION", [])[:1])))
         found.names[entry.name] = name
+        with contextlib.suppress(ValueError):
+            found.installed[entry.name] = int("".join(described.get("INSTALLDATE", [])[:1]))
         files = _sections(root.read(f"{entry.path}/files"))
         found.owners.update((root.real(path), entry.name) for path in files.get("FILES", []))
         for line in files.get("BACKUP", []):
@@ -281,10 +286,10 @@ def _aimed(link: str, target: str) -> str:
 
 def _others(
     root: Root, packages: Database, since: int, known: set[str] | None
-) -> tuple[dict[str, dict[str, object]], list[str]]:
-    """Return what no package knows outside /etc, and the packages' files that were changed after ``since``."""
+) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
+    """Return what no package knows outside /etc, and packages' files changed after ``since``, with the time of that."""
     found: dict[str, dict[str, object]] = {}
-    candidates: list[str] = []
+    candidates: dict[str, float] = {}
     pending = [""]
     while pending:
         for entry in root.entries(pending.pop()):
@@ -294,7 +299,7 @@ def _others(
                 if entry.kind == "directory":
                     pending.append(entry.path)
                 elif entry.kind == "file" and entry.status.st_mtime > since:
-                    candidates.append(entry.path)
+                    candidates[entry.path] = entry.status.st_mtime
                 continue
             told: dict[str, object] = {"kind": entry.kind, "uid": entry.status.st_uid}
             if entry.kind == "directory":
@@ -324,18 +329,25 @@ def _measured(root: Root, path: str) -> tuple[int, int, int]:
     return entries, files, size
 
 
-def _edited(root: Root, packages: Database, candidates: Sequence[str]) -> Iterator[str]:
-    """Yield those files that are not what their package brought; a package says of most what that was."""
+def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> Iterator[str]:
+    """Yield those files that are not what their package brought.
+
+    A package says of most what that was; the others are those that were changed after it was installed.
+    """
     known: dict[str, tuple[str, str]] = {}
     for owner in {packages.owners[path] for path in candidates}:
         for line in root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
             digest, _, path = line.partition("  ")
             known[root.real(path)] = ("md5", digest)
         known.update(_mtree(root.read(f"var/lib/pacman/local/{owner}/mtree")))
-    for path in candidates:
+    for path, changed in candidates.items():
         how, digest = known.get(path, ("", ""))
-        text = root.read(path, _MOST_BYTES) if how else b""
-        if not how or digest != (_md5(text) if how == "md5" else hashlib.sha256(text).hexdigest()):
+        if not how:
+            if changed > packages.installed.get(packages.owners[path], 0):
+                yield path
+            continue
+        text = root.read(path, _MOST_BYTES)
+        if digest != (_md5(text) if how == "md5" else hashlib.sha256(text).hexdigest()):
             yield path
 
 

@@ -56,6 +56,24 @@ def test_no_recipe_named(inv: Virtroot) -> None:
     assert "no recipe named" in refused(inv, "build")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("upgrade", "upgrade which guest?"),
+        ("upgrade --all --to latest", "no decisions"),
+        ("upgrade --all --keep /srv/x", "no decisions"),
+        ("upgrade --all --json", "without --preview"),
+        ("upgrade web --all", "--all and web"),
+        ("rollback web --all", "--all is about a preview"),
+        ("rollback web --all --carry", "--all is about a preview"),
+        ("rollback web --keep /srv/x", "what is carried along"),
+        ("rollback web --json", "--json without --preview"),
+    ],
+)
+def test_options_that_would_do_nothing(inv: Virtroot, words: str, why: str) -> None:
+    assert why in refused(inv, *words.split())
+
+
 def test_bad_yaml(inv: Virtroot, written: Callable[[str], str]) -> None:
     assert "mine.yaml:3: not valid YAML" in refused(
         inv, "build", "--recipe", written("distro: debian\npackages: [a\nx")

@@ -315,3 +315,23 @@ def test_arch(tmp_path: Path) -> None:
     assert said.etc["etc/a.conf"].package == "a-b"
     assert said.edited == ("usr/bin/odd name",)
     assert said.unowned == {}
+
+
+def test_without_digests_what_was_changed_after_the_package_was_installed_is_edited(root: Path, tmp_path: Path) -> None:
+    dpkg(root, "bare", {"usr/bin/as-it-came": "a", "usr/bin/edited": "b"})
+    (root / "var/lib/dpkg/info/bare.md5sums").unlink()
+    installed = root / "var/lib/dpkg/info/bare.list"
+    os.utime(root / "usr/bin/as-it-came", (MADE + 9, MADE + 9))
+    os.utime(installed, (MADE + 99, MADE + 99))
+    os.utime(root / "usr/bin/edited", (MADE + 999, MADE + 999))
+    assert looked(root).edited == ("usr/bin/edited",)
+
+    arch = tmp_path / "arch"
+    write(arch, "usr/bin/as-it-came", "a", when=MADE + 9)
+    write(arch, "usr/bin/edited", "b", when=MADE + 999)
+    local = "var/lib/pacman/local/bare-1-1"
+    write(arch, f"{local}/desc", f"%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
+    write(arch, f"{local}/files", "%FILES%\nusr/\nusr/bin/\nusr/bin/as-it-came\nusr/bin/edited\n")
+    assert looked(arch).edited == ("usr/bin/edited",)
+    write(arch, f"{local}/desc", "%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\nyesterday\n")
+    assert looked(arch).edited == ("usr/bin/as-it-came", "usr/bin/edited")
