@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +28,16 @@ OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
 
 @pytest.fixture(scope="module", params=["btrfs", "xfs"])
 def pool(request: pytest.FixtureRequest, inv: Virtroot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
+    with pool_on(request.param, inv, tmp_path_factory.mktemp(request.param)) as own:
+        yield own
+
+
+@contextmanager
+def pool_on(kind: str, inv: Virtroot, directory: Path) -> Iterator[Virtroot]:
     """Give a hypervisor of its own whose state, with the pool in it, is on a file system of that kind."""
-    kind = request.param
     own = replace(inv, embedded=f"{inv.embedded}-{kind}")
     clear(own)
-    image = tmp_path_factory.mktemp(kind) / "image"
+    image = directory / "image"
     with image.open("wb") as file:
         file.truncate(4 << 30)
     subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
@@ -184,6 +190,29 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
         layered(pool, trixie)
     pool("prune", "--yes")
     assert entries(pool) == set()
+
+
+def test_a_disk_that_fills_up_under_what_is_carried_changes_nothing(
+    inv: Virtroot, trixie: Path, tmp_path: Path
+) -> None:
+    """On a file system that copies, where what the guest has of its own is what does not fit any more."""
+    with pool_on("ext4", inv, tmp_path) as pool:
+        pool("install", "moves", "--artifact", str(trixie), "--ssh-key", "none")
+        root = f"{POOL}/root.moves"
+        taken = used(pool)
+        write = 'echo mine > "$1/etc/mine"; head -c 300M /dev/urandom > "$1/srv/much"'
+        target(pool).run(["sh", "-ec", write, "write", root])
+        there = entries(pool)
+        target(pool).run(["sh", "-ec", FILL, "fill", POOL, str(taken + (100 << 20))])
+        full = pool("upgrade", "moves", "--to", str(trixie), status=2)
+        assert "carrying over what is the guest's own" in full.stderr
+        assert "No space left on device" in full.stderr
+        target(pool).run(["rm", f"{POOL}/fill"])
+        assert entries(pool) == there
+        pool("verify", "moves")
+        pool("upgrade", "moves", "--to", str(trixie))
+        kept = target(pool).run(["sh", "-ec", 'cd "$1"; cat etc/mine; stat -c %s srv/much', "look", root])
+        assert kept.text.split() == ["mine", str(300 << 20)]
 
 
 def layered(pool: Virtroot, artifact: Path) -> None:
