@@ -37,7 +37,7 @@ release: {release}
 bootstrap: {bootstrap}
 generator: {generator}
 packages: [systemd-sysv, systemd-resolved, udev, dbus, openssh-server, qemu-guest-agent]
-guest: {{memory: 1GiB, vcpus: 2, cache: {cache}}}
+guest: {{memory: 1GiB, vcpus: 1, cache: {cache}}}
 """
 
 

@@ -87,7 +87,7 @@ def arch(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Wr
         lines = ["distro: arch", f"generator: {generator}", "packages: [openssh, qemu-guest-agent, sudo]", "mirror:"]
         lines += [f"  - url: {repository.url(kind)}", *([f"    keyring: {key}"] if key else [])]
         lines += [
-            "guest: {memory: 1GiB, vcpus: 2, cache: mixed}",
+            "guest: {memory: 1GiB, vcpus: 1, cache: mixed}",
             *(f"{name}: {value}" for name, value in extra.items()),
         ]
         path = directory / f"{name}.yaml"
