@@ -20,10 +20,32 @@ from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.libvirt.layers import TREE
 from pipelines.text import plain
 
-#: What a guest prints that will not come up any more.
+#: What a guest prints that will not come up any more; grep reads it, too.
 _HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|Entering emergency mode")
 
-_POLL = 0.5
+# One command for many looks: to begin a command in a container takes longer than to look, and from the guest's
+# processor. It ends soon by itself, since nothing ends it when its task is killed.
+_WATCH = """
+end=$(($(date +%s) + $1)) log=$2 hopeless=$3 domain=$4
+shift 4
+while :; do
+    if [ -n "$hopeless" ]; then
+        if "$@" qemu-agent-command --timeout 5 "$domain" '{"execute":"guest-ping"}' > /dev/null 2>&1; then
+            echo up; exit
+        fi
+        if tail -c 65536 "$log" 2> /dev/null | grep --text -qE "$hopeless"; then echo hopeless; exit; fi
+    fi
+    if [ "$("$@" domstate "$domain")" = 'shut off' ]; then echo off; exit; fi
+    if [ "$(date +%s)" -ge "$end" ]; then echo neither; exit; fi
+    sleep 0.5
+done
+"""
+
+#: Seconds that one such command goes on.
+_LOOKING = 10
+
+#: Lines of its end that are searched for why it gave up.
+_CONSOLE_LINES = 1000
 
 #: A guest's console is looked at from its end: a line may be as long as the guest likes.
 _TAIL = 64 << 10
@@ -139,16 +161,25 @@ class Guest:
     def wait(self, timeout: float) -> float:
         """Wait until the agent of the running guest answers; return the seconds that took, raise as `start` does."""
         begin = time.monotonic()
-        while time.monotonic() - begin < timeout:
-            if self.agent.answers():
+        while (left := timeout - (time.monotonic() - begin)) > 0:
+            seen = self._watch(left, _HOPELESS.pattern)
+            if seen == "up":
                 return time.monotonic() - begin
-            if not self.running:
+            if seen == "off":
                 raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}")
-            hopeless = _HOPELESS.search(self.console_tail())
-            if hopeless:
-                raise self._did_not_come_up(f"its console says {hopeless[0]!r}")
-            time.sleep(_POLL)
+            if seen == "hopeless":
+                found = _HOPELESS.search(self.console_tail(_CONSOLE_LINES))
+                raise self._did_not_come_up(f"its console says {found[0] if found else 'that it gave up'!r}")
         raise self._did_not_come_up(f"no agent answered within {timeout:.0f} s")
+
+    def _watch(self, left: float, hopeless: str = "") -> str:
+        """Look for ``left`` seconds, or fewer; say whether the guest is ``up``, ``hopeless``, ``off`` or ``neither``.
+
+        Without ``hopeless``, the console of one that has given up, only ``off`` is looked for.
+        """
+        seconds = str(max(1, round(min(left, _LOOKING))))
+        argv = ["sh", "-c", _WATCH, "watch", seconds, self.console_log, hopeless, self.uuid]
+        return self.target.run([*argv, *self.hypervisor.virsh_argv()]).text.strip()
 
     def _did_not_come_up(self, why: str) -> VirtrootError:
         logs = {
@@ -181,10 +212,9 @@ class Guest:
         """Shut the guest down and return the seconds that took; ``force`` pulls the plug instead."""
         begin = time.monotonic()
         self.hypervisor.virsh("destroy" if force else "shutdown", self.uuid)
-        while time.monotonic() - begin < timeout:
-            if not self.running:
+        while (left := timeout - (time.monotonic() - begin)) > 0:
+            if self._watch(left) == "off":
                 return time.monotonic() - begin
-            time.sleep(_POLL)
         raise VirtrootError(
             f"the guest {self.name} did not shut down within {timeout:.0f} s",
             f"look at ./inv console {self.name}, or end it with ./inv stop {self.name} --force",
