@@ -14,6 +14,7 @@ from pipelines import clean as cleaning
 from pipelines import clone as cloning
 from pipelines import demo as demonstrate
 from pipelines import diff as differing
+from pipelines import help as explaining
 from pipelines import import_system as importing
 from pipelines import install as installing
 from pipelines import nightly as running
@@ -32,6 +33,8 @@ from pipelines import upgrade_all as upgrading_all
 from pipelines import verify as verifying
 from pipelines.artifact import naming
 from pipelines.artifact.store import Store
+from pipelines.book import pages, reference
+from pipelines.book import site as publishing
 from pipelines.builder import inputs
 from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
@@ -74,7 +77,11 @@ _GUEST = {"name": "the guest's name", **_WHERE}
 def build(  # type: ignore[no-untyped-def]
     c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", no_cache=False,
 ):  # fmt: skip
-    """Build a golden root, from the first stage on that changed; prints the artifact's path."""
+    """Build a golden root, from the first stage on that changed; prints the artifact's path.
+
+    ./inv build --distro debian
+    ./inv build --recipe recipes/web.yaml --no-cache
+    """
     settings = _settings(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
     found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=settings.snapshots)
@@ -85,7 +92,10 @@ def build(  # type: ignore[no-untyped-def]
 def plan(  # type: ignore[no-untyped-def]
     c, distro="", recipe="", release="", generator="", mirror="", bootstrap="", snapshot="", json=False,
 ):  # fmt: skip
-    """Print what a build would do; needs no engine and changes nothing."""
+    """Print what a build would do; needs no engine and changes nothing.
+
+    ./inv plan --distro debian
+    """
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
     known = _settings(c).snapshots
     planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=known).plan
@@ -106,7 +116,7 @@ def plan(  # type: ignore[no-untyped-def]
         "vcpus": "override the recipe's number of CPUs",
         "ssh-key": "public key file of who may log in as root, instead of your own; none for nobody",
         "hostname": "host name, when it is not the guest's name",
-        "cache": "override the recipe's cache of virtiofsd: auto, always or none",
+        "cache": "override the recipe's cache of virtiofsd: auto, mixed, always or none",
         "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
         "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
@@ -118,7 +128,11 @@ def install(  # type: ignore[no-untyped-def]
     memory="", vcpus=0, ssh_key="", hostname="", cache="", overlayfs=False, clone="auto",
     print_xml=False,
 ):  # fmt: skip
-    """Install an artifact as a guest, defined and shut off."""
+    """Install an artifact as a guest, defined and shut off.
+
+    ./inv install web --distro debian
+    ./inv install db --distro debian --memory 4GiB --share data:common:/srv/data
+    """
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
@@ -148,7 +162,10 @@ def install(  # type: ignore[no-untyped-def]
 def import_task(  # type: ignore[no-untyped-def]
     c, name, source, generator="", root_device="", key="", include_mounts=False, keep_identity=False,
 ):  # fmt: skip
-    """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path."""
+    """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path.
+
+    ./inv import web /srv/old/web.qcow2
+    """
     disk = {"root_device": root_device, "key": key}
     wishes = {"generator": generator, "include_mounts": include_mounts, "keep_identity": keep_identity}
     made = importing.import_system(name, source, _settings(c), **wishes, **disk)
@@ -162,14 +179,20 @@ def import_task(  # type: ignore[no-untyped-def]
     }
 )
 def share(c, name, share, connect=""):  # type: ignore[no-untyped-def]
-    """Give a guest that is off a further directory: ./inv share web data:/srv/data:/srv/data:ro."""
+    """Give a guest that is off a further directory.
+
+    ./inv share web data:/srv/data:/srv/data:ro
+    """
     given = sharing.share(name, sharing.read(share), _settings(c, connect=connect))
     say(f"{name} has {given.directory} as {given.tag} from its next start on")
 
 
 @task(help={**_GUEST, "tag": "the share's tag"})
 def unshare(c, name, tag, connect=""):  # type: ignore[no-untyped-def]
-    """Take a share from a guest that is off; what is in it stays."""
+    """Take a share from a guest that is off; what is in it stays.
+
+    ./inv unshare web data
+    """
     directory = sharing.unshare(name, tag, _settings(c, connect=connect))
     say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")
 
@@ -201,7 +224,11 @@ def upgrade(  # type: ignore[no-untyped-def]
     c, take, keep, discard, name="", to="", preview=False, restart=False, again=False, clone="auto", all=False,  # noqa: A002 - the option
     json=False, connect="",
 ):  # fmt: skip
-    """Put a guest on a newer golden root, with all that is its own; its former root stays for ./inv rollback."""
+    """Put a guest on a newer golden root, with all that is its own; its former root stays for ./inv rollback.
+
+    ./inv upgrade web --preview
+    ./inv upgrade web --restart --keep /var/lib/docker --take old /etc/motd
+    """
     settings = _settings(c, connect=connect)
     wishes = upgrading.wishes(upgrading.choices(take, keep, discard), clone=clone, restart=restart, again=again)
     if not name:
@@ -264,7 +291,11 @@ def rollback(  # type: ignore[no-untyped-def]
     c, name, take, keep, discard, carry=False, restart=False, preview=False, all=False, json=False,  # noqa: A002 - the option
     connect="",
 ):  # fmt: skip
-    """Put a guest back on the root that it had before its last upgrade, alone or with what it wrote since."""
+    """Put a guest back on the root that it had before its last upgrade, alone or with what it wrote since.
+
+    ./inv rollback web --preview
+    ./inv rollback web --restart --carry
+    """
     settings = _settings(c, connect=connect)
     choices = upgrading.choices(take, keep, discard)
     if not carry and (take or keep or discard):
@@ -292,7 +323,10 @@ def rollback(  # type: ignore[no-untyped-def]
     help={**_GUEST, "snapshot": "what it is called; the time, where it has no name", **_RESTART},
 )
 def snapshot(c, name, snapshot="", restart=False, connect=""):  # type: ignore[no-untyped-def]
-    """Keep the state that a guest's root has now: ./inv snapshot web before-upgrade."""
+    """Keep the state that a guest's root has now.
+
+    ./inv snapshot web before
+    """
     taken, how = keeping.take(name, snapshot, _settings(c, connect=connect), restart=restart)
     say(f"snapshot {taken} of {name}, {how}; back to it: ./inv restore {name} {taken}")
 
@@ -302,7 +336,10 @@ def snapshot(c, name, snapshot="", restart=False, connect=""):  # type: ignore[n
     help={**_GUEST, "snapshot": "one that ./inv snapshots shows", **_RESTART},
 )
 def restore(c, name, snapshot, restart=False, connect=""):  # type: ignore[no-untyped-def]
-    """Give a guest's root the state of a snapshot; what that replaces becomes a snapshot itself."""
+    """Give a guest's root the state of a snapshot; what that replaces becomes a snapshot itself.
+
+    ./inv restore web before
+    """
     kept = keeping.restore(name, snapshot, _settings(c, connect=connect), restart=restart)
     say(f"{name} is as it was at {snapshot}; what that replaced: ./inv snapshots {name} --remove {kept}")
 
@@ -311,7 +348,11 @@ def restore(c, name, snapshot, restart=False, connect=""):  # type: ignore[no-un
     help={**_GUEST, "remove": "delete this one, for good", "yes": "do not ask", "json": "print JSON"},
 )
 def snapshots(c, name, remove="", yes=False, json=False, connect=""):  # type: ignore[no-untyped-def]
-    """List the snapshots of a guest, or delete one of them."""
+    """List the snapshots of a guest, or delete one of them.
+
+    ./inv snapshots web
+    ./inv snapshots web --remove before
+    """
     settings = _settings(c, connect=connect)
     if remove:
         keeping.delete(name, remove, settings, asking=None if yes else _ask)
@@ -331,7 +372,11 @@ def snapshots(c, name, remove="", yes=False, json=False, connect=""):  # type: i
     },
 )
 def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: ignore[no-untyped-def]
-    """Check an artifact's tree, an installed root or (--boot) a running guest."""
+    """Check an artifact's tree, an installed root or (--boot) a running guest.
+
+    ./inv verify --distro debian
+    ./inv verify web --boot
+    """
     settings = _settings(c, connect=connect)
     if name:
         verifying.verify_guest(name, settings, boot=boot)
@@ -355,7 +400,10 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
 def run(  # type: ignore[no-untyped-def]
     c, share, distro="", recipe="", artifact="", memory="", vcpus=0, overlayfs=False, connect="",
 ):  # fmt: skip
-    """Run a command, or a shell, in a guest that is thrown away: ./inv run --distro debian -- uname -r."""
+    """Run a command, or a shell, in a guest that is thrown away.
+
+    ./inv run --distro debian -- uname -r
+    """
     settings = _settings(c, connect=connect)
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     distro = distro or ("" if recipe or artifact else "debian")
@@ -375,51 +423,76 @@ def run(  # type: ignore[no-untyped-def]
     },
 )
 def clone(c, name, to, clone="auto", hostname="", connect=""):  # type: ignore[no-untyped-def]
-    """Make another guest with the root that a guest has now, and an identity of its own: ./inv clone web web2."""
+    """Make another guest with the root that a guest has now, and an identity of its own.
+
+    ./inv clone web web2
+    """
     made = cloning.clone(name, to, clone, _settings(c, connect=connect), hostname=hostname)
     say(f"cloned into {made.root}; boot it: ./inv start {to}")
 
 
 @task(help=_GUEST)
 def start(c, name, connect=""):  # type: ignore[no-untyped-def]
-    """Boot a guest and wait until it is up."""
+    """Boot a guest and wait until it is up.
+
+    ./inv start web
+    """
     say(f"{name} is up after {operate.start(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug"})
 def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
-    """Shut a guest down."""
+    """Shut a guest down.
+
+    ./inv stop web
+    ./inv stop web --force
+    """
     say(f"{name} is off after {operate.stop(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug instead of asking the guest"})
 def restart(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
-    """Stop a guest where it runs, and boot it with the kernel that its root has now."""
+    """Stop a guest where it runs, and boot it with the kernel that its root has now.
+
+    ./inv restart web
+    """
     say(f"{name} is up again after {operate.restart(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
 @task(help=_GUEST)
 def refresh(c, name, connect=""):  # type: ignore[no-untyped-def]
-    """Let a guest with cache mixed or always see what was edited on the host."""
+    """Let a guest with cache mixed or always see what was edited on the host.
+
+    ./inv refresh web
+    """
     operate.refresh(name, _settings(c, connect=connect))
     say(f"{name} reads anew what it had kept")
 
 
 @task(help=_GUEST)
 def wait(c, name, connect=""):  # type: ignore[no-untyped-def]
-    """Wait until a guest that was started elsewhere is up."""
+    """Wait until a guest that was started elsewhere is up.
+
+    ./inv wait web
+    """
     say(f"{name} is up after {operate.wait(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help=_GUEST)
 def console(c, name, connect=""):  # type: ignore[no-untyped-def]
-    """Join a guest's serial console; Ctrl-] leaves it."""
+    """Join a guest's serial console; Ctrl-] leaves it.
+
+    ./inv console web
+    """
     sys.exit(operate.console(name, _settings(c, connect=connect)))
 
 
 @task(help=_GUEST)
 def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
-    """Run a command in a guest through its agent: ./inv exec web -- uname -r."""
+    """Run a command in a guest through its agent.
+
+    ./inv exec web -- uname -r
+    """
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
 
@@ -429,20 +502,30 @@ _USER = {"user": "log in as this user"}
 
 @task(help={**_GUEST, **_USER})
 def ssh(c, name, user="root", connect=""):  # type: ignore[no-untyped-def]
-    """Log in to a guest by ssh, or run a command there: ./inv ssh web -- journalctl -b."""
+    """Log in to a guest by ssh, or run a command there.
+
+    ./inv ssh web
+    ./inv ssh web -- journalctl -b
+    """
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     sys.exit(reaching.ssh(name, argv, _settings(c, connect=connect), user=user))
 
 
 @task(help={**_WHERE, **_USER})
 def ssh_config(c, user="root", connect=""):  # type: ignore[no-untyped-def]
-    """Print what lets plain ssh, scp and rsync reach every guest by its name, to be included in ~/.ssh/config."""
+    """Print what lets plain ssh, scp and rsync reach every guest by its name, to be included in ~/.ssh/config.
+
+    ./inv ssh-config > ~/.ssh/virtroot
+    """
     result(reaching.config(_settings(c, connect=connect), user=user))
 
 
 @task(help=_GUEST)
 def ssh_proxy(c, name, connect=""):  # type: ignore[no-untyped-def]
-    """Join standard input and output to a guest's sshd: what ssh-config names as ProxyCommand."""
+    """Join standard input and output to a guest's sshd: what ssh-config names as ProxyCommand.
+
+    ./inv ssh-proxy web
+    """
     reaching.proxy(name, _settings(c, connect=connect))
 
 
@@ -456,13 +539,21 @@ def ssh_proxy(c, name, connect=""):  # type: ignore[no-untyped-def]
     },
 )
 def cp(c, source, destination, user="root", connect=""):  # type: ignore[no-untyped-def]
-    """Copy a file into a guest or out of it, running or not: ./inv cp page.html web:/srv/www/."""
+    """Copy a file into a guest or out of it, running or not.
+
+    ./inv cp page.html web:/srv/www/
+    ./inv cp web:/var/log/dpkg.log .
+    """
     sys.exit(reaching.copy(source, destination, _settings(c, connect=connect), user=user))
 
 
 @task(name="list", help={**_WHERE, "shares": "list what is shared, and with whom", "json": "print JSON"})
 def list_guests(c, shares=False, json=False, connect=""):  # type: ignore[no-untyped-def]
-    """List the guests."""
+    """List the guests.
+
+    ./inv list
+    ./inv list --shares
+    """
     settings = _settings(c, connect=connect)
     if shares:
         shared = sharing.listing(settings)
@@ -474,7 +565,10 @@ def list_guests(c, shares=False, json=False, connect=""):  # type: ignore[no-unt
 
 @task(help={**_GUEST, "json": "print JSON"})
 def info(c, name, json=False, connect=""):  # type: ignore[no-untyped-def]
-    """Say what there is to know of a guest."""
+    """Say what there is to know of a guest.
+
+    ./inv info web
+    """
     facts = show.info(name, _settings(c, connect=connect))
     _print(facts if json else show.as_lines(facts))
 
@@ -488,7 +582,11 @@ def info(c, name, json=False, connect=""):  # type: ignore[no-untyped-def]
     }
 )
 def logs(c, name, virtiofsd=False, qemu=False, follow=False, connect=""):  # type: ignore[no-untyped-def]
-    """Print what a guest wrote to its console since its last start, or a log of what serves it."""
+    """Print what a guest wrote to its console since its last start, or a log of what serves it.
+
+    ./inv logs web
+    ./inv logs web --virtiofsd
+    """
     if virtiofsd and qemu:
         raise VirtrootError("--virtiofsd and --qemu both given", "give one of them")
     which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
@@ -498,7 +596,10 @@ def logs(c, name, virtiofsd=False, qemu=False, follow=False, connect=""):  # typ
 
 @task(help={**_GUEST, "yes": "do not ask"})
 def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
-    """Delete a guest and its root."""
+    """Delete a guest and its root.
+
+    ./inv remove web
+    """
     settings = _settings(c, connect=connect)
     operate.remove(name, settings, asking=None if yes else _ask)
     say(f"removed {name}")
@@ -516,7 +617,11 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     },
 )
 def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect=""):  # type: ignore[no-untyped-def]
-    """Build, boot, verify and promote each recipe; one that fails keeps its golden root."""
+    """Build, boot, verify and promote each recipe; one that fails keeps its golden root.
+
+    ./inv nightly
+    ./inv nightly --recipe web --keep 3 --jobs 2
+    """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change, "connect": connect}
     settings = _settings(c, **given)
     if jobs < 1:
@@ -541,7 +646,11 @@ def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect="")
 def nightly_timer(  # type: ignore[no-untyped-def]
     c, recipe, install=False, remove=False, show=False, on_calendar="", keep="", jobs=1, user=False
 ):
-    """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab."""
+    """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab.
+
+    ./inv nightly-timer --install --jobs 2
+    ./inv nightly-timer --show
+    """
     if [install, remove, show].count(True) != 1:
         raise VirtrootError("what is wanted of the timer?", "give one of --install, --remove and --show")
     named = bool(on_calendar or recipe or keep or jobs != 1)
@@ -569,7 +678,11 @@ def nightly_timer(  # type: ignore[no-untyped-def]
 
 @task(help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
 def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
-    """Say how each recipe fares; exit 1 where one had no good night for too long."""
+    """Say how each recipe fares; exit 1 where one had no good night for too long.
+
+    ./inv status
+    ./inv status --max-age 36h
+    """
     settings = _settings(c, max_age=max_age)
     rows = faring.status(settings)
     _print(rows if json else faring.as_table(rows))
@@ -581,20 +694,30 @@ def status(c, max_age="", json=False):  # type: ignore[no-untyped-def]
 
 @task(positional=["artifact"], help=_BUILD)
 def promote(c, artifact, recipe=""):  # type: ignore[no-untyped-def]
-    """Let a build that passed in a booted guest be its recipe's golden root."""
+    """Let a build that passed in a booted guest be its recipe's golden root.
+
+    ./inv promote debian/latest
+    """
     say(f"{promoting.promote(artifact, recipe, _settings(c)).id} is the golden root")
 
 
 @task(help={"recipe": "the recipe's name"})
 def demote(c, recipe):  # type: ignore[no-untyped-def]
-    """Take the golden root back: the former one is golden again."""
+    """Take the golden root back: the former one is golden again.
+
+    ./inv demote debian
+    """
     back, golden = promoting.demote(recipe, _settings(c))
     say(f"{golden.id} is the golden root again; {back.id} is not promoted by a night any more")
 
 
 @task(positional=["artifact"], help={**_BUILD, "remove": "let it go again"})
 def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
-    """Keep a build whatever its age."""
+    """Keep a build whatever its age.
+
+    ./inv pin debian/golden
+    ./inv pin debian/golden --remove
+    """
     made = promoting.pin(artifact, recipe, _settings(c), keep=not remove)
     say(f"{made.id} {'may be pruned' if remove else 'is kept whatever its age'}")
 
@@ -610,7 +733,10 @@ def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
     },
 )
 def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ignore[no-untyped-def]
-    """Delete builds that nobody needs (no golden root, no last good one, none pinned or in use), and golden trees."""
+    """Delete builds that nobody needs (no golden root, no last good one, none pinned or in use), and golden trees.
+
+    ./inv prune --keep 3 --older-than 14d
+    """
     settings = _settings(c, keep=keep, connect=connect)
     try:
         age = time_span(older_than) if older_than else None
@@ -624,7 +750,10 @@ def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ig
 
 @task(help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
 def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
-    """Free disk space: --cache deletes what builds keep for later ones."""
+    """Free disk space: --cache deletes what builds keep for later ones.
+
+    ./inv clean --cache
+    """
     if not cache:
         raise VirtrootError("nothing to clean named", "give --cache")
     freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
@@ -643,7 +772,11 @@ def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
     },
 )
 def diff(c, before, after="", distro="", recipe="", files=False, json=False):  # type: ignore[no-untyped-def]
-    """Say what a guest has changed, or what two builds differ in: packages, kernel, sizes; files with --files."""
+    """Say what a guest has changed, or what two builds differ in: packages, kernel, sizes; files with --files.
+
+    ./inv diff web
+    ./inv diff debian/latest~1 debian/latest --files
+    """
     if distro and recipe:
         raise VirtrootError("--distro and --recipe both given", "give one of them")
     if not after:
@@ -666,7 +799,10 @@ def diff(c, before, after="", distro="", recipe="", files=False, json=False):  #
 
 @task(help={"json": "print JSON"})
 def doctor(c, json=False):  # type: ignore[no-untyped-def]
-    """Say what this machine has of what virtroot needs."""
+    """Say what this machine has of what virtroot needs.
+
+    ./inv doctor
+    """
     findings = examining.examine(_settings(c))
     _print([vars(finding) for finding in findings] if json else examining.as_text(findings))
     sys.exit(examining.status(findings))
@@ -679,7 +815,11 @@ def doctor(c, json=False):  # type: ignore[no-untyped-def]
     }
 )
 def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
-    """Install and start what is missing, saying so first."""
+    """Install and start what is missing, saying so first.
+
+    ./inv setup
+    ./inv setup --refresh
+    """
     if stop:
         preparing.stop()
     else:
@@ -688,21 +828,63 @@ def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
 
 @task(help={"distro": "recipe by name", **_WHERE})
 def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
-    """From an empty machine to a booted, verified guest."""
+    """From an empty machine to a booted, verified guest.
+
+    ./inv demo
+    """
     settings = _settings(c, connect=connect)
     demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings)
 
 
 @task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
 def test(c, only=""):  # type: ignore[no-untyped-def]
-    """Set up everything and run lint, types and all tests."""
+    """Set up everything and run lint, types and all tests.
+
+    ./inv test
+    ./inv test --only lint,types,tests/unit
+    """
     sys.exit(checks.test(_settings(c), only))
 
 
 @task
 def schema(c):  # type: ignore[no-untyped-def]
-    """Print the JSON schema of recipes."""
+    """Print the JSON schema of recipes.
+
+    ./inv schema > recipes/schema.json
+    """
     _print(inputs.schema())
+
+
+@task(name="help", positional=["topic"], help={"topic": "a page, or a part of one that has a name"})
+def help_task(c, topic=""):  # type: ignore[no-untyped-def]
+    """Show a page of the book in the terminal; without a topic, list the pages.
+
+    ./inv help docker
+    ./inv help troubleshooting
+    """
+    if topic:
+        explaining.show(topic)
+    else:
+        result(explaining.topics())
+
+
+@task(name="reference")
+def reference_task(c):  # type: ignore[no-untyped-def]
+    """Print the book's reference of tasks, recipes, settings and the manifest.
+
+    ./inv reference > docs/reference.md
+    """
+    docstrings = {name: str(namespace[name].__doc__) for name in program.contexts}
+    result(reference.text(program.contexts, docstrings))
+
+
+@task
+def book(c):  # type: ignore[no-untyped-def]
+    """Make a site of the book, with a search of its own; prints its first page.
+
+    ./inv book
+    """
+    result(str(publishing.build(_settings(c))))
 
 
 def _print(what: object) -> None:
@@ -781,8 +963,26 @@ namespace = Collection(
     demo,
     test,
     schema,
+    help_task,
+    reference_task,
+    book,
 )
 namespace.configure({"virtroot": defaults()})
+
+#: What matters, in the order of use.
+_DAILY = (
+    ("demo", "from nothing to a booted, verified guest"),
+    ("build --distro debian", "make a golden root of recipes/debian.yaml"),
+    ("install web --distro debian", "a guest of it, shut off"),
+    ("start web", "boot it, wait until it is up"),
+    ("ssh web", "log in; also: exec web -- COMMAND"),
+    ("list", "guests with state, address, age and size"),
+    ("logs web", "what its console said; also: doctor web"),
+    ("verify web --boot", "check it, root and running guest"),
+    ("upgrade web --restart", "onto the newest root; back: rollback web"),
+    ("nightly", "build, boot, verify, promote all recipes"),
+)
+
 program = Program(
     namespace,
     {
@@ -798,5 +998,7 @@ program = Program(
         "destination": lambda _: [FILES],
         "before": _builds,
         "after": _builds,
+        "topic": lambda _: [each.name for each in pages.pages()],
     },
+    _DAILY,
 )

@@ -19,6 +19,9 @@ _console = Console(stderr=True, highlight=False, soft_wrap=True)
 #: Seconds between two lines about what takes long, where no terminal shows it all along.
 _TOLD_EVERY = 15.0
 
+#: Columns of a line that is read with ease.
+_WIDEST = 100
+
 _deaf = False
 
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
@@ -74,6 +77,18 @@ def result(text: str, *, end: str = "\n") -> None:
     text = plain(text)
     sys.stdout.write(text if text.endswith(end) else f"{text}{end}")
     sys.stdout.flush()
+
+
+def page(markdown: str) -> None:
+    """Print a page of the book on stdout: laid out where that is a terminal, elsewhere as it is written."""
+    if not sys.stdout.isatty():
+        result(markdown)
+        return
+    # It takes longer to load than most tasks do.
+    from rich.markdown import Markdown
+
+    with Console(highlight=False) as shown:
+        shown.print(Markdown(markdown, hyperlinks=False), width=min(shown.width, _WIDEST))
 
 
 @contextmanager

@@ -60,39 +60,73 @@ _Text = Annotated[str, Field(min_length=1)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 
 
+def _said(text: str) -> Any:
+    """Describe a setting for the reference, in Markdown."""
+    return Field(description=text)
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", str_strip_whitespace=True))
 class Settings:
     """Settings with their defaults; each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
-    ``connect`` is ``auto``, ``embedded`` or ``qemu:///system``. ``embedded`` names the embedded hypervisor's container
-    (and its volumes). ``workspace`` is ``auto``, ``disk`` or ``tmpfs:SIZE`` with a size as Docker takes it (``8g``).
-    ``base`` is ``auto``, ``registry`` or ``mirror``. ``cache_size`` is how much the stage cache may have: a size as
-    recipes have it, or ``0``. ``output`` is relative to the checkout. ``timeout`` is how long a guest may take to come
-    up or go down, in seconds. ``image_max_age`` is after how many days an image that virtroot made is made anew, 0 for
-    never. ``keep`` is how many builds of a recipe a night leaves, ``on_failure`` and ``on_change`` are commands that it
-    runs when the state of a recipe changed. ``max_age`` is after which time without a good night ``status`` complains.
-    ``upgrade`` says which guests a night puts on the golden roots that it made: ``none``, ``all`` or names.
-    ``debian_snapshots`` and ``arch_snapshots`` are the addresses of dated archives, with ``{time}`` or ``{year}``,
-    ``{month}`` and ``{day}`` where the date stands.
+    ``timeout`` is in seconds, ``image_max_age`` in days; ``output`` is relative to the checkout.
     """
 
-    connect: _Text = "auto"
-    pool: _Text = "filesystems"
-    pool_path: Annotated[str, Field(pattern="^/")] = "/var/lib/libvirt/filesystems"
-    output: _Text = "output"
-    embedded: Annotated[str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")] = "virtroot-hypervisor"
-    workspace: Annotated[str, Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$")] = "auto"
-    base: Literal["auto", "registry", "mirror"] = "auto"
-    cache_size: Annotated[str, BeforeValidator(_cache_size)] = "10GiB"
-    timeout: Annotated[_Number, Field(gt=0)] = 300
-    image_max_age: Annotated[_Number, Field(ge=0)] = 30
-    keep: Annotated[_Number, Field(gt=0)] = 7
-    on_failure: Annotated[str, AfterValidator(_command)] = ""
-    on_change: Annotated[str, AfterValidator(_command)] = ""
-    max_age: Annotated[str, AfterValidator(_span)] = "36h"
-    upgrade: Annotated[str, BeforeValidator(_names)] = "none"
-    debian_snapshots: Annotated[str, AfterValidator(partial(template, distro="debian"))] = ""
-    arch_snapshots: Annotated[str, AfterValidator(partial(template, distro="arch"))] = ""
+    connect: Annotated[_Text, _said("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"
+    pool: Annotated[_Text, _said("libvirt's dir pool that roots lie in")] = "filesystems"
+    pool_path: Annotated[str, Field(pattern="^/"), _said("where that pool is made when it is missing")] = (
+        "/var/lib/libvirt/filesystems"
+    )
+    output: Annotated[_Text, _said("where artifacts go")] = "output"
+    embedded: Annotated[
+        str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"), _said("name of the embedded hypervisor's container")
+    ] = "virtroot-hypervisor"
+    workspace: Annotated[
+        str,
+        Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$"),
+        _said("where roots are made: `auto`, `disk` or `tmpfs:SIZE`"),
+    ] = "auto"
+    base: Annotated[
+        Literal["auto", "registry", "mirror"], _said("where base images come from: `auto`, `registry` or `mirror`")
+    ] = "auto"
+    cache_size: Annotated[
+        str, BeforeValidator(_cache_size), _said("how much of the disk the stage cache may have; 0 is none")
+    ] = "10GiB"
+    timeout: Annotated[_Number, Field(gt=0), _said("seconds that a guest may take to come up or go down")] = 300
+    image_max_age: Annotated[
+        _Number, Field(ge=0), _said("days after which virtroot's images are made anew; 0 is never")
+    ] = 30
+    keep: Annotated[_Number, Field(gt=0), _said("builds of a recipe that a night leaves")] = 7
+    on_failure: Annotated[
+        str, AfterValidator(_command), _said("command that is told of a recipe that begins to fail")
+    ] = ""
+    on_change: Annotated[
+        str,
+        AfterValidator(_command),
+        _said("command that is told of a recipe that begins to fail or is in order again"),
+    ] = ""
+    max_age: Annotated[str, AfterValidator(_span), _said("how old a recipe's last good night may be for `status`")] = (
+        "36h"
+    )
+    upgrade: Annotated[
+        str,
+        BeforeValidator(_names),
+        _said("guests that a night puts on the golden roots, restarting them: `none`, `all`, or names"),
+    ] = "none"
+    debian_snapshots: Annotated[
+        str,
+        AfterValidator(partial(template, distro="debian")),
+        _said(
+            "Debian's dated archive: an address with `{archive}`, and `{time}` or `{year}`, `{month}` and `{day}` in it"
+        ),
+    ] = ""
+    arch_snapshots: Annotated[
+        str,
+        AfterValidator(partial(template, distro="arch")),
+        _said(
+            "Arch's dated archive: an address with `$repo`, `$arch`, and `{time}` or `{year}`, `{month}` and `{day}`"
+        ),
+    ] = ""
 
     @property
     def snapshots(self) -> dict[str, str]:
@@ -138,6 +172,13 @@ _USE = {
     "debian_snapshots": "an address with {archive}, and {time} or {year}, {month} and {day} in it",
     "arch_snapshots": "an address with $repo, $arch, and {time} or {year}, {month} and {day} in it",
 }
+
+
+def described() -> dict[str, tuple[str, str]]:
+    """Return each setting's default as text, and what it is, in Markdown."""
+    # pydantic's dataclasses do not show that their fields are what its models' are.
+    known = Settings.__pydantic_fields__  # type: ignore[attr-defined]
+    return {name: (default, known[name].description or "") for name, default in defaults().items()}
 
 
 def defaults() -> dict[str, str]:

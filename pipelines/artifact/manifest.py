@@ -132,31 +132,33 @@ class Origin(_Frozen):
 class Manifest(_Frozen):
     """What was built.
 
-    ``builder`` is the digest of the builder's image, ``mirror_state`` what the mirror offered when it was asked before
-    the build; ``mirror_changed`` says that it offered something else afterwards, so that another build of this plan
-    need not give the same bytes. ``verdicts`` maps ``tree``, ``root`` and ``guest`` to what the last verification of
-    each found. ``stages`` says what the build's time went into. ``origin`` is there where a system was imported: then
-    ``plan`` and ``builder`` say nothing of its content, and ``mirror_state`` is empty.
+    Where a system was imported, ``origin`` is there; ``plan`` and ``builder`` say nothing of its content then, and
+    ``mirror_state`` is empty.
     """
 
-    schema_version: int = Field(default=SCHEMA, le=SCHEMA)
-    virtroot: str
-    name: PathPart
-    build: PathPart
-    plan: str
-    builder: str
-    mirror_state: tuple[str, ...]
-    mirror_changed: bool = False
-    source_date_epoch: int
-    recipe: RecordedRecipe
-    generator: str
-    kernel_version: str
-    boot: Boot
-    packages: tuple[Package, ...]
-    rootfs: Rootfs
-    stages: tuple[StageTime, ...] = ()
-    origin: Origin | None = None
-    verdicts: dict[str, Verdict] = {}
+    schema_version: int = Field(default=SCHEMA, le=SCHEMA, description="The version of this schema.")
+    virtroot: str = Field(description="The version of virtroot that made it.")
+    name: PathPart = Field(description="The recipe's name.")
+    build: PathPart = Field(description="The build: its time (UTC) and the beginning of the plan's id.")
+    plan: str = Field(description="The plan's id: the same for builds that give the same bytes.")
+    builder: str = Field(description="The digest of the builder's image.")
+    mirror_state: tuple[str, ...] = Field(description="What the mirror offered when it was asked before the build.")
+    mirror_changed: bool = Field(
+        default=False,
+        description="Whether it offered something else afterwards: another build need not give the same bytes then.",
+    )
+    source_date_epoch: int = Field(description="No file is newer than this, in seconds of the epoch.")
+    recipe: RecordedRecipe = Field(description="The recipe, whole, as data.")
+    generator: str = Field(description="What makes the initramfs in the root.")
+    kernel_version: str = Field(description="The kernel's version, as `uname -r` says it.")
+    boot: Boot = Field(description="How the root is booted.")
+    packages: tuple[Package, ...] = Field(description="What is installed, name and version.")
+    rootfs: Rootfs = Field(description="The tarball.")
+    stages: tuple[StageTime, ...] = Field(default=(), description="What the build's time went into.")
+    origin: Origin | None = Field(default=None, description="Where an imported system came from.")
+    verdicts: dict[str, Verdict] = Field(
+        default={}, description="What the last verification of `tree`, `root` and `guest` found."
+    )
 
     @property
     def id(self) -> str:

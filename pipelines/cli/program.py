@@ -31,12 +31,16 @@ _HELP = ("-h", "--help")
 
 
 class Program(program.Program):
-    """Runs the tasks of a collection; ``names`` finds what the shell completes, see `completion.Names`."""
+    """Runs the tasks of a collection; ``names`` finds what the shell completes, see `completion.Names`.
 
-    def __init__(self, namespace: Collection, names: completion.Names) -> None:
+    ``daily`` is what is shown where nothing is typed: what to type, and what that does.
+    """
+
+    def __init__(self, namespace: Collection, names: completion.Names, daily: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(version=__version__, namespace=namespace, name="virtroot", binary="./inv")
         self.collection = namespace
         self._names = names
+        self._daily = daily
 
     def core_args(self) -> list[Argument]:
         """Return the options that belong to no task; invoke's others act on ``c.run``, which no task here uses."""
@@ -86,7 +90,7 @@ class Program(program.Program):
             return result(_printed(self._list))
         line.finish()
         if not line.called:
-            return self._show(line.core)
+            return self._show(line.core) if words else result(self._first_words())
         return self._execute(line, after)
 
     def task_list_opener(self, extra: str = "") -> str:
@@ -107,10 +111,28 @@ class Program(program.Program):
             for each in context.positional_args
         ]
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
-        print(f"{usage}\n\n{inspect.getdoc(self.collection[name])}\n")  # noqa: T201
+        what, _, examples = str(inspect.getdoc(self.collection[name])).partition("\n\n")
+        print(f"{usage}\n\n{what}\n")  # noqa: T201
+        for example in examples.splitlines():
+            print(f"  {example}")  # noqa: T201
+        if examples:
+            print()  # noqa: T201
         if context.args:
             print("Options:\n")  # noqa: T201
             self.print_columns(context.help_tuples())
+
+    def _first_words(self) -> str:
+        """Return what somebody who types nothing is shown: not everything, but where to begin."""
+        width = max((len(typed) for typed, _ in self._daily), default=0)
+        return "\n".join(
+            [
+                f"{self.name} {self.version}: Linux roots that boot as libvirt guests over virtiofs",
+                "",
+                *(f"  {self.binary} {typed:<{width}}  {does}" for typed, does in self._daily),
+                "",
+                f"all tasks: {self.binary} --list   one: {self.binary} TASK --help   the book: {self.binary} help",
+            ]
+        )
 
     def _help(self, words: Sequence[str], asked: int) -> None:
         """Show help on the task that is being typed, or, as invoke has it, on the one named after ``--help``."""

@@ -153,8 +153,8 @@ def test_a_guests_name_needs_no_option(name: str) -> None:
     assert [argument.names[0] for argument in tasks.program.contexts[name].positional_args] == ["name", *more]
 
 
-def test_nothing_typed_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
-    tasks.program.run(["inv"])
+def test_help_alone_shows_options_and_all_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv", "--help"])
     shown = capsys.readouterr().out
     assert shown.startswith("Usage: ./inv ")
     assert all(f"\n  {name} " in shown for name in TASKS)

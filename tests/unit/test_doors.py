@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
     "report": {"report", "artifact"},
     "cli": {"cli"},
+    "book": {"book", "artifact", "recipe", "host"},
     "origin": {"origin", "recipe"},
 }
 #: What every room may use; `recipe` only the errors.

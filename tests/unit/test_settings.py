@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.settings import CHECKOUT, Settings, defaults, from_section
+from pipelines.settings import CHECKOUT, Settings, defaults, described, from_section
 
 
 def test_defaults_are_text_and_mean_the_defaults() -> None:
@@ -21,9 +21,8 @@ def test_defaults_are_text_and_mean_the_defaults() -> None:
 
 
 def test_every_setting_is_explained() -> None:
-    assert Settings.__doc__ is not None
-    unexplained = {field.name for field in fields(Settings)} - {"pool", "pool_path"}
-    assert {name for name in unexplained if f"``{name}``" not in Settings.__doc__} == set()
+    assert [*described()] == [field.name for field in fields(Settings)]
+    assert [name for name, (_, what) in described().items() if not what] == []
 
 
 @pytest.mark.parametrize(("value", "size"), [("10GiB", 10 << 30), ("500 MiB", 500 << 20), ("0", 0), (" 0 ", 0), (0, 0)])

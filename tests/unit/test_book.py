@@ -1,0 +1,130 @@
+"""The book: what it says is typed can be typed, and says who ran it; what is written from the code is current."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+
+import pytest
+from invoke.parser.context import ParserContext
+
+import tasks
+from pipelines.book import pages
+from pipelines.cli.line import Line
+from pipelines.errors import VirtrootError
+from pipelines.settings import CHECKOUT
+from tests import book
+from tests.book import Block
+
+BLOCKS = [block for page in book.pages() for block in book.blocks(page)]
+COMMANDS = [block for block in BLOCKS if block.language == "sh"]
+
+
+#: Options that say which root is meant.
+_WHICH = {"--distro", "--recipe", "--artifact"}
+
+
+def read(words: list[str]) -> ParserContext:
+    """Read a command line as ./inv would; raises `VirtrootError` where it would."""
+    line = Line(tasks.program.initial_context, tasks.program.contexts)
+    for word in words[: words.index("--")] if "--" in words else words:
+        line.take(word)
+    if not {"--help", "--list"} & {*words}:
+        line.finish()
+    assert line.called or words[0].startswith("--")
+    return line.context
+
+
+def test_the_blocks_are_found() -> None:
+    text = "".join((book.DOCS / f"{page}.md").read_text() for page in book.pages())
+    assert len(COMMANDS) == len(re.findall(r"^ *```sh", text, re.MULTILINE)) > 40
+    assert {block.page for block in COMMANDS if block.status is not None} >= {"first-recipe", "guests", "upgrade"}
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: f"{block.page}: {block.text.splitlines()[0]}")
+def test_commands_can_be_typed_and_say_who_ran_them(block: Block) -> None:
+    for words in block.commands:
+        read(words)
+    assert [block.status is not None, bool(block.test), bool(block.reason)].count(True) == 1, block.note
+    if block.test:
+        file, _, test = block.test.partition("::")
+        source = (CHECKOUT / file).read_text()
+        assert test in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+        for words in block.commands:
+            options = [word for word in words if word.startswith("--") and word != "--"]
+            for word in [words[0], *options]:
+                # Which root is meant, a test says in its own way; what --generator overrides, its recipe says.
+                overridden = "|generator=" if word == "--generator" else ""
+                written = rf"[\"' ]{re.escape(word)}[\"' ]{overridden}"
+                assert word in _WHICH or re.search(written, source), f"{file} has no {word}"
+
+
+@pytest.mark.parametrize("name", sorted(tasks.program.contexts))
+def test_every_task_has_an_example_that_can_be_typed(name: str) -> None:
+    summary, _, examples = inspect.cleandoc(str(tasks.namespace[name].__doc__)).partition("\n\n")
+    assert summary.endswith(".")
+    assert examples.splitlines()
+    for example in examples.splitlines():
+        program, *words = shlex.split(example.partition(" > ")[0])
+        assert program == "./inv"
+        assert read(words).name == name
+
+
+def test_what_is_shown_first_fits_and_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    typed = [line.split("  ")[1] for line in lines if line.startswith("  ./inv")]
+    assert len(typed) == 10
+    for line in typed:
+        read(line.split()[1:])
+
+
+def test_the_reference_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv", "reference"])
+    assert capsys.readouterr().out == (book.DOCS / "reference.md").read_text(), "./inv reference > docs/reference.md"
+
+
+@pytest.mark.parametrize("page", book.pages())
+def test_tests_that_a_page_names_are_there(page: str) -> None:
+    for file, test in re.findall(r"`?(tests/[\w/]+\.py)::(test_\w+)", (book.DOCS / f"{page}.md").read_text()):
+        body = ast.parse((CHECKOUT / file).read_text()).body
+        assert test in {node.name for node in body if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
+
+
+def test_each_gotcha_names_its_test() -> None:
+    text = (book.DOCS / "gotchas.md").read_text()
+    found = re.split(r"\n\n(?=\*\*)", text)[1:]
+    assert len(found) == 18
+    for gotcha in found:
+        assert re.search(r"`tests/[\w/]+\.py::test_\w+`", gotcha), gotcha
+
+
+def test_help_shows_pages_and_parts_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.program.run(["inv", "help"])
+    listed = capsys.readouterr().out
+    assert all(f"\n{page} " in listed for page in book.pages() if page != "index")
+    tasks.program.run(["inv", "help", "docker"])
+    page = capsys.readouterr().out
+    assert page.startswith("# Docker inside a guest\n")
+    assert "<!--" not in page
+    tasks.program.run(["inv", "help", "task-start"])
+    part = capsys.readouterr().out
+    assert part.startswith("### start\n")
+    assert "### status" not in part
+
+
+def test_a_comment_in_commands_is_no_heading() -> None:
+    page = pages.Part("p", "P", "# P\n\n## One { #one }\n\n```sh\n# no heading { #none }\n```\n\n## Two { #two }\n")
+    assert [part.name for part in pages.parts(page)] == ["one", "two"]
+
+
+def test_a_page_that_is_not_there_is_refused_with_what_is_near() -> None:
+    with pytest.raises(VirtrootError, match="no page 'dokcer'") as refused:
+        pages.find("dokcer")
+    assert "./inv help docker" in refused.value.hint
+    with pytest.raises(VirtrootError, match="no page ''"):
+        pages.find("")
+    assert pages.find("first").name == "first-recipe"
