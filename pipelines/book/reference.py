@@ -21,7 +21,7 @@ each task says the same with `--help`.
 """
 
 _EXIT_CODES = """\
-## Exit codes
+## Exit codes { #exit-codes }
 
 | code | what it means |
 |---|---|
@@ -73,7 +73,7 @@ def _name(argument: Argument) -> str:
 
 
 def _recipe() -> Iterator[str]:
-    yield "## Keys of a recipe\n"
+    yield "## Keys of a recipe { #keys-of-a-recipe }\n"
     yield "Defaults that are empty are the distribution's; see [your first recipe](first-recipe.md).\n"
     schema = Recipe.model_json_schema()
     yield from _keys(schema, schema)
@@ -99,7 +99,7 @@ def _default(what: Mapping[str, Any]) -> str:
 
 
 def _settings() -> Iterator[str]:
-    yield "## Settings\n"
+    yield "## Settings { #settings }\n"
     yield (
         "In `invoke.yaml` of the checkout under `virtroot:`, or in the environment as `INVOKE_VIRTROOT_` and the name "
         "in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
@@ -111,7 +111,7 @@ def _settings() -> Iterator[str]:
 
 
 def _manifest() -> Iterator[str]:
-    yield "## The manifest\n"
+    yield "## The manifest { #manifest }\n"
     yield (
         "`manifest.json` lies beside each tarball. Every later version of virtroot reads it: what it says of a recipe "
         "is data.\n"

@@ -201,7 +201,7 @@ def _settings_can_be_wrong() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise VirtrootError(
             f"cannot read the settings: {': '.join([*at_fault, reason])}",
-            "mend invoke.yaml or the environment; README.md has a table of the settings",
+            "mend invoke.yaml or the environment; ./inv help settings lists them",
         ) from error
 
 

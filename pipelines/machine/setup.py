@@ -78,8 +78,13 @@ def _need_engine() -> None:
 
 #: The packages' names by package manager, and the words that install them.
 _PACKAGES = {
-    "apt-get": {"docker": "docker.io", "ssh": "openssh-client", "bsdtar": "libarchive-tools"},
-    "pacman": {"ssh": "openssh", "bsdtar": "libarchive"},
+    "apt-get": {
+        "docker": "docker.io",
+        "ssh": "openssh-client",
+        "bsdtar": "libarchive-tools",
+        "ansible": "ansible-core",
+    },
+    "pacman": {"ssh": "openssh", "bsdtar": "libarchive", "ansible": "ansible-core"},
 }
 
 #: The same wherever there is a package; other programs are in a package of their own name.

@@ -32,7 +32,7 @@ def test(settings: Settings, only: str) -> int:
     if not chosen or paths:
         setup(settings)
         # Whoever uses virtroot has what they reach guests with; a bare machine of tests has not.
-        need("ssh", "rsync", "mkfs.btrfs", "mkfs.xfs")
+        need("ssh", "rsync", "ansible", "mkfs.btrfs", "mkfs.xfs")
         processes = min(len(os.sched_getaffinity(0)), _SIDE_BY_SIDE)
         # What tests of one file share, they make once: a file is tested by one process.
         beside = [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]

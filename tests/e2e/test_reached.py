@@ -41,8 +41,9 @@ def config(
     inv: Virtroot, recipe: Callable[..., Path], agent: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """Two guests that run, and the file that ssh finds them by."""
-    source = recipe(named("reached"))
-    source.write_text(source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, rsync]"))
+    # Ansible's modules run in the guest's Python, which must not be much newer than Ansible itself.
+    source = recipe(named("reached"), release="bookworm")
+    source.write_text(source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, rsync, python3]"))
     artifact = inv("build", "--recipe", str(source)).stdout.strip()
     for name in NAMES:
         inv("install", name, "--artifact", artifact, "--ssh-key", agent["KEY"])
@@ -82,6 +83,14 @@ def test_ssh_and_its_kin_reach_a_guest(inv: Virtroot, config: Path, agent: dict[
     as_user(inv, agent)("cp", str(blob), "near:/root/by cp")
     as_user(inv, agent)("cp", "near:/root/by cp", str(tmp_path / "again"))
     assert (tmp_path / "again").read_bytes() == blob.read_bytes()
+
+
+def test_ansible_reaches_a_guest(config: Path, agent: dict[str, str]) -> None:
+    # A connection that is kept would outlive the test.
+    own = {"LC_ALL": "C.UTF-8", "ANSIBLE_SSH_ARGS": f"-F {shlex.quote(str(config))} -o ControlMaster=no"}
+    python = ("--extra-vars", "ansible_python_interpreter=/usr/bin/python3")
+    said = run({**agent, **own}, "ansible", "all", "--inventory", "near,far,", *python, "--module-name", "ping")
+    assert said.count('"ping": "pong"') == 2
 
 
 def test_guests_see_each_other_by_name_and_the_outside(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:
