@@ -52,7 +52,7 @@ def env(inv: Virtroot) -> Iterator[dict[str, str]]:
     hypervisor.target.run(["rm", "-r", f"{place.share(inv.settings.pool_path, 'common')}"], check=False)
     for volume in docker.from_env().volumes.list():
         if volume.name.startswith("virtroot-cache-web"):
-            engine.remove_volume(volume.name)
+            volume.remove()
 
 
 @pytest.mark.parametrize("page", PAGES)
