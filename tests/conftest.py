@@ -68,6 +68,8 @@ class Virtroot:
             "INVOKE_VIRTROOT_OUTPUT": str(self.output),
             "INVOKE_VIRTROOT_EMBEDDED": self.embedded,
             "INVOKE_VIRTROOT_CONNECT": "embedded",
+            # Guests of several tests share the processors.
+            "INVOKE_VIRTROOT_TIMEOUT": "900",
         }
         return {**os.environ, **own, **self.env}
 
