@@ -30,7 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=CHECKOUT, check=True, capture_output=True,
     ).stdout  # fmt: skip
-    there = b"\0".join(path for path in listed.split(b"\0") if path and (CHECKOUT / os.fsdecode(path)).exists())
+    there = b"\0".join(path for path in listed.split(b"\0") if path and os.path.lexists(CHECKOUT / os.fsdecode(path)))
     packed = subprocess.run(
         ["tar", "--create", "--null", "--files-from=-"], cwd=CHECKOUT, input=there, check=True, capture_output=True
     ).stdout
