@@ -196,7 +196,8 @@ def install_wrapper(target: Target) -> None:
 
 
 def _put(target: Target, path: str, content: bytes) -> bool:
-    if target.run(["cmp", "-s", "-", path], stdin=content, check=False).returncode == 0:
+    there = ["sh", "-c", '[ -x "$1" ] && cmp -s - "$1"', "there", path]
+    if target.run(there, stdin=content, check=False).returncode == 0:
         return False
     script = (
         'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '
