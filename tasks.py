@@ -14,6 +14,7 @@ from pipelines import clean as cleaning
 from pipelines import clone as cloning
 from pipelines import demo as demonstrate
 from pipelines import diff as differing
+from pipelines import doctor as examining
 from pipelines import help as explaining
 from pipelines import import_system as importing
 from pipelines import install as installing
@@ -44,7 +45,6 @@ from pipelines.guest.guest import every
 from pipelines.guest.moving import Move
 from pipelines.libvirt import connect
 from pipelines.log import result, say
-from pipelines.machine import doctor as examining
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
 from pipelines.machine import timer as timing
@@ -797,14 +797,27 @@ def diff(c, before, after="", distro="", recipe="", files=False, json=False):  #
         result(line)
 
 
-@task(help={"json": "print JSON"})
-def doctor(c, json=False):  # type: ignore[no-untyped-def]
-    """Say what this machine has of what virtroot needs.
+@task(
+    positional=["name"],
+    help={
+        "name": "look at this guest alone",
+        "fix": "do what is safe about what is found, saying each thing, and look again",
+        "json": "print JSON",
+        **_WHERE,
+    },
+)
+def doctor(c, name="", fix=False, json=False, connect=""):  # type: ignore[no-untyped-def]
+    """Say what this machine, libvirt and the guests have of what is needed, and what to do about the rest.
 
     ./inv doctor
+    ./inv doctor web --fix
     """
-    findings = examining.examine(_settings(c))
-    _print([vars(finding) for finding in findings] if json else examining.as_text(findings))
+    settings = _settings(c, connect=connect)
+    findings = examining.examine(settings, name)
+    if fix:
+        examining.mend(findings)
+        findings = examining.examine(settings, name)
+    _print(examining.as_data(findings) if json else examining.as_text(findings))
     sys.exit(examining.status(findings))
 
 

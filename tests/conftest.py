@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +102,8 @@ class Virtroot:
 def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     """The command, with what the session makes, or a killed one left, cleared away."""
     virtroot = Virtroot(tmp_path_factory.mktemp("output"))
-    base = tmp_path_factory.getbasetemp().parent
-    # Containers and volumes have the same names in every session.
-    locks = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with lock.hold(locks / f"{HYPERVISOR}.lock", "the tests on this machine"):
+    # Containers and volumes have the same names in every session, wherever that has its files.
+    with lock.hold(Path(tempfile.gettempdir()) / f"{HYPERVISOR}.lock", "the tests on this machine"):
         clear(virtroot)
         yield virtroot
         clear(virtroot)

@@ -81,6 +81,11 @@ class Agent:
         except (ValueError, KeyError, TypeError) as error:
             raise self._nonsense(command) from error
 
+    def answers(self) -> bool:
+        """Say whether the agent answers now."""
+        asked = ("qemu-agent-command", "--timeout", "5", self.domain, '{"execute":"guest-ping"}')
+        return self.hypervisor.virsh(*asked, check=False).returncode == 0
+
     def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
         """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there."""
         given: dict[str, Any] = {"input-data": base64.b64encode(stdin).decode()} if stdin else {}

@@ -83,6 +83,38 @@ def _whole(target: Target, path: str) -> Golden | None:
     return found if same else None
 
 
+def whole(target: Target, path: str) -> bool:
+    """Say whether the golden tree in ``path`` is what was unpacked."""
+    return _whole(target, path) is not None
+
+
+def digest(target: Target, path: str) -> str:
+    """Return the digest that the golden tree in ``path`` has now; empty where there is none."""
+    try:
+        return beside.digest(target, f"{path}/{TREE}")
+    except VirtrootError:
+        return ""
+
+
+def named(entry: str) -> str:
+    """Return the key of the golden tree that is called ``entry`` in its pool; empty for anything else."""
+    match = _NAME.fullmatch(entry)
+    return match["key"] if match else ""
+
+
+def left_of(entry: str) -> str:
+    """Return the key of the golden tree of which a task has under way, or left, what is called ``entry``."""
+    name, at, _ = entry.removeprefix(".").partition("@")
+    return named(name) if at and entry.startswith(".") else ""
+
+
+def sweep(target: Target, path: str) -> None:
+    """Delete what killed tasks left of a golden tree; raises `lock.Busy` where one is being made."""
+    key = named(path.rpartition("/")[2])
+    with lock.on(target, place.golden_lock(key), f"the golden tree {key}"):
+        mounts.delete(target, *_leftovers(target, path))
+
+
 def _make(hypervisor: Hypervisor, path: str, artifact: Artifact) -> None:
     """Unpack a golden tree in place of what is there; the caller holds its lock."""
     target = hypervisor.target

@@ -23,6 +23,9 @@ WRITTEN = ("/var/lib/libvirt", LOGS, "/etc/libvirt")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
+_LEFT = re.compile(rf"\.(?:root\.|{re.escape(BOOT_PREFIX)})(?P<name>{_NAME.pattern})@.*", re.DOTALL)
+_OF_A_GUEST = re.compile(rf"(?:root|snapshots|former)\.(?P<name>{_NAME.pattern})")
+
 
 def checked_name(name: str) -> str:
     """Return ``name`` if libvirt, virsh and the file system take it for what it is; raises `VirtrootError`.
@@ -118,6 +121,24 @@ def of_root(root: str) -> Place:
     if not pool or name == directory or not _NAME.fullmatch(name):
         raise VirtrootError(f"{root} is no place for a root of virtroot's", "look at the domain: virsh dumpxml")
     return Place(pool, name)
+
+
+def left_of(entry: str) -> str:
+    """Return the guest of which a task has under way, or left, what is called ``entry`` in the pool or in `BOOT`."""
+    match = _LEFT.fullmatch(entry)
+    return match["name"] if match else ""
+
+
+def belongs_to(entry: str) -> str:
+    """Return the guest whose root, snapshots or former roots are called ``entry`` in the pool; empty for none."""
+    match = _OF_A_GUEST.fullmatch(entry)
+    return match["name"] if match else ""
+
+
+def booted(entry: str) -> str:
+    """Return the guest whose boot directory is called ``entry`` in `BOOT`; empty for none."""
+    name = entry.removeprefix(BOOT_PREFIX)
+    return name if name != entry and _NAME.fullmatch(name) else ""
 
 
 def golden(pool: str, key: str) -> str:

@@ -218,6 +218,21 @@ def clear(hypervisor: Hypervisor, paths: Place) -> None:
     _delete(target, *_leftovers(target, paths), *([] if hypervisor.naming(paths.boot) else [paths.boot]))
 
 
+def sweep(hypervisor: Hypervisor, paths: Place) -> None:
+    """Remove what killed tasks left under hidden names; the caller holds the guest's lock.
+
+    Beside a root that is nobody's, and that no task vouches for, what has a name stays: somebody may define its domain.
+    """
+    target = hypervisor.target
+    _settle(target, paths)
+    if hypervisor.defined(paths.name):
+        tidy(guests.find(hypervisor, paths.name))
+    elif _exists(target, paths.root) and "root" not in _journal(target, paths):
+        _delete(target, *_leftovers(target, paths))
+    else:
+        clear(hypervisor, paths)
+
+
 def _delete(target: Target, *stale: str) -> None:
     """Delete what is nobody's; a root of two layers may be mounted there, or in it."""
     for path, kind in mounts.points(target):

@@ -45,6 +45,16 @@ def checked_way(way: str) -> str:
     return way
 
 
+def by_type(kind: str, *, btrfs: bool) -> list[str]:
+    """Return the ways that a pool on a file system of that type most likely has, the best first.
+
+    ``btrfs`` says that the program of that name is there. What it really has is tried, which writes.
+    """
+    found = ["snapshot"] if kind == "btrfs" and btrfs else []
+    found += ["reflink"] if kind in {"btrfs", "xfs"} else []
+    return [*found, *([] if kind in {"btrfs", "overlay"} else ["overlay"]), "copy"]
+
+
 def way(target: Target, pool: str, asked: str, *, source: str = "") -> str:
     """Return the best way that a root in ``pool`` can be made of another tree there, or the one that is ``asked`` for.
 

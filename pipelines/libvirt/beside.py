@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, sizes
+from pipelines.libvirt import look as looking
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Plan
 
@@ -20,6 +21,7 @@ _LAYERS = Path(layers.__file__)
 _SIZES = Path(sizes.__file__)
 _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
+_LOOK = Path(looking.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -27,6 +29,9 @@ HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 #: The virtiofsd of guests that mount overlayfs. AppArmor's profile of libvirt runs what is below hooks; libvirt itself
 #: runs nothing there whose name is no driver's.
 WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
+
+#: Seconds that looking at libvirt's machine may take, and bytes that it may say.
+_LOOKING, _SEEN = 300, 64 << 20
 
 
 def hook() -> bytes:
@@ -180,6 +185,22 @@ def _carry(target: Target, given: object, *arguments: str) -> bytes:
     return _checked(target.run([*program, *arguments], stdin=json.dumps(given).encode(), check=False))
 
 
+def look(target: Target, asked: Mapping[str, object]) -> dict[str, Any]:
+    """Return what ``target`` has of what is ``asked``, changing nothing; see `look`.
+
+    Raises `VirtrootError` where it cannot be looked at.
+    """
+    program = [target.python, "-I", "-c", _LOOK.read_text(encoding="utf-8")]
+    given = json.dumps({**asked, "handover": _PROGRAM.read_text(encoding="utf-8")}).encode()
+    done = target.run(program, stdin=given, check=False, timeout=_LOOKING, limit=_SEEN)
+    try:
+        return cast("dict[str, Any]", json.loads(done.stdout))
+    except ValueError as error:
+        raise VirtrootError(
+            "libvirt's machine cannot be looked at", "see whether it has python3, 3.10 or newer", done.complaint
+        ) from error
+
+
 def wrapper() -> bytes:
     """Return the wrapper of virtiofsd: a shell script."""
     return _PROGRAM.with_name("virtiofsd").read_bytes()
@@ -196,7 +217,8 @@ def install_wrapper(target: Target) -> None:
 
 
 def _put(target: Target, path: str, content: bytes) -> bool:
-    if target.run(["cmp", "-s", "-", path], stdin=content, check=False).returncode == 0:
+    there = ["sh", "-c", '[ -x "$1" ] && cmp -s - "$1"', "there", path]
+    if target.run(there, stdin=content, check=False).returncode == 0:
         return False
     script = (
         'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '

@@ -72,7 +72,7 @@ def run(host: Container, *arguments: str, status: int = 0) -> str:
 
 
 def test_install_boot_verify_remove_on_the_hosts_libvirt(host: Container) -> None:
-    assert "libvirt         the host's answers" in run(host, "doctor", status=1)  # no engine there, and none needed
+    assert "the host's answers" in run(host, "doctor", status=1)  # no engine there, and none needed
     # Directories of the host, one of them made, and a virtiofsd that keeps what overlayfs needs.
     host.run(["mkdir", "/srv/kept"])
     host.run(["chown", "games:games", "/srv/kept"])

@@ -1,20 +1,91 @@
-"""The doctor looks and touches nothing."""
+"""The doctor looks and touches nothing; what it mends it says."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from pipelines import doctor
+from pipelines.errors import VirtrootError
+from pipelines.guest import place
 from pipelines.host import process
+from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.host.process import Completed
-from pipelines.machine import doctor
+from pipelines.libvirt import fitness
 from pipelines.settings import Settings
 
-#: All that it may ask of an engine, and run.
-READS = {"memory", "registry_has", "images"}
-ASKS = ["virsh", "--quiet", "--connect", "qemu:///system", "uri"]
+#: All that it may ask of an engine, and of virsh.
+READS = {"memory", "registry_has", "images", "container"}
+ASKS = {"uri", "list", "dumpxml", "version", "domcapabilities", "domstate", "pool-dumpxml", "pool-info"}
+
+POOL = "/var/lib/libvirt/filesystems"
+WEB = "11111111-1111-4111-8111-111111111111"
+
+DIRECTORY = {
+    "directory": True,
+    "mode": 0o700,
+    "uid": 0,
+    "changed": 1.0,
+    "kind": "ext4",
+    "options": ["rw"],
+    "free": 8 << 30,
+    "size": 16 << 30,
+    "free_inodes": 1 << 20,
+    "inodes": 1 << 20,
+    "entries": [["root.web", True]],
+    "closed_above": "",
+}
+
+SEEN = {
+    "user": 0,
+    "programs": {name: f"/usr/bin/{name}" for name in ("python3", "tar", "zstd", "flock", "bwrap")},
+    "openat2": True,
+    "daemons": [],
+    "virtiofsds": [
+        {"pid": 1, "arguments": ["-o", f"source={POOL}/root.web,xattr"], "files": 1000000, "most": 1000000, "open": 9}
+    ],
+    "descriptions": [{"path": "/a.json", "binary": "/usr/libexec/virtiofsd", "runs": True}],
+    "security": {"apparmor": False, "selinux": "", "profiles": {}},
+    "files": {},
+    "directories": {POOL: DIRECTORY, place.BOOT: {**DIRECTORY, "mode": 0o711, "entries": []}},
+    "held": [],
+    "mounts": [],
+    "guests": {
+        "web": {
+            "directory": True,
+            "mode": 0o755,
+            "uid": 0,
+            "layers": False,
+            "boot": 0o755,
+            "files": {"kernel": 0o644, "initrd": None},
+            "fstab": "root / virtiofs defaults 0 0\n",
+            "usr": True,
+            "kernel": {"refused": "", "same": True},
+            "shares": {},
+        }
+    },
+}
+
+DEFINITION = f"""<domain><name>web</name><metadata><v:guest xmlns:v="urn:virtroot:1"><v:artifact>a/1</v:artifact>
+<v:root>{POOL}/root.web</v:root><v:kernel>vmlinuz</v:kernel></v:guest></metadata>
+<memoryBacking><source type="memfd"/><access mode="shared"/></memoryBacking>
+<os><kernel>{place.boot("web")}/kernel</kernel><cmdline>root=root rootfstype=virtiofs rw</cmdline></os>
+<devices><filesystem><driver type="virtiofs"/><source dir="{POOL}/root.web"/><target dir="root"/></filesystem></devices>
+</domain>"""
+
+VIRSH = {
+    "uri": "qemu:///system\n",
+    "list": f"{WEB} web\n",
+    "dumpxml": DEFINITION,
+    "domstate": "running\n",
+    "version": "Running against daemon: 11.3.0\n",
+    "domcapabilities": "<domainCapabilities/>",
+    "pool-dumpxml": f"<pool type='dir'><target><path>{POOL}</path></target></pool>",
+    "pool-info": "State: running\nAutostart: yes\n",
+}
 
 
 class ReadOnly:
@@ -22,25 +93,127 @@ class ReadOnly:
 
     def __getattr__(self, name: str) -> Any:
         assert name in READS, name
-        return {"memory": lambda: 8 << 30, "registry_has": lambda _: True, "images": lambda _: {}}[name]
+        answers = {"memory": 8 << 30, "registry_has": True, "images": {}, "container": None}
+        return lambda *_: answers[name]
 
 
-@pytest.mark.parametrize("connect", ["auto", "embedded", "qemu:///system"])
-def test_nothing_is_started_or_defined(monkeypatch: pytest.MonkeyPatch, connect: str) -> None:
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A machine whose libvirt answers, and what is run there."""
     ran: list[list[str]] = []
 
     def run(argv: Sequence[str], **_: Any) -> Completed:
         ran.append(list(argv))
-        return Completed(tuple(argv), 0, b"", b"")
+        if "virsh" in argv:
+            verb = argv[list(argv).index("--connect") + 2]
+            return Completed(tuple(argv), 0, VIRSH[verb].encode(), b"")
+        said = json.dumps(SEEN) if argv[1:3] == ["-I", "-c"] else "virtiofsd 1.13.2 --shared-dir --modcaps"
+        return Completed(tuple(argv), 0, said.encode(), b"")
 
     monkeypatch.setattr("pipelines.host.engine.answers", lambda: True)
     monkeypatch.setattr("pipelines.host.engine.connect", ReadOnly)
     monkeypatch.setattr(process, "run", run)
     monkeypatch.setattr(process, "found", lambda _: True)
-    for forbidden in ("attach", "start_daemon", "stop_daemon"):
+    monkeypatch.setattr("pipelines.guest.agent.Agent.answers", lambda _: True)
+    for forbidden in ("attach", "start_daemon", "stop_daemon", "holding"):
         monkeypatch.delattr(process, forbidden)
+    return ran
+
+
+@pytest.mark.parametrize("connect", ["auto", "embedded", "qemu:///system"])
+def test_nothing_is_started_or_defined(ran: list[list[str]], connect: str) -> None:
     findings = doctor.examine(Settings(connect=connect))
-    assert len(findings) >= 8
-    assert ran
-    probes = [argv for argv in ran if argv != ASKS]
-    assert all("q35,accel=kvm" in argv and "isa-debug-exit,iobase=0xf4,iosize=4" in argv for argv in probes), ran
+    names = {(each.of, each.name) for each in findings}
+    assert {("this machine", "Docker engine"), ("this machine", "KVM"), ("libvirt's machine", "libvirt")} <= names
+    assert (("web", "root") in names) == (connect != "embedded"), findings
+    for argv in ran:
+        if "virsh" in argv:
+            assert argv[argv.index("--connect") + 2] in ASKS, argv
+        elif argv[1:3] != ["-I", "-c"]:
+            # The programs that read, the probe of KVM, and virtiofsd, which says what it is.
+            probe = "q35,accel=kvm" in argv and "isa-debug-exit,iobase=0xf4,iosize=4" in argv
+            asked = argv[1:] in (["--version"], ["--help"])
+            assert probe or asked or (argv[:2] == ["sh", "-c"] and argv[3] == "installed"), argv
+
+
+def test_a_guest_that_is_as_it_should_be_has_no_fault(ran: list[list[str]]) -> None:
+    assert [each for each in doctor.examine(Settings(), "web") if not each.ok] == []
+    with pytest.raises(VirtrootError, match="no guest ghost"):
+        doctor.examine(Settings(), "ghost")
+
+
+def test_who_is_not_root_is_told_so_and_not_that_roots_are_gone(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SEEN, "user", 1000)
+    with pytest.raises(VirtrootError, match="by root alone"):
+        doctor.examine(Settings(), "web")
+    (last,) = [each for each in doctor.examine(Settings()) if each.of == fitness.OF]
+    assert (last.ok, last.do) == (False, "run this with sudo")
+
+
+def test_where_no_hypervisor_runs_a_guest_is_an_error_and_the_rest_is_looked_at(ran: list[list[str]]) -> None:
+    with pytest.raises(VirtrootError, match="does not run"):
+        doctor.examine(Settings(connect="embedded"), "web")
+    (last,) = [each for each in doctor.examine(Settings(connect="embedded")) if each.of == fitness.OF]
+    assert last.ok
+    assert "does not run" in last.says
+
+
+def test_each_fix_is_said_and_one_that_fails_keeps_no_other_from_being_done(capsys: pytest.CaptureFixture[str]) -> None:
+    done = []
+
+    def fail() -> None:
+        raise VirtrootError("another task works on web", "wait for it")
+
+    faults = [
+        fault("web", "a", "is broken", "mend it", fix=Fix("mend a", fail)),
+        fault("web", "b", "is broken", "mend it", needed=False, fix=Fix("mend b", lambda: done.append("b"))),
+        fault("web", "c", "is broken", "mend it"),
+        fine("web", "d", "is fine"),
+    ]
+    doctor.mend(faults)
+    assert done == ["b"]
+    assert capsys.readouterr().err.splitlines() == [
+        "web: mend a",
+        "warning: another task works on web; wait for it",
+        "web: mend b",
+    ]
+
+
+def test_only_what_is_needed_makes_it_fail() -> None:
+    optional = fault("web", "a", "is broken", "mend it", needed=False)
+    assert doctor.status([fine("web", "b", "fine"), optional]) == 0
+    assert doctor.status([optional, fault("web", "c", "is broken", "mend it")]) == 1
+
+
+def test_people_read_faults_under_what_they_are_of_and_what_to_do_below() -> None:
+    findings = [
+        fine("this machine", "engine", "answers"),
+        fault("web", "fstab", "it mounts /dev/x\x1b[2J at /\nok  root", "mend it"),
+        fault("web", "kernel", "is old", "restart it", needed=False),
+    ]
+    assert doctor.as_text(findings).splitlines() == [
+        "this machine",
+        "  ok  engine  answers",
+        "",
+        "web",
+        "  NO  fstab   it mounts /dev/x at / ok  root",
+        "              do: mend it",
+        "  -   kernel  is old",
+        "              do: restart it",
+    ]
+
+
+def test_programs_read_what_is_whether_it_can_be_mended_and_what_to_do() -> None:
+    (data,) = doctor.as_data([fault("web", "a", "is broken", "mend it", fix=Fix("mend a", lambda: None))])
+    assert data == {
+        "of": "web",
+        "name": "a",
+        "ok": False,
+        "needed": True,
+        "says": "is broken",
+        "do": "mend it",
+        "fix": "mend a",
+    }
+    assert isinstance(fine("a", "b", "c"), Finding)

@@ -13,7 +13,8 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import images
 from pipelines.host.engine import Engine, Image
-from pipelines.machine import doctor, setup
+from pipelines.host.finding import Finding
+from pipelines.machine import fitness, setup
 from pipelines.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -197,8 +198,8 @@ def test_setup_alone_renews_nothing(on_this_engine: Any) -> None:
     assert on_this_engine.made == []
 
 
-def finding(settings: Settings, name: str) -> doctor.Finding:
-    return next(each for each in doctor.examine(settings) if each.name == name)
+def finding(settings: Settings, name: str) -> Finding:
+    return next(each for each in fitness.examine(settings) if each.name == name)
 
 
 def test_doctor_tells_the_age_of_old_images_and_makes_none(on_this_engine: Any) -> None:
@@ -206,7 +207,8 @@ def test_doctor_tells_the_age_of_old_images_and_makes_none(on_this_engine: Any) 
     on_this_engine.put("virtroot/hypervisor:1", 45.5)
     told = finding(Settings(), "images")
     assert (told.ok, told.needed) == (False, False)
-    assert told.says == "virtroot/hypervisor:1 is 45 days old; ./inv setup --refresh renews those in use"
+    assert told.says == "virtroot/hypervisor:1 is 45 days old"
+    assert told.do == "./inv setup --refresh makes those in use anew"
     assert finding(Settings(image_max_age=60), "images").ok
     assert finding(Settings(image_max_age=0), "images").ok
     assert on_this_engine.made == []

@@ -1,0 +1,116 @@
+"""Doctor: what the machine, libvirt's machine, the pool and the guests have of what is needed, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import place, remains, soundness, storage
+from pipelines.guest.guest import Guest
+from pipelines.host.finding import Finding, fault, fine
+from pipelines.libvirt import beside, connect, fitness, pool
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import say, warn
+from pipelines.machine import fitness as machine
+from pipelines.settings import Settings
+
+
+def examine(settings: Settings, name: str = "") -> list[Finding]:
+    """Look at everything, or at the guest ``name`` alone, and change nothing: what does not run is not started.
+
+    Raises `VirtrootError` where there is no such guest.
+    """
+    if name:
+        hypervisor = connect.find(settings)
+        if hypervisor is None:
+            raise VirtrootError(f"no guest {name}: the embedded hypervisor does not run", "./inv list starts it")
+        guest = guests.find(hypervisor, name)
+        return soundness.examine(guest, _look(hypervisor, None, [guest]), running=guest.running)
+    findings = machine.examine(settings)
+    try:
+        hypervisor = connect.find(settings)
+        if hypervisor is None:
+            says = "the embedded hypervisor does not run, so that neither it nor its guests are looked at"
+            return [*findings, fine(fitness.OF, "libvirt", says)]
+        return [*findings, *_libvirt(hypervisor, settings)]
+    except VirtrootError as error:
+        return [*findings, fault(fitness.OF, "libvirt", error.what, error.hint)]
+
+
+def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
+    """Look at libvirt's machine, and at its guests."""
+    directory = pool.look(hypervisor, settings)
+    every = guests.every(hypervisor)
+    seen = _look(hypervisor, directory, every)
+    found = fitness.examine(hypervisor, seen, overlayfs=[guest.name for guest in every if guest.overlayfs])
+    found += storage.examine(hypervisor, settings, directory, seen)
+    if directory and seen["directories"].get(directory):
+        found += remains.examine(hypervisor, directory, seen, every)
+    active = {known.uuid for known in hypervisor.domains(active=True)}
+    return found + [each for guest in every for each in soundness.examine(guest, seen, running=guest.uuid in active)]
+
+
+def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:
+    pools = [directory] if directory else []
+    seen = beside.look(
+        hypervisor.target,
+        {
+            "files": [beside.HOOK, beside.WRAPPER],
+            "directories": [*pools, place.BOOT, fitness.HOOKS, *(guest.root for guest in every)],
+            "locks": [*remains.LOCKED, *pools],
+            "guests": {guest.name: soundness.asked(guest) for guest in every},
+        },
+    )
+    if seen["user"] != 0:
+        # To others the pool is closed, and what is in it would seem to be gone.
+        raise VirtrootError("roots can be looked at by root alone", "run this with sudo")
+    return seen
+
+
+def mend(findings: Sequence[Finding]) -> None:
+    """Do what can be done without risk about what was found, saying each thing; what fails leaves the others."""
+    for each in findings:
+        if each.fix:
+            say(f"{each.of}: {each.fix.says}")
+            try:
+                each.fix.do()
+            except VirtrootError as error:
+                warn(f"{error.what}; {error.hint}")
+
+
+def status(findings: Sequence[Finding]) -> int:
+    """Return the exit status: 1 when something needed is wrong."""
+    return int(any(each.needed and not each.ok for each in findings))
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """Return the findings as people read them: under what they are of, and below each fault what to do about it."""
+    width = max(len(each.name) for each in findings)
+    lines: list[str] = []
+    for of, its in groupby(findings, key=lambda each: each.of):
+        lines += ["", of] if lines else [of]
+        for each in its:
+            mark = "ok" if each.ok else "NO" if each.needed else "-"
+            lines.append(f"  {mark:<3} {each.name:<{width}}  {each.says}")
+            if each.do:
+                lines.append(f"      {'':<{width}}  do: {each.do}")
+    return "\n".join(lines)
+
+
+def as_data(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the findings as plain data; ``fix`` says what --fix would do, and is empty where it does nothing."""
+    return [
+        {
+            "of": each.of,
+            "name": each.name,
+            "ok": each.ok,
+            "needed": each.needed,
+            "says": each.says,
+            "do": each.do,
+            "fix": each.fix.says if each.fix else "",
+        }
+        for each in findings
+    ]
