@@ -115,7 +115,7 @@ def plan(
         if path.split("/")[0] in (*NOT_KEPT, "") or {".", ".."} & {*path.split("/")}:
             raise VirtrootError(f"/{path} cannot be kept or discarded", "/etc is merged: see --take; name other paths")
     known = changes.changes(base, ours, distro, points)
-    kept = _outermost((*KEPT, *choices.keep))
+    kept = _outermost((*KEPT, *choices.keep, *_empty(known.files, ours, choices)))
     found = [
         each
         for each in (*known.files, *(Changed("changed", path) for path in known.edited))
@@ -138,6 +138,12 @@ def plan(
         lost=tuple(sorted({*lost} - {*choices.discard})),
         went=tuple(went),
     )
+
+
+def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str]:
+    """Return new directories with nothing but directories in them: services make them for themselves."""
+    trees = (each.name for each in files if each.kind == "added" and not _below(each.name, choices.discard))
+    return [name for name in trees if ours.unowned[name].kind == "tree" and ours.unowned[name].files == 0]
 
 
 def _replaced(base: Survey, ours: Survey, theirs: Survey) -> list[Changed]:

@@ -142,7 +142,28 @@ def _says_what_was_changed(inv: Virtroot) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, tmp_path: Path) -> None:
+def _moves_to_the_next_release(inv: Virtroot, trixie: Path) -> None:
+    """With a warning: packages, kernel and /etc are the new release's, and what the guest has of its own comes along."""
+    previewed = inv("upgrade", "worm", "--to", str(trixie), "--preview", "--json")
+    assert "worm moves from bookworm to trixie" in previewed.stderr
+    planned = json.loads(previewed.stdout)
+    assert planned["lost"] == ["hello", "tree"]
+    verdicts = {each["path"]: each["verdict"] for each in planned["etc"]}
+    conflicts = [f"/{path}" for path, verdict in verdicts.items() if verdict == "conflict"]
+    discarded = [*planned["lost"], *(f"/{each['name']}" for each in planned["undecided"])]
+    decided = [word for path in conflicts for word in ("--take", "new", path)]
+    decided += [word for each in discarded for word in ("--discard", each)]
+    inv("upgrade", "worm", "--to", str(trixie), *decided)
+    inv("verify", "worm", "--boot")
+    root = "/var/lib/libvirt/filesystems/root.worm"
+    look = (
+        'cd "$1"; cat srv/site/index etc/motd; grep -c ^ann: etc/passwd; tail -n 1 etc/ssh/sshd_config; ls etc/issue*'
+    )
+    seen = on_hypervisor(inv, "sh", "-c", look, "look", root)
+    print(conflicts, planned["undecided"], seen)
+
+
+def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, trixie: Path, tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_text(KEY + "\n")
     manifest = load(bookworm / "manifest.json")
     assert manifest.recipe.release == "bookworm"
@@ -180,6 +201,7 @@ def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path,
     assert on_hypervisor(inv, "cat", f"{root}/etc/hostname").text == "early"
     assert on_hypervisor(inv, "cat", f"{root}/root/.ssh/authorized_keys").text == KEY
     assert on_hypervisor(inv, "stat", "-c", "%a %u", f"{root}/root/.ssh/authorized_keys").text == "600 0"
+    _moves_to_the_next_release(inv, trixie)
     inv("remove", "--name", "worm", "--yes")
     assert on_hypervisor(inv, "test", "-e", root).returncode == 1
 

@@ -58,6 +58,20 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
     assert moving.carried(move, ours, system())["foreign"] == ["var/lib/docker"]
 
 
+def test_directories_that_services_make_for_themselves_come_along_unasked() -> None:
+    empty = Unowned("tree", 33, 0, entries=2, files=0)
+    ours = replace(system(), unowned={"var/lib/nginx/body": empty, "opt/app": tree()})
+    move = moved(system(), ours, system())
+    assert [each.name for each in move.undecided] == ["opt/app"]
+    assert move.kept == (*moving.KEPT, "var/lib/nginx/body")
+    left = moved(system(), ours, system(), Choices(discard=("var/lib/nginx", "opt/app")))
+    assert left.kept == moving.KEPT
+    assert [each.name for each in left.dropped] == ["opt/app", "var/lib/nginx/body"]
+    # What took the place of something is another matter.
+    was = replace(system(), unowned={"var/lib/nginx/body": Unowned("file", 0, 10)})
+    assert "var/lib/nginx/body" in [each.name for each in moved(was, ours, system()).undecided]
+
+
 def test_packages_that_only_the_guest_has_are_asked_about() -> None:
     ours, theirs = system(packages=("base", "jq", "tree")), system(packages=("base", "tree"))
     assert moved(system(), ours, theirs).lost == ("jq",)
