@@ -131,7 +131,10 @@ SYMPTOMS = (
     Symptom(
         name="virtiofsd-died",
         heading="virtiofsd died unexpectedly",
-        pattern=re.compile(r"virtiofsd died (?:unexpectedly|and reported)|Could not start 'virtiofsd'"),
+        pattern=re.compile(
+            r"virtiofsd died (?:unexpectedly|and reported)|Could not start 'virtiofsd'"
+            r"|Failed to connect to '[^'\n]{1,400}-fs\.sock': Connection refused"
+        ),
         cause="virtiofsd ended as soon as libvirt had started it",
         remedy="its own log may say why: ./inv logs {name} --virtiofsd; then look at <binary> in virsh dumpxml {name}",
     ),
@@ -139,9 +142,10 @@ SYMPTOMS = (
     Symptom(
         name="too-many-files",
         heading="Too many open files",
-        pattern=re.compile(r"virtiofsd[^\n]{0,400}Too many open files|Too many open files in system"),
-        cause="virtiofsd has as many files open as it may",
-        remedy="./inv restart {name} lets go of them; for good raise the limit of files on libvirt's machine",
+        pattern=re.compile(r"Too many open files"),
+        cause="virtiofsd, or a program of the guest, has as many files open as it may",
+        remedy="./inv restart {name} lets go of them; for good raise the limit of libvirtd's service, or the program's",
+        comes_up=True,
     ),
     GONE,
     # What keeps a kernel from its root.
@@ -236,8 +240,8 @@ SYMPTOMS = (
     ),
     Symptom(
         name="mmap-refused",
-        heading="mmap: No such device",
-        pattern=re.compile(r"(?:mmap|map(?:ping)? (?:file|segment))[^\n]{0,200}No such device", re.IGNORECASE),
+        heading="mmap failed: No such device",
+        pattern=re.compile(r"mmap[^\n]{0,100}: No such device(?! or)|No such device \(os error 19\)", re.IGNORECASE),
         cause="the guest may not map files into memory, as with the cache mode none",
         remedy="take <cache mode='none'/> out: virsh edit {name}; virtroot's guests have auto, mixed or always",
         comes_up=True,
