@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import nightly
+from pipelines.book import pages
 from pipelines.libvirt import handover
 from pipelines.settings import CHECKOUT
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS, TIMERS
@@ -330,12 +331,19 @@ def test_the_book_has_a_section_for_each_symptom_and_no_other() -> None:
 def test_a_section_says_what_to_do_and_how_it_is_known(heading: str, name: str, text: str) -> None:
     # Angle brackets outside of code are HTML to Markdown.
     assert heading.startswith("`")
-    assert re.search(r"(?m)^    \S", text), "no command"
+    assert "\n```sh\n" in text, "no command"
     tried = text.strip().split("\n\n")[-1]
     assert tried.startswith(("*Tried*: `tests/", "*Read*: "))
     for file, test in re.findall(r"`(tests/[\w/.]+)::(test_\w+)`", tried):
         functions = [node.name for node in ast.parse((CHECKOUT / file).read_text()).body if hasattr(node, "name")]
         assert test in functions, f"{file}::{test}"
+
+
+@pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
+def test_help_shows_the_section_that_an_error_names(symptom: Symptom) -> None:
+    part = pages.find(symptom.name)
+    assert part.title == f"`{symptom.heading}`"
+    assert pages.as_text(part).rstrip("\n").split("\n\n")[-1].startswith(("*Tried*", "*Read*"))
 
 
 def test_links_between_sections_lead_somewhere() -> None:
