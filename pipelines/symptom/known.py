@@ -165,7 +165,10 @@ SYMPTOMS = (
         heading="unknown filesystem type 'virtiofs'",
         pattern=re.compile(
             r"unknown filesystem type '?virtiofs"
+            # initramfs-tools' mount is klibc's, or busybox's.
+            r"|(?m:^mount: No such device$)"
             r"|mounting [^\n]{1,100} on /(?:root|sysroot|new_root) failed: No such device"
+            r"|fs-virtiofs succeeded, but still no fs"
             r"|VFS: Unable to mount root fs"
         ),
         cause="the guest's kernel has no virtiofs, and its initramfs did not bring it",
