@@ -43,7 +43,7 @@ ROOT_MODE = Symptom(
         r"bad ownership or modes for directory /(?![A-Za-z0-9_.-])|Detected unsafe path transition / ", re.IGNORECASE
     ),
     cause="the root's own directory is not root's with the mode 0755",
-    remedy="on libvirt's machine, chown root:root and chmod 755 what ./inv info {name} calls its root",
+    remedy="./inv doctor {name} --fix mends the mode; for the owner, chown root:root what ./inv info {name} calls root",
     comes_up=True,
 )
 
@@ -125,8 +125,7 @@ SYMPTOMS = (
             r"(?:could not (?:load|open) kernel(?: file)?|error reading initrd) [^\n]{1,400}: Permission denied"
         ),
         cause="QEMU's user cannot read the guest's kernel or initramfs",
-        remedy="let it enter each directory above the file that it names: namei -l shows them, chmod 711 opens one; "
-        "the files themselves ./inv start {name} makes readable",
+        remedy="./inv doctor {name} --fix opens the directories; others above the file it names, chmod o+x does",
     ),
     Symptom(
         name="virtiofsd-died",
