@@ -51,21 +51,26 @@ def running(name: str, settings: Settings) -> bool:
 
 def wait(name: str, settings: Settings) -> float:
     """Wait until the agent of the running guest answers; return the seconds that took."""
-    return _running(guests.find(connect(settings), name)).wait(settings.timeout)
+    guest = _running(guests.find(connect(settings), name))
+    # An agent that is in memory answers though the guest can read no file any more.
+    guest.refuse_unserved()
+    return guest.wait(settings.timeout)
 
 
 def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
     """Run ``argv`` in the guest through its agent, its output passed on as it comes; return its exit status."""
     if not argv:
         raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
-    agent = _running(guests.find(connect(settings), name)).agent
-    return streaming.run(agent, argv, output(sys.stdout), output(sys.stderr))
+    guest = _running(guests.find(connect(settings), name))
+    with guest.answering():
+        return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr))
 
 
 def refresh(name: str, settings: Settings) -> None:
     """Let the running guest forget what it has read, so that it sees what the host edited."""
-    agent = _running(guests.find(connect(settings), name)).agent
-    done = agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
+    guest = _running(guests.find(connect(settings), name))
+    with guest.answering():
+        done = guest.agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
     if done.returncode:
         raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"start it anew: ./inv restart {name}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, overlayfs, place, reach, shares
+from pipelines.guest import formers, place, reach, shares
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
@@ -19,6 +19,8 @@ from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.settings import Settings
+from pipelines.symptom import recognise
+from pipelines.symptom.symptom import Symptom
 from pipelines.text import age, plain, size, table
 
 #: Seconds that counting a root's blocks may take in a list.
@@ -157,16 +159,21 @@ def as_lines(facts: dict[str, Any]) -> str:
 def log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
     """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; with ``follow`` also what comes.
 
-    Where it says that the guest could not mount overlayfs, a warning says at the end what to do.
+    Where it shows symptoms that are known, warnings at the end say what causes them and what to do.
     """
     hypervisor = connect(settings)
     guest = guests.find(hypervisor, name)
-    refused = False
+    shown: set[Symptom] = set()
     for piece in _pieces(guest, which, follow=follow):
-        refused = refused or bool(overlayfs.COMPLAINT.search(piece))
+        begin = -1 if which == "console" else recognise.last_start(piece)
+        if begin >= 0:
+            # What was read before is of an earlier start.
+            shown.clear()
+        shown.update(recognise.symptoms([piece[max(begin, 0) :]], guest.symptoms))
         yield piece
-    if refused and not guest.overlayfs:
-        warn(f"{name}: {overlayfs.REMEDY}")
+    for symptom in guest.symptoms:
+        if symptom in shown:
+            warn(f"{name}: {symptom.cause}: {symptom.hint(name)}")
 
 
 def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.symptom.recognise import recognise
+from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line
 
 _SUITE = CHECKOUT / "tests" / "acceptance"
@@ -91,17 +94,19 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
         artifact = _artifact_of(guest, settings)
         context = Context(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
         if not boot:
-            return _judge("root", context, artifact, guest=name)
+            return _judge("root", context, artifact, guest)
         started = not guest.running
         booted = None
         if started:
             booted = round(publication.start(guest, settings.timeout), 1)
             say(f"{name} booted in {booted} s")
         else:
+            # Each check would wait for its answer, and get none.
+            guest.refuse_unserved()
             say(f"{name} is running and stays up: its shutdown is not checked")
         judged = False
         try:
-            verdict = _judge("guest", replace(context, shutdown=started), artifact, guest=name, booted=booted)
+            verdict = _judge("guest", replace(context, shutdown=started), artifact, guest, booted)
             judged = True
         finally:
             if started and guest.running:
@@ -133,9 +138,11 @@ def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
     return artifact
 
 
-def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", booted: float | None = None) -> Verdict:
+def _judge(
+    kind: str, context: Context, artifact: Artifact, guest: Guest | None = None, booted: float | None = None
+) -> Verdict:
     """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
-    report = artifact.report(kind, guest)
+    report = artifact.report(kind, context.guest)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         described = Path(scratch) / "context.json"
@@ -147,9 +154,8 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", boo
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT)}
         # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
         status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
-    tests, failures, drift = (
-        read_junit(report.read_text(encoding="utf-8")) if report.exists() else (0, ("the suite did not run",), ())
-    )
+    written = report.read_text(encoding="utf-8") if report.exists() else ""
+    tests, failures, drift = read_junit(written) if written else (0, ("the suite did not run",), ())
     passed = status == 0 and tests > 0 and not failures
     verdict = Verdict(
         passed=passed,
@@ -163,13 +169,37 @@ def _judge(kind: str, context: Context, artifact: Artifact, guest: str = "", boo
     artifact.judge(kind, verdict)
     if drift:
         more = f", and {len(drift) - 3} more" if len(drift) > 3 else ""
-        say(f"{guest} has changed since it was made: {', '.join(drift[:3])}{more}; ./inv diff {guest} shows all")
+        name = context.guest
+        say(f"{name} has changed since it was made: {', '.join(drift[:3])}{more}; ./inv diff {name} shows all")
     if not passed:
-        raise CheckFailed(
-            f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", f"read the reasons above, or {report}"
-        )
+        what, hint = f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", "read the reasons above"
+        symptom = _symptom(kind, reasons(written), guest)
+        if symptom:
+            what, hint = symptom.what(what), f"{symptom.hint(context.guest or 'NAME')}; {hint}"
+        raise CheckFailed(what, f"{hint}, or {report}")
     say(f"{kind}: {tests} checks passed, {report}")
     return verdict
+
+
+def _symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom | None:
+    """Return the symptom that the ``reasons`` of failed checks show, or else the logs of a guest that was up."""
+    if guest is None:
+        return recognise(reasons)
+    running = guest.running
+    seen = [guest.unserved()] if running else []
+    found = recognise(seen, guest.symptoms) or recognise(reasons, guest.symptoms)
+    if found or not (running or kind == "guest"):
+        return found
+    return recognise(guest.logs.since(None).values(), guest.symptoms)
+
+
+def reasons(text: str) -> list[str]:
+    """Return why tests failed, as a JUnit report says it; none for an empty one."""
+    if not text:
+        return []
+    suites = ET.fromstring(text)  # noqa: S314 - pytest wrote it just now
+    told = [found for tag in ("failure", "error") for found in suites.iter(tag)]
+    return [f"{found.get('message', '')}\n{found.text or ''}" for found in told]
 
 
 def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:

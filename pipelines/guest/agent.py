@@ -27,6 +27,10 @@ _FIRST_POLL, _SLOWEST_POLL = 0.05, 1.0
 _ANSWER, _SILENCE = 20, 90
 
 
+class Silent(VirtrootError):
+    """The agent does not answer."""
+
+
 class Status(BaseModel):
     """What guest-exec-status says of a command."""
 
@@ -68,11 +72,11 @@ class Agent:
     name: str
 
     def ask(self, command: str, *, timeout: int = _ANSWER, **arguments: Any) -> Any:
-        """Return the agent's answer to ``command``; raises `VirtrootError` when there is none within ``timeout`` s."""
+        """Return the agent's answer to ``command``; raises `Silent` when there is none within ``timeout`` seconds."""
         request = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
         done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(timeout), self.domain, request, check=False)
         if done.returncode:
-            raise VirtrootError(
+            raise Silent(
                 f"the agent of {self.name} does not answer: {done.complaint}",
                 f"see whether the guest is up: ./inv info {self.name}",
             )

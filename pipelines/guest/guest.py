@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import time
 import xml.etree.ElementTree as ET
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place, shares
-from pipelines.guest.agent import Agent
+from pipelines.guest import logs, place, shares
+from pipelines.guest.agent import Agent, Silent
+from pipelines.guest.logs import Logs
+from pipelines.guest.serving import unserved
 from pipelines.guest.shares import Shared
 from pipelines.host import lock, mounts
 from pipelines.host.target import Target
@@ -18,10 +21,13 @@ from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.libvirt.layers import TREE
+from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
+from pipelines.symptom.recognise import recognise
+from pipelines.symptom.symptom import Symptom
 from pipelines.text import plain
 
 #: What a guest prints that will not come up any more; grep reads it, too.
-_HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|Entering emergency mode")
+_HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
 
 # One command for many looks: to begin a command in a container takes longer than to look, and from the guest's
 # processor. It ends soon by itself, since nothing ends it when its task is killed.
@@ -151,26 +157,33 @@ class Guest:
         self.hand_over()
         if self.overlayfs:
             beside.install_wrapper(self.target)
+        before = self.logs.sizes()
         begin = time.monotonic()
         started = self.hypervisor.virsh("start", self.uuid, check=False)
         if started.returncode:
-            raise self._did_not_come_up(started.complaint.rpartition("\n")[2] or "virsh start failed")
-        self.wait(timeout)
+            said = started.complaint
+            raise self._did_not_come_up(said.rpartition("\n")[2] or "virsh start failed", before, said)
+        self.wait(timeout, before)
         return time.monotonic() - begin
 
-    def wait(self, timeout: float) -> float:
-        """Wait until the agent of the running guest answers; return the seconds that took, raise as `start` does."""
+    def wait(self, timeout: float, before: Mapping[str, int] | None = None) -> float:
+        """Wait until the agent of the running guest answers; return the seconds that took, raise as `start` does.
+
+        ``before`` are the sizes that its logs had before it was started, where they are known.
+        """
         begin = time.monotonic()
         while (left := timeout - (time.monotonic() - begin)) > 0:
             seen = self._watch(left, _HOPELESS.pattern)
             if seen == "up":
                 return time.monotonic() - begin
             if seen == "off":
-                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}")
+                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}", before)
             if seen == "hopeless":
                 found = _HOPELESS.search(self.console_tail(_CONSOLE_LINES))
-                raise self._did_not_come_up(f"its console says {found[0] if found else 'that it gave up'!r}")
-        raise self._did_not_come_up(f"no agent answered within {timeout:.0f} s")
+                raise self._did_not_come_up(f"its console says {found[0] if found else 'that it gave up'!r}", before)
+            if gone := self.unserved():
+                raise self._did_not_come_up(gone, before)
+        raise self._did_not_come_up(f"no agent answered within {timeout:.0f} s", before)
 
     def _watch(self, left: float, hopeless: str = "") -> str:
         """Look for ``left`` seconds, or fewer; say whether the guest is ``up``, ``hopeless``, ``off`` or ``neither``.
@@ -181,23 +194,52 @@ class Guest:
         argv = ["sh", "-c", _WATCH, "watch", seconds, self.console_log, hopeless, self.uuid]
         return self.target.run([*argv, *self.hypervisor.virsh_argv()]).text.strip()
 
-    def _did_not_come_up(self, why: str) -> VirtrootError:
-        logs = {
-            "virtiofsd's log": self.log_tail(place.virtiofsd_log(self.name), lines=10),
-            "virtiofsd's log of /usr": self.log_tail(place.virtiofsd_log(self.name, 1), 10) if self.usr else "",
-            **{
-                f"virtiofsd's log of the share {share.tag}": self.log_tail(place.virtiofsd_log(self.name, number), 10)
-                for number, share in enumerate(self.shares, start=2 if self.usr else 1)
-            },
-            "the console": self.console_tail(),
-        }
-        return VirtrootError(
-            f"the guest {self.name} did not come up: {why}",
+    def _did_not_come_up(self, why: str, before: Mapping[str, int] | None, said: str = "") -> VirtrootError:
+        """Make the error of a start that failed; ``said`` is libvirt's whole answer."""
+        written = {"libvirt": said if "\n" in said else "", **self.logs.since(before)}
+        what = f"the guest {self.name} did not come up: {why}"
+        hint = (
             f"read the logs above, whole by ./inv logs {self.name} [--virtiofsd|--qemu]; while it runs, "
-            f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it",
-            "\n".join(f"{name}:\n{text}" for name, text in logs.items() if text),
-            where="boot",
+            f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it"
         )
+        reasons = [symptom for symptom in self.symptoms if not symptom.comes_up]
+        symptom = recognise([why, said, *written.values()], reasons)
+        if symptom:
+            what, hint = symptom.what(what), symptom.hint(self.name)
+        return VirtrootError(what, hint, logs.shown(written), where="boot")
+
+    @property
+    def logs(self) -> Logs:
+        """What is written about the guest."""
+        paths = {"virtiofsd's log": place.virtiofsd_log(self.name)}
+        if self.usr:
+            paths["virtiofsd's log of /usr"] = place.virtiofsd_log(self.name, 1)
+        for number, share in enumerate(self.shares, start=2 if self.usr else 1):
+            paths[f"virtiofsd's log of the share {share.tag}"] = place.virtiofsd_log(self.name, number)
+        return Logs(self.target, {**paths, logs.QEMU: place.qemu_log(self.name), logs.CONSOLE: self.console_log})
+
+    @property
+    def symptoms(self) -> tuple[Symptom, ...]:
+        """The known symptoms that this guest can have."""
+        return tuple(symptom for symptom in SYMPTOMS if not (self.overlayfs and symptom is OVERLAYFS))
+
+    def unserved(self) -> str:
+        """Say of the running guest which of its directories no virtiofsd serves any more; empty for none."""
+        return unserved(self.hypervisor, self.uuid)
+
+    def refuse_unserved(self) -> None:
+        """Raise `VirtrootError` where a directory of the running guest is served no more: whatever it does hangs."""
+        if gone := self.unserved():
+            raise VirtrootError(GONE.what(f"{self.name} hangs: {gone}"), GONE.hint(self.name))
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Where the agent is asked inside and does not answer, say why if that can be seen from outside."""
+        try:
+            yield
+        except Silent:
+            self.refuse_unserved()
+            raise
 
     def console_tail(self, lines: int = 30) -> str:
         """Return the last lines of the serial console as text."""
@@ -215,6 +257,7 @@ class Guest:
         while (left := timeout - (time.monotonic() - begin)) > 0:
             if self._watch(left) == "off":
                 return time.monotonic() - begin
+        self.refuse_unserved()
         raise VirtrootError(
             f"the guest {self.name} did not shut down within {timeout:.0f} s",
             f"look at ./inv console {self.name}, or end it with ./inv stop {self.name} --force",

@@ -1,25 +1,9 @@
-"""overlayfs inside a guest: whether its root can be the upper directory, and how it looks when it cannot."""
+"""overlayfs inside a guest: whether its root can be the upper directory."""
 
 from __future__ import annotations
 
-import re
-
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
-
-#: What the guest's kernel and Docker say where virtiofsd may not write overlayfs' attributes.
-COMPLAINT = re.compile(
-    r"overlayfs: upper fs missing required features"
-    r"|overlayfs: failed to set xattr on upper"
-    r"|failed to mount overlay: [^\n]*storage-driver=overlay2"
-    r"|driver not supported: overlay2"
-)
-
-#: What to do about it, for the guest it is said of.
-REMEDY = (
-    "its root cannot hold overlayfs' upper directories, which Docker's overlay2 needs: install it with --overlayfs, "
-    "or say guest: {overlayfs: true} in its recipe"
-)
 
 # A whiteout is such a device, and an opaque directory has such an attribute.
 _PROBE = """

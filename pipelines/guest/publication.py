@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
+from pipelines.symptom.known import TIMERS
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
 # when it dies with its machine does the journal matter. It tells the directories by what nothing restored in their
@@ -63,8 +63,7 @@ if [ -d "$formers" ]; then mv -T -- "$formers" "$partial_formers" || undo; fi
 """
 
 
-#: What the kernel of a guest says whose timers stopped, in so many last lines of its console.
-_STALLED = re.compile(r"rcu[^\n]*(stall|starved)|soft lockup|timer doesn't work", re.IGNORECASE)
+#: Last lines of a console that are searched for stopped timers.
 _CONSOLE_LINES = 1000
 
 
@@ -125,9 +124,9 @@ def start(guest: Guest, timeout: float) -> float:
     try:
         return guest.start(timeout)
     except VirtrootError as error:
-        if guest.hypervisor.kvm or not guest.running or not _STALLED.search(guest.console_tail(_CONSOLE_LINES)):
+        if guest.hypervisor.kvm or not guest.running or not TIMERS.pattern.search(guest.console_tail(_CONSOLE_LINES)):
             raise
-        warn(f"{error.what}: its timers stopped, as software emulation has it now and then; once more")
+        warn(f"{error.what}; its timers stopped, as software emulation has it now and then: once more")
         guest.stop(timeout, force=True)
         return guest.start(timeout)
 

@@ -63,9 +63,12 @@ class Hypervisor:
         """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds the reason."""
         return self.virsh("domstate", domain, *(["--reason"] if reason else [])).text.strip()
 
-    def xml(self, domain: str) -> ET.Element | None:
-        """Return the definition of a domain, as it will be at its next start; None where it vanished meanwhile."""
-        answer = self.virsh("dumpxml", "--inactive", domain, check=False)
+    def xml(self, domain: str, *, active: bool = False) -> ET.Element | None:
+        """Return the definition of a domain, as it will be at its next start; None where it vanished meanwhile.
+
+        With ``active`` it is the one that a running domain was started with.
+        """
+        answer = self.virsh("dumpxml", *([] if active else ["--inactive"]), domain, check=False)
         if not answer.returncode:
             return ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
         if any(known.uuid == domain for known in self.domains()):

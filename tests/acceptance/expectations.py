@@ -67,3 +67,9 @@ def has_no_boot_loader(host: Host, manifest: Manifest) -> None:
     """Check that neither grub's files nor its packages are there."""
     assert not host.file("/boot/grub").exists
     assert not [name for name, _ in packages(host, manifest) if name.startswith("grub")]
+
+
+def is_a_directory_for_all(owner: str, mode: str) -> None:
+    """Check the root's own directory: sshd lets nobody in by key where others may write to it, as it says itself."""
+    fits = owner == "root" and int(mode, 8) & 0o077 == 0o055
+    assert fits, f"bad ownership or modes for directory /: it is {owner}'s, and its mode is {mode}"

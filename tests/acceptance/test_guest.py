@@ -11,8 +11,8 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.guest.overlayfs import COMPLAINT, REMEDY
 from pipelines.libvirt import beside
+from pipelines.symptom.known import OVERLAYFS
 from pipelines.verify import Context
 from tests.acceptance import expectations
 from tests.acceptance.conftest import Drift
@@ -35,6 +35,7 @@ def test_root_is_virtiofs_and_writable(running: Host) -> None:
     assert root.filesystem == "virtiofs"
     assert "rw" in root.options
     running.check_output("touch /virtroot-writable && rm /virtroot-writable")
+    expectations.is_a_directory_for_all(*running.check_output("stat --format='%U %a' /").split())
 
 
 def test_kernel_is_the_roots(running: Host, manifest: Manifest, drift: Drift) -> None:
@@ -138,7 +139,7 @@ def test_file_written_on_the_host_is_seen_in_the_guest(running: Host, guest: Gue
 
 def test_nothing_in_the_guest_was_refused_overlayfs(running: Host, guest: Guest) -> None:
     said = running.check_output("journalctl --boot --output=cat --no-pager | grep -i overlay | tail -c 65536")
-    assert not COMPLAINT.search(said), f"{guest.name}: {REMEDY}\n{said}"
+    assert not OVERLAYFS.pattern.search(said), f"{guest.name}: {OVERLAYFS.cause}: {OVERLAYFS.remedy}\n{said}"
 
 
 def test_shuts_down_cleanly(context: Context, guest: Guest) -> None:
