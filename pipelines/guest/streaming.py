@@ -30,7 +30,8 @@ _AWAY, _LOOK = 300, 2.0
 # there is no such group.
 _BEGIN = r"""
 if [ -d /run/systemd/system ] && command -v systemd-run > /dev/null; then
-    exec systemd-run --scope --quiet --collect -- /bin/sh -c "$@"
+    # What it would describe itself, the whole script, has lines that systemd takes for its own.
+    exec systemd-run --scope --quiet --collect --description="a command of virtroot's" -- /bin/sh -c "$@"
 fi
 exec /bin/sh -c "$@"
 """

@@ -143,24 +143,29 @@ def _says_what_was_changed(inv: Virtroot) -> None:
 
 
 def _moves_to_the_next_release(inv: Virtroot, trixie: Path) -> None:
-    """With a warning: packages, kernel and /etc are the new release's, and what the guest has of its own comes along."""
+    """With a warning: packages, kernel and /etc are the new release's, and what the guest has of its own comes along.
+
+    Where both changed the same lines, the new release's are taken here.
+    """
     previewed = inv("upgrade", "worm", "--to", str(trixie), "--preview", "--json")
     assert "worm moves from bookworm to trixie" in previewed.stderr
     planned = json.loads(previewed.stdout)
     assert planned["lost"] == ["hello", "tree"]
     verdicts = {each["path"]: each["verdict"] for each in planned["etc"]}
-    conflicts = [f"/{path}" for path, verdict in verdicts.items() if verdict == "conflict"]
+    conflicts = [path for path, verdict in verdicts.items() if verdict == "conflict"]
+    assert {*conflicts} <= {"etc/issue.net", "etc/motd", "etc/ssh/sshd_config"}
     discarded = [*planned["lost"], *(f"/{each['name']}" for each in planned["undecided"])]
-    decided = [word for path in conflicts for word in ("--take", "new", path)]
+    decided = [word for path in conflicts for word in ("--take", "new", f"/{path}")]
     decided += [word for each in discarded for word in ("--discard", each)]
     inv("upgrade", "worm", "--to", str(trixie), *decided)
     inv("verify", "worm", "--boot")
-    root = "/var/lib/libvirt/filesystems/root.worm"
-    look = (
-        'cd "$1"; cat srv/site/index etc/motd; grep -c ^ann: etc/passwd; tail -n 1 etc/ssh/sshd_config; ls etc/issue*'
-    )
-    seen = on_hypervisor(inv, "sh", "-c", look, "look", root)
-    print(conflicts, planned["undecided"], seen)
+    look = 'cd "$1"; cat srv/site/pages/one etc/os-release etc/motd etc/ssh/sshd_config; ls -l home'
+    seen = on_hypervisor(inv, "sh", "-ec", look, "look", "/var/lib/libvirt/filesystems/root.worm").text
+    assert seen.startswith("page\n")
+    assert "VERSION_CODENAME=trixie" in seen
+    assert "ann" in seen.splitlines()[-1]
+    for path, line in {"etc/motd": "welcome", "etc/ssh/sshd_config": "UseDNS no"}.items():
+        assert (line in seen.splitlines()) == (path not in conflicts)
 
 
 def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, trixie: Path, tmp_path: Path) -> None:
