@@ -51,7 +51,7 @@ class Failure(_Frozen):
     def of(cls, where: str, what: str, text: str) -> Failure:
         """Make the record of a failure from an error's words; a place that is none is the machinery."""
         # The guest's name says nothing: it is gone by the time this is read.
-        label = re.sub(r"^the guest \S+ ", "", one_line(what))
+        label = re.sub(r"(^|: )the guest \S+ ", r"\1", one_line(what), count=1)
         if len(label) > LABEL_LENGTH:
             label = f"{label[: LABEL_LENGTH - 1]}…"
         known = cast("Failing", where if where in get_args(Failing) else "engine")

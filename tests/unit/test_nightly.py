@@ -113,6 +113,7 @@ def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callab
     [
         (CheckFailed("1 of 10 checks failed: test_sshd", "look"), "check", "1 of 10 checks failed: test_sshd"),
         (PANICS, "boot", "did not come up: its console says 'Kernel panic'"),
+        (VirtrootError(f"no init: {PANICS.what}", "", where="boot"), "boot", f"no init: {PANICS.what[20:]}"),
         (OSError(28, "No space left on device", "/out"), "engine", "No space left on device: /out"),
         (VirtrootError("\x1b[31m" + "long " * 30, "look"), "engine", ("long " * 30)[:71] + "…"),
         (ZeroDivisionError("oops"), "engine", "a bug of virtroot's: ZeroDivisionError('oops')"),
