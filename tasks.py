@@ -849,14 +849,21 @@ def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
     demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings)
 
 
-@task(help={"only": "a part of the tests: lint, types or paths for pytest, comma-separated"})
-def test(c, only=""):  # type: ignore[no-untyped-def]
-    """Set up everything and run lint, types and all tests.
+@task(
+    help={
+        "only": "a part of the tests: lint, types or paths for pytest, comma-separated",
+        "all": "those that take longest without KVM, too",
+    }
+)
+def test(c, only="", all=False):  # type: ignore[no-untyped-def] # noqa: A002 - the option
+    """Set up everything and run lint, types and the tests.
 
     ./inv test
     ./inv test --only lint,types,tests/unit
     """
-    sys.exit(checks.test(_settings(c), only))
+    if all and only:
+        raise VirtrootError("--all and --only", "leave one out: tests that are named run, however long they take")
+    sys.exit(checks.test(_settings(c), only, long=all))
 
 
 @task

@@ -20,8 +20,11 @@ _TESTS = ("tests/e2e", "tests/integration", "tests/golden", "tests/unit")
 _SIDE_BY_SIDE = 4
 
 
-def test(settings: Settings, only: str) -> int:
-    """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status."""
+def test(settings: Settings, only: str, *, long: bool = False) -> int:
+    """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status.
+
+    Tests that are marked as long run where they are named, or with ``long``.
+    """
     chosen = [part for part in only.split(",") if part]
     paths = [part for part in chosen if part not in {"lint", "types"}]
     steps: list[list[str]] = []
@@ -36,7 +39,8 @@ def test(settings: Settings, only: str) -> int:
         processes = min(len(os.sched_getaffinity(0)), _SIDE_BY_SIDE)
         # What tests of one file share, they make once: a file is tested by one process.
         beside = [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]
-        steps.append(["-m", "pytest", "--durations=20", *beside, *(paths or _TESTS)])
+        chosen_tests = paths or [*_TESTS, *([] if long else ["-m", "not long"])]
+        steps.append(["-m", "pytest", "--durations=20", *beside, *chosen_tests])
     for arguments in steps:
         say(f"running {' '.join(arguments[1:])}")
         status = process.attach([sys.executable, *arguments], cwd=CHECKOUT)

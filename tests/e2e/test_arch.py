@@ -236,6 +236,7 @@ def _skip_without(generator: str) -> None:
         pytest.skip(f"mkinitcpio is not among Debian's packages; {mirror.MKINITCPIO} names no package of it")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("generator", "image"), [("booster", "boot/booster-linux.img"), ("mkinitcpio", "boot/initramfs-linux.img")]
 )

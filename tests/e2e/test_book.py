@@ -55,6 +55,7 @@ def env(inv: Virtroot) -> Iterator[dict[str, str]]:
             volume.remove()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_followed_word_by_word(checkout: Path, env: dict[str, str], page: str) -> None:
     followed = 0

@@ -94,6 +94,7 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
     inv("remove", "--name", "boost", "--yes")
 
 
+@pytest.mark.long
 def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, recipe: Recipe, tmp_path: Path) -> None:
     """As it was built last; debootstrap is its bootstrapper."""
     programs, release = (real, "trixie") if os.environ.get(mirror.BOOSTER) else (stand_in, "bookworm")

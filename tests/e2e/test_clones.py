@@ -192,6 +192,7 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
     assert entries(pool) == set()
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_under_what_is_carried_changes_nothing(
     inv: Virtroot, trixie: Path, tmp_path: Path
 ) -> None:

@@ -38,5 +38,6 @@ def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, path: Pa
     inv("remove", "--name", "drac", "--yes")
 
 
+@pytest.mark.long
 def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, path: Path, tmp_path: Path) -> None:
     gives_the_same_bytes_again(inv, path, tmp_path)

@@ -8,6 +8,8 @@ import subprocess
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import pytest
+
 from pipelines.artifact.manifest import load
 from pipelines.guest import place
 from pipelines.host.process import Completed
@@ -168,6 +170,7 @@ def _moves_to_the_next_release(inv: Virtroot, trixie: Path) -> None:
         assert (line in seen.splitlines()) == (path not in conflicts)
 
 
+@pytest.mark.long
 def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path, trixie: Path, tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_text(KEY + "\n")
     manifest = load(bookworm / "manifest.json")

@@ -98,6 +98,7 @@ def identity(inv: Virtroot) -> str:
     return inv("exec", "moves", "--", "sh", "-c", "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub").stdout
 
 
+@pytest.mark.long
 def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Roots) -> None:
     inv("install", "moves", "--artifact", roots.before, "--ssh-key", "none")
     inv("start", "moves")

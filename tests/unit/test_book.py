@@ -57,7 +57,7 @@ def test_commands_can_be_typed_and_say_who_ran_them(block: Block) -> None:
             for word in [words[0], *options]:
                 # Which root is meant, a test says in its own way; what --generator overrides, its recipe says.
                 overridden = "|generator=" if word == "--generator" else ""
-                written = rf"[\"' ]{re.escape(word)}[\"' ]{overridden}"
+                written = rf"[\"' ]{re.escape(word)}[\"' ]{overridden}" if word.startswith("-") else rf"\b{word}\b"
                 assert word in _WHICH or re.search(written, source), f"{file} has no {word}"
 
 
