@@ -20,7 +20,7 @@ _TESTS = ("tests/e2e", "tests/integration", "tests/golden", "tests/unit")
 _SIDE_BY_SIDE = 4
 
 
-def test(settings: Settings, only: str, *, long: bool = False) -> int:
+def test(settings: Settings, only: str, *, long: bool) -> int:
     """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status.
 
     Tests that are marked as long run where they are named, or with ``long``.
