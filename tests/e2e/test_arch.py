@@ -153,6 +153,7 @@ def follows_its_kernel(target: Target, root: str, manifest: Manifest, repository
         target.run(["test", "-s", file])
 
 
+@pytest.mark.long
 def test_dracut_boots_and_follows_its_kernel(inv: Virtroot, arch: Write, repository: Repository) -> None:
     artifact = boots(inv, arch(named("arch-dracut")), "arch-dracut")
     manifest = load(artifact / "manifest.json")

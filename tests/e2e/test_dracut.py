@@ -20,6 +20,7 @@ def path(recipe: Callable[..., Path]) -> Path:
     return recipe(named("dracut"), generator="dracut", bootstrap="mmdebstrap")
 
 
+@pytest.mark.long
 def test_debian_with_dracut_boots_and_follows_its_kernel(inv: Virtroot, path: Path) -> None:
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
     manifest = load(artifact / "manifest.json")

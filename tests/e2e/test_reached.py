@@ -149,6 +149,7 @@ def test_a_guest_that_is_off_is_reached_through_its_root(
     assert guest.target.run(["ls", "-A", "/etc"]).text == before
 
 
+@pytest.mark.long
 def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:
     source = find(connect(inv.settings), "far")
     refused = inv("clone", "near", "third", status=2).stderr
