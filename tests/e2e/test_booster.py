@@ -52,6 +52,7 @@ def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str)
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("programs", "release"), [(stand_in, "bookworm"), (real, "bookworm"), (real, "trixie")])
 def test_debian_with_booster_boots_and_follows_its_kernel(
     inv: Virtroot, recipe: Recipe, programs: Callable[[Path], None], release: str

@@ -336,6 +336,7 @@ def _key(directory: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_directory_gives_the_same_and_may_keep_its_identity(
     inv: Virtroot, imported: Path, system: Path, tmp_path: Path
 ) -> None:

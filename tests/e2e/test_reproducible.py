@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Virtroot, named
 from tests.e2e.comparison import gives_the_same_bytes_again
 
 
+@pytest.mark.long
 def test_two_builds_of_one_plan_give_the_same_bytes(
     inv: Virtroot, trixie: Path, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
