@@ -11,8 +11,8 @@ from contextlib import suppress
 
 from pipelines.errors import VirtrootError
 
-#: Seconds that what listens may take to do so: a guest's sshd may be up a moment later than its agent.
-PATIENCE = 10
+#: Seconds that what listens may take to do so: an emulated guest's sshd may be up long after its agent.
+PATIENCE = 60
 
 _PAUSE = 0.5
 

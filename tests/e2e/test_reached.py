@@ -49,6 +49,9 @@ def config(
         inv("install", name, "--artifact", artifact, "--ssh-key", agent["KEY"])
     starting = [inv.start("start", name) for name in NAMES]
     assert [(each.communicate()[1], each.returncode)[1] for each in starting] == [0, 0]
+    for name in NAMES:
+        # sshd comes up after the agent, with the keys that it makes at a first boot.
+        inv("exec", name, "--", "sh", "-c", "systemctl is-system-running --wait || true")
     path = tmp_path_factory.mktemp("config") / "ssh config"
     path.write_text(inv("ssh-config").stdout)
     yield path
@@ -89,7 +92,7 @@ def test_ansible_reaches_a_guest(config: Path, agent: dict[str, str]) -> None:
     # A connection that is kept would outlive the test.
     own = {"LC_ALL": "C.UTF-8", "ANSIBLE_SSH_ARGS": f"-F {shlex.quote(str(config))} -o ControlMaster=no"}
     python = ("--extra-vars", "ansible_python_interpreter=/usr/bin/python3")
-    said = run({**agent, **own}, "ansible", "all", "--inventory", "near,far,", *python, "--module-name", "ping")
+    said = run({**agent, **own}, "ansible", "all", "--timeout", "120", "--inventory", "near,far,", *python, "--module-name", "ping")
     assert said.count('"ping": "pong"') == 2
 
 
