@@ -92,7 +92,8 @@ def test_ansible_reaches_a_guest(config: Path, agent: dict[str, str]) -> None:
     # A connection that is kept would outlive the test.
     own = {"LC_ALL": "C.UTF-8", "ANSIBLE_SSH_ARGS": f"-F {shlex.quote(str(config))} -o ControlMaster=no"}
     python = ("--extra-vars", "ansible_python_interpreter=/usr/bin/python3")
-    said = run({**agent, **own}, "ansible", "all", "--timeout", "120", "--inventory", "near,far,", *python, "--module-name", "ping")
+    asked = ("ansible", "all", "--inventory", "near,far,", "--timeout", "120", *python, "--module-name", "ping")
+    said = run({**agent, **own}, *asked)
     assert said.count('"ping": "pong"') == 2
 
 
