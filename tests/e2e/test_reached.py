@@ -88,6 +88,7 @@ def test_ssh_and_its_kin_reach_a_guest(inv: Virtroot, config: Path, agent: dict[
     assert (tmp_path / "again").read_bytes() == blob.read_bytes()
 
 
+@pytest.mark.long
 def test_ansible_reaches_a_guest(config: Path, agent: dict[str, str]) -> None:
     # A connection that is kept would outlive the test.
     own = {"LC_ALL": "C.UTF-8", "ANSIBLE_SSH_ARGS": f"-F {shlex.quote(str(config))} -o ControlMaster=no"}
