@@ -284,6 +284,7 @@ def disks(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory)
     return made
 
 
+@pytest.mark.long
 def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(
     inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(
     boots(inv, imported)
 
 
+@pytest.mark.long
 def test_a_disk_that_grub_booted_gives_a_guest_that_passes_as_any_other(
     inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
 ) -> None:
