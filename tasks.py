@@ -32,18 +32,14 @@ from pipelines import status as faring
 from pipelines import upgrade as upgrading
 from pipelines import upgrade_all as upgrading_all
 from pipelines import verify as verifying
-from pipelines.artifact import naming
-from pipelines.artifact.store import Store
-from pipelines.book import pages, reference
+from pipelines.book import reference
 from pipelines.book import site as publishing
 from pipelines.builder import inputs
-from pipelines.cli.completion import FILES
 from pipelines.cli.program import Program
+from pipelines.complete import NAMES
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
-from pipelines.guest.guest import every
 from pipelines.guest.moving import Move
-from pipelines.libvirt import connect
 from pipelines.log import result, say
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
@@ -922,23 +918,6 @@ def _ask(question: str) -> bool:
         return False
 
 
-def _guest_names(context: Context) -> list[str]:
-    """Name the guests for the shell's completion; nothing is started, so those of a stopped hypervisor are not seen."""
-    hypervisor = connect.find(_settings(context))
-    if hypervisor is None:
-        return []
-    # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
-    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
-
-
-def _store(context: Context) -> Store:
-    return Store(_settings(context).output_dir)
-
-
-def _builds(context: Context) -> list[str]:
-    return naming.names(_settings(context).output_dir)
-
-
 namespace = Collection(
     build,
     plan,
@@ -1003,22 +982,4 @@ _DAILY = (
     ("nightly", "build, boot, verify, promote all recipes"),
 )
 
-program = Program(
-    namespace,
-    {
-        "name": _guest_names,
-        "install.name": lambda _: inputs.names(),
-        "distro": lambda _: inputs.names(),
-        "artifact": _builds,
-        "install.artifact": lambda _: [FILES],
-        "nightly.recipe": lambda _: inputs.names(),
-        "demote.recipe": lambda context: _store(context).recipes(),
-        "prune.recipe": lambda context: _store(context).recipes(),
-        "source": lambda _: [FILES],
-        "destination": lambda _: [FILES],
-        "before": _builds,
-        "after": _builds,
-        "topic": lambda _: [each.name for each in pages.pages()],
-    },
-    _DAILY,
-)
+program = Program(namespace, NAMES, _DAILY)

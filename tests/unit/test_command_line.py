@@ -16,6 +16,7 @@ from invoke.tasks import task
 
 import pipelines
 import tasks
+from pipelines import complete
 from pipelines.cli import ending
 from pipelines.cli.program import Program
 from pipelines.errors import CheckFailed, VirtrootError
@@ -294,7 +295,7 @@ def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
     monkeypatch.setattr(engines, "answers", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)
-    assert tasks._guest_names(SimpleNamespace(config=SimpleNamespace(virtroot=defaults()))) == []  # type: ignore[arg-type]
+    assert complete.guests(SimpleNamespace(config=SimpleNamespace(virtroot=defaults()))) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,0 +1,61 @@
+"""The names that the shell completes: of guests, recipes, builds and the book's pages."""
+
+from __future__ import annotations
+
+from invoke.context import Context
+
+from pipelines.artifact import naming
+from pipelines.artifact.store import Store
+from pipelines.book import pages
+from pipelines.builder import inputs
+from pipelines.cli.completion import FILES, Names
+from pipelines.guest.guest import every
+from pipelines.libvirt import connect
+from pipelines.settings import Settings, from_section
+
+
+def guests(context: Context) -> list[str]:
+    """Name the guests; nothing is started for it, so those of a stopped hypervisor are not seen."""
+    hypervisor = connect.find(_settings(context))
+    if hypervisor is None:
+        return []
+    # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
+    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
+
+
+def _recipes(_: Context) -> list[str]:
+    return inputs.names()
+
+
+def _built_recipes(context: Context) -> list[str]:
+    return Store(_settings(context).output_dir).recipes()
+
+
+def _builds(context: Context) -> list[str]:
+    return naming.names(_settings(context).output_dir)
+
+
+def _files(_: Context) -> list[str]:
+    return [FILES]
+
+
+def _settings(context: Context) -> Settings:
+    return from_section(context.config.virtroot)
+
+
+#: Where the values of each option come from.
+NAMES: Names = {
+    "name": guests,
+    "install.name": _recipes,
+    "distro": _recipes,
+    "artifact": _builds,
+    "install.artifact": _files,
+    "nightly.recipe": _recipes,
+    "demote.recipe": _built_recipes,
+    "prune.recipe": _built_recipes,
+    "source": _files,
+    "destination": _files,
+    "before": _builds,
+    "after": _builds,
+    "topic": lambda _: [each.name for each in pages.pages()],
+}
