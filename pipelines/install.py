@@ -117,6 +117,7 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
     wanted = _wanted(artifact, wishes)
+    hostdir.refuse_shared(hypervisor, pool.look(hypervisor, settings) or settings.pool_path)
     with guests.locked(hypervisor, name), ExitStack() as held:
         paths = Place(pool.find(hypervisor, settings), name)
         publication.refuse_taken(hypervisor, paths)
@@ -125,7 +126,7 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid)
         way = roots.way(hypervisor.target, paths.pool, wishes.clone)
         if domain.overlayfs:
-            _refuse_layer(way)
+            overlayfs.refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
             beside.install_wrapper(hypervisor.target)
         publication.clear(hypervisor, paths)
@@ -241,15 +242,6 @@ def _check_host() -> None:
     for program in ("tar", "zstd"):
         if not process.found(program):
             raise VirtrootError(f"{program} is not installed", f"install the package {program}")
-
-
-def _refuse_layer(way: str) -> None:
-    if way == "overlay":
-        raise VirtrootError(
-            "--clone overlay: a guest whose root is an overlay on the host cannot mount overlayfs on it itself: "
-            "the host's takes what the guest's writes for its own",
-            "leave one of the two out",
-        )
 
 
 def _personalise(

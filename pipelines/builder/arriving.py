@@ -25,12 +25,16 @@ _MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7z
 #: Where a tar archive says what it is, and what.
 _USTAR = slice(257, 262), b"ustar"
 
-#: How disk images begin, or at which byte they say what they are: qcow2, vmdk, vhdx, vhd, vdi; raw ones by a table of
-#: partitions or an ext file system without one.
+#: How disk images begin, or at which byte they say what they are: qcow2, qed, vmdk, vhdx, vhd, vdi; raw ones by a
+#: table of partitions or, without one, as ext, xfs, LUKS, LVM or btrfs.
 _DISKS = (
-    (0, b"QFI\xfb"), (0, b"KDMV"), (0, b"# Disk DescriptorFile"), (0, b"vhdxfile"), (0, b"conectix"),
-    (64, b"\x7f\x10\xda\xbe"), (510, b"\x55\xaa"), (1080, b"\x53\xef"),
+    (0, b"QFI\xfb"), (0, b"QED\0"), (0, b"KDMV"), (0, b"# Disk DescriptorFile"), (0, b"vhdxfile"), (0, b"conectix"),
+    (64, b"\x7f\x10\xda\xbe"), (510, b"\x55\xaa"), (1080, b"\x53\xef"), (0, b"XFSB"), (0, b"LUKS\xba\xbe"),
+    (512, b"LABELONE"), (65600, b"_BHRfS_M"),
 )  # fmt: skip
+
+#: Bytes that tell what a file is.
+_HEAD = 66 << 10
 
 # What is in the tarball in a directory of its own is the root.
 _STRIP = """
@@ -78,7 +82,7 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
         if not path.is_file():
             raise VirtrootError(f"{path} is neither a directory nor a file", _WANTED)
         with path.open("rb") as content:
-            head = content.read(2048)
+            head = content.read(_HEAD)
     except (OSError, RuntimeError, ValueError) as error:
         raise VirtrootError(f"cannot read {text}: {error}", _WANTED) from error
     size = path.stat().st_size

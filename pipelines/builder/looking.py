@@ -16,6 +16,8 @@ _LARGEST = 64 << 10
 _FACTS = r"""
 cd "$1"; limit=$2; shift 2
 section() { head -c 1048576 | { printf '\036%s\037' "$1"; tr -d '\036\037\000'; }; }
+disks='["'"'"' ](resume|resume_offset|root|rootfstype|rootflags|rd\.(luks|lvm|md|dm)[a-z.]*)='
+cards='(en|wl)(o[0-9]+|[sP][0-9]+|p[0-9]+s[0-9]+|x[0-9a-f]{12})[0-9a-z]*|eth[0-9]+|wlan[0-9]+'
 plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
 show() { if plain "$1"; then head -c "$limit" "$1"; fi; }
 ls -A | section top
@@ -29,6 +31,18 @@ show etc/fstab | section fstab
 for path in etc/initramfs-tools/conf.d/* etc/initramfs-tools/initramfs.conf; do
     if plain "$path" && grep -Eqs '^[[:space:]]*(export[[:space:]]+)?RESUME=' "$path"; then printf '%s\n' "$path"; fi
 done | section resume
+for path in etc/initramfs-tools/conf.d/* etc/initramfs-tools/initramfs.conf; do
+    if plain "$path" && grep -Es '^[[:space:]]*(export +)?FSTYPE=' "$path" | grep -Evq '="?auto"?[[:space:]]*$'
+    then printf '%s\n' "$path"; fi
+done | section fstype
+for path in etc/dracut.conf etc/dracut.conf.d/*.conf; do
+    if plain "$path" && grep -Es '^[[:space:]]*kernel_cmdline' "$path" | grep -Eq "$disks"
+    then printf '%s\n' "$path"; fi
+done | section dracut
+for path in etc/mkinitcpio.d/*.preset; do
+    if plain "$path" && grep -Eqs "^[[:space:]]*[A-Za-z_]+_config=[\"']?/etc/mkinitcpio.conf[\"']?[[:space:]]*$" "$path"
+    then printf '%s\n' "$path"; fi
+done | section presets
 { show etc/default/grub; for path in etc/default/grub.d/*.cfg; do show "$path"; done; } |
     grep -E '^[[:space:]]*GRUB_CMDLINE_LINUX' | section cmdline
 show etc/machine-id | section machine-id
@@ -41,7 +55,7 @@ for path in etc/network/interfaces etc/network/interfaces.d/* etc/netplan/*.yaml
     etc/systemd/network/*.network etc/systemd/network/*.link etc/NetworkManager/system-connections/* \
     etc/udev/rules.d/70-persistent-net.rules etc/udev/rules.d/*-persistent-net.rules; do
     if plain "$path"; then
-        head -c "$limit" "$path" | grep -Eo '\b(en[opsx][0-9a-z]+|eth[0-9]+|wl[opsx][0-9a-z]+)\b' | sort -u |
+        head -c "$limit" "$path" | grep -Ev '^[[:space:]]*#' | grep -Eo "\b($cards)\b" | sort -u |
             while read -r card; do printf '%s names the network card %s\n' "$path" "$card"; done
     fi
 done | section cards
@@ -73,6 +87,9 @@ def look(target: Target, root: str) -> System:
         release=_fields(lines["release"]),
         fstab=sections["fstab"],
         resume=lines["resume"],
+        fstype=lines["fstype"],
+        dracut=lines["dracut"],
+        presets=lines["presets"],
         cmdline=" ".join(lines["cmdline"]),
         crypttab=lines["crypttab"],
         units=lines["units"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
@@ -76,7 +77,7 @@ def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequenc
         raise VirtrootError(f"{path} is not there", "name a directory that is, or let :create make it")
     if identity and hypervisor.target.run(["test", "-d", real], check=False).returncode:
         raise VirtrootError(f"{path} is no directory", "a share is a whole directory")
-    _refuse_protected(hypervisor, directory, found, identity, others, own=wanted.named)
+    _refuse_protected(hypervisor, directory, found, others, own=wanted.named)
     return found
 
 
@@ -127,22 +128,38 @@ def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:
             warn(f"{guest.name} shares {shared.directory} too: file locks do not reach from one guest to another")
 
 
+def refuse_shared(hypervisor: Hypervisor, directory: str) -> None:
+    """Raise `VirtrootError` where a guest shares the pool ``directory``, or what it lies in."""
+    shared = [(guest.name, each) for guest in guests.every(hypervisor) for each in guest.shares]
+    if not shared:
+        return
+    paths = _ancestry(hypervisor.target, [directory, *(each.directory for _, each in shared)])
+    for name, each in shared:
+        if paths[each.directory][0] in paths[directory]:
+            raise VirtrootError(
+                f"{name} shares {each.directory}, and could change what is in the pool {directory}",
+                f"name another directory for the pool, or take the share away: ./inv unshare {name} {each.tag}",
+            )
+
+
 def _refuse_protected(
-    hypervisor: Hypervisor, directory: str, found: Shared, identity: str, others: Sequence[Guest], *, own: bool
+    hypervisor: Hypervisor, directory: str, found: Shared, others: Sequence[Guest], *, own: bool
 ) -> None:
     protected = {guest.root: f"the root of {guest.name}" for guest in others}
     protected |= {place.BOOT: "the directory of guests' kernels", directory: _THE_POOL}
     protected |= {path: _ANOTHER_POOL for path in pool.directories(hypervisor) if path != directory}
-    resolved = list(zip(protected.values(), _resolved(hypervisor.target, list(protected)), strict=True))
-    for what, (other, real) in resolved:
-        if found.directory == real or (identity and identity == other):
+    paths = _ancestry(hypervisor.target, [found.directory, *protected])
+    mine = paths[found.directory]
+    resolved = [(what, path, paths[path]) for path, what in protected.items()]
+    for what, _, other in resolved:
+        if mine[0] == other[0]:
             raise VirtrootError(f"{found.directory} is {what}", "share a directory that is no guest's and no pool")
-    for what, (_, real) in resolved:
-        if _holds(found.directory, real):
+    for what, real, other in resolved:
+        if mine[0] in other:
             raise VirtrootError(
                 f"{found.directory} holds {what}, {real}", "share a directory with nothing of libvirt's in it"
             )
-        if what != _ANOTHER_POOL and _holds(real, found.directory) and not (own and what == _THE_POOL):
+        if what != _ANOTHER_POOL and other[0] in mine and not (own and what == _THE_POOL):
             raise VirtrootError(
                 f"{found.directory} is inside {what}, {real}",
                 "share a directory of the host's own, or give a name: a directory that virtroot makes in the pool",
@@ -161,6 +178,18 @@ def _refuse_nested(found: Shared, others: Sequence[tuple[str, Shared]]) -> None:
 
 def _holds(outer: str, inner: str) -> bool:
     return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
+
+
+def _ancestry(target: Target, paths: Sequence[str]) -> dict[str, list[str]]:
+    """Return what each of ``paths`` really is, and what the directories above it are, the nearest first.
+
+    Each is told by device and inode, whatever it is mounted as, or by its path where it is not there.
+    """
+    real = dict(zip(paths, (path for _, path in _resolved(target, paths)), strict=True))
+    above = {path: [path, *map(str, PurePosixPath(path).parents)] for path in real.values()}
+    every = sorted({each for lineage in above.values() for each in lineage})
+    known = {path: identity or path for path, (identity, _) in zip(every, _resolved(target, every), strict=True)}
+    return {path: [known[each] for each in above[resolved]] for path, resolved in real.items()}
 
 
 def _resolved(target: Target, paths: Sequence[str]) -> list[tuple[str, str]]:

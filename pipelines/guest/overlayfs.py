@@ -30,3 +30,13 @@ def refuse_unfit(target: Target, directory: str) -> None:
         f"a guest in {directory} ({kind}) cannot have overlayfs: {why}",
         "install it into a pool on ext4, xfs or btrfs, or without --overlayfs",
     )
+
+
+def refuse_layer(way: str) -> None:
+    """Raise `VirtrootError` where a root made by ``way``, one of `roots.WAYS`, is an overlay of the host's own."""
+    if way == "overlay":
+        raise VirtrootError(
+            "--clone overlay: a guest whose root is an overlay on the host cannot mount overlayfs on it itself: "
+            "the host's takes what the guest's writes for its own",
+            "leave one of the two out",
+        )

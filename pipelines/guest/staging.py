@@ -14,7 +14,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import making, moving, place, pristine, publication, roots, shares, switching
+from pipelines.guest import making, moving, overlayfs, place, pristine, publication, roots, shares, switching
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
@@ -94,6 +94,8 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         target, manifest_now = guest.target, artifact.manifest
         asked = "overlay" if guest.lower and clone == "auto" else clone
         way = roots.way(target, paths.pool, asked)
+        if guest.overlayfs:
+            overlayfs.refuse_layer(way)
         making_root = making.root(guest.hypervisor, paths.pool, artifact, way, f"{directory}/root")
         tree = open_trees.enter_context(making_root)
         pristine.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)

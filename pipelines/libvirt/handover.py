@@ -40,6 +40,9 @@ LARGEST_READ = 64 << 10
 #: Directories with a guest's kernel are called that: no other directory's files are replaced.
 BOOT_PREFIX = "virtroot."
 
+#: Where libvirt's daemon keeps the definitions of the domains that run.
+RUNNING = "/run/libvirt/qemu"
+
 _RENAME_EXCHANGE = 2
 
 #: See ioctl_ficlone(2).
@@ -322,8 +325,26 @@ def _refuse_replaced(domain: ET.Element, root: str) -> None:
             raise Refused(f"{path}: leads to {os.path.realpath(path)} now")
 
 
-def hook(domain_xml: str) -> None:
-    """Hand the kernel over anew for the domain that libvirt is about to start, if it is one of virtroot's."""
+def _refuse_in_use(domain: ET.Element, root: str, running: str) -> None:
+    """Refuse a root that a domain runs on; ``running`` is the directory that tells which do."""
+    for name in os.listdir(running) if os.path.isdir(running) else []:
+        if not name.endswith(".xml"):
+            continue
+        try:
+            other = ET.parse(os.path.join(running, name)).find("domain")  # noqa: S314 - libvirt's own
+        except (OSError, ET.ParseError):
+            continue  # it has ended, or is being written
+        if other is None or other.findtext("uuid") == domain.findtext("uuid"):
+            continue
+        if root in (source.get("dir") for source in other.iterfind("devices/filesystem/source")):
+            raise Refused(f"{root}: {other.findtext('name')} runs on it, and a root is one guest's")
+
+
+def hook(domain_xml: str, running: str = RUNNING) -> None:
+    """Hand the kernel over anew for the domain that libvirt is about to start, if it is one of virtroot's.
+
+    ``running`` is the directory with the definitions of those that run.
+    """
     domain = ET.fromstring(domain_xml)  # noqa: S314 - it comes from libvirt, on this machine
     guest = domain.find(f"metadata/{{{NAMESPACE}}}guest")
     kernel = domain.findtext("os/kernel")
@@ -332,6 +353,7 @@ def hook(domain_xml: str) -> None:
     values = {name: guest.findtext(f"{{{NAMESPACE}}}{name}") or "" for name in ("root", "kernel", "initrd")}
     if domain.findtext("os/initrd") and not values["initrd"]:
         raise Refused("the domain names an initramfs, and its metadata none that it would be a copy of")
+    _refuse_in_use(domain, values["root"], running)
     _refuse_replaced(domain, values["root"])
     hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ PROVIDED = frozenset({
     "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
     "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs", "sysfs", "tmpfs",
     "tracefs",
+})  # fmt: skip
+
+#: File systems of other machines, and of programs: the disk of a system never held what is on them.
+ELSEWHERE = frozenset({
+    "9p", "afs", "ceph", "cifs", "coda", "davfs", "fuse", "gfs2", "glusterfs", "ncpfs", "nfs", "nfs4", "ocfs2",
+    "overlay", "smb3", "smbfs", "virtiofs",
 })  # fmt: skip
 
 #: Directories that are parts of a system, wherever they lie.
@@ -31,6 +38,14 @@ class Mount:
     point: str
     kind: str
     options: str = ""
+
+    @property
+    def of_a_disk(self) -> bool:
+        """Whether it is a file system on a disk of its own: no other machine's, no other directory, no file of it."""
+        words = set(self.options.split(","))
+        file = self.device.startswith("/") and not self.device.startswith("/dev/")
+        other = self.kind in ELSEWHERE or self.kind.startswith("fuse.") or "_netdev" in words
+        return not (other or file or words & {"bind", "rbind", "loop"})
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,8 @@ def rewrite(old: str) -> Rewritten:
 
 
 def needed(old: str) -> tuple[Mount, ...]:
-    """Return the parts of the system that lie on file systems of their own and that a boot would wait for."""
-    parts = (mount for mount in rewrite(old).data if is_of_the_system(mount.point))
+    """Return the parts of the system that lie on disks' file systems of their own and that a boot would wait for."""
+    parts = (mount for mount in rewrite(old).data if mount.of_a_disk and is_of_the_system(mount.point))
     return tuple(mount for mount in parts if not {"noauto", "nofail"} & set(mount.options.split(",")))
 
 
@@ -70,7 +85,10 @@ def is_of_the_system(point: str) -> bool:
 
 def _mount(line: str) -> Mount | None:
     fields = line.split()
-    return None if line.lstrip().startswith("#") or len(fields) < 3 else Mount(*fields[:4])
+    if line.lstrip().startswith("#") or len(fields) < 3:
+        return None
+    device, point, *rest = fields[:4]
+    return Mount(device, posixpath.normpath(point), *rest)
 
 
 def _holds_data(mount: Mount) -> bool:

@@ -43,9 +43,12 @@ def rules(system: System, installed: Installed, *, keep_identity: bool) -> tuple
         *_fstab(system),
         *_disks(system),
         *_resume(system),
+        *_dracut(system),
+        *_fstype(system),
         *_loader(system, installed),
         *_cards(system),
         *_agent(system, installed),
+        *_presets(system, installed),
         _initramfs(installed),
         *_links(system, installed),
         _kept() if keep_identity else _new_identity(system),
@@ -83,12 +86,14 @@ def _fstab(system: System) -> list[Rule]:
     found = [Rule(said, (_script("fstab", new.text),))]
     if new.swap:
         found.append(Rule(f"swap on {', '.join(new.swap)} is not used any more", warning=True))
-    said = "was a file system of its own on"
-    found += [
-        Rule(f"{mount.point} {said} {mount.device}: look whether its content was copied", warning=True)
-        for mount in new.data
-    ]
+    found += [Rule(f"{mount.point} {_was(mount)}", warning=True) for mount in new.data]
     return found
+
+
+def _was(mount: fstab.Mount) -> str:
+    if mount.of_a_disk:
+        return f"was a file system of its own on {mount.device}: look whether its content was copied"
+    return f"was mounted from {mount.device}, and is not any more: its line in fstab is a comment"
 
 
 def _disks(system: System) -> list[Rule]:
@@ -106,6 +111,18 @@ def _resume(system: System) -> list[Rule]:
     return [Rule(f"the resume device in {', '.join(system.resume)} is purged", (_script("resume", *system.resume),))]
 
 
+def _dracut(system: System) -> list[Rule]:
+    if not system.dracut:
+        return []
+    said = f"the disks that dracut's image would wait for, by {', '.join(system.dracut)}, are purged"
+    return [Rule(said, (_script("dracut", *system.dracut),))]
+
+
+def _fstype(system: System) -> list[Rule]:
+    said = "adds no module to the initramfs, and breaks a root of another type; virtroot needs none, take it out"
+    return [Rule(f"FSTYPE in {path} {said}", warning=True) for path in system.fstype]
+
+
 def _loader(system: System, installed: Installed) -> list[Rule]:
     found = []
     if system.cmdline:
@@ -113,7 +130,7 @@ def _loader(system: System, installed: Installed) -> list[Rule]:
         found.append(Rule(said, warning=True))
     loaders = sorted(name for name in installed.packages if name.startswith(_LOADERS))
     purge = {
-        "debian": ("apt-get", "--yes", "--allow-remove-essential", "purge"),
+        "debian": ("apt-get", "--yes", "--allow-remove-essential", "--allow-change-held-packages", "purge"),
         "arch": ("pacman", "--remove", "--nosave", "--recursive", "--noconfirm"),
     }[system.distro]
     steps = (*([_in_root(*purge, *loaders)] if loaders else ()), _script("loader"))
@@ -135,7 +152,9 @@ def _agent(system: System, installed: Installed) -> list[Rule]:
             "set -- -o Dir::State::lists=/run/apt/lists -o Dir::Cache=/run/apt -o Acquire::Retries=1 "
             "-o Acquire::http::Timeout=20 -o APT::Sandbox::User=root -o APT::Install-Recommends=false; "
             "mkdir -p /run/apt/lists/partial /run/apt/archives/partial; "
-            f'apt-get -qq --error-on=any "$@" update && apt-get -y "$@" install {_AGENT}'
+            # A source that is gone is no reason to leave out what another one has.
+            'apt-get -qq "$@" update || echo a source of its packages cannot be read >&2; '
+            f'apt-get -y "$@" install {_AGENT}'
         ),
         # There is no list of mounts to look for free space in, and what confines downloads asks for more of a machine.
         "arch": (
@@ -148,6 +167,17 @@ def _agent(system: System, installed: Installed) -> list[Rule]:
     # A package manager that reaches no mirror is no reason to leave the system where it is.
     script = f"{{ {install}; }} || echo {_AGENT} could not be installed >&2"
     return [Rule(f"{_AGENT} is installed from the system's own mirror", (_in_root("sh", "-c", script),))]
+
+
+def _presets(system: System, installed: Installed) -> list[Rule]:
+    if not system.presets or installed.generator.name != "mkinitcpio":
+        return []
+    said = "by name, and so for none of mkinitcpio.conf.d; they do not any more"
+    return [
+        Rule(
+            f"{', '.join(system.presets)} asked for /etc/mkinitcpio.conf {said}", (_script("presets", *system.presets),)
+        )
+    ]
 
 
 def _initramfs(installed: Installed) -> Rule:

@@ -24,8 +24,10 @@ class System:
 
     ``top`` are the names at its top, ``found`` those of the paths that were asked for that are there. ``machine`` is an
     ELF header's word for the processor, ``release`` the fields of os-release. ``resume`` are the files of
-    initramfs-tools that name a resume device, ``cmdline`` what grub gave the kernel, ``crypttab`` its lines, ``units``
-    the administrator's own swap and mount units that name a device, ``cards`` the files that name a network card.
+    initramfs-tools that name a resume device, ``fstype`` those that set FSTYPE, ``dracut`` the files of dracut whose
+    kernel command line names disks, ``presets`` those of mkinitcpio that name its usual configuration, and so pass over
+    what lies beside it. ``cmdline`` is what grub gave the kernel, ``crypttab`` its lines, ``units`` the administrator's
+    own swap and mount units that name a device, ``cards`` the files that name a network card.
     ``machine_id`` and ``hostname`` are its own, empty where it has none.
     ``kernels`` are the versions of the kernels in /boot that have their modules; ``links`` maps the links to kernel and
     initramfs to where they lead.
@@ -37,6 +39,9 @@ class System:
     release: dict[str, str]
     fstab: str
     resume: tuple[str, ...] = ()
+    fstype: tuple[str, ...] = ()
+    dracut: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
     cmdline: str = ""
     crypttab: tuple[str, ...] = ()
     units: tuple[str, ...] = ()

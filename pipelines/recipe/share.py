@@ -23,8 +23,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WORDS = ("ro", "create")
 
 #: Where a mount would hide what a guest needs to come up.
-_NEEDED = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
-_KERNELS = ("/dev", "/proc", "/sys")
+_NEEDED = ("/", "/etc", "/run", "/usr", "/usr/share", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool")
+#: The same, and below it.
+_WHOLLY_NEEDED = (
+    "/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr/bin", "/usr/lib", "/usr/lib32",
+    "/usr/lib64", "/usr/libexec", "/usr/sbin", "/etc/dbus-1", "/etc/pam.d", "/etc/security", "/etc/ssh", "/etc/systemd",
+    "/etc/udev", "/run/dbus", "/run/systemd", "/run/udev", "/run/user", "/var/lib/dbus", "/var/lib/dpkg",
+    "/var/lib/pacman", "/var/lib/systemd",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,6 @@ def _point(point: str) -> str:
     if not point.startswith("/") or ".." in point.split("/") or not point.isprintable():
         raise ValueError(f"{point!r} is no path to mount at in a guest: it begins with / and has no .. in it")
     clean = posixpath.normpath(point).replace("//", "/")
-    if clean in _NEEDED or any(clean.startswith(f"{kernels}/") for kernels in _KERNELS):
+    if clean in _NEEDED or f"{clean}/".startswith(tuple(f"{each}/" for each in _WHOLLY_NEEDED)):
         raise ValueError(f"a share at {clean} would hide what the guest needs; mount it elsewhere, like /srv/data")
     return clean

@@ -337,6 +337,21 @@ def test_a_definition_with_an_initramfs_that_its_metadata_does_not_know_is_refus
         handover.hook(changed)
 
 
+def test_hook_refuses_a_root_that_another_domain_runs_on(root: Path, tmp_path: Path) -> None:
+    running, own = tmp_path / "running", domain(root, tmp_path / "virtroot.web")
+    running.mkdir()
+    (running / "broken.xml").write_text("<domstatus><do")
+    (running / "none.xml").write_text("<domstatus/>")
+    (running / "other.pid").write_text("1")
+    (running / "web.xml").write_text(f"<domstatus>{own}</domstatus>")
+    (running / "else.xml").write_text(f"<domstatus>{domain(tmp_path, tmp_path / 'virtroot.else')}</domstatus>")
+    handover.hook(own, str(running))
+    copy = domain(root, tmp_path / "virtroot.web").replace("<name>web<", "<name>copy<")
+    (running / "copy.xml").write_text(f"<domstatus>{copy}</domstatus>")
+    with pytest.raises(Refused, match="copy runs on it, and a root is one guest's"):
+        handover.hook(own, str(running))
+
+
 def test_hook_leaves_other_domains_alone(tmp_path: Path) -> None:
     handover.hook("<domain><os><kernel>/x/kernel</kernel></os></domain>")
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from pipelines.host import mounts
 from pipelines.host.target import Local
 from pipelines.origin import rules as applying
 from pipelines.origin.disk import Choice, Disks, Found, choose
-from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, rewrite
+from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, needed, rewrite
 from pipelines.origin.rules import Installed
 from pipelines.origin.system import System, generator, refuse
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import Command, Tree
+from pipelines.settings import CHECKOUT
 
 DEBIAN = System(
     top=frozenset({"etc", "usr", "var"}),
@@ -65,6 +67,28 @@ def test_no_control_character_makes_a_line_of_its_own(end: str) -> None:
     text = rewrite(f"a /a ext4 defaults 0 0{end}evil /etc ext4 defaults 0 0\x1b[2J\n").text
     assert active(text) == [ROOT_LINE]
     assert "\x1b" not in text
+
+
+def test_what_a_boot_would_wait_for_is_of_a_disk() -> None:
+    """Other machines' file systems, directories and files of the system's own are no partition that is missing."""
+    text = """
+nas:/export /var/www nfs defaults 0 0
+//nas/x /var/lib/x cifs credentials=/root/x 0 0
+host:/y /var/y fuse.sshfs defaults 0 0
+/srv/docker /var/lib/docker none bind 0 0
+/root/disk.iso /opt/iso iso9660 loop,ro 0 0
+/root/fs.img /opt/img ext4 defaults 0 0
+UUID=5 /var/net ext4 _netdev 0 0
+UUID=6 /var/maybe ext4 nofail 0 0
+UUID=7 /boot/ ext4 defaults 0 0
+/dev/mapper/vg-var /var ext4 defaults 0 0
+rpool/opt /opt zfs defaults 0 0
+UUID=8 /srv ext4 defaults 0 0
+"""
+    assert [mount.point for mount in needed(text)] == ["/boot", "/var", "/opt"]
+    lines = applied(replace(DEBIAN, fstab=text), "initramfs-tools")
+    assert "/var/www was mounted from nas:/export, and is not any more: its line in fstab is a comment" in lines
+    assert "/srv was a file system of its own on UUID=8" in lines
 
 
 def test_no_fstab_gives_the_one_line() -> None:
@@ -138,7 +162,7 @@ def test_a_system_on_disks_loses_what_it_had_from_them() -> None:
         "the unit dev-sdb2.swap waits for a disk",
         "import-root resume /rootfs/root etc/initramfs-tools/conf.d/resume",
         'GRUB_CMDLINE_LINUX="quiet"',
-        "apt-get --yes --allow-remove-essential purge grub-common grub-pc shim-signed",
+        "apt-get --yes --allow-remove-essential --allow-change-held-packages purge grub-common grub-pc shim-signed",
         "etc/network/interfaces names the network card ens3",
         "qemu-guest-agent is installed",
         "tree initramfs-tools; update-initramfs -u -k all",
@@ -214,6 +238,115 @@ def test_the_facts_of_a_tree(tree: Path) -> None:
     assert system.units == ("a b;c.swap",)
     # Links lead out of the tree here, and are not followed.
     assert system.crypttab == ()
+
+
+def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
+    for path, text in {
+        "etc/dracut.conf.d/cmdline.conf": 'kernel_cmdline+=" rd.luks.uuid=luks-1 quiet resume=UUID=2 "\n',
+        "etc/dracut.conf.d/other.conf": 'kernel_cmdline="quiet noresume"\n# kernel_cmdline=" resume=x"\n',
+        "etc/mkinitcpio.d/linux.preset": 'ALL_config="/etc/mkinitcpio.conf"\n',
+        "etc/mkinitcpio.d/own.preset": "ALL_config=/etc/own.conf\n#ALL_config=/etc/mkinitcpio.conf\n",
+        "etc/initramfs-tools/initramfs.conf": "FSTYPE=auto\n",
+        "etc/initramfs-tools/conf.d/type": "FSTYPE=virtiofs\n",
+        "etc/network/interfaces": "# ensure that enough is set for ens9\nallow-hotplug enp1s0\n",
+        "etc/netplan/a.yaml": "ensure: enough\n",
+    }.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+    system = looking.look(Local(), str(tree))
+    assert system.dracut == ("etc/dracut.conf.d/cmdline.conf",)
+    assert system.presets == ("etc/mkinitcpio.d/linux.preset",)
+    assert system.fstype == ("etc/initramfs-tools/conf.d/type",)
+    assert system.cards == ("etc/network/interfaces names the network card enp1s0",)
+    lines = applied(system, "initramfs-tools")
+    assert "FSTYPE in etc/initramfs-tools/conf.d/type adds no module" in lines
+    assert "import-root dracut /rootfs/root etc/dracut.conf.d/cmdline.conf" in lines
+    assert "presets" not in lines
+    assert "presets /rootfs/root etc/mkinitcpio.d/linux.preset" in applied(
+        replace(ARCH, presets=system.presets), "linux"
+    )
+
+
+def import_root(tree: Path, verb: str, *arguments: str) -> None:
+    subprocess.run(["sh", str(CHECKOUT / "containerfiles/debian/import-root"), verb, str(tree), *arguments], check=True)
+
+
+def test_what_dracut_would_wait_for_goes_and_the_rest_stays(tree: Path) -> None:
+    path = tree / "etc/dracut.conf.d/cmdline.conf"
+    path.parent.mkdir()
+    path.write_text(
+        'kernel_cmdline+=" rd.luks.uuid=luks-1 quiet resume=UUID=2 rd.lvm.lv=vg/root root=/dev/vg/root "\n'
+        "kernel_cmdline='resume=UUID=3 noresume splash'\nomit_drivers+=\" resume=x \"\n"
+    )
+    import_root(tree, "dracut", "etc/dracut.conf.d/cmdline.conf")
+    first, second, third = path.read_text().splitlines()
+    assert first.split() == ['kernel_cmdline+="', "quiet", '"']
+    assert second.split() == ["kernel_cmdline='", "noresume", "splash'"]
+    assert third == 'omit_drivers+=" resume=x "'
+
+
+def test_presets_ask_for_the_usual_configuration_no_more(tree: Path) -> None:
+    path = tree / "etc/mkinitcpio.d/linux.preset"
+    path.parent.mkdir()
+    path.write_text("ALL_config='/etc/mkinitcpio.conf'\nALL_kver=/boot/vmlinuz-linux\n")
+    import_root(tree, "presets", "etc/mkinitcpio.d/linux.preset")
+    assert path.read_text() == "#ALL_config='/etc/mkinitcpio.conf'\nALL_kver=/boot/vmlinuz-linux\n"
+
+
+@pytest.mark.parametrize("unit", ["dev-sdb2.swap", r"dev-disk-by\x2duuid-1\x2d2.swap", "a b;c.swap", "[x]*.mount"])
+def test_a_unit_goes_with_the_links_that_start_it(tree: Path, unit: str) -> None:
+    units = tree / "etc/systemd/system"
+    (units / "swap.target.wants").mkdir()
+    (units / "swap.target.wants" / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    (units / "swap.target.wants" / "x.mount").symlink_to("/dev/null")
+    (units / unit).write_text("[Swap]\nWhat=/dev/sdb2\n")
+    import_root(tree, "unit", unit)
+    assert [each.name for each in (units / "swap.target.wants").iterdir()] == ["x.mount"]
+    assert (units / f"{unit}.before-virtroot").is_file()
+
+
+OF_THE_HOST = Path("/etc/resolv.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    "there", ["nameserver 10.0.0.1\n", "->/run/resolvconf/resolv.conf", "->../run/nm/resolv.conf", ""]
+)
+def test_name_servers_are_lent_and_taken_back(tree: Path, there: str) -> None:
+    path = tree / "etc/resolv.conf"
+    if there.startswith("->"):
+        path.symlink_to(there[2:])
+    elif there:
+        path.write_text(there)
+    script = str(CHECKOUT / "containerfiles/debian/resolver")
+    subprocess.run(["sh", script, "lend", str(tree)], check=True)
+    assert not path.is_symlink()
+    assert path.read_text() == OF_THE_HOST
+    subprocess.run(["sh", script, "take-back", str(tree)], check=True)
+    now = f"->{path.readlink()}" if path.is_symlink() else path.read_text() if path.exists() else ""
+    assert now == there
+    assert sorted(each.name for each in path.parent.glob("resolv*")) == (["resolv.conf"] if there else [])
+
+
+def test_what_a_package_makes_of_name_servers_stays(tree: Path) -> None:
+    path = tree / "etc/resolv.conf"
+    path.write_text("nameserver 10.0.0.1\n")
+    script = str(CHECKOUT / "containerfiles/debian/resolver")
+    subprocess.run(["sh", script, "lend", str(tree)], check=True)
+    path.unlink()
+    path.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    subprocess.run(["sh", script, "take-back", str(tree)], check=True)
+    assert path.is_symlink()
+    assert [each.name for each in path.parent.glob("resolv*")] == ["resolv.conf"]
+
+
+@pytest.mark.parametrize(
+    ("at", "magic"),
+    [(0, b"QFI\xfb"), (0, b"QED\0"), (0, b"XFSB"), (0, b"LUKS\xba\xbe"), (512, b"LABELONE"), (65600, b"_BHRfS_M")],
+)
+def test_a_disk_is_told_by_what_it_says_where(tmp_path: Path, at: int, magic: bytes) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"\0" * at + magic + b"\0" * 1024)
+    assert arriving.find(str(path), outside=tmp_path / "output").kind == "disk"
 
 
 def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:

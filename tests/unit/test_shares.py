@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +66,33 @@ def test_what_is_a_share(text: str, share: Share) -> None:
         ("d:/x:/", "would hide"),
         ("d:/x:/usr/", "would hide"),
         ("d:/x://proc/1", "would hide"),
+        *(
+            (f"d:/x:{point}", "would hide")
+            for point in (
+                "/usr/lib",
+                "/usr/bin/x",
+                "/var/lib",
+                "/var/lib/dpkg/info",
+                "/etc/systemd",
+                "/etc/systemd/system",
+                "/run/systemd",
+                "/boot/new",
+                "/lib/modules",
+                "/var/log",
+            )
+        ),
     ],
 )
 def test_what_is_no_share(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "point", ["/usr/local", "/var/lib/docker", "/var/www", "/etc/nginx", "/library", "/srv", "/home"]
+)
+def test_what_a_mount_does_not_hide_may_be_a_mount_point(point: str) -> None:
+    assert parse(f"d:/x:{point}").point == point
 
 
 def test_a_recipe_has_shares_as_the_command_line_writes_them() -> None:
@@ -217,6 +242,35 @@ def test_what_a_guest_may_have(host: Path) -> None:
     hostdir.make(Local(), find(host, "name"))
     assert (host / "pool/share.name").stat().st_mode & 0o777 == 0o700
     assert hostdir.named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
+
+
+def test_a_directory_is_told_whatever_it_is_mounted_as(host: Path) -> None:
+    (host / "alias").mkdir()
+    with mounted(host / "pool", host / "alias"):
+        for source, reason in (("alias", "is the pool"), ("alias/root.web", "is the root of web")):
+            with pytest.raises(VirtrootError, match=reason):
+                find(host, f"HOST/{source}")
+        with pytest.raises(VirtrootError, match="is inside"):
+            find(host, "HOST/alias/root.web/etc")
+    with mounted(host / "far", host / "alias"), pytest.raises(VirtrootError, match="holds the root of far"):
+        find(host, "HOST/alias")
+
+
+@contextmanager
+def mounted(what: Path, where: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", str(what), str(where)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
+    for inside in ("shared", "shared/inner", "shared/not/there/yet"):
+        with pytest.raises(VirtrootError, match=r"far shares .*, and could change what is in the pool"):
+            hostdir.refuse_shared(Machine(), str(host / inside))
+    for beside in ("pool", "free", "shared.too"):
+        hostdir.refuse_shared(Machine(), str(host / beside))
 
 
 def test_two_shares_of_one_guest_do_not_hold_one_another(host: Path) -> None:
