@@ -43,6 +43,7 @@ def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str
     if not hypervisor.embedded and os.geteuid() != 0:
         raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
     with guests.locked(hypervisor, source):
+        publication.tidy(guests.find(hypervisor, source))
         original = guests.find(hypervisor, source)
         definition = _definition(original)
         paths = Place(place.of_root(original.root).pool, name)
@@ -69,7 +70,6 @@ def _definition(original: Guest) -> ET.Element:
     """Return the definition of a guest that can be cloned."""
     if original.running:
         raise VirtrootError(f"the guest {original.name} is running", f"stop it first: ./inv stop {original.name}")
-    publication.settled(original.hypervisor, place.of_root(original.root))
     original.refuse_mounts()
     definition = original.hypervisor.xml(original.uuid)
     if definition is None:

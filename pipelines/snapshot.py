@@ -65,6 +65,7 @@ def _off(name: str, settings: Settings, *, restart: bool) -> Iterator[Guest]:
     hypervisor = connect(settings)
     guests.find(hypervisor, name)
     with guests.locked(hypervisor, name):
+        publication.tidy(guests.find(hypervisor, name))
         guest = guests.find(hypervisor, name)
         again = restart and guest.running
         if again:

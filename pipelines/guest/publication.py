@@ -118,7 +118,7 @@ def start(guest: Guest, timeout: float) -> float:
     """
     settled(guest.hypervisor, place.of_root(guest.root))
     if switching.pending(guest):
-        switching.finish(guest)
+        tidy(guest)
         guest = guests.find(guest.hypervisor, guest.name)
     hostdir.refuse_gone(guest)
     try:

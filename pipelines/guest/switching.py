@@ -5,7 +5,8 @@ the same of the root that goes, and ``domain.xml`` is the guest's definition wit
 there. What a root was made of is `Made` as JSON in ``made``, with its manifest and its survey.
 
 The roots change places in one step. What is left to do after that is written down before it, so that whoever comes to
-the guest next does it, should the machine go down in between.
+the guest next does it, should the machine go down in between. What was written down and not begun is forgotten then:
+nobody gets another root without having asked for it, and months may have passed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import asdict
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
@@ -23,11 +25,12 @@ from pipelines.host import process
 from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
 
-# Lines are a word and a value. Nothing is exchanged but what the journal names by device and inode.
+# Lines are a word and a value. Nothing is exchanged but what the journal names by device and inode. libvirt knows of no
+# lock of virtroot's: a guest that it starts in the moment of the exchange keeps its root under its name.
 _FINISH = """
 trap '' HUP INT TERM PIPE
-journal=$1 python=$2 program=$3
-shift 3
+journal=$1 python=$2 program=$3 domain=$4 begin=$5
+shift 5
 [ -e "$journal" ] || exit 0
 exec 9< "$journal"
 flock 9
@@ -47,10 +50,24 @@ done < "$journal"
 if [ -z "${whole-}" ]; then rm -f -- "$journal"; exit 0; fi
 is() { [ "$(stat --format='%d %i' -- "$1" 2> /dev/null)" = "$2" ]; }
 exchange() { "$python" -I -c "$program" --exchange "$1" "$2"; }
-if is "$directory/root" "$is_root"; then exchange "$directory/root" "$root"; fi
+# Where two directories cannot change places in one step, whoever was killed between two left one aside.
+mend() {
+    if [ ! -d "$2" ]; then mv -T -- "$2@aside" "$2"; elif [ ! -d "$1" ]; then mv -T -- "$2@aside" "$1"; fi
+}
+[ ! -d "$root@aside" ] || mend "$directory/root" "$root"
+[ ! -d "$boot@aside" ] || mend "$partial_boot" "$boot"
+refused() { rm -f -- "$journal"; echo "the guest runs by now" >&2; exit 1; }
+if is "$directory/root" "$is_root"; then
+    if [ -z "$begin" ]; then rm -f -- "$journal"; exit 0; fi
+    [ "$("$@" domstate "$domain")" = 'shut off' ] || refused
+    exchange "$directory/root" "$root"
+    [ "$("$@" domstate "$domain")" = 'shut off' ] || { exchange "$directory/root" "$root"; refused; }
+fi
 if [ -f "$directory/domain.xml" ]; then
     if is "$partial_boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
     if ! "$@" define --validate "$directory/domain.xml" >&2; then
+        # It may have run on its new root since.
+        [ -n "$begin" ] || exit 1
         if is "$boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
         if is "$root" "$is_root"; then exchange "$directory/root" "$root"; fi
         rm -f -- "$journal"
@@ -112,10 +129,16 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         for root in filter(None, (guest.lower and guest.root, now.lower and f"{directory}/root")):
             # What is mounted cannot be renamed.
             beside.unmount(target, root)
-        target.run(["sh", "-ec", _WRITE_JOURNAL, "journal", *names])
-        finish(guest)
-    if guest.lower and not now.lower:
-        remounting.disable(target, guest.root)
+        if guest.lower:
+            # Should the machine go down on the way, nobody lays the new root on the old one's golden tree.
+            remounting.disable(target, guest.root)
+        try:
+            target.run(["sh", "-ec", _WRITE_JOURNAL, "journal", *names])
+            _finish(guest, begin=True)
+        except BaseException:
+            if guest.lower:
+                remounting.enable(target, guest.root, guest.golden)
+            raise
     if now.lower:
         beside.mount(target, guest.root, now.golden, now.lower)
         remounting.enable(target, guest.root, now.golden)
@@ -127,9 +150,22 @@ def pending(guest: Guest) -> bool:
 
 
 def finish(guest: Guest) -> None:
-    """Do what a switch that was cut short had left to do; raises `VirtrootError` where libvirt does not take it."""
+    """Do what a switch that was cut short had left to do, or forget one that had not begun.
+
+    Raises `VirtrootError` where libvirt does not take it.
+    """
+    if not pending(guest):
+        return
+    _finish(guest, begin=False)
+    now = guests.find(guest.hypervisor, guest.name)
+    if now.lower:
+        remounting.enable(guest.target, now.root, now.golden)
+
+
+def _finish(guest: Guest, *, begin: bool) -> None:
     target, paths = guest.target, place.of_root(guest.root)
-    argv = [paths.switching, target.python, beside.program(), *guest.hypervisor.virsh_argv()]
+    virsh = guest.hypervisor.virsh_argv()
+    argv = [paths.switching, target.python, beside.program(), guest.uuid, "yes" if begin else "", *virsh]
     done = target.run(["sh", "-ec", _FINISH, "finish", *argv], check=False)
     if done.returncode:
         raise VirtrootError(

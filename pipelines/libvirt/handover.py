@@ -200,7 +200,8 @@ def exchange(one: str, other: str) -> None:
         return
     if number not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(number, os.strerror(number), one, None, other)
-    aside = f"{other}@{secrets.token_hex(4)}"
+    # Under a name that whoever comes next looks for.
+    aside = f"{other}@aside"
     os.rename(other, aside)
     os.rename(one, other)
     os.rename(aside, one)

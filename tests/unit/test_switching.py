@@ -11,6 +11,7 @@ from unittest.mock import PropertyMock, create_autospec, patch
 import pytest
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
 from pipelines.guest import place, switching
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
@@ -36,6 +37,16 @@ echo "$number" > {count}
 status=$?
 [ "$number" != {after} ] || kill -9 "$PPID"
 exit "$status"
+"""
+
+#: A guest that is off, until somebody writes down what libvirt is to say next.
+VIRSH = """#!/bin/sh
+if [ "$1" = domstate ]; then
+    if [ -s {pool}/states ]; then head -n 1 {pool}/states; sed -i 1d {pool}/states; else echo 'shut off'; fi
+    exit
+fi
+for last; do :; done
+cat "$last" > {pool}/defined
 """
 
 COMMANDS = ("mv", "rm", "mkdir", "sync", "stat", "python3", "virsh")
@@ -81,7 +92,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     (Path(paths.boot) / "manifest.json").write_text("{}")
     (pool / "defined").write_text(DOMAIN)
     virsh = programs / "virsh"
-    virsh.write_text(f'#!/bin/sh\nfor last; do :; done\ncat "$last" > {pool}/defined\n')
+    virsh.write_text(VIRSH.format(pool=pool))
     virsh.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
@@ -121,7 +132,8 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
 
 
 def test_what_libvirt_does_not_take_changes_nothing(site: Site) -> None:
-    (site.pool.parent / "programs/virsh").write_text("#!/bin/sh\necho 'unsupported' >&2\nexit 1\n")
+    virsh = site.pool.parent / "programs/virsh"
+    virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         site.switch()
     assert "unsupported" in raised.value.detail
@@ -136,6 +148,52 @@ def test_a_guest_that_was_started_keeps_its_root(site: Site) -> None:
     ):
         site.switch()
     assert site.which() == ("old", "old", "old")
+
+
+@pytest.mark.parametrize("states", [["running"], ["shut off", "running"], ["paused"]])
+def test_a_guest_that_libvirt_starts_meanwhile_keeps_its_root(site: Site, states: list[str]) -> None:
+    (site.pool / "states").write_text("".join(f"{each}\n" for each in states))
+    with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
+        site.switch()
+    assert "the guest runs by now" in raised.value.detail
+    assert site.which() == ("old", "old", "old")
+    assert not Path(site.paths.switching).exists()
+    assert (Path(site.paths.staged) / "root/is").read_text() == "new"
+
+
+def test_what_was_written_down_and_not_begun_is_never_done_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(switching, "_finish", lambda *_, **__: None)
+    site.switch()
+    monkeypatch.undo()
+    monkeypatch.setattr(place, "BOOT", str(site.boot))
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    assert switching.pending(site.guest)
+    switching.finish(site.guest)
+    assert site.which() == ("old", "old", "old")
+    assert not Path(site.paths.switching).exists()
+
+
+def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the three renames that stand for one where a file system cannot exchange directories."""
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    root, staged = Path(site.paths.root), Path(site.paths.staged) / "root"
+    aside = root.with_name(f"{root.name}@aside")
+    with monkeypatch.context() as patched:
+        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        site.switch()
+    journal = Path(site.paths.switching).read_bytes()
+    root.rename(aside)
+    switching.finish(site.guest)
+    assert site.which() == ("old", "old", "old")
+    Path(site.paths.switching).write_bytes(journal)
+    root.rename(aside)
+    staged.rename(root)
+    switching.finish(site.guest)
+    assert site.which() == ("new", "new", "new")
+    assert (Path(site.final) / "root/is").read_text() == "old"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -161,7 +219,8 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
             patched.setenv("PATH", str(tmp_path / "shims"), prepend=":")
             site.switch()
         assert site.which()[0] in ("old", "new"), number
-        switching.finish(site.guest)
+        with patch.object(guests, "find", return_value=site.guest):
+            switching.finish(site.guest)
         left = site.which()
         assert left in (("old", "old", "old"), ("new", "new", "new")), (number, left)
         seen.add(left[0])
