@@ -22,7 +22,8 @@ OVERLAYFS = Symptom(
         r"|driver not supported: overlay2"
     ),
     cause="the guest's root cannot hold overlayfs' upper directories, which Docker's overlay2 needs",
-    remedy="install it with --overlayfs, or say guest: {overlayfs: true} in its recipe",
+    remedy="install it with --overlayfs, or say guest: {overlayfs: true} in its recipe; one that is there gets it by "
+    "<binary path='/etc/libvirt/hooks/virtroot/virtiofsd' xattr='on'>: virsh edit {name}",
     comes_up=True,
 )
 
@@ -141,7 +142,8 @@ SYMPTOMS = (
     Symptom(
         name="too-many-files",
         heading="Too many open files",
-        pattern=re.compile(r"Too many open files"),
+        # Go's library begins with a small letter, and so with the next ones.
+        pattern=re.compile(r"Too many open files", re.IGNORECASE),
         cause="virtiofsd, or a program of the guest, has as many files open as it may",
         remedy="./inv restart {name} lets go of them; for good raise the limit of libvirtd's service, or the program's",
         comes_up=True,
@@ -196,7 +198,7 @@ SYMPTOMS = (
     Symptom(
         name="stale-handle",
         heading="Stale file handle",
-        pattern=re.compile(r"Stale (?:NFS )?file handle"),
+        pattern=re.compile(r"Stale (?:NFS )?file handle", re.IGNORECASE),
         cause="files of the root were replaced on the host while the guest had them open",
         remedy="./inv restart {name}; replace directories of a root only while its guest is off",
     ),
@@ -218,18 +220,25 @@ SYMPTOMS = (
         heading="Too many levels of symbolic links",
         pattern=re.compile(
             r"overlayfs: (?:overlapping [a-z]{5,8} path|maximum fs stacking depth exceeded)"
-            r"|overlay[^\n]{0,200}: Too many levels of symbolic links"
+            # A path that a link leads in a circle may have any of these words in it: they stand where mount's do.
+            r"|(?<![\w/])mount(?:ing)? overlay[^\n]{0,400}: Too many levels of symbolic links"
+            r"|overlay mount to [^\n]{1,400}: Too many levels of symbolic links"
+            r"|failed to mount [^\n]{1,400}: Too many levels of symbolic links"
+            r"|mount\(2\) system call failed: Too many levels of symbolic links",
+            re.IGNORECASE,
         ),
         cause="overlays lie on one another, and the kernel does not take it",
-        remedy="keep the guest's upper directories on a share or a tmpfs, or install it with --clone copy",
+        remedy="keep the guest's upper directories on a share or a tmpfs, or give it a root that lies on nothing: "
+        "./inv upgrade {name} --clone copy",
         comes_up=True,
     ),
     Symptom(
         name="object-is-remote",
         heading="Object is remote",
-        pattern=re.compile(r"Object is remote"),
+        pattern=re.compile(r"Object is remote", re.IGNORECASE),
         cause="an overlay in the guest met a mount or subvolume of the host's",
-        remedy="see what is mounted below the root or share: findmnt on libvirt's machine; share that by itself",
+        remedy="see what is mounted below the root or share: findmnt on libvirt's machine; share that in place of what "
+        "it lies in, which has to go first",
         comes_up=True,
     ),
     Symptom(
@@ -237,15 +246,21 @@ SYMPTOMS = (
         heading="File system loop detected",
         pattern=re.compile(r"File system loop detected|Circular directory structure"),
         cause="two file systems of the host are one to the guest, and directories of both have the same number",
-        remedy="see what is mounted below the root or share: findmnt on libvirt's machine; share that by itself",
+        remedy="see what is mounted below the root or share: findmnt on libvirt's machine; share that in place of what "
+        "it lies in, which has to go first",
         comes_up=True,
     ),
     Symptom(
         name="mmap-refused",
         heading="mmap failed: No such device",
-        pattern=re.compile(r"mmap[^\n]{0,100}: No such device(?! or)|No such device \(os error 19\)", re.IGNORECASE),
-        cause="the guest may not map files into memory, as with the cache mode none",
-        remedy="take <cache mode='none'/> out: virsh edit {name}; virtroot's guests have auto, mixed or always",
+        pattern=re.compile(
+            r"mmap[^\n]{0,100}: No such device(?! or)|No such device \(os error 19\)"
+            # Python's mmap names no file; where there is one, that is a device which is missing.
+            r"|(?m:\[Errno 19\] No such device$)",
+            re.IGNORECASE,
+        ),
+        cause="a file cannot be mapped into memory with MAP_SHARED, as under the cache mode none",
+        remedy="take <cache mode='none'/> out: virsh edit {name}; a new guest has it where --cache or a recipe says so",
         comes_up=True,
     ),
     Symptom(
@@ -265,7 +280,7 @@ SYMPTOMS = (
             r"Failed to (?:read|write) msg|vhost_dev_init failed|Unexpected end-of-file before all data"
         ),
         cause="virtiofsd ended while QEMU spoke with it",
-        remedy="its own log may say why: ./inv logs {name} --virtiofsd; then ./inv stop {name} --force and ./inv start",
+        remedy="its own log may say why: ./inv logs {name} --virtiofsd; then ./inv restart {name} --force",
     ),
     Symptom(
         name="root-locked",

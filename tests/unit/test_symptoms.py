@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import help as explaining
 from pipelines import nightly
 from pipelines.book import pages
+from pipelines.errors import VirtrootError
 from pipelines.libvirt import handover
 from pipelines.settings import CHECKOUT
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS, TIMERS
@@ -70,6 +72,7 @@ LINES = [
     ),
     ("too-many-files", "find: ‘/nix/store/wn3w-source/pkgs/by-name/mf’: Too many open files", "libkrun#505"),
     ("too-many-files", "Too many open files in system", "lxd#18628"),
+    ("too-many-files", "accept tcp [::]:80: accept4: too many open files", "Go's words for EMFILE"),
     (
         "virtiofsd-gone",
         "no virtiofsd serves /var/lib/libvirt/filesystems/root.web any more",
@@ -96,6 +99,7 @@ LINES = [
     ("posix-acl", "switch_root: can't change directory to '/newroot': Connection refused", "virtme-ng#475"),
     ("stale-handle", "ls: reading directory '.': Stale file handle", "virtme-ng#187"),
     ("stale-handle", "stat: Stale NFS file handle", "bcvk#157"),
+    ("stale-handle", "open /srv/data/db: stale NFS file handle", "Go's words for ESTALE"),
     ("no-init", "No init found. Try passing init= bootarg.", "initramfs-tools' init"),
     ("no-init", "Target filesystem doesn't have requested /sbin/init.", "tests/e2e/test_golden_root.py"),
     (
@@ -117,11 +121,26 @@ LINES = [
     ("overlayfs", "failed to start daemon: error initializing graphdriver: driver not supported: overlay2", SEEN),
     ("nested-overlay", "[  201.205045] overlayfs: overlapping lowerdir path", "fs/overlayfs/super.c"),
     ("nested-overlay", "mount: mount overlay on mnt failed: Too many levels of symbolic links", "bcvk, eca7719"),
+    ("nested-overlay", "mount: mounting overlay on /mnt failed: Too many levels of symbolic links", "busybox' words"),
+    ("nested-overlay", "mount: /mnt: mount(2) system call failed: Too many levels of symbolic links.", "util-linux"),
+    (
+        "nested-overlay",
+        "error creating overlay mount to /var/lib/docker/overlay2/1f/merged: too many levels of symbolic links",
+        "Docker's overlay2",
+    ),
+    (
+        "nested-overlay",
+        "failed to mount /tmp/containerd-mount12: too many levels of symbolic links",
+        "containerd's mount",
+    ),
     ("object-is-remote", "xargs: rm: Object is remote", "virtme-ng#50"),
+    ("object-is-remote", "mkdir /var/lib/x/merged/data: object is remote", "Go's words for EREMOTE"),
     ("filesystem-loop", "find: File system loop detected; ‘/srv/b’ is part of the same file system loop", "zfs#14932"),
     ("filesystem-loop", "du: WARNING: Circular directory structure.", "zfs#140"),
     ("mmap-refused", "fatal: mmap failed: No such device", "git's words for ENODEV"),
     ("mmap-refused", "error: No such device (os error 19)", "cargo#13570"),
+    ("mmap-refused", "OSError: [Errno 19] No such device", "Python's words for ENODEV"),
+    ("mmap-refused", "mmap /srv/data/db: no such device", "Go's words for ENODEV"),
     ("host-key", "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @", "kairos#3370"),
     ("timers-stopped", "rcu: rcu_preempt kthread starved for 5247 jiffies! g-1043 f0x0 RCU_GP_WAIT_FQS(5)", SEEN),
     ("timers-stopped", "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "kernel/rcu/tree_stall.h"),
@@ -155,6 +174,10 @@ HARMLESS = [
     "Authentication refused: bad ownership or modes for directory /home/ann",
     "[ TIME ] Timed out waiting for device dev-ttyS0.device - /dev/ttyS0.",
     "cat: loop: Too many levels of symbolic links",
+    "cat: /srv/overlay/loop: too many levels of symbolic links",
+    "ls: /mnt/mount overlay: Too many levels of symbolic links",
+    "OSError: [Errno 19] No such device: '/dev/ttyUSB0'",
+    "open /dev/ttyUSB0: no such device\nsocket: no such device or address",
     "rcu: Hierarchical RCU implementation.\nclocksource: timer works",
     "ls: cannot access 'x': No such device or address",
     "mount: No such device or address\nsomebody's mount: No such device",
@@ -348,6 +371,53 @@ def test_help_shows_the_section_that_an_error_names(symptom: Symptom) -> None:
     part = pages.find(symptom.name)
     assert part.title == f"`{symptom.heading}`"
     assert pages.as_text(part).rstrip("\n").split("\n\n")[-1].startswith(("*Tried*", "*Read*"))
+
+
+@pytest.mark.parametrize(("name", "line", "source"), LINES)
+def test_help_finds_a_section_by_what_was_written(name: str, line: str, source: str) -> None:
+    assert explaining.found(line)[0].name == name, source
+
+
+@pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
+def test_help_finds_a_section_by_its_heading_however_it_is_typed(symptom: Symptom) -> None:
+    typed = symptom.heading
+    for text in (typed, typed.lower(), f"`{typed}`", f"Nov 28 07:41:16 web prog[7]: {typed.upper()}!"):
+        assert symptom.name in [part.name for part in explaining.found(text)][:2], text
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("failed to set msg fds", "message-header"),
+        ("system loop", "filesystem-loop"),
+        ("gave up waiting for root", "waits-for-device"),
+    ],
+)
+def test_help_finds_a_section_by_words_that_stand_in_it(typed: str, name: str) -> None:
+    assert explaining.found(typed)[0].name == name
+
+
+def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {name: line for name, line, _ in LINES}
+    explaining.show(f"{lines['root-locked']}\n{lines['tag-not-found']}")
+    said = capsys.readouterr()
+    assert said.out.startswith("## `virtio-fs: tag <root> not found`\n")
+    assert said.err == "also: ./inv help root-locked\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("the dog ate it", "./inv help troubleshooting has the errors that are known"),
+        ("handle", "./inv help stale-handle; or ./inv help"),
+        ("", "./inv help lists them"),
+        ("\x1b[31m", "./inv help lists them"),
+    ],
+)
+def test_what_help_does_not_know_is_refused_with_where_to_look(typed: str, hint: str) -> None:
+    with pytest.raises(VirtrootError, match="the book has no page") as refused:
+        explaining.found(typed)
+    assert refused.value.hint == hint
 
 
 def test_links_between_sections_lead_somewhere() -> None:
