@@ -11,7 +11,7 @@ from invoke.parser.context import ParserContext
 
 from pipelines import settings
 from pipelines.artifact.manifest import Manifest
-from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.recipe import Recipe, size_as_text
 
 _HEAD = """\
 # Reference
@@ -20,18 +20,29 @@ Tasks, keys of recipes, settings, the manifest and exit codes. This page is writ
 each task says the same with `--help`.
 """
 
+#: The options that belong to no task: their names, whether they take a value, and what they do. The command line has
+#: them in `cli.program`, which a book may not look into; a test compares.
+CORE = (
+    ("config", "f", True, "Read settings from this file too."),
+    ("debug", "d", False, "Show what invoke does, and tracebacks."),
+    ("help", "h", False, "Show this, or a task's options."),
+    ("list", "l", False, "List the tasks."),
+    ("print-completion-script", "", True, "Print the completion for bash, zsh or fish."),
+    ("version", "V", False, "Show the version."),
+)
+
 _EXIT_CODES = """\
 ## Exit codes { #exit-codes }
 
 | code | what it means |
 |---|---|
 | 0 | done |
-| 1 | a check said no: `verify`, `status`, `doctor`, or an upgraded guest that went back |
-| 2 | something that you can mend, the command line included: one line what, one line what to try |
+| 1 | a check said no: `verify`, `demo`, `doctor`, `status`; a `nightly` in which a recipe failed, or whose upgrades left a guest behind; an `upgrade` of a guest that came up, did not pass, and went back; a `test` that failed |
+| 2 | something that you can mend, the command line included: one line what, one line what to try. An `upgrade` of a guest that did not come up, and went back, is that, too |
 | 70 | a bug of virtroot's own |
-| 130 | Ctrl-C, or another signal that ends a task |
-| other | what the command said that `exec`, `run` or `ssh` ran |
-"""
+| 130 | Ctrl-C; and SIGTERM for `nightly` and `run`, which clear up first. What another signal ends, the shell gives the code of that signal |
+| other | what the command said that `exec` or `run` ran in the guest, or what `ssh`, `cp`'s scp or `console`'s virsh ended with |
+"""  # noqa: E501 - a row of a table is one line
 
 
 def text(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> str:
@@ -39,6 +50,7 @@ def text(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> s
     return "\n".join(
         [
             _HEAD,
+            *_core(),
             *_tasks(tasks, docstrings),
             *_recipe(),
             *_settings(),
@@ -47,6 +59,20 @@ def text(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> s
             "",
         ]
     )
+
+
+def _core() -> Iterator[str]:
+    yield "## Options of every task { #options }\n"
+    yield "They stand before a task or behind it, but not behind `--`, where a command for a guest begins.\n"
+    yield "| option | |\n|---|---|"
+    for name, letter, takes_value, what in CORE:
+        long = f"`--{name}{f' {_value(name)}' * takes_value}`"
+        yield f"| {long}{f', `-{letter}`' if letter else ''} | {_cell(what)} |"
+    yield ""
+
+
+def _value(option: str) -> str:
+    return option.upper().replace("-", "_")
 
 
 def _tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> Iterator[str]:
@@ -62,7 +88,7 @@ def _tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) ->
         if context.args:
             yield "| option | |\n|---|---|"
             for argument in sorted(context.args.values(), key=lambda each: each.names[0]):
-                value = f" {argument.names[0].upper().replace('-', '_')}" if argument.takes_value else ""
+                value = f" {_value(argument.names[0])}" if argument.takes_value else ""
                 yield f"| `--{argument.names[0]}{value}` | {_cell(argument.help or '')} |"
             yield ""
 
@@ -77,8 +103,15 @@ def _recipe() -> Iterator[str]:
     yield "Defaults that are empty are the distribution's; see [your first recipe](first-recipe.md).\n"
     schema = Recipe.model_json_schema()
     yield from _keys(schema, schema)
-    yield "### Keys of `guest`\n"
-    yield from _keys(schema["$defs"]["GuestDefaults"], schema)
+    for key, kind, more in (
+        ("mirror", "Mirror", "An address alone stands for a mirror without further keys, and a list for several."),
+        ("snapshot", "Snapshot", "A time alone stands for a snapshot whose addresses the settings know."),
+        ("guest", "GuestDefaults", ""),
+    ):
+        yield f"### Keys of `{key}` {{ #keys-of-{key} }}\n"
+        if more:
+            yield f"{more}\n"
+        yield from _keys(schema["$defs"][kind], schema)
 
 
 def _keys(described: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
@@ -95,6 +128,9 @@ def _default(what: Mapping[str, Any]) -> str:
     default = what.get("default")
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if isinstance(default, int) and what.get("type") == "string":
+        # A size, which people write with its unit.
+        return f"`{size_as_text(default)}`"
     return "" if default in (None, "", [], ()) or isinstance(default, dict) else f"`{default}`"
 
 
@@ -116,12 +152,15 @@ def _manifest() -> Iterator[str]:
         "`manifest.json` lies beside each tarball. Every later version of virtroot reads it: what it says of a recipe "
         "is data.\n"
     )
-    schema = Manifest.model_json_schema()
+    schema = Manifest.model_json_schema(mode="serialization")
     yield from _fields(schema)
-    for name in ("Boot", "Rootfs", "StageTime", "Origin", "Verdict"):
-        described = schema["$defs"][name]
+    for name, described in sorted(schema["$defs"].items()):
         yield f"### {name} {{ #manifest-{name.lower()} }}\n"
-        yield f"{_paragraphs(described['description'])}\n"
+        if described.get("additionalProperties") is True:
+            # Its docstring says what today's code makes of it.
+            yield "What was written then, and whatever else that had: see the [keys of a recipe](#keys-of-a-recipe).\n"
+        else:
+            yield f"{_paragraphs(described['description'])}\n"
         yield from _fields(described)
 
 
@@ -136,7 +175,8 @@ def _fields(described: Mapping[str, Any]) -> Iterator[str]:
 
 def _type(what: Mapping[str, Any]) -> str:
     if "$ref" in what:
-        return f"`{what['$ref'].rpartition('/')[2]}`"
+        name = what["$ref"].rpartition("/")[2]
+        return f"[{name}](#manifest-{name.lower()})"
     if "anyOf" in what:
         return " or ".join(_type(each) for each in what["anyOf"])
     if what.get("type") == "array":

@@ -11,7 +11,7 @@ import pytest
 from invoke.parser.context import ParserContext
 
 import tasks
-from pipelines.book import pages
+from pipelines.book import pages, reference
 from pipelines.cli.line import Line
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
@@ -85,6 +85,20 @@ def test_what_is_shown_first_fits_and_can_be_typed(capsys: pytest.CaptureFixture
 def test_the_reference_is_current(capsys: pytest.CaptureFixture[str]) -> None:
     tasks.program.run(["inv", "reference"])
     assert capsys.readouterr().out == (book.DOCS / "reference.md").read_text(), "./inv reference > docs/reference.md"
+
+
+def test_the_reference_has_the_options_of_every_task() -> None:
+    known = [
+        (each.names[0], "".join(each.names[1:]), each.takes_value, each.help) for each in tasks.program.core_args()
+    ]
+    assert [*reference.CORE] == sorted(known)
+
+
+def test_the_reference_has_a_part_for_each_type_and_key_that_it_names() -> None:
+    text = (book.DOCS / "reference.md").read_text()
+    parts = re.findall(r"(?m)^#+ .* \{ #([\w-]+) \}$", text)
+    assert {*re.findall(r"\]\(#([\w-]+)\)", text)} <= {*parts}
+    assert {"keys-of-mirror", "keys-of-snapshot", "keys-of-guest", "manifest-package", "options"} <= {*parts}
 
 
 @pytest.mark.parametrize("page", book.pages())
