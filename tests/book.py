@@ -53,14 +53,23 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The words of each ./inv in it."""
         found = []
-        for line in self.text.splitlines():
-            for part in re.split(r" (?:\|\||&&|;) ", line):
-                words = shlex.split(part, comments=True)
-                if "./inv" in words:
-                    rest = words[words.index("./inv") + 1 :]
-                    ends = [place for place, word in enumerate(rest) if word in {">", "|", "&"}]
-                    found.append(rest[: ends[0]] if ends else rest)
+        for words in self._parts():
+            if "./inv" in words:
+                rest = words[words.index("./inv") + 1 :]
+                ends = [place for place, word in enumerate(rest) if word in {">", "|", "&"}]
+                found.append(rest[: ends[0]] if ends else rest)
         return found
+
+    @property
+    def programs(self) -> set[str]:
+        """What else it begins a line with."""
+        return {words[0] for words in self._parts() if words and "./inv" not in words}
+
+    def _parts(self) -> Iterator[list[str]]:
+        for line in self.text.splitlines():
+            # What a substitution of ./inv gives is a variable's.
+            for part in re.split(r" (?:\|\||&&|;) ", re.sub(r"^\w+=\$\((\./inv .*)\)$", r"\1", line)):
+                yield shlex.split(part, comments=True)
 
 
 def blocks(page: str) -> Iterator[Block]:

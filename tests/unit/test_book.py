@@ -49,16 +49,30 @@ def test_commands_can_be_typed_and_say_who_ran_them(block: Block) -> None:
         read(words)
     assert [block.status is not None, bool(block.test), bool(block.reason)].count(True) == 1, block.note
     if block.test:
-        file, _, test = block.test.partition("::")
-        source = (CHECKOUT / file).read_text()
-        assert test in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+        source = read_by(block.test)
         for words in block.commands:
             options = [word for word in words if word.startswith("--") and word != "--"]
             for word in [words[0], *options]:
                 # Which root is meant, a test says in its own way; what --generator overrides, its recipe says.
                 overridden = "|generator=" if word == "--generator" else ""
                 written = rf"[\"' ]{re.escape(word)}[\"' ]{overridden}" if word.startswith("-") else rf"\b{word}\b"
-                assert word in _WHICH or re.search(written, source), f"{file} has no {word}"
+                assert word in _WHICH or re.search(written, source), f"{block.test} has no {word}"
+        for program in block.programs:
+            assert f'"{program}"' in source, f"{block.test} runs no {program}"
+
+
+def read_by(named: str) -> str:
+    """Return the source of a test and of what its file has for all; other tests than that do not run it."""
+    file, _, test = named.partition("::")
+    source = (CHECKOUT / file).read_text()
+    body = ast.parse(source).body
+    assert test in {node.name for node in body if isinstance(node, ast.FunctionDef)}, named
+    others = [
+        node
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and node.name != test
+    ]
+    return "\n".join(str(ast.get_source_segment(source, node)) for node in body if node not in others)
 
 
 @pytest.mark.parametrize("name", sorted(tasks.program.contexts))
