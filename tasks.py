@@ -254,14 +254,19 @@ def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool,
             )
         upgrading_all.upgrade_all((), wishes, settings)
         return
-    moves = dict(upgrading_all.previews(wishes, settings))
-    if json:
-        _print({name: previewing.as_data(move) for name, move in moves.items()})
-        return
-    for name, move in moves.items():
-        result(name)
-        for line in previewing.as_lines(move):
-            result(f"  {line}")
+    told: dict[str, object] = {}
+    try:
+        for name, move in upgrading_all.previews(wishes, settings):
+            if json:
+                told[name] = previewing.as_data(move)
+                continue
+            result(name)
+            for line in previewing.as_lines(move):
+                result(f"  {line}")
+    finally:
+        # What can be told of the others is.
+        if json:
+            _print(told)
 
 
 def _show_move(move: Move, *, everything: bool, json: bool) -> None:

@@ -346,7 +346,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
             artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
         raise
     finally:
-        throw_away(hypervisor, name, run.settings)
+        throw_away(hypervisor, name, run.settings, run.owner)
 
 
 def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
@@ -356,7 +356,7 @@ def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
     for name in names("night", recipe):
         if name in there and there[name].transient == run.owner:
             say(f"removing the guest {name} that a killed night left")
-            throw_away(hypervisor, name, run.settings)
+            throw_away(hypervisor, name, run.settings, run.owner)
             return name
         if name not in taken:
             return name
@@ -383,7 +383,7 @@ def _clear_left(run: Run) -> None:
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 say(f"removing the guest {guest.name} that a killed night left")
-                throw_away(guest.hypervisor, guest.name, run.settings)
+                throw_away(guest.hypervisor, guest.name, run.settings, run.owner)
     except VirtrootError as error:
         warn(f"whether a killed night left guests is not known: {error.what}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pipelines.errors import VirtrootError
 from pipelines.guest import changes as changing
 from pipelines.guest import formers, pristine, publication, shares, staging
@@ -14,7 +12,7 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.moving import Choices, Move
 from pipelines.guest.pristine import Survey
 from pipelines.libvirt.connect import connect
-from pipelines.log import say
+from pipelines.log import say, warn
 from pipelines.settings import Settings
 
 
@@ -51,7 +49,11 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
             with publication.up_again(guest, settings.timeout, wanted=again):
-                _say_written(guest)
+                try:
+                    _say_written(guest)
+                except VirtrootError as error:
+                    # The more is broken, the more a way back is needed.
+                    warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
                 staging.put_back(guest, former)
         back = guests.find(guest.hypervisor, name)
         formers.forget(back)
@@ -93,7 +95,7 @@ def _arrived(guest: Guest) -> Survey:
 
 
 def _remembered(guest: Guest, choices: Choices) -> Choices:
-    return replace(choices, keep=tuple(dict.fromkeys([*staging.kept(guest), *choices.keep])))
+    return choices.remembering(staging.kept(guest))
 
 
 def _written(guest: Guest, base: Survey) -> Changes:

@@ -15,16 +15,20 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import publication, streaming
+from pipelines.guest import place, publication, streaming
 from pipelines.guest.guest import Guest
+from pipelines.guest.place import Place
 from pipelines.host.lock import Busy
 from pipelines.host.signals import as_ctrl_c
 from pipelines.install import Wishes, install
-from pipelines.libvirt import beside
+from pipelines.libvirt import beside, pool
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
 from pipelines.settings import Settings
+
+#: Guests that it makes are called after it.
+_TASK = "run"
 
 #: A guest's name may have so many characters, with a number behind it.
 _LONGEST = 56
@@ -46,7 +50,7 @@ def run(artifact: Artifact, wishes: Wishes, argv: Sequence[str], settings: Setti
 
     Raises `VirtrootError` where there is neither a command nor a terminal.
     """
-    wishes = replace(wishes, transient=owner("run", settings))
+    wishes = replace(wishes, transient=owner(_TASK, settings))
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
     with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, wishes, settings) as guest:
@@ -76,13 +80,13 @@ def _guest(artifact: Artifact, wishes: Wishes, settings: Settings) -> Iterator[G
             yield guests.find(hypervisor, name)
         finally:
             with step("throwing it away"):
-                throw_away(hypervisor, name, settings)
+                throw_away(hypervisor, name, settings, wishes.transient)
 
 
 def _vacant(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:
     """Return a name that no domain has, its lock entered in ``held``."""
     taken = {known.name for known in hypervisor.domains()}
-    for name in names("run", recipe):
+    for name in names(_TASK, recipe):
         if name not in taken:
             with suppress(Busy):
                 held.enter_context(Store(settings.output_dir).lock(name, "run"))
@@ -98,9 +102,24 @@ def _clear_left(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
             try:
                 with store.lock(guest.name, "run"):
                     say(f"removing the guest {guest.name} that a killed run left")
-                    throw_away(hypervisor, guest.name, settings)
+                    throw_away(hypervisor, guest.name, settings, owner)
             except Busy:
                 continue
+    _clear_unmade(hypervisor, settings)
+
+
+def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
+    """Remove what is left of runs that were killed before their guest was there, or when it was gone."""
+    directory = pool.look(hypervisor, settings)
+    if directory is None:
+        return
+    listed = hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text.splitlines()
+    for name in sorted({place.left_of(each) for each in listed}):
+        if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
+            continue
+        # Whoever makes one now, in whichever checkout, holds its lock.
+        with suppress(Busy), guests.locked(hypervisor, name):
+            publication.sweep(hypervisor, Place(directory, name))
 
 
 def names(task: str, recipe: str) -> Iterator[str]:
@@ -111,10 +130,15 @@ def names(task: str, recipe: str) -> Iterator[str]:
     return (stem if number == 1 else f"{stem}-{number}" for number in _NUMBERS)
 
 
-def throw_away(hypervisor: Hypervisor, name: str, settings: Settings) -> None:
-    """End and remove a guest; one that cannot be removed now is left to the next run of what made it."""
+def throw_away(hypervisor: Hypervisor, name: str, settings: Settings, owner: str) -> None:
+    """End and remove a guest that is ``owner``'s; one of that name that is not is left alone.
+
+    One that cannot be removed now is left to the next run of what made it.
+    """
     try:
         if hypervisor.defined(name):
+            if guests.find(hypervisor, name).transient != owner:
+                return
             end(hypervisor, name)
         operate.remove(name, settings, asking=None)
     except VirtrootError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,14 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     goes back to its former root where it does not come up or a check fails, which is raised then. Raises
     `VirtrootError`, with nothing changed, where something is left to decide.
     """
+    move, again = put_on(name, artifact, wishes, settings)
+    if again:
+        prove(name, artifact, settings)
+    return move
+
+
+def put_on(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> tuple[Move, bool]:
+    """Do what `upgrade` does until the guest is off and has its new root; return what was done and whether it ran."""
     with staging.held(connect(settings), name) as guest:
         _refuse(guest, artifact, wishes)
         again = guest.running
@@ -98,16 +107,13 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 staging.carry(guest, staged, move)
                 staging.put_in_place(guest, staged, wishes.choices.keep)
         formers.forget(guests.find(guest.hypervisor, name))
-    if again:
-        _prove(name, artifact, settings)
-    return move
+    return move, again
 
 
 def _remembered(guest: Guest, artifact: Artifact, wishes: Wishes) -> Wishes:
     """Add what the recipe says is kept, and what was kept at earlier upgrades."""
     recorded = [path.strip("/") for path in artifact.manifest.recipe.guest.keep]
-    keep = tuple(dict.fromkeys([*recorded, *staging.kept(guest), *wishes.choices.keep]))
-    return replace(wishes, choices=replace(wishes.choices, keep=keep))
+    return replace(wishes, choices=wishes.choices.remembering((*recorded, *staging.kept(guest))))
 
 
 def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
@@ -122,25 +128,35 @@ def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
         raise VirtrootError(f"{guest.name} did not come up with {artifact.id} before", "to try it again, give --again")
 
 
-def refused(name: str, artifact: Artifact, settings: Settings) -> bool:
-    """Say whether a guest did not come up with ``artifact``."""
-    return artifact.id in formers.refused(guests.find(connect(settings), name))
+def prove(name: str, artifact: Artifact, settings: Settings) -> None:
+    """Boot and verify an upgraded guest; where that fails it goes back to its former root, and that is raised.
 
-
-def _prove(name: str, artifact: Artifact, settings: Settings) -> None:
-    """Boot and verify an upgraded guest; where that fails it goes back to its former root, and that is raised."""
-    hypervisor = connect(settings)
-    try:
-        with staging.held(hypervisor, name) as guest:
+    Nobody else works on the guest until it is proven or back.
+    """
+    with staging.held(connect(settings), name) as guest:
+        try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
-        verify.verify_guest(name, settings, boot=True)
+            verify.verify_held(guest, settings, boot=True)
+        except KeyboardInterrupt:
+            warn(f"{name} is on {artifact.id} unproven; back to its former root: ./inv rollback {name} --restart")
+            raise
+        except (VirtrootError, OSError) as error:
+            warn(f"{name} goes back to its former root: {error.what if isinstance(error, VirtrootError) else error}")
+            _back(guest, artifact, settings)
+            raise
+
+
+def _back(guest: Guest, artifact: Artifact, settings: Settings) -> None:
+    """Put a guest back on its former root, and boot that."""
+    if guest.running:
+        # One that ends by itself meanwhile is off, too.
+        with suppress(VirtrootError):
+            guest.stop(settings.timeout, force=True)
+    staging.put_back(guest, formers.every(guest)[-1])
+    try:
+        # A disk that the guest filled is no reason to stay on a root that does not boot.
+        formers.refuse(guest, artifact.id)
     except VirtrootError as error:
-        warn(f"{name} goes back to its former root: {error.what}")
-        with staging.held(hypervisor, name) as guest:
-            formers.refuse(guest, artifact.id)
-            if guest.running:
-                guest.stop(settings.timeout, force=True)
-            staging.put_back(guest, formers.every(guest)[-1])
-            back = guests.find(guest.hypervisor, name)
-            say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
-        raise
+        warn(f"that {guest.name} did not come up with {artifact.id} could not be noted: {error.what}")
+    back = guests.find(guest.hypervisor, guest.name)
+    say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")

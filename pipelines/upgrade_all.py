@@ -45,9 +45,21 @@ def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[
 
 
 def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move]]:
-    """Yield what an upgrade would do to each guest that is due; nothing changes."""
+    """Yield what an upgrade would do to each guest that is due; nothing changes.
+
+    Raises `VirtrootError` at the end where that cannot be told of all.
+    """
+    untold: list[str] = []
     for name, artifact in list(due((), wishes, settings)):
-        yield name, upgrading.preview(name, artifact, wishes, settings)
+        try:
+            move = upgrading.preview(name, artifact, wishes, settings)
+        except VirtrootError as error:
+            say(f"{name}: {error}")
+            untold.append(name)
+            continue
+        yield name, move
+    if untold:
+        raise VirtrootError(f"nothing can be told of {', '.join(untold)}", "the reasons are above")
 
 
 def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> None:
@@ -62,18 +74,22 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
     while waiting:
         name, artifact = waiting.pop(0)
         try:
-            upgrading.upgrade(name, artifact, wishes, settings)
+            _, again = upgrading.put_on(name, artifact, wishes, settings)
         except VirtrootError as error:
             say(f"{name}: {error}")
             stayed.append(name)
-            if upgrading.refused(name, artifact, settings):
-                left = ", ".join(each for each, _ in waiting)
-                raise VirtrootError(
-                    f"{name} does not come up with {artifact.id}{f'; not touched any more: {left}' if left else ''}",
-                    f"./inv logs {name} has its console; --again tries it again",
-                    where=error.where,
-                ) from error
             continue
+        try:
+            if again:
+                upgrading.prove(name, artifact, settings)
+        except VirtrootError as error:
+            say(f"{name}: {error}")
+            left = ", ".join(each for each, _ in waiting)
+            raise VirtrootError(
+                f"{name} does not come up with {artifact.id}{f'; not touched any more: {left}' if left else ''}",
+                f"./inv logs {name} has its console; --again tries it again",
+                where=error.where,
+            ) from error
         say(f"{name} is on {artifact.id}; back to the root before: ./inv rollback {name}")
     if stayed:
         raise VirtrootError(

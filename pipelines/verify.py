@@ -89,29 +89,34 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
     hypervisor = connect(settings)
     guests.find(hypervisor, name)
     with guests.locked(hypervisor, name):
-        guest = guests.find(hypervisor, name)
-        guest.assemble()
-        artifact = _artifact_of(guest, settings)
-        context = Context(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
-        if not boot:
-            return _judge("root", context, artifact, guest)
-        started = not guest.running
-        booted = None
-        if started:
-            booted = round(publication.start(guest, settings.timeout), 1)
-            say(f"{name} booted in {booted} s")
-        else:
-            # Each check would wait for its answer, and get none.
-            guest.refuse_unserved()
-            say(f"{name} is running and stays up: its shutdown is not checked")
-        judged = False
-        try:
-            verdict = _judge("guest", replace(context, shutdown=started), artifact, guest, booted)
-            judged = True
-        finally:
-            if started and guest.running:
-                _shut_down(guest, settings, needed=judged)
-        return verdict
+        return verify_held(guests.find(hypervisor, name), settings, boot=boot)
+
+
+def verify_held(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
+    """Check a guest whose lock the caller holds; see `verify_guest`."""
+    name = guest.name
+    guest.assemble()
+    artifact = _artifact_of(guest, settings)
+    context = Context(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
+    if not boot:
+        return _judge("root", context, artifact, guest)
+    started = not guest.running
+    booted = None
+    if started:
+        booted = round(publication.start(guest, settings.timeout), 1)
+        say(f"{name} booted in {booted} s")
+    else:
+        # Each check would wait for its answer, and get none.
+        guest.refuse_unserved()
+        say(f"{name} is running and stays up: its shutdown is not checked")
+    judged = False
+    try:
+        verdict = _judge("guest", replace(context, shutdown=started), artifact, guest, booted)
+        judged = True
+    finally:
+        if started and guest.running:
+            _shut_down(guest, settings, needed=judged)
+    return verdict
 
 
 def _shut_down(guest: Guest, settings: Settings, *, needed: bool) -> None:
@@ -166,7 +171,8 @@ def _judge(
         seconds=round(time.monotonic() - begin, 1),
         boot_seconds=booted,
     )
-    artifact.judge(kind, verdict)
+    if passed or _tells_of_the_artifact(kind, artifact, guest):
+        artifact.judge(kind, verdict)
     if drift:
         more = f", and {len(drift) - 3} more" if len(drift) > 3 else ""
         name = context.guest
@@ -179,6 +185,12 @@ def _judge(
         raise CheckFailed(what, f"{hint}, or {report}")
     say(f"{kind}: {tests} checks passed, {report}")
     return verdict
+
+
+def _tells_of_the_artifact(kind: str, artifact: Artifact, guest: Guest | None) -> bool:
+    """Say whether a no is one about the artifact: one that was proven is not refuted by a guest that lives with it."""
+    before = artifact.manifest.verdicts.get(kind)
+    return before is None or not before.passed or guest is None or bool(guest.transient)
 
 
 def _symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom | None:

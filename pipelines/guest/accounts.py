@@ -24,6 +24,9 @@ _NUMBER, _GROUP = 2, 3
 #: Where numbers are taken from for a name whose own is taken: those of the system, and those of people.
 _SYSTEM, _PEOPLE = range(999, 99, -1), range(1000, 60_000)
 
+#: See chown(2): to the kernel it stands for no number at all.
+_NOBODYS = (1 << 32) - 1
+
 #: Nobody has a longer one; more lines would take for ever.
 _LONGEST = 1 << 20
 
@@ -61,6 +64,10 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[
     for name, fields in users.items():
         if name not in new["passwd"]:
             fields[_GROUP] = str(group_numbers.get(int(fields[_GROUP]), int(fields[_GROUP])))
+        elif name in then["passwd"] and name in mine["passwd"]:
+            group = _group(mine, name)
+            if group in groups and group != _group(then, name):
+                fields[_GROUP] = groups[group][_NUMBER]
     made = {"passwd": users, "group": groups}
     for name, of in (("shadow", users), ("gshadow", groups)):
         merged = _merged(name, then[name], mine[name], new[name])
@@ -71,6 +78,11 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[
         if merged_ranges:
             files[name] = merged_ranges
     return Merged(files, _renumbered(mine["passwd"], users), group_numbers)
+
+
+def is_number(text: str) -> bool:
+    """Say whether ``text`` is the number of a user or of a group."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_NOBODYS)) and int(text) < _NOBODYS
 
 
 def _parse(text: bytes, name: str, of: str) -> Table:
@@ -93,7 +105,7 @@ def _parse(text: bytes, name: str, of: str) -> Table:
         numbers = fields[_NUMBER : _GROUP + 1] if name == "passwd" else fields[_NUMBER : _NUMBER + 1]
         if len(fields) != _FIELDS[name] or not fields[0] or "\0" in line:
             raise wrong
-        if name in ("passwd", "group") and not all(number.isascii() and number.isdigit() for number in numbers):
+        if name in ("passwd", "group") and not all(map(is_number, numbers)):
             raise wrong
         table.setdefault(fields[0], fields)
     return table
@@ -148,10 +160,21 @@ def _numbered(name: str, then: Mapping[str, Table], mine: Mapping[str, Table], n
         number = int(fields[_NUMBER])
         if number not in given:
             # Two names of one number in the guest stay one.
-            given[number] = number if number not in taken else _free(number, taken | {*given.values()}, mine[name])
+            known = (other for other, of in mine[name].items() if int(of[_NUMBER]) == number and other in new[name])
+            twin = next(known, "")
+            if twin:
+                given[number] = int(new[name][twin][_NUMBER])
+            else:
+                given[number] = number if number not in taken else _free(number, taken | {*given.values()}, mine[name])
             taken.add(given[number])
         fields[_NUMBER] = str(given[number])
     return found
+
+
+def _group(tables: Mapping[str, Table], user: str) -> str:
+    """Return the name of a user's own group; empty for a number that has none."""
+    number = int(tables["passwd"][user][_GROUP])
+    return next((name for name, fields in tables["group"].items() if int(fields[_NUMBER]) == number), "")
 
 
 def _free(number: int, taken: Iterable[int], mine: Table) -> int:
@@ -181,7 +204,25 @@ def _ranges(base: bytes, ours: bytes, theirs: bytes) -> bytes:
             continue
         changed = name in mine and mine[name] != then.get(name)
         found[name] = mine[name] if changed or name not in new else new[name]
-    return b"".join(line + b"\n" for lines in found.values() for line in lines)
+    # Whoever has them in the guest owns files by them; two with the same would read each other's.
+    lines = [line for name, each in found.items() if name in mine for line in each]
+    taken = [_range(line) for line in lines]
+    for name, each in found.items():
+        for line in [] if name in mine else each:
+            first, count = _range(line)
+            if any(first < start + many and start < first + count for start, many in taken):
+                first = max(start + many for start, many in taken)
+                line = b"%s:%d:%d" % (name, first, count)
+            taken.append((first, count))
+            lines.append(line)
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _range(line: bytes) -> tuple[int, int]:
+    """Return the first number of a line and how many there are; none of a line that is none."""
+    fields = line.decode(errors="replace").split(":")[1:]
+    first, count = fields if len(fields) == 2 and all(map(is_number, fields)) else ("0", "0")
+    return int(first), int(count)
 
 
 def _by_name(text: bytes) -> dict[bytes, list[bytes]]:

@@ -56,13 +56,15 @@ _MADE = (
     "var/lib/logrotate/*",
     "var/lib/misc/*",
     "var/lib/pam/*",
-    "var/lib/private*",
     "var/lib/systemd/*",
     "var/lib/ucf/*",
     "var/log/*",
     "vmlinuz*",
 )
 _IGNORED = re.compile("|".join(map(translate, (*_IDENTITY, *_MADE))))
+
+#: What systemd makes for services that bring their own users; below it is theirs.
+_MADE_EMPTY = ("var/lib/private",)
 
 #: Links that systemd makes at a boot where nothing is called so.
 _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "default/keyboard"}
@@ -114,7 +116,7 @@ def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) 
 
     ``points`` are the paths where the guest has its shares, which virtroot made.
     """
-    made = {above for point in points for above in _above(point.strip("/"))}
+    made = {each for point in points for each in above(point.strip("/"))}
     return Changes(
         packages=compare(base.packages, now.packages, distro),
         accounts=tuple(_accounts(base, now)),
@@ -122,7 +124,7 @@ def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) 
         files=tuple(
             each
             for each in _files(base.unowned, now.unowned)
-            if not (each.kind == "added" and each.name in made and now.unowned[each.name].files == 0)
+            if not (each.kind == "added" and each.name in {*made, *_MADE_EMPTY} and now.unowned[each.name].files == 0)
         ),
         edited=tuple(sorted({*now.edited} - {*base.edited})),
     )
@@ -240,11 +242,11 @@ def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned]) -> Iterator[
 
 def ignored(path: str) -> bool:
     """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    return any(_IGNORED.fullmatch(each) for each in _above(path))
+    return any(_IGNORED.fullmatch(each) for each in above(path))
 
 
-def _above(path: str) -> Iterator[str]:
-    """Yield ``path`` and the directories above it."""
+def above(path: str) -> Iterator[str]:
+    """Yield ``path`` and the directories above it, the nearest first."""
     while path:
         yield path
         path = path.rpartition("/")[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from pipelines.guest import place, switching
 from pipelines.guest.domain import Made
@@ -16,6 +17,7 @@ from pipelines.host import mounts
 from pipelines.host.target import Target
 
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_STAMP = "%Y%m%dT%H%M%SZ"
 
 #: So many are kept: the last one, and the one before it.
 KEPT = 2
@@ -39,14 +41,27 @@ class Former:
 
 
 def every(guest: Guest) -> list[Former]:
-    """Return the guest's former roots, the oldest first."""
+    """Return the guest's former roots, the oldest first; what was half deleted is none."""
     directory = place.of_root(guest.root).formers
-    listed = guest.target.run(["ls", "-1", "--", directory], check=False).text.split()
+    script = 'cd -- "$1" 2> /dev/null || exit 0; for each in *; do [ ! -f "$each/about/made" ] || echo "$each"; done'
+    listed = guest.target.run(["sh", "-c", script, "formers", directory]).text.splitlines()
     found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
     return [
         Former(f"{directory}/{each}", each, switching.described(guest.target, f"{directory}/{each}/about"))
         for each in found
     ]
+
+
+def following(guest: Guest) -> str:
+    """Return the directory for the root that is about to become the guest's newest former one.
+
+    It is called after the time, and after all that are there, whatever the clock says.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)
+    known = every(guest)
+    if known:
+        now = max(now, datetime.strptime(known[-1].when, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1))
+    return f"{place.of_root(guest.root).formers}/{now.strftime(_STAMP)}"
 
 
 def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
@@ -63,7 +78,12 @@ def forget(guest: Guest, kept: int = KEPT) -> int:
     """Delete the guest's former roots but the newest ``kept``; return how many went. The caller holds its lock."""
     found = every(guest)
     old = found[: len(found) - kept] if kept else found
-    mounts.delete(guest.target, *(former.directory for former in old))
+    # Without its name none is half there, whoever is killed meanwhile; the next task deletes what has none.
+    hidden = [f"{place.of_root(guest.root).partial_formers}-{former.when}" for former in old]
+    for former, to in zip(old, hidden, strict=True):
+        mounts.refuse(guest.target, former.directory)
+        guest.target.run(["mv", "-T", "--", former.directory, to])
+    mounts.delete(guest.target, *hidden)
     return len(old)
 
 

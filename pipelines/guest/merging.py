@@ -53,8 +53,9 @@ def merge(
     ``read`` reads files of the guest and of the new root. ``take`` says for paths, and for all below them, which is to
     be had; raises `VirtrootError` for one that decides nothing.
     """
-    gone = {each.name for each in ours.packages} - {each.name for each in theirs.packages}
-    found = []
+    names, had = {each.name for each in ours.packages}, {each.name for each in base.packages}
+    gone, purged = names - {each.name for each in theirs.packages}, had - names
+    found: list[Decision] = []
     unused = set(take)
     for path in sorted({*ours.etc, *theirs.etc, *base.etc}):
         if _is_account(path) or path in _NEW or path.startswith(_NEW_BELOW):
@@ -67,7 +68,7 @@ def merge(
             unused.discard(given)
             found.append(Decision(path, "ours" if take[given] == "old" else "theirs", "as --take says"))
             continue
-        decision = _decided(path, then, mine, new, gone)
+        decision = _decided(path, then, mine, new, gone, purged)
         if decision.verdict == "conflict":
             decision = _merged(decision, then, mine, new, base, read, merge_text)
         found.append(decision)
@@ -75,7 +76,26 @@ def merge(
         raise VirtrootError(
             f"--take {min(unused)}: the guest and the new root have the same there", "./inv upgrade --preview shows all"
         )
-    return found
+    return [_fitting(each, found, ours, theirs) for each in found]
+
+
+def _fitting(decision: Decision, found: Iterable[Decision], ours: Survey, theirs: Survey) -> Decision:
+    """Return the decision, or another one where something below or above the path speaks against it."""
+    path = decision.path
+    if decision.verdict != "ours":
+        return decision
+    mine, new = ours.etc.get(path), theirs.etc.get(path)
+    if mine is None and new is not None and new.kind == "directory":
+        going = {each.path for each in found if each.verdict == "ours" and each.path not in ours.etc}
+        if any(each.startswith(f"{path}/") and each not in going for each in theirs.etc):
+            return Decision(path, "theirs", "taken away in the guest, and the new root has something else in it")
+    if mine is not None:
+        coming = {each.path for each in found if each.verdict == "ours"}
+        for above in changes.above(path.rpartition("/")[0]):
+            there = theirs.etc.get(above)
+            if there is not None and there.kind != "directory" and above not in coming:
+                return Decision(path, "conflict", f"/{above}, which it is in, is a {there.kind} in the new root")
+    return decision
 
 
 def _is_account(path: str) -> bool:
@@ -95,8 +115,14 @@ def _given(path: str, take: Iterable[str]) -> str:
 
 
 def _decided(
-    path: str, then: Configured | None, mine: Configured | None, new: Configured | None, gone: AbstractSet[str]
+    path: str,
+    then: Configured | None,
+    mine: Configured | None,
+    new: Configured | None,
+    gone: AbstractSet[str],
+    purged: AbstractSet[str],
 ) -> Decision:
+    """Decide about one path; ``gone`` are packages that the guest alone has, ``purged`` those that it took away."""
     if then is None:
         if mine is None:
             return Decision(path, "theirs", "added in the new root")
@@ -110,6 +136,9 @@ def _decided(
             return Decision(path, "theirs", "made by programs on both sides")
         return Decision(path, "conflict", "added on both sides")
     if mine is None:
+        if new is not None and {then.package, then.to} & purged:
+            # A package without its configuration would not run.
+            return Decision(path, "theirs", "of a package that the guest took away, and that the new root brings")
         return Decision(path, "ours", "taken away in the guest")
     changed = changes.differs(then, mine)
     if not changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
@@ -13,13 +13,13 @@ from pipelines.guest import accounts, changes, merging
 from pipelines.guest.accounts import Merged
 from pipelines.guest.changes import Changed
 from pipelines.guest.merging import Decision, MergeText, Read
-from pipelines.guest.pristine import Survey
+from pipelines.guest.pristine import Configured, Survey
 from pipelines.libvirt.carry import File, Plan
-from pipelines.recipe.recipe import NOT_KEPT
+from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.text import one_line
 
-#: What is the guest's whatever it was made of: people's files, logs, mail and tables of cron's.
-KEPT = ("home", "root", "srv", "var/log", "var/mail", "var/spool/cron")
+#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, and who lingers.
+KEPT = ("home", "root", "srv", "var/lib/systemd/linger", "var/log", "var/mail", "var/spool/cron")
 
 #: In these are other systems, whose numbers of users are theirs.
 FOREIGN = (
@@ -43,6 +43,11 @@ class Choices:
     keep: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
     take: Mapping[str, Literal["old", "new"]] = field(default_factory=dict)
+
+    def remembering(self, kept: Iterable[str]) -> Choices:
+        """Return the same with what was ``kept`` earlier, but for what is discarded now."""
+        still = [path for path in kept if not _below(path, self.discard)]
+        return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,17 @@ def plan(
 
     Raises `VirtrootError` for choices about nothing and for account files that are none.
     """
-    for path in (*choices.keep, *choices.discard):
-        if path.split("/")[0] in (*NOT_KEPT, "") or {".", ".."} & {*path.split("/")}:
-            raise VirtrootError(f"/{path} cannot be kept or discarded", "/etc is merged: see --take; name other paths")
+    for path in choices.keep:
+        if why := kept_by_nobody(path):
+            raise VirtrootError(f"/{path} cannot be kept: it {why}", "name other paths")
+    for path in choices.discard:
+        if path.split("/")[0] in ("etc", "") or {".", ".."} & {*path.split("/")}:
+            raise VirtrootError(f"/{path} cannot be discarded", "/etc is merged: see --take; name other paths")
+    if not {"etc/passwd", "etc/group"} <= {*ours.etc}:
+        raise VirtrootError(
+            "the guest has no /etc/passwd and /etc/group, or its /etc is no directory",
+            "mend it in the guest, or from the host; a plain ./inv rollback leaves it behind",
+        )
     known = changes.changes(base, ours, distro, points)
     kept = _outermost((*KEPT, *choices.keep, *_empty(known.files, ours, choices)))
     found = [
@@ -199,10 +212,16 @@ def strangers(move: Move, ours: Survey, owners: Mapping[str, Iterable[int]]) -> 
 
 def _named(text: bytes) -> dict[int, str]:
     fields = (line.split(":") for line in text.decode(errors="replace").splitlines())
-    return {int(each[2]): each[0] for each in fields if len(each) > 2 and each[2].isdigit()}
+    return {int(each[2]): each[0] for each in fields if len(each) > 2 and accounts.is_number(each[2])}
 
 
-def carried(move: Move, ours: Survey, theirs: Survey) -> Plan:
+def taken_along(move: Move) -> list[str]:
+    """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
+    own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
+    return [path for path in move.kept if not foreign(path)] + own
+
+
+def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
     """Return what is to be carried over; see `carry.carry`."""
     removals, copies = list(move.went), []
     writes: list[File] = []
@@ -213,7 +232,8 @@ def carried(move: Move, ours: Survey, theirs: Survey) -> Plan:
         elif decision.verdict == "ours" and mine is not None and mine.kind != "other":
             copies.append(path)
         elif decision.verdict == "merged" and mine and new:
-            writes.append(_file(path, decision.content, mine.mode, new.uid, new.gid))
+            owners = (move.accounts.users.get(mine.uid, mine.uid), move.accounts.groups.get(mine.gid, mine.gid))
+            writes.append(_file(path, decision.content, *_rights(base.etc.get(path), mine, new, owners)))
     for name, text in move.accounts.files.items():
         like = theirs.etc.get(f"etc/{name}") or ours.etc.get(f"etc/{name}")
         if like:
@@ -226,6 +246,22 @@ def carried(move: Move, ours: Survey, theirs: Survey) -> Plan:
         writes=writes,
         users={str(old): new for old, new in move.accounts.users.items()},
         groups={str(old): new for old, new in move.accounts.groups.items()},
+    )
+
+
+def _rights(
+    then: Configured | None, mine: Configured, new: Configured, owners: tuple[int, int]
+) -> tuple[int, int, int]:
+    """Return mode and owners of a file whose lines are of both: each is the guest's where it changed that.
+
+    ``owners`` are the guest's by the numbers that they have in the new root.
+    """
+    if then is None:
+        return mine.mode, new.uid, new.gid
+    return (
+        new.mode if mine.mode == then.mode else mine.mode,
+        new.uid if mine.uid == then.uid else owners[0],
+        new.gid if mine.gid == then.gid else owners[1],
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
+from pipelines.log import warn
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 
 _FSTAB = "etc/fstab"
@@ -111,6 +113,30 @@ def points(target: Target, root: str) -> dict[str, str]:
     """Return where the fstab in a guest's root mounts what, by tag."""
     fields = [line.split() for line in _read(target, root)]
     return {field[0]: _plain(field[1]) for field in fields if len(field) > 2 and field[2] == "virtiofs"}
+
+
+def points_if_told(target: Target, root: str) -> dict[str, str]:
+    """Return the same; nothing where the fstab cannot be read, which is said."""
+    try:
+        return points(target, root)
+    except VirtrootError as error:
+        warn(f"where shares are mounted is not told: {error.what}")
+        return {}
+
+
+def follow(target: Target, root: str, shared: Sequence[Shared], at: Mapping[str, str], *, usr: bool) -> None:
+    """Let the fstab in ``root``, which a guest is about to get, have the lines of the devices that the guest has.
+
+    ``at`` says where those of ``shared`` are mounted in the root that it leaves, by tag; ``usr`` that its /usr is one.
+    """
+    there = points(target, root)
+    for tag in {*there} - {ROOT_TAG, *([USR_TAG] if usr else []), *(share.tag for share in shared)}:
+        unmount(target, root, tag)
+    for share in shared:
+        if share.tag in at and there.get(share.tag) != at[share.tag]:
+            mount(target, root, share, at[share.tag])
+    if usr and USR_TAG not in there:
+        mount_usr(target, root)
 
 
 def _others(lines: list[str], tag: str) -> list[str]:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place, roots
+from pipelines.guest import place, roots, shares
 from pipelines.guest.guest import Guest
 from pipelines.host import mounts, process, subvolume
 from pipelines.libvirt import beside
+from pipelines.log import warn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 
@@ -97,12 +98,19 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     if (about.golden, about.lower) != (guest.golden, guest.lower) and (about.lower or guest.lower):
         raise VirtrootError(f"the snapshot {name} and {guest.name} do not lie on the same golden tree", "take another")
     _refuse_used(guest)
+    guest.assemble()
+    shared_at = shares.points_if_told(guest.target, guest.root) if guest.shares else {}
     _take_apart(guest)
     # A copy of the snapshot lies where the root is going to, until one exchange makes them what they are called.
     _made(guest, f"{_directory(guest)}/{name}/root", kept)
     with process.uninterrupted():
         beside.exchange(guest.target, guest.root, f"{_directory(guest)}/{kept}/root")
     subvolume.close(guest.target, f"{_directory(guest)}/{kept}/root")
+    guest.assemble()
+    try:
+        shares.follow(guest.target, guest.root, guest.shares, shared_at, usr=guest.usr)
+    except VirtrootError as error:
+        warn(f"{guest.name} has what it was, also in its fstab, whatever it shares now: {error.what}")
 
 
 def find(guest: Guest, name: str) -> About:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
+from pipelines.guest import formers, making, moving, overlayfs, place, pristine, publication, roots, shares, switching
 from pipelines.guest import guest as guests
-from pipelines.guest import making, moving, overlayfs, place, pristine, publication, roots, shares, switching
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
@@ -147,14 +146,14 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
     target = guest.target
     with step("comparing"):
         ours = pristine.now(target, guest.root, manifest(guest), staged.base)
-        points = shares.points(target, guest.root).values()
+        points = shares.points_if_told(target, guest.root).values()
         read = (_reader(guest, guest.root), _reader(guest, staged.root))
         distro = staged.manifest.recipe.distro
         move = moving.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        own = [path for path in move.kept if not moving.foreign(path)]
-        strangers = moving.strangers(move, ours, beside.numbers(target, guest.root, own))
+        numbers = beside.numbers(target, guest.root, moving.taken_along(move))
+        strangers = moving.strangers(move, ours, numbers)
     if strangers:
         raise VirtrootError(
             f"what is kept belongs to nobody in {guest.name}, and would be another's: {', '.join(strangers)}",
@@ -176,7 +175,7 @@ def _reader(guest: Guest, root: str) -> Read:
 def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
-        beside.carry(guest.target, guest.root, staged.root, moving.carried(move, move.ours, staged.theirs))
+        beside.carry(guest.target, guest.root, staged.root, moving.carried(move, staged.base, move.ours, staged.theirs))
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:
@@ -189,8 +188,7 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:
         noted = "".join(f"{path}\n" for path in keep).encode(errors="surrogateescape")
         beside.put_file(guest.target, place.kept(paths.partial_boot), noted, 0o600)
     with step("changing the root"):
-        final = f"{paths.formers}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        _arrive(guest, paths, staged.directory, final, staged.made, staged.manifest)
+        _arrive(guest, paths, staged.directory, formers.following(guest), staged.made, staged.manifest)
 
 
 def put_back(guest: Guest, former: Former) -> None:
@@ -218,6 +216,8 @@ def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, m
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
         raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "./inv list shows the guests")
+    at = shares.points_if_told(target, guest.root)
+    shares.follow(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
     beside.hand_over(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
     # It is as old as it was.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])

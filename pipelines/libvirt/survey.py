@@ -18,12 +18,18 @@ import re
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
+
+#: Nor do all of them, or have they more paths.
+_LARGEST_DATABASES, _MOST_PATHS = 256 << 20, 2_000_000
+
+#: Nobody has more beside packages in directories that are theirs.
+_MOST_OTHERS = 500_000
 
 #: Nobody's configuration has more entries or more bytes.
 _MOST_ENTRIES, _MOST_BYTES = 20_000, 256 << 20
@@ -192,20 +198,31 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
         if fields.get("Status", "").endswith(" installed"):
             found.packages.append((fields.get("Package", ""), fields.get("Version", "")))
             found.configuration.update((root.real(path), digest) for path, digest in _CONFFILE.findall(paragraph))
+    left = _LARGEST_DATABASES
     for entry in root.entries("var/lib/dpkg/info"):
         if entry.name.endswith(".list"):
             owner = entry.name[: -len(".list")]
             found.names[owner] = owner.partition(":")[0]
             found.installed[owner] = entry.status.st_mtime
-            for line in root.read(entry.path).decode(errors="replace").splitlines():
-                found.owners[root.real(line)] = owner
+            text = root.read(entry.path, min(left, _LARGEST_DATABASE))
+            left -= len(text)
+            _own(found, (root.real(line) for line in text.decode(errors="replace").splitlines()), owner)
     # Triples: a package's file, the name that it has for the sake of another package's, and that package.
     diverted = root.read("var/lib/dpkg/diversions").decode(errors="replace").splitlines()
     for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
         found.owners[root.real(away)] = owner
 
 
+def _own(found: Database, paths: Iterable[str], owner: str) -> None:
+    """Note whose ``paths`` are; raises `Refused` where there are more than any system has."""
+    for path in paths:
+        found.owners[path] = owner
+        if len(found.owners) > _MOST_PATHS:
+            raise Refused(f"the packages have more than {_MOST_PATHS} files")
+
+
 def _pacman(root: Root, found: Database) -> None:
+    left = _LARGEST_DATABASES
     for entry in root.entries("var/lib/pacman/local"):
         if entry.kind != "directory":
             continue
@@ -215,8 +232,10 @@ def _pacman(root: Root, found: Database) -> None:
         found.names[entry.name] = name
         with contextlib.suppress(ValueError):
             found.installed[entry.name] = int("".join(described.get("INSTALLDATE", [])[:1]))
-        files = _sections(root.read(f"{entry.path}/files"))
-        found.owners.update((root.real(path), entry.name) for path in files.get("FILES", []))
+        text = root.read(f"{entry.path}/files", min(left, _LARGEST_DATABASE))
+        left -= len(text)
+        files = _sections(text)
+        _own(found, (root.real(path) for path in files.get("FILES", [])), entry.name)
         for line in files.get("BACKUP", []):
             path, _, digest = line.partition("\t")
             found.configuration[root.real(path)] = digest
@@ -311,6 +330,8 @@ def _others(
             elif entry.kind == "file":
                 told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
             found[entry.path] = told
+            if len(found) > _MOST_OTHERS:
+                raise Refused(f"more than {_MOST_OTHERS} entries lie beside those of packages, like {entry.path[:60]}")
     return found, candidates
 
 

@@ -97,7 +97,28 @@ Network = Annotated[str, AfterValidator(_network)]
 
 
 #: What is merged, or made anew, or nobody's: no guest takes it along.
-NOT_KEPT = ("etc", "boot", "dev", "proc", "run", "sys")
+NOT_KEPT = ("etc", "boot", "dev", "proc", "run", "sys", "bin", "sbin", "lib", "lib32", "lib64")
+
+#: What of a root is its packages', and its package managers' word of it.
+_OF_PACKAGES = (
+    "usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec", "usr/sbin", "usr/share", "var/cache",
+    "var/lib/apt", "var/lib/dpkg", "var/lib/pacman",
+)  # fmt: skip
+_DATABASES = ("var/lib/apt", "var/lib/dpkg", "var/lib/pacman")
+
+
+def kept_by_nobody(path: str) -> str:
+    """Say why no guest takes ``path``, without a slash before it, along to another root; empty where it may."""
+    parts = path.split("/")
+    if {"", ".", ".."} & {*parts} or "\0" in path:
+        return "is no path in a guest"
+    if parts[0] in NOT_KEPT:
+        return f"is below one of {', '.join(NOT_KEPT)}; /etc is merged: see --take"
+    if any(each == path or each.startswith(f"{path}/") for each in _OF_PACKAGES):
+        return "holds what packages bring, and would take the place of the new root's; name what is in it"
+    if any(path.startswith(f"{each}/") for each in _DATABASES):
+        return "is the package manager's, and says what the new root has"
+    return ""
 
 
 class _Strict(BaseModel):
@@ -106,9 +127,9 @@ class _Strict(BaseModel):
 
 def _kept(path: str) -> str:
     """Refuse what is no path of the guest's own."""
-    parts = path.strip("/").split("/")
-    if not path.startswith("/") or {"", ".", ".."} & {*parts} or parts[0] in NOT_KEPT or "\0" in path:
-        raise ValueError(f"{path!r} is nothing to keep: a path that begins with a slash, below none of {NOT_KEPT}")
+    why = kept_by_nobody(path.strip("/")) if path.startswith("/") else "does not begin with a slash"
+    if why:
+        raise ValueError(f"{path!r} is nothing to keep: it {why}")
     return path.rstrip("/")
 
 

@@ -136,3 +136,41 @@ def test_two_names_of_one_number_stay_one() -> None:
 def test_what_is_no_account_file_is_refused_by_name(name: str, text: bytes) -> None:
     with pytest.raises(VirtrootError, match=f"/etc/{name} of the guest"):
         accounts.merge(BASE, changed(**{name: text}), BASE)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "4294967295", "-1", "1e3", "\u0661", ""])
+def test_numbers_that_are_none_are_no_account(number: str) -> None:
+    wrong = changed(passwd=BASE["passwd"] + f"x:x:{number}:1::/:/bin/sh\n".encode())
+    with pytest.raises(VirtrootError, match="/etc/passwd of the guest is no account file"):
+        accounts.merge(BASE, wrong, BASE)
+
+
+def test_another_name_of_roots_stays_root() -> None:
+    ours = changed(passwd=BASE["passwd"] + b"toor:x:0:0::/root:/bin/zsh\n")
+    merged = accounts.merge(BASE, ours, BASE)
+    assert lines(merged, "passwd")[-1] == "toor:x:0:0::/root:/bin/zsh"
+    assert (merged.users, merged.groups) == ({}, {})
+
+
+def test_a_user_stays_in_the_group_that_somebody_put_it_in() -> None:
+    ours = changed(passwd=BASE["passwd"].replace(b"sync:x:100:100", b"sync:x:100:27"))
+    theirs = changed(group=BASE["group"].replace(b"sudo:x:27", b"sudo:x:28"))
+    assert "sync:x:100:28::/:/bin/false" in lines(accounts.merge(BASE, ours, theirs), "passwd")
+    assert "sync:x:100:100::/:/bin/false" in lines(accounts.merge(BASE, BASE, theirs), "passwd")
+
+
+def test_nobody_gets_subordinate_numbers_of_another_users() -> None:
+    ours = changed(
+        passwd=BASE["passwd"] + b"ann:x:1001:1001::/home/ann:/bin/sh\n", group=BASE["group"] + b"ann:x:1001:\n",
+        subuid=b"admin:100000:65536\nann:165536:65536\n",
+    )  # fmt: skip
+    theirs = changed(
+        passwd=BASE["passwd"] + b"new:x:1001:1001::/home/new:/bin/sh\n", group=BASE["group"] + b"new:x:1001:\n",
+        subuid=b"admin:100000:65536\nnew:165536:65536\nnew:1:x\n",
+    )  # fmt: skip
+    assert lines(accounts.merge(BASE, ours, theirs), "subuid") == [
+        "admin:100000:65536",
+        "ann:165536:65536",
+        "new:231072:65536",
+        "new:1:x",
+    ]

@@ -135,3 +135,36 @@ def test_a_decision_about_nothing_is_a_mistake() -> None:
     base = survey({"etc/a": "a"})
     with pytest.raises(VirtrootError, match="--take etc/b"):
         decisions(base, base, base, {"etc/b": "old"})
+
+
+def test_what_the_guest_purged_comes_back_whole_where_the_new_root_brings_it() -> None:
+    """A package without its configuration would not run."""
+    packaged = file("conf", package="nginx")
+    base = survey({"etc/nginx": file("", kind="directory", package="nginx"), "etc/nginx/a": packaged}, ("nginx",))
+    theirs = survey({"etc/nginx": base.etc["etc/nginx"], "etc/nginx/a": file("new", package="nginx")}, ("nginx",))
+    assert {verdict for verdict, _ in merged(base, survey({}), theirs).values()} == {"theirs"}
+    # One that it has still, without that file, has no such file by its user's will.
+    still = survey({"etc/nginx": base.etc["etc/nginx"]}, ("nginx",))
+    assert merged(base, still, theirs)["etc/nginx/a"] == ("ours", "taken away in the guest")
+
+
+def test_a_directory_that_the_guest_took_away_stays_where_the_new_root_has_more_in_it() -> None:
+    directory = Configured("directory", 0o755, 0, 0)
+    base = survey({"etc/d": directory, "etc/d/old": "x"})
+    theirs = survey({"etc/d": directory, "etc/d/old": "x", "etc/d/new": "y"})
+    found = merged(base, survey({}), theirs)
+    assert found["etc/d"] == ("theirs", "taken away in the guest, and the new root has something else in it")
+    assert found["etc/d/old"][0] == "ours"
+    assert found["etc/d/new"][0] == "theirs"
+    assert merged(base, survey({}), base)["etc/d"][0] == "ours"
+
+
+def test_what_has_no_place_in_the_new_root_is_a_conflict() -> None:
+    directory = Configured("directory", 0o755, 0, 0)
+    base = survey({"etc/d": directory})
+    ours, theirs = survey({"etc/d": directory, "etc/d/mine": "x"}), survey({"etc/d": "a file"})
+    found = merged(base, ours, theirs)
+    assert found["etc/d/mine"] == ("conflict", "/etc/d, which it is in, is a file in the new root")
+    old, new = (decisions(base, ours, theirs, take) for take in ({"etc/d": "old"}, {"etc/d": "new"}))  # type: ignore[arg-type]
+    assert {each.verdict for each in old} == {"ours"}
+    assert {each.verdict for each in new} == {"theirs"}

@@ -14,7 +14,7 @@ from pipelines.guest import moving
 from pipelines.guest.moving import Choices, Move
 from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines
-from tests.unit.test_merging import survey
+from tests.unit.test_merging import file, survey
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
 GROUP = "root:x:0:\nwww:x:101:\n"
@@ -55,7 +55,7 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
     assert not move.open
     assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
     assert move.kept == (*moving.KEPT, "var/lib/docker", "usr/local")
-    assert moving.carried(move, ours, system())["foreign"] == ["var/lib/docker"]
+    assert moving.carried(move, system(), ours, system())["foreign"] == ["var/lib/docker"]
 
 
 def test_directories_that_services_make_for_themselves_come_along_unasked() -> None:
@@ -87,7 +87,7 @@ def test_etc_is_carried_as_it_was_decided() -> None:
         {"etc/a": "a", "etc/gone": "x", "etc/both": "1\n2\n3\n4\n5!\n", "etc/passwd": PASSWD.replace("x:101", "x:105")}
     )
     move = moved(base, ours, theirs)
-    plan = moving.carried(move, ours, theirs)
+    plan = moving.carried(move, base, ours, theirs)
     assert (plan["copies"], plan["removals"], plan["users"], plan["groups"]) == (
         ["etc/a"],
         ["etc/gone"],
@@ -104,12 +104,12 @@ def test_conflicts_stop_and_are_decided_by_name() -> None:
     assert [each.path for each in moved(base, ours, theirs).conflicts] == ["etc/c"]
     move = moved(base, ours, theirs, Choices(take={"etc/c": "old"}))
     assert not move.open
-    assert moving.carried(move, ours, theirs)["copies"] == ["etc/c"]
+    assert moving.carried(move, base, ours, theirs)["copies"] == ["etc/c"]
 
 
 def test_devices_in_etc_stay_behind() -> None:
     ours = system({"etc/device": Configured("other", 0o666, 0, 0)})
-    assert moving.carried(moved(system(), ours, system()), ours, system())["copies"] == []
+    assert moving.carried(moved(system(), ours, system()), system(), ours, system())["copies"] == []
 
 
 def test_nobodys_files_do_not_become_somebodys() -> None:
@@ -120,10 +120,73 @@ def test_nobodys_files_do_not_become_somebodys() -> None:
     assert moving.strangers(move, ours, {"users": [105], "groups": [105]}) == ["user 105 new"]
 
 
-@pytest.mark.parametrize("path", ["etc/ssh", "proc/1", "a/../etc", ""])
-def test_what_cannot_be_kept(path: str) -> None:
-    with pytest.raises(VirtrootError, match="cannot be kept or discarded"):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("etc/ssh", "is below one of"),
+        ("proc/1", "is below one of"),
+        ("lib/systemd", "is below one of"),
+        ("a/../etc", "is no path"),
+        ("", "is no path"),
+        ("var", "holds what packages bring"),
+        ("var/lib", "holds what packages bring"),
+        ("usr", "holds what packages bring"),
+        ("usr/lib", "holds what packages bring"),
+        ("var/lib/dpkg", "holds what packages bring"),
+        ("var/lib/pacman/local", "is the package manager's"),
+    ],
+)
+def test_what_cannot_be_kept(path: str, why: str) -> None:
+    with pytest.raises(VirtrootError, match=f"cannot be kept: it {why}"):
         moved(system(), system(), system(), Choices(keep=(path,)))
+
+
+@pytest.mark.parametrize("path", ["usr/local", "usr/lib/app", "var/lib/docker", "var/cache/app", "opt", "library"])
+def test_what_can_be_kept(path: str) -> None:
+    assert path in moved(system(), system(), system(), Choices(keep=(path,))).kept
+
+
+@pytest.mark.parametrize("path", ["etc/x", "", "../x"])
+def test_what_cannot_be_discarded(path: str) -> None:
+    with pytest.raises(VirtrootError, match="cannot be discarded"):
+        moved(system(), system(), system(), Choices(discard=(path,)))
+
+
+def test_what_is_discarded_now_is_remembered_no_more() -> None:
+    said = Choices(keep=("opt/new",), discard=("var/lib/docker",))
+    assert said.remembering(["opt/old", "var/lib/docker", "var/lib/docker/x", "opt/new"]).keep == ("opt/old", "opt/new")
+
+
+def test_a_guest_without_accounts_moves_nowhere() -> None:
+    """As where its /etc is a link: that is looked into by nobody."""
+    for etc in ({}, {"etc/passwd": PASSWD}, {"etc/group": GROUP}):
+        with pytest.raises(VirtrootError, match="no /etc/passwd and /etc/group, or its /etc is no directory"):
+            moved(system(), survey(etc), system())
+
+
+def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> None:
+    text, mine, new = "1\n2\n3\n4\n5\n", "1!\n2\n3\n4\n5\n", "1\n2\n3\n4\n5!\n"
+
+    def written(ours: dict[str, int], theirs: dict[str, int]) -> tuple[int, int, int]:
+        base, mine_now, new_now = (
+            replace(system({"etc/f": file(content, **what)}), contents={**system().contents, "etc/f": content.encode()})
+            for content, what in ((text, {}), (mine, ours), (new, theirs))
+        )
+        renumbered = PASSWD.replace("x:101:101", "x:105:105"), GROUP.replace("x:101", "x:105")
+        new_now.contents.update({"etc/passwd": renumbered[0].encode(), "etc/group": renumbered[1].encode()})
+        plan = moving.carried(moved(base, mine_now, new_now), base, mine_now, new_now)
+        [found] = [each for each in plan["writes"] if each["path"] == "etc/f"]
+        return found["mode"], found["uid"], found["gid"]
+
+    assert written({}, {"mode": 0o600, "uid": 7}) == (0o600, 7, 0)
+    assert written({"mode": 0o640, "gid": 101}, {}) == (0o640, 0, 105)
+    assert written({"mode": 0o640}, {"mode": 0o600}) == (0o640, 0, 0)
+
+
+def test_the_owners_of_the_guests_own_configuration_are_looked_at_too() -> None:
+    ours = system({"etc/mine": "x"})
+    move = moved(system(), ours, system(), Choices(keep=("var/lib/docker", "opt")))
+    assert moving.taken_along(move) == [*moving.KEPT, "opt", "etc/mine"]
 
 
 def test_packages_are_those_of_the_guest_now() -> None:
@@ -138,7 +201,7 @@ def test_what_went_since_goes_from_the_former_root_and_what_is_only_there_is_ask
     theirs = replace(system(), unowned={**base.unowned, "home/ann/left": file, "home/bob": tree()})
     move = back(base, ours, theirs)
     assert move.went == ("srv/site",)
-    assert moving.carried(move, ours, theirs)["removals"] == ["srv/site"]
+    assert moving.carried(move, base, ours, theirs)["removals"] == ["srv/site"]
     assert [(each.name, each.what) for each in move.undecided] == [("home/ann/left", "only the former root has it")]
     assert not back(base, ours, theirs, Choices(discard=("home/ann/left",))).open
 

@@ -209,6 +209,7 @@ def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, ma
 class Stubborn(SimpleNamespace):
     """A guest that is shut off, boots, and does not shut down."""
 
+    name = "web"
     root = "/r"
     artifact = "web/1"
     boots = 0

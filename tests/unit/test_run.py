@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pipelines import run
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
+from pipelines.host.lock import Busy
 from pipelines.libvirt.hypervisor import Known
 from pipelines.settings import Settings
 
@@ -62,7 +64,50 @@ def test_only_what_nobody_works_on_is_left_over(settings: Settings, monkeypatch:
     ]
     gone: list[str] = []
     monkeypatch.setattr("pipelines.guest.guest.every", lambda _: guests)
-    monkeypatch.setattr(run, "throw_away", lambda _, name, settings: gone.append(name))
+    monkeypatch.setattr(run, "throw_away", lambda _, name, settings, owner: gone.append(name))
+    monkeypatch.setattr(run, "_clear_unmade", lambda *_: None)
     with Store(settings.output_dir).lock("run-busy", "run"):
         run._clear_left(having(), mine, settings)
     assert gone == ["run-left"]
+
+
+@pytest.mark.parametrize(("transient", "removed"), [("run here:/output", ["run-web"]), ("", []), ("run other:/x", [])])
+def test_nobody_elses_guest_is_thrown_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, transient: str, removed: list[str]
+) -> None:
+    """Somebody else's install may have had the name first."""
+    gone: list[str] = []
+    guest = SimpleNamespace(name="run-web", transient=transient, running=True, uuid="1")
+    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.operate.remove", lambda name, *_, **__: gone.append(name))
+    hypervisor = having("run-web")
+    run.throw_away(hypervisor, "run-web", settings, "run here:/output")
+    assert gone == removed
+    assert hypervisor.virsh.called == bool(removed)
+
+
+def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    hypervisor = having("run-there")
+    hypervisor.defined.side_effect = lambda name: name == "run-there"
+    left = [
+        ".root.run-web@1a",
+        ".root.web@1a",
+        "root.run-x",
+        ".root.run-there@1",
+        ".virtroot.run-boot@2",
+        ".root.run-busy@3",
+    ]
+    hypervisor.target.run.return_value.text = "\n".join(left)
+    swept: list[str] = []
+
+    @contextmanager
+    def locked(_: object, name: str) -> Iterator[None]:
+        if name == "run-busy":
+            raise Busy("the guest")
+        yield
+
+    monkeypatch.setattr("pipelines.libvirt.pool.look", lambda *_: "/pool")
+    monkeypatch.setattr("pipelines.guest.guest.locked", locked)
+    monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
+    run._clear_unmade(hypervisor, settings)
+    assert swept == ["run-boot", "run-web"]

@@ -335,3 +335,39 @@ def test_without_digests_what_was_changed_after_the_package_was_installed_is_edi
     assert looked(arch).edited == ("usr/bin/edited",)
     write(arch, f"{local}/desc", "%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\nyesterday\n")
     assert looked(arch).edited == ("usr/bin/as-it-came", "usr/bin/edited")
+
+
+def test_a_database_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dpkg(tmp_path, "base", {"usr/bin/base": "x"})
+    for number in range(3):
+        with (tmp_path / f"var/lib/dpkg/info/huge{number}.list").open("wb") as huge:
+            huge.truncate(100 << 20)
+    with pytest.raises(survey.Refused, match="bytes that are read"):
+        survey.survey(str(tmp_path), MADE)
+    monkeypatch.setattr(survey, "_LARGEST_DATABASE", 1 << 10)
+    monkeypatch.setattr(survey, "_LARGEST_DATABASES", 2 << 10)
+    for number in range(3):
+        write(tmp_path, f"var/lib/dpkg/info/huge{number}.list", "/x\n" * 300)
+    with pytest.raises(survey.Refused, match="bytes that are read"):
+        survey.survey(str(tmp_path), MADE)
+    monkeypatch.setattr(survey, "_LARGEST_DATABASES", 1 << 20)
+    monkeypatch.setattr(survey, "_MOST_PATHS", 3)
+    with pytest.raises(survey.Refused, match="more than 3 files"):
+        survey.survey(str(tmp_path), MADE)
+
+
+def test_entries_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dpkg(tmp_path, "base", {"srv/base": "x"})
+    for number in range(9):
+        write(tmp_path, f"srv/{number}", "x")
+    monkeypatch.setattr(survey, "_MOST_OTHERS", 5)
+    with pytest.raises(survey.Refused, match="more than 5 entries lie beside those of packages"):
+        survey.survey(str(tmp_path), MADE)
+
+
+def test_what_services_with_users_of_their_own_keep_is_told(root: Path) -> None:
+    base = looked(root)
+    (root / "var/lib/private").mkdir()
+    assert not found(root, base)
+    write(root, "var/lib/private/db/data", "precious")
+    assert [each.name for each in found(root, base).files] == ["var/lib/private"]

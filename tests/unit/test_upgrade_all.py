@@ -76,13 +76,18 @@ def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
 def test_it_stops_at_the_first_that_does_not_come_up_and_at_no_other(
     went_back: bool, tried: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def upgrade(name: str, *_: object) -> None:
+    def put_on(name: str, *_: object) -> tuple[None, bool]:
+        if name == "a" and not went_back:
+            raise VirtrootError("the reason", "")
+        return None, True
+
+    def prove(name: str, *_: object) -> None:
         if name == "a":
             raise VirtrootError("the reason", "")
 
     with (
-        patch("pipelines.upgrade_all.upgrading.upgrade", side_effect=upgrade) as upgraded,
-        patch("pipelines.upgrade_all.upgrading.refused", return_value=went_back),
+        patch("pipelines.upgrade_all.upgrading.put_on", side_effect=put_on) as upgraded,
+        patch("pipelines.upgrade_all.upgrading.prove", side_effect=prove),
         pytest.raises(VirtrootError) as stopped,
     ):
         upgrade_all.upgrade_all((), Wishes(), Settings())
@@ -90,6 +95,22 @@ def test_it_stops_at_the_first_that_does_not_come_up_and_at_no_other(
     assert ("not touched any more: c" in stopped.value.what) == went_back
     assert ("stay as they were: a" in stopped.value.what) != went_back
     assert "the reason" in capsys.readouterr().err
+
+
+def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def preview(name: str, *_: object) -> str:
+        if name == "a":
+            raise VirtrootError("no account file", "")
+        return f"what becomes of {name}"
+
+    told: list[tuple[str, object]] = []
+    with (
+        patch("pipelines.upgrade_all.upgrading.preview", side_effect=preview),
+        pytest.raises(VirtrootError, match="nothing can be told of a"),
+    ):
+        told.extend(upgrade_all.previews(Wishes(), Settings()))
+    assert told == [("c", "what becomes of c")]
+    assert "no account file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
