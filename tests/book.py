@@ -72,6 +72,19 @@ class Block:
                 yield shlex.split(part, comments=True)
 
 
+def inline(text: str) -> list[str]:
+    """Return the code inside a text's lines: blocks apart, and a table's bars without what escapes them."""
+    prose = re.sub(r"(?ms)^```.*?^```$", "", text)
+    return [" ".join(code.split()).replace("\\|", "|") for code in re.findall(r"`([^`]+)`", prose)]
+
+
+def words_of(typed: str) -> list[str]:
+    """Return the words that ./inv is given by what is typed; what is left out (…) is none of them."""
+    words = [word for word in shlex.split(typed, comments=True) if word != "…"][1:]
+    ends = [place for place, word in enumerate(words) if word in {">", "|", "&"}]
+    return words[: ends[0]] if ends else words
+
+
 def blocks(page: str) -> Iterator[Block]:
     """Yield the blocks of a page, in their order."""
     for found in _BLOCK.finditer((DOCS / f"{page}.md").read_text()):

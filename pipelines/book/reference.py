@@ -79,7 +79,8 @@ def _tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) ->
     yield "## Tasks\n"
     for name in sorted(tasks):
         context = tasks[name]
-        names = (_name(argument) for argument in context.positional_args)
+        # What may be given several times has no place without its option.
+        names = (_name(argument) for argument in context.positional_args if argument.kind is not list)
         summary, _, more = inspect.cleandoc(docstrings[name]).partition("\n\n")
         yield f"### {name} {{ #task-{name} }}\n"
         yield f"`{' '.join(['./inv', name, *names])}`: {' '.join(summary.split())}\n"

@@ -11,6 +11,7 @@ import pytest
 from invoke.parser.context import ParserContext
 
 import tasks
+from pipelines import help as explaining
 from pipelines.book import pages, reference
 from pipelines.cli.line import Line
 from pipelines.errors import VirtrootError
@@ -73,6 +74,69 @@ def read_by(named: str) -> str:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and node.name != test
     ]
     return "\n".join(str(ast.get_source_segment(source, node)) for node in body if node not in others)
+
+
+README = (CHECKOUT / "README.md").read_text()
+
+#: A task's name and what belongs to it, in the tables of commands.
+ROWS = [
+    [code for code in book.inline(row) if not code.startswith("cache:")]
+    for row in (book.DOCS / "cheat-sheet.md").read_text().splitlines()
+    if row.startswith("| `")
+]
+
+
+def begin(words: list[str]) -> ParserContext:
+    """Read the beginning of a command line, which may lack a name; raises `VirtrootError` for what fits nowhere."""
+    line = Line(tasks.program.initial_context, tasks.program.contexts)
+    for word in words[: words.index("--")] if "--" in words else words:
+        line.take(word)
+    return line.context
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_cheat_sheets_commands_can_be_typed(row: list[str]) -> None:
+    called = []
+    for code in row:
+        words = book.words_of(code if code.startswith("./inv ") else f"./inv {code}")
+        if code.startswith("./inv "):
+            called.append(read(words))
+        elif words[0] in tasks.program.contexts:
+            called.append(begin(words))
+    assert row[0].startswith("./inv ")
+    for code in row:
+        if code.startswith("--"):
+            name = code.split()[0]
+            assert any(name in each.flags for each in called), f"{row[0]} has no {name}"
+            begin([next(str(each.name) for each in called if name in each.flags), *code.split()])
+
+
+@pytest.mark.parametrize("typed", re.findall(r"(?m)^ {4}(\./inv .*)$", README))
+def test_the_readmes_commands_can_be_typed(typed: str) -> None:
+    read(book.words_of(typed))
+
+
+@pytest.mark.parametrize("page", ["README", *book.pages()])
+def test_commands_inside_lines_can_be_typed(page: str) -> None:
+    text = README if page == "README" else (book.DOCS / f"{page}.md").read_text()
+    for code in book.inline(text):
+        if code.startswith("./inv "):
+            words = book.words_of(code)
+            begin(words)
+            if words[0] == "help" and len(words) == 2 and not words[1].isupper():
+                assert explaining.found(words[1])
+        elif code.startswith("--") and page == "README":
+            assert any(code.split()[0] in context.flags for context in tasks.program.contexts.values()), code
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
+    found = [one or other for one, other in links if not re.match(r"https?://", one or other)]
+    assert len(found) > 20
+    for link in found:
+        path, _, anchor = link.partition("#")
+        assert (CHECKOUT / path).exists(), link
+        assert not anchor or f"#{anchor} }}" in (CHECKOUT / path).read_text(), link
 
 
 @pytest.mark.parametrize("name", sorted(tasks.program.contexts))
