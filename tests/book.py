@@ -11,6 +11,9 @@ from pipelines.settings import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 
+#: In this order they tell one story, of the guest web.
+STORY = ("first-recipe", "guests", "upgrade", "nightly", "clones", "shares", "mirrors")
+
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"\n]+)\")?\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,

@@ -17,9 +17,6 @@ from pipelines.settings import CHECKOUT
 from tests import book
 from tests.conftest import Virtroot
 
-#: In this order they tell one story, of the guest web.
-PAGES = ("first-recipe", "guests", "upgrade", "nightly", "clones", "shares", "mirrors")
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,7 +53,7 @@ def env(inv: Virtroot) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", book.STORY)
 def test_a_page_can_be_followed_word_by_word(checkout: Path, env: dict[str, str], page: str) -> None:
     followed = 0
     for block in book.blocks(page):
@@ -76,4 +73,6 @@ def test_a_page_can_be_followed_word_by_word(checkout: Path, env: dict[str, str]
 
 
 def test_every_page_with_commands_that_are_run_is_followed() -> None:
-    assert {block.page for page in book.pages() for block in book.blocks(page) if block.status is not None} == {*PAGES}
+    assert {block.page for page in book.pages() for block in book.blocks(page) if block.status is not None} == {
+        *book.STORY
+    }

@@ -208,6 +208,14 @@ def test_help_shows_pages_and_parts_of_them(capsys: pytest.CaptureFixture[str]) 
     assert "### status" not in part
 
 
+@pytest.mark.parametrize("path", ["mkdocs.yml", "docs/index.md"])
+def test_whoever_reads_page_after_page_follows_the_story(path: str) -> None:
+    """In this order the commands work: each page takes the guest as the one before it left it."""
+    text = (CHECKOUT / path).read_text()
+    places = [text.index(f"{page}.md") for page in book.STORY]
+    assert places == sorted(places)
+
+
 def test_a_comment_in_commands_is_no_heading() -> None:
     page = pages.Part("p", "P", "# P\n\n## One { #one }\n\n```sh\n# no heading { #none }\n```\n\n## Two { #two }\n")
     assert [part.name for part in pages.parts(page)] == ["one", "two"]
