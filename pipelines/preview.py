@@ -9,8 +9,8 @@ from pipelines.guest.changes import Changed
 from pipelines.guest.moving import Move
 from pipelines.text import one_line, size
 
-#: So many lines of each part are shown where not all are asked for: together a screen.
-_SHOWN = 8
+#: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.
+_SCREEN, _SHOWN = 40, 3
 
 
 def as_lines(move: Move, *, everything: bool = False) -> Iterator[str]:
@@ -31,14 +31,16 @@ def as_lines(move: Move, *, everything: bool = False) -> Iterator[str]:
         groups[f"/etc: {title}"] = [
             f"/{one_line(each.path)}  {each.why}" for each in move.etc if each.verdict == verdict
         ]
-    groups["kept"] = [f"/{one_line(path)}" for path in move.kept]
+    groups["accounts whose number changes"] = [one_line(each) for each in move.renumbered]
+    groups["kept"] = [f"/{one_line(path)}  {size(move.sizes[path])}" for path in move.kept if path in move.sizes]
     groups["taken away, as in the guest"] = [f"/{one_line(path)}" for path in move.went]
     groups["left behind"] = [_words(each) for each in move.dropped]
-    for title, found in groups.items():
-        if not found:
-            continue
+    told = {title: found for title, found in groups.items() if found}
+    # A heading and a line that says how many more there are, for each.
+    room = max(_SHOWN, _SCREEN // max(1, len(told)) - 2)
+    for title, found in told.items():
         yield f"{title} ({len(found)})"
-        shown = found if everything or title == "to decide" else found[:_SHOWN]
+        shown = found if everything or title == "to decide" else found[:room]
         yield from (f"  {line}" for line in shown)
         if len(shown) < len(found):
             yield f"  … and {len(found) - len(shown)} more: --all"
@@ -54,7 +56,8 @@ def as_data(move: Move) -> dict[str, Any]:
     return {
         "packages": move.packages.model_dump(),
         "etc": [{"path": each.path, "verdict": each.verdict, "why": each.why} for each in move.etc],
-        "kept": list(move.kept),
+        "accounts": move.renumbered,
+        "kept": [{"name": path, "size": move.sizes[path]} for path in move.kept if path in move.sizes],
         "dropped": [vars(each) for each in move.dropped],
         "undecided": [vars(each) for each in move.undecided],
         "lost": list(move.lost),

@@ -14,7 +14,7 @@ from pipelines.guest.accounts import Merged
 from pipelines.guest.changes import Changed
 from pipelines.guest.merging import Decision, MergeText, Read
 from pipelines.guest.pristine import Configured, Survey
-from pipelines.libvirt.carry import File, Plan
+from pipelines.libvirt.carry import File, Owners, Plan
 from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.text import one_line
 
@@ -58,7 +58,8 @@ class Move:
 
     ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
     ``lost`` packages, is neither kept nor dropped by anybody's word.
-    ``went`` are paths that are taken away from a former root, as they were from the guest's.
+    ``went`` are paths that are taken away from a former root, as they were from the guest's. ``sizes`` are the bytes of
+    disk that what is carried over takes, by path, of what is there.
     """
 
     ours: Survey
@@ -70,6 +71,16 @@ class Move:
     undecided: tuple[Changed, ...] = ()
     lost: tuple[str, ...] = ()
     went: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def renumbered(self) -> list[str]:
+        """The users and groups that have another number in the new root, in words."""
+        found = []
+        for kind, file, numbers in (("user", "passwd", self.accounts.users), ("group", "group", self.accounts.groups)):
+            names = _named(self.ours.contents.get(f"etc/{file}", b""))
+            found += [f"{kind} {names.get(old, '?')} {old} -> {new}" for old, new in sorted(numbers.items())]
+        return found
 
     @property
     def conflicts(self) -> tuple[Decision, ...]:
@@ -197,16 +208,22 @@ def foreign(path: str) -> bool:
     return _below(path, FOREIGN)
 
 
-def strangers(move: Move, ours: Survey, owners: Mapping[str, Iterable[int]]) -> list[str]:
+def foreign_sizes(move: Move) -> dict[str, int]:
+    """Return the bytes of what is kept and another system's, by path."""
+    there = {path: move.ours.unowned.get(path) for path in move.kept if foreign(path)}
+    return {path: entry.size for path, entry in there.items() if entry is not None}
+
+
+def strangers(move: Move, ours: Survey, owners: Owners) -> list[str]:
     """Return who would become the owner of what nobody owns by name now, as ``user NUMBER NAME``.
 
-    ``owners`` are the numbers of ``users`` and ``groups`` in what is kept.
+    ``owners`` are those of what is carried over.
     """
     found = []
-    for kind, file in (("users", "passwd"), ("groups", "group")):
+    for kind, file, numbers in (("user", "passwd", owners["users"]), ("group", "group", owners["groups"])):
         then, now = (_named(text) for text in (_accounts(ours)[file], move.accounts.files.get(file, b"")))
-        unknown = {*owners[kind]} - {*then}
-        found += [f"{kind.rstrip('s')} {number} {now[number]}" for number in sorted(unknown & {*now})]
+        unknown = {*numbers} - {*then}
+        found += [f"{kind} {number} {now[number]}" for number in sorted(unknown & {*now})]
     return found
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
@@ -152,8 +152,9 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         move = moving.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        numbers = beside.numbers(target, guest.root, moving.taken_along(move))
-        strangers = moving.strangers(move, ours, numbers)
+        owners = beside.owners(target, guest.root, moving.taken_along(move))
+        strangers = moving.strangers(move, ours, owners)
+        move = replace(move, sizes={**moving.foreign_sizes(move), **owners["sizes"]})
     if strangers:
         raise VirtrootError(
             f"what is kept belongs to nobody in {guest.name}, and would be another's: {', '.join(strangers)}",

@@ -14,7 +14,7 @@ from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, sizes
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import survey as surveying
-from pipelines.libvirt.carry import Plan
+from pipelines.libvirt.carry import Owners, Plan
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
@@ -170,9 +170,9 @@ def program() -> str:
     return _PROGRAM.read_text(encoding="utf-8")
 
 
-def numbers(target: Target, root: str, trees: Iterable[str]) -> dict[str, list[int]]:
-    """Return the numbers of ``users`` and ``groups`` that own what is in ``trees`` of a root; see `carry.numbers`."""
-    return cast("dict[str, list[int]]", json.loads(_carry(target, list(trees), "--numbers", root)))
+def owners(target: Target, root: str, trees: Iterable[str]) -> Owners:
+    """Return whose what is in ``trees`` of a root is, and how much; see `carry.owners`."""
+    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root)))
 
 
 def carry(target: Target, root: str, other: str, plan: Plan) -> None:

@@ -6,7 +6,7 @@ copied as one, and nothing but a directory is gone into. Files are copied by cp,
 links, holes, ACLs and attributes, and shares blocks where the file system can. Nothing is moved: the first root stays
 whole.
 
-Called with ``--numbers ROOT`` or ``--carry FROM TO``, and JSON on standard input: see `numbers` and `carry`.
+Called with ``--owners ROOT`` or ``--carry FROM TO``, and JSON on standard input: see `owners` and `carry`.
 """
 
 import base64
@@ -114,21 +114,31 @@ def walk(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
                     pending.append(f"{current}/{name}")
 
 
-def numbers(path: str, trees: Sequence[str]) -> dict[str, list[int]]:
-    """Return the numbers of users and of groups that own something in ``trees``, or that an ACL there names."""
+class Owners(TypedDict):
+    """Numbers of ``users`` and ``groups`` that own something, or that an ACL names; bytes of disk of each tree."""
+
+    users: list[int]
+    groups: list[int]
+    sizes: dict[str, int]
+
+
+def owners(path: str, trees: Sequence[str]) -> Owners:
+    """Return whose everything is in ``trees`` of the root ``path``, and how much; those that are not there are not."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     users: set[int] = set()
     groups: set[int] = set()
+    sizes: dict[str, int] = {}
     for tree in trees:
         with contextlib.suppress(FileNotFoundError):
             for handle, name, status in walk(root, tree):
+                sizes[tree] = sizes.get(tree, 0) + status.st_blocks * 512
                 users.add(status.st_uid)
                 groups.add(status.st_gid)
                 for _, entries in _acls(handle, name, status):
                     users |= {number for tag, _, number in entries if tag == _ACL_USER}
                     groups |= {number for tag, _, number in entries if tag == _ACL_GROUP}
     os.close(root)
-    return {"users": sorted(users), "groups": sorted(groups)}
+    return {"users": sorted(users), "groups": sorted(groups), "sizes": sizes}
 
 
 def carry(source: str, destination: str, plan: Plan) -> None:
@@ -305,8 +315,8 @@ def main(arguments: Sequence[str]) -> None:
     """Act on the command line; see the module's docstring."""
     command, *paths = arguments
     given = json.load(sys.stdin)
-    if command == "--numbers":
-        json.dump(numbers(paths[0], given), sys.stdout)
+    if command == "--owners":
+        json.dump(owners(paths[0], given), sys.stdout)
     elif command == "--carry":
         carry(paths[0], paths[1], given)
 

@@ -6,6 +6,7 @@ import base64
 import os
 import stat
 import struct
+import subprocess
 from pathlib import Path
 from typing import cast
 
@@ -164,10 +165,13 @@ def test_links_lead_nowhere(roots: tuple[Path, Path], tmp_path: Path) -> None:
             carry.carry(str(old), str(new), plan(removals=[path]))
 
 
-def test_numbers_are_those_of_all_that_is_to_be_kept(roots: tuple[Path, Path]) -> None:
+def test_owners_are_those_of_all_that_is_to_be_kept(roots: tuple[Path, Path]) -> None:
     old, _ = roots
-    write(old / "srv/a", "a", owner=(105, 106))
-    assert carry.numbers(str(old), ["srv", "nothing"]) == {"users": [0, 105], "groups": [0, 106]}
+    write(old / "srv/a", "a" * 100_000, owner=(105, 106))
+    found = carry.owners(str(old), ["srv", "nothing"])
+    assert (found["users"], found["groups"], list(found["sizes"])) == ([0, 105], [0, 106], ["srv"])
+    taken = ["du", "--summarize", "--block-size=1", str(old / "srv")]
+    assert found["sizes"]["srv"] == int(subprocess.run(taken, capture_output=True, check=True).stdout.split()[0])
 
 
 def test_a_copy_that_fails_says_why(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

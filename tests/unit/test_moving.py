@@ -116,8 +116,8 @@ def test_nobodys_files_do_not_become_somebodys() -> None:
     ours = system()
     theirs = system({"etc/passwd": PASSWD + "new:x:105:105::/:/bin/false\n"})
     move = moved(system(), ours, theirs)
-    assert moving.strangers(move, ours, {"users": [0, 101, 4711], "groups": [0]}) == []
-    assert moving.strangers(move, ours, {"users": [105], "groups": [105]}) == ["user 105 new"]
+    assert moving.strangers(move, ours, {"users": [0, 101, 4711], "groups": [0], "sizes": {}}) == []
+    assert moving.strangers(move, ours, {"users": [105], "groups": [105], "sizes": {}}) == ["user 105 new"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""An upgraded guest that does not do goes back, and so does any guest that is asked to, whatever state it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from pipelines import rollback, upgrade
+from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest import formers
+from pipelines.guest.guest import Guest
+from pipelines.guest.place import Place
+from pipelines.host.target import Local
+from pipelines.settings import Settings
+
+ARTIFACT: Any = SimpleNamespace(id="web/2")
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to the guest, in order; each can be made to fail."""
+    done: list[str] = []
+    guest = MagicMock(spec=Guest, running=True, hypervisor=None)
+    guest.name = "web"
+
+    @contextmanager
+    def held(*_: object) -> Iterator[Guest]:
+        done.append("hold")
+        yield guest
+        done.append("let go")
+
+    def note(what: str, returned: object = None) -> Any:
+        def noted(*_: object, **__: object) -> object:
+            done.append(what)
+            return returned
+
+        return noted
+
+    guest.stop.side_effect = note("stop", 1.0)
+
+    for module in (upgrade, rollback):
+        monkeypatch.setattr(module, "connect", lambda _: None)
+    monkeypatch.setattr("pipelines.guest.staging.held", held)
+    monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
+    monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
+    monkeypatch.setattr("pipelines.guest.staging.put_back", note("put back"))
+    monkeypatch.setattr(formers, "every", lambda _: ["former"])
+    monkeypatch.setattr(formers, "refuse", note("refuse"))
+    monkeypatch.setattr(formers, "forget", note("forget"))
+    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    return done
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_what_is_proven_stays(done: list[str]) -> None:
+    upgrade.prove("web", ARTIFACT, Settings())
+    assert done == ["hold", "start", "verify", "let go"]
+
+
+@pytest.mark.parametrize("error", [CheckFailed("1 of 9 checks failed", "look"), OSError(28, "No space left on device")])
+def test_what_is_not_goes_back_before_anything_is_noted_and_nobody_comes_between(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
+    with pytest.raises(type(error)):
+        upgrade.prove("web", ARTIFACT, Settings())
+    assert done == ["hold", "start", "stop", "put back", "refuse", "start"]
+
+
+def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_back(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.verify.verify_held", failing(VirtrootError("it did not come up", "look")))
+    monkeypatch.setattr(formers, "refuse", failing(VirtrootError("No space left on device", "")))
+    upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
+    with pytest.raises(VirtrootError, match="it did not come up"):
+        upgrade.prove("web", ARTIFACT, Settings())
+    assert done == ["hold", "start", "put back", "start"]
+    assert "could not be noted: No space left on device" in capsys.readouterr().err
+
+
+def test_who_stops_waiting_is_told_how_to_go_back(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.verify.verify_held", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        upgrade.prove("web", ARTIFACT, Settings())
+    assert done == ["hold", "start"]
+    assert "./inv rollback web --restart" in capsys.readouterr().err
+
+
+def test_a_root_of_which_nothing_can_be_told_is_left_all_the_same(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rollback, "_say_written", failing(VirtrootError("etc/fstab in /pool/root.web is no text", "")))
+    rollback.rollback("web", Settings(), restart=True)
+    assert done == ["hold", "stop", "put back", "forget", "start", "let go"]
+    assert "cannot be told, and stays in that: etc/fstab" in capsys.readouterr().err
+
+
+@pytest.fixture
+def guest(tmp_path: Any) -> Any:
+    paths = Place(str(tmp_path), "web")
+    return SimpleNamespace(name="web", root=paths.root, target=Local(), formers=tmp_path / "former.web")
+
+
+def former(guest: Any, when: str, *, whole: bool = True) -> None:
+    about = guest.formers / when / "about"
+    about.mkdir(parents=True)
+    (guest.formers / when / "root").mkdir()
+    if whole:
+        made = '{"artifact": "web/1", "kernel": "k", "initrd": "", "cmdline": "", "golden": "", "lower": ""}'
+        (about / "made").write_text(made)
+
+
+def test_former_roots_are_called_after_each_other_whatever_the_clock_says(guest: Any) -> None:
+    first = formers.following(guest)
+    assert first.rpartition("/")[0] == str(guest.formers)
+    former(guest, "29991231T235959Z")
+    assert formers.following(guest) == f"{guest.formers}/30000101T000000Z"
+    former(guest, "30000101T000000Z")
+    assert [each.when for each in formers.every(guest)] == ["29991231T235959Z", "30000101T000000Z"]
+
+
+def test_what_is_half_deleted_is_no_former_root(guest: Any) -> None:
+    assert formers.every(guest) == []
+    former(guest, "20260101T000000Z", whole=False)
+    former(guest, "20260102T000000Z")
+    assert [each.when for each in formers.every(guest)] == ["20260102T000000Z"]
+
+
+def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in (1, 2, 3):
+        former(guest, f"2026010{day}T000000Z")
+    monkeypatch.setattr("pipelines.host.subvolume.delete", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        formers.forget(guest)
+    assert [each.when for each in formers.every(guest)] == ["20260102T000000Z", "20260103T000000Z"]
+    [hidden] = [path for path in guest.formers.parent.iterdir() if path.name.startswith(".root.web@")]
+    assert (hidden / "about/made").is_file()

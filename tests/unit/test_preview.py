@@ -1,0 +1,58 @@
+"""What an upgrade would do, as people and programs read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines import preview
+from pipelines.guest.moving import Choices, Move
+from tests.unit.test_moving import GROUP, PASSWD, moved, system, tree
+
+MANY = [f"etc/own{number:02}.conf" for number in range(30)]
+
+
+@pytest.fixture
+def move() -> Move:
+    base = system({"etc/c": "a", "etc/theirs": "a"}, ("base", "jq"))
+    ours = replace(
+        system({"etc/c": "mine", "etc/theirs": "a", **dict.fromkeys(MANY, "x")}, ("base", "jq", "only\x1b[31mmine")),
+        unowned={"opt/app": tree(), "var/lib/docker": tree(size=5 << 20), "opt/old": tree(2)},
+    )
+    after = {"etc/passwd": PASSWD.replace("x:101:101", "x:105:105"), "etc/group": GROUP.replace("x:101", "x:105")}
+    theirs = system({"etc/c": "new", "etc/theirs": "b", **after}, ("base", "jq", "new"))
+    found = moved(base, ours, theirs, Choices(keep=("var/lib/docker", "opt/gone"), discard=("opt/old",)))
+    return replace(found, sizes={"home": 3 << 20, "var/lib/docker": 5 << 20})
+
+
+def test_what_is_to_be_decided_comes_first_and_all_of_it(move: Move) -> None:
+    lines = list(preview.as_lines(move))
+    assert lines[:4] == [
+        "to decide (3)",
+        "  /etc/c  changed on both sides: --take old or --take new",
+        "  /opt/app  4.0 KiB, 3 entries: --keep or --discard",
+        "  package onlymine, which the new root does not have: --discard",
+    ]
+
+
+def test_everything_has_its_size_and_its_number(move: Move) -> None:
+    text = "\n".join(preview.as_lines(move))
+    assert "kept (2)\n  /home  3.0 MiB\n  /var/lib/docker  5.0 MiB" in text
+    assert "accounts whose number changes (2)\n  user www 101 -> 105\n  group www 101 -> 105" in text
+    assert "left behind (1)\n  /opt/old  4.0 KiB, 2 entries" in text
+    data = preview.as_data(move)
+    assert data["kept"] == [{"name": "home", "size": 3 << 20}, {"name": "var/lib/docker", "size": 5 << 20}]
+    assert data["accounts"] == ["user www 101 -> 105", "group www 101 -> 105"]
+
+
+def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
+    lines = list(preview.as_lines(move))
+    assert len(lines) <= 40
+    assert "/etc: the guest's stays (30)" in lines
+    [more] = [line for line in lines if "more: --all" in line]
+    shown = [line for line in lines if line.startswith("  /etc/own")]
+    assert more == f"  … and {30 - len(shown)} more: --all"
+    assert len(shown) >= 3
+    everything = list(preview.as_lines(move, everything=True))
+    assert [line.split()[0] for line in everything if line.startswith("  /etc/own")] == [f"/{each}" for each in MANY]
