@@ -152,9 +152,15 @@ class Guest:
         """
         self.refuse_shared_root(active=True)
         self.assemble()
-        if self.usr:
-            beside.refuse_replaced(self.target, self.root, shares.USR)
-        self.hand_over()
+        try:
+            if self.usr:
+                beside.refuse_replaced(self.target, self.root, shares.USR)
+            self.hand_over()
+        except VirtrootError as error:
+            symptom = recognise([error.what], self.symptoms)
+            if symptom is None:
+                raise
+            raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
         if self.overlayfs:
             beside.install_wrapper(self.target)
         before = self.logs.sizes()

@@ -165,6 +165,22 @@ def running(inv: Virtroot, hypervisor: Hypervisor) -> Iterator[Hypervisor]:
     hypervisor.virsh("destroy", NAME, check=False)
 
 
+def test_a_copy_of_a_domain_does_not_start_on_a_root_that_is_in_use(inv: Virtroot, running: Hypervisor) -> None:
+    """Neither by a task nor by libvirt's own start, which asks the hook."""
+    definition = running.virsh("dumpxml", "--inactive", NAME).text
+    uuid, copy = find(running, NAME).uuid, "22222222-2222-4222-8222-222222222222"
+    copied = definition.replace(uuid, copy).replace(f"<name>{NAME}</name>", "<name>copy</name>")
+    running.virsh("define", "/dev/stdin", stdin=copied.encode())
+    try:
+        assert f"is the root of {NAME} too" in inv("start", "copy", status=2).stderr
+        started = running.virsh("start", "copy", check=False)
+        assert started.returncode != 0
+        assert f"{NAME} runs on it, and a root is one guest's" in started.complaint
+    finally:
+        running.virsh("undefine", "copy")
+    assert find(running, NAME).running
+
+
 def test_a_guest_that_was_refused_overlayfs(inv: Virtroot, running: Hypervisor) -> None:
     assert inv("exec", NAME, "--", "sh", "-c", MOUNT, status=32).stderr
     said = inv("verify", NAME, "--boot", status=1).stderr
