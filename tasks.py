@@ -876,12 +876,12 @@ def schema(c):  # type: ignore[no-untyped-def]
     _print(inputs.schema())
 
 
-@task(name="help", positional=["topic"], help={"topic": "a page, or a part of one that has a name"})
+@task(name="help", positional=["topic"], help={"topic": "a page, a part of one that has a name, or an error's text"})
 def help_task(c, topic=""):  # type: ignore[no-untyped-def]
     """Show a page of the book in the terminal; without a topic, list the pages.
 
     ./inv help docker
-    ./inv help troubleshooting
+    ./inv help "Too many levels of symbolic links"
     """
     if topic:
         explaining.show(topic)

@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
@@ -28,6 +29,9 @@ from pipelines.log import result
 from pipelines.settings import CHECKOUT
 
 _HELP = ("-h", "--help")
+
+#: Characters in a line of a terminal that nobody has widened.
+_COLUMNS = 80
 
 
 class Program(program.Program):
@@ -109,10 +113,12 @@ class Program(program.Program):
         takes = [
             each.names[0].upper() if each.default is None else f"[{each.names[0].upper()}]"
             for each in context.positional_args
+            # What may be given more than once is given by its option.
+            if each.kind is not list
         ]
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
         what, _, examples = str(inspect.getdoc(self.collection[name])).partition("\n\n")
-        print(f"{usage}\n\n{what}\n")  # noqa: T201
+        print(f"{usage}\n\n{textwrap.fill(what, _COLUMNS)}\n")  # noqa: T201
         for example in examples.splitlines():
             print(f"  {example}")  # noqa: T201
         if examples:

@@ -21,6 +21,9 @@ _READONLY_SINCE = (11, 0)
 
 _THE_POOL, _ANOTHER_POOL = "the pool", "a pool of libvirt's"
 
+#: What the guest is called that has none of these shares yet.
+_THIS = "this guest"
+
 #: Seconds that counting a share's blocks may take.
 _COUNTING = "10"
 
@@ -48,7 +51,7 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
     for each in wanted:
         shared = _find(hypervisor, directory, each, others)
         _refuse_nested(shared, [(guest.name, other) for guest in others for other in guest.shares])
-        _refuse_nested(shared, [("this guest", other) for other in found])
+        _refuse_nested(shared, [(_THIS, other) for other in found])
         for guest in others:
             _warn_of_writers(shared, guest, own=guest.uuid == of)
         found.append(shared)
@@ -172,7 +175,8 @@ def _refuse_nested(found: Shared, others: Sequence[tuple[str, Shared]]) -> None:
         if inner and other.directory != found.directory:
             raise VirtrootError(
                 f"of {found.directory} and {other.directory}, which {name} shares as {other.tag}, one holds the other",
-                "share the same directory, or two apart: a guest could replace the inner one by a link",
+                "share the same directory, or two apart: a guest could replace the inner one by a link; "
+                f"./inv unshare {'GUEST' if name == _THIS else name} {other.tag} takes the other one away",
             )
 
 

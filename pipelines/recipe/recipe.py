@@ -148,7 +148,7 @@ class GuestDefaults(_Strict):
     cache: Literal["auto", "mixed", "always", "none"] = Field(
         default="auto",
         description="virtiofs cache: auto shows the host's edits at once; mixed those outside /usr, and boots faster; "
-        "always is for roots nobody edits.",
+        "always is for roots nobody edits; none caches nothing, and files cannot be mapped shared.",
     )
     overlayfs: bool = Field(
         default=False,
