@@ -12,7 +12,7 @@ from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
 
 POOL, BOOT = "/var/lib/libvirt/filesystems", "/var/lib/libvirt/boot"
-GUEST = f"run-{named('trixie')}"
+GUEST = f"run-{named('quick')}"
 
 
 def left(inv: Virtroot) -> list[str]:
@@ -31,8 +31,8 @@ def until(inv: Virtroot, state: str) -> None:
 
 
 @pytest.fixture
-def arguments(trixie: Path) -> tuple[str, ...]:
-    return ("run", "--artifact", str(trixie), "--")
+def arguments(quick: Path) -> tuple[str, ...]:
+    return ("run", "--artifact", str(quick), "--")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
