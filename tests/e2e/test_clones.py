@@ -193,9 +193,7 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
 
 
 @pytest.mark.long
-def test_a_disk_that_fills_up_under_what_is_carried_changes_nothing(
-    inv: Virtroot, quick: Path, tmp_path: Path
-) -> None:
+def test_a_disk_that_fills_up_under_what_is_carried_changes_nothing(inv: Virtroot, quick: Path, tmp_path: Path) -> None:
     """On a file system that copies, where what the guest has of its own is what does not fit any more."""
     with pool_on("ext4", inv, tmp_path) as pool:
         pool("install", "moves", "--artifact", str(quick), "--ssh-key", "none")

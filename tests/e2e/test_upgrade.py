@@ -78,7 +78,9 @@ def roots(inv: Virtroot, recipe: Write) -> Roots:
     def build(name: str, *commands: str) -> str:
         files = [f"{LINES} > /etc/{each}.conf" for each in ("both", "conflict", "theirs")]
         line = f"run: {json.dumps([*files, *commands])}"
-        return inv("build", "--recipe", str(recipe(name, line, bootstrap="mmdebstrap", generator="none"))).stdout.strip()
+        return inv(
+            "build", "--recipe", str(recipe(name, line, bootstrap="mmdebstrap", generator="none"))
+        ).stdout.strip()
 
     after = ["useradd --system --uid 410 other", "useradd --system --uid 411 svc",
              "sed -i s/g/theirs/ /etc/both.conf /etc/theirs.conf", "sed -i s/d/theirs/ /etc/conflict.conf"]  # fmt: skip
