@@ -181,10 +181,29 @@ def upgrades_itself(inv: Virtroot, target: Target, guest: str) -> None:
     inv("start", guest)
     # The boot makes a keyring.
     inv("exec", guest, "--", "systemctl", "is-system-running", "--wait")
+    sees_edits_below_usr_when_refreshed(inv, target, guest)
     upgrade = ["pacman", "--sync", "--refresh", "--noconfirm", "--disable-sandbox", "base", "linux"]
     inv("exec", guest, "--", *upgrade)
     inv("stop", guest)
     inv("verify", "--name", guest, "--boot")
+
+
+def sees_edits_below_usr_when_refreshed(inv: Virtroot, target: Target, guest: str) -> None:
+    edited = f"/var/lib/libvirt/filesystems/root.{guest}/usr/share/edited"
+
+    def edit(text: str) -> None:
+        target.run(["sh", "-ec", 'cat > "$1"', "edit", edited], stdin=text.encode())
+
+    def seen() -> str:
+        return inv("exec", guest, "--", "cat", "/usr/share/edited").stdout
+
+    edit("first\n")
+    assert seen() == "first\n"
+    edit("other\n")
+    assert seen() == "first\n"
+    inv("refresh", guest)
+    assert seen() == "other\n"
+    target.run(["rm", edited])
 
 
 @pytest.mark.parametrize("generator", ["dracut", "mkinitcpio"])
