@@ -27,7 +27,7 @@ Read = Callable[[str], bytes | None]
 
 #: Made by programs from something else; the new root has its own, made by its programs.
 _NEW = ("etc/ld.so.cache", "etc/.updated", "etc/.pwd.lock", "etc/mtab")
-_NEW_BELOW = ("etc/alternatives/",)
+_ALTERNATIVES = "etc/alternatives/"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,14 @@ def merge(
     found: list[Decision] = []
     unused = set(take)
     for path in sorted({*ours.etc, *theirs.etc, *base.etc}):
-        if _is_account(path) or path in _NEW or path.startswith(_NEW_BELOW):
+        if _is_account(path) or path in _NEW:
             continue
         then, mine, new = (survey.etc.get(path) for survey in (base, ours, theirs))
         if _same(mine, new):
+            continue
+        if path.startswith(_ALTERNATIVES):
+            if then and mine and not _same(then, mine):
+                found.append(Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again"))
             continue
         given = _given(path, take)
         if given:

@@ -168,3 +168,12 @@ def test_what_has_no_place_in_the_new_root_is_a_conflict() -> None:
     old, new = (decisions(base, ours, theirs, take) for take in ({"etc/d": "old"}, {"etc/d": "new"}))  # type: ignore[arg-type]
     assert {each.verdict for each in old} == {"ours"}
     assert {each.verdict for each in new} == {"theirs"}
+
+
+def test_an_alternative_that_the_guest_chose_is_not_lost_without_a_word() -> None:
+    base = survey({"etc/alternatives/editor": link("/bin/nano"), "etc/alternatives/pager": link("/bin/more")})
+    ours = survey({"etc/alternatives/editor": link("/usr/bin/vim"), "etc/alternatives/pager": link("/bin/more")})
+    theirs = survey({"etc/alternatives/editor": link("/bin/nano"), "etc/alternatives/pager": link("/bin/less")})
+    assert merged(base, ours, theirs) == {
+        "etc/alternatives/editor": ("theirs", "chosen in the guest: update-alternatives chooses it again")
+    }
