@@ -20,7 +20,6 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.host import engine as engines
-from pipelines.host.target import Local
 from pipelines.libvirt import connect
 from pipelines.log import say, warn
 from pipelines.origin import disk as choosing
@@ -64,7 +63,7 @@ def import_system(
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
     if found.kind == "directory" and (found.path / "etc").is_dir():
-        systems.refuse(looking.look(Local(), str(found.path)))
+        systems.refuse(looking.glance(found.path))
     engine = engines.connect()
 
     def choose(disks: Disks) -> Choice:

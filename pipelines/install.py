@@ -204,7 +204,7 @@ def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
     """Return all shares that the guest is to have, the recipe's first."""
     recorded = () if wishes.transient else artifact.manifest.recipe.guest.shares
     try:
-        wanted = (*map(shares.parse, recorded), *wishes.shares)
+        wanted = (*(shares.parse(each, recorded=True) for each in recorded), *wishes.shares)
         shares.refuse_doubles(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error

@@ -117,9 +117,14 @@ def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
     for name in sorted({place.left_of(each) for each in listed}):
         if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
             continue
-        # Whoever makes one now, in whichever checkout, holds its lock.
-        with suppress(Busy), guests.locked(hypervisor, name):
-            publication.sweep(hypervisor, Place(directory, name))
+        try:
+            # Whoever makes one now, in whichever checkout, holds its lock.
+            with guests.locked(hypervisor, name):
+                publication.sweep(hypervisor, Place(directory, name))
+        except Busy:
+            continue
+        except VirtrootError as error:
+            warn(f"what a killed run left of {name} stays: {error.what}")
 
 
 def names(task: str, recipe: str) -> Iterator[str]:

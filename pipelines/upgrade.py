@@ -18,7 +18,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.guest.moving import Choices, Move
 from pipelines.libvirt.connect import connect
-from pipelines.log import say, warn
+from pipelines.log import say, warn, whoever_hears
 from pipelines.settings import Settings
 
 
@@ -30,6 +30,14 @@ class Wishes:
     clone: str = "auto"
     restart: bool = False
     again: bool = False
+
+
+class WentBack(VirtrootError):
+    """An upgraded guest did not come up, or failed a check, and is on its former root again; ends as its cause does."""
+
+    def __init__(self, cause: VirtrootError) -> None:
+        super().__init__(cause.what, cause.hint, cause.detail, where=cause.where)
+        self.exit_code = cause.exit_code
 
 
 def artifact(name: str, to: str, settings: Settings) -> Artifact:
@@ -81,14 +89,6 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     goes back to its former root where it does not come up or a check fails, which is raised then. Raises
     `VirtrootError`, with nothing changed, where something is left to decide.
     """
-    move, again = put_on(name, artifact, wishes, settings)
-    if again:
-        prove(name, artifact, settings)
-    return move
-
-
-def put_on(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> tuple[Move, bool]:
-    """Do what `upgrade` does until the guest is off and has its new root; return what was done and whether it ran."""
     with staging.held(connect(settings), name) as guest:
         _refuse(guest, artifact, wishes)
         again = guest.running
@@ -106,8 +106,11 @@ def put_on(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) ->
                 move.refuse_open(f"upgrade {name}")
                 staging.carry(guest, staged, move)
                 staging.put_in_place(guest, staged, wishes.choices.keep)
-        formers.forget(guests.find(guest.hypervisor, name))
-    return move, again
+        upgraded = guests.find(guest.hypervisor, name)
+        formers.forget(upgraded)
+        if again:
+            _prove(upgraded, artifact, settings)
+        return move
 
 
 def _remembered(guest: Guest, artifact: Artifact, wishes: Wishes) -> Wishes:
@@ -128,12 +131,14 @@ def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
         raise VirtrootError(f"{guest.name} did not come up with {artifact.id} before", "to try it again, give --again")
 
 
-def prove(name: str, artifact: Artifact, settings: Settings) -> None:
-    """Boot and verify an upgraded guest; where that fails it goes back to its former root, and that is raised.
+def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
+    """Boot and verify an upgraded guest; where that fails it goes back to its former root, and `WentBack` is raised.
 
-    Nobody else works on the guest until it is proven or back.
+    The caller holds its lock: nobody else works on the guest until it is proven or back.
     """
-    with staging.held(connect(settings), name) as guest:
+    name = guest.name
+    # A log that nobody reads any more, or that is full, is no reason to leave a guest halfway.
+    with whoever_hears():
         try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
             verify.verify_held(guest, settings, boot=True)
@@ -141,9 +146,10 @@ def prove(name: str, artifact: Artifact, settings: Settings) -> None:
             warn(f"{name} is on {artifact.id} unproven; back to its former root: ./inv rollback {name} --restart")
             raise
         except (VirtrootError, OSError) as error:
-            warn(f"{name} goes back to its former root: {error.what if isinstance(error, VirtrootError) else error}")
+            why = error if isinstance(error, VirtrootError) else VirtrootError(str(error), "mend that first")
+            warn(f"{name} goes back to its former root: {why.what}")
             _back(guest, artifact, settings)
-            raise
+            raise WentBack(why) from error
 
 
 def _back(guest: Guest, artifact: Artifact, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pipelines.guest.moving import Move
 from pipelines.libvirt.connect import connect
 from pipelines.log import say
 from pipelines.settings import Settings
-from pipelines.upgrade import Wishes
+from pipelines.upgrade import WentBack, Wishes
 
 
 def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Artifact]]:
@@ -74,15 +74,8 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
     while waiting:
         name, artifact = waiting.pop(0)
         try:
-            _, again = upgrading.put_on(name, artifact, wishes, settings)
-        except VirtrootError as error:
-            say(f"{name}: {error}")
-            stayed.append(name)
-            continue
-        try:
-            if again:
-                upgrading.prove(name, artifact, settings)
-        except VirtrootError as error:
+            upgrading.upgrade(name, artifact, wishes, settings)
+        except WentBack as error:
             say(f"{name}: {error}")
             left = ", ".join(each for each, _ in waiting)
             raise VirtrootError(
@@ -90,6 +83,10 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
                 f"./inv logs {name} has its console; --again tries it again",
                 where=error.where,
             ) from error
+        except VirtrootError as error:
+            say(f"{name}: {error}")
+            stayed.append(name)
+            continue
         say(f"{name} is on {artifact.id}; back to the root before: ./inv rollback {name}")
     if stayed:
         raise VirtrootError(

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
+from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
+from pipelines.libvirt.handover import Refused, open_beneath, open_regular
 from pipelines.origin.system import ASKED, System
+from pipelines.text import plain
 
 #: Bytes of one file that are read; a fstab of more is none.
 _LARGEST = 64 << 10
+
+#: Programs that say which processor a system is for, with the bytes of their head that do, and how large they may be.
+_PROGRAMS = (
+    "usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/bin/bash", "usr/bin/dash", "usr/bin/busybox",
+)  # fmt: skip
+_ELF, _LARGEST_PROGRAM = 20, 1 << 30
 
 # A stranger wrote what is read here: no file is read that is none, none to its end, and what comes from the tree loses
 # the two characters that part the sections.
 _FACTS = r"""
 cd "$1"; limit=$2; shift 2
 section() { head -c 1048576 | { printf '\036%s\037' "$1"; tr -d '\036\037\000'; }; }
-disks='["'"'"' ](resume|resume_offset|root|rootfstype|rootflags|rd\.(luks|lvm|md|dm)[a-z.]*)='
+disks='["'"'"'=[:space:]](resume|resume_offset|root|rootfstype|rootflags|rd\.(luks|lvm|md|dm)[a-z.]*)='
 cards='(en|wl)(o[0-9]+|[sP][0-9]+|p[0-9]+s[0-9]+|x[0-9a-f]{12})[0-9a-z]*|eth[0-9]+|wlan[0-9]+'
 plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
 show() { if plain "$1"; then head -c "$limit" "$1"; fi; }
 ls -A | section top
 for path do if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi; done | section found
-for path in usr/lib/systemd/systemd lib/systemd/systemd usr/bin/bash usr/bin/dash usr/bin/busybox; do
+for path in @PROGRAMS@; do
     if plain "$path"; then od -An -tx2 -j18 -N2 "$path"; break; fi
 done | section machine
 show usr/lib/os-release | section release
@@ -71,7 +82,8 @@ for path in usr/lib/modules/*; do printf '%s\n' "${path##*/}"; done | section mo
 
 def look(target: Target, root: str) -> System:
     """Collect the facts of the tree ``root`` on ``target``; raises `VirtrootError` where it hides them."""
-    argv = ["sh", "-c", _FACTS, "facts", root, str(_LARGEST), *ASKED]
+    script = _FACTS.replace("@PROGRAMS@", " ".join(_PROGRAMS))
+    argv = ["sh", "-c", script, "facts", root, str(_LARGEST), *ASKED]
     answer = target.run(argv, limit=32 << 20, timeout=300).stdout.decode(errors="replace")
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
     lines = {name: tuple(line for line in body.splitlines() if line.strip()) for name, body in sections.items()}
@@ -101,6 +113,37 @@ def look(target: Target, root: str) -> System:
         # An absolute link names a file of the host outside the root.
         links={path: to for path, to in links.items() if not to.startswith("/")},
     )
+
+
+def glance(root: Path) -> System:
+    """Collect of a tree on this machine what it takes to refuse it; nothing is followed out of it, nor read whole."""
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        known = set()
+        for path in ASKED:
+            with suppress(Refused):
+                os.close(open_beneath(descriptor, path, os.O_PATH))
+                known.add(path)
+        heads = filter(None, (_head(descriptor, path, _ELF) for path in _PROGRAMS))
+        release = _head(descriptor, "usr/lib/os-release", _LARGEST).decode(errors="replace")
+        return System(
+            top=frozenset(each.name for each in root.iterdir()),
+            found=frozenset(known),
+            machine=next((f"{head[19]:02x}{head[18]:02x}" for head in heads if len(head) == _ELF), ""),
+            release=_fields(tuple(plain(release).splitlines())),
+            fstab=_head(descriptor, "etc/fstab", _LARGEST).decode(errors="replace"),
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _head(root: int, path: str, length: int) -> bytes:
+    """Return the first bytes of a regular file; none where there is no such file in the root."""
+    try:
+        with os.fdopen(open_regular(root, path, _LARGEST_PROGRAM), "rb") as content:
+            return content.read(length)
+    except (Refused, OSError):
+        return b""
 
 
 def _fields(lines: tuple[str, ...]) -> dict[str, str]:

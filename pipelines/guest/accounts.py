@@ -7,6 +7,7 @@ one that is free. Names count: what a name owned, it owns afterwards, under the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
@@ -69,8 +70,8 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[
             if group in groups and group != _group(then, name):
                 fields[_GROUP] = groups[group][_NUMBER]
     made = {"passwd": users, "group": groups}
-    for name, of in (("shadow", users), ("gshadow", groups)):
-        merged = _merged(name, then[name], mine[name], new[name])
+    for name, of, numbered in (("shadow", users, "passwd"), ("gshadow", groups, "group")):
+        merged = _merged(name, then[name], mine[name], new[name], _systems(new[numbered]))
         made[name] = {each: fields for each, fields in merged.items() if each in of}
     files = {name: _text(table) for name, table in made.items() if mine[name] or new[name]}
     for name in ("subuid", "subgid"):
@@ -115,11 +116,14 @@ def _text(table: Table) -> bytes:
     return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode()
 
 
-def _merged(name: str, then: Table, mine: Table, new: Table) -> Table:
-    """Merge tables by name and field; what either side took away is gone, what the new root lost the guest keeps."""
+def _merged(name: str, then: Table, mine: Table, new: Table, back: AbstractSet[str]) -> Table:
+    """Merge tables by name and field; what either side took away is gone, what the new root lost the guest keeps.
+
+    The names in ``back`` are there again, though the guest took them away.
+    """
     found: Table = {}
     for each in (*new, *(known for known in mine if known not in new)):
-        if each in then and each not in mine and each != "root":
+        if each in then and each not in mine and each not in back:
             continue
         if each not in mine or each not in new:
             found[each] = list((mine if each in mine else new)[each])
@@ -131,6 +135,11 @@ def _merged(name: str, then: Table, mine: Table, new: Table) -> Table:
             for column, fields in enumerate(columns)
         ]
     return found
+
+
+def _systems(table: Table) -> set[str]:
+    """Return the names of the system's own users or groups: of packages, without which those do not run."""
+    return {name for name, fields in table.items() if int(fields[_NUMBER]) < _PEOPLE.start}
 
 
 def _field(before: str, mine: str, new: str) -> str:
@@ -146,7 +155,7 @@ def _lists(before: str, mine: str, new: str) -> str:
 
 def _numbered(name: str, then: Mapping[str, Table], mine: Mapping[str, Table], new: Mapping[str, Table]) -> Table:
     """Merge users or groups; no number is another name's that it was not already in the same root."""
-    found = _merged(name, then[name], mine[name], new[name])
+    found = _merged(name, then[name], mine[name], new[name], _systems(new[name]))
     taken = {int(fields[_NUMBER]) for fields in new[name].values()}
     for each, fields in found.items():
         if each in new[name]:
@@ -196,14 +205,12 @@ def _renumbered(mine: Table, merged: Table) -> dict[int, int]:
 
 
 def _ranges(base: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """Merge subordinate numbers (see subuid(5)): a name's are the guest's where it changed them or alone has it."""
+    """Merge subordinate numbers (see subuid(5)): a name's are the guest's where it has them there."""
     then, mine, new = (_by_name(text) for text in (base, ours, theirs))
     found = {}
     for name in (*new, *(known for known in mine if known not in new)):
-        if name in then and name not in mine:
-            continue
-        changed = name in mine and mine[name] != then.get(name)
-        found[name] = mine[name] if changed or name not in new else new[name]
+        if name not in then or name in mine:
+            found[name] = mine[name] if name in mine else new[name]
     # Whoever has them in the guest owns files by them; two with the same would read each other's.
     lines = [line for name, each in found.items() if name in mine for line in each]
     taken = [_range(line) for line in lines]

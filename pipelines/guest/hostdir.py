@@ -10,6 +10,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
+from pipelines.host import mounts
 from pipelines.host.target import Target
 from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -138,7 +139,8 @@ def refuse_shared(hypervisor: Hypervisor, directory: str) -> None:
         return
     paths = _ancestry(hypervisor.target, [directory, *(each.directory for _, each in shared)])
     for name, each in shared:
-        if paths[each.directory][0] in paths[directory]:
+        inside = [paths[each.directory][0], *_mounted_in(hypervisor.target, each.directory)]
+        if {*inside} & {*paths[directory]}:
             raise VirtrootError(
                 f"{name} shares {each.directory}, and could change what is in the pool {directory}",
                 f"name another directory for the pool, or take the share away: ./inv unshare {name} {each.tag}",
@@ -157,8 +159,9 @@ def _refuse_protected(
     for what, _, other in resolved:
         if mine[0] == other[0]:
             raise VirtrootError(f"{found.directory} is {what}", "share a directory that is no guest's and no pool")
+    inside = [mine[0], *_mounted_in(hypervisor.target, found.directory)]
     for what, real, other in resolved:
-        if mine[0] in other:
+        if {*inside} & {*other}:
             raise VirtrootError(
                 f"{found.directory} holds {what}, {real}", "share a directory with nothing of libvirt's in it"
             )
@@ -182,6 +185,12 @@ def _refuse_nested(found: Shared, others: Sequence[tuple[str, Shared]]) -> None:
 
 def _holds(outer: str, inner: str) -> bool:
     return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
+
+
+def _mounted_in(target: Target, path: str) -> list[str]:
+    """Return what is mounted in the directory ``path``, by device and inode: virtiofsd serves that, too."""
+    points = [point for point in mounts.below(target, path.rstrip("/")) if point != path]
+    return [identity for identity, _ in _resolved(target, points) if identity]
 
 
 def _ancestry(target: Target, paths: Sequence[str]) -> dict[str, list[str]]:

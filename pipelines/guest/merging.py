@@ -29,6 +29,9 @@ Read = Callable[[str], bytes | None]
 _NEW = ("etc/ld.so.cache", "etc/.updated", "etc/.pwd.lock", "etc/mtab")
 _ALTERNATIVES = "etc/alternatives/"
 
+#: Why a decision is as it is that the user took.
+_TAKEN = "as --take says"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -63,14 +66,14 @@ def merge(
         then, mine, new = (survey.etc.get(path) for survey in (base, ours, theirs))
         if _same(mine, new):
             continue
-        if path.startswith(_ALTERNATIVES):
-            if then and mine and not _same(then, mine):
-                found.append(Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again"))
-            continue
         given = _given(path, take)
         if given:
             unused.discard(given)
-            found.append(Decision(path, "ours" if take[given] == "old" else "theirs", "as --take says"))
+            found.append(Decision(path, "ours" if take[given] == "old" else "theirs", _TAKEN))
+            continue
+        if path.startswith(_ALTERNATIVES):
+            if then and mine and not _same(then, mine):
+                found.append(Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again"))
             continue
         decision = _decided(path, then, mine, new, gone, purged)
         if decision.verdict == "conflict":
@@ -80,21 +83,25 @@ def merge(
         raise VirtrootError(
             f"--take {min(unused)}: the guest and the new root have the same there", "./inv upgrade --preview shows all"
         )
-    return [_fitting(each, found, ours, theirs) for each in found]
+    coming = {each.path for each in found if each.verdict == "ours"}
+    more = {above for path in theirs.etc if path not in base.etc for above in changes.above(path.rpartition("/")[0])}
+    return [_fitting(each, coming, more, ours, theirs) if each.verdict == "ours" else each for each in found]
 
 
-def _fitting(decision: Decision, found: Iterable[Decision], ours: Survey, theirs: Survey) -> Decision:
-    """Return the decision, or another one where something below or above the path speaks against it."""
-    path = decision.path
-    if decision.verdict != "ours":
-        return decision
-    mine, new = ours.etc.get(path), theirs.etc.get(path)
-    if mine is None and new is not None and new.kind == "directory":
-        going = {each.path for each in found if each.verdict == "ours" and each.path not in ours.etc}
-        if any(each.startswith(f"{path}/") and each not in going for each in theirs.etc):
+def _fitting(
+    decision: Decision, coming: AbstractSet[str], more: AbstractSet[str], ours: Survey, theirs: Survey
+) -> Decision:
+    """Return the decision for the guest's side, or another one where something below or above the path is against it.
+
+    ``coming`` are all paths that are decided so, ``more`` directories in which the new root has something of its own.
+    """
+    path, mine, new = decision.path, ours.etc.get(decision.path), theirs.etc.get(decision.path)
+    if new is not None and new.kind == "directory" and path in more and decision.why != _TAKEN:
+        if mine is None:
             return Decision(path, "theirs", "taken away in the guest, and the new root has something else in it")
+        if mine.kind != "directory":
+            return Decision(path, "conflict", f"a {mine.kind} in the guest, and the new root has something else in it")
     if mine is not None:
-        coming = {each.path for each in found if each.verdict == "ours"}
         for above in changes.above(path.rpartition("/")[0]):
             there = theirs.etc.get(above)
             if there is not None and there.kind != "directory" and above not in coming:

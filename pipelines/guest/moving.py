@@ -46,7 +46,8 @@ class Choices:
 
     def remembering(self, kept: Iterable[str]) -> Choices:
         """Return the same with what was ``kept`` earlier, but for what is discarded now."""
-        still = [path for path in kept if not _below(path, self.discard)]
+        # Rules for what may be kept were others once.
+        still = [path for path in kept if not _below(path, self.discard) and not kept_by_nobody(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
@@ -59,7 +60,7 @@ class Move:
     ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
     ``lost`` packages, is neither kept nor dropped by anybody's word.
     ``went`` are paths that are taken away from a former root, as they were from the guest's. ``sizes`` are the bytes of
-    disk that what is carried over takes, by path, of what is there.
+    disk that what is carried over takes, by path, of what is there; None where they are not known.
     """
 
     ours: Survey
@@ -71,7 +72,7 @@ class Move:
     undecided: tuple[Changed, ...] = ()
     lost: tuple[str, ...] = ()
     went: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def renumbered(self) -> list[str]:
@@ -208,10 +209,10 @@ def foreign(path: str) -> bool:
     return _below(path, FOREIGN)
 
 
-def foreign_sizes(move: Move) -> dict[str, int]:
-    """Return the bytes of what is kept and another system's, by path."""
+def foreign_sizes(move: Move) -> dict[str, int | None]:
+    """Return the bytes of what is kept and another system's, by path; None for what was not measured."""
     there = {path: move.ours.unowned.get(path) for path in move.kept if foreign(path)}
-    return {path: entry.size for path, entry in there.items() if entry is not None}
+    return {path: None if entry is None else entry.size for path, entry in there.items()}
 
 
 def strangers(move: Move, ours: Survey, owners: Owners) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
 from pipelines.host.lock import LOCKS
-from pipelines.libvirt.handover import BOOT_PREFIX
+from pipelines.libvirt.handover import BOOT_PREFIX, SWITCHING
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
 BOOT = "/var/lib/libvirt/boot"
@@ -86,7 +86,7 @@ class Place:
     @property
     def switching(self) -> str:
         """The file that says to which root a guest is being switched."""
-        return f"{self.pool}/.root.{self.name}@switch"
+        return f"{self.pool}/.root.{self.name}{SWITCHING}"
 
     @property
     def partial_snapshots(self) -> str:

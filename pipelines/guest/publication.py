@@ -121,6 +121,8 @@ def start(guest: Guest, timeout: float) -> float:
         tidy(guest)
         guest = guests.find(guest.hypervisor, guest.name)
     hostdir.refuse_gone(guest)
+    if guest.lower:
+        remounting.ensure(guest.target, guest.root, guest.golden)
     try:
         return guest.start(timeout)
     except VirtrootError as error:

@@ -111,7 +111,7 @@ def unmount(target: Target, root: str, tag: str) -> bool:
 
 def points(target: Target, root: str) -> dict[str, str]:
     """Return where the fstab in a guest's root mounts what, by tag."""
-    fields = [line.split() for line in _read(target, root)]
+    fields = [line.split() for line in _read(target, root) if not line.lstrip().startswith("#")]
     return {field[0]: _plain(field[1]) for field in fields if len(field) > 2 and field[2] == "virtiofs"}
 
 

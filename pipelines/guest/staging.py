@@ -24,7 +24,7 @@ from pipelines.guest.pristine import Survey
 from pipelines.host import lines, mounts
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import step
+from pipelines.log import step, warn
 
 #: Of a file in /etc that both sides changed, no more bytes are merged.
 _LARGEST = 1 << 20
@@ -218,7 +218,11 @@ def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, m
     if definition is None:
         raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "./inv list shows the guests")
     at = shares.points_if_told(target, guest.root)
-    shares.follow(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
+    try:
+        shares.follow(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
+    except VirtrootError as error:
+        # Whatever a guest made of its fstab is no reason to stay on a root that may be worse.
+        warn(f"{guest.name} may not mount what it shares: {error.what}")
     beside.hand_over(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
     # It is as old as it was.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from dataclasses import asdict
 
 from pipelines.errors import VirtrootError
@@ -26,7 +27,8 @@ from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
 
 # Lines are a word and a value. Nothing is exchanged but what the journal names by device and inode. libvirt knows of no
-# lock of virtroot's: a guest that it starts in the moment of the exchange keeps its root under its name.
+# lock of virtroot's, but its hook refuses a start while there is a journal. One that had passed the hook before that
+# keeps its root under its name.
 _FINISH = """
 trap '' HUP INT TERM PIPE
 journal=$1 python=$2 program=$3 domain=$4 begin=$5
@@ -66,10 +68,16 @@ fi
 if [ -f "$directory/domain.xml" ]; then
     if is "$partial_boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
     if ! "$@" define --validate "$directory/domain.xml" >&2; then
-        # It may have run on its new root since.
-        [ -n "$begin" ] || exit 1
+        if [ -z "$begin" ] && [ "$("$@" domstate "$domain")" != 'shut off' ]; then exit 1; fi
         if is "$boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
         if is "$root" "$is_root"; then exchange "$directory/root" "$root"; fi
+        if [ -z "$begin" ]; then
+            # It may have run on that root since.
+            rm -rf -- "$directory/next" "$directory/domain.xml"
+            mkdir -p -m 0700 -- "${final%/*}"
+            mv -T -- "$directory" "$final"
+            echo "the root that it was about to get is kept as $final" >&2
+        fi
         rm -f -- "$journal"
         exit 1
     fi
@@ -129,15 +137,16 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         for root in filter(None, (guest.lower and guest.root, now.lower and f"{directory}/root")):
             # What is mounted cannot be renamed.
             beside.unmount(target, root)
-        if guest.lower:
-            # Should the machine go down on the way, nobody lays the new root on the old one's golden tree.
-            remounting.disable(target, guest.root)
+        target.run(["sh", "-ec", _WRITE_JOURNAL, "journal", *names])
         try:
-            target.run(["sh", "-ec", _WRITE_JOURNAL, "journal", *names])
+            if guest.lower:
+                # Should the machine go down on the way, nobody lays the new root on the old one's golden tree.
+                remounting.disable(target, guest.root)
             _finish(guest, begin=True)
         except BaseException:
-            if guest.lower:
-                remounting.enable(target, guest.root, guest.golden)
+            # Whichever root it has by now.
+            with suppress(VirtrootError):
+                _remount(guests.find(guest.hypervisor, guest.name))
             raise
     if now.lower:
         beside.mount(target, guest.root, now.golden, now.lower)
@@ -157,9 +166,12 @@ def finish(guest: Guest) -> None:
     if not pending(guest):
         return
     _finish(guest, begin=False)
-    now = guests.find(guest.hypervisor, guest.name)
-    if now.lower:
-        remounting.enable(guest.target, now.root, now.golden)
+    _remount(guests.find(guest.hypervisor, guest.name))
+
+
+def _remount(guest: Guest) -> None:
+    if guest.lower:
+        remounting.enable(guest.target, guest.root, guest.golden)
 
 
 def _finish(guest: Guest, *, begin: bool) -> None:

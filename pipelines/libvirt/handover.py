@@ -40,6 +40,9 @@ LARGEST_READ = 64 << 10
 #: Directories with a guest's kernel are called that: no other directory's files are replaced.
 BOOT_PREFIX = "virtroot."
 
+#: Beside a root, and called after it: there while the guest is being switched to another one.
+SWITCHING = "@switch"
+
 #: Where libvirt's daemon keeps the definitions of the domains that run.
 RUNNING = "/run/libvirt/qemu"
 
@@ -202,6 +205,8 @@ def exchange(one: str, other: str) -> None:
         raise OSError(number, os.strerror(number), one, None, other)
     # Under a name that whoever comes next looks for.
     aside = f"{other}@aside"
+    if os.path.isdir(aside):
+        os.rename(aside, one if os.path.isdir(other) else other)
     os.rename(other, aside)
     os.rename(one, other)
     os.rename(aside, one)
@@ -354,6 +359,9 @@ def hook(domain_xml: str, running: str = RUNNING) -> None:
     values = {name: guest.findtext(f"{{{NAMESPACE}}}{name}") or "" for name in ("root", "kernel", "initrd")}
     if domain.findtext("os/initrd") and not values["initrd"]:
         raise Refused("the domain names an initramfs, and its metadata none that it would be a copy of")
+    pool, name = os.path.split(values["root"])
+    if os.path.lexists(os.path.join(pool, f".{name}{SWITCHING}")):
+        raise Refused(f"{values['root']}: is being changed for another root; ./inv start does what is left of that")
     _refuse_in_use(domain, values["root"], running)
     _refuse_replaced(domain, values["root"])
     hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])

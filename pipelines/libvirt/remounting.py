@@ -41,6 +41,12 @@ systemctl daemon-reload
 systemctl --quiet enable "$unit"
 """
 
+_MISSING = """
+[ -d /run/systemd/system ] || exit 1
+unit=$(systemd-escape --path --suffix=mount "$1")
+[ ! -e "$2/$unit" ]
+"""
+
 _DISABLE = """
 command -v systemd-escape > /dev/null || exit 0
 unit=$(systemd-escape --path --suffix=mount "$1")
@@ -62,6 +68,13 @@ def enable(target: Target, root: str, golden: str) -> None:
     done = target.run(argv, stdin=unit(root, golden).encode(), check=False)
     if done.returncode:
         warn(f"systemd will not mount {root} at boot, ./inv start does: {done.complaint}")
+
+
+def ensure(target: Target, root: str, golden: str) -> None:
+    """The same where it is not so, because who changed it was killed."""
+    argv = ["sh", "-ec", _MISSING, "missing", root, _UNITS]
+    if target.run(argv, check=False).returncode == 0:
+        enable(target, root, golden)
 
 
 def disable(target: Target, root: str) -> None:

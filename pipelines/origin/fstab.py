@@ -88,7 +88,8 @@ def _mount(line: str) -> Mount | None:
     if line.lstrip().startswith("#") or len(fields) < 3:
         return None
     device, point, *rest = fields[:4]
-    return Mount(device, posixpath.normpath(point), *rest)
+    # Two slashes at the beginning are one to every Linux, and stay two to POSIX.
+    return Mount(device, re.sub("^//", "/", posixpath.normpath(point)), *rest)
 
 
 def _holds_data(mount: Mount) -> bool:

@@ -71,7 +71,7 @@ def _in_root(*argv: str) -> Command:
 
 
 def _prepared() -> Rule:
-    steps = (_script("prepare"), Command((f"{_SCRIPTS}/resolver", "lend", ROOT)))
+    steps = (_script("prepare"), Command((f"{_SCRIPTS}/resolver", "replace", ROOT)))
     return Rule("what a running system shows in /proc, /sys and /run is left out", steps)
 
 

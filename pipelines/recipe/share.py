@@ -53,13 +53,16 @@ class Share:
         return not self.source.startswith("/")
 
 
-def parse(text: str) -> Share:
-    """Read a share; raises ValueError for what is none."""
+def parse(text: str, *, recorded: bool = False) -> Share:
+    """Read a share; raises ValueError for what is none.
+
+    What was ``recorded`` was held to the rules of its day for where a share may be mounted, and is not to today's.
+    """
     tag, *rest = text.split(":")
     words = tuple(rest[2:])
     if len(rest) < 2 or any(word not in _WORDS for word in words) or len(set(words)) < len(words):
         raise ValueError(f"{text!r} is no share; write it like TAG:HOSTDIR:GUESTPATH, with :ro and :create behind it")
-    return Share(_tag(tag), _source(rest[0]), _point(rest[1]), "ro" in words, "create" in words)
+    return Share(_tag(tag), _source(rest[0]), _point(rest[1], recorded=recorded), "ro" in words, "create" in words)
 
 
 def refuse_doubles(shares: tuple[Share, ...]) -> None:
@@ -92,10 +95,12 @@ def _source(source: str) -> str:
     return posixpath.normpath(source).replace("//", "/")
 
 
-def _point(point: str) -> str:
+def _point(point: str, *, recorded: bool) -> str:
     if not point.startswith("/") or ".." in point.split("/") or not point.isprintable():
         raise ValueError(f"{point!r} is no path to mount at in a guest: it begins with / and has no .. in it")
     clean = posixpath.normpath(point).replace("//", "/")
+    if recorded:
+        return clean
     if clean in _NEEDED or f"{clean}/".startswith(tuple(f"{each}/" for each in _WHOLLY_NEEDED)):
         raise ValueError(f"a share at {clean} would hide what the guest needs; mount it elsewhere, like /srv/data")
     return clean

@@ -168,9 +168,25 @@ def test_nobody_gets_subordinate_numbers_of_another_users() -> None:
         passwd=BASE["passwd"] + b"new:x:1001:1001::/home/new:/bin/sh\n", group=BASE["group"] + b"new:x:1001:\n",
         subuid=b"admin:100000:65536\nnew:165536:65536\nnew:1:x\n",
     )  # fmt: skip
+    # What the new root has for a name that the guest has too does not matter: its files are owned by these.
+    moved = {**theirs, "subuid": b"new:100000:65536\nadmin:165536:65536\n"}
+    assert lines(accounts.merge(BASE, BASE, moved), "subuid") == ["admin:100000:65536", "new:165536:65536"]
     assert lines(accounts.merge(BASE, ours, theirs), "subuid") == [
         "admin:100000:65536",
         "ann:165536:65536",
         "new:231072:65536",
         "new:1:x",
     ]
+
+
+def test_the_users_of_packages_are_there_again_with_them() -> None:
+    """A package that the guest purged, and that the new root has, would not run without its user."""
+    gone = {
+        name: b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"sync:"))
+        for name, text in BASE.items()
+    }
+    merged = accounts.merge(BASE, gone, BASE)
+    assert all(any(line.startswith("sync:") for line in lines(merged, name)) for name in ("passwd", "group", "shadow"))
+    # People are another matter.
+    without = {name: text.replace(b"admin:", b"# ") for name, text in BASE.items()}
+    assert not [line for line in lines(accounts.merge(BASE, without, BASE), "passwd") if "admin" in line]

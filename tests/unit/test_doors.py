@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "host": {"host"},
     "artifact": {"artifact", "recipe", "host"},
     "libvirt": {"libvirt", "host"},
-    "builder": {"builder", "artifact", "origin", "recipe", "host"},
+    "builder": {"builder", "artifact", "libvirt", "origin", "recipe", "host"},
     "guest": {"guest", "artifact", "libvirt", "host", "recipe", "symptom"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
     "report": {"report", "artifact"},

@@ -17,6 +17,7 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.target import Local
 from pipelines.settings import Settings
+from pipelines.upgrade import WentBack
 
 ARTIFACT: Any = SimpleNamespace(id="web/2")
 
@@ -64,18 +65,19 @@ def failing(error: BaseException) -> Any:
 
 
 def test_what_is_proven_stays(done: list[str]) -> None:
-    upgrade.prove("web", ARTIFACT, Settings())
-    assert done == ["hold", "start", "verify", "let go"]
+    upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    assert done == ["start", "verify"]
 
 
 @pytest.mark.parametrize("error", [CheckFailed("1 of 9 checks failed", "look"), OSError(28, "No space left on device")])
-def test_what_is_not_goes_back_before_anything_is_noted_and_nobody_comes_between(
+def test_what_is_not_goes_back_before_anything_is_noted(
     done: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
-    with pytest.raises(type(error)):
-        upgrade.prove("web", ARTIFACT, Settings())
-    assert done == ["hold", "start", "stop", "put back", "refuse", "start"]
+    with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
+        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    assert done == ["start", "stop", "put back", "refuse", "start"]
+    assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
 
 def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_back(
@@ -85,8 +87,8 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
     monkeypatch.setattr(formers, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
-        upgrade.prove("web", ARTIFACT, Settings())
-    assert done == ["hold", "start", "put back", "start"]
+        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    assert done == ["start", "put back", "start"]
     assert "could not be noted: No space left on device" in capsys.readouterr().err
 
 
@@ -95,8 +97,8 @@ def test_who_stops_waiting_is_told_how_to_go_back(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        upgrade.prove("web", ARTIFACT, Settings())
-    assert done == ["hold", "start"]
+        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    assert done == ["start"]
     assert "./inv rollback web --restart" in capsys.readouterr().err
 
 

@@ -352,6 +352,16 @@ def test_hook_refuses_a_root_that_another_domain_runs_on(root: Path, tmp_path: P
         handover.hook(own, str(running))
 
 
+def test_hook_refuses_a_guest_that_is_being_switched(root: Path, tmp_path: Path) -> None:
+    own = domain(root, tmp_path / "virtroot.web")
+    journal = root.with_name(f".{root.name}@switch")
+    journal.touch()
+    with pytest.raises(Refused, match="is being changed for another root"):
+        handover.hook(own)
+    journal.unlink()
+    handover.hook(own)
+
+
 def test_hook_leaves_other_domains_alone(tmp_path: Path) -> None:
     handover.hook("<domain><os><kernel>/x/kernel</kernel></os></domain>")
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -177,3 +178,26 @@ def test_an_alternative_that_the_guest_chose_is_not_lost_without_a_word() -> Non
     assert merged(base, ours, theirs) == {
         "etc/alternatives/editor": ("theirs", "chosen in the guest: update-alternatives chooses it again")
     }
+
+
+def test_a_link_in_place_of_a_directory_hides_nothing_that_is_new() -> None:
+    directory = Configured("directory", 0o755, 0, 0)
+    base, ours = survey({"etc/d": directory, "etc/d/old": "x"}), survey({"etc/d": link("/srv/d")})
+    assert merged(base, ours, base)["etc/d"][0] == "ours"
+    theirs = survey({"etc/d": directory, "etc/d/old": "x", "etc/d/new": "y"})
+    assert merged(base, ours, theirs)["etc/d"] == (
+        "conflict", "a link in the guest, and the new root has something else in it")  # fmt: skip
+    assert {each.verdict for each in decisions(base, ours, theirs, {"etc/d": "old"})} == {"ours"}
+
+
+def test_many_files_are_decided_about_in_no_time() -> None:
+    ours = survey({f"etc/d/{number}": "x" for number in range(19_000)})
+    begin = time.monotonic()
+    assert len(merged(survey({}), ours, survey({}))) == 19_000
+    assert time.monotonic() - begin < 20
+
+
+def test_an_alternative_is_taken_as_any_other_path_is() -> None:
+    base, ours = survey({"etc/alternatives/e": link("/a")}), survey({"etc/alternatives/e": link("/b")})
+    [found] = decisions(base, ours, base, {"etc/alternatives/e": "old"})
+    assert (found.verdict, found.why) == ("ours", "as --take says")

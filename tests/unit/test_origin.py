@@ -80,7 +80,7 @@ host:/y /var/y fuse.sshfs defaults 0 0
 /root/fs.img /opt/img ext4 defaults 0 0
 UUID=5 /var/net ext4 _netdev 0 0
 UUID=6 /var/maybe ext4 nofail 0 0
-UUID=7 /boot/ ext4 defaults 0 0
+UUID=7 //boot/ ext4 defaults 0 0
 /dev/mapper/vg-var /var ext4 defaults 0 0
 rpool/opt /opt zfs defaults 0 0
 UUID=8 /srv ext4 defaults 0 0
@@ -240,6 +240,24 @@ def test_the_facts_of_a_tree(tree: Path) -> None:
     assert system.crypttab == ()
 
 
+def test_a_glance_says_whether_a_tree_can_come(tree: Path, tmp_path: Path) -> None:
+    looked, glanced = looking.look(Local(), str(tree)), looking.glance(tree)
+    for name in ("top", "found", "machine", "fstab", "distro"):
+        assert getattr(glanced, name) == getattr(looked, name), name
+    refuse(glanced)
+    # What leads out of the tree is not there, and not read.
+    (tree / "etc/fstab").unlink()
+    (tree / "etc/fstab").symlink_to("/etc/fstab")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/systemd").write_bytes(b"x" * 64)
+    (tree / "usr/lib/systemd/systemd").unlink()
+    (tree / "usr/lib/systemd").rmdir()
+    (tree / "usr/lib/systemd").symlink_to(tmp_path / "outside")
+    glanced = looking.glance(tree)
+    assert (glanced.fstab, glanced.machine) == ("", "")
+    assert "usr/lib/systemd/systemd" not in glanced.found
+
+
 def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
     for path, text in {
         "etc/dracut.conf.d/cmdline.conf": 'kernel_cmdline+=" rd.luks.uuid=luks-1 quiet resume=UUID=2 "\n',
@@ -275,11 +293,13 @@ def test_what_dracut_would_wait_for_goes_and_the_rest_stays(tree: Path) -> None:
     path = tree / "etc/dracut.conf.d/cmdline.conf"
     path.parent.mkdir()
     path.write_text(
+        'kernel_cmdline=root=/dev/sda1\nkernel_cmdline="\tquiet\tresume=/dev/sdb"\n'
         'kernel_cmdline+=" rd.luks.uuid=luks-1 quiet resume=UUID=2 rd.lvm.lv=vg/root root=/dev/vg/root "\n'
         "kernel_cmdline='resume=UUID=3 noresume splash'\nomit_drivers+=\" resume=x \"\n"
     )
     import_root(tree, "dracut", "etc/dracut.conf.d/cmdline.conf")
-    first, second, third = path.read_text().splitlines()
+    bare, tabbed, first, second, third = path.read_text().splitlines()
+    assert (bare, tabbed.split()) == ("kernel_cmdline=", ['kernel_cmdline="', "quiet", '"'])
     assert first.split() == ['kernel_cmdline+="', "quiet", '"']
     assert second.split() == ["kernel_cmdline='", "noresume", "splash'"]
     assert third == 'omit_drivers+=" resume=x "'
@@ -288,9 +308,10 @@ def test_what_dracut_would_wait_for_goes_and_the_rest_stays(tree: Path) -> None:
 def test_presets_ask_for_the_usual_configuration_no_more(tree: Path) -> None:
     path = tree / "etc/mkinitcpio.d/linux.preset"
     path.parent.mkdir()
-    path.write_text("ALL_config='/etc/mkinitcpio.conf'\nALL_kver=/boot/vmlinuz-linux\n")
+    kept = "ALL_kver=/boot/vmlinuz-linux\nfallback_config=/etc/mkinitcpio.conf.fallback\n"
+    path.write_text(f"ALL_config='/etc/mkinitcpio.conf'\n{kept}")
     import_root(tree, "presets", "etc/mkinitcpio.d/linux.preset")
-    assert path.read_text() == "#ALL_config='/etc/mkinitcpio.conf'\nALL_kver=/boot/vmlinuz-linux\n"
+    assert path.read_text() == f"#ALL_config='/etc/mkinitcpio.conf'\n{kept}"
 
 
 @pytest.mark.parametrize("unit", ["dev-sdb2.swap", r"dev-disk-by\x2duuid-1\x2d2.swap", "a b;c.swap", "[x]*.mount"])
@@ -318,7 +339,7 @@ def test_name_servers_are_lent_and_taken_back(tree: Path, there: str) -> None:
     elif there:
         path.write_text(there)
     script = str(CHECKOUT / "containerfiles/debian/resolver")
-    subprocess.run(["sh", script, "lend", str(tree)], check=True)
+    subprocess.run(["sh", script, "replace", str(tree)], check=True)
     assert not path.is_symlink()
     assert path.read_text() == OF_THE_HOST
     subprocess.run(["sh", script, "take-back", str(tree)], check=True)
@@ -331,7 +352,7 @@ def test_what_a_package_makes_of_name_servers_stays(tree: Path) -> None:
     path = tree / "etc/resolv.conf"
     path.write_text("nameserver 10.0.0.1\n")
     script = str(CHECKOUT / "containerfiles/debian/resolver")
-    subprocess.run(["sh", script, "lend", str(tree)], check=True)
+    subprocess.run(["sh", script, "replace", str(tree)], check=True)
     path.unlink()
     path.symlink_to("../run/systemd/resolve/stub-resolv.conf")
     subprocess.run(["sh", script, "take-back", str(tree)], check=True)

@@ -88,6 +88,12 @@ def test_what_is_no_share(text: str, reason: str) -> None:
         parse(text)
 
 
+def test_what_was_recorded_is_not_held_to_todays_rules() -> None:
+    assert parse("d:x:/usr/lib/jvm/", recorded=True).point == "/usr/lib/jvm"
+    with pytest.raises(ValueError, match="no path to mount at"):
+        parse("d:x:usr/lib", recorded=True)
+
+
 @pytest.mark.parametrize(
     "point", ["/usr/local", "/var/lib/docker", "/var/www", "/etc/nginx", "/library", "/srv", "/home"]
 )
@@ -263,6 +269,17 @@ def mounted(what: Path, where: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(where)], check=True)
+
+
+def test_what_is_mounted_in_a_directory_is_shared_with_it(host: Path) -> None:
+    (host / "free/pool").mkdir()
+    with mounted(host / "pool", host / "free/pool"):
+        with pytest.raises(VirtrootError, match="holds the root of web"):
+            find(host, "HOST/free")
+        find(host, "HOST/free/inner")
+    (host / "shared/pool").mkdir()
+    with mounted(host / "pool", host / "shared/pool"), pytest.raises(VirtrootError, match="far shares"):
+        hostdir.refuse_shared(Machine(), str(host / "pool"))
 
 
 def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:

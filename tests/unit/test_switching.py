@@ -17,6 +17,7 @@ from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.target import Local
+from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
 from tests.unit.test_mixed import parsed
@@ -174,6 +175,32 @@ def test_what_was_written_down_and_not_begun_is_never_done_later(
     switching.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not Path(site.paths.switching).exists()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: bool
+) -> None:
+    """The machine went down after the exchange, libvirt is another one since, and the guest may have run on it."""
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    with monkeypatch.context() as patched:
+        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        site.switch()
+    beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    virsh = tmp_path / "programs/virsh"
+    virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
+    if running:
+        (site.pool / "states").write_text("running\n")
+        with pytest.raises(VirtrootError, match="web keeps the root that it has"):
+            switching.finish(site.guest)
+        assert (Path(site.paths.root) / "is").read_text() == "new"
+        assert switching.pending(site.guest)
+    with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
+        switching.finish(site.guest)
+    assert f"is kept as {site.final}" in raised.value.detail
+    assert site.which() == ("old", "old", "old")
+    assert (Path(site.final) / "root/is").read_text() == "new"
+    switching.finish(site.guest)
 
 
 def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings, from_section
-from pipelines.upgrade import Wishes
+from pipelines.upgrade import WentBack, Wishes
 
 GOLDEN = "web/20261102T000000Z"
 
@@ -76,18 +76,13 @@ def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
 def test_it_stops_at_the_first_that_does_not_come_up_and_at_no_other(
     went_back: bool, tried: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def put_on(name: str, *_: object) -> tuple[None, bool]:
-        if name == "a" and not went_back:
-            raise VirtrootError("the reason", "")
-        return None, True
-
-    def prove(name: str, *_: object) -> None:
+    def upgrade(name: str, *_: object) -> None:
         if name == "a":
-            raise VirtrootError("the reason", "")
+            why = VirtrootError("the reason", "")
+            raise WentBack(why) if went_back else why
 
     with (
-        patch("pipelines.upgrade_all.upgrading.put_on", side_effect=put_on) as upgraded,
-        patch("pipelines.upgrade_all.upgrading.prove", side_effect=prove),
+        patch("pipelines.upgrade_all.upgrading.upgrade", side_effect=upgrade) as upgraded,
         pytest.raises(VirtrootError) as stopped,
     ):
         upgrade_all.upgrade_all((), Wishes(), Settings())
