@@ -26,7 +26,7 @@ NAMES = [f"clone{number}" for number in range(10)]
 OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
 
 
-@pytest.fixture(scope="module", params=["btrfs", pytest.param("xfs", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["btrfs", "xfs"])
 def pool(request: pytest.FixtureRequest, inv: Virtroot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     with pool_on(request.param, inv, tmp_path_factory.mktemp(request.param)) as own:
         yield own

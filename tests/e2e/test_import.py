@@ -222,79 +222,76 @@ def test_a_killed_import_leaves_nothing_under_a_final_name(
     assert sorted(entry.name for entry in published) == [imported.name, "latest"]
 
 
-#: Makes two disks of a tar, both with GPT, swap and data: the root on LVM on LUKS, and a plain one that grub boots.
-_MAKE_DISKS = """
+#: Makes a disk of a tar, with GPT, swap and data, and the root on LVM: on LUKS, or for grub to boot.
+_MAKE_DISK = """
 import guestfs, sys
-tar, locked, plain = sys.argv[1:]
+tar, image, locked = sys.argv[1], sys.argv[2], sys.argv[2] == "/locked"
 g = guestfs.GuestFS(python_return_dict=True)
-for image, kind in ((locked, "qcow2"), (plain, "raw")):
-    g.disk_create(image, kind, 3 << 30)
-    g.add_drive_opts(image, format=kind)
+kind = "qcow2" if locked else "raw"
+g.disk_create(image, kind, 3 << 30)
+g.add_drive_opts(image, format=kind)
 g.launch()
-for disk in ("/dev/sda", "/dev/sdb"):
-    g.part_init(disk, "gpt")
-    begin = 2048
-    for size in (4, 1700, 100, 400):
-        g.part_add(disk, "p", begin, begin + size * 2048 - 1)
-        begin += size * 2048
-    g.part_set_gpt_type(disk, 1, "21686148-6449-6E6F-744E-656564454649")
-g.luks_format("/dev/sda2", "open sesame", 0)
-g.cryptsetup_open("/dev/sda2", "open sesame", "opened")
-g.pvcreate("/dev/mapper/opened")
-g.vgcreate("vg", ["/dev/mapper/opened"])
+g.part_init("/dev/sda", "gpt")
+begin = 2048
+for size in (4, 1700, 100, 400):
+    g.part_add("/dev/sda", "p", begin, begin + size * 2048 - 1)
+    begin += size * 2048
+g.part_set_gpt_type("/dev/sda", 1, "21686148-6449-6E6F-744E-656564454649")
+device = "/dev/sda2"
+if locked:
+    g.luks_format(device, "open sesame", 0)
+    g.cryptsetup_open(device, "open sesame", "opened")
+    device = "/dev/mapper/opened"
+g.pvcreate(device)
+g.vgcreate("vg", [device])
 g.lvcreate("root", "vg", 1600)
-for root, disk in (("/dev/vg/root", "/dev/sda"), ("/dev/sdb2", "/dev/sdb")):
-    g.mkfs("ext4", root)
-    g.mkswap(f"{disk}3")
-    g.mkfs("xfs", f"{disk}4")
-    g.mount(f"{disk}4", "/")
-    g.write("/precious", "data")
-    g.umount("/")
-    g.mount(root, "/")
-    g.tar_in(tar, "/", xattrs=True, acls=True, selinux=True)
-    g.mkdir("/srv/data")
-    names = zip(map(g.vfs_uuid, (root, f"{disk}3", f"{disk}4")), ("/ ext4", "none swap", "/srv/data xfs"))
-    lines = [f"UUID={uuid} {where} defaults 0 0\\n" for uuid, where in names]
-    g.write("/etc/fstab", "".join(lines))
-    g.write("/etc/initramfs-tools/conf.d/resume", lines[1].split()[0].join(("RESUME=", "\\n")))
-    if disk == "/dev/sdb":
-        g.command(["grub-install", "--target=i386-pc", disk])
-    g.umount_all()
+g.mkfs("ext4", "/dev/vg/root")
+g.mkswap("/dev/sda3")
+g.mkfs("xfs", "/dev/sda4")
+g.mount("/dev/sda4", "/")
+g.write("/precious", "data")
+g.umount("/")
+g.mount("/dev/vg/root", "/")
+g.tar_in(tar, "/", xattrs=True, acls=True, selinux=True)
+g.mkdir("/srv/data")
+names = zip(map(g.vfs_uuid, ("/dev/vg/root", "/dev/sda3", "/dev/sda4")), ("/ ext4", "none swap", "/srv/data xfs"))
+lines = [f"UUID={uuid} {where} defaults 0 0\\n" for uuid, where in names]
+g.write("/etc/fstab", "".join(lines))
+g.write("/etc/initramfs-tools/conf.d/resume", lines[1].split()[0].join(("RESUME=", "\\n")))
+if not locked:
+    g.command(["grub-install", "--target=i386-pc", "/dev/sda"])
+g.umount_all()
 g.shutdown()
 """
 
 
-@pytest.fixture(scope="module")
-def disks(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    directory = tmp_path_factory.mktemp("disks")
-    made = {"locked": directory / "old box.qcow2", "plain": directory / "plain.raw"}
+def make_disk(inv: Virtroot, system: Path, name: str, made: Path) -> Path:
+    """Make the disk ``name`` (``locked`` or ``plain``) of a system, as the file ``made``."""
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
     with (
         disk.reader(engines.connect(), named("make-disks"), inv.settings) as container,
         process.reading(tar) as content,
     ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)
-        container.run(["python3", "-c", _MAKE_DISKS, "/system.tar", "/locked", "/plain"])
-        for name, path in made.items():
-            packed = directory / "packed.tar"
-            with packed.open("wb") as written:
-                container.run(["tar", "--create", "--sparse", "--file=-", "--directory=/", name], stdout=written.write)
-            subprocess.run(["tar", "--extract", f"--file={packed}", f"--directory={directory}"], check=True)
-            (directory / name).rename(path)
-    return made
+        container.run(["python3", "-c", _MAKE_DISK, "/system.tar", f"/{name}"])
+        packed = made.with_name("packed.tar")
+        with packed.open("wb") as written:
+            container.run(["tar", "--create", "--sparse", "--file=-", "--directory=/", name], stdout=written.write)
+    subprocess.run(["tar", "--extract", f"--file={packed}", f"--directory={made.parent}"], check=True)
+    packed.unlink()
+    return made.with_name(name).rename(made)
 
 
 @pytest.mark.long
-def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(
-    inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
-) -> None:
-    before = disks["locked"].read_bytes()
+def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(inv: Virtroot, system: Path, tmp_path: Path) -> None:
+    locked = make_disk(inv, system, "locked", tmp_path / "old box.qcow2")
+    before = locked.read_bytes()
     key = tmp_path / "key"
     key.write_text("open sesame\n")
-    done = inv("import", "oldbox", str(disks["locked"]), "--key", str(key))
+    done = inv("import", "oldbox", str(locked), "--key", str(key))
     assert "/srv/data on /dev/sda4 is left behind; --include-mounts brings it along" in done.stderr
     assert f"the hypervisor loads the kernel: {GRUB} purged" in done.stderr
-    assert disks["locked"].read_bytes() == before
+    assert locked.read_bytes() == before
     imported = Path(done.stdout.strip())
     tree = unpack(imported, tmp_path / "tree", "srv")
     assert facts(tree / _SPECIAL) == facts(system / _SPECIAL)
@@ -303,13 +300,13 @@ def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(
     boots(inv, imported)
 
 
-@pytest.mark.long
 def test_a_disk_that_grub_booted_gives_a_guest_that_passes_as_any_other(
-    inv: Virtroot, disks: dict[str, Path], system: Path, tmp_path: Path
+    inv: Virtroot, system: Path, tmp_path: Path
 ) -> None:
-    with disks["plain"].open("rb") as disk_of_grub:
+    plain = make_disk(inv, system, "plain", tmp_path / "plain.raw")
+    with plain.open("rb") as disk_of_grub:
         assert b"GRUB" in disk_of_grub.read(512)
-    done = inv("import", "oldbox", str(disks["plain"]), "--include-mounts", "--generator", "none")
+    done = inv("import", "oldbox", str(plain), "--include-mounts", "--generator", "none")
     assert "no initramfs: the kernel mounts the root itself" in done.stderr
     imported = Path(done.stdout.strip())
     assert not [each for each in Artifact(imported).manifest.packages if "grub" in each.name]

@@ -16,9 +16,6 @@ from pipelines.symptom.known import SYMPTOMS
 from tests.conftest import Virtroot
 from tests.e2e.test_booster import change
 
-#: Most of them boot a guest that does not come up.
-pytestmark = pytest.mark.long
-
 NAME = "ill"
 ROOT = f"/var/lib/libvirt/filesystems/root.{NAME}"
 
