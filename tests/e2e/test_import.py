@@ -119,8 +119,8 @@ def _make_special(directory: Path) -> None:
     os.mkfifo(directory / "pipe", 0o600)
     (directory / "a\nname").touch()
     with (directory / "sparse").open("wb") as sparse:
-        sparse.truncate(256 << 20)
-        sparse.seek(128 << 20)
+        sparse.truncate(32 << 20)
+        sparse.seek(16 << 20)
         sparse.write(b"middle")
 
 
