@@ -117,7 +117,8 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
     wanted = _wanted(artifact, wishes)
-    hostdir.refuse_shared(hypervisor, pool.look(hypervisor, settings) or settings.pool_path)
+    if pool.look(hypervisor, settings) is None:
+        hostdir.refuse_shared(hypervisor, settings.pool_path)
     with guests.locked(hypervisor, name), ExitStack() as held:
         paths = Place(pool.find(hypervisor, settings), name)
         publication.refuse_taken(hypervisor, paths)
