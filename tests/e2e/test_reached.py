@@ -159,6 +159,8 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
     source = find(connect(inv.settings), "far")
     refused = inv("clone", "near", "third", status=2).stderr
     assert "the guest near is running" in refused
+    if source.running:
+        inv("stop", "far")
     source.target.run(
         ["sh", "-ec", 'echo lived > "$1/srv/lived"; ln "$1/srv/lived" "$1/srv/linked"', "sh", source.root]
     )
