@@ -22,6 +22,9 @@ POOL = "/var/lib/libvirt/filesystems"
 
 NAMES = [f"clone{number}" for number in range(10)]
 
+#: The best way that each has to make a root.
+WORDS = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}
+
 #: Bytes that a root needs of its own: what is written as its identity, and the file system's own tables.
 OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
 
@@ -68,7 +71,7 @@ def entries(pool: Virtroot) -> set[str]:
 
 def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> None:
     kind = pool.embedded.rpartition("-")[2]
-    word = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}[kind]
+    word = WORDS[kind]
     artifact = ("--artifact", str(quick), "--ssh-key", "none", "--cache", "always")
     said = pool("install", NAMES[0], *artifact).stderr
     assert "unpacking the golden tree" in said
@@ -121,12 +124,10 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> Non
 
 @pytest.mark.long
 def test_a_guest_that_runs_is_stopped_for_a_snapshot_and_booted_again(pool: Virtroot, quick: Path) -> None:
-    kind = pool.embedded.rpartition("-")[2]
-    word = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}[kind]
     pool("install", "lives", "--artifact", str(quick), "--ssh-key", "none", "--cache", "always")
     pool("start", "lives")
     pool("exec", "lives", "--", "sh", "-c", "echo lives > /root/mine; sync")
-    restored(pool, "lives", word, boot=True)
+    restored(pool, "lives", WORDS[pool.embedded.rpartition("-")[2]], boot=True)
     pool("stop", "lives", "--force")
     pool("remove", "lives", "--yes")
     pool("prune", "--yes")
