@@ -89,8 +89,8 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> Non
         # btrfs keeps what is small inside its tables, and does not say who shares those.
         assert 100 << 20 < listed[name]["size"] < listed[name]["shared"] + (32 << 20)
 
-    # Copies of every kind, side by side.
-    some = [NAMES[0], NAMES[7], NAMES[9]]
+    # Copies of every kind, side by side; where the root is a subvolume a clone of a clone shows what all do.
+    some = [NAMES[0], NAMES[7], NAMES[9]] if kind == "xfs" else [NAMES[9]]
     starting = [pool.start("start", name) for name in some]
     for task in starting:
         said = task.communicate()[1]
@@ -112,9 +112,9 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> Non
 
     pool("prune", "--yes")
     assert golden in entries(pool)
-    for name in some[1:]:
+    for name in some[:-1]:
         pool("stop", name, "--force")
-    restored(pool, NAMES[0], word, boot=False)
+    restored(pool, some[-1], word, boot=False)
     for name in [*NAMES[4::-1], *NAMES[5:]]:
         pool("remove", name, "--yes")
     assert entries(pool) == {golden}

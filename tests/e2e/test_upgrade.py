@@ -14,6 +14,8 @@ from pipelines.guest.guest import find
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
 
+POOL = "/var/lib/libvirt/filesystems"
+
 #: What both roots begin with; each changes a line of its own, and both the one in the middle of another file.
 LINES = "printf 'a\\nb\\nc\\nd\\ne\\nf\\ng\\n'"
 
@@ -29,6 +31,7 @@ echo kept > /home/ann/file; chown ann: /home/ann/file; chmod 640 /home/ann/file
 sed -i s/a/ours/ /etc/both.conf
 sed -i s/d/ours/ /etc/conflict.conf
 echo mine > /etc/mine.conf
+echo mine > /srv/site/mine; rm /srv/site/gone
 mkdir -p /srv/data /var/lib/docker/overlay2 /opt/app
 echo data > /srv/data/file; chown svc /srv/data/file; chmod 4755 /srv/data/file
 echo layer > /var/lib/docker/overlay2/file; chown 410 /var/lib/docker/overlay2/file
@@ -39,7 +42,7 @@ echo app > /opt/app/run
 LOOK = """
 cat /etc/both.conf | tr '\\n' ' '; cat /etc/conflict.conf | tr '\\n' ' '; cat /etc/theirs.conf | tr '\\n' ' '; echo
 stat -c '%n %U %a' /srv/data/file /home/ann/file; stat -c '%n %u' /var/lib/docker/overlay2/file
-cat /etc/mine.conf /etc/hostname; ls /opt; id -u svc
+cat /etc/mine.conf /etc/hostname /srv/site/*; ls /opt; id -u svc
 """
 
 #: What somebody does to it after its upgrade.
@@ -65,31 +68,39 @@ Write = Callable[..., Path]
 
 @dataclass(frozen=True)
 class Roots:
-    """Artifacts: what the guest is made of, what it moves to, one that does not boot, and one whose checks fail."""
+    """Artifacts: what a guest is made of, what it moves to, and one that does not boot."""
 
     before: str
     after: str
     broken: str
-    failing: str
 
 
 @pytest.fixture(scope="module")
-def roots(inv: Virtroot, recipe: Write) -> Roots:
+def build(inv: Virtroot, recipe: Write) -> Callable[..., str]:
     def build(name: str, *commands: str) -> str:
         files = [f"{LINES} > /etc/{each}.conf" for each in ("both", "conflict", "theirs")]
+        files += ["mkdir -p /srv/site", f"cd /srv/site; for each in gone mine page; do echo of {name} > $each; done"]
         line = f"run: {json.dumps([*files, *commands])}"
         return inv(
             "build", "--recipe", str(recipe(name, line, bootstrap="mmdebstrap", generator="none"))
         ).stdout.strip()
 
+    return build
+
+
+@pytest.fixture(scope="module")
+def roots(build: Callable[..., str]) -> Roots:
     after = ["useradd --system --uid 410 other", "useradd --system --uid 411 svc",
              "sed -i s/g/theirs/ /etc/both.conf /etc/theirs.conf", "sed -i s/d/theirs/ /etc/conflict.conf"]  # fmt: skip
     return Roots(
         build(named("before"), "useradd --system --uid 410 svc"),
         build(named("after"), *after),
         build(named("broken"), *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
-        build(named("failing"), *after, FAILING),
     )
+
+
+def build_id(artifact: str) -> str:
+    return load(Path(artifact) / "manifest.json").id
 
 
 def look(inv: Virtroot, script: str = LOOK) -> list[str]:
@@ -100,7 +111,6 @@ def identity(inv: Virtroot) -> str:
     return inv("exec", "moves", "--", "sh", "-c", "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub").stdout
 
 
-@pytest.mark.long
 def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Roots) -> None:
     inv("install", "moves", "--artifact", roots.before, "--ssh-key", "none")
     inv("start", "moves")
@@ -121,7 +131,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
 
     decided = ["--take", "old", "/etc/conflict.conf", "--keep", "/var/lib/docker", "--discard", "/opt/app"]
     said = inv("upgrade", "moves", "--to", roots.after, "--restart", *decided).stderr
-    assert f"moves is on {load(Path(roots.after) / 'manifest.json').id}" in said
+    assert f"moves is on {build_id(roots.after)}" in said
     assert look(inv) == [
         "ours b c d e f theirs a b c ours e f g a b c d e f theirs ",
         "/srv/data/file svc 4755",
@@ -129,6 +139,8 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "/var/lib/docker/overlay2/file 410",
         "mine",
         "moves",
+        "mine",
+        f"of {named('after')}",
         "411",
     ]
     assert identity(inv) == own
@@ -159,19 +171,15 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "410",
     ]
     assert identity(inv) == own
-    assert find(connect(inv.settings), "moves").artifact == load(Path(roots.before) / "manifest.json").id
+    assert find(connect(inv.settings), "moves").artifact == build_id(roots.before)
 
     before = look(inv, AFTER)
 
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
-    failed = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
-    assert "goes back to its former root" in failed
-    assert "did not come up" in failed
-    assert look(inv, AFTER) == before
-    failed = inv("upgrade", "moves", "--to", roots.failing, "--restart", *decided, status=1).stderr
-    assert "goes back to its former root" in failed
-    assert "test_default_target_was_reached_without_a_failed_unit" in failed
+    said = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
+    assert "goes back to its former root" in said
+    assert "did not come up" in said
     assert look(inv, AFTER) == before
     assert identity(inv) == own
     previewed = inv("upgrade", "moves", "--to", roots.broken, *decided, "--preview")
@@ -179,10 +187,32 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     assert "kept (" in previewed.stdout
     assert "--again" in inv("upgrade", "moves", "--to", roots.broken, *decided, "--restart", status=2).stderr
 
+    failed = f"{POOL}/former.moves/failed"
+    assert f"the root that it failed on is kept as {failed}" in said
+    assert json.loads(inv("info", "moves", "--json").stdout)["failed"] == failed
+
+    # The way back leads to no root that failed.
     inv("stop", "moves", "--force")
-    for artifact in (roots.failing, roots.before):
+    for artifact in (roots.after, roots.before):
         inv("rollback", "moves")
-        assert find(connect(inv.settings), "moves").artifact == load(Path(artifact) / "manifest.json").id
+        assert find(connect(inv.settings), "moves").artifact == build_id(artifact)
     inv("remove", "moves", "--yes")
-    pool = "/var/lib/libvirt/filesystems"
-    assert "moves" not in connect(inv.settings).target.run(["ls", "-A", pool, "/var/lib/libvirt/boot"]).text
+    assert "moves" not in connect(inv.settings).target.run(["ls", "-A", POOL, "/var/lib/libvirt/boot"]).text
+
+
+@pytest.mark.long
+def test_a_root_whose_checks_fail_is_left_for_the_former_one(
+    inv: Virtroot, roots: Roots, build: Callable[..., str]
+) -> None:
+    failing = build(named("failing"), "useradd --system --uid 410 svc", FAILING)
+    inv("install", "fails", "--artifact", roots.before, "--ssh-key", "none")
+    inv("start", "fails")
+    inv("exec", "fails", "--", "sh", "-c", "echo mine > /srv/mine; sync")
+    failed = inv("upgrade", "fails", "--to", failing, "--restart", status=1).stderr
+    assert "goes back to its former root" in failed
+    assert "test_default_target_was_reached_without_a_failed_unit" in failed
+    assert inv("exec", "fails", "--", "cat", "/srv/mine", "/etc/theirs.conf").stdout.split() == ["mine", *"abcdefg"]
+    assert find(connect(inv.settings), "fails").artifact == build_id(roots.before)
+    assert "--again" in inv("upgrade", "fails", "--to", failing, "--restart", status=2).stderr
+    inv("stop", "fails", "--force")
+    inv("remove", "fails", "--yes")
