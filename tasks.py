@@ -211,7 +211,7 @@ _RESTART = {"restart": "shut the guest down for it where it runs, and boot it ag
         "to": "RECIPE/BUILD, golden, latest, or an artifact's directory; else the golden root of the guest's recipe",
         **_DECIDE,
         "restart": "shut the guest down for it where it runs, boot and verify it, and go back where that fails",
-        "again": "take an artifact that this guest did not come up with before",
+        "again": "take an artifact that this guest failed on before",
         "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
         "all": "every guest that is not on its recipe's golden root; with a name and --preview: show all of it",
     },
@@ -240,6 +240,8 @@ def upgrade(  # type: ignore[no-untyped-def]
     if preview:
         _show_move(upgrading.preview(name, made, wishes, settings), everything=all, json=json)
         return
+    if not (to or take or keep or discard) and clone == "auto" and upgrading.is_on(name, made, settings):
+        return
     move = upgrading.upgrade(name, made, wishes, settings)
     if json:
         _print(previewing.as_data(move))
@@ -261,7 +263,7 @@ def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool,
                 told[name] = previewing.as_data(move)
                 continue
             result(name)
-            for line in previewing.as_lines(move):
+            for line in previewing.as_lines(move, more=f"./inv upgrade {name} --preview --all"):
                 result(f"  {line}")
     finally:
         # What can be told of the others is.
@@ -726,15 +728,15 @@ def pin(c, artifact, recipe="", remove=False):  # type: ignore[no-untyped-def]
 @task(
     iterable=["recipe"],
     help={
-        "recipe": "only builds of this recipe; may be given several times",
+        "recipe": "only builds of this recipe, and former roots of its guests; may be given several times",
         "keep": "how many builds of each recipe are left",
-        "older-than": "delete only what is older, like 14d",
+        "older-than": "delete only what is older, like 14d; golden trees, which can be made again, have no age",
         "yes": "do not ask",
         **_WHERE,
     },
 )
 def prune(c, recipe, keep="", older_than="", yes=False, connect=""):  # type: ignore[no-untyped-def]
-    """Delete builds that nobody needs (no golden root, no last good one, none pinned or in use), and golden trees.
+    """Delete builds that nobody needs (no golden root, none pinned or in use), former roots of guests, golden trees.
 
     ./inv prune --keep 3 --older-than 14d
     """

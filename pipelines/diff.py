@@ -161,7 +161,7 @@ def changes_as_data(changes: Changes) -> dict[str, Any]:
     """Return what a guest has changed as plain data, sizes in bytes."""
     return {
         "packages": changes.packages.model_dump(),
-        **{part: [asdict(each) for each in getattr(changes, part)] for part in ("accounts", "etc", "files")},
+        **{part: [asdict(each) for each in getattr(changes, part)] for part in ("accounts", "etc", "files", "altered")},
         "edited": list(changes.edited),
     }
 
@@ -183,8 +183,9 @@ def _sections(changes: Changes) -> Iterator[str]:
         ("files that no package has", changes.files),
     ):
         yield from _changed_section(title, found)
+    edited = (Changed("changed", path, "content") for path in changes.edited)
     yield from _changed_section(
-        "files that are not as their package brought them", tuple(Changed("changed", path) for path in changes.edited)
+        "not as packages brought it", tuple(sorted((*edited, *changes.altered), key=lambda each: each.name))
     )
 
 

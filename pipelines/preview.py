@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.guest.changes import Changed
@@ -12,11 +12,17 @@ from pipelines.text import one_line, size
 #: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.
 _SCREEN, _SHOWN = 40, 3
 
+_DECIDE = "to decide"
 
-def as_lines(move: Move, *, everything: bool = False) -> Iterator[str]:
-    """Yield what becomes of a guest as people read it; without ``everything`` the first lines of each part."""
+
+def as_lines(move: Move, *, more: str = "--all", everything: bool = False) -> Iterator[str]:
+    """Yield what becomes of a guest as people read it.
+
+    Without ``everything`` it is the first lines of each part; ``more`` shows the others.
+    """
+    yield f"{one_line(move.before)} -> {one_line(move.after)}{', which failed before' if move.failed else ''}"
     groups: dict[str, list[str]] = {
-        "to decide": [
+        _DECIDE: [
             *(f"/{one_line(each.path)}  {each.why}: --take old or --take new" for each in move.conflicts),
             *(f"{_words(each)}: --keep or --discard" for each in move.undecided),
             *(f"package {one_line(each)}, which the new root does not have: --discard" for each in move.lost),
@@ -34,26 +40,55 @@ def as_lines(move: Move, *, everything: bool = False) -> Iterator[str]:
     groups["accounts whose number changes"] = [one_line(each) for each in move.renumbered]
     groups["kept"] = [f"/{one_line(path)}  {size(move.sizes[path])}" for path in move.kept if path in move.sizes]
     groups["taken away, as in the guest"] = [f"/{one_line(path)}" for path in move.went]
+    groups["of the new root, and replaced by what is kept"] = [f"/{one_line(path)}" for path in move.replaced]
+    groups["as packages bring it again"] = [
+        f"/{one_line(each.name)}  {'went in the guest' if each.kind == 'removed' else one_line(each.what)}"
+        for each in move.reverted
+    ]
     groups["left behind"] = [_words(each) for each in move.dropped]
+    groups["to run in the guest afterwards"] = [f"{command}  {why}" for command, why in move.to_run]
     told = {title: found for title, found in groups.items() if found}
+    rooms = {title: len(found) for title, found in told.items()} if everything else _rooms(told)
+    for heading, found in told.items():
+        yield f"{heading} ({len(found)})"
+        yield from (f"  {line}" for line in found[: rooms[heading]])
+        if rooms[heading] < len(found):
+            yield f"  … and {len(found) - rooms[heading]} more: {more}"
+
+
+def _rooms(told: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return how many lines of each part are shown, so that all is a screen long: small ones whole, the rest evenly.
+
+    What is to decide has half of the screen, if it needs that.
+    """
     # A heading and a line that says how many more there are, for each.
-    room = max(_SHOWN, _SCREEN // max(1, len(told)) - 2)
-    for title, found in told.items():
-        yield f"{title} ({len(found)})"
-        shown = found if everything or title == "to decide" else found[:room]
-        yield from (f"  {line}" for line in shown)
-        if len(shown) < len(found):
-            yield f"  … and {len(found) - len(shown)} more: --all"
+    left = _SCREEN - 2 * len(told)
+    rooms = {title: min(len(found), max(_SHOWN, left // 2)) for title, found in told.items() if title == _DECIDE}
+    left -= sum(rooms.values())
+    rest = sorted((len(found), title) for title, found in told.items() if title != _DECIDE)
+    for index, (length, title) in enumerate(rest):
+        rooms[title] = min(length, max(_SHOWN, left // (len(rest) - index)))
+        left -= rooms[title]
+    return rooms
 
 
 def _words(each: Changed) -> str:
-    many = "" if each.entries is None else f", {each.entries} entries"
-    return f"/{one_line(each.name)}{'' if each.size is None else f'  {size(each.size)}'}{many}"
+    words = (
+        "" if each.size is None else size(each.size),
+        "" if each.entries is None else f"{each.entries} entries",
+        # Its entries say that.
+        "" if each.what == "directory" else one_line(each.what),
+    )
+    told = ", ".join(filter(None, words))
+    return f"/{one_line(each.name)}{f'  {told}' if told else ''}"
 
 
 def as_data(move: Move) -> dict[str, Any]:
     """Return what becomes of a guest as plain data."""
     return {
+        "before": move.before,
+        "after": move.after,
+        "failed": move.failed,
         "packages": move.packages.model_dump(),
         "etc": [{"path": each.path, "verdict": each.verdict, "why": each.why} for each in move.etc],
         "accounts": move.renumbered,
@@ -62,4 +97,7 @@ def as_data(move: Move) -> dict[str, Any]:
         "undecided": [vars(each) for each in move.undecided],
         "lost": list(move.lost),
         "went": list(move.went),
+        "replaced": list(move.replaced),
+        "reverted": [vars(each) for each in move.reverted],
+        "to_run": [command for command, _ in move.to_run],
     }

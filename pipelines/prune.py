@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
@@ -11,10 +11,11 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import formers, golden
 from pipelines.guest import guest as guests
+from pipelines.guest.guest import Guest
 from pipelines.libvirt import pool as pools
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say
+from pipelines.log import say, warn
 from pipelines.settings import Settings
 
 
@@ -29,11 +30,11 @@ def prune(
 ) -> list[str]:
     """Delete the builds of ``recipes`` (all, where none is named) that may go, and return their ids.
 
-    The golden trees of these recipes that no guest is made from go, too, and with ``former`` what their guests were
-    before their upgrades; both are returned as their paths.
+    With ``former`` the roots that their guests had before their upgrades go, or that they failed on, and then the
+    golden trees of these recipes that no guest is made from; both are returned as their paths.
 
     The golden root and the one before it, the latest build, the last good one, pinned ones and those that guests were
-    made from stay, beside the newest ``keep`` and what is not ``older_than`` that.
+    made from stay, beside the newest ``keep``. Of builds and former roots stays what is not ``older_than`` that.
     """
     store = Store(settings.output_dir)
     unknown = [name for name in recipes if name not in store.kept()]
@@ -45,9 +46,9 @@ def prune(
     going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
     pool = pools.look(hypervisor, settings)
-    trees = golden.unused(hypervisor, pool, recipes) if pool else []
-    left = _left(hypervisor, recipes) if former else {}
+    left = _left(hypervisor, recipes, older_than) if former else {}
     roots = [root for found in left.values() for root in found]
+    trees = golden.unused(hypervisor, pool, recipes, without=roots) if pool else []
     if asking and ids + trees + roots:
         for each in ids + trees + roots:
             say(each)
@@ -67,17 +68,31 @@ def prune(
                     store.delete(artifact)
                     gone.append(artifact.stored_id)
     for name, found in left.items():
-        with guests.locked(hypervisor, name):
-            formers.forget(guests.find(hypervisor, name), 0)
-        gone += found
+        try:
+            with guests.locked(hypervisor, name):
+                guest = guests.find(hypervisor, name)
+                # The answer may have taken hours, and what is of that time was not asked about.
+                still = [each for each in found if each in _of(guest, older_than)]
+                formers.delete(guest, still)
+                gone += still
+        except VirtrootError as error:
+            warn(f"the former roots of {name} stay: {error.what}")
     return gone + [tree for tree in trees if golden.delete(hypervisor, tree)]
 
 
-def _left(hypervisor: Hypervisor, recipes: list[str]) -> dict[str, list[str]]:
+def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
     """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
     found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.partition("/")[0] in recipes]
-    left = {guest.name: [former.directory for former in formers.every(guest)] for guest in found}
+    left = {guest.name: _of(guest, older_than) for guest in found}
     return {name: directories for name, directories in left.items() if directories}
+
+
+def _of(guest: Guest, older_than: timedelta | None) -> list[str]:
+    since = datetime.now(UTC) - older_than if older_than else None
+    former = [each.directory for each in formers.every(guest) if since is None or each.replaced < since]
+    failed = formers.failed(guest)
+    # When that was is not written down: it goes where all do.
+    return [*former, *([failed] if failed and since is None else [])]
 
 
 def _in_use(hypervisor: Hypervisor) -> set[str]:

@@ -56,9 +56,12 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                     warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
                 staging.put_back(guest, former)
         back = guests.find(guest.hypervisor, name)
-        formers.forget(back)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
+        try:
+            formers.forget(back)
+        except VirtrootError as error:
+            warn(f"older roots of {name} stay for now: {error.what}")
         return former
 
 
@@ -115,7 +118,7 @@ def _say_written(guest: Guest) -> None:
         (packages, "packages"),
         (len(found.accounts), "accounts"),
         (len(found.etc), "paths of /etc"),
-        (len(found.files) + len(found.edited), "other paths"),
+        (len({each.name for each in (*found.files, *found.altered)} | {*found.edited}), "other paths"),
     )
     words = ", ".join(f"{count} {what}" for count, what in counts if count)
     if words:

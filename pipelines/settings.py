@@ -44,7 +44,9 @@ def _span(text: str) -> str:
 def _names(value: object) -> str:
     """Take names of guests as a list or as text, or ``none`` or ``all``."""
     found = [str(each) for each in value] if isinstance(value, list) else str(value).replace(",", " ").split()
-    if not found or isinstance(value, bool) or ({"none", "all"} & {*found} and len(found) > 1):
+    # In a list a name is a name.
+    words = {"none", "all"} & {*found}
+    if not found or value is None or isinstance(value, bool) or (words and (len(found) > 1 or isinstance(value, list))):
         raise ValueError("no names")
     return " ".join(found)
 

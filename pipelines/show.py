@@ -127,7 +127,8 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    return {**row, **built, "former": former, "former_size": held, **serving, **paths}
+    failed = formers.failed(guest)
+    return {**row, **built, "former": former, "failed": failed, "former_size": held, **serving, **paths}
 
 
 def _shares(guest: Guest) -> list[dict[str, Any]]:

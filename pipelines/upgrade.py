@@ -44,12 +44,39 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
     """Return what a guest is to be put on: what ``to`` names, or else the golden root of its recipe, or the latest."""
     if to and Path(to).is_dir() and "/" in to:
         return Artifact(Path(to).resolve())
-    output = settings.output_dir
-    recipe = staging.manifest(guests.find(connect(settings), name)).name
+    guest = guests.find(connect(settings), name)
+    recipe = staging.manifest(guest).name
     if to:
-        return naming.resolve(output, to, recipe)
-    golden = Store(output).golden(recipe).artifact
-    return golden or naming.resolve(output, "latest", recipe)
+        return naming.resolve(settings.output_dir, to, recipe)
+    golden = golden_root(guest, settings)
+    if golden is None:
+        latest = naming.resolve(settings.output_dir, "latest", recipe)
+        say(f"{recipe} has no golden root: its latest build, {latest.id}, is taken")
+        return latest
+    if is_newer(guest, golden):
+        raise VirtrootError(
+            f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
+            "to go to that one all the same: --to golden; to the newest build: --to latest",
+        )
+    return golden
+
+
+def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
+    """Return the golden root of the recipe that a guest was made by; None where it has none."""
+    return Store(settings.output_dir).golden(staging.manifest(guest).name).artifact
+
+
+def is_newer(guest: Guest, artifact: Artifact) -> bool:
+    """Say whether a guest is on a later build of the artifact's recipe: builds are called after their times."""
+    return guest.artifact > artifact.id and guest.artifact.partition("/")[0] == artifact.id.partition("/")[0]
+
+
+def is_on(name: str, artifact: Artifact, settings: Settings) -> bool:
+    """Say whether a guest is on ``artifact``, and tell the user where it is."""
+    found = guests.find(connect(settings), name).artifact == artifact.id
+    if found:
+        say(f"{name} is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew")
+    return found
 
 
 def choices(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
@@ -74,12 +101,14 @@ def wishes(choices: Choices, *, clone: str, restart: bool, again: bool) -> Wishe
 def preview(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Move:
     """Return what an upgrade would do; nothing of the guest changes, and it may run."""
     with staging.held(connect(settings), name) as guest:
-        if artifact.id in formers.refused(guest):
-            warn(f"{name} did not come up with {artifact.id} before, and is put on it again only with --again")
+        failed = artifact.id in formers.refused(guest)
+        if failed:
+            warn(f"{name} failed on {artifact.id} before, and is put on it again only with --again")
         _refuse(guest, artifact, replace(wishes, again=True))
         made_of = Store(settings.output_dir).find(guest.artifact)
         with staging.of_artifact(guest, artifact, wishes.clone, made_of) as staged:
-            return staging.planned(guest, staged, _remembered(guest, artifact, wishes).choices)
+            move = staging.planned(guest, staged, _remembered(guest, artifact, wishes).choices)
+            return replace(move, failed=failed)
 
 
 def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Move:
@@ -106,11 +135,26 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 move.refuse_open(f"upgrade {name}")
                 staging.carry(guest, staged, move)
                 staging.put_in_place(guest, staged, wishes.choices.keep)
+        _tell(name, move)
         upgraded = guests.find(guest.hypervisor, name)
-        formers.forget(upgraded)
         if again:
             _prove(upgraded, artifact, settings)
+        try:
+            # Not before: what goes back has the former roots that it had.
+            formers.forget(upgraded)
+        except VirtrootError as error:
+            warn(f"older roots of {name} stay for now: {error.what}")
         return move
+
+
+def _tell(name: str, move: Move) -> None:
+    """Tell what of a guest that moved is not as it was, and that nobody was asked about."""
+    for command, why in move.to_run:
+        say(f"to run in {name}: {command}, since {why}")
+    if move.reverted:
+        shown = [f"/{each.name}" for each in move.reverted[:5]]
+        more = ", …" if len(move.reverted) > len(shown) else ""
+        warn(f"as packages bring it again, and not as {name} had it: {', '.join(shown)}{more}")
 
 
 def _remembered(guest: Guest, artifact: Artifact, wishes: Wishes) -> Wishes:
@@ -128,7 +172,7 @@ def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
     if then.release != now.release:
         warn(f"{guest.name} moves from {then.release} to {now.release}: read what {now.release} says of upgrades first")
     if artifact.id in formers.refused(guest) and not wishes.again:
-        raise VirtrootError(f"{guest.name} did not come up with {artifact.id} before", "to try it again, give --again")
+        raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "to try it again, give --again")
 
 
 def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
@@ -148,21 +192,27 @@ def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
         except (VirtrootError, OSError) as error:
             why = error if isinstance(error, VirtrootError) else VirtrootError(str(error), "mend that first")
             warn(f"{name} goes back to its former root: {why.what}")
-            _back(guest, artifact, settings)
+            _back(guest, artifact, why, settings)
             raise WentBack(why) from error
 
 
-def _back(guest: Guest, artifact: Artifact, settings: Settings) -> None:
-    """Put a guest back on its former root, and boot that."""
+def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settings) -> None:
+    """Put a guest back on its former root, and boot that; the one that it failed on is no former root of it."""
     if guest.running:
         # One that ends by itself meanwhile is off, too.
         with suppress(VirtrootError):
             guest.stop(settings.timeout, force=True)
-    staging.put_back(guest, formers.every(guest)[-1])
+    former = formers.every(guest)[-1]
+    staging.put_back(guest, former)
     try:
         # A disk that the guest filled is no reason to stay on a root that does not boot.
-        formers.refuse(guest, artifact.id)
+        formers.set_aside(guest, former)
+        # What else went wrong, on this machine, says nothing of the artifact.
+        if why.where in ("boot", "check"):
+            formers.refuse(guest, artifact.id)
     except VirtrootError as error:
-        warn(f"that {guest.name} did not come up with {artifact.id} could not be noted: {error.what}")
+        warn(f"that {guest.name} failed on {artifact.id} could not be noted: {error.what}")
     back = guests.find(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
+    if aside := formers.failed(back):
+        say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")

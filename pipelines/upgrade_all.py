@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator
 
 from pipelines import upgrade as upgrading
 from pipelines.artifact.artifact import Artifact
-from pipelines.errors import VirtrootError
+from pipelines.artifact.store import Store
+from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import formers
 from pipelines.guest import guest as guests
+from pipelines.guest.guest import Guest
 from pipelines.guest.moving import Move
 from pipelines.libvirt.connect import connect
-from pipelines.log import say
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import say, warn
 from pipelines.settings import Settings
 from pipelines.upgrade import WentBack, Wishes
 
@@ -19,29 +22,38 @@ from pipelines.upgrade import WentBack, Wishes
 def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Artifact]]:
     """Yield the guests that are not on the golden root of their recipe, sorted, each with what it is to be put on.
 
-    ``names`` are those that are asked about, none for all; raises `VirtrootError` for one that is not there. Guests
-    that are thrown away by themselves are nobody's to upgrade.
+    ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
+    upgrade, and those that were made in another output directory are nobody's here.
     """
     hypervisor = connect(settings)
-    for name in sorted(names):
-        guests.find(hypervisor, name)
     for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
         if guest.transient or (names and guest.name not in names):
             continue
         try:
-            artifact = upgrading.artifact(guest.name, "", settings)
+            artifact = upgrading.golden_root(guest, settings)
         except VirtrootError as error:
             say(f"{guest.name} stays as it is: {error.what}")
             continue
-        if artifact.id == guest.artifact:
-            say(f"{guest.name} is on {artifact.id} already")
-        elif guest.artifact > artifact.id and guest.artifact.partition("/")[0] == artifact.id.partition("/")[0]:
-            # Builds are called after their times.
-            say(f"{guest.name} stays as it is: {guest.artifact} is newer than {artifact.id}")
-        elif artifact.id in formers.refused(guest) and not wishes.again:
-            say(f"{guest.name} stays as it is: it did not come up with {artifact.id} before")
-        else:
+        why = _stays(guest, artifact, wishes, settings)
+        if artifact and not why:
             yield guest.name, artifact
+        else:
+            say(f"{guest.name} {why}")
+
+
+def _stays(guest: Guest, artifact: Artifact | None, wishes: Wishes, settings: Settings) -> str:
+    """Return why a guest is not put on a golden root, in words; empty where it is."""
+    if artifact is None:
+        return "stays as it is: its recipe has no golden root"
+    if artifact.id == guest.artifact:
+        return f"is on {artifact.id} already"
+    if Store(settings.output_dir).find(guest.artifact) is None:
+        return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
+    if upgrading.is_newer(guest, artifact):
+        return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
+    if artifact.id in formers.refused(guest) and not wishes.again:
+        return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
+    return ""
 
 
 def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move]]:
@@ -66,30 +78,57 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
     """Upgrade each guest that is due; see `due`.
 
     One that something is left to decide about, or that runs without ``restart``, stays as it is, and the next one's
-    turn comes; after one that went back to its former root none is touched any more. Raises `VirtrootError` at the end
-    where not all moved.
+    turn comes; after one that went back to its former root, or that could not, none is touched any more. Raises
+    `VirtrootError` at the end where not all moved or not all ``names`` are there, and `CheckFailed` where a check
+    failed.
     """
+    hypervisor = connect(settings)
+    stayed = _missing(names, hypervisor)
     waiting = list(due(names, wishes, settings))
-    stayed: list[str] = []
     while waiting:
         name, artifact = waiting.pop(0)
+        before = _state(hypervisor, name)
         try:
             upgrading.upgrade(name, artifact, wishes, settings)
-        except WentBack as error:
-            say(f"{name}: {error}")
-            left = ", ".join(each for each, _ in waiting)
-            raise VirtrootError(
-                f"{name} does not come up with {artifact.id}{f'; not touched any more: {left}' if left else ''}",
-                f"./inv logs {name} has its console; --again tries it again",
-                where=error.where,
-            ) from error
         except VirtrootError as error:
             say(f"{name}: {error}")
+            if isinstance(error, WentBack) or _state(hypervisor, name) != before:
+                raise _stopped(name, artifact, error, [each for each, _ in waiting]) from error
             stayed.append(name)
             continue
         say(f"{name} is on {artifact.id}; back to the root before: ./inv rollback {name}")
     if stayed:
         raise VirtrootError(
-            f"{len(stayed)} guests stay as they were: {', '.join(stayed)}",
+            f"{'1 guest stays as it was' if len(stayed) == 1 else f'{len(stayed)} guests stay as they were'}: "
+            f"{', '.join(stayed)}",
             "the reasons are above; ./inv upgrade NAME takes decisions",
         )
+
+
+def _missing(names: Collection[str], hypervisor: Hypervisor) -> list[str]:
+    """Return those of ``names`` that no guest has, and tell of them: they keep no other from its upgrade."""
+    there = {guest.name for guest in guests.every(hypervisor)}
+    missing = sorted({*names} - there)
+    for name in missing:
+        warn(f"there is no guest {name}: take it out of the setting upgrade")
+    return missing
+
+
+def _state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
+    """Return what a guest is on, and whether it runs; None where that cannot be said."""
+    try:
+        guest = guests.find(hypervisor, name)
+        return guest.artifact, guest.running
+    except VirtrootError:
+        return None
+
+
+def _stopped(name: str, artifact: Artifact, error: VirtrootError, waiting: list[str]) -> VirtrootError:
+    """Return what says that the upgrades ended with this guest; it ends as its ``error`` does."""
+    done = "went back to its former root" if isinstance(error, WentBack) else "is not as it was"
+    left = f"; not touched any more: {', '.join(waiting)}" if waiting else ""
+    what = f"{name} was put on {artifact.id}, and {done}: {error.what}{left}"
+    hint = f"./inv logs {name} has its console; --again tries it again"
+    if error.exit_code == CheckFailed.exit_code:
+        return CheckFailed(what, hint, where=error.where)
+    return VirtrootError(what, hint, where=error.where)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from fnmatch import translate
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
@@ -15,63 +14,88 @@ from pipelines.guest.pristine import Configured, Survey, Unowned
 Kind = Literal["added", "removed", "changed"]
 
 #: What every guest has otherwise than its golden root, and what programs make anew from something else by themselves.
-_IDENTITY = ("etc/hostname", "etc/machine-id", "etc/ssh/ssh_host_*", "root/.ssh", "root/.ssh/authorized_keys")
+_IDENTITY = (
+    "etc/hostname",
+    "etc/machine-id",
+    "etc/ssh/ssh_host_*",
+    "root/.ssh/authorized_keys",
+    "var/lib/systemd/credential.secret",
+)
+
+#: The same of what may have more in it, which is looked at.
+_ALONE = ("etc/credstore", "etc/credstore.encrypted", "root/.ssh", "var/lib/systemd", "var/lib/misc")
+
+#: In patterns * is of one name, and ** of any number of them.
 _MADE = (
-    "*.pyc",
-    "*/__pycache__",
-    "*/lost+found",
+    "**.pyc",
+    "**/__pycache__",
+    "**/lost+found",
     "boot/initramfs-*",
     "boot/initrd.img-*",
     "boot/vmlinuz-linux*",
     "etc/.pwd.lock",
     "etc/.updated",
     "etc/alternatives/*",
-    "etc/credstore",
-    "etc/credstore.encrypted",
     "etc/ld.so.cache",
     "etc/mtab",
     "etc/pacman.d/gnupg*",
+    "etc/ssl/certs/*.[0-9]",
+    "etc/ssl/certs/ca-certificates.crt",
     "etc/rc[0-6S].d/*",
     "etc/*-",
     "etc/resolv.conf",
-    "initrd.img*",
+    "initrd.img(|.old)",
     "root/.bash_history",
     "root/.cache",
     "root/.lesshst",
     "usr/lib/*/gconv/gconv-modules.cache",
-    "usr/lib/*/gio/modules/giomodule.cache",
+    "usr/lib/**/gio/modules/giomodule.cache",
+    "usr/lib/**/immodules.cache",
+    "usr/lib/**/loaders.cache",
     "usr/lib/locale/*",
     "usr/lib/modules/*/modules.*",
+    "usr/lib/systemd/catalog/database",
     "usr/lib/udev/hwdb.bin",
     "usr/share/applications/mimeinfo.cache",
     "usr/share/glib-2.0/schemas/gschemas.compiled",
     "usr/share/icons/*/icon-theme.cache",
     "usr/share/info/dir",
-    "usr/share/mime/*",
+    "usr/share/mime/(?!packages)*",
     "var/.updated",
-    "var/backups/*",
+    "var/backups/(alternatives.tar|apt.|dpkg.)*",
     "var/lib/AccountsService*",
     "var/lib/dbus/*",
     "var/lib/initramfs-tools/*",
     "var/lib/logrotate/*",
-    "var/lib/misc/*",
+    "var/lib/misc/(*.db|firstrun*)",
     "var/lib/pam/*",
-    "var/lib/systemd/*",
+    "var/lib/shells.state",
+    "var/lib/systemd/(?!home|linger|credential.secret)*",
     "var/lib/ucf/*",
     "var/log/*",
-    "vmlinuz*",
+    "vmlinuz(|.old)",
 )
-_IGNORED = re.compile("|".join(map(translate, (*_IDENTITY, *_MADE))))
+
+
+def _pattern(text: str) -> str:
+    """Return the regular expression for a pattern; what is in parentheses is one, but for its stars."""
+    return text.replace(".", r"\.").replace("+", r"\+").replace("**", "\0").replace("*", "[^/]*").replace("\0", ".*")
+
+
+_IGNORED = re.compile("|".join(map(_pattern, (*_IDENTITY, *_MADE))))
 
 #: What systemd makes for services that bring their own users; below it is theirs.
 _MADE_EMPTY = ("var/lib/private",)
+
+#: In it a program links to the certificates that packages have.
+_CERTIFICATES = "etc/ssl/certs/"
 
 #: Links that systemd makes at a boot where nothing is called so.
 _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "default/keyboard"}
 
 #: Lines that virtroot writes itself: names of this machine, the root and shares.
 _LINES = {
-    "etc/hosts": re.compile(rb"(127\.0\.0\.1|127\.0\.1\.1|::1)\s.*"),
+    "etc/hosts": re.compile(rb"127\.0\.0\.1\s+localhost|127\.0\.1\.1\s.*|::1\s+localhost ip6-localhost ip6-loopback"),
     "etc/fstab": re.compile(rb"\S+\s+\S+\s+virtiofs\s.*"),
 }
 
@@ -98,7 +122,8 @@ class Changed:
 class Changes:
     """All that a guest has changed, each part sorted; ``files`` are those that no package has, outside /etc.
 
-    ``edited`` are files of packages outside /etc that are not what the package brought.
+    ``edited`` are files of packages outside /etc that are not what the package brought; ``altered`` is what packages
+    have there that went, that leads elsewhere, or whose owners or mode are others.
     """
 
     packages: Difference
@@ -106,9 +131,10 @@ class Changes:
     etc: tuple[Changed, ...] = ()
     files: tuple[Changed, ...] = ()
     edited: tuple[str, ...] = field(default=())
+    altered: tuple[Changed, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.packages or self.accounts or self.etc or self.files or self.edited)
+        return bool(self.packages or self.accounts or self.etc or self.files or self.edited or self.altered)
 
 
 def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) -> Changes:
@@ -127,6 +153,7 @@ def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) 
             if not (each.kind == "added" and each.name in {*made, *_MADE_EMPTY} and now.unowned[each.name].files == 0)
         ),
         edited=tuple(sorted({*now.edited} - {*base.edited})),
+        altered=tuple(_altered(base, now)),
     )
 
 
@@ -172,12 +199,16 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
         if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
             continue
         then, today = base.etc.get(path), now.etc.get(path)
+        if path.startswith(_CERTIFICATES) and all(
+            each is None or (each.kind == "link" and each.to) for each in (then, today)
+        ):
+            continue
         if then is None and today is not None:
             made = of_package(today, came) or (today.kind == "link" and today.content == _MADE_LINKS.get(path))
             if not made and not (today.kind == "directory" and _has_below(path, now.etc)):
                 yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
-            if then.package not in went and then.to not in went:
+            if not dropped(path, then, now) and then.package not in went and then.to not in went:
                 yield Changed("removed", path, size=_size(then))
         elif then and today and (what := differs(then, today)):
             yield Changed("changed", path, what, size=_size(today))
@@ -206,7 +237,12 @@ def of_package(entry: Configured, packages: AbstractSet[str]) -> bool:
     """
     if entry.kind == "link":
         return bool(entry.package) or entry.to in packages
-    return bool(entry.package) and (entry.kind != "file" or entry.as_packaged or entry.package in packages)
+    return bool(entry.package) and (entry.kind != "file" or entry.as_packaged)
+
+
+def dropped(path: str, then: Configured, now: Survey) -> bool:
+    """Say whether something in /etc went because its package does not have it any more."""
+    return bool(then.package) and now.missing is not None and path not in now.missing
 
 
 def differs(then: Configured, today: Configured) -> str:
@@ -227,7 +263,7 @@ def _has_below(path: str, etc: Mapping[str, Configured]) -> bool:
 
 def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned]) -> Iterator[Changed]:
     for path in sorted({*base, *now}):
-        if ignored(path):
+        if ignored(path) or _is_alternative(now.get(path)) or _is_alternative(base.get(path)):
             continue
         then, today = base.get(path), now.get(path)
         if then is None and today is not None:
@@ -236,13 +272,94 @@ def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned]) -> Iterator[
         elif today is None and then is not None:
             if path.rpartition("/")[0] not in base or path.rpartition("/")[0] in now:
                 yield Changed("removed", path, size=then.size)
-        elif then and today and (then.kind, then.size, then.modified) != (today.kind, today.size, today.modified):
-            yield Changed("changed", path, size=today.size, entries=today.entries or None)
+        elif then and today and (what := otherwise(then, today)):
+            yield Changed("changed", path, what, size=today.size, entries=today.entries or None)
+
+
+def otherwise(then: Unowned, today: Unowned) -> str:
+    """Return in words what of an entry that no package has is otherwise."""
+    if "owned" in (then.kind, today.kind):
+        return ""
+    if then.kind != today.kind:
+        return f"{then.kind}, now {today.kind}"
+    if then.kind == "tree":
+        alike = then.digest == today.digest if then.digest and today.digest else _measures(then) == _measures(today)
+        return "" if alike else "content"
+    words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
+    if then.mode is not None and today.mode is not None:
+        words += [
+            f"leads to {today.content}" if then.content != today.content else "",
+            "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
+            f"mode {then.mode:04o}, now {today.mode:04o}" if then.mode != today.mode and then.kind != "link" else "",
+        ]
+    return ", ".join(filter(None, words))
+
+
+def _is_alternative(entry: Unowned | None) -> bool:
+    """Say whether an entry is a link that update-alternatives made, of one of the programs that do the same."""
+    return entry is not None and entry.kind == "link" and entry.content.startswith("/etc/alternatives/")
+
+
+def _measures(tree: Unowned) -> tuple[int, int]:
+    return tree.entries, tree.files
+
+
+def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
+    """Yield what packages have that is not as it was; what another version of its package has otherwise is not told."""
+    if base.owned is None or now.owned is None or base.missing is None or now.missing is None:
+        return
+    versions = [{package.name: package.version for package in survey.packages} for survey in (base, now)]
+
+    def is_same(package: str) -> bool:
+        then, today = (known.get(package) for known in versions)
+        return then is not None and then == today
+
+    for path in sorted({*base.owned, *now.owned, *now.missing}):
+        then, today = base.owned.get(path), now.owned.get(path)
+        if ignored(path) or path.startswith("etc/"):
+            continue
+        if path in now.missing:
+            above_it = path.rpartition("/")[0]
+            went = path not in base.missing and is_same(now.missing[path])
+            if went and above_it not in now.missing and not _leads_away(above_it, now.owned):
+                yield Changed("removed", path)
+        elif then is None and today and today.kind == "link":
+            if is_same(today.package) or (not today.to and today.package in versions[0]):
+                yield Changed("changed", path, f"leads to {today.content}")
+        elif is_same((today or then or _PLAIN).package) and (what := _words(then or _PLAIN, today or _PLAIN)):
+            yield Changed("changed", path, what)
+
+
+#: What most of packages is, a file or a directory.
+_PLAIN = Configured("", 0o644, 0, 0)
+
+
+def _leads_away(path: str, owned: Mapping[str, Configured]) -> bool:
+    return any(each in owned and owned[each].kind == "link" for each in above(path))
+
+
+def _words(then: Configured, today: Configured) -> str:
+    """Return in words what is otherwise; a kind or a mode that is not known is that of most."""
+    if today.kind == "link":
+        return f"leads to {today.content}" if then.content != today.content else ""
+    if then.kind == "link":
+        return "leads nowhere any more"
+    kind = then.kind or today.kind
+    modes = [each.mode if each.kind or kind == "file" else 0o755 for each in (then, today)]
+    return ", ".join(
+        filter(
+            None,
+            [
+                "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
+                f"mode {modes[0]:04o}, now {modes[1]:04o}" if modes[0] != modes[1] else "",
+            ],
+        )
+    )
 
 
 def ignored(path: str) -> bool:
     """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    return any(_IGNORED.fullmatch(each) for each in above(path))
+    return path in _ALONE or any(_IGNORED.fullmatch(each) for each in above(path))
 
 
 def above(path: str) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """The roots that a guest had before its upgrades, kept beside it in the pool until they are not wanted any more.
 
-``POOL/former.GUEST/WHEN`` has the root as ``root``, and what it was made of in ``about``; see `switching`.
+``POOL/former.GUEST/WHEN`` has the root as ``root``, and what it was made of in ``about``; see `switching`. ``failed``
+beside them is the last root that the guest failed on, for whoever wants to know why.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,8 +23,8 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 #: So many are kept: the last one, and the one before it.
 KEPT = 2
 
-#: Artifacts that did not do for this guest.
-_REFUSED = "refused"
+#: Artifacts that this guest failed on, and the root that was made of the last of them.
+_REFUSED, _FAILED = "refused", "failed"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Former:
     def about(self) -> str:
         """The directory that says what it was made of."""
         return f"{self.directory}/about"
+
+    @property
+    def replaced(self) -> datetime:
+        """When it was replaced."""
+        return datetime.strptime(self.when, _STAMP).replace(tzinfo=UTC)
 
 
 def every(guest: Guest) -> list[Former]:
@@ -60,7 +66,7 @@ def following(guest: Guest) -> str:
     now = datetime.now(UTC).replace(microsecond=0)
     known = every(guest)
     if known:
-        now = max(now, datetime.strptime(known[-1].when, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1))
+        now = max(now, known[-1].replaced + timedelta(seconds=1))
     return f"{place.of_root(guest.root).formers}/{now.strftime(_STAMP)}"
 
 
@@ -74,27 +80,43 @@ def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
     return [[tree for tree in listed if tree.startswith(f"{directory}/")] for directory in directories]
 
 
-def forget(guest: Guest, kept: int = KEPT) -> int:
-    """Delete the guest's former roots but the newest ``kept``; return how many went. The caller holds its lock."""
+def failed(guest: Guest) -> str:
+    """Return the directory of the root that the guest failed on; empty where there is none."""
+    directory = f"{place.of_root(guest.root).formers}/{_FAILED}"
+    return directory if guest.target.run(["test", "-d", directory], check=False).returncode == 0 else ""
+
+
+def set_aside(guest: Guest, former: Former) -> None:
+    """Make what lies in a former root's place the one that the guest failed on, instead of an earlier one."""
+    directory = f"{place.of_root(guest.root).formers}/{_FAILED}"
+    delete(guest, filter(None, [failed(guest)]))
+    guest.target.run(["mv", "-T", "--", former.directory, directory])
+
+
+def forget(guest: Guest, kept: int = KEPT) -> None:
+    """Delete the guest's former roots but the newest ``kept``; the caller holds its lock."""
     found = every(guest)
-    old = found[: len(found) - kept] if kept else found
+    delete(guest, [former.directory for former in (found[: len(found) - kept] if kept else found)])
+
+
+def delete(guest: Guest, directories: Iterable[str]) -> None:
+    """Delete some of the guest's former roots, given by their directories; the caller holds its lock."""
     # Without its name none is half there, whoever is killed meanwhile; the next task deletes what has none.
-    hidden = [f"{place.of_root(guest.root).partial_formers}-{former.when}" for former in old]
-    for former, to in zip(old, hidden, strict=True):
-        mounts.refuse(guest.target, former.directory)
-        guest.target.run(["mv", "-T", "--", former.directory, to])
-    mounts.delete(guest.target, *hidden)
-    return len(old)
+    hidden = {each: f"{place.of_root(guest.root).partial_formers}-{each.rpartition('/')[2]}" for each in directories}
+    for directory, to in hidden.items():
+        mounts.refuse(guest.target, directory)
+        guest.target.run(["mv", "-T", "--", directory, to])
+    mounts.delete(guest.target, *hidden.values())
 
 
 def refused(guest: Guest) -> list[str]:
-    """Return the artifacts that this guest was put on and did not come up with."""
+    """Return the artifacts that this guest was put on and failed on."""
     path = f"{place.of_root(guest.root).formers}/{_REFUSED}"
     return guest.target.run(["cat", path], check=False).text.split()
 
 
 def refuse(guest: Guest, artifact: str) -> None:
-    """Note that the guest did not come up with ``artifact``."""
+    """Note that the guest did not come up with ``artifact``, or that a check failed."""
     directory = place.of_root(guest.root).formers
     lines = "".join(f"{each}\n" for each in dict.fromkeys([*refused(guest), artifact]))
     script = 'mkdir -p -m 0700 "$1"; cat > "$1/.$2"; mv -T "$1/.$2" "$1/$2"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -26,10 +26,10 @@ _NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
 #: Beside the tree: the digest that it had when it was unpacked.
 _DIGEST = "digest"
 
-# A line of JSON each.
+# The path, and a line of JSON, of each.
 _DESCRIPTIONS = """
 for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made; do
-    [ ! -f "$each" ] || { cat -- "$each"; echo; }
+    [ ! -f "$each" ] || { printf '%s\t' "$each"; cat -- "$each"; echo; }
 done
 """
 
@@ -161,22 +161,28 @@ def _leftovers(target: Target, path: str) -> list[str]:
     return [found for found in listed.text.split("\0") if found]
 
 
-def unused(hypervisor: Hypervisor, pool: str, recipes: list[str]) -> list[str]:
-    """Return the golden trees in ``pool`` of ``recipes`` (any, where none is named) that no domain was made from."""
+def unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Collection[str] = ()) -> list[str]:
+    """Return the golden trees in ``pool`` of ``recipes`` (any, where none is named) that no domain was made from.
+
+    The former roots and snapshots in ``without`` are about to go.
+    """
     listed = hypervisor.target.run(["find", pool, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-print0"])
     found = ((path, _NAME.fullmatch(path.rpartition("/")[2])) for path in listed.text.split("\0"))
     ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
-    kept = _kept_for(hypervisor, pool)
+    kept = _kept_for(hypervisor, pool, without)
     return [path for path in sorted(ours) if not hypervisor.naming(path) and path not in kept]
 
 
-def _kept_for(hypervisor: Hypervisor, pool: str) -> set[str]:
+def _kept_for(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) -> set[str]:
     """Return the golden trees in ``pool`` that a snapshot or a former root of some guest lies on."""
     listed = hypervisor.target.run(["sh", "-c", _DESCRIPTIONS, "descriptions", pool], check=False).text.splitlines()
     found = set()
     for line in listed:
+        path, _, described = line.partition("\t")
+        if path.partition("/about")[0] in without:
+            continue
         with suppress(ValueError, TypeError, KeyError):
-            about = json.loads(line)
+            about = json.loads(described)
             found |= {about["golden"]} if about["lower"] else set()
     return found
 

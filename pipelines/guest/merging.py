@@ -72,8 +72,10 @@ def merge(
             found.append(Decision(path, "ours" if take[given] == "old" else "theirs", _TAKEN))
             continue
         if path.startswith(_ALTERNATIVES):
-            if then and mine and not _same(then, mine):
-                found.append(Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again"))
+            found += _alternative(path, then, mine)
+            continue
+        if mine is None and then is not None and changes.dropped(path, then, ours):
+            found.append(Decision(path, "theirs", "its package did not have it any more in the guest"))
             continue
         decision = _decided(path, then, mine, new, gone, purged)
         if decision.verdict == "conflict":
@@ -107,6 +109,16 @@ def _fitting(
             if there is not None and there.kind != "directory" and above not in coming:
                 return Decision(path, "conflict", f"/{above}, which it is in, is a {there.kind} in the new root")
     return decision
+
+
+def _alternative(path: str, then: Configured | None, mine: Configured | None) -> Iterator[Decision]:
+    """Decide about one of update-alternatives' links, which are the new root's but where the guest has its own."""
+    if mine is None or _same(then, mine):
+        return
+    if mine.kind == "link" and not mine.to:
+        yield Decision(path, "ours", "leads to something that no package has")
+    elif then is not None:
+        yield Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again")
 
 
 def _is_account(path: str) -> bool:

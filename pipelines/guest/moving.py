@@ -13,13 +13,27 @@ from pipelines.guest import accounts, changes, merging
 from pipelines.guest.accounts import Merged
 from pipelines.guest.changes import Changed
 from pipelines.guest.merging import Decision, MergeText, Read
-from pipelines.guest.pristine import Configured, Survey
+from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.libvirt.carry import File, Owners, Plan
 from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.text import one_line
 
-#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, and who lingers.
-KEPT = ("home", "root", "srv", "var/lib/systemd/linger", "var/log", "var/mail", "var/spool/cron")
+#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
+#: are no lines of passwd, and what credentials of this machine are encrypted with.
+KEPT = (
+    "home",
+    "root",
+    "srv",
+    "var/lib/systemd/credential.secret",
+    "var/lib/systemd/home",
+    "var/lib/systemd/linger",
+    "var/log",
+    "var/mail",
+    "var/spool/cron",
+)
+
+#: Below it a directory that is kept is a program's data, in which nothing may come from two sides.
+_DATA = "var/lib"
 
 #: In these are other systems, whose numbers of users are theirs.
 FOREIGN = (
@@ -57,10 +71,15 @@ class Move:
 
     ``packages`` are between the guest as it is and the new root; the rest says what becomes of what is its own.
 
-    ``kept`` are paths that are carried over whole. ``dropped`` goes as the user said. What is ``undecided``, paths and
-    ``lost`` packages, is neither kept nor dropped by anybody's word.
-    ``went`` are paths that are taken away from a former root, as they were from the guest's. ``sizes`` are the bytes of
-    disk that what is carried over takes, by path, of what is there; None where they are not known.
+    ``kept`` are paths that are carried over with all that is in them. ``dropped`` goes as the user said. What is
+    ``undecided``, paths and ``lost`` packages, is neither kept nor dropped by anybody's word. ``reverted`` is what
+    packages have that the guest has otherwise, or not any more, and that is as they bring it again.
+
+    Below what is kept, ``left`` is what the guest has as it was, so that the new root's stays; ``replaced`` what the
+    new root has and loses to what the guest made of it; and ``went`` what was taken away in the guest, and is in the
+    new root, too. ``empty`` are directories that are made where the new root has none.
+    ``sizes`` are the bytes of disk that what is carried over takes, by path, of what is there; None where they are not
+    known. ``before`` and ``after`` are the artifacts that it moves between; on the second it ``failed`` before, maybe.
     """
 
     ours: Survey
@@ -71,8 +90,15 @@ class Move:
     dropped: tuple[Changed, ...] = ()
     undecided: tuple[Changed, ...] = ()
     lost: tuple[str, ...] = ()
+    reverted: tuple[Changed, ...] = ()
+    left: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     went: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
     sizes: Mapping[str, int | None] = field(default_factory=dict)
+    before: str = ""
+    after: str = ""
+    failed: bool = False
 
     @property
     def renumbered(self) -> list[str]:
@@ -92,6 +118,18 @@ class Move:
     def open(self) -> bool:
         """Whether anything is left for the user to decide."""
         return bool(self.conflicts or self.undecided or self.lost)
+
+    @property
+    def to_run(self) -> list[tuple[str, str]]:
+        """The commands that make anew, in the guest, what is made from something of its own; and why, in words."""
+        own = {each.path for each in self.etc if each.verdict in ("ours", "merged") and each.path in self.ours.etc}
+        libraries = _below("usr/local/lib", self.kept) or any(_below(each, ["usr/local/lib"]) for each in self.kept)
+        found = []
+        if "etc/locale.gen" in own:
+            found.append(("locale-gen", "its locales are those of /etc/locale.gen"))
+        if libraries or any(path == "etc/ld.so.conf" or path.startswith("etc/ld.so.conf.d/") for path in own):
+            found.append(("ldconfig", "it has libraries of its own"))
+        return found
 
     def refuse_open(self, command: str) -> None:
         """Raise `VirtrootError` where anything is left to decide; ``command`` is that of the task."""
@@ -123,8 +161,8 @@ def plan(
 ) -> Move:
     """Return what moving from ``ours``, which was ``base`` once, to ``theirs`` comes to; nothing is changed.
 
-    With ``former`` the guest had ``theirs`` before, and ``base`` is what ``ours`` was when the guest got it: what went
-    since goes from ``theirs``, and what is only there would be lost where something that is kept takes its place.
+    With ``former`` the guest had ``theirs`` before, and ``base`` is what ``ours`` was when the guest got it: what is
+    only there would be lost where something that is kept takes its place.
 
     Raises `VirtrootError` for choices about nothing and for account files that are none.
     """
@@ -140,28 +178,36 @@ def plan(
             "mend it in the guest, or from the host; a plain ./inv rollback leaves it behind",
         )
     known = changes.changes(base, ours, distro, points)
-    kept = _outermost((*KEPT, *choices.keep, *_empty(known.files, ours, choices)))
-    found = [
-        each
-        for each in (*known.files, *(Changed("changed", path) for path in known.edited))
-        if each.kind != "removed" and not _below(each.name, kept)
-    ]
-    went = []
+    kept = _outermost((*KEPT, *choices.keep))
+    empty = [path for path in _empty(known.files, ours, choices) if not _below(path, kept)]
+    found = {
+        each.name: each
+        for each in (
+            *known.files,
+            *(Changed("changed", path) for path in known.edited),
+            *(each for each in known.altered if _leads(each, ours)),
+        )
+        if each.kind != "removed" and not _below(each.name, (*kept, *empty)) and not _brought(each, ours, theirs)
+    }
     if former:
-        found += [each for each in _replaced(base, ours, theirs) if _below(each.name, kept)]
-        went = [each.name for each in known.files if each.kind == "removed" and _below(each.name, kept)]
+        found |= {each.name: each for each in _only_there(base, ours, theirs, kept)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
+    left, replaced = _met(base, ours, theirs, kept)
     return Move(
         ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
         etc=tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take)),
         accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
         kept=kept,
-        dropped=tuple(each for each in found if _below(each.name, choices.discard)),
-        undecided=tuple(each for each in found if not _below(each.name, choices.discard)),
+        dropped=tuple(each for each in found.values() if _below(each.name, choices.discard)),
+        undecided=tuple(each for each in found.values() if not _below(each.name, choices.discard)),
         lost=tuple(sorted({*lost} - {*choices.discard})),
-        went=tuple(went),
+        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or _below(each.name, kept))),
+        left=left,
+        replaced=replaced,
+        went=_went(base, ours, theirs, kept),
+        empty=tuple(empty),
     )
 
 
@@ -171,8 +217,66 @@ def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str
     return [name for name in trees if ours.unowned[name].kind == "tree" and ours.unowned[name].files == 0]
 
 
-def _replaced(base: Survey, ours: Survey, theirs: Survey) -> list[Changed]:
-    """Return what the former root alone has below something that the guest has, too."""
+def _leads(altered: Changed, ours: Survey) -> bool:
+    """Say whether something of a package's is a link of the guest's now: whoever keeps it loses nothing of the package.
+
+    What went, or has other rights, comes back as the package brings it: an old program is not kept for its mode.
+    """
+    entry = (ours.owned or {}).get(altered.name)
+    return altered.kind == "changed" and entry is not None and entry.kind == "link"
+
+
+def _brought(each: Changed, ours: Survey, theirs: Survey) -> bool:
+    """Say whether the new root has the same of what no package has."""
+    mine, new = ours.unowned.get(each.name), theirs.unowned.get(each.name)
+    return mine is not None and new is not None and mine.mode is not None and not changes.otherwise(mine, new)
+
+
+def _merged(path: str, kept: Iterable[str]) -> bool:
+    """Say whether a path is below something that is kept, and that the new root's own may stay in."""
+    return any(_below(path, [each]) and not is_whole(each) for each in kept)
+
+
+def is_whole(path: str) -> bool:
+    """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
+    return foreign(path) or (path not in KEPT and _below(path, [_DATA]))
+
+
+def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
+    left, replaced = [], []
+    for path, new in sorted(theirs.unowned.items()):
+        if not _below(path, kept) or changes.ignored(path) or new.kind not in ("file", "link"):
+            continue
+        then, mine = base.unowned.get(path), ours.unowned.get(path)
+        if mine is None:
+            if then is None and not _merged(path, kept):
+                replaced.append(path)
+        elif then is not None and not changes.otherwise(then, mine) and _merged(path, kept):
+            left.append(path)
+        elif (then is None or _content(then) != _content(new)) and _content(mine) != _content(new):
+            replaced.append(path)
+    return tuple(left), tuple(replaced)
+
+
+def _content(entry: Unowned) -> tuple[str, int, str]:
+    """Return what tells contents of different builds apart, whose times are different: not all, but what is certain."""
+    return entry.kind, entry.size, entry.content
+
+
+def _went(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[str, ...]:
+    """Return what was taken away in the guest below what is kept, and would come back with the new root."""
+    gone = [path for path in base.unowned if path not in ours.unowned and path in theirs.unowned]
+    return _outermost(sorted(path for path in gone if _merged(path, kept) and not _in_tree(path, ours)))
+
+
+def _in_tree(path: str, survey: Survey) -> bool:
+    """Say whether a path is in what was told as one."""
+    return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in changes.above(path))
+
+
+def _only_there(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> list[Changed]:
+    """Return what the former root alone has in something that is kept whole, and that the guest has, too."""
     return [
         Changed("removed", path, "only the former root has it", entry.size, entry.entries or None)
         for path, entry in sorted(theirs.unowned.items())
@@ -180,6 +284,8 @@ def _replaced(base: Survey, ours: Survey, theirs: Survey) -> list[Changed]:
         and path not in ours.unowned
         and not changes.ignored(path)
         and path.rpartition("/")[0] in ours.unowned
+        and _below(path, kept)
+        and not _merged(path, kept)
     ]
 
 
@@ -236,7 +342,7 @@ def _named(text: bytes) -> dict[int, str]:
 def taken_along(move: Move) -> list[str]:
     """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
     own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
-    return [path for path in move.kept if not foreign(path)] + own
+    return [path for path in move.kept if not foreign(path)] + list(move.empty) + own
 
 
 def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
@@ -259,8 +365,11 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
     return Plan(
         removals=removals,
         copies=copies,
-        trees=list(move.kept),
+        trees=[path for path in move.kept if not is_whole(path)],
+        left=list(move.left),
+        whole=[path for path in move.kept if is_whole(path)],
         foreign=[path for path in move.kept if foreign(path)],
+        empty=list(move.empty),
         writes=writes,
         users={str(old): new for old, new in move.accounts.users.items()},
         groups={str(old): new for old, new in move.accounts.groups.items()},

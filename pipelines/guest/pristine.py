@@ -49,7 +49,9 @@ class Configured:
 class Unowned:
     """An entry that no package has; a ``tree`` is a directory with ``entries`` below it, ``files`` without such.
 
-    Sizes are in bytes.
+    Sizes are in bytes; ``content`` is where a link leads and ``to`` the package that has that, ``digest`` what is in a
+    tree. Older records have no ``mode``, ``gid`` and digests. What was such an entry once, and is a package's now, is
+    ``owned``.
     """
 
     kind: str
@@ -58,17 +60,28 @@ class Unowned:
     modified: int = 0
     entries: int = 0
     files: int = 0
+    mode: int | None = None
+    gid: int | None = None
+    content: str = ""
+    to: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a root has beside its packages' files as they came; paths have no slash before them. See `survey`."""
+    """What a root has beside its packages' files as they came; paths have no slash before them. See `survey`.
+
+    ``owned`` are entries of packages that are not as most are, and ``missing`` those that are not there, with their
+    package; older records have neither.
+    """
 
     packages: tuple[Package, ...]
     etc: dict[str, Configured]
     unowned: dict[str, Unowned]
     edited: tuple[str, ...] = ()
     contents: dict[str, bytes] = field(default_factory=dict)
+    owned: dict[str, Configured] | None = None
+    missing: dict[str, str] | None = None
 
 
 def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golden | None) -> None:
@@ -137,7 +150,9 @@ def _readable(packed: bytes) -> Survey | None:
 
 def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
     """Return what a root is that was ``base`` once."""
-    return parse(beside.survey(target, root, manifest.source_date_epoch, base.unowned))
+    # What was told as one is told so again.
+    known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
+    return parse(beside.survey(target, root, manifest.source_date_epoch, known))
 
 
 def parse(packed: bytes) -> Survey:
@@ -145,10 +160,13 @@ def parse(packed: bytes) -> Survey:
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         contents = {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
     told = json.loads(contents.pop(_SURVEY))
+    owned = told.get("owned")
     return Survey(
         packages=tuple(Package(name=name, version=version) for name, version in told["packages"]),
         etc={path: Configured(**entry) for path, entry in told["etc"].items()},
         unowned={path: Unowned(**entry) for path, entry in told["unowned"].items()},
         edited=tuple(told["edited"]),
         contents=contents,
+        owned=None if owned is None else {path: Configured(**entry) for path, entry in owned.items()},
+        missing=told.get("missing"),
     )

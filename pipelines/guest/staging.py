@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -79,8 +80,9 @@ def _manifest(guest: Guest, directory: str) -> Manifest:
 
 def kept(guest: Guest) -> list[str]:
     """Return the paths that were kept at the guest's upgrades beside those that always are."""
-    noted = guest.target.run(["cat", place.kept(guest.boot)], check=False)
-    return noted.stdout.decode(errors="surrogateescape").splitlines()
+    noted = guest.target.run(["cat", place.kept(guest.boot)], check=False).stdout.decode(errors="surrogateescape")
+    # A path a line, once.
+    return [str(path) for path in json.loads(noted)] if noted.startswith("[") else noted.split("\n")[:-1]
 
 
 @contextmanager
@@ -154,7 +156,8 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         )
         owners = beside.owners(target, guest.root, moving.taken_along(move))
         strangers = moving.strangers(move, ours, owners)
-        move = replace(move, sizes={**moving.foreign_sizes(move), **owners["sizes"]})
+        sizes = {**moving.foreign_sizes(move), **owners["sizes"]}
+        move = replace(move, sizes=sizes, before=guest.artifact, after=staged.made.artifact)
     if strangers:
         raise VirtrootError(
             f"what is kept belongs to nobody in {guest.name}, and would be another's: {', '.join(strangers)}",
@@ -185,22 +188,27 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:
     ``keep`` are the paths that are kept at later upgrades, too.
     """
     paths = staged.paths
-    if keep:
-        noted = "".join(f"{path}\n" for path in keep).encode(errors="surrogateescape")
-        beside.put_file(guest.target, place.kept(paths.partial_boot), noted, 0o600)
+    beside.put_file(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("changing the root"):
         _arrive(guest, paths, staged.directory, formers.following(guest), staged.made, staged.manifest)
 
 
 def put_back(guest: Guest, former: Former) -> None:
     """Let the root of a guest that is off, and a former one, change places."""
-    target, paths = guest.target, place.of_root(guest.root)
+    target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
     with step("going back"):
         if former.made.lower:
-            beside.mount(target, f"{former.directory}/root", former.made.golden, former.made.lower)
-        _describe_boot(guest, former, paths)
-        mounts.delete(target, f"{former.directory}/next")
-        _arrive(guest, paths, former.directory, former.directory, former.made, _manifest(guest, former.about))
+            beside.mount(target, root, former.made.golden, former.made.lower)
+        try:
+            _describe_boot(guest, former, paths)
+            mounts.delete(target, f"{former.directory}/next")
+            _arrive(guest, paths, former.directory, former.directory, former.made, _manifest(guest, former.about))
+        except BaseException:
+            if former.made.lower:
+                # What is mounted in a former root keeps everybody from deleting it.
+                with contextlib.suppress(VirtrootError):
+                    beside.unmount(target, root)
+            raise
 
 
 def _describe_boot(guest: Guest, former: Former, paths: Place) -> None:

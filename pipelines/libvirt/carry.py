@@ -20,6 +20,7 @@ import struct
 import subprocess  # noqa: TID251 - this runs on libvirt's machine
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypedDict
 
 _CP = ("cp", "--archive", "--reflink=auto", "--no-target-directory", "--")
@@ -52,7 +53,10 @@ class Plan(TypedDict):
     removals: list[str]
     copies: list[str]
     trees: list[str]
+    left: list[str]
+    whole: list[str]
     foreign: list[str]
+    empty: list[str]
     writes: list[File]
     users: dict[str, int]
     groups: dict[str, int]
@@ -145,20 +149,27 @@ def carry(source: str, destination: str, plan: Plan) -> None:
     """Make ``destination`` have what ``plan`` says, of what ``source`` has.
 
     ``removals`` are paths that go. ``copies`` are entries, a directory without what is in it, and ``trees`` entries
-    with all that is in them: of a directory what is in it takes the place of what is called so, and what the
-    destination alone has there stays. ``writes`` are files. ``users`` and ``groups`` say which numbers become which,
-    but not in ``foreign`` trees, whose numbers are another system's.
+    with all that is in them but what is ``left``: what is called so in the destination they replace, and what that
+    alone has in their directories stays. ``whole`` are trees in whose place nothing of the destination's stays, and
+    ``empty`` directories, with those in them, that are made where nothing is called so. ``writes`` are files.
+    ``users`` and ``groups`` say which numbers become which, but not in ``foreign`` trees, whose numbers are another
+    system's. A directory on the way that is missing is made as it is in the source.
     """
     old_root, new_root = (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in (source, destination))
     users, groups = ({int(old): number for old, number in plan[kind].items()} for kind in ("users", "groups"))
-    renumber = _renumbering(users, groups) if users or groups else None
+    renumber = _renumbering(users, groups) if users or groups else _as_they_are
+    foreign, left = {*plan["foreign"]}, {*plan["left"]}
     for path in plan["removals"]:
         _remove(new_root, path)
     # Directories before what is in them.
     for path in sorted(plan["copies"]):
-        _copy(old_root, new_root, path, renumber, whole=False)
+        _copy(old_root, new_root, path, renumber)
     for path in plan["trees"]:
-        _copy(old_root, new_root, path, None if path in plan["foreign"] else renumber, whole=True)
+        _merge(old_root, new_root, path, _as_they_are if path in foreign else renumber, left)
+    for path in plan["whole"]:
+        _replace(old_root, new_root, path, _as_they_are if path in foreign else renumber)
+    for path in plan["empty"]:
+        _make_missing(old_root, new_root, path, renumber)
     for file in plan["writes"]:
         _write(new_root, file)
     os.close(old_root)
@@ -187,41 +198,144 @@ def _delete(parent: int, name: str) -> None:
 Renumber = Callable[[int, str, os.stat_result], None]
 
 
-def _copy(old: int, new: int, path: str, renumber: Renumber | None, *, whole: bool) -> None:
-    parent, name = _split(path)
-    with directory(old, parent) as origin, directory(new, parent, make=True) as place:
-        found, there = _status(origin, name), _status(place, name)
-        if found is None:
+def _as_they_are(handle: int, name: str, status: os.stat_result) -> None:
+    """Leave an entry its owners."""
+
+
+@contextlib.contextmanager
+def _both(old: int, new: int, path: str, renumber: Renumber) -> Iterator[tuple[int, int] | None]:
+    """Open the directory ``path`` in both roots; what is missing of it in the new one is made as it is in the old one.
+
+    Where the old root has no such directory there is nothing to open, and nothing is made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            origin = stack.enter_context(directory(old, path))
+        except FileNotFoundError:
+            yield None
             return
-        both = there is not None and stat.S_ISDIR(found.st_mode) and stat.S_ISDIR(there.st_mode)
-        if not both:
-            _delete(place, name)
-        if stat.S_ISDIR(found.st_mode) and not whole:
-            _copy_directory(origin, place, name, found)
-            copied = [path]
-        else:
-            copied = [path]
-            if both:
-                # What the new root alone has in it stays.
-                with directory(origin, name) as ours, directory(place, name) as theirs:
-                    names = os.listdir(ours)
-                    for each in names:
-                        _delete(theirs, each)
-                copied = [f"{path}/{each}" for each in names]
-            _cp(origin, place, name)
-    if renumber:
-        for each in copied:
-            for handle, entry, status in walk(new, each) if whole else _alone(new, each):
-                renumber(handle, entry, status)
-        if copied != [path]:
-            for handle, entry, status in _alone(new, path):
-                renumber(handle, entry, status)
+        made = ""
+        for part in path.split("/") if path else []:
+            with directory(old, made) as ours, directory(new, made) as theirs:
+                if _status(theirs, part) is None:
+                    _copy_directory(ours, theirs, part, os.stat(part, dir_fd=ours, follow_symlinks=False))
+                    renumber(theirs, part, os.stat(part, dir_fd=theirs, follow_symlinks=False))
+            made = f"{made}/{part}" if made else part
+        with directory(new, path) as place:
+            yield origin, place
 
 
-def _alone(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+def _is_directory(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _copy(old: int, new: int, path: str, renumber: Renumber) -> None:
+    """Copy an entry, a directory without what is in it."""
     parent, name = _split(path)
-    with directory(root, parent) as handle:
-        yield handle, name, os.stat(name, dir_fd=handle, follow_symlinks=False)
+    with _both(old, new, parent, renumber) as handles:
+        if handles is None or (found := _status(handles[0], name)) is None:
+            return
+        origin, place = handles
+        if not (_is_directory(found) and _is_directory(_status(place, name))):
+            _delete(place, name)
+        if _is_directory(found):
+            _copy_directory(origin, place, name, found)
+        else:
+            _cp(origin, place, name)
+        renumber(place, name, os.stat(name, dir_fd=place, follow_symlinks=False))
+
+
+def _replace(old: int, new: int, path: str, renumber: Renumber) -> None:
+    """Copy an entry with all that is in it, in the place of what is called so."""
+    parent, name = _split(path)
+    with _both(old, new, parent, renumber) as handles:
+        if handles is None or _status(handles[0], name) is None:
+            return
+        origin, place = handles
+        _delete(place, name)
+        _cp(origin, place, name)
+        for handle, entry, status in walk(new, path):
+            renumber(handle, entry, status)
+
+
+def _merge(old: int, new: int, path: str, renumber: Renumber, left: AbstractSet[str]) -> None:
+    """Copy a tree but for what is ``left``; what the new root alone has in its directories stays."""
+    parent, name = _split(path)
+    with _both(old, new, parent, renumber) as handles:
+        if handles is None or path in left or (found := _status(handles[0], name)) is None:
+            return
+        origin, place = handles
+        if not (_is_directory(found) and _is_directory(_status(place, name))):
+            _replace(old, new, path, renumber)
+            return
+        aside = _clear(old, new, path, left)
+        # One copy of all: files that have several names keep them.
+        _cp(origin, place, name)
+        for each, hidden in aside.items():
+            above, entry = _split(each)
+            with directory(new, above) as handle:
+                _delete(handle, entry)
+                os.rename(hidden, entry, src_dir_fd=handle, dst_dir_fd=handle)
+        renumber(place, name, os.stat(name, dir_fd=place, follow_symlinks=False))
+        pending = [path]
+        while pending:
+            current = pending.pop()
+            with directory(old, current) as ours, directory(new, current) as theirs:
+                for entry in os.listdir(ours):
+                    if f"{current}/{entry}" not in aside:
+                        status = os.stat(entry, dir_fd=theirs, follow_symlinks=False)
+                        renumber(theirs, entry, status)
+                        pending += [f"{current}/{entry}"] if _is_directory(status) else []
+
+
+def _clear(old: int, new: int, path: str, left: AbstractSet[str]) -> dict[str, str]:
+    """Delete in a directory of the new root what a copy of the old one's would be in the place of.
+
+    Return the name that what is ``left`` has until then, by its path.
+    """
+    aside: dict[str, str] = {}
+    pending = [path]
+    while pending:
+        current = pending.pop()
+        if current.count("/") > _DEEPEST:
+            raise Refused(f"{current[:60]}...: goes down further than {_DEEPEST} directories")
+        with directory(old, current) as ours, directory(new, current) as theirs:
+            for name in os.listdir(ours):
+                there = _status(theirs, name)
+                if there is None:
+                    continue
+                if f"{current}/{name}" in left:
+                    hidden = f".virtroot-{secrets.token_hex(8)}"
+                    os.rename(name, hidden, src_dir_fd=theirs, dst_dir_fd=theirs)
+                    aside[f"{current}/{name}"] = hidden
+                elif _is_directory(there) and _is_directory(_status(ours, name)):
+                    pending.append(f"{current}/{name}")
+                else:
+                    _delete(theirs, name)
+    return aside
+
+
+def _make_missing(old: int, new: int, path: str, renumber: Renumber) -> None:
+    """Make the directories that ``path`` and those in it are, where the new root has nothing that is called so."""
+    pending = [path]
+    while pending:
+        current = pending.pop()
+        parent, name = _split(current)
+        # Through a link, or what is no directory, nothing is made.
+        with contextlib.suppress(Refused), _both(old, new, parent, renumber) as handles:
+            if handles is None:
+                continue
+            origin, place = handles
+            found, there = _status(origin, name), _status(place, name)
+            if found is None or not _is_directory(found):
+                continue
+            if there is None:
+                _copy_directory(origin, place, name, found)
+                renumber(place, name, os.stat(name, dir_fd=place, follow_symlinks=False))
+            elif not _is_directory(there):
+                continue
+            with directory(origin, name) as ours:
+                pending += [f"{current}/{each}" for each in os.listdir(ours)]
 
 
 def _copy_directory(origin: int, place: int, name: str, found: os.stat_result) -> None:

@@ -20,7 +20,7 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict
 
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
@@ -253,31 +253,42 @@ def _sections(text: bytes) -> dict[str, list[str]]:
 def survey(path: str, since: int, known: Sequence[str] | None = None) -> tuple[dict[str, object], dict[str, bytes]]:
     """Return what is in the root ``path`` beside its packages' files, as plain data, and contents of /etc by path.
 
-    ``edited`` are files of packages that were changed after ``since`` (seconds of the epoch). Of directories that no
-    package knows, those in ``known`` are told entry by entry and others as one, with how many entries there are in it
-    and how many bytes they take; without ``known`` all small ones are told entry by entry.
+    ``edited`` are files of packages that were changed after ``since`` (seconds of the epoch), ``owned`` what packages
+    have outside /etc that is neither a file of mode 0644 nor a directory of mode 0755 and root's own, and ``missing``
+    what they have that is not there. Of directories that no package knows, those in ``known`` are told entry by entry
+    and others as one, with how many entries there are in it and how many bytes they take; without ``known`` all small
+    ones are told entry by entry. What is ``known`` and a package's by now is ``owned`` in kind.
     """
     root = Root(path)
     packages = database(root)
     etc, contents = _configuration(root, packages)
-    unowned, candidates = _others(root, packages, since, None if known is None else set(known))
+    others = _others(root, packages, since, None if known is None else set(known))
+    there = others.seen.union(etc, ("", ".", "etc"))
+    missing = [path for path in packages.owners if path not in there and not _is_state(path)]
+    if len(missing) > _MOST_OTHERS:
+        raise Refused(f"more than {_MOST_OTHERS} files of packages are missing, like {missing[0][:60]}")
     return {
         "packages": packages.packages,
         "etc": etc,
-        "unowned": unowned,
-        "edited": sorted(_edited(root, packages, candidates)),
+        "unowned": others.unowned,
+        "edited": sorted(_edited(root, packages, others.candidates)),
+        "owned": others.owned,
+        "missing": {path: packages.name(path) for path in missing},
     }, contents
+
+
+def _is_state(path: str) -> bool:
+    return any(path == each or path.startswith(f"{each}/") for each in _STATE)
 
 
 def _configuration(root: Root, packages: Database) -> tuple[dict[str, dict[str, object]], dict[str, bytes]]:
     found: dict[str, dict[str, object]] = {}
     contents: dict[str, bytes] = {}
+    digests = Digests(root)
     left, pending = _MOST_BYTES, ["etc"]
     while pending:
         for entry in root.entries(pending.pop()):
-            status = entry.status
-            told: dict[str, object] = {"kind": entry.kind, "mode": stat.S_IMODE(status.st_mode),
-                                       "uid": status.st_uid, "gid": status.st_gid}  # fmt: skip
+            told = _told(entry)
             with contextlib.suppress(FileNotFoundError):
                 if entry.kind == "directory":
                     pending.append(entry.path)
@@ -288,7 +299,7 @@ def _configuration(root: Root, packages: Database) -> tuple[dict[str, dict[str, 
                     text = content(entry.directory, entry.name, left)
                     left -= len(text)
                     told["content"], told["size"] = hashlib.sha256(text).hexdigest(), len(text)
-                    told["as_packaged"] = packages.configuration.get(entry.path) == _md5(text)
+                    told["as_packaged"] = _as_packaged(packages, digests, entry, text)
                     if len(text) <= _LARGEST_CONTENT:
                         contents[entry.path] = text
                 told["package"] = packages.name(entry.path)
@@ -303,51 +314,121 @@ def _aimed(link: str, target: str) -> str:
     return os.path.normpath(os.path.join("/", os.path.dirname(link), target)).lstrip("/")
 
 
-def _others(
-    root: Root, packages: Database, since: int, known: set[str] | None
-) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
-    """Return what no package knows outside /etc, and packages' files changed after ``since``, with the time of that."""
-    found: dict[str, dict[str, object]] = {}
-    candidates: dict[str, float] = {}
-    pending = [""]
+def _told(entry: Found) -> dict[str, object]:
+    status = entry.status
+    return {
+        "kind": entry.kind,
+        "mode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
+
+
+def _as_packaged(packages: Database, digests: "Digests", entry: Found, text: bytes) -> bool:
+    """Say whether a file of /etc is as its package brought it; one without a digest is as it was when that came."""
+    owner = packages.owners.get(entry.path)
+    if entry.path in packages.configuration:
+        return packages.configuration[entry.path] == _md5(text)
+    if owner is None:
+        return False
+    how, digest = digests.of(entry.path, owner)
+    return digest == _digest(how, text) if how else entry.status.st_mtime <= packages.installed.get(owner, 0)
+
+
+@dataclass
+class Others:
+    """What is outside /etc: what no package knows, what of packages is not as most is, and what all was ``seen``.
+
+    ``candidates`` are packages' files that were changed after some time, with the time of that.
+    """
+
+    unowned: dict[str, dict[str, object]] = field(default_factory=dict)
+    owned: dict[str, dict[str, object]] = field(default_factory=dict)
+    candidates: dict[str, float] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+
+#: What most of packages is: kind, mode and owners.
+_PLAIN = (("file", 0o644, 0, 0), ("directory", 0o755, 0, 0))
+
+
+def _others(root: Root, packages: Database, since: int, known: set[str] | None) -> Others:
+    """Return what there is outside /etc; packages' files are candidates that were changed after ``since``."""
+    others = Others()
+    found, pending = others.unowned, [""]
     while pending:
         for entry in root.entries(pending.pop()):
             if entry.path == "etc" or entry.path in _STATE:
                 continue
+            told = _told(entry)
             if entry.path in packages.owners:
+                others.seen.add(entry.path)
                 if entry.kind == "directory":
                     pending.append(entry.path)
                 elif entry.kind == "file" and entry.status.st_mtime > since:
-                    candidates[entry.path] = entry.status.st_mtime
+                    others.candidates[entry.path] = entry.status.st_mtime
+                if tuple(told.values()) not in _PLAIN:
+                    others.owned[entry.path] = told
+                    told["package"] = packages.name(entry.path)
+                    told.update(_leading(root, packages, entry))
+                if known is not None and entry.path in known:
+                    found[entry.path] = {"kind": "owned", "uid": entry.status.st_uid}
                 continue
-            told: dict[str, object] = {"kind": entry.kind, "uid": entry.status.st_uid}
             if entry.kind == "directory":
-                entries, files, size = _measured(root, entry.path)
-                if entry.path in known if known is not None else entries <= _MOST_LISTED:
+                tree = _measured(root, entry.path)
+                if entry.path in known if known is not None else tree["entries"] <= _MOST_LISTED:
                     pending.append(entry.path)
                 else:
-                    told.update(kind="tree", entries=entries, files=files, size=size)
+                    told.update(tree, kind="tree")
             elif entry.kind == "file":
                 told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
+            told.update(_leading(root, packages, entry))
             found[entry.path] = told
-            if len(found) > _MOST_OTHERS:
+            if len(found) + len(others.owned) > _MOST_OTHERS:
                 raise Refused(f"more than {_MOST_OTHERS} entries lie beside those of packages, like {entry.path[:60]}")
-    return found, candidates
+    return others
 
 
-def _measured(root: Root, path: str) -> tuple[int, int, int]:
-    """Return how many entries a tree has, how many are no directories, and how many bytes of the disk all take."""
-    entries = files = size = 0
+def _leading(root: Root, packages: Database, entry: Found) -> dict[str, str]:
+    """Return of a link where it leads, and which package has that; nothing of anything else."""
+    if entry.kind != "link":
+        return {}
+    try:
+        content = os.readlink(entry.name, dir_fd=entry.directory)
+    except OSError:
+        return {}
+    return {"content": content, "to": packages.name(root.real(_aimed(entry.path, content)))}
+
+
+class Tree(TypedDict):
+    """How many entries a tree has, how many are no directories, how many bytes of disk they take, and what they are.
+
+    The ``digest`` is of names, modes and owners, and of sizes and times of files; times in whole seconds.
+    """
+
+    entries: int
+    files: int
+    size: int
+    digest: str
+
+
+def _measured(root: Root, path: str) -> Tree:
+    tree = Tree(entries=0, files=0, size=0, digest="")
+    digest = hashlib.sha256()
     pending = [path]
     while pending:
         for entry in root.entries(pending.pop()):
-            entries += 1
-            size += entry.status.st_blocks * 512
+            tree["entries"] += 1
+            tree["size"] += entry.status.st_blocks * 512
+            what: list[object] = [entry.path, *_told(entry).values()]
             if entry.kind == "directory":
                 pending.append(entry.path)
             else:
-                files += 1
-    return entries, files, size
+                tree["files"] += 1
+                what += [entry.status.st_size, int(entry.status.st_mtime)]
+            digest.update(json.dumps(what).encode())
+    tree["digest"] = digest.hexdigest()
+    return tree
 
 
 def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> Iterator[str]:
@@ -355,21 +436,50 @@ def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> 
 
     A package says of most what that was; the others are those that were changed after it was installed.
     """
-    known: dict[str, tuple[str, str]] = {}
-    for owner in {packages.owners[path] for path in candidates}:
-        for line in root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
-            digest, _, path = line.partition("  ")
-            known[root.real(path)] = ("md5", digest)
-        known.update(_mtree(root.read(f"var/lib/pacman/local/{owner}/mtree")))
-    for path, changed in candidates.items():
-        how, digest = known.get(path, ("", ""))
+    digests = Digests(root)
+    # One package after the other: what is known of one is all that is kept.
+    for path, changed in sorted(candidates.items(), key=lambda each: packages.owners[each[0]]):
+        how, digest = digests.of(path, packages.owners[path])
         if not how:
             if changed > packages.installed.get(packages.owners[path], 0):
                 yield path
-            continue
-        text = root.read(path, _MOST_BYTES)
-        if digest != (_md5(text) if how == "md5" else hashlib.sha256(text).hexdigest()):
+        elif digest != _digest(how, root.read(path, _MOST_BYTES)):
             yield path
+
+
+def _digest(how: str, text: bytes) -> str:
+    return _md5(text) if how == "md5" else hashlib.sha256(text).hexdigest()
+
+
+class Digests:
+    """What package managers say that files were when they came; what is known of a package is kept for the next file.
+
+    Of /etc it is kept for good, since files of one package lie apart there.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._owner = ""
+        self._known: dict[str, tuple[str, str]] = {}
+        self._etc: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def of(self, path: str, owner: str) -> tuple[str, str]:
+        """Return ``md5`` or ``sha256`` and the digest of a file of the package ``owner``; empty where none is known."""
+        if path.startswith("etc/"):
+            if owner not in self._etc:
+                known = self._read(owner)
+                self._etc[owner] = {each: what for each, what in known.items() if each.startswith("etc/")}
+            return self._etc[owner].get(path, ("", ""))
+        if owner != self._owner:
+            self._owner, self._known = owner, self._read(owner)
+        return self._known.get(path, ("", ""))
+
+    def _read(self, owner: str) -> dict[str, tuple[str, str]]:
+        known: dict[str, tuple[str, str]] = {}
+        for line in self._root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
+            digest, _, path = line.partition("  ")
+            known[self._root.real(path)] = ("md5", digest)
+        return {**known, **_mtree(self._root.read(f"var/lib/pacman/local/{owner}/mtree"))}
 
 
 def _mtree(packed: bytes) -> dict[str, tuple[str, str]]:

@@ -8,7 +8,7 @@ from testinfra.host import Host
 
 from pipelines.artifact.difference import compare
 from pipelines.artifact.manifest import Manifest, Package
-from pipelines.guest.shares import Shared
+from pipelines.guest.guest import Guest
 from pipelines.recipe.distros import DISTROS
 
 #: The ssh server's package, by distribution, and its unit.
@@ -21,9 +21,9 @@ def packages(host: Host, manifest: Manifest) -> set[tuple[str, str]]:
     return {(name, version) for name, version in (line.split() for line in host.check_output(query).splitlines())}
 
 
-def ssh_service(manifest: Manifest) -> str:
+def ssh_service(host: Host, manifest: Manifest) -> str:
     """Return the name of the ssh server's unit, empty for a root that has none."""
-    installed = {package.name for package in manifest.packages}
+    installed = {name for name, _ in packages(host, manifest)}
     return next((unit for package, unit in _SSH_SERVERS.items() if package in installed), "")
 
 
@@ -44,16 +44,44 @@ def has_packages_of(host: Host, manifest: Manifest) -> None:
     assert packages(host, manifest) == expected
 
 
-def has_virtiofs_fstab(host: Host, shares: tuple[Shared, ...] = (), *, usr: bool = False) -> None:
-    """Check that fstab mounts the root, its /usr where that is a device, the guest's ``shares`` and nothing else."""
-    lines = [line.split() for line in host.file("/etc/fstab").content_string.splitlines() if not line.startswith("#")]
-    tags = {share.tag for share in shares}
-    mounted = [line[0] for line in lines if line and line[0] in tags and line[2] == "virtiofs"]
+#: What names a disk in fstab, and what lets a boot go on without it.
+_DISKS = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
+_MAY_BE_MISSING = {"nofail", "noauto"}
+
+
+def _options(line: list[str]) -> set[str]:
+    return {option for field in line[3:4] for option in field.split(",")}
+
+
+def _fstab(host: Host) -> list[list[str]]:
+    """Return the fields of fstab's lines, of which mount(8) needs three."""
+    lines = (line.split() for line in host.file("/etc/fstab").content_string.splitlines())
+    return [line for line in lines if line and not line[0].startswith("#")]
+
+
+def has_virtiofs_fstab(host: Host) -> None:
+    """Check that fstab mounts the root and nothing else."""
+    assert _fstab(host) == [["root", "/", "virtiofs", "defaults", "0", "0"]]
+
+
+def mounts_its_devices(host: Host, guest: Guest) -> list[str]:
+    """Check that fstab mounts the root, its /usr where that is a device, and the guest's shares.
+
+    Return what else it mounts, which is the guest's own affair, unless a boot waits for it and there is no disk.
+    """
+    lines = _fstab(host)
+    parts = [["root", "/"], *([["usr", "/usr"]] if guest.usr else [])]
+    wanted = [[*part, "virtiofs"] for part in parts]
+    assert [line[:3] for line in lines if line[1:2] in ([point] for _, point in parts)] == wanted
+    tags = {share.tag for share in guest.shares}
+    mounted = [line[0] for line in lines if line[0] in tags and line[2:3] == ["virtiofs"]]
     assert sorted(mounted) == sorted(tags)
-    parts = [["root", "/"], ["usr", "/usr"]] if usr else [["root", "/"]]
-    assert [line for line in lines if line and line[0] not in tags] == [
-        [*part, "virtiofs", "defaults", "0", "0"] for part in parts
-    ]
+    others = [line for line in lines if line[:3] not in wanted and line[0] not in tags]
+    definition = guest.hypervisor.xml(guest.uuid)
+    if definition is not None and definition.find("devices/disk") is None:
+        waiting = [line[0] for line in others if line[0].startswith(_DISKS) and not _MAY_BE_MISSING & _options(line)]
+        assert not waiting, f"a boot waits for {waiting[0]}, which fstab mounts, and which there is no disk for"
+    return [" ".join(line[:2]) for line in others]
 
 
 def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:

@@ -23,8 +23,9 @@ def test_packages_are_whole(tree: Host, manifest: Manifest, drift: Drift) -> Non
         drift(change)
 
 
-def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest) -> None:
-    expectations.has_virtiofs_fstab(tree, guest.shares, usr=guest.usr)
+def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest, drift: Drift) -> None:
+    for mounted in expectations.mounts_its_devices(tree, guest):
+        drift(f"mounts {mounted}")
 
 
 def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:

@@ -24,7 +24,10 @@ def plan(**what: object) -> Plan:
         "removals": [],
         "copies": [],
         "trees": [],
+        "left": [],
+        "whole": [],
         "foreign": [],
+        "empty": [],
         "writes": [],
         "users": {},
         "groups": {},
@@ -72,9 +75,76 @@ def test_a_tree_arrives_as_it_was_and_stays_where_it_was(roots: tuple[Path, Path
     assert (new / "home/ann/link").readlink() == Path("/etc/shadow")
     assert stat.S_ISFIFO((new / "home/ann/pipe").lstat().st_mode)
     assert (new / "home/ann/hole").stat().st_blocks < 1024
-    assert not (new / "home/ann/other").exists()
+    assert (new / "home/ann/other").read_text() == "of the new root"
     assert (new / "home/bob/file").read_text() == "of the new root"
     assert (old / "home/ann/file").read_text() == "mine"
+
+
+def test_what_the_guest_never_changed_is_the_new_roots_and_what_is_elsewhere_stays(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    for name in ("same", "mine"):
+        write(old / f"srv/www/{name}", "old", owner=(101, 101))
+        write(new / f"srv/www/{name}", "new", owner=(7, 7))
+    write(old / "srv/www/kind/file", "a directory")
+    write(new / "srv/www/kind", "a file")
+    write(new / "srv/www/deep/new", "new", owner=(101, 101))
+    write(old / "srv/www/deep/old", "old")
+    os.link(old / "srv/www/mine", old / "srv/www/deep/mine")
+    (new / "srv/www/out").symlink_to("/")
+    write(old / "srv/www/out/file", "a directory")
+    carry.carry(str(old), str(new), plan(trees=["srv"], left=["srv/www/same"], users={"101": 102}, groups={}))
+    www = new / "srv/www"
+    assert ((www / "same").read_text(), owners(www / "same")[0]) == ("new", 7)
+    assert ((www / "mine").read_text(), owners(www / "mine")[0]) == ("old", 102)
+    assert (www / "mine").stat().st_ino == (www / "deep/mine").stat().st_ino
+    assert (www / "kind/file").read_text() == "a directory"
+    # What is not carried keeps the owners that it has.
+    assert owners(www / "deep/new")[0] == 101
+    assert not (www / "out").is_symlink()
+    assert sorted(path.name for path in www.iterdir()) == ["deep", "kind", "mine", "out", "same"]
+
+
+def test_programs_data_comes_from_one_side_alone(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    write(old / "var/lib/db/data", "old", owner=(101, 101))
+    write(new / "var/lib/db/data", "new")
+    write(new / "var/lib/db/journal", "new")
+    carry.carry(str(old), str(new), plan(whole=["var/lib/db", "var/lib/never", "no/such"], users={"101": 102}))
+    assert [path.name for path in (new / "var/lib/db").iterdir()] == ["data"]
+    assert ((new / "var/lib/db/data").read_text(), owners(new / "var/lib/db/data")[0]) == ("old", 102)
+    assert not (new / "no").exists()
+
+
+def test_empty_directories_take_the_place_of_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = roots
+    for path in ("usr/lib/app/plugins", "usr/lib/app/cache/own", "usr/lib/out/x"):
+        (old / path).mkdir(parents=True)
+    os.chown(old / "usr/lib/app/cache/own", 101, 101)
+    (old / "usr/lib/app/cache/own").chmod(0o700)
+    write(new / "usr/lib/app/plugins/core.so", "of a package")
+    write(new / "usr/lib/app/cache/file", "of a package")
+    (tmp_path / "host").mkdir()
+    (new / "usr/lib/out").symlink_to(tmp_path / "host")
+    carry.carry(str(old), str(new), plan(empty=["usr/lib/app", "usr/lib/out", "usr/lib/out/x"], users={"101": 102}))
+    assert (new / "usr/lib/app/plugins/core.so").read_text() == "of a package"
+    assert (new / "usr/lib/app/cache/file").read_text() == "of a package"
+    assert owners(new / "usr/lib/app/cache/own") == (102, 0 + 101, 0o700)
+    assert list((tmp_path / "host").iterdir()) == []
+
+
+def test_a_directory_on_the_way_is_made_as_it_was(roots: tuple[Path, Path]) -> None:
+    """A secret is as well hidden as before."""
+    old, new = roots
+    write(old / "etc/wireguard/privatekey", "secret")
+    write(old / "var/lib/vault/db/data", "secret")
+    for path in ("etc/wireguard", "var/lib/vault"):
+        os.chown(old / path, 101, 0)
+        (old / path).chmod(0o700)
+    carry.carry(
+        str(old), str(new), plan(copies=["etc/wireguard/privatekey"], whole=["var/lib/vault/db"], users={"101": 102})
+    )
+    assert owners(new / "etc/wireguard") == owners(new / "var/lib/vault") == (102, 0, 0o700)
+    assert (new / "var/lib/vault/db/data").read_text() == "secret"
 
 
 def test_owners_follow_their_names(roots: tuple[Path, Path]) -> None:

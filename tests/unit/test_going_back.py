@@ -51,6 +51,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
     monkeypatch.setattr("pipelines.guest.staging.put_back", note("put back"))
     monkeypatch.setattr(formers, "every", lambda _: ["former"])
+    monkeypatch.setattr(formers, "set_aside", note("set aside"))
+    monkeypatch.setattr(formers, "failed", lambda _: "/pool/former.web/failed")
     monkeypatch.setattr(formers, "refuse", note("refuse"))
     monkeypatch.setattr(formers, "forget", note("forget"))
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
@@ -69,26 +71,35 @@ def test_what_is_proven_stays(done: list[str]) -> None:
     assert done == ["start", "verify"]
 
 
-@pytest.mark.parametrize("error", [CheckFailed("1 of 9 checks failed", "look"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (CheckFailed("1 of 9 checks failed", "look"), ["refuse"]),
+        (VirtrootError("1 of 9: it did not come up", "look", where="boot"), ["refuse"]),
+        # That is this machine's.
+        (OSError(28, "No space left on device"), []),
+    ],
+)
 def test_what_is_not_goes_back_before_anything_is_noted(
-    done: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+    done: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception, refused: list[str]
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
         upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
-    assert done == ["start", "stop", "put back", "refuse", "start"]
+    assert done == ["start", "stop", "put back", "set aside", *refused, "start"]
     assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
 
 def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_back(
     done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.verify.verify_held", failing(VirtrootError("it did not come up", "look")))
+    down = VirtrootError("it did not come up", "look", where="boot")
+    monkeypatch.setattr("pipelines.verify.verify_held", failing(down))
     monkeypatch.setattr(formers, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
         upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
-    assert done == ["start", "put back", "start"]
+    assert done == ["start", "put back", "set aside", "start"]
     assert "could not be noted: No space left on device" in capsys.readouterr().err
 
 
@@ -107,7 +118,7 @@ def test_a_root_of_which_nothing_can_be_told_is_left_all_the_same(
 ) -> None:
     monkeypatch.setattr(rollback, "_say_written", failing(VirtrootError("etc/fstab in /pool/root.web is no text", "")))
     rollback.rollback("web", Settings(), restart=True)
-    assert done == ["hold", "stop", "put back", "forget", "start", "let go"]
+    assert done == ["hold", "stop", "put back", "start", "forget", "let go"]
     assert "cannot be told, and stays in that: etc/fstab" in capsys.readouterr().err
 
 
@@ -140,6 +151,21 @@ def test_what_is_half_deleted_is_no_former_root(guest: Any) -> None:
     former(guest, "20260101T000000Z", whole=False)
     former(guest, "20260102T000000Z")
     assert [each.when for each in formers.every(guest)] == ["20260102T000000Z"]
+
+
+def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) -> None:
+    former(guest, "20260101T000000Z")
+    for day in (2, 3):
+        former(guest, f"2026010{day}T000000Z")
+        newest = formers.every(guest)[-1]
+        (guest.formers / newest.when / "root" / f"of day {day}").touch()
+        formers.set_aside(guest, newest)
+        assert [each.when for each in formers.every(guest)] == ["20260101T000000Z"]
+    failed = formers.failed(guest)
+    assert failed == f"{guest.formers}/failed"
+    assert [path.name for path in (guest.formers / "failed/root").iterdir()] == ["of day 3"]
+    formers.delete(guest, [failed])
+    assert formers.failed(guest) == ""
 
 
 def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:

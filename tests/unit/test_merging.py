@@ -86,6 +86,7 @@ def test_what_a_package_that_is_gone_brought_goes_and_what_the_user_made_of_it_s
     ours = survey(
         {
             "etc/nginx/nginx.conf": file("1", as_packaged=True, package="nginx"),
+            "etc/nginx/edited.conf": file("2", package="nginx"),
             "etc/nginx/mine.conf": "mine",
             "etc/systemd/system/multi-user.target.wants/nginx.service": link("/usr/lib/x", "nginx"),
         },
@@ -93,6 +94,7 @@ def test_what_a_package_that_is_gone_brought_goes_and_what_the_user_made_of_it_s
     )
     assert {path: verdict for path, (verdict, _) in merged(base, ours, survey({})).items()} == {
         "etc/nginx/nginx.conf": "theirs",
+        "etc/nginx/edited.conf": "ours",
         "etc/nginx/mine.conf": "ours",
         "etc/systemd/system/multi-user.target.wants/nginx.service": "theirs",
     }
@@ -119,7 +121,9 @@ def test_what_was_taken_away_stays_away() -> None:
 
 def test_accounts_and_what_programs_make_is_nothing_of_files() -> None:
     base = survey({})
-    ours = survey({"etc/passwd": "a", "etc/shadow-": "b", "etc/ld.so.cache": "c", "etc/alternatives/vi": link("/v")})
+    ours = survey(
+        {"etc/passwd": "a", "etc/shadow-": "b", "etc/ld.so.cache": "c", "etc/alternatives/vi": link("/v", "vim")}
+    )
     assert merged(base, ours, survey({"etc/passwd": "b"})) == {}
 
 
@@ -172,10 +176,16 @@ def test_what_has_no_place_in_the_new_root_is_a_conflict() -> None:
 
 def test_an_alternative_that_the_guest_chose_is_not_lost_without_a_word() -> None:
     base = survey({"etc/alternatives/editor": link("/bin/nano"), "etc/alternatives/pager": link("/bin/more")})
-    ours = survey({"etc/alternatives/editor": link("/usr/bin/vim"), "etc/alternatives/pager": link("/bin/more")})
+    ours = survey({
+        "etc/alternatives/editor": link("/usr/bin/vim", "vim"),
+        "etc/alternatives/java": link("/opt/jdk/bin/java"),
+        "etc/alternatives/pager": link("/bin/more"),
+        "etc/alternatives/vi": link("/usr/bin/vim", "vim"),
+    })  # fmt: skip
     theirs = survey({"etc/alternatives/editor": link("/bin/nano"), "etc/alternatives/pager": link("/bin/less")})
     assert merged(base, ours, theirs) == {
-        "etc/alternatives/editor": ("theirs", "chosen in the guest: update-alternatives chooses it again")
+        "etc/alternatives/editor": ("theirs", "chosen in the guest: update-alternatives chooses it again"),
+        "etc/alternatives/java": ("ours", "leads to something that no package has"),
     }
 
 
@@ -202,6 +212,15 @@ def test_what_speaks_against_a_decision_is_gathered_once_for_all(monkeypatch: py
     ours = survey({f"etc/d/{number}": "x" for number in range(50)})
     assert len(merged(survey({}), ours, survey({}))) == len(gathered) == 50
     assert all(coming is gathered[0][0] and more is gathered[0][1] for coming, more in gathered)
+
+
+def test_what_a_package_dropped_in_the_guest_was_not_taken_away() -> None:
+    base = survey({"etc/p.d/a": file("1", package="p"), "etc/p.d/b": file("1", package="p")}, ("p",))
+    ours = replace(survey({}, ("p",)), missing={"etc/p.d/b": "p"})
+    assert merged(base, ours, base) == {
+        "etc/p.d/a": ("theirs", "its package did not have it any more in the guest"),
+        "etc/p.d/b": ("ours", "taken away in the guest"),
+    }
 
 
 def test_an_alternative_is_taken_as_any_other_path_is() -> None:

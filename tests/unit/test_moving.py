@@ -55,7 +55,9 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
     assert not move.open
     assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
     assert move.kept == (*moving.KEPT, "var/lib/docker", "usr/local")
-    assert moving.carried(move, system(), ours, system())["foreign"] == ["var/lib/docker"]
+    plan = moving.carried(move, system(), ours, system())
+    assert plan["foreign"] == plan["whole"] == ["var/lib/docker"]
+    assert plan["trees"] == [*moving.KEPT, "usr/local"]
 
 
 def test_directories_that_services_make_for_themselves_come_along_unasked() -> None:
@@ -63,9 +65,10 @@ def test_directories_that_services_make_for_themselves_come_along_unasked() -> N
     ours = replace(system(), unowned={"var/lib/nginx/body": empty, "opt/app": tree()})
     move = moved(system(), ours, system())
     assert [each.name for each in move.undecided] == ["opt/app"]
-    assert move.kept == (*moving.KEPT, "var/lib/nginx/body")
+    assert move.kept == moving.KEPT
+    assert moving.carried(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
     left = moved(system(), ours, system(), Choices(discard=("var/lib/nginx", "opt/app")))
-    assert left.kept == moving.KEPT
+    assert left.empty == ()
     assert [each.name for each in left.dropped] == ["opt/app", "var/lib/nginx/body"]
     # What took the place of something is another matter.
     was = replace(system(), unowned={"var/lib/nginx/body": Unowned("file", 0, 10)})
@@ -194,21 +197,89 @@ def test_packages_are_those_of_the_guest_now() -> None:
     assert [(each.before, each.after) for each in moved(system(), ours, system()).packages.downgraded] == [("2", "1")]
 
 
-def test_what_went_since_goes_from_the_former_root_and_what_is_only_there_is_asked_about() -> None:
+def test_what_went_since_goes_from_the_former_root_and_what_is_only_in_its_data_is_asked_about() -> None:
     file = Unowned("file", 0, 1)
-    base = replace(system(), unowned={"srv/site": file, "home/ann": Unowned("directory", 0), "home/ann/a": file})
-    ours = replace(system(), unowned={"home/ann": Unowned("directory", 0), "home/ann/a": file})
-    theirs = replace(system(), unowned={**base.unowned, "home/ann/left": file, "home/bob": tree()})
-    move = back(base, ours, theirs)
+    data = {"var/lib/db": Unowned("directory", 0), "var/lib/db/a": file}
+    base = replace(system(), unowned={"srv/site": file, **data})
+    ours = replace(system(), unowned=data)
+    theirs = replace(system(), unowned={**base.unowned, "var/lib/db/left": file, "home/bob": tree()})
+    move = back(base, ours, theirs, Choices(keep=("var/lib/db",)))
     assert move.went == ("srv/site",)
     assert moving.carried(move, base, ours, theirs)["removals"] == ["srv/site"]
-    assert [(each.name, each.what) for each in move.undecided] == [("home/ann/left", "only the former root has it")]
-    assert not back(base, ours, theirs, Choices(discard=("home/ann/left",))).open
+    assert [(each.name, each.what) for each in move.undecided] == [("var/lib/db/left", "only the former root has it")]
+    assert not back(base, ours, theirs, Choices(keep=("var/lib/db",), discard=("var/lib/db/left",))).open
 
 
-def test_nothing_goes_from_a_root_that_is_new() -> None:
-    base = replace(system(), unowned={"srv/site": Unowned("file", 0, 1)})
-    assert moved(base, system(), base).went == ()
+def test_a_key_that_was_taken_away_does_not_come_back() -> None:
+    key = {"root/.ssh": Unowned("directory", 0), "root/.ssh/authorized_keys": Unowned("file", 0, 80)}
+    base = replace(system(), unowned=key)
+    for ways in (moved, back):
+        assert ways(base, system(), base).went == ("root/.ssh",)
+    # In what is told as one nobody knows what there was.
+    ours = replace(system(), unowned={"root/.ssh": tree()})
+    assert moved(base, ours, base).went == ()
+
+
+def test_what_the_guest_never_changed_is_the_new_roots() -> None:
+    def page(size: int, modified: int = 1) -> Unowned:
+        return Unowned("file", 0, size, modified, mode=0o644, gid=0)
+
+    base = replace(
+        system(), unowned={"srv/same": page(1), "srv/mine": page(1), "srv/both": page(1), "srv/old": page(1)}
+    )
+    ours = replace(base, unowned={**base.unowned, "srv/mine": page(2), "srv/both": page(2), "var/lib/db/a": page(5)})
+    new = {
+        "srv/same": page(3),
+        "srv/both": page(3),
+        "srv/mine": page(1, 7),
+        "srv/new": page(3),
+        "var/lib/db/b": page(6),
+    }
+    theirs = replace(system(), unowned=new)
+    move = moved(base, ours, theirs, Choices(keep=("var/lib/db",)))
+    assert move.left == ("srv/same",)
+    # Built at another time, but what the guest began with.
+    assert move.replaced == ("srv/both", "var/lib/db/b")
+    assert not move.open
+
+
+def test_what_the_new_root_has_the_same_of_is_not_asked_about() -> None:
+    link = Unowned("link", 0, mode=0o777, gid=0, content="tool.real")
+    ours = replace(
+        system(), unowned={"usr/bin/tool": link, "usr/bin/vi": replace(link, content="/etc/alternatives/vi")}
+    )
+    assert [each.name for each in moved(system(), ours, system()).undecided] == ["usr/bin/tool"]
+    assert not moved(system(), ours, replace(system(), unowned={"usr/bin/tool": link})).open
+
+
+def test_a_link_in_a_packages_place_is_asked_about_and_rights_are_told() -> None:
+    was = replace(system(), owned={"usr/bin/su": Configured("file", 0o4755, 0, 0, package="base")}, missing={})
+    entry = Configured("link", 0o777, 0, 0, "/srv/db", package="base")
+    ours = replace(
+        was,
+        owned={"var/lib/db": entry, "usr/bin/su": Configured("file", 0o750, 0, 0, package="base")},
+        missing={"usr/bin/tool": "base", "var/lib/db/file": "base"},
+    )
+    move = moved(was, ours, was)
+    assert [(each.name, each.what) for each in move.undecided] == [("var/lib/db", "leads to /srv/db")]
+    assert [(each.kind, each.name, each.what) for each in move.reverted] == [
+        ("changed", "usr/bin/su", "mode 4755, now 0750"),
+        ("removed", "usr/bin/tool", ""),
+    ]
+    move = moved(was, ours, was, Choices(keep=("var/lib/db",)))
+    assert moving.carried(move, was, ours, was)["whole"] == ["var/lib/db"]
+    # Another version of the package may have it so.
+    newer = replace(ours, packages=(Package(name="base", version="2"),))
+    move = moved(was, newer, newer)
+    assert ([each.name for each in move.undecided], move.reverted) == (["var/lib/db"], ())
+
+
+def test_what_has_to_be_made_anew_is_said() -> None:
+    ours = system({"etc/locale.gen": "de_DE", "etc/ld.so.conf.d/own.conf": "/opt/lib"})
+    assert [command for command, _ in moved(system(), ours, system()).to_run] == ["locale-gen", "ldconfig"]
+    kept = moved(system(), system(), system(), Choices(keep=("usr/local/lib/app",)))
+    assert [command for command, _ in kept.to_run] == ["ldconfig"]
+    assert moved(system(), system(), system(), Choices(keep=("usr/local/bin",))).to_run == []
 
 
 def back(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:

@@ -23,12 +23,14 @@ def move() -> Move:
     after = {"etc/passwd": PASSWD.replace("x:101:101", "x:105:105"), "etc/group": GROUP.replace("x:101", "x:105")}
     theirs = system({"etc/c": "new", "etc/theirs": "b", **after}, ("base", "jq", "new"))
     found = moved(base, ours, theirs, Choices(keep=("var/lib/docker", "opt/gone"), discard=("opt/old",)))
-    return replace(found, sizes={"home": 3 << 20, "var/lib/docker": 5 << 20})
+    sizes = {"home": 3 << 20, "var/lib/docker": 5 << 20}
+    return replace(found, sizes=sizes, before="web/1", after="web/2", failed=True)
 
 
 def test_what_is_to_be_decided_comes_first_and_all_of_it(move: Move) -> None:
     lines = list(preview.as_lines(move))
-    assert lines[:4] == [
+    assert lines[:5] == [
+        "web/1 -> web/2, which failed before",
         "to decide (3)",
         "  /etc/c  changed on both sides: --take old or --take new",
         "  /opt/app  4.0 KiB, 3 entries: --keep or --discard",
@@ -44,6 +46,7 @@ def test_everything_has_its_size_and_its_number(move: Move) -> None:
     data = preview.as_data(move)
     assert data["kept"] == [{"name": "home", "size": 3 << 20}, {"name": "var/lib/docker", "size": 5 << 20}]
     assert data["accounts"] == ["user www 101 -> 105", "group www 101 -> 105"]
+    assert (data["before"], data["after"], data["failed"]) == ("web/1", "web/2", True)
 
 
 def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
@@ -54,5 +57,11 @@ def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
     shown = [line for line in lines if line.startswith("  /etc/own")]
     assert more == f"  … and {30 - len(shown)} more: --all"
     assert len(shown) >= 3
+    files = {f"opt/{number:03}": tree() for number in range(200)}
+    lines = list(
+        preview.as_lines(replace(move, undecided=moved(system(), replace(system(), unowned=files), system()).undecided))
+    )
+    assert len(lines) <= 41
+    assert "to decide (202)" in lines
     everything = list(preview.as_lines(move, everything=True))
     assert [line.split()[0] for line in everything if line.startswith("  /etc/own")] == [f"/{each}" for each in MANY]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -10,7 +13,11 @@ from pipelines import prune as pruning_verb
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import stale
 from pipelines.artifact.store import Store
+from pipelines.guest import formers
 from pipelines.guest import guest as guests
+from pipelines.guest.domain import Made
+from pipelines.guest.formers import Former
+from pipelines.host.lock import Busy
 from pipelines.libvirt import pool
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
@@ -100,3 +107,51 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
     monkeypatch.setattr(guests, "every", lambda hypervisor: used)
     gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
     assert gone == ["web/20261102T030000Z-x"]
+
+
+def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose guest is busy, or gone, stays, and keeps nothing else."""
+    now = datetime.now(UTC)
+    ages = {"web": [30, 1], "busy": [30]}
+    found = {
+        name: [
+            Former(f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("Made", None))
+            for days in each
+        ]
+        for name, each in ages.items()
+    }
+    gone: list[str] = []
+
+    @contextmanager
+    def locked(_: object, name: str) -> Iterator[None]:
+        if name == "busy":
+            raise Busy("the guest busy", "wait")
+        yield
+
+    every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
+    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
+    monkeypatch.setattr(guests, "every", lambda hypervisor: every)
+    monkeypatch.setattr(guests, "find", lambda hypervisor, name: next(each for each in every if each.name == name))
+    monkeypatch.setattr(guests, "locked", locked)
+    monkeypatch.setattr(formers, "every", lambda guest: found[guest.name])
+    monkeypatch.setattr(formers, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
+    monkeypatch.setattr(formers, "delete", lambda guest, directories: gone.extend(directories))
+
+    def asking(question: str) -> bool:
+        found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("Made", None)))
+        return question == "Delete these 2 former roots?"
+
+    settings = Settings(output=str(tmp_path))
+    old = timedelta(days=14)
+    assert pruning_verb.prune([], settings, keep=2, former=True, older_than=old, asking=asking) == [
+        "/pool/former.web/30"
+    ]
+    assert gone == ["/pool/former.web/30"]
+    assert "the former roots of busy stay: another task works on the guest busy" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    every.pop()
+    assert pruning_verb.prune([], settings, keep=2, former=True)[-1] == "/pool/former.web/failed"

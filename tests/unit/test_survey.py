@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import create_autospec
 
@@ -14,7 +15,7 @@ import pytest
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest import pristine
-from pipelines.guest.changes import Changed, Changes, changes
+from pipelines.guest.changes import Changed, Changes, changes, ignored
 from pipelines.guest.golden import Golden
 from pipelines.guest.guest import Guest
 from pipelines.guest.pristine import Survey
@@ -371,3 +372,142 @@ def test_what_services_with_users_of_their_own_keep_is_told(root: Path) -> None:
     assert not found(root, base)
     write(root, "var/lib/private/db/data", "precious")
     assert [each.name for each in found(root, base).files] == ["var/lib/private"]
+
+
+def told(found: Changes) -> list[tuple[str, str, str]]:
+    return [(each.kind, each.name, each.what) for each in (*found.files, *found.altered)]
+
+
+def test_what_packages_have_and_is_otherwise_is_told(root: Path) -> None:
+    dpkg(root, "app", {"usr/bin/su": "su", "usr/bin/tool": "tool", "usr/bin/sh": "sh", "var/lib/db/.keep": ""})
+    (root / "usr/bin/su").chmod(0o4755)
+    (root / "usr/bin/sh").unlink()
+    (root / "usr/bin/sh").symlink_to("dash")
+    base = looked(root)
+    assert told(found(root, base)) == []
+    (root / "usr/bin/su").chmod(0o750)
+    (root / "usr/bin/tool").unlink()
+    (root / "usr/bin/sh").unlink()
+    (root / "usr/bin/sh").symlink_to("bash")
+    (root / "var/lib/db").rename(root / "srv/db")
+    (root / "var/lib/db").symlink_to("/srv/db")
+    os.chown(root / "opt", 33, 33)
+    assert told(found(root, base)) == [
+        ("added", "srv/db", "directory"),
+        ("changed", "opt", "owner"),
+        ("changed", "usr/bin/sh", "leads to bash"),
+        ("changed", "usr/bin/su", "mode 4755, now 0750"),
+        ("removed", "usr/bin/tool", ""),
+        ("changed", "var/lib/db", "leads to /srv/db"),
+    ]
+    # What went with its package, or came otherwise with a newer one, is nobody's doing.
+    dpkg(root, "app", {"usr/bin/other": "other"}, version="2")
+    assert [name for _, name, _ in told(found(root, base)) if name.startswith("usr/bin/t")] == []
+
+
+def test_a_record_of_an_earlier_version_is_compared_as_far_as_it_goes(root: Path) -> None:
+    base = looked(root)
+    older = replace(
+        base,
+        owned=None,
+        missing=None,
+        unowned={path: replace(entry, mode=None, gid=None) for path, entry in base.unowned.items()},
+    )
+    (root / "usr/bin/true").unlink()
+    os.chown(root / "usr/share/made/index", 33, 33)
+    assert told(found(root, older)) == []
+
+
+def test_rights_and_links_of_what_no_package_has_are_told(root: Path) -> None:
+    write(root, "opt/app/secret", "x")
+    (root / "opt/app/current").symlink_to("releases/1")
+    base = looked(root)
+    (root / "opt/app/secret").chmod(0o600)
+    os.chown(root / "opt/app", 33, 0)
+    (root / "opt/app/current").unlink()
+    (root / "opt/app/current").symlink_to("releases/2")
+    assert told(found(root, base)) == [
+        ("changed", "opt/app", "owner"),
+        ("changed", "opt/app/current", "leads to releases/2"),
+        ("changed", "opt/app/secret", "mode 0644, now 0600"),
+    ]
+
+
+def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
+    for number in range(survey._MOST_LISTED + 1):
+        write(root, f"opt/app/modules/{number}", "x")
+    base = looked(root)
+    assert base.unowned["opt/app"].kind == "tree"
+    known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
+
+    def now() -> Survey:
+        return pristine.parse(beside.survey(Local(), str(root), MADE, known))
+
+    assert told(changes(base, now(), "debian")) == []
+    write(root, "opt/app/modules/7", "y", when=MADE + 9)
+    assert told(changes(base, now(), "debian")) == [("changed", "opt/app", "content")]
+
+
+def test_what_is_a_packages_by_now_did_not_go(root: Path) -> None:
+    write(root, "var/www/html/index.html", "page")
+    base = looked(root)
+    dpkg(root, "web", {"var/www/.keep": ""})
+    assert told(found(root, base)) == []
+    (root / "var/www/html/index.html").unlink()
+    assert told(found(root, base)) == [("removed", "var/www/html/index.html", "")]
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("var/backups/postgres/dump.sql", True),
+        ("var/backups/dpkg.status.0", False),
+        ("var/backups/apt.extended_states.1.gz", False),
+        ("var/lib/systemd/home/ann.identity", True),
+        ("var/lib/systemd/timers/stamp-x.timer", False),
+        ("var/lib/misc/dnsmasq.leases", True),
+        ("usr/share/mime/packages/own.xml", True),
+        ("usr/share/mime/globs2", False),
+        ("etc/credstore/secret", True),
+        ("root/.ssh/id_ed25519", True),
+        ("root/.ssh/authorized_keys", False),
+        ("vmlinuz.mine", True),
+        ("vmlinuz.old", False),
+        ("usr/lib/x86_64-linux-gnu/gdk-pixbuf-2.0/2.10.0/loaders.cache", False),
+        ("usr/share/app/__pycache__/x.pyc", False),
+    ],
+)
+def test_what_programs_make_anew_is_named_closely(path: str, seen: bool) -> None:
+    assert ignored(path) != seen
+
+
+def test_a_configuration_of_a_package_that_came_and_was_edited_is_told(root: Path) -> None:
+    base = looked(root)
+    dpkg(root, "nginx", {"etc/nginx.conf": "of nginx\n", "etc/nginx.d/x": "x"}, conffiles=("etc/nginx.conf",))
+    assert found(root, base).etc == ()
+    write(root, "etc/nginx.conf", "mine\n", when=MADE + 9)
+    assert [(each.kind, each.name) for each in found(root, base).etc] == [("added", "etc/nginx.conf")]
+
+
+def test_what_an_upgraded_package_does_not_bring_any_more_was_not_taken_away(root: Path) -> None:
+    dpkg(root, "app", {"etc/app.d/one": "1", "etc/app.d/two": "2"})
+    base = looked(root)
+    (root / "etc/app.d/one").unlink()
+    assert [(each.kind, each.name) for each in found(root, base).etc] == [("removed", "etc/app.d/one")]
+    dpkg(root, "app", {"etc/app.d/two": "2"}, version="2")
+    assert found(root, base).etc == ()
+
+
+def test_links_to_certificates_of_packages_are_their_programs(root: Path) -> None:
+    dpkg(root, "ca-certificates", {"usr/share/ca-certificates/A.crt": "A", "usr/share/ca-certificates/B.crt": "B"})
+    certificates = root / "etc/ssl/certs"
+    certificates.mkdir(parents=True)
+    (certificates / "A.pem").symlink_to("/usr/share/ca-certificates/A.crt")
+    base = looked(root)
+    (certificates / "A.pem").unlink()
+    (certificates / "B.pem").symlink_to("/usr/share/ca-certificates/B.crt")
+    (certificates / "1234abcd.0").symlink_to("B.pem")
+    write(root, "etc/ssl/certs/ca-certificates.crt", "B", when=MADE + 9)
+    assert not found(root, base)
+    (certificates / "own.pem").symlink_to("/usr/local/share/ca-certificates/own.crt")
+    assert [each.name for each in found(root, base).etc] == ["etc/ssl/certs/own.pem"]

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import nightly, upgrade_all
 from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.store import Store
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -17,6 +18,8 @@ from pipelines.settings import Settings, from_section
 from pipelines.upgrade import WentBack, Wishes
 
 GOLDEN = "web/20261102T000000Z"
+#: Another checkout's recipe of that name.
+ELSEWHERE = "web/20261101T111111Z"
 
 
 def guest(name: str, artifact: str, transient: str = "") -> Guest:
@@ -31,18 +34,22 @@ GUESTS = [
     guest("newer", "web/20261103T000000Z"),
     guest("night-web", "web/20261101T000000Z", transient="nightly"),
     guest("other", "gone/1"),
+    guest("bare", "web/20261101T000000Z"),
+    guest("foreign", ELSEWHERE),
     guest("d", "web/20261101T000000Z"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def fleet() -> Iterator[None]:
-    def artifact(name: str, to: str, settings: Settings) -> Artifact:
-        assert not to
-        if name == "other":
-            raise VirtrootError("nothing is kept of gone", "")
+    def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
+        if guest.name == "other":
+            raise VirtrootError("its manifest is damaged", "")
         made: Artifact = create_autospec(Artifact, instance=True, id=GOLDEN)
-        return made
+        return None if guest.name == "bare" else made
+
+    def made_here(_: Store, artifact: str) -> str | None:
+        return None if artifact == ELSEWHERE else artifact
 
     def find(hypervisor: Hypervisor, name: str) -> Guest:
         found = {each.name: each for each in GUESTS}
@@ -55,7 +62,8 @@ def fleet() -> Iterator[None]:
         patch("pipelines.upgrade_all.guests.every", return_value=GUESTS),
         patch("pipelines.upgrade_all.guests.find", side_effect=find),
         patch("pipelines.upgrade_all.formers.refused", side_effect=lambda each: [GOLDEN] if each.name == "d" else []),
-        patch("pipelines.upgrade_all.upgrading.artifact", side_effect=artifact),
+        patch("pipelines.upgrade_all.upgrading.golden_root", side_effect=golden_root),
+        patch("pipelines.upgrade_all.Store.find", autospec=True, side_effect=made_here),
     ):
         yield
 
@@ -64,32 +72,64 @@ def due(*names: str, again: bool = False) -> list[str]:
     return [name for name, _ in upgrade_all.due(names, Wishes(again=again), Settings())]
 
 
-def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
+def test_those_that_are_not_on_their_golden_root_are_due_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert due() == ["a", "c"]
+    said = capsys.readouterr().err
+    for words in (
+        "b is on web/20261102T000000Z already",
+        "bare stays as it is: its recipe has no golden root",
+        "d stays as it is: it failed on",
+        "foreign stays as it is: web/20261101T111111Z was made elsewhere",
+        "newer stays as it is: web/20261103T000000Z is newer",
+        "other stays as it is: its manifest is damaged",
+    ):
+        assert words in said
     assert due("c", "b") == ["c"]
     assert due(again=True) == ["a", "c", "d"]
-    with pytest.raises(VirtrootError, match="no guest typo"):
-        due("typo")
 
 
-@pytest.mark.parametrize(("went_back", "tried"), [(True, ["a"]), (False, ["a", "c"])])
-def test_it_stops_at_the_first_that_does_not_come_up_and_at_no_other(
-    went_back: bool, tried: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "left", "tried"),
+    [
+        (WentBack(VirtrootError("the reason", "")), True, ["a"]),
+        (VirtrootError("the reason", ""), True, ["a", "c"]),
+        # What was to bring it back failed, too.
+        (VirtrootError("the reason", ""), False, ["a"]),
+        (WentBack(CheckFailed("the reason", "")), True, ["a"]),
+    ],
+)
+def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
+    error: VirtrootError, left: bool, tried: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    running = True
+
     def upgrade(name: str, *_: object) -> None:
+        nonlocal running
         if name == "a":
-            why = VirtrootError("the reason", "")
-            raise WentBack(why) if went_back else why
+            running = left
+            raise error
 
     with (
         patch("pipelines.upgrade_all.upgrading.upgrade", side_effect=upgrade) as upgraded,
+        patch.object(Guest, "running", property(lambda _: running)),
         pytest.raises(VirtrootError) as stopped,
     ):
         upgrade_all.upgrade_all((), Wishes(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == tried
-    assert ("not touched any more: c" in stopped.value.what) == went_back
-    assert ("stay as they were: a" in stopped.value.what) != went_back
+    assert ("not touched any more: c" in stopped.value.what) == (tried == ["a"])
+    assert ("1 guest stays as it was: a" in stopped.value.what) == (tried != ["a"])
+    assert stopped.value.exit_code == error.exit_code
     assert "the reason" in capsys.readouterr().err
+
+
+def test_a_name_that_no_guest_has_keeps_no_other_from_its_upgrade(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        patch("pipelines.upgrade_all.upgrading.upgrade") as upgraded,
+        pytest.raises(VirtrootError, match="1 guest stays as it was: typo"),
+    ):
+        upgrade_all.upgrade_all(["c", "typo"], Wishes(), Settings())
+    assert [call.args[0] for call in upgraded.call_args_list] == ["c"]
+    assert "there is no guest typo" in capsys.readouterr().err
 
 
 def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +159,12 @@ def test_a_night_upgrades_whom_the_settings_name_and_nobody_by_default(
         nightly.nightly([], settings, keep=7, jobs=1)
     assert [call.args[0] for call in upgraded.call_args_list] == ([] if names is None else [names])
     assert all(call.args[1].restart for call in upgraded.call_args_list)
+
+
+@pytest.mark.parametrize("setting", [None, True, [], "", ["all"], ["web", "none"], "all web"])
+def test_what_names_no_guests_is_refused(setting: object) -> None:
+    with pytest.raises(VirtrootError, match="upgrade"):
+        from_section({"upgrade": setting})
 
 
 def test_a_night_whose_guests_stay_behind_has_failed(tmp_path: Path) -> None:

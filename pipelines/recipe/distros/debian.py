@@ -204,6 +204,10 @@ def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]
     )
 
 
+# One that was removed, and whose configuration is there still, is no package that is installed.
+_PACKAGES = r"dpkg-query -W -f '${db:Status-Status} ${Package}\t${Version}\n' | sed -n 's/^installed //p'"
+
+
 def _mirror_query(recipe: Recipe) -> Command:
     return Command((f"{_SCRIPTS}/mirror-state", recipe.release, *_mirrors(recipe)))
 
@@ -221,6 +225,6 @@ DEBIAN = Distro(
     set_up_builder=lambda recipe: (),
     stages=_stages,
     mirror_query=_mirror_query,
-    packages_query=("dpkg-query", "-W", "-f", r"${Package}\t${Version}\n"),
+    packages_query=("sh", "-c", _PACKAGES),
     packages_check=("sh", "-c", 'dpkg --audit >&2; test -z "$(dpkg --audit)"'),
 )
