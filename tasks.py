@@ -260,7 +260,10 @@ def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool,
     try:
         for name, move in upgrading_all.previews(wishes, settings):
             if json:
-                told[name] = previewing.as_data(move)
+                told[name] = {"stays": move} if isinstance(move, str) else previewing.as_data(move)
+                continue
+            if isinstance(move, str):
+                result(f"{name} {move}")
                 continue
             result(name)
             for line in previewing.as_lines(move, more=f"./inv upgrade {name} --preview --all"):

@@ -19,8 +19,8 @@ from pipelines.settings import Settings
 from pipelines.upgrade import WentBack, Wishes
 
 
-def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Artifact]]:
-    """Yield the guests that are not on the golden root of their recipe, sorted, each with what it is to be put on.
+def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
+    """Yield the guests, sorted, each with the golden root that it is to be put on, or in words why it stays as it is.
 
     ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
     upgrade, and those that were made in another output directory are nobody's here.
@@ -29,20 +29,14 @@ def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[
     for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
         if guest.transient or (names and guest.name not in names):
             continue
-        try:
-            artifact = upgrading.golden_root(guest, settings)
-        except VirtrootError as error:
-            say(f"{guest.name} stays as it is: {error.what}")
-            continue
-        why = _stays(guest, artifact, wishes, settings)
-        if artifact and not why:
-            yield guest.name, artifact
-        else:
-            say(f"{guest.name} {why}")
+        yield guest.name, _becoming(guest, wishes, settings)
 
 
-def _stays(guest: Guest, artifact: Artifact | None, wishes: Wishes, settings: Settings) -> str:
-    """Return why a guest is not put on a golden root, in words; empty where it is."""
+def _becoming(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
+    try:
+        artifact = upgrading.golden_root(guest, settings)
+    except VirtrootError as error:
+        return f"stays as it is: {error.what}"
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
     if artifact.id == guest.artifact:
@@ -53,21 +47,25 @@ def _stays(guest: Guest, artifact: Artifact | None, wishes: Wishes, settings: Se
         return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
     if artifact.id in formers.refused(guest) and not wishes.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
-    return ""
+    return artifact
 
 
-def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move]]:
-    """Yield what an upgrade would do to each guest that is due; nothing changes.
+def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move | str]]:
+    """Yield what an upgrade would do to each guest, or why it stays as it is; nothing changes.
 
     Raises `VirtrootError` at the end where that cannot be told of all.
     """
     untold: list[str] = []
-    for name, artifact in list(due((), wishes, settings)):
+    for name, becoming in list(due((), wishes, settings)):
+        if isinstance(becoming, str):
+            yield name, becoming
+            continue
         try:
-            move = upgrading.preview(name, artifact, wishes, settings)
+            move = upgrading.preview(name, becoming, wishes, settings)
         except VirtrootError as error:
             say(f"{name}: {error}")
             untold.append(name)
+            yield name, f"nothing can be told of it: {error.what}"
             continue
         yield name, move
     if untold:
@@ -84,7 +82,12 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
     """
     hypervisor = connect(settings)
     stayed = _missing(names, hypervisor)
-    waiting = list(due(names, wishes, settings))
+    waiting: list[tuple[str, Artifact]] = []
+    for name, becoming in due(names, wishes, settings):
+        if isinstance(becoming, str):
+            say(f"{name} {becoming}")
+        else:
+            waiting.append((name, becoming))
     while waiting:
         name, artifact = waiting.pop(0)
         before = _state(hypervisor, name)
