@@ -84,8 +84,8 @@ def _pattern(text: str) -> str:
 
 _IGNORED = re.compile("|".join(map(_pattern, (*_IDENTITY, *_MADE))))
 
-#: What systemd makes for services that bring their own users; below it is theirs.
-_MADE_EMPTY = ("var/lib/private",)
+#: What systemd makes for services that bring their own users, for who lingers and for homes; below it is theirs.
+_MADE_EMPTY = ("var/lib/private", "var/lib/systemd/home", "var/lib/systemd/linger")
 
 #: In it a program links to the certificates that packages have.
 _CERTIFICATES = "etc/ssl/certs/"

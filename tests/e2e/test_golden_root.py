@@ -137,7 +137,7 @@ def _says_what_was_changed(inv: Virtroot) -> None:
         ("changed", "etc/ssh/sshd_config", "content"),
     ]
     assert [(each["name"], each["entries"]) for each in said["files"]] == [("home/ann", 3), ("srv/site", 3)]
-    assert said["edited"] == []
+    assert (said["edited"], said["altered"]) == ([], [])
     lines = inv("diff", "worm").stdout.splitlines()
     assert lines[0] == "added packages (2)"
     assert "  ~ /etc/motd  (content, 8 B)" in lines

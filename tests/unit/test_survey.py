@@ -368,7 +368,8 @@ def test_entries_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: p
 
 def test_what_services_with_users_of_their_own_keep_is_told(root: Path) -> None:
     base = looked(root)
-    (root / "var/lib/private").mkdir()
+    for made_at_a_boot in ("private", "systemd/linger"):
+        (root / "var/lib" / made_at_a_boot).mkdir()
     assert not found(root, base)
     write(root, "var/lib/private/db/data", "precious")
     assert [each.name for each in found(root, base).files] == ["var/lib/private"]
