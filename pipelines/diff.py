@@ -21,7 +21,7 @@ from pipelines.guest.changes import Changed, Changes
 from pipelines.libvirt.connect import connect
 from pipelines.log import warn
 from pipelines.settings import Settings
-from pipelines.text import one_line, size
+from pipelines.text import counted, one_line, size
 
 #: Columns of a terminal that nobody made wider.
 _COLUMNS = 80
@@ -195,7 +195,7 @@ def _changed_section(title: str, found: tuple[Changed, ...]) -> Iterator[str]:
     yield ""
     yield f"{title} ({len(found)})"
     for each in found:
-        entries = "" if each.entries is None else f"{each.entries} entries in it"
+        entries = "" if each.entries is None else f"{counted(each.entries, 'entry', 'entries')} in it"
         words = ", ".join(filter(None, (each.what, entries, "" if each.size is None else size(each.size))))
         slash = "" if title == "accounts" else "/"
         yield f"  {_MARKS[each.kind]} {slash}{one_line(each.name)}{f'  ({words})' if words else ''}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.guest.changes import Changed
 from pipelines.guest.moving import Move
-from pipelines.text import one_line, size
+from pipelines.text import counted, one_line, size
 
 #: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.
 _SCREEN, _SHOWN = 40, 3
@@ -39,6 +39,7 @@ def as_lines(move: Move, *, more: str = "--all", everything: bool = False) -> It
         ]
     groups["accounts whose number changes"] = [one_line(each) for each in move.renumbered]
     groups["kept"] = [f"/{one_line(path)}  {size(move.sizes[path])}" for path in move.kept if path in move.sizes]
+    groups["made where the new root has none"] = [f"/{one_line(path)}" for path in move.empty]
     groups["taken away, as in the guest"] = [f"/{one_line(path)}" for path in move.went]
     groups["of the new root, and replaced by what is kept"] = [f"/{one_line(path)}" for path in move.replaced]
     groups["as packages bring it again"] = [
@@ -75,7 +76,7 @@ def _rooms(told: Mapping[str, Sequence[str]]) -> dict[str, int]:
 def _words(each: Changed) -> str:
     words = (
         "" if each.size is None else size(each.size),
-        "" if each.entries is None else f"{each.entries} entries",
+        "" if each.entries is None else counted(each.entries, "entry", "entries"),
         # Its entries say that.
         "" if each.what == "directory" else one_line(each.what),
     )
@@ -96,6 +97,7 @@ def as_data(move: Move) -> dict[str, Any]:
         "dropped": [vars(each) for each in move.dropped],
         "undecided": [vars(each) for each in move.undecided],
         "lost": list(move.lost),
+        "empty": list(move.empty),
         "went": list(move.went),
         "replaced": list(move.replaced),
         "reverted": [vars(each) for each in move.reverted],

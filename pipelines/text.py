@@ -66,6 +66,11 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} {units[0]}" if amount < 10 and units[0] != "B" else f"{amount:.0f} {units[0]}"
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with its word."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def _instead(found: re.Match[str]) -> str:
     if found["line"]:
         return "\n"

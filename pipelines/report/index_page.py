@@ -10,6 +10,7 @@ from datetime import datetime
 from pipelines.report import axis, words
 from pipelines.report.facts import Facts
 from pipelines.report.html import Element, Node, document, element, table
+from pipelines.text import counted
 
 # The table scrolls where it is wide; the name of a build, which tells least, is what may be out of sight.
 _COLUMNS = ("Recipe", "State", "Since", "Last night", "When", "The last two weeks", "Golden root's age", "Golden root")
@@ -31,13 +32,13 @@ def page(rows: Sequence[Row], now: datetime) -> str:
     """Return the page of all recipes as they are at ``now``."""
     counts = Counter(row.state for row in rows)
     summary = ", ".join(f"{counts[state]} {state}" for state in ("failed", "good", "unknown") if counts[state])
-    counted = "1 recipe" if len(rows) == 1 else f"{len(rows)} recipes"
+    recipes = counted(len(rows), "recipe", "recipes")
     # What is wrong is what somebody looks for.
     cells = [row.cells for row in sorted(rows, key=lambda row: (row.state != "failed", row.name))]
     body = element(
         "main",
         element("h1", "Golden roots"),
-        element("p", f"{counted}: {summary}." if rows else "No recipe has been built here yet."),
+        element("p", f"{recipes}: {summary}." if rows else "No recipe has been built here yet."),
         table("Recipes, those that fail first", _COLUMNS, cells, "recipes") if rows else None,
     )
     return document(f"Golden roots: {summary or 'none'} – virtroot", body, words.written(now))
