@@ -62,8 +62,8 @@ def _rooms(told: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
     What is to decide has half of the screen, if it needs that.
     """
-    # A heading and a line that says how many more there are, for each.
-    left = _SCREEN - 2 * len(told)
+    # A heading and a line that says how many more there are, for each; and what moves to what.
+    left = _SCREEN - 2 * len(told) - 1
     rooms = {title: min(len(found), max(_SHOWN, left // 2)) for title, found in told.items() if title == _DECIDE}
     left -= sum(rooms.values())
     rest = sorted((len(found), title) for title, found in told.items() if title != _DECIDE)

@@ -306,8 +306,8 @@ def _below(path: str, trees: Iterable[str]) -> bool:
 
 def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the paths without those that are below another one, in their order."""
-    unique = list(dict.fromkeys(paths))
-    return tuple(path for path in unique if not _below(path, [other for other in unique if other != path]))
+    unique = dict.fromkeys(paths)
+    return tuple(path for path in unique if not any(each in unique for each in changes.above(path.rpartition("/")[0])))
 
 
 def foreign(path: str) -> bool:
