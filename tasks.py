@@ -240,7 +240,11 @@ def upgrade(  # type: ignore[no-untyped-def]
     if preview:
         _show_move(upgrading.preview(name, made, wishes, settings), everything=all, json=json)
         return
-    if not (to or take or keep or discard) and clone == "auto" and upgrading.is_on(name, made, settings):
+    asked = to or take or keep or discard or clone != "auto"
+    if stays := "" if asked else upgrading.stays(name, made, settings):
+        say(f"{name} {stays}")
+        if json:
+            _print({"stays": stays})
         return
     move = upgrading.upgrade(name, made, wishes, settings)
     if json:

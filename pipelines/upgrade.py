@@ -71,12 +71,11 @@ def is_newer(guest: Guest, artifact: Artifact) -> bool:
     return guest.artifact > artifact.id and guest.artifact.partition("/")[0] == artifact.id.partition("/")[0]
 
 
-def is_on(name: str, artifact: Artifact, settings: Settings) -> bool:
-    """Say whether a guest is on ``artifact``, and tell the user where it is."""
-    found = guests.find(connect(settings), name).artifact == artifact.id
-    if found:
-        say(f"{name} is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew")
-    return found
+def stays(name: str, artifact: Artifact, settings: Settings) -> str:
+    """Return in words that a guest is on ``artifact`` already; empty where it is not."""
+    if guests.find(connect(settings), name).artifact != artifact.id:
+        return ""
+    return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew"
 
 
 def choices(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
@@ -135,10 +134,10 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 move.refuse_open(f"upgrade {name}")
                 staging.carry(guest, staged, move)
                 staging.put_in_place(guest, staged, wishes.choices.keep)
-        _tell(name, move)
         upgraded = guests.find(guest.hypervisor, name)
         if again:
             _prove(upgraded, artifact, settings)
+        _tell(name, move)
         try:
             # Not before: what goes back has the former roots that it had.
             formers.forget(upgraded)
@@ -204,14 +203,17 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
             guest.stop(settings.timeout, force=True)
     former = formers.every(guest)[-1]
     staging.put_back(guest, former)
+    # A disk that the guest filled is no reason to stay on a root that does not boot.
     try:
-        # A disk that the guest filled is no reason to stay on a root that does not boot.
-        formers.set_aside(guest, former)
         # What else went wrong, on this machine, says nothing of the artifact.
         if why.where in ("boot", "check"):
             formers.refuse(guest, artifact.id)
     except VirtrootError as error:
         warn(f"that {guest.name} failed on {artifact.id} could not be noted: {error.what}")
+    try:
+        formers.set_aside(guest, former)
+    except VirtrootError as error:
+        warn(f"the root that {guest.name} failed on is one of its former roots, or an earlier one stays: {error.what}")
     back = guests.find(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
     if aside := formers.failed(back):

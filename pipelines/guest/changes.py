@@ -149,7 +149,7 @@ def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) 
         etc=tuple(_etc(base, now)),
         files=tuple(
             each
-            for each in _files(base.unowned, now.unowned)
+            for each in _files(base.unowned, now.unowned, now.etc)
             if not (each.kind == "added" and each.name in {*made, *_MADE_EMPTY} and now.unowned[each.name].files == 0)
         ),
         edited=tuple(sorted({*now.edited} - {*base.edited})),
@@ -261,11 +261,11 @@ def _has_below(path: str, etc: Mapping[str, Configured]) -> bool:
     return any(other.startswith(f"{path}/") for other in etc)
 
 
-def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned]) -> Iterator[Changed]:
+def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping[str, Configured]) -> Iterator[Changed]:
     for path in sorted({*base, *now}):
-        if ignored(path) or _is_alternative(now.get(path)) or _is_alternative(base.get(path)):
-            continue
         then, today = base.get(path), now.get(path)
+        if ignored(path) or _is_chosen(then, today, etc):
+            continue
         if then is None and today is not None:
             tree = today.kind == "tree"
             yield Changed("added", path, "directory" if tree else "", today.size, today.entries if tree else None)
@@ -295,9 +295,13 @@ def otherwise(then: Unowned, today: Unowned) -> str:
     return ", ".join(filter(None, words))
 
 
-def _is_alternative(entry: Unowned | None) -> bool:
-    """Say whether an entry is a link that update-alternatives made, of one of the programs that do the same."""
-    return entry is not None and entry.kind == "link" and entry.content.startswith("/etc/alternatives/")
+def _is_chosen(then: Unowned | None, today: Unowned | None, etc: Mapping[str, Configured]) -> bool:
+    """Say whether an entry is and was a link that update-alternatives made, of one of the programs of packages."""
+    for entry in filter(None, (then, today)):
+        if entry.kind != "link" or not entry.content.startswith("/etc/alternatives/"):
+            return False
+    aim = etc.get(today.content.lstrip("/")) if today else None
+    return today is None or then is not None or (aim is not None and bool(aim.to))
 
 
 def _measures(tree: Unowned) -> tuple[int, int]:

@@ -88,9 +88,14 @@ def failed(guest: Guest) -> str:
 
 def set_aside(guest: Guest, former: Former) -> None:
     """Make what lies in a former root's place the one that the guest failed on, instead of an earlier one."""
-    directory = f"{place.of_root(guest.root).formers}/{_FAILED}"
-    delete(guest, filter(None, [failed(guest)]))
-    guest.target.run(["mv", "-T", "--", former.directory, directory])
+    paths, earlier = place.of_root(guest.root), failed(guest)
+    hidden = f"{paths.partial_formers}-{_FAILED}"
+    if earlier:
+        # Somebody may look at it, and it is mounted for that; its name is wanted all the same.
+        guest.target.run(["mv", "-T", "--", earlier, hidden])
+    guest.target.run(["mv", "-T", "--", former.directory, f"{paths.formers}/{_FAILED}"])
+    if earlier:
+        mounts.delete(guest.target, hidden)
 
 
 def forget(guest: Guest, kept: int = KEPT) -> None:

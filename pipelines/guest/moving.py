@@ -193,6 +193,7 @@ def plan(
         found |= {each.name: each for each in _only_there(base, ours, theirs, kept)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
+    _refuse_in_the_way(kept, ours, theirs)
     left, replaced = _met(base, ours, theirs, kept)
     return Move(
         ours=ours,
@@ -242,21 +243,49 @@ def is_whole(path: str) -> bool:
     return foreign(path) or (path not in KEPT and _below(path, [_DATA]))
 
 
+def _there(kept: Iterable[str], ours: Survey) -> list[str]:
+    """Return the paths that the guest has something in."""
+    return [path for path in kept if any(_below(each, [path]) for each in ours.unowned)]
+
+
+def _refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None:
+    """Raise `VirtrootError` where the new root has no directory for something that is kept to be in."""
+    for path in _there(kept, ours):
+        for above in changes.above(path.rpartition("/")[0]):
+            entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
+            if entry is not None and entry.kind in ("file", "link", "other"):
+                raise VirtrootError(
+                    f"/{path} cannot be kept: /{above}, which it is in, is a {entry.kind} in the new root",
+                    f"--discard /{path}, or move it in the guest",
+                )
+
+
 def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
     left, replaced = [], []
+    there = _there(kept, ours)
     for path, new in sorted(theirs.unowned.items()):
-        if not _below(path, kept) or changes.ignored(path) or new.kind not in ("file", "link"):
+        if not _below(path, kept) or changes.ignored(path):
             continue
         then, mine = base.unowned.get(path), ours.unowned.get(path)
         if mine is None:
-            if then is None and not _merged(path, kept):
+            if then is None and not _merged(path, kept) and _below(path, there):
                 replaced.append(path)
-        elif then is not None and not changes.otherwise(then, mine) and _merged(path, kept):
+        elif _merged(path, kept) and then is not None and _is_as_it_was(then, mine):
             left.append(path)
+        elif {mine.kind, new.kind} <= {"directory", "tree"}:
+            continue
         elif (then is None or _content(then) != _content(new)) and _content(mine) != _content(new):
             replaced.append(path)
     return tuple(left), tuple(replaced)
+
+
+def _is_as_it_was(then: Unowned, mine: Unowned) -> bool:
+    """Say for certain that the guest never changed something, which a directory is not by itself.
+
+    Records of earlier versions do not say enough.
+    """
+    return mine.kind in ("file", "link") and then.mode is not None and not changes.otherwise(then, mine)
 
 
 def _content(entry: Unowned) -> tuple[str, int, str]:
@@ -266,8 +295,11 @@ def _content(entry: Unowned) -> tuple[str, int, str]:
 
 def _went(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[str, ...]:
     """Return what was taken away in the guest below what is kept, and would come back with the new root."""
-    gone = [path for path in base.unowned if path not in ours.unowned and path in theirs.unowned]
-    return _outermost(sorted(path for path in gone if _merged(path, kept) and not _in_tree(path, ours)))
+    gone = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
+    # What is in a directory beside what went keeps that.
+    staying = {each for path in theirs.unowned if path not in gone for each in changes.above(path.rpartition("/")[0])}
+    found = (path for path in gone - staying if _merged(path, kept) and not _in_tree(path, ours))
+    return _outermost(sorted(found))
 
 
 def _in_tree(path: str, survey: Survey) -> bool:

@@ -92,6 +92,11 @@ def _split(path: str) -> tuple[str, str]:
     return parent, name
 
 
+def _above(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: length + 1]) for length in range(len(parts))]
+
+
 def _status(parent: int, name: str) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -134,6 +139,12 @@ def owners(path: str, trees: Sequence[str]) -> Owners:
     sizes: dict[str, int] = {}
     for tree in trees:
         with contextlib.suppress(FileNotFoundError):
+            # Those on the way to it are made anew like it where they are missing.
+            for above in _above(tree):
+                with directory(root, above) as handle:
+                    status = os.fstat(handle)
+                    users.add(status.st_uid)
+                    groups.add(status.st_gid)
             for handle, name, status in walk(root, tree):
                 sizes[tree] = sizes.get(tree, 0) + status.st_blocks * 512
                 users.add(status.st_uid)
@@ -304,7 +315,7 @@ def _clear(old: int, new: int, path: str, left: AbstractSet[str]) -> dict[str, s
                 there = _status(theirs, name)
                 if there is None:
                     continue
-                if f"{current}/{name}" in left:
+                if f"{current}/{name}" in left and not _is_directory(_status(ours, name)):
                     hidden = f".virtroot-{secrets.token_hex(8)}"
                     os.rename(name, hidden, src_dir_fd=theirs, dst_dir_fd=theirs)
                     aside[f"{current}/{name}"] = hidden

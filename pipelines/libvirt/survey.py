@@ -18,6 +18,7 @@ import re
 import stat
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypedDict
@@ -284,7 +285,7 @@ def _is_state(path: str) -> bool:
 def _configuration(root: Root, packages: Database) -> tuple[dict[str, dict[str, object]], dict[str, bytes]]:
     found: dict[str, dict[str, object]] = {}
     contents: dict[str, bytes] = {}
-    digests = Digests(root)
+    digests = Digests(root, packages)
     left, pending = _MOST_BYTES, ["etc"]
     while pending:
         for entry in root.entries(pending.pop()):
@@ -436,7 +437,7 @@ def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> 
 
     A package says of most what that was; the others are those that were changed after it was installed.
     """
-    digests = Digests(root)
+    digests = Digests(root, packages)
     # One package after the other: what is known of one is all that is kept.
     for path, changed in sorted(candidates.items(), key=lambda each: packages.owners[each[0]]):
         how, digest = digests.of(path, packages.owners[path])
@@ -457,8 +458,9 @@ class Digests:
     Of /etc it is kept for good, since files of one package lie apart there.
     """
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, packages: Database) -> None:
         self._root = root
+        self._owners = packages.owners
         self._owner = ""
         self._known: dict[str, tuple[str, str]] = {}
         self._etc: dict[str, dict[str, tuple[str, str]]] = {}
@@ -468,11 +470,14 @@ class Digests:
         if path.startswith("etc/"):
             if owner not in self._etc:
                 known = self._read(owner)
-                self._etc[owner] = {each: what for each, what in known.items() if each.startswith("etc/")}
+                self._etc[owner] = {each: what for each, what in known.items() if self._is_of(each, owner)}
             return self._etc[owner].get(path, ("", ""))
         if owner != self._owner:
             self._owner, self._known = owner, self._read(owner)
         return self._known.get(path, ("", ""))
+
+    def _is_of(self, path: str, owner: str) -> bool:
+        return path.startswith("etc/") and self._owners.get(path) == owner
 
     def _read(self, owner: str) -> dict[str, tuple[str, str]]:
         known: dict[str, tuple[str, str]] = {}
@@ -487,7 +492,7 @@ def _mtree(packed: bytes) -> dict[str, tuple[str, str]]:
     try:
         with gzip.open(io.BytesIO(packed)) as file:
             text = file.read(_LARGEST_DATABASE)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return {}
     return {
         os.fsdecode(_OCTAL.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), path)): (how.decode(), digest.decode())

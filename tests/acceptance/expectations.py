@@ -72,15 +72,22 @@ def mounts_its_devices(host: Host, guest: Guest) -> list[str]:
     lines = _fstab(host)
     parts = [["root", "/"], *([["usr", "/usr"]] if guest.usr else [])]
     wanted = [[*part, "virtiofs"] for part in parts]
-    assert [line[:3] for line in lines if line[1:2] in ([point] for _, point in parts)] == wanted
+    found = [line for line in lines if line[1:2] in ([point] for _, point in parts)]
+    assert [line[:3] for line in found] == wanted
+    assert not [line for line in found if "ro" in _options(line)], "the root is mounted read-only"
     tags = {share.tag for share in guest.shares}
     mounted = [line[0] for line in lines if line[0] in tags and line[2:3] == ["virtiofs"]]
     assert sorted(mounted) == sorted(tags)
     others = [line for line in lines if line[:3] not in wanted and line[0] not in tags]
     definition = guest.hypervisor.xml(guest.uuid)
-    if definition is not None and definition.find("devices/disk") is None:
-        waiting = [line[0] for line in others if line[0].startswith(_DISKS) and not _MAY_BE_MISSING & _options(line)]
-        assert not waiting, f"a boot waits for {waiting[0]}, which fstab mounts, and which there is no disk for"
+    without_disks = definition is not None and definition.find("devices/disk") is None
+    waiting = [
+        line[0]
+        for line in others
+        if not _MAY_BE_MISSING & _options(line)
+        and (line[2:3] == ["virtiofs"] or (without_disks and line[0].startswith(_DISKS)))
+    ]
+    assert not waiting, f"a boot waits for {waiting[0]}, which fstab mounts, and which is no device of the guest's"
     return [" ".join(line[:2]) for line in others]
 
 

@@ -104,6 +104,22 @@ def test_what_the_guest_never_changed_is_the_new_roots_and_what_is_elsewhere_sta
     assert sorted(path.name for path in www.iterdir()) == ["deep", "kind", "mine", "out", "same"]
 
 
+def test_a_directory_is_never_left_to_what_is_none(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = roots
+    write(old / "srv/www/precious", "mine")
+    write(tmp_path / "host/file", "of the host")
+    (new / "srv").mkdir()
+    (new / "srv/www").symlink_to(tmp_path / "host")
+    write(new / "srv/app/new", "new")
+    (old / "srv/app").symlink_to("/nowhere")
+    carry.carry(str(old), str(new), plan(trees=["srv"], left=["srv/www", "srv/app"]))
+    assert (new / "srv/www/precious").read_text() == "mine"
+    assert not (new / "srv/www").is_symlink()
+    # What the guest never changed is the new root's, whatever it is there.
+    assert (new / "srv/app/new").read_text() == "new"
+    assert [path.name for path in (tmp_path / "host").iterdir()] == ["file"]
+
+
 def test_programs_data_comes_from_one_side_alone(roots: tuple[Path, Path]) -> None:
     old, new = roots
     write(old / "var/lib/db/data", "old", owner=(101, 101))
@@ -242,6 +258,13 @@ def test_owners_are_those_of_all_that_is_to_be_kept(roots: tuple[Path, Path]) ->
     assert (found["users"], found["groups"], list(found["sizes"])) == ([0, 105], [0, 106], ["srv"])
     taken = ["du", "--summarize", "--block-size=1", str(old / "srv")]
     assert found["sizes"]["srv"] == int(subprocess.run(taken, capture_output=True, check=True).stdout.split()[0])
+
+
+def test_owners_of_what_is_on_the_way_are_looked_at_too(roots: tuple[Path, Path]) -> None:
+    old, _ = roots
+    write(old / "opt/app/data", "mine")
+    os.chown(old / "opt/app", 105, 106)
+    assert carry.owners(str(old), ["opt/app/data"])["users"] == [0, 105]
 
 
 def test_a_copy_that_fails_says_why(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_what_is_not_goes_back_before_anything_is_noted(
     monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
         upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
-    assert done == ["start", "stop", "put back", "set aside", *refused, "start"]
+    assert done == ["start", "stop", "put back", *refused, "set aside", "start"]
     assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
 

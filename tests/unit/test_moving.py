@@ -18,6 +18,7 @@ from tests.unit.test_merging import file, survey
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
 GROUP = "root:x:0:\nwww:x:101:\n"
+ALTERNATIVE = Configured("link", 0o777, 0, 0, "/opt/vi")
 
 
 def system(etc: Mapping[str, Configured | str] | None = None, packages: tuple[str, ...] = ("base",)) -> Survey:
@@ -243,13 +244,46 @@ def test_what_the_guest_never_changed_is_the_new_roots() -> None:
     assert not move.open
 
 
+def test_only_what_certainly_is_as_it_was_is_left_to_the_new_root() -> None:
+    """A directory says nothing of what is in it, and an older record nothing of modes and of where links lead."""
+    link, directory = Unowned("link", 0, mode=0o777, gid=0, content="a"), Unowned("directory", 0, mode=0o755, gid=0)
+    base = replace(system(), unowned={"srv/www": directory, "srv/app": link, "srv/old": replace(link, mode=None)})
+    ours = replace(system(), unowned={**base.unowned, "srv/old": link, "srv/www/precious": Unowned("file", 0, 1)})
+    new = {"srv/www": replace(link, content="/var/www"), "srv/app": directory, "srv/app/new": Unowned("file", 0, 1)}
+    move = moved(base, ours, replace(system(), unowned={**new, "srv/old": replace(link, content="b")}))
+    assert (move.left, move.replaced) == (("srv/app",), ("srv/old", "srv/www"))
+
+
+def test_what_is_new_in_a_directory_that_went_stays() -> None:
+    directory, file = Unowned("directory", 0), Unowned("file", 0, 1)
+    base = replace(system(), unowned={"srv/app": directory, "srv/app/a": file, "srv/app/b": file})
+    theirs = replace(base, unowned={**base.unowned, "srv/app/new": file})
+    assert moved(base, system(), theirs).went == ("srv/app/a", "srv/app/b")
+    assert moved(base, system(), base).went == ("srv/app",)
+
+
+def test_what_has_no_place_in_the_new_root_is_refused_before_anything_is_done() -> None:
+    link = Unowned("link", 0, content="/srv/app")
+    theirs = replace(system(), unowned={"opt/app": link})
+    keep = Choices(keep=("opt/app/data",))
+    with pytest.raises(VirtrootError, match="/opt/app, which it is in, is a link in the new root"):
+        moved(system(), replace(system(), unowned={"opt/app/data": tree()}), theirs, keep)
+    assert not moved(system(), system(), theirs, keep).open
+
+
 def test_what_the_new_root_has_the_same_of_is_not_asked_about() -> None:
     link = Unowned("link", 0, mode=0o777, gid=0, content="tool.real")
     ours = replace(
-        system(), unowned={"usr/bin/tool": link, "usr/bin/vi": replace(link, content="/etc/alternatives/vi")}
+        system({"etc/alternatives/vi": replace(ALTERNATIVE, to="vim")}),
+        unowned={"usr/bin/tool": link, "usr/bin/vi": replace(link, content="/etc/alternatives/vi")},
     )
     assert [each.name for each in moved(system(), ours, system()).undecided] == ["usr/bin/tool"]
     assert not moved(system(), ours, replace(system(), unowned={"usr/bin/tool": link})).open
+    # One of the guest's own, and a program in the place of one.
+    own = replace(ours, etc={**ours.etc, "etc/alternatives/vi": ALTERNATIVE})
+    assert [each.name for each in moved(system(), own, system()).undecided] == ["usr/bin/tool", "usr/bin/vi"]
+    file = replace(ours, unowned={"usr/bin/vi": Unowned("file", 0, 9, mode=0o755, gid=0)})
+    assert [each.name for each in moved(ours, file, ours).undecided] == ["usr/bin/vi"]
 
 
 def test_a_link_in_a_packages_place_is_asked_about_and_rights_are_told() -> None:

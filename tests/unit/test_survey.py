@@ -512,3 +512,15 @@ def test_links_to_certificates_of_packages_are_their_programs(root: Path) -> Non
     assert not found(root, base)
     (certificates / "own.pem").symlink_to("/usr/local/share/ca-certificates/own.crt")
     assert [each.name for each in found(root, base).etc] == ["etc/ssl/certs/own.pem"]
+
+
+def test_a_torn_mtree_says_nothing(root: Path, tmp_path: Path) -> None:
+    arch = tmp_path / "arch"
+    local = "var/lib/pacman/local/a-1-1"
+    write(arch, "etc/a.conf", "a", when=MADE + 9)
+    write(arch, f"{local}/desc", f"%NAME%\na\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
+    write(arch, f"{local}/files", "%FILES%\netc/\netc/a.conf\n")
+    packed = bytearray(gzip.compress(b"#mtree\n" * 999))
+    packed[12:20] = b"\xff" * 8
+    (arch / local / "mtree").write_bytes(bytes(packed))
+    assert looked(arch).etc["etc/a.conf"].as_packaged
