@@ -288,7 +288,8 @@ def otherwise(then: Unowned, today: Unowned) -> str:
     words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
     if then.mode is not None and today.mode is not None:
         words += [
-            f"leads to {today.content}" if then.content != today.content else "",
+            # One that nobody changed was not looked at.
+            f"leads to {today.content}" if today.content not in ("", then.content) else "",
             "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
             f"mode {then.mode:04o}, now {today.mode:04o}" if then.mode != today.mode and then.kind != "link" else "",
         ]
@@ -328,7 +329,7 @@ def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
             if went and above_it not in now.missing and not _leads_away(above_it, now.owned):
                 yield Changed("removed", path)
         elif then is None and today and today.kind == "link":
-            if is_same(today.package) or (not today.to and today.package in versions[0]):
+            if today.content and (is_same(today.package) or (not today.to and today.package in versions[0])):
                 yield Changed("changed", path, f"leads to {today.content}")
         elif is_same((today or then or _PLAIN).package) and (what := _words(then or _PLAIN, today or _PLAIN)):
             yield Changed("changed", path, what)
@@ -345,7 +346,7 @@ def _leads_away(path: str, owned: Mapping[str, Configured]) -> bool:
 def _words(then: Configured, today: Configured) -> str:
     """Return in words what is otherwise; a kind or a mode that is not known is that of most."""
     if today.kind == "link":
-        return f"leads to {today.content}" if then.content != today.content else ""
+        return f"leads to {today.content}" if today.content not in ("", then.content) else ""
     if then.kind == "link":
         return "leads nowhere any more"
     kind = then.kind or today.kind

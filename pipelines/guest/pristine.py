@@ -49,9 +49,9 @@ class Configured:
 class Unowned:
     """An entry that no package has; a ``tree`` is a directory with ``entries`` below it, ``files`` without such.
 
-    Sizes are in bytes; ``content`` is where a link leads and ``to`` the package that has that, ``digest`` what is in a
-    tree. Older records have no ``mode``, ``gid`` and digests. What was such an entry once, and is a package's now, is
-    ``owned``.
+    Sizes are in bytes; ``content`` is where a link leads, empty where that was not looked at, and ``to`` the package
+    that has that; ``digest`` is what is in a tree. Older records have no ``mode``, ``gid`` and digests. What was such
+    an entry once, and is a package's now, is ``owned``.
     """
 
     kind: str
@@ -133,7 +133,7 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
 
 def keep_arrived(target: Target, root: str, manifest: Manifest, boot: str) -> None:
     """Keep what ``root`` is, which a guest is about to get, in the boot directory ``boot``."""
-    beside.keep_survey(target, root, manifest.source_date_epoch, place.arrived(boot))
+    beside.keep_survey(target, root, manifest.source_date_epoch, place.arrived(boot), "arrived")
 
 
 def arrived(guest: Guest) -> Survey | None:

@@ -148,10 +148,13 @@ def put_file(target: Target, path: str, content: bytes, mode: int) -> None:
     target.run(["sh", "-ec", script, "put", path, f"{mode:o}"], stdin=content)
 
 
-def keep_survey(target: Target, root: str, since: int, path: str) -> None:
-    """Write to the file ``path``, for root alone, what is in ``root`` beside its packages' files; see `survey`."""
+def keep_survey(target: Target, root: str, since: int, path: str, what: str = "artifact") -> None:
+    """Write to the file ``path``, for root alone, what is in ``root`` beside its packages' files; see `survey`.
+
+    The root is ``what`` says: an ``artifact`` as it was made, or as it ``arrived`` at a guest.
+    """
     script = 'umask 077; path=$1; shift; "$@" > "$path.partial"; mv -T -- "$path.partial" "$path"'
-    argv = ["sh", "-ec", script, "keep", path, target.python, "-I", "-", root, str(since), "-"]
+    argv = ["sh", "-ec", script, "keep", path, target.python, "-I", "-", root, str(since), what]
     _checked(target.run(argv, stdin=_SURVEY.read_bytes(), check=False))
 
 

@@ -5,7 +5,8 @@ It needs nothing but Python's library. A guest owns its root and may change it m
 is opened that is no regular file, and whatever is read has a bound. The package managers' databases are read as the
 text that they are, for the same reason.
 
-Called with the root, a time and, on standard input, the paths that are known (see `survey`), or with ``-`` for those.
+Called with the root, a time and, on standard input, the paths that are known (see `survey`); or with ``artifact`` or
+``arrived`` for those, where the root is as it was made, or as a guest got it.
 """
 
 import contextlib
@@ -251,19 +252,24 @@ def _sections(text: bytes) -> dict[str, list[str]]:
     return found
 
 
-def survey(path: str, since: int, known: Sequence[str] | None = None) -> tuple[dict[str, object], dict[str, bytes]]:
+def survey(
+    path: str, since: int, known: Sequence[str] | None = None, *, links: bool = False
+) -> tuple[dict[str, object], dict[str, bytes]]:
     """Return what is in the root ``path`` beside its packages' files, as plain data, and contents of /etc by path.
 
     ``edited`` are files of packages that were changed after ``since`` (seconds of the epoch), ``owned`` what packages
     have outside /etc that is neither a file of mode 0644 nor a directory of mode 0755 and root's own, and ``missing``
     what they have that is not there. Of directories that no package knows, those in ``known`` are told entry by entry
     and others as one, with how many entries there are in it and how many bytes they take; without ``known`` all small
-    ones are told entry by entry. What is ``known`` and a package's by now is ``owned`` in kind.
+    ones are told entry by entry. What is ``known`` and a package's by now is ``owned`` in kind. Where ``links`` lead is
+    told of all, and else of those that were changed after ``since``: reading one notes a time in it, and a snapshot
+    would share no blocks with what it was made of any more.
     """
     root = Root(path)
     packages = database(root)
     etc, contents = _configuration(root, packages)
-    others = _others(root, packages, since, None if known is None else set(known))
+    read_after = float("-inf") if links else since
+    others = _others(root, packages, since, None if known is None else set(known), read_after)
     there = others.seen.union(etc, ("", ".", "etc"))
     missing = [path for path in packages.owners if path not in there and not _is_state(path)]
     if len(missing) > _MOST_OTHERS:
@@ -353,8 +359,11 @@ class Others:
 _PLAIN = (("file", 0o644, 0, 0), ("directory", 0o755, 0, 0))
 
 
-def _others(root: Root, packages: Database, since: int, known: set[str] | None) -> Others:
-    """Return what there is outside /etc; packages' files are candidates that were changed after ``since``."""
+def _others(root: Root, packages: Database, since: int, known: set[str] | None, read_after: float) -> Others:
+    """Return what there is outside /etc; packages' files are candidates that were changed after ``since``.
+
+    Links are read that were changed after ``read_after``.
+    """
     others = Others()
     found, pending = others.unowned, [""]
     while pending:
@@ -371,7 +380,7 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None) 
                 if tuple(told.values()) not in _PLAIN:
                     others.owned[entry.path] = told
                     told["package"] = packages.name(entry.path)
-                    told.update(_leading(root, packages, entry))
+                    told.update(_leading(root, packages, entry, read_after))
                 if known is not None and entry.path in known:
                     found[entry.path] = {"kind": "owned", "uid": entry.status.st_uid}
                 continue
@@ -383,16 +392,16 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None) 
                     told.update(tree, kind="tree")
             elif entry.kind == "file":
                 told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
-            told.update(_leading(root, packages, entry))
+            told.update(_leading(root, packages, entry, read_after))
             found[entry.path] = told
             if len(found) + len(others.owned) > _MOST_OTHERS:
                 raise Refused(f"more than {_MOST_OTHERS} entries lie beside those of packages, like {entry.path[:60]}")
     return others
 
 
-def _leading(root: Root, packages: Database, entry: Found) -> dict[str, str]:
-    """Return of a link where it leads, and which package has that; nothing of anything else."""
-    if entry.kind != "link":
+def _leading(root: Root, packages: Database, entry: Found, after: float) -> dict[str, str]:
+    """Return of a link changed ``after`` some time where it leads, and which package has that; else nothing."""
+    if entry.kind != "link" or entry.status.st_mtime <= after:
         return {}
     try:
         content = os.readlink(entry.name, dir_fd=entry.directory)
@@ -518,7 +527,7 @@ def main(arguments: Sequence[str]) -> None:
     """Write the survey to standard output; see the module's docstring."""
     path, since, *rest = arguments
     known = None if rest else json.load(sys.stdin)
-    found, contents = survey(path, int(since), known)
+    found, contents = survey(path, int(since), known, links=rest == ["artifact"])
     pack(found, contents, sys.stdout.buffer)
 
 

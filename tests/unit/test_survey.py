@@ -202,8 +202,15 @@ def test_looking_leaves_no_trace(root: Path) -> None:
     seen = [root / "etc", root / "etc/base.conf", root / "usr/bin", root / "var/lib/dpkg/status"]
     for path in seen:
         os.utime(path, (1, MADE))
-    looked(root)
+    base = looked(root)
     assert [path.stat().st_atime for path in seen] == [1] * len(seen)
+    links = [root / "usr/bin/plain", root / "opt/link"]
+    for link in links:
+        link.symlink_to("nowhere")
+        os.utime(link, (1, MADE), follow_symlinks=False)
+    looked(root, base)
+    beside.keep_survey(Local(), str(root), MADE, str(root.parent / "arrived"), "arrived")
+    assert [path.lstat().st_atime for path in links] == [1] * len(links)
 
 
 def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
@@ -390,6 +397,9 @@ def test_what_packages_have_and_is_otherwise_is_told(root: Path) -> None:
     (root / "usr/bin/tool").unlink()
     (root / "usr/bin/sh").unlink()
     (root / "usr/bin/sh").symlink_to("bash")
+    # As a guest got it, when nobody had looked where its links lead.
+    arrived = replace(base, owned={path: replace(entry, content="") for path, entry in (base.owned or {}).items()})
+    assert ("changed", "usr/bin/sh", "leads to bash") in told(found(root, arrived))
     (root / "var/lib/db").rename(root / "srv/db")
     (root / "var/lib/db").symlink_to("/srv/db")
     os.chown(root / "opt", 33, 33)
