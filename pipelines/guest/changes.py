@@ -285,11 +285,12 @@ def otherwise(then: Unowned, today: Unowned) -> str:
     if then.kind == "tree":
         alike = then.digest == today.digest if then.digest and today.digest else _measures(then) == _measures(today)
         return "" if alike else "content"
-    words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
+    if then.kind == "link" and then.mode is not None and today.mode is not None:
+        words = [_elsewhere(then, today)]
+    else:
+        words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
     if then.mode is not None and today.mode is not None:
         words += [
-            # One that nobody changed was not looked at.
-            f"leads to {today.content}" if today.content not in ("", then.content) else "",
             "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
             f"mode {then.mode:04o}, now {today.mode:04o}" if then.mode != today.mode and then.kind != "link" else "",
         ]
@@ -298,11 +299,26 @@ def otherwise(then: Unowned, today: Unowned) -> str:
 
 def _is_chosen(then: Unowned | None, today: Unowned | None, etc: Mapping[str, Configured]) -> bool:
     """Say whether an entry is and was a link that update-alternatives made, of one of the programs of packages."""
-    for entry in filter(None, (then, today)):
-        if entry.kind != "link" or not entry.content.startswith("/etc/alternatives/"):
-            return False
-    aim = etc.get(today.content.lstrip("/")) if today else None
-    return today is None or then is not None or (aim is not None and bool(aim.to))
+    entries = [entry for entry in (then, today) if entry is not None]
+    known = [entry.content for entry in entries if entry.content]
+    if not (known and all(entry.kind == "link" for entry in entries)):
+        return False
+    if not all(content.startswith("/etc/alternatives/") for content in known):
+        return False
+    if today is None:
+        return True
+    aim = etc.get(today.content.lstrip("/"))
+    # One that was not looked at is as it was, or tells that by its time.
+    return bool(today.content) and (then is not None or (aim is not None and bool(aim.to)))
+
+
+def _elsewhere(then: Unowned | Configured, today: Unowned | Configured) -> str:
+    """Return in words that a link leads elsewhere; of one that was not looked at, its length and time say that."""
+    if then.content and today.content:
+        same = then.content == today.content
+    else:
+        same = (then.size, then.modified) == (today.size, today.modified)
+    return "" if same else f"leads to {today.content}" if today.content else "leads elsewhere"
 
 
 def _measures(tree: Unowned) -> tuple[int, int]:
@@ -329,8 +345,9 @@ def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
             if went and above_it not in now.missing and not _leads_away(above_it, now.owned):
                 yield Changed("removed", path)
         elif then is None and today and today.kind == "link":
-            if today.content and (is_same(today.package) or (not today.to and today.package in versions[0])):
-                yield Changed("changed", path, f"leads to {today.content}")
+            known = today.content and not today.to and today.package in versions[0]
+            if known or is_same(today.package):
+                yield Changed("changed", path, f"leads to {today.content}" if today.content else "is a link")
         elif is_same((today or then or _PLAIN).package) and (what := _words(then or _PLAIN, today or _PLAIN)):
             yield Changed("changed", path, what)
 
@@ -346,7 +363,7 @@ def _leads_away(path: str, owned: Mapping[str, Configured]) -> bool:
 def _words(then: Configured, today: Configured) -> str:
     """Return in words what is otherwise; a kind or a mode that is not known is that of most."""
     if today.kind == "link":
-        return f"leads to {today.content}" if today.content not in ("", then.content) else ""
+        return _elsewhere(then, today)
     if then.kind == "link":
         return "leads nowhere any more"
     kind = then.kind or today.kind

@@ -230,7 +230,9 @@ def _leads(altered: Changed, ours: Survey) -> bool:
 def _brought(each: Changed, ours: Survey, theirs: Survey) -> bool:
     """Say whether the new root has the same of what no package has."""
     mine, new = ours.unowned.get(each.name), theirs.unowned.get(each.name)
-    return mine is not None and new is not None and mine.mode is not None and not changes.otherwise(mine, new)
+    if mine is None or new is None or mine.mode is None or new.mode is None:
+        return False
+    return not changes.otherwise(mine, new)
 
 
 def _merged(path: str, kept: Iterable[str]) -> bool:
@@ -243,14 +245,21 @@ def is_whole(path: str) -> bool:
     return foreign(path) or (path not in KEPT and _below(path, [_DATA]))
 
 
-def _there(kept: Iterable[str], ours: Survey) -> list[str]:
-    """Return the paths that the guest has something in."""
-    return [path for path in kept if any(_below(each, [path]) for each in ours.unowned)]
+def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:
+    """Return the paths that the guest has, for all that is known: a package's directory is, unless it is missing."""
+    return [
+        path
+        for path in kept
+        if any(_below(each, [path]) for each in ours.unowned)
+        or (path not in theirs.unowned and path not in (ours.missing or {}))
+    ]
 
 
 def _refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None:
     """Raise `VirtrootError` where the new root has no directory for something that is kept to be in."""
-    for path in _there(kept, ours):
+    for path in kept:
+        if not any(_below(each, [path]) for each in ours.unowned):
+            continue
         for above in changes.above(path.rpartition("/")[0]):
             entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
             if entry is not None and entry.kind in ("file", "link", "other"):
@@ -260,10 +269,10 @@ def _refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> Non
                 )
 
 
-def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
     left, replaced = [], []
-    there = _there(kept, ours)
+    there = _there(kept, ours, theirs)
     for path, new in sorted(theirs.unowned.items()):
         if not _below(path, kept) or changes.ignored(path):
             continue
@@ -281,11 +290,12 @@ def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tup
 
 
 def _is_as_it_was(then: Unowned, mine: Unowned) -> bool:
-    """Say for certain that the guest never changed something, which a directory is not by itself.
+    """Say for certain that the guest never changed something, which a directory does not tell, but a whole tree does.
 
     Records of earlier versions do not say enough.
     """
-    return mine.kind in ("file", "link") and then.mode is not None and not changes.otherwise(then, mine)
+    told = mine.kind in ("file", "link") or (mine.kind == "tree" and bool(mine.digest and then.digest))
+    return told and then.mode is not None and not changes.otherwise(then, mine)
 
 
 def _content(entry: Unowned) -> tuple[str, int, str]:
@@ -315,10 +325,15 @@ def _only_there(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str])
         if path not in base.unowned
         and path not in ours.unowned
         and not changes.ignored(path)
-        and path.rpartition("/")[0] in ours.unowned
+        and _has_in(path.rpartition("/")[0], ours, theirs)
         and _below(path, kept)
         and not _merged(path, kept)
     ]
+
+
+def _has_in(parent: str, ours: Survey, theirs: Survey) -> bool:
+    """Say whether the guest has the directory ``parent`` of something that the other root has: a package's it has."""
+    return parent in ours.unowned or (parent not in theirs.unowned and parent not in (ours.missing or {}))
 
 
 def _accounts(survey: Survey) -> dict[str, bytes]:
@@ -377,6 +392,10 @@ def taken_along(move: Move) -> list[str]:
     return [path for path in move.kept if not foreign(path)] + list(move.empty) + own
 
 
+def _is_tree(path: str, survey: Survey) -> bool:
+    return path in survey.unowned and survey.unowned[path].kind == "tree"
+
+
 def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
     """Return what is to be carried over; see `carry.carry`."""
     removals, copies = list(move.went), []
@@ -398,7 +417,8 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
         removals=removals,
         copies=copies,
         trees=[path for path in move.kept if not is_whole(path)],
-        left=list(move.left),
+        left=[path for path in move.left if not _is_tree(path, ours)],
+        untouched=[path for path in move.left if _is_tree(path, ours)],
         whole=[path for path in move.kept if is_whole(path)],
         foreign=[path for path in move.kept if foreign(path)],
         empty=list(move.empty),

@@ -9,7 +9,8 @@ import io
 import json
 import tarfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
@@ -31,7 +32,8 @@ class Configured:
     """An entry of /etc: ``kind`` is directory, file, link or other, ``content`` a file's sha256 or where a link leads.
 
     ``as_packaged`` says that the file is what the installed version of its package brought. ``package`` has it, and
-    ``to`` the file that a link leads to; both are empty where none does.
+    ``to`` the file that a link leads to; both are empty where none does. Outside /etc ``modified`` is said of a link,
+    and ``content`` may be empty as in `Unowned`.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Configured:
     as_packaged: bool = False
     package: str = ""
     to: str = ""
+    modified: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class Unowned:
     content: str = ""
     to: str = ""
     digest: str = ""
+
+
+Entry = TypeVar("Entry", Configured, Unowned)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,9 @@ def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golde
     if golden is None:
         beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
         return
-    if target.run(["test", "-f", place.pristine(golden.path)], check=False).returncode:
+    kept = _readable(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
+    # An earlier version told less.
+    if kept is None or kept.owned is None:
         beside.keep_survey(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
     copy(target, golden.path, boot)
 
@@ -138,8 +146,28 @@ def keep_arrived(target: Target, root: str, manifest: Manifest, boot: str) -> No
 
 def arrived(guest: Guest) -> Survey | None:
     """Return what the guest's root was when the guest got it; None where no readable record says so."""
-    kept = guest.target.run(["cat", place.arrived(guest.boot)], check=False)
-    return _readable(kept.stdout) if kept.returncode == 0 else None
+    kept, made = (
+        _readable(guest.target.run(["cat", path], check=False).stdout)
+        for path in (place.arrived(guest.boot), place.pristine(guest.boot))
+    )
+    return kept if kept is None or made is None else _with_links_of(kept, made)
+
+
+def _with_links_of(arrived: Survey, made: Survey) -> Survey:
+    """Say of a root that ``arrived`` where those links lead that are as they were ``made``, and were not looked at."""
+    owned, made_owned = arrived.owned or {}, made.owned or {}
+    return replace(
+        arrived,
+        unowned={path: _looked_at(each, made.unowned.get(path)) for path, each in arrived.unowned.items()},
+        owned=arrived.owned and {path: _looked_at(each, made_owned.get(path)) for path, each in owned.items()},
+    )
+
+
+def _looked_at(entry: Entry, made: Entry | None) -> Entry:
+    if entry.kind != "link" or entry.content or made is None or made.kind != "link":
+        return entry
+    alike = (entry.size, entry.modified) == (made.size, made.modified)
+    return replace(entry, content=made.content, to=made.to) if alike else entry
 
 
 def _readable(packed: bytes) -> Survey | None:

@@ -154,7 +154,7 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         move = moving.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        owners = beside.owners(target, guest.root, moving.taken_along(move))
+        owners = beside.owners(target, guest.root, staged.root, moving.taken_along(move))
         strangers = moving.strangers(move, ours, owners)
         sizes = {**moving.foreign_sizes(move), **owners["sizes"]}
         move = replace(move, sizes=sizes, before=guest.artifact, after=staged.made.artifact)

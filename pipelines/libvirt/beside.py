@@ -173,9 +173,9 @@ def program() -> str:
     return _PROGRAM.read_text(encoding="utf-8")
 
 
-def owners(target: Target, root: str, trees: Iterable[str]) -> Owners:
-    """Return whose what is in ``trees`` of a root is, and how much; see `carry.owners`."""
-    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root)))
+def owners(target: Target, root: str, other: str, trees: Iterable[str]) -> Owners:
+    """Return whose what is in ``trees`` of a root is that is carried into an ``other``; see `carry.owners`."""
+    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root, other)))
 
 
 def carry(target: Target, root: str, other: str, plan: Plan) -> None:

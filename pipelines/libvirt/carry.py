@@ -6,7 +6,7 @@ copied as one, and nothing but a directory is gone into. Files are copied by cp,
 links, holes, ACLs and attributes, and shares blocks where the file system can. Nothing is moved: the first root stays
 whole.
 
-Called with ``--owners ROOT`` or ``--carry FROM TO``, and JSON on standard input: see `owners` and `carry`.
+Called with ``--owners ROOT OTHER`` or ``--carry FROM TO``, and JSON on standard input: see `owners` and `carry`.
 """
 
 import base64
@@ -21,7 +21,7 @@ import subprocess  # noqa: TID251 - this runs on libvirt's machine
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 _CP = ("cp", "--archive", "--reflink=auto", "--no-target-directory", "--")
 
@@ -54,6 +54,7 @@ class Plan(TypedDict):
     copies: list[str]
     trees: list[str]
     left: list[str]
+    untouched: list[str]
     whole: list[str]
     foreign: list[str]
     empty: list[str]
@@ -90,6 +91,18 @@ def _split(path: str) -> tuple[str, str]:
     if name in ("", ".", "..") or ".." in parent.split("/"):
         raise Refused(f"{path}: is no path in a root")
     return parent, name
+
+
+def _has(root: int, path: str) -> bool:
+    """Say whether a root, if any, has something that is called ``path``."""
+    if root < 0:
+        return False
+    parent, _, name = path.rpartition("/")
+    try:
+        with directory(root, parent) as handle:
+            return _status(handle, name) is not None
+    except (FileNotFoundError, Refused):
+        return False
 
 
 def _above(path: str) -> list[str]:
@@ -131,20 +144,18 @@ class Owners(TypedDict):
     sizes: dict[str, int]
 
 
-def owners(path: str, trees: Sequence[str]) -> Owners:
-    """Return whose everything is in ``trees`` of the root ``path``, and how much; those that are not there are not."""
+def owners(path: str, trees: Sequence[str], other: str = "") -> Owners:
+    """Return whose everything is in ``trees`` of the root ``path``, and how much; those that are not there are not.
+
+    A directory on the way to one counts where the root ``other`` has none: it is made like it there.
+    """
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    new = os.open(other, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if other else -1
     users: set[int] = set()
     groups: set[int] = set()
     sizes: dict[str, int] = {}
     for tree in trees:
         with contextlib.suppress(FileNotFoundError):
-            # Those on the way to it are made anew like it where they are missing.
-            for above in _above(tree):
-                with directory(root, above) as handle:
-                    status = os.fstat(handle)
-                    users.add(status.st_uid)
-                    groups.add(status.st_gid)
             for handle, name, status in walk(root, tree):
                 sizes[tree] = sizes.get(tree, 0) + status.st_blocks * 512
                 users.add(status.st_uid)
@@ -152,7 +163,15 @@ def owners(path: str, trees: Sequence[str]) -> Owners:
                 for _, entries in _acls(handle, name, status):
                     users |= {number for tag, _, number in entries if tag == _ACL_USER}
                     groups |= {number for tag, _, number in entries if tag == _ACL_GROUP}
-    os.close(root)
+            for above in _above(tree):
+                if not _has(new, above):
+                    with directory(root, above) as handle:
+                        status = os.fstat(handle)
+                        users.add(status.st_uid)
+                        groups.add(status.st_gid)
+    for handle in (root, new):
+        if handle >= 0:
+            os.close(handle)
     return {"users": sorted(users), "groups": sorted(groups), "sizes": sizes}
 
 
@@ -160,8 +179,9 @@ def carry(source: str, destination: str, plan: Plan) -> None:
     """Make ``destination`` have what ``plan`` says, of what ``source`` has.
 
     ``removals`` are paths that go. ``copies`` are entries, a directory without what is in it, and ``trees`` entries
-    with all that is in them but what is ``left``: what is called so in the destination they replace, and what that
-    alone has in their directories stays. ``whole`` are trees in whose place nothing of the destination's stays, and
+    with all that is in them but what is ``left``, which are no directories of the source, and trees that are
+    ``untouched``: what is called so in the destination they replace, and what that alone has in their directories
+    stays. ``whole`` are trees in whose place nothing of the destination's stays, and
     ``empty`` directories, with those in them, that are made where nothing is called so. ``writes`` are files.
     ``users`` and ``groups`` say which numbers become which, but not in ``foreign`` trees, whose numbers are another
     system's. A directory on the way that is missing is made as it is in the source.
@@ -169,7 +189,7 @@ def carry(source: str, destination: str, plan: Plan) -> None:
     old_root, new_root = (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in (source, destination))
     users, groups = ({int(old): number for old, number in plan[kind].items()} for kind in ("users", "groups"))
     renumber = _renumbering(users, groups) if users or groups else _as_they_are
-    foreign, left = {*plan["foreign"]}, {*plan["left"]}
+    foreign, left = {*plan["foreign"]}, Left({*plan["left"]}, {*plan["untouched"]})
     for path in plan["removals"]:
         _remove(new_root, path)
     # Directories before what is in them.
@@ -269,13 +289,26 @@ def _replace(old: int, new: int, path: str, renumber: Renumber) -> None:
             renumber(handle, entry, status)
 
 
-def _merge(old: int, new: int, path: str, renumber: Renumber, left: AbstractSet[str]) -> None:
+class Left(NamedTuple):
+    """What of the destination's stays in trees that are merged; see `carry`."""
+
+    entries: AbstractSet[str]
+    trees: AbstractSet[str]
+
+    def has(self, path: str, *, is_directory: bool) -> bool:
+        """Say whether a path stays that is, or is not, a directory of the source."""
+        return path in self.trees or (path in self.entries and not is_directory)
+
+
+def _merge(old: int, new: int, path: str, renumber: Renumber, left: Left) -> None:
     """Copy a tree but for what is ``left``; what the new root alone has in its directories stays."""
     parent, name = _split(path)
     with _both(old, new, parent, renumber) as handles:
-        if handles is None or path in left or (found := _status(handles[0], name)) is None:
+        if handles is None or (found := _status(handles[0], name)) is None:
             return
         origin, place = handles
+        if left.has(path, is_directory=_is_directory(found)) and _status(place, name) is not None:
+            return
         if not (_is_directory(found) and _is_directory(_status(place, name))):
             _replace(old, new, path, renumber)
             return
@@ -299,7 +332,7 @@ def _merge(old: int, new: int, path: str, renumber: Renumber, left: AbstractSet[
                         pending += [f"{current}/{entry}"] if _is_directory(status) else []
 
 
-def _clear(old: int, new: int, path: str, left: AbstractSet[str]) -> dict[str, str]:
+def _clear(old: int, new: int, path: str, left: Left) -> dict[str, str]:
     """Delete in a directory of the new root what a copy of the old one's would be in the place of.
 
     Return the name that what is ``left`` has until then, by its path.
@@ -315,7 +348,7 @@ def _clear(old: int, new: int, path: str, left: AbstractSet[str]) -> dict[str, s
                 there = _status(theirs, name)
                 if there is None:
                     continue
-                if f"{current}/{name}" in left and not _is_directory(_status(ours, name)):
+                if left.has(f"{current}/{name}", is_directory=_is_directory(_status(ours, name))):
                     hidden = f".virtroot-{secrets.token_hex(8)}"
                     os.rename(name, hidden, src_dir_fd=theirs, dst_dir_fd=theirs)
                     aside[f"{current}/{name}"] = hidden
@@ -441,7 +474,7 @@ def main(arguments: Sequence[str]) -> None:
     command, *paths = arguments
     given = json.load(sys.stdin)
     if command == "--owners":
-        json.dump(owners(paths[0], given), sys.stdout)
+        json.dump(owners(paths[0], given, *paths[1:]), sys.stdout)
     elif command == "--carry":
         carry(paths[0], paths[1], given)
 

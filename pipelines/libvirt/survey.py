@@ -391,7 +391,7 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
                 else:
                     told.update(tree, kind="tree")
             elif entry.kind == "file":
-                told.update(size=entry.status.st_size, modified=int(entry.status.st_mtime))
+                told.update(_sized(entry))
             told.update(_leading(root, packages, entry, read_after))
             found[entry.path] = told
             if len(found) + len(others.owned) > _MOST_OTHERS:
@@ -399,15 +399,20 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
     return others
 
 
-def _leading(root: Root, packages: Database, entry: Found, after: float) -> dict[str, str]:
-    """Return of a link changed ``after`` some time where it leads, and which package has that; else nothing."""
-    if entry.kind != "link" or entry.status.st_mtime <= after:
+def _sized(entry: Found) -> dict[str, object]:
+    return {"size": entry.status.st_size, "modified": int(entry.status.st_mtime)}
+
+
+def _leading(root: Root, packages: Database, entry: Found, after: float) -> dict[str, object]:
+    """Return what there is to tell of a link: of one changed ``after`` some time where it leads, and whose that is."""
+    if entry.kind != "link":
         return {}
-    try:
-        content = os.readlink(entry.name, dir_fd=entry.directory)
-    except OSError:
-        return {}
-    return {"content": content, "to": packages.name(root.real(_aimed(entry.path, content)))}
+    told = _sized(entry)
+    if entry.status.st_mtime > after:
+        with contextlib.suppress(OSError):
+            content = os.readlink(entry.name, dir_fd=entry.directory)
+            told |= {"content": content, "to": packages.name(root.real(_aimed(entry.path, content)))}
+    return told
 
 
 class Tree(TypedDict):

@@ -25,6 +25,7 @@ def plan(**what: object) -> Plan:
         "copies": [],
         "trees": [],
         "left": [],
+        "untouched": [],
         "whole": [],
         "foreign": [],
         "empty": [],
@@ -118,6 +119,18 @@ def test_a_directory_is_never_left_to_what_is_none(roots: tuple[Path, Path], tmp
     # What the guest never changed is the new root's, whatever it is there.
     assert (new / "srv/app/new").read_text() == "new"
     assert [path.name for path in (tmp_path / "host").iterdir()] == ["file"]
+
+
+def test_a_tree_that_nobody_touched_is_the_new_roots(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    for root, name in ((old, "old"), (new, "new")):
+        write(root / "srv/www/index", name)
+        write(root / f"srv/www/of {name}", name)
+    write(old / "srv/only here/file", "old")
+    carry.carry(str(old), str(new), plan(trees=["srv"], untouched=["srv/www", "srv/only here"]))
+    assert sorted(path.name for path in (new / "srv/www").iterdir()) == ["index", "of new"]
+    assert (new / "srv/www/index").read_text() == "new"
+    assert (new / "srv/only here/file").read_text() == "old"
 
 
 def test_programs_data_comes_from_one_side_alone(roots: tuple[Path, Path]) -> None:
@@ -261,10 +274,14 @@ def test_owners_are_those_of_all_that_is_to_be_kept(roots: tuple[Path, Path]) ->
 
 
 def test_owners_of_what_is_on_the_way_are_looked_at_too(roots: tuple[Path, Path]) -> None:
-    old, _ = roots
+    old, new = roots
     write(old / "opt/app/data", "mine")
     os.chown(old / "opt/app", 105, 106)
     assert carry.owners(str(old), ["opt/app/data"])["users"] == [0, 105]
+    assert carry.owners(str(old), ["opt/app/gone"])["users"] == []
+    # Where it is there it is not made.
+    (new / "opt/app").mkdir(parents=True)
+    assert carry.owners(str(old), ["opt/app/data"], str(new))["users"] == [0]
 
 
 def test_a_copy_that_fails_says_why(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,47 @@ def test_only_what_certainly_is_as_it_was_is_left_to_the_new_root() -> None:
     assert (move.left, move.replaced) == (("srv/app",), ("srv/old", "srv/www"))
 
 
+def test_a_link_that_the_guest_changed_long_ago_is_its_own() -> None:
+    """At its second upgrade nobody looks where it leads: its time is older than what the guest is on."""
+    made = Unowned("link", 0, 2, 700, mode=0o777, gid=0, content="v1")
+    mine = replace(made, content="", modified=300)
+    base, ours = (replace(system(), unowned={"srv/now": each, "opt/now": each}) for each in (made, mine))
+    move = moved(base, ours, base)
+    assert (move.left, [each.name for each in move.undecided]) == ((), ["opt/now"])
+    # Nor does anybody look into a former root.
+    former = replace(system(), unowned={"srv/now": replace(made, content=""), "opt/now": replace(made, content="")})
+    newer = replace(system(), unowned={"opt/now": replace(made, content="v2", modified=900)})
+    assert [each.name for each in back(former, newer, former).undecided] == ["opt/now"]
+    same = replace(system(), unowned={"opt/now": replace(made, modified=900)})
+    assert not moved(base, replace(same, unowned={**same.unowned, "srv/now": made}), base).open
+    older = replace(system(), unowned={"opt/now": replace(made, mode=None, content="")})
+    assert [each.name for each in moved(system(), newer, older).undecided] == ["opt/now"]
+
+
+def test_data_in_a_packages_directory_is_not_replaced_unasked() -> None:
+    keep = Choices(keep=("var/lib/pg",))
+    theirs = replace(system(), unowned={"var/lib/pg/15": tree()})
+    for ours in (replace(system(), unowned={"var/lib/pg/16": tree()}), system()):
+        move = back(system(), ours, theirs, keep)
+        assert [(each.name, each.what) for each in move.undecided] == [
+            ("var/lib/pg/15", "only the former root has it")]  # fmt: skip
+        assert moved(system(), ours, theirs, keep).replaced == ("var/lib/pg/15",)
+    # What the guest does not have takes no place.
+    absent = replace(system(), unowned={"var/lib/docker": Unowned("directory", 0), "var/lib/docker/x": tree()})
+    move = moved(system(), system(), absent, Choices(keep=("var/lib/docker",)))
+    assert move.replaced == ()
+
+
+def test_a_tree_that_nobody_touched_is_the_new_roots() -> None:
+    untouched = Unowned("tree", 0, 9, entries=3000, files=3000, mode=0o755, gid=0, digest="a")
+    base = replace(system(), unowned={"srv/www": untouched, "srv/old": replace(untouched, digest="")})
+    move = moved(base, base, base)
+    plan = moving.carried(move, base, base, base)
+    assert (plan["left"], plan["untouched"]) == ([], ["srv/www"])
+    ours = replace(base, unowned={"srv/www": replace(untouched, digest="b")})
+    assert moved(base, ours, base).left == ()
+
+
 def test_what_is_new_in_a_directory_that_went_stays() -> None:
     directory, file = Unowned("directory", 0), Unowned("file", 0, 1)
     base = replace(system(), unowned={"srv/app": directory, "srv/app/a": file, "srv/app/b": file})

@@ -397,9 +397,6 @@ def test_what_packages_have_and_is_otherwise_is_told(root: Path) -> None:
     (root / "usr/bin/tool").unlink()
     (root / "usr/bin/sh").unlink()
     (root / "usr/bin/sh").symlink_to("bash")
-    # As a guest got it, when nobody had looked where its links lead.
-    arrived = replace(base, owned={path: replace(entry, content="") for path, entry in (base.owned or {}).items()})
-    assert ("changed", "usr/bin/sh", "leads to bash") in told(found(root, arrived))
     (root / "var/lib/db").rename(root / "srv/db")
     (root / "var/lib/db").symlink_to("/srv/db")
     os.chown(root / "opt", 33, 33)
@@ -534,3 +531,40 @@ def test_a_torn_mtree_says_nothing(root: Path, tmp_path: Path) -> None:
     packed[12:20] = b"\xff" * 8
     (arch / local / "mtree").write_bytes(bytes(packed))
     assert looked(arch).etc["etc/a.conf"].as_packaged
+
+
+def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path: Path) -> None:
+    """Nobody looked where they lead then; one that was made anew and leads there again is no change."""
+    boot = tmp_path / "boot"
+    boot.mkdir()
+    for name in ("same", "again", "other", "own"):
+        (root / "opt" / name).symlink_to("somewhere")
+        os.utime(root / "opt" / name, (MADE, MADE if name != "own" else MADE - 9), follow_symlinks=False)
+    (root / "usr/bin/sh").symlink_to("dash")
+    os.utime(root / "usr/bin/sh", (MADE, MADE), follow_symlinks=False)
+    guest = Guest(create_autospec(Hypervisor, instance=True, target=Local()), "web", "", "", "", str(boot), "", "", "")
+    assert pristine.arrived(guest) is None
+    beside.keep_survey(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), "arrived")
+    os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)
+    beside.keep_survey(Local(), str(root), MADE, str(boot / "pristine.tar.gz"))
+    os.utime(root / "opt/own", (MADE, MADE - 9), follow_symlinks=False)
+    arrived = pristine.arrived(guest)
+    assert arrived is not None
+    assert {path: entry.content for path, entry in arrived.unowned.items() if entry.kind == "link"} == {
+        "opt/again": "somewhere", "opt/other": "somewhere", "opt/own": "", "opt/same": "somewhere",
+        "usr/bin/sh": "dash"}  # fmt: skip
+    for name, to in {"again": "somewhere", "other": "elsewhere"}.items():
+        (root / "opt" / name).unlink()
+        (root / "opt" / name).symlink_to(to)
+    assert told(found(root, arrived)) == [("changed", "opt/other", "leads to elsewhere")]
+
+
+def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tmp_path: Path) -> None:
+    golden = Golden(str(tmp_path), "digest")
+    root.rename(golden.tree)
+    manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
+    with tarfile.open(tmp_path / "pristine.tar.gz", "w:gz") as tar:
+        older = '{"packages": [], "etc": {}, "unowned": {}, "edited": []}'
+        tar.add(write(tmp_path, "survey.json", older), "survey.json")
+    pristine.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
+    assert pristine.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
