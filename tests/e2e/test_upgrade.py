@@ -95,7 +95,7 @@ def roots(build: Callable[..., str]) -> Roots:
     return Roots(
         build(named("before"), "useradd --system --uid 410 svc"),
         build(named("after"), *after),
-        build(named("broken"), *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
+        build(named("unbootable"), *after, "ln -sf /usr/bin/false /usr/lib/systemd/systemd"),
     )
 
 
