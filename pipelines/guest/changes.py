@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
@@ -251,10 +251,19 @@ def differs(then: Configured, today: Configured) -> str:
         return f"{then.kind}, now {today.kind}"
     words = [
         "content" if then.content != today.content and not today.as_packaged else "",
-        "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
-        f"mode {then.mode:04o}, now {today.mode:04o}" if then.mode != today.mode and then.kind != "link" else "",
+        *_rights(then, today),
     ]
     return ", ".join(filter(None, words))
+
+
+def _rights(then: Configured | Unowned, today: Configured | Unowned) -> Iterator[str]:
+    """Yield in words what owner and mode are otherwise; older records have no modes of what no package has."""
+    if then.mode is None or today.mode is None:
+        return
+    if (then.uid, then.gid) != (today.uid, today.gid):
+        yield "owner"
+    if then.mode != today.mode and then.kind != "link":
+        yield f"mode {then.mode:04o}, now {today.mode:04o}"
 
 
 def _has_below(path: str, etc: Mapping[str, Configured]) -> bool:
@@ -289,12 +298,7 @@ def otherwise(then: Unowned, today: Unowned) -> str:
         words = [_elsewhere(then, today)]
     else:
         words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
-    if then.mode is not None and today.mode is not None:
-        words += [
-            "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
-            f"mode {then.mode:04o}, now {today.mode:04o}" if then.mode != today.mode and then.kind != "link" else "",
-        ]
-    return ", ".join(filter(None, words))
+    return ", ".join(filter(None, (*words, *_rights(then, today))))
 
 
 def _is_chosen(then: Unowned | None, today: Unowned | None, etc: Mapping[str, Configured]) -> bool:
@@ -367,16 +371,8 @@ def _words(then: Configured, today: Configured) -> str:
     if then.kind == "link":
         return "leads nowhere any more"
     kind = then.kind or today.kind
-    modes = [each.mode if each.kind or kind == "file" else 0o755 for each in (then, today)]
-    return ", ".join(
-        filter(
-            None,
-            [
-                "owner" if (then.uid, then.gid) != (today.uid, today.gid) else "",
-                f"mode {modes[0]:04o}, now {modes[1]:04o}" if modes[0] != modes[1] else "",
-            ],
-        )
-    )
+    both = (each if each.kind or kind == "file" else replace(each, mode=0o755) for each in (then, today))
+    return ", ".join(_rights(*both))
 
 
 def ignored(path: str) -> bool:

@@ -9,42 +9,14 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.errors import VirtrootError
-from pipelines.guest import accounts, changes, merging
+from pipelines.guest import accounts, changes, meeting, merging
 from pipelines.guest.accounts import Merged
 from pipelines.guest.changes import Changed
 from pipelines.guest.merging import Decision, MergeText, Read
-from pipelines.guest.pristine import Configured, Survey, Unowned
+from pipelines.guest.pristine import Configured, Survey
 from pipelines.libvirt.carry import File, Owners, Plan
 from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.text import one_line
-
-#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
-#: are no lines of passwd, and what credentials of this machine are encrypted with.
-KEPT = (
-    "home",
-    "root",
-    "srv",
-    "var/lib/systemd/credential.secret",
-    "var/lib/systemd/home",
-    "var/lib/systemd/linger",
-    "var/log",
-    "var/mail",
-    "var/spool/cron",
-)
-
-#: Below it a directory that is kept is a program's data, in which nothing may come from two sides.
-_DATA = "var/lib"
-
-#: In these are other systems, whose numbers of users are theirs.
-FOREIGN = (
-    "var/lib/containerd",
-    "var/lib/containers",
-    "var/lib/docker",
-    "var/lib/incus",
-    "var/lib/lxc",
-    "var/lib/lxd",
-    "var/lib/machines",
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +33,7 @@ class Choices:
     def remembering(self, kept: Iterable[str]) -> Choices:
         """Return the same with what was ``kept`` earlier, but for what is discarded now."""
         # Rules for what may be kept were others once.
-        still = [path for path in kept if not _below(path, self.discard) and not kept_by_nobody(path)]
+        still = [path for path in kept if not meeting.below(path, self.discard) and not kept_by_nobody(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
@@ -123,7 +95,9 @@ class Move:
     def to_run(self) -> list[tuple[str, str]]:
         """The commands that make anew, in the guest, what is made from something of its own; and why, in words."""
         own = {each.path for each in self.etc if each.verdict in ("ours", "merged") and each.path in self.ours.etc}
-        libraries = _below("usr/local/lib", self.kept) or any(_below(each, ["usr/local/lib"]) for each in self.kept)
+        libraries = meeting.below("usr/local/lib", self.kept) or any(
+            meeting.below(each, ["usr/local/lib"]) for each in self.kept
+        )
         found = []
         if "etc/locale.gen" in own:
             found.append(("locale-gen", "its locales are those of /etc/locale.gen"))
@@ -178,8 +152,8 @@ def plan(
             "mend it in the guest, or from the host; a plain ./inv rollback leaves it behind",
         )
     known = changes.changes(base, ours, distro, points)
-    kept = _outermost((*KEPT, *choices.keep))
-    empty = [path for path in _empty(known.files, ours, choices) if not _below(path, kept)]
+    kept = meeting.outermost((*meeting.KEPT, *choices.keep))
+    empty = [path for path in _empty(known.files, ours, choices) if not meeting.below(path, kept)]
     found = {
         each.name: each
         for each in (
@@ -187,34 +161,34 @@ def plan(
             *(Changed("changed", path) for path in known.edited),
             *(each for each in known.altered if _leads(each, ours)),
         )
-        if each.kind != "removed" and not _below(each.name, (*kept, *empty)) and not _brought(each, ours, theirs)
+        if each.kind != "removed" and not meeting.below(each.name, (*kept, *empty)) and not _brought(each, ours, theirs)
     }
     if former:
-        found |= {each.name: each for each in _only_there(base, ours, theirs, kept)}
+        found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
-    _refuse_in_the_way(kept, ours, theirs)
-    left, replaced = _met(base, ours, theirs, kept)
+    meeting.refuse_in_the_way(kept, ours, theirs)
+    left, replaced = meeting.met(base, ours, theirs, kept)
     return Move(
         ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
         etc=tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take)),
         accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
         kept=kept,
-        dropped=tuple(each for each in found.values() if _below(each.name, choices.discard)),
-        undecided=tuple(each for each in found.values() if not _below(each.name, choices.discard)),
+        dropped=tuple(each for each in found.values() if meeting.below(each.name, choices.discard)),
+        undecided=tuple(each for each in found.values() if not meeting.below(each.name, choices.discard)),
         lost=tuple(sorted({*lost} - {*choices.discard})),
-        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or _below(each.name, kept))),
+        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or meeting.below(each.name, kept))),
         left=left,
         replaced=replaced,
-        went=_went(base, ours, theirs, kept),
+        went=meeting.went(base, ours, theirs, kept),
         empty=tuple(empty),
     )
 
 
 def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str]:
     """Return new directories with nothing but directories in them: services make them for themselves."""
-    trees = (each.name for each in files if each.kind == "added" and not _below(each.name, choices.discard))
+    trees = (each.name for each in files if each.kind == "added" and not meeting.below(each.name, choices.discard))
     return [name for name in trees if ours.unowned[name].kind == "tree" and ours.unowned[name].files == 0]
 
 
@@ -235,107 +209,6 @@ def _brought(each: Changed, ours: Survey, theirs: Survey) -> bool:
     return not changes.otherwise(mine, new)
 
 
-def _merged(path: str, kept: Iterable[str]) -> bool:
-    """Say whether a path is below something that is kept, and that the new root's own may stay in."""
-    return any(_below(path, [each]) and not is_whole(each) for each in kept)
-
-
-def is_whole(path: str) -> bool:
-    """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
-    return foreign(path) or (path not in KEPT and _below(path, [_DATA]))
-
-
-def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:
-    """Return the paths that the guest has, for all that is known: a package's directory is, unless it is missing."""
-    return [
-        path
-        for path in kept
-        if any(_below(each, [path]) for each in ours.unowned)
-        or (path not in theirs.unowned and path not in (ours.missing or {}))
-    ]
-
-
-def _refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None:
-    """Raise `VirtrootError` where the new root has no directory for something that is kept to be in."""
-    for path in kept:
-        if not any(_below(each, [path]) for each in ours.unowned):
-            continue
-        for above in changes.above(path.rpartition("/")[0]):
-            entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
-            if entry is not None and entry.kind in ("file", "link", "other"):
-                raise VirtrootError(
-                    f"/{path} cannot be kept: /{above}, which it is in, is a {entry.kind} in the new root",
-                    f"--discard /{path}, or move it in the guest",
-                )
-
-
-def _met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
-    left, replaced = [], []
-    there = _there(kept, ours, theirs)
-    for path, new in sorted(theirs.unowned.items()):
-        if not _below(path, kept) or changes.ignored(path):
-            continue
-        then, mine = base.unowned.get(path), ours.unowned.get(path)
-        if mine is None:
-            if then is None and not _merged(path, kept) and _below(path, there):
-                replaced.append(path)
-        elif _merged(path, kept) and then is not None and _is_as_it_was(then, mine):
-            left.append(path)
-        elif {mine.kind, new.kind} <= {"directory", "tree"}:
-            continue
-        elif (then is None or _content(then) != _content(new)) and _content(mine) != _content(new):
-            replaced.append(path)
-    return tuple(left), tuple(replaced)
-
-
-def _is_as_it_was(then: Unowned, mine: Unowned) -> bool:
-    """Say for certain that the guest never changed something, which a directory does not tell, but a whole tree does.
-
-    Records of earlier versions do not say enough.
-    """
-    told = mine.kind in ("file", "link") or (mine.kind == "tree" and bool(mine.digest and then.digest))
-    return told and then.mode is not None and not changes.otherwise(then, mine)
-
-
-def _content(entry: Unowned) -> tuple[str, int, str]:
-    """Return what tells contents of different builds apart, whose times are different: not all, but what is certain."""
-    return entry.kind, entry.size, entry.content
-
-
-def _went(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[str, ...]:
-    """Return what was taken away in the guest below what is kept, and would come back with the new root."""
-    gone = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
-    # What is in a directory beside what went keeps that.
-    staying = {each for path in theirs.unowned if path not in gone for each in changes.above(path.rpartition("/")[0])}
-    found = (path for path in gone - staying if _merged(path, kept) and not _in_tree(path, ours))
-    return _outermost(sorted(found))
-
-
-def _in_tree(path: str, survey: Survey) -> bool:
-    """Say whether a path is in what was told as one."""
-    return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in changes.above(path))
-
-
-def _only_there(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> list[Changed]:
-    """Return what the former root alone has in something that is kept whole, and that the guest has, too."""
-    return [
-        Changed("removed", path, "only the former root has it", entry.size, entry.entries or None)
-        for path, entry in sorted(theirs.unowned.items())
-        if path not in base.unowned
-        and path not in ours.unowned
-        and not changes.ignored(path)
-        and _has_in(path.rpartition("/")[0], ours, theirs)
-        and _below(path, kept)
-        and not _merged(path, kept)
-    ]
-
-
-def _has_in(parent: str, ours: Survey, theirs: Survey) -> bool:
-    """Say whether the guest has the directory ``parent`` of something that the other root has: a package's it has."""
-    return parent in ours.unowned or (parent not in theirs.unowned and parent not in (ours.missing or {}))
-
-
 def _accounts(survey: Survey) -> dict[str, bytes]:
     """Return the account files; raises `VirtrootError` for one that is there and cannot be had as text."""
     for name in accounts.FILES:
@@ -347,24 +220,9 @@ def _accounts(survey: Survey) -> dict[str, bytes]:
     return {name: survey.contents.get(f"etc/{name}", b"") for name in accounts.FILES}
 
 
-def _below(path: str, trees: Iterable[str]) -> bool:
-    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
-
-
-def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths without those that are below another one, in their order."""
-    unique = dict.fromkeys(paths)
-    return tuple(path for path in unique if not any(each in unique for each in changes.above(path.rpartition("/")[0])))
-
-
-def foreign(path: str) -> bool:
-    """Say whether what is in ``path`` is another system's."""
-    return _below(path, FOREIGN)
-
-
 def foreign_sizes(move: Move) -> dict[str, int | None]:
     """Return the bytes of what is kept and another system's, by path; None for what was not measured."""
-    there = {path: move.ours.unowned.get(path) for path in move.kept if foreign(path)}
+    there = {path: move.ours.unowned.get(path) for path in move.kept if meeting.foreign(path)}
     return {path: None if entry is None else entry.size for path, entry in there.items()}
 
 
@@ -389,7 +247,7 @@ def _named(text: bytes) -> dict[int, str]:
 def taken_along(move: Move) -> list[str]:
     """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
     own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
-    return [path for path in move.kept if not foreign(path)] + list(move.empty) + own
+    return [path for path in move.kept if not meeting.foreign(path)] + list(move.empty) + own
 
 
 def _is_tree(path: str, survey: Survey) -> bool:
@@ -416,11 +274,11 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
     return Plan(
         removals=removals,
         copies=copies,
-        trees=[path for path in move.kept if not is_whole(path)],
+        trees=[path for path in move.kept if not meeting.is_whole(path)],
         left=[path for path in move.left if not _is_tree(path, ours)],
         untouched=[path for path in move.left if _is_tree(path, ours)],
-        whole=[path for path in move.kept if is_whole(path)],
-        foreign=[path for path in move.kept if foreign(path)],
+        whole=[path for path in move.kept if meeting.is_whole(path)],
+        foreign=[path for path in move.kept if meeting.foreign(path)],
         empty=list(move.empty),
         writes=writes,
         users={str(old): new for old, new in move.accounts.users.items()},

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
-from pipelines.guest import moving
+from pipelines.guest import meeting, moving
 from pipelines.guest.moving import Choices, Move
 from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines
@@ -38,7 +38,7 @@ def test_what_is_everybodys_own_is_kept_and_nothing_asked() -> None:
     ours = replace(system(), unowned={"home/ann": tree(), "srv/www": tree(), "root/notes": Unowned("file", 0)})
     move = moved(system(), ours, system())
     assert not move.open
-    assert move.kept == moving.KEPT
+    assert move.kept == meeting.KEPT
     assert (move.dropped, move.undecided) == ((), ())
 
 
@@ -55,10 +55,10 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
     move = moved(system(), ours, system(), said)
     assert not move.open
     assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
-    assert move.kept == (*moving.KEPT, "var/lib/docker", "usr/local")
+    assert move.kept == (*meeting.KEPT, "var/lib/docker", "usr/local")
     plan = moving.carried(move, system(), ours, system())
     assert plan["foreign"] == plan["whole"] == ["var/lib/docker"]
-    assert plan["trees"] == [*moving.KEPT, "usr/local"]
+    assert plan["trees"] == [*meeting.KEPT, "usr/local"]
 
 
 def test_directories_that_services_make_for_themselves_come_along_unasked() -> None:
@@ -66,7 +66,7 @@ def test_directories_that_services_make_for_themselves_come_along_unasked() -> N
     ours = replace(system(), unowned={"var/lib/nginx/body": empty, "opt/app": tree()})
     move = moved(system(), ours, system())
     assert [each.name for each in move.undecided] == ["opt/app"]
-    assert move.kept == moving.KEPT
+    assert move.kept == meeting.KEPT
     assert moving.carried(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
     left = moved(system(), ours, system(), Choices(discard=("var/lib/nginx", "opt/app")))
     assert left.empty == ()
@@ -190,7 +190,7 @@ def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> No
 def test_the_owners_of_the_guests_own_configuration_are_looked_at_too() -> None:
     ours = system({"etc/mine": "x"})
     move = moved(system(), ours, system(), Choices(keep=("var/lib/docker", "opt")))
-    assert moving.taken_along(move) == [*moving.KEPT, "opt", "etc/mine"]
+    assert moving.taken_along(move) == [*meeting.KEPT, "opt", "etc/mine"]
 
 
 def test_packages_are_those_of_the_guest_now() -> None:
