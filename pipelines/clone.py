@@ -9,11 +9,12 @@ from uuid import uuid4
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, place, pristine, publication, roots
+from pipelines.guest import hold, identity, place, pristine, publication, roots
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
+from pipelines.host import durable
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
@@ -39,15 +40,12 @@ def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str
             f"use --clone auto, or install {name} of the artifact of {source} with --clone overlay",
         )
     hypervisor = connect(settings)
-    guests.find(hypervisor, source)
     if not hypervisor.embedded and os.geteuid() != 0:
         raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
-    with guests.locked(hypervisor, source):
-        publication.tidy(guests.find(hypervisor, source))
-        original = guests.find(hypervisor, source)
+    with hold.hold(hypervisor, source, off=f"stop it first: ./inv stop {source}") as original:
         definition = _definition(original)
         paths = Place(place.of_root(original.root).pool, name)
-        with guests.locked(hypervisor, name):
+        with hold.new(hypervisor, paths):
             publication.refuse_taken(hypervisor, paths)
             publication.clear(hypervisor, paths)
             try:
@@ -68,8 +66,6 @@ def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str
 
 def _definition(original: Guest) -> ET.Element:
     """Return the definition of a guest that can be cloned."""
-    if original.running:
-        raise VirtrootError(f"the guest {original.name} is running", f"stop it first: ./inv stop {original.name}")
     original.refuse_mounts()
     definition = original.hypervisor.xml(original.uuid)
     if definition is None:
@@ -102,8 +98,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
-        script = 'cat > "$1"; chmod 0644 "$1"'
-        target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
+        durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o644)
         pristine.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])

@@ -15,8 +15,7 @@ from pipelines.artifact.contents import FileChange
 from pipelines.artifact.difference import Change, Difference, compare
 from pipelines.artifact.store import Store
 from pipelines.guest import changes as changing
-from pipelines.guest import guest as guests
-from pipelines.guest import place, pristine, shares
+from pipelines.guest import hold, place, pristine, shares
 from pipelines.guest.changes import Changed, Changes
 from pipelines.libvirt.connect import connect
 from pipelines.log import warn
@@ -144,8 +143,7 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
 
 def of_guest(name: str, settings: Settings) -> Changes:
     """Return what the guest ``name`` has changed since it was made; one that runs may be changing meanwhile."""
-    guest = guests.find(connect(settings), name)
-    with guests.locked(guest.hypervisor, name):
+    with hold.hold(connect(settings), name) as guest:
         guest.assemble()
         if guest.running:
             warn(f"{name} is running: what it has not written yet is not seen")

@@ -14,14 +14,13 @@ from pydantic import ValidationError
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, identity, making, overlayfs, place, pristine, publication, roots
+from pipelines.guest import hold, hostdir, identity, making, overlayfs, place, pristine, publication, roots
 from pipelines.guest import shares as mounting
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
-from pipelines.host import process
+from pipelines.host import durable, process
 from pipelines.libvirt import beside, connect, pool, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
@@ -119,8 +118,8 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     wanted = _wanted(artifact, wishes)
     if pool.look(hypervisor, settings) is None:
         hostdir.refuse_shared(hypervisor, settings.pool_path)
-    with guests.locked(hypervisor, name), ExitStack() as held:
-        paths = Place(pool.find(hypervisor, settings), name)
+    paths = Place(pool.find(hypervisor, settings), name)
+    with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
@@ -257,6 +256,4 @@ def _personalise(
     elif identity_of_guest.authorized_keys:
         identity.add_keys(target, paths.partial_root, identity_of_guest.authorized_keys)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
-    content = artifact.manifest_bytes()
-    manifest = place.manifest(paths.partial_boot)
-    target.run(["sh", "-ec", 'cat > "$1"; chmod 0644 "$1"', "manifest", manifest], stdin=content)
+    durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o644)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, place, publication, snapshots, streaming
+from pipelines.guest import hold, hostdir, place, publication, snapshots, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.libvirt import pool
@@ -21,7 +20,7 @@ from pipelines.settings import Settings
 
 def start(name: str, settings: Settings) -> float:
     """Boot the guest and return the seconds until its agent answered."""
-    with _locked(name, settings) as guest:
+    with hold.hold(connect(settings), name) as guest:
         if guest.running:
             raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
         return publication.start(guest, settings.timeout)
@@ -29,14 +28,14 @@ def start(name: str, settings: Settings) -> float:
 
 def stop(name: str, settings: Settings, *, force: bool = False) -> float:
     """Shut the guest down and return the seconds that took; with ``force`` at once and without asking it."""
-    with _locked(name, settings) as guest:
+    with hold.hold(connect(settings), name) as guest:
         return _running(guest).stop(settings.timeout, force=force)
 
 
 def restart(name: str, settings: Settings, *, force: bool = False) -> float:
     """Stop the guest where it runs, and boot it with the kernel that its root has now; return the seconds that took."""
     begin = time.monotonic()
-    with _locked(name, settings) as guest:
+    with hold.hold(connect(settings), name) as guest:
         hostdir.refuse_gone(guest)
         if guest.running:
             guest.stop(settings.timeout, force=force)
@@ -96,7 +95,7 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
     others = f", and its {len(taken)} snapshots" if taken else ""
     if asking and not asking(f"Delete the guest {name} and everything in {guest.root}{others}?"):
         raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
-    with _locked(name, settings) as found:
+    with hold.hold(hypervisor, name) as found:
         if found.uuid != guest.uuid:
             raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
         publication.withdraw(found)
@@ -107,17 +106,9 @@ def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
     directory = pool.look(hypervisor, settings)
     if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
         return False
-    with guests.locked(hypervisor, name):
+    with hold.new(hypervisor, paths):
         publication.clear(hypervisor, paths)
     return True
-
-
-@contextmanager
-def _locked(name: str, settings: Settings) -> Iterator[Guest]:
-    hypervisor = connect(settings)
-    guests.find(hypervisor, name)
-    with guests.locked(hypervisor, name):
-        yield guests.find(hypervisor, name)
 
 
 def _running(guest: Guest) -> Guest:

@@ -9,7 +9,7 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, golden
+from pipelines.guest import formers, golden, hold
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import pool as pools
@@ -69,8 +69,7 @@ def prune(
                     gone.append(artifact.stored_id)
     for name, found in left.items():
         try:
-            with guests.locked(hypervisor, name):
-                guest = guests.find(hypervisor, name)
+            with hold.hold(hypervisor, name) as guest:
                 # The answer may have taken hours, and what is of that time was not asked about.
                 still = [each for each in found if each in _of(guest, older_than)]
                 formers.delete(guest, still)

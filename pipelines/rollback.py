@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import changes as changing
-from pipelines.guest import formers, pristine, publication, shares, staging
+from pipelines.guest import formers, hold, pristine, publication, shares, staging
 from pipelines.guest import guest as guests
 from pipelines.guest.changes import Changes
 from pipelines.guest.formers import Former
@@ -42,13 +42,14 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         again = guest.running
         if again and not restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
+        publication.refuse_kept(guest)
         former = _former(guest)
         if carry is not None:
             _carry(guest, former, _remembered(guest, carry), settings, again=again)
         else:
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
-            with publication.up_again(guest, settings.timeout, wanted=again):
+            with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
                 try:
                     _say_written(guest)
                 except VirtrootError as error:
@@ -70,7 +71,7 @@ def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *
         staging.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
             say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
-        with publication.up_again(guest, settings.timeout, wanted=again):
+        with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
             # What it wrote last counts.
             move = staging.planned(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")

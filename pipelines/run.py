@@ -15,7 +15,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, publication, streaming
+from pipelines.guest import hold, place, publication, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.lock import Busy
@@ -54,9 +54,10 @@ def run(artifact: Artifact, wishes: Wishes, argv: Sequence[str], settings: Setti
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
     with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, wishes, settings) as guest:
-        if not argv:
-            beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
-        seconds = publication.start(guest, settings.timeout)
+        with hold.hold(guest.hypervisor, guest.name):
+            if not argv:
+                beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
+            seconds = publication.start(guest, settings.timeout)
         if argv:
             return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr))
         say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and deletes it")
@@ -119,8 +120,9 @@ def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
             continue
         try:
             # Whoever makes one now, in whichever checkout, holds its lock.
-            with guests.locked(hypervisor, name):
-                publication.sweep(hypervisor, Place(directory, name))
+            paths = Place(directory, name)
+            with hold.new(hypervisor, paths):
+                publication.sweep(hypervisor, paths)
         except Busy:
             continue
         except VirtrootError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, shares
+from pipelines.guest import hold, hostdir, shares
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.libvirt import pool
@@ -97,12 +97,8 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def _off(name: str, settings: Settings) -> Iterator[Guest]:
-    hypervisor = connect(settings)
-    guests.find(hypervisor, name)
-    with guests.locked(hypervisor, name):
-        guest = guests.find(hypervisor, name)
-        if guest.running:
-            raise VirtrootError(f"the guest {name} is running", f"its shares change while it is off: ./inv stop {name}")
+    off = f"its shares change while it is off: ./inv stop {name}"
+    with hold.hold(connect(settings), name, off=off) as guest:
         guest.assemble()
         yield guest
 

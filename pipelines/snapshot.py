@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import publication, snapshots
+from pipelines.guest import hold, publication, snapshots
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, step
@@ -41,8 +41,8 @@ def delete(guest: str, name: str, settings: Settings, asking: Callable[[str], bo
     about = snapshots.find(guests.find(hypervisor, guest), name)
     if asking and not asking(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
         raise VirtrootError("nothing was deleted", "answer yes, or give --yes")
-    with guests.locked(hypervisor, guest):
-        snapshots.delete(guests.find(hypervisor, guest), name)
+    with hold.hold(hypervisor, guest) as held:
+        snapshots.delete(held, name)
 
 
 def listing(guest: str, settings: Settings) -> list[dict[str, Any]]:
@@ -62,16 +62,13 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 @contextmanager
 def _off(name: str, settings: Settings, *, restart: bool) -> Iterator[Guest]:
     """Hold a guest's lock while it is off; with ``restart`` one that runs is shut down before and booted after."""
-    hypervisor = connect(settings)
-    guests.find(hypervisor, name)
-    with guests.locked(hypervisor, name):
-        publication.tidy(guests.find(hypervisor, name))
-        guest = guests.find(hypervisor, name)
+    with hold.hold(connect(settings), name) as guest:
         again = restart and guest.running
         if again:
             say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
         try:
-            yield guest
+            with hold.keep_off(guest, f"stop it first: ./inv stop {name}; or give --restart"):
+                yield guest
         finally:
             if again:
                 say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")

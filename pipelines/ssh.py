@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import reach
+from pipelines.guest import hold, reach
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import own_ssh_keys
 from pipelines.host import process
@@ -71,10 +71,7 @@ def copy(source: str, destination: str, settings: Settings, *, user: str = "root
         # A path that has a colon, or begins with a hyphen, is one nevertheless.
         words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
         return process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
-    with guests.locked(hypervisor, name):
-        guest = guests.find(hypervisor, name)
-        if guest.running:
-            raise VirtrootError(f"{name} has just been started", "run this again")
+    with hold.hold(hypervisor, name, off="it has just been started: run this again") as guest:
         guest.assemble()
         if ends[0][0]:
             _take(guest, ends[0][1], Path(destination))

@@ -13,7 +13,7 @@ from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, publication, roots, staging
+from pipelines.guest import formers, hold, publication, roots, staging
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.guest.moving import Choices, Move
@@ -122,13 +122,14 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         again = guest.running
         if again and not wishes.restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
+        publication.refuse_kept(guest)
         wishes = _remembered(guest, artifact, wishes)
         made_of = Store(settings.output_dir).find(guest.artifact)
         with staging.of_artifact(guest, artifact, wishes.clone, made_of) as staged:
             staging.planned(guest, staged, wishes.choices).refuse_open(f"upgrade {name}")
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
-            with publication.up_again(guest, settings.timeout, wanted=again):
+            with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
                 # What it wrote last counts.
                 move = staging.planned(guest, staged, wishes.choices)
                 move.refuse_open(f"upgrade {name}")
@@ -202,7 +203,8 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
         with suppress(VirtrootError):
             guest.stop(settings.timeout, force=True)
     former = formers.every(guest)[-1]
-    staging.put_back(guest, former)
+    with hold.keep_off(guest):
+        staging.put_back(guest, former)
     # A disk that the guest filled is no reason to stay on a root that does not boot.
     try:
         # What else went wrong, on this machine, says nothing of the artifact.

@@ -20,8 +20,7 @@ from pipelines.builder.container import builder
 from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.guest import guest as guests
-from pipelines.guest import place, publication
+from pipelines.guest import hold, place, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
 from pipelines.host import process
@@ -86,10 +85,8 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
     A guest that is shut off is started for it and shut down again, which is part of the check; one that runs already
     goes on running.
     """
-    hypervisor = connect(settings)
-    guests.find(hypervisor, name)
-    with guests.locked(hypervisor, name):
-        return verify_held(guests.find(hypervisor, name), settings, boot=boot)
+    with hold.hold(connect(settings), name) as guest:
+        return verify_held(guest, settings, boot=boot)
 
 
 def verify_held(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:

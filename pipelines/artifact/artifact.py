@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.manifest import Manifest, Verdict
 from pipelines.errors import VirtrootError
+from pipelines.host import durable
 
 #: The manifest's name, in an artifact and in the boot directory of each guest made from it.
 MANIFEST = "manifest.json"
@@ -68,6 +68,7 @@ class Artifact:
             (self.directory / _PIN).touch()
         else:
             (self.directory / _PIN).unlink(missing_ok=True)
+        durable.flush_directory(self.directory)
 
     def manifest_bytes(self) -> bytes:
         """Return the manifest as its file has it."""
@@ -134,4 +135,4 @@ def name_build(link: Path, build: str) -> None:
     partial = link.with_name(f"{PARTIAL}{link.name}")
     partial.unlink(missing_ok=True)
     partial.symlink_to(build)
-    os.replace(partial, link)  # noqa: PTH105 - Path.replace would read as if it moved the target
+    durable.publish(partial, link)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
+from pipelines.host import durable
 from pipelines.log import warn
 from pipelines.text import one_line, plain
 
@@ -175,6 +176,8 @@ class History:
                     if written != len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(file.fileno())
+                    if not size:
+                        durable.flush_directory(self._path.parent)
                 except BaseException:
                     file.truncate(size)
                     raise

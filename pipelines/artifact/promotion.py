@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.errors import VirtrootError
+from pipelines.host import durable
 
 _LINK = "golden"
 
@@ -118,6 +119,5 @@ class Golden:
             raise VirtrootError(f"{self._home / _RECORD} cannot be read", "delete it; golden stays as it is") from error
 
     def _write(self, promotions: _Promotions) -> None:
-        partial = self._home / f"{PARTIAL}{_RECORD}"
-        partial.write_text(promotions.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(self._home / _RECORD)
+        content = f"{promotions.model_dump_json(indent=2)}\n".encode()
+        durable.write(self._home / _RECORD, content, partial=self._home / f"{PARTIAL}{_RECORD}")

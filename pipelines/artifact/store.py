@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.artifact.history import History
 from pipelines.artifact.promotion import Golden
 from pipelines.errors import VirtrootError
-from pipelines.host import lock
+from pipelines.host import durable, lock
 
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"
@@ -60,9 +61,7 @@ class Store:
     def _mark(self, name: str, mark: str, source: Path) -> None:
         home = self._output / name
         home.mkdir(parents=True, exist_ok=True)
-        partial = home / f"{PARTIAL}{mark}"
-        partial.write_text(f"{source.resolve()}\n", encoding="utf-8", errors="surrogateescape")
-        partial.replace(home / mark)
+        durable.write(home / mark, os.fsencode(f"{source.resolve()}\n"), partial=home / f"{PARTIAL}{mark}")
 
     def source(self, name: str) -> Path | None:
         """Return the recipe file that the directory of ``name`` is kept for; None where that is not known."""
@@ -100,7 +99,7 @@ class Store:
         artifact.directory.mkdir(parents=True)
         try:
             yield artifact
-            artifact.directory.rename(home / build)
+            durable.publish(artifact.directory, home / build)
         except BaseException:
             if artifact.log.exists():
                 (home / "failed").mkdir(exist_ok=True)

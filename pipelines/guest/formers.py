@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pipelines.guest import place, switching
 from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
-from pipelines.host import mounts
+from pipelines.host import durable, mounts
 from pipelines.host.target import Target
 
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -124,5 +124,5 @@ def refuse(guest: Guest, artifact: str) -> None:
     """Note that the guest did not come up with ``artifact``, or that a check failed."""
     directory = place.of_root(guest.root).formers
     lines = "".join(f"{each}\n" for each in dict.fromkeys([*refused(guest), artifact]))
-    script = 'mkdir -p -m 0700 "$1"; cat > "$1/.$2"; mv -T "$1/.$2" "$1/$2"'
-    guest.target.run(["sh", "-ec", script, "refuse", directory, _REFUSED], stdin=lines.encode())
+    guest.target.run(["mkdir", "-p", "-m", "0700", "--", directory])
+    durable.put(guest.target, f"{directory}/{_REFUSED}", lines.encode(), 0o600)

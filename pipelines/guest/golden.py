@@ -14,7 +14,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
-from pipelines.host import lock, mounts, subvolume
+from pipelines.host import durable, lock, mounts, subvolume
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -26,9 +26,12 @@ _NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
 #: Beside the tree: the digest that it had when it was unpacked.
 _DIGEST = "digest"
 
-# The path, and a line of JSON, of each.
+# The path, and a line of JSON, of each, also of what a task that was killed left under a hidden name. A hidden root is
+# not looked into: it is a guest's.
 _DESCRIPTIONS = """
-for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made; do
+for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made "$1"/former.*/*/next/made \\
+    "$1"/.root.*@*-upgrade/about/made "$1"/.root.*@*-upgrade/next/made "$1"/.root.*@*-upgrade/coming \\
+    "$1"/.root.*@*-snapshots/*/about "$1"/.root.*@*-formers/*/about/made; do
     [ ! -f "$each" ] || { printf '%s\t' "$each"; cat -- "$each"; echo; }
 done
 """
@@ -136,8 +139,7 @@ def _make(hypervisor: Hypervisor, path: str, artifact: Artifact) -> None:
             subvolume.close(target, f"{partial}/{TREE}")
             digest = beside.digest(target, f"{partial}/{TREE}")
             target.run(["sh", "-ec", 'cat > "$1"', "record", f"{partial}/{_DIGEST}"], stdin=digest.encode())
-            target.run(["sync", "--file-system", pool])
-            target.run(["mv", "-T", "--", partial, path])
+            durable.rename(target, partial, path)
     except BaseException:
         # The reason why it failed is what the user has to see; the next one clears what stays now.
         with suppress(VirtrootError):

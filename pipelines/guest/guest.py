@@ -6,7 +6,7 @@ import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
@@ -15,7 +15,7 @@ from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
 from pipelines.guest.serving import unserved
 from pipelines.guest.shares import Shared
-from pipelines.host import lock, mounts
+from pipelines.host import mounts
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
@@ -269,11 +269,6 @@ class Guest:
             f"look at ./inv console {self.name}, or end it with ./inv stop {self.name} --force",
             self.console_tail(),
         )
-
-
-def locked(hypervisor: Hypervisor, name: str) -> AbstractContextManager[None]:
-    """Hold the lock of the guest ``name``, where libvirt is; raises `VirtrootError` when another task has it."""
-    return lock.on(hypervisor.target, place.lock(name), f"the guest {name}")
 
 
 def find(hypervisor: Hypervisor, name: str) -> Guest:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
 from pipelines.host.lock import LOCKS
-from pipelines.libvirt.handover import BOOT_PREFIX, SWITCHING
+from pipelines.libvirt.handover import BOOT_PREFIX, OFF_LOCK, SWITCHING
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
 BOOT = "/var/lib/libvirt/boot"
@@ -109,6 +109,24 @@ class Place:
         return f"{self.pool}/.root.{self.name}@journal"
 
     @property
+    def removal(self) -> str:
+        """The file that says what a removal under way has renamed."""
+        return f"{self.pool}/.root.{self.name}@removal"
+
+    @property
+    def lock(self) -> str:
+        """The file that is locked while a task works on the guest.
+
+        It is named by the root, whose name stays the same when the domain is renamed.
+        """
+        return lock(self.name)
+
+    @property
+    def off_lock(self) -> str:
+        """The file that is locked while the guest has to stay off; libvirt's hook refuses a start meanwhile."""
+        return OFF_LOCK.format(self.root.rpartition("/")[2])
+
+    @property
     def leftovers(self) -> tuple[tuple[str, str], ...]:
         """Directory and shell pattern of what killed tasks may have left of this guest."""
         return (self.pool, f".root.{self.name}@*"), (BOOT, f".{BOOT_PREFIX}{self.name}@*")
@@ -162,7 +180,7 @@ def boot(name: str) -> str:
 
 
 def lock(name: str) -> str:
-    """Return the file that is locked while a task works on the guest ``name``."""
+    """Return the file that is locked while a task works on the guest whose root is called ``name``; see `Place`."""
     return f"{LOCKS}/guest-{name}.lock"
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.guest import golden, place, publication
-from pipelines.guest import guest as guests
+from pipelines.guest import golden, hold, place, publication
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.finding import Finding, Fix, fault, fine
@@ -65,14 +64,19 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
 
     def sweep() -> None:
         for name in found:
-            with guests.locked(hypervisor, name):
-                publication.sweep(hypervisor, Place(pool, name))
+            _sweep(hypervisor, Place(pool, name))
         for key in keys:
             golden.sweep(hypervisor.target, place.golden(pool, key))
 
     do = "--fix deletes it; else the next install of that name does"
     fix = Fix(f"finish or delete what killed tasks left: {_some(stale)}", sweep)
     return fault(OF, "killed tasks", f"left {_some(stale)}", do, needed=False, fix=fix)
+
+
+def _sweep(hypervisor: Hypervisor, paths: Place) -> None:
+    """Finish or delete what killed tasks left of a guest; whether a domain or a root is there is looked up again."""
+    with hold.new(hypervisor, paths):
+        publication.sweep(hypervisor, paths)
 
 
 def boots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
@@ -92,9 +96,7 @@ def boots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
 
     def clear() -> None:
         for name in stale:
-            with guests.locked(hypervisor, name):
-                # It looks again whether there is a domain or a root by now.
-                publication.sweep(hypervisor, Place(pool, name))
+            _sweep(hypervisor, Place(pool, name))
 
     paths = _some([place.boot(name) for name in stale])
     fix = Fix(f"delete {paths}", clear)

@@ -6,10 +6,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.errors import VirtrootError
 from pipelines.guest import definition as definitions
-from pipelines.guest import golden, place, shares
-from pipelines.guest import guest as guests
+from pipelines.guest import golden, hold, place, shares
 from pipelines.guest.guest import Guest
 from pipelines.host import finding
 from pipelines.host.finding import Finding, Fix, fault, fine
@@ -60,11 +58,10 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
 def _locked(guest: Guest, do: Callable[[Guest], object], *, off: bool = False) -> finding.Doing:
     """Return what does a fix while no other task works on the guest, as it is by then."""
 
+    what_to_do = f"./inv restart {guest.name} does the same" if off else ""
+
     def fix() -> None:
-        with guests.locked(guest.hypervisor, guest.name):
-            now = guests.find(guest.hypervisor, guest.name)
-            if off and now.running:
-                raise VirtrootError(f"{guest.name} runs by now", f"./inv restart {guest.name} does the same")
+        with hold.hold(guest.hypervisor, guest.name, off=what_to_do) as now:
             do(now)
 
     return fix

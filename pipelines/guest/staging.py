@@ -13,8 +13,19 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, making, moving, overlayfs, place, pristine, publication, roots, shares, switching
-from pipelines.guest import guest as guests
+from pipelines.guest import (
+    formers,
+    hold,
+    making,
+    moving,
+    overlayfs,
+    place,
+    pristine,
+    publication,
+    roots,
+    shares,
+    switching,
+)
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
@@ -56,12 +67,9 @@ class Staged:
 @contextmanager
 def held(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
     """Hold the lock of a guest whose root is its own, and in whose place nothing is half done."""
-    guests.find(hypervisor, name)
     if not hypervisor.embedded and os.geteuid() != 0:
         raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
-    with guests.locked(hypervisor, name):
-        publication.tidy(guests.find(hypervisor, name))
-        guest = guests.find(hypervisor, name)
+    with hold.hold(hypervisor, name) as guest:
         guest.refuse_shared_root()
         guest.refuse_mounts()
         guest.assemble()

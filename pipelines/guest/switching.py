@@ -1,17 +1,21 @@
 """A guest gets another root under its name: root, boot directory and domain, by one process on libvirt's machine.
 
-The root that comes lies in a directory of the pool, as ``root``; ``about`` beside it says what it was made of, ``next``
-the same of the root that goes, and ``domain.xml`` is the guest's definition with it. Afterwards the root that went is
-there. What a root was made of is `Made` as JSON in ``made``, with its manifest and its survey.
+The root that comes lies in a directory of the pool, as ``root``; ``coming`` beside it says what it was made of,
+``next`` the same of the root that goes, and ``domain.xml`` is the guest's definition with it. Afterwards the root that
+went is there, and ``about`` says what it was made of. What a root was made of is `Made` as JSON in ``made``, with its
+manifest and its survey.
 
 The roots change places in one step. What is left to do after that is written down before it, so that whoever comes to
 the guest next does it, should the machine go down in between. What was written down and not begun is forgotten then:
-nobody gets another root without having asked for it, and months may have passed.
+nobody gets another root without having asked for it, and months may have passed. Which of the two it is, a token says:
+an empty file with a random name in the root that comes. Numbers of devices and inodes do not survive a remount, and are
+the same for every btrfs snapshot.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,20 +23,23 @@ from dataclasses import asdict
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
-from pipelines.guest.domain import Made
+from pipelines.guest.domain import Made, remade
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
-from pipelines.host import process
+from pipelines.host import durable, process
 from pipelines.host.target import Target
 from pipelines.libvirt import beside, remounting
+from pipelines.libvirt.hypervisor import DEFINITIONS
 
-# Lines are a word and a value. Nothing is exchanged but what the journal names by device and inode. libvirt knows of no
+# Lines are a word and a value. Nothing is exchanged but what has the token that the journal names. libvirt knows of no
 # lock of virtroot's, but its hook refuses a start while there is a journal. One that had passed the hook before that
-# keeps its root under its name.
+# keeps its root under its name. A journal of an earlier version has no token, but device and inode of the root that
+# comes (is_root) and of its boot directory (is_boot).
 _FINISH = """
 trap '' HUP INT TERM PIPE
-journal=$1 python=$2 program=$3 domain=$4 begin=$5
-shift 5
+journal=$1 python=$2 program=$3 definitions=$4 domain=$5 begin=$6
+shift 6
+token= is_root= is_boot=
 [ -e "$journal" ] || exit 0
 exec 9< "$journal"
 flock 9
@@ -44,13 +51,26 @@ while read -r word value; do
         root) root=$value ;;
         boot) boot=$value ;;
         partial_boot) partial_boot=$value ;;
+        token) token=$value ;;
         is_root) is_root=$value ;;
         is_boot) is_boot=$value ;;
         end) whole=yes ;;
+        done) finished=yes ;;
     esac
 done < "$journal"
 if [ -z "${whole-}" ]; then rm -f -- "$journal"; exit 0; fi
-is() { [ "$(stat --format='%d %i' -- "$1" 2> /dev/null)" = "$2" ]; }
+comes() {
+    if [ -n "$token" ]; then [ -f "$1/$token" ]; else [ "$(stat --format='%d %i' -- "$1" 2> /dev/null)" = "$2" ]; fi
+}
+is_in() { comes "$1" "$3" && ! comes "$2" "$3"; }
+# Without its last word, a journal whose token is gone would leave open which root is which.
+forget() {
+    echo done >> "$journal" || :
+    sync "$journal"
+    if [ -n "$token" ]; then rm -f -- "$root/$token" "$boot/$token" "$directory/root/$token" "$partial_boot/$token"; fi
+    rm -f -- "$journal"
+}
+if [ -n "${finished-}" ]; then forget; exit 0; fi
 exchange() { "$python" -I -c "$program" --exchange "$1" "$2"; }
 # Where two directories cannot change places in one step, whoever was killed between two left one aside.
 mend() {
@@ -58,30 +78,37 @@ mend() {
 }
 [ ! -d "$root@aside" ] || mend "$directory/root" "$root"
 [ ! -d "$boot@aside" ] || mend "$partial_boot" "$boot"
-refused() { rm -f -- "$journal"; echo "the guest runs by now" >&2; exit 1; }
-if is "$directory/root" "$is_root"; then
-    if [ -z "$begin" ]; then rm -f -- "$journal"; exit 0; fi
+refused() { forget; echo "the guest runs by now" >&2; exit 1; }
+if is_in "$directory/root" "$root" "$is_root"; then
+    if [ -z "$begin" ]; then forget; exit 0; fi
     [ "$("$@" domstate "$domain")" = 'shut off' ] || refused
     exchange "$directory/root" "$root"
     [ "$("$@" domstate "$domain")" = 'shut off' ] || { exchange "$directory/root" "$root"; refused; }
+    sync "${root%/*}" "$directory"
+elif ! is_in "$root" "$directory/root" "$is_root"; then
+    echo "neither $root nor $directory/root is for certain the root that was prepared, and nothing was changed;" \
+        "put the right one at $root, then delete $journal" >&2
+    exit 1
 fi
 if [ -f "$directory/domain.xml" ]; then
-    if is "$partial_boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
+    if is_in "$partial_boot" "$boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
     if ! "$@" define --validate "$directory/domain.xml" >&2; then
         if [ -z "$begin" ] && [ "$("$@" domstate "$domain")" != 'shut off' ]; then exit 1; fi
-        if is "$boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
-        if is "$root" "$is_root"; then exchange "$directory/root" "$root"; fi
+        if is_in "$boot" "$partial_boot" "$is_boot"; then exchange "$partial_boot" "$boot"; fi
+        exchange "$directory/root" "$root"
         if [ -z "$begin" ]; then
             # It may have run on that root since.
-            rm -rf -- "$directory/next" "$directory/domain.xml"
+            rm -rf -- "$directory/next" "$directory/domain.xml" "$directory/coming"
             mkdir -p -m 0700 -- "${final%/*}"
             mv -T -- "$directory" "$final"
+            directory=$final
             echo "the root that it was about to get is kept as $final" >&2
         fi
-        rm -f -- "$journal"
+        forget
         exit 1
     fi
-    rm -f -- "$directory/domain.xml"
+    [ ! -d "$definitions" ] || sync "$definitions"
+    rm -f -- "$directory/domain.xml" "$directory/coming"
 fi
 if [ -d "$directory/next" ]; then rm -rf -- "$directory/about"; mv -T -- "$directory/next" "$directory/about"; fi
 if [ "$directory" != "$final" ] && [ -d "$directory" ]; then
@@ -89,8 +116,8 @@ if [ "$directory" != "$final" ] && [ -d "$directory" ]; then
     mv -T -- "$directory" "$final"
 fi
 rm -rf -- "$partial_boot"
-sync "${final%/*}"
-rm -f -- "$journal"
+sync "${final%/*}" "${root%/*}" "${boot%/*}"
+forget
 """
 
 _DESCRIBE = """
@@ -100,15 +127,22 @@ cat > "$1/made"
 for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 """
 
+# What is to change places is on the disk before the journal says so.
 _WRITE_JOURNAL = """
-journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6
+journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6 token=$7
+: > "$directory/root/$token"
+: > "$partial_boot/$token"
 sync --file-system "$directory"
-{ printf '%s\\n' "directory $directory" "final $final" "root $root" "boot $boot" "partial_boot $partial_boot"
-  printf 'is_root %s\\n' "$(stat --format='%d %i' -- "$directory/root")"
-  printf 'is_boot %s\\n' "$(stat --format='%d %i' -- "$partial_boot")"
-  echo end; } > "$journal"
-sync "$journal"
+sync --file-system "$partial_boot"
+printf '%s\\n' "directory $directory" "final $final" "root $root" "boot $boot" "partial_boot $partial_boot" \\
+    "token $token" end > "$journal"
+sync "$journal" "${journal%/*}"
 """
+
+
+def new_token() -> str:
+    """Return the name of a file that tells one directory from every other one."""
+    return f".virtroot-{secrets.token_hex(8)}"
 
 
 def describe(target: Target, directory: str, made: Made, boot: str) -> None:
@@ -129,8 +163,9 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
     `VirtrootError`, with all as it was, where libvirt does not take the definition, or the guest runs.
     """
     target = guest.target
-    target.run(["sh", "-ec", 'cat > "$1"', "definition", f"{directory}/domain.xml"], stdin=ET.tostring(definition))
-    names = (paths.switching, directory, final, guest.root, guest.boot, paths.partial_boot)
+    durable.put(target, f"{directory}/coming", json.dumps(asdict(now)).encode(), 0o600)
+    durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
+    names = (paths.switching, directory, final, guest.root, guest.boot, paths.partial_boot, new_token())
     if guest.running:
         raise VirtrootError(f"the guest {guest.name} was started meanwhile", f"stop it: ./inv stop {guest.name}")
     with process.uninterrupted():
@@ -158,15 +193,31 @@ def pending(guest: Guest) -> bool:
     return guest.target.run(["test", "-e", place.of_root(guest.root).switching], check=False).returncode == 0
 
 
-def finish(guest: Guest) -> None:
-    """Do what a switch that was cut short had left to do, or forget one that had not begun.
+def finish(guest: Guest) -> bool:
+    """Do what a switch that was cut short had left to do, or forget one that had not begun; say whether there was one.
 
-    Raises `VirtrootError` where libvirt does not take it.
+    Raises `VirtrootError` where libvirt does not take it, and where nobody can say which root is which.
     """
     if not pending(guest):
-        return
+        return False
+    _renew_definition(guest)
     _finish(guest, begin=False)
     _remount(guests.find(guest.hypervisor, guest.name))
+    return True
+
+
+def _renew_definition(guest: Guest) -> None:
+    """Write the definition that the guest is about to get again, from the one that it has by now.
+
+    The saved one is as old as the switch: what was changed in the domain since would be lost with it.
+    """
+    target, journal = guest.target, place.of_root(guest.root).switching
+    directory = target.run(["sed", "-n", "s/^directory //p", journal], check=False).text
+    coming = target.run(["sh", "-c", '[ -f "$1/domain.xml" ] && cat -- "$1/coming"', "coming", directory], check=False)
+    definition = None if coming.returncode else guest.hypervisor.xml(guest.uuid)
+    if definition is not None:
+        remade(definition, guest.boot, Made(**json.loads(coming.stdout)))
+        durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
 
 
 def _remount(guest: Guest) -> None:
@@ -177,7 +228,8 @@ def _remount(guest: Guest) -> None:
 def _finish(guest: Guest, *, begin: bool) -> None:
     target, paths = guest.target, place.of_root(guest.root)
     virsh = guest.hypervisor.virsh_argv()
-    argv = [paths.switching, target.python, beside.program(), guest.uuid, "yes" if begin else "", *virsh]
+    program = beside.program()
+    argv = [paths.switching, target.python, program, DEFINITIONS, guest.uuid, "yes" if begin else "", *virsh]
     done = target.run(["sh", "-ec", _FINISH, "finish", *argv], check=False)
     if done.returncode:
         raise VirtrootError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pipelines.errors import VirtrootError
+from pipelines.host import durable
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
@@ -29,6 +30,16 @@ HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 #: The virtiofsd of guests that mount overlayfs. AppArmor's profile of libvirt runs what is below hooks; libvirt itself
 #: runs nothing there whose name is no driver's.
 WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
+
+_KEEP = """
+umask 077
+path=$1
+shift
+"$@" > "$path.partial"
+sync "$path.partial"
+mv -T -- "$path.partial" "$path"
+sync "${path%/*}"
+"""
 
 #: Seconds that looking at libvirt's machine may take, and bytes that it may say.
 _LOOKING, _SEEN = 300, 64 << 20
@@ -143,9 +154,8 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
 
 
 def put_file(target: Target, path: str, content: bytes, mode: int) -> None:
-    """Write a file of the host's own beside its place, and rename it."""
-    script = 'umask 077; cat > "$1.partial"; chmod "$2" "$1.partial"; mv -T -- "$1.partial" "$1"'
-    target.run(["sh", "-ec", script, "put", path, f"{mode:o}"], stdin=content)
+    """Write a file of the host's own in one step."""
+    durable.put(target, path, content, mode)
 
 
 def keep_survey(target: Target, root: str, since: int, path: str, what: str = "artifact") -> None:
@@ -153,8 +163,7 @@ def keep_survey(target: Target, root: str, since: int, path: str, what: str = "a
 
     The root is ``what`` says: an ``artifact`` as it was made, or as it ``arrived`` at a guest.
     """
-    script = 'umask 077; path=$1; shift; "$@" > "$path.partial"; mv -T -- "$path.partial" "$path"'
-    argv = ["sh", "-ec", script, "keep", path, target.python, "-I", "-", root, str(since), what]
+    argv = ["sh", "-ec", _KEEP, "keep", path, target.python, "-I", "-", root, str(since), what]
     _checked(target.run(argv, stdin=_SURVEY.read_bytes(), check=False))
 
 
@@ -225,7 +234,7 @@ def _put(target: Target, path: str, content: bytes) -> bool:
         return False
     script = (
         'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '
-        'cat > "$partial"; chmod 755 "$partial"; mv -T "$partial" "$1"'
+        'cat > "$partial"; chmod 755 "$partial"; sync "$partial"; mv -T "$partial" "$1"; sync "${1%/*}"'
     )
     target.run(["sh", "-ec", f"umask 022; {script}", "put", path], stdin=content)
     return True

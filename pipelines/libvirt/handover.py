@@ -43,6 +43,9 @@ BOOT_PREFIX = "virtroot."
 #: Beside a root, and called after it: there while the guest is being switched to another one.
 SWITCHING = "@switch"
 
+#: Locked while a task of virtroot's needs the guest off; it is called after the directory of the root.
+OFF_LOCK = "/run/virtroot/off-{}.lock"
+
 #: Where libvirt's daemon keeps the definitions of the domains that run.
 RUNNING = "/run/libvirt/qemu"
 
@@ -226,7 +229,10 @@ def write(root_path: str, path: str, mode: int, content: Iterable[bytes]) -> Non
         try:
             with _new_file(partial, mode, directory) as target:
                 target.writelines(content)
+                target.flush()
+                os.fsync(target.fileno())
             os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+            _flush(directory)
         except BaseException:
             os.unlink(partial, dir_fd=directory)
             raise
@@ -234,6 +240,15 @@ def write(root_path: str, path: str, mode: int, content: Iterable[bytes]) -> Non
         if directory != root:
             os.close(directory)
         os.close(root)
+
+
+def _flush(directory: int) -> None:
+    """Flush the names in the directory of a descriptor, which may be one for its path alone."""
+    readable = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
 
 
 def make_directory(root_path: str, path: str) -> None:
@@ -346,6 +361,23 @@ def _refuse_in_use(domain: ET.Element, root: str, running: str) -> None:
             raise Refused(f"{root}: {other.findtext('name')} runs on it, and a root is one guest's")
 
 
+def _refuse_kept_off(name: str) -> None:
+    """Refuse to start the guest whose root is the directory ``name`` while a task reads or replaces that root.
+
+    Tools like cp look up paths again and again: a guest that runs meanwhile could lead them out of its root.
+    """
+    try:
+        handle = os.open(OFF_LOCK.format(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(f"a task of virtroot works on {name}, and nobody may start on that until it ends") from None
+    finally:
+        os.close(handle)
+
+
 def hook(domain_xml: str, running: str = RUNNING) -> None:
     """Hand the kernel over anew for the domain that libvirt is about to start, if it is one of virtroot's.
 
@@ -362,6 +394,7 @@ def hook(domain_xml: str, running: str = RUNNING) -> None:
     pool, name = os.path.split(values["root"])
     if os.path.lexists(os.path.join(pool, f".{name}{SWITCHING}")):
         raise Refused(f"{values['root']}: is being changed for another root; ./inv start does what is left of that")
+    _refuse_kept_off(name)
     _refuse_in_use(domain, values["root"], running)
     _refuse_replaced(domain, values["root"])
     hand_over(values["root"], os.path.dirname(kernel), values["kernel"], values["initrd"])

@@ -15,6 +15,9 @@ from pipelines.libvirt import kvm
 #: The system's libvirt, on the host and in the embedded hypervisor alike.
 URI = "qemu:///system"
 
+#: Where its daemon keeps the definitions of domains.
+DEFINITIONS = "/etc/libvirt/qemu"
+
 
 @dataclass(frozen=True)
 class Known:

@@ -36,7 +36,9 @@ _ENABLE = """
 unit=$(systemd-escape --path --suffix=mount "$1")
 cat > "$2/.$unit.virtroot"
 chmod 0644 "$2/.$unit.virtroot"
+sync "$2/.$unit.virtroot"
 mv -T "$2/.$unit.virtroot" "$2/$unit"
+sync "$2"
 systemctl daemon-reload
 systemctl --quiet enable "$unit"
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.host import environment, process
+from pipelines.host import durable, environment, process
 from pipelines.log import say, warn
 from pipelines.machine import calendar, units
 from pipelines.machine.units import MARK, Schedule
@@ -243,7 +243,7 @@ def _put(directory: Path, files: Mapping[str, str | None]) -> None:
             # Whatever the umask: systemd warns of units that it cannot show.
             path.chmod(0o644)
         for name, path in partial.items():
-            path.replace(directory / name)
+            durable.publish(path, directory / name)
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)

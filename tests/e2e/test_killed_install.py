@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import guest as guests
-from pipelines.guest import place
+from pipelines.guest import hold, place
+from pipelines.guest.place import Place
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
@@ -99,7 +99,7 @@ def test_the_journal_of_a_guest_that_is_whole_vouches_for_nothing(inv: Virtroot,
 def test_two_checkouts_do_not_work_on_one_guest(inv: Virtroot, trixie: Path, tmp_path: Path) -> None:
     hypervisor = connect(inv.settings)
     other = {"INVOKE_VIRTROOT_OUTPUT": str(tmp_path)}
-    with guests.locked(hypervisor, "fragile"):
+    with hold.new(hypervisor, Place(POOL, "fragile")):
         said = inv("install", "--name", "fragile", "--artifact", str(trixie), status=2, **other).stderr
     assert "another task works on the guest fragile" in said
     locks = hypervisor.target.run(["stat", "--format=%a", "/run/virtroot", place.lock("fragile")]).text.split()
@@ -109,7 +109,7 @@ def test_two_checkouts_do_not_work_on_one_guest(inv: Virtroot, trixie: Path, tmp
 
 def test_a_killed_tasks_lock_is_free(inv: Virtroot, trixie: Path) -> None:
     kill_install(inv, trixie, "checking", 0.0)
-    with guests.locked(connect(inv.settings), "fragile"):
+    with hold.new(connect(inv.settings), Place(POOL, "fragile")):
         pass
 
 

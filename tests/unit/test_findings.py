@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import create_autospec
@@ -499,16 +500,11 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     """A guest that was started meanwhile keeps what it booted."""
     running = guest()
     cast(Any, running.target).run.return_value.text = "running"
-    monkeypatch.setattr("pipelines.guest.guest.locked", lambda *_: _Nothing())
+    monkeypatch.setattr("pipelines.host.lock.on", lambda *_: nullcontext())
+    monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})
     (found,) = soundness.kernels(running, facts, running=False)
     assert found.fix
-    with pytest.raises(VirtrootError, match="web runs by now"):
+    with pytest.raises(VirtrootError, match="the guest web is running"):
         found.fix.do()
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...

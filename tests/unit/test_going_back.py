@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -47,6 +47,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (upgrade, rollback):
         monkeypatch.setattr(module, "connect", lambda _: None)
     monkeypatch.setattr("pipelines.guest.staging.held", held)
+    monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
+    monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
     monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
     monkeypatch.setattr("pipelines.guest.staging.put_back", note("put back"))

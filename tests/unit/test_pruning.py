@@ -125,17 +125,16 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     gone: list[str] = []
 
     @contextmanager
-    def locked(_: object, name: str) -> Iterator[None]:
+    def held(_: object, name: str) -> Iterator[object]:
         if name == "busy":
             raise Busy("the guest busy", "wait")
-        yield
+        yield next(each for each in every if each.name == name)
 
     every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
     monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: every)
-    monkeypatch.setattr(guests, "find", lambda hypervisor, name: next(each for each in every if each.name == name))
-    monkeypatch.setattr(guests, "locked", locked)
+    monkeypatch.setattr("pipelines.guest.hold.hold", held)
     monkeypatch.setattr(formers, "every", lambda guest: found[guest.name])
     monkeypatch.setattr(formers, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
     monkeypatch.setattr(formers, "delete", lambda guest, directories: gone.extend(directories))

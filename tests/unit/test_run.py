@@ -14,6 +14,7 @@ import pytest
 from pipelines import run
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
+from pipelines.guest.place import Place
 from pipelines.host.lock import Busy
 from pipelines.libvirt.hypervisor import Known
 from pipelines.settings import Settings
@@ -101,13 +102,13 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
     swept: list[str] = []
 
     @contextmanager
-    def locked(_: object, name: str) -> Iterator[None]:
-        if name == "run-busy":
+    def locked(_: object, paths: Place) -> Iterator[None]:
+        if paths.name == "run-busy":
             raise Busy("the guest")
         yield
 
     monkeypatch.setattr("pipelines.libvirt.pool.look", lambda *_: "/pool")
-    monkeypatch.setattr("pipelines.guest.guest.locked", locked)
+    monkeypatch.setattr("pipelines.guest.hold.new", locked)
     monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
     run._clear_unmade(hypervisor, settings)
     assert swept == ["run-boot", "run-web"]

@@ -38,7 +38,6 @@ def test_a_start_is_tried_again(console: str, kvm: bool, running: bool, starts: 
         patch.object(Guest, "start", side_effect=[failed, 1.0]) as start,
         patch.object(Guest, "stop") as stop,
         patch.object(Guest, "running", new_callable=PropertyMock, return_value=running),
-        patch("pipelines.guest.publication.settled"),
         patch("pipelines.guest.hostdir.refuse_gone"),
     ):
         if starts == 2:

@@ -31,7 +31,8 @@ DOMAIN = f"""<domain><name>web</name><metadata><guest xmlns="{NAMESPACE}"><artif
 
 #: Counts what is run, and ends who runs it, before the one that is named or after it.
 SHIM = """#!/bin/sh
-number=$(($(cat {count}) + 1))
+read -r number < {count}
+number=$((number + 1))
 echo "$number" > {count}
 [ "$number" != {before} ] || kill -9 "$PPID"
 {real} "$@"
@@ -50,7 +51,7 @@ for last; do :; done
 cat "$last" > {pool}/defined
 """
 
-COMMANDS = ("mv", "rm", "mkdir", "sync", "stat", "python3", "virsh")
+COMMANDS = ("mv", "rm", "mkdir", "sync", "chmod", "python3", "virsh")
 
 
 @dataclass
@@ -99,6 +100,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     hypervisor.virsh_argv.return_value = ("virsh",)
     hypervisor.state.return_value = "shut off"
+    hypervisor.xml.side_effect = lambda _: parsed((pool / "defined").read_text())
     guest = Guest(hypervisor, "web", "1", OLD.artifact, paths.root, paths.boot, OLD.kernel, OLD.initrd, "")
     return Site(guest, paths, pool, boot)
 

@@ -1,0 +1,65 @@
+"""Hold a guest for a task: nobody else works on it, nothing is half done in it, and where that is needed it stays off.
+
+Every task that changes a guest goes through `hold`; a new guest's name is held by `new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import place, publication
+from pipelines.guest.guest import Guest
+from pipelines.guest.place import Place
+from pipelines.host import lock
+from pipelines.libvirt.hypervisor import Hypervisor
+
+
+def new(hypervisor: Hypervisor, paths: Place) -> AbstractContextManager[None]:
+    """Hold the lock of a guest that is about to be made, or that no domain is defined for any more.
+
+    Raises `lock.Busy` where another task has it.
+    """
+    return lock.on(hypervisor.target, paths.lock, f"the guest {paths.name}")
+
+
+@contextmanager
+def hold(hypervisor: Hypervisor, name: str, *, off: str = "") -> Iterator[Guest]:
+    """Hold the lock of the guest ``name``, finish or undo what a killed task left of it, and yield it as it is then.
+
+    With ``off`` it has to be off, and stays off, see `keep_off`; a ``off`` is what to do about one that runs. The lock
+    is that of the guest's root: it is the same one after the domain was renamed.
+
+    Raises `VirtrootError` where there is no such guest, `lock.Busy` where another task works on it.
+    """
+    before = guests.find(hypervisor, name)
+    with new(hypervisor, place.of_root(before.root)):
+        now = guests.find(hypervisor, name)
+        if (now.uuid, now.root) != (before.uuid, before.root):
+            raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
+        publication.tidy(now)
+        guest = guests.find(hypervisor, name)
+        if not off:
+            yield guest
+            return
+        with keep_off(guest, off):
+            yield guest
+
+
+@contextmanager
+def keep_off(guest: Guest, what_to_do: str = "") -> Iterator[None]:
+    """Let nobody start a guest that is off; the caller holds its lock.
+
+    libvirt's hook refuses a start meanwhile, also one by virsh or at boot. Raises `VirtrootError` where the guest runs
+    (with ``what_to_do`` about that), where libvirt keeps a saved state or a snapshot of it, which would come back over
+    another root, and where another domain has its root.
+    """
+    with lock.on(guest.target, place.of_root(guest.root).off_lock, f"the root of {guest.name}"):
+        if guest.running:
+            hint = what_to_do or f"stop it first: ./inv stop {guest.name}"
+            raise VirtrootError(f"the guest {guest.name} is running", hint)
+        publication.refuse_kept(guest)
+        guest.refuse_shared_root()
+        yield
