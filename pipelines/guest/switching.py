@@ -130,6 +130,8 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 # What is to change places is on the disk before the journal says so.
 _WRITE_JOURNAL = """
 journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6 token=$7
+# A switch that was killed before it had a journal may have left one.
+rm -f -- "$directory/root"/.virtroot-????????????????
 : > "$directory/root/$token"
 : > "$partial_boot/$token"
 sync --file-system "$directory"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import PropertyMock, create_autospec, patch
@@ -20,6 +19,7 @@ from pipelines.host.target import Local
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
+from tests.support.killing import Killing
 from tests.unit.test_mixed import parsed
 
 OLD = Made("web/1", "vmlinuz", "initrd.img", "root=root old")
@@ -28,18 +28,6 @@ NEW = Made("web/2", "boot/vmlinuz-linux", "", "root=root new")
 DOMAIN = f"""<domain><name>web</name><metadata><guest xmlns="{NAMESPACE}"><artifact>web/1</artifact><root>ROOT</root>
 <kernel>vmlinuz</kernel><initrd>initrd.img</initrd></guest></metadata><os><type>hvm</type><kernel>K</kernel>
 <initrd>BOOT/initrd</initrd><cmdline>root=root old</cmdline></os><devices/></domain>"""
-
-#: Counts what is run, and ends who runs it, before the one that is named or after it.
-SHIM = """#!/bin/sh
-read -r number < {count}
-number=$((number + 1))
-echo "$number" > {count}
-[ "$number" != {before} ] || kill -9 "$PPID"
-{real} "$@"
-status=$?
-[ "$number" != {after} ] || kill -9 "$PPID"
-exit "$status"
-"""
 
 #: A guest that is off, until somebody writes down what libvirt is to say next.
 VIRSH = """#!/bin/sh
@@ -105,18 +93,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return Site(guest, paths, pool, boot)
 
 
-def shims(site: Site, before: int = 0, after: int = 0) -> None:
-    """Let the commands of the switch count themselves, and be the last one at a number."""
-    count = site.pool.parent / "count"
-    count.write_text("0")
-    directory = site.pool.parent / "shims"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    for command in COMMANDS:
-        real = shutil.which(command)
-        shim = directory / command
-        shim.write_text(SHIM.format(count=count, before=before, after=after, real=real))
-        shim.chmod(0o755)
+def token_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.name.startswith(".virtroot-")]
 
 
 def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(site: Site) -> None:
@@ -129,6 +107,7 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
     assert {path.name for path in final.iterdir()} == {"root", "about"}
     assert sorted(path.name for path in site.pool.iterdir()) == ["defined", "former.web", "root.web"]
     assert [path.name for path in site.boot.iterdir()] == ["virtroot.web"]
+    assert not token_in(site.pool / "root.web") + token_in(site.boot / "virtroot.web") + token_in(final / "root")
     defined = parsed((site.pool / "defined").read_text())
     assert made(defined) == NEW
     assert defined.find("os/initrd") is None
@@ -217,7 +196,11 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
     root.rename(aside)
     switching.finish(site.guest)
     assert site.which() == ("old", "old", "old")
+    assert not token_in(staged)
     Path(site.paths.switching).write_bytes(journal)
+    token = next(line for line in journal.decode().split("\n") if line.startswith("token ")).partition(" ")[2]
+    for directory in (staged, Path(site.paths.partial_boot)):
+        (directory / token).touch()
     root.rename(aside)
     staged.rename(root)
     switching.finish(site.guest)
@@ -225,35 +208,100 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
     assert (Path(site.final) / "root/is").read_text() == "old"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
-    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pristine = tmp_path / "pristine"
-    shutil.copytree(tmp_path / "pool", pristine / "pool", symlinks=True)
-    shutil.copytree(tmp_path / "boot", pristine / "boot", symlinks=True)
-    shims(site)
-    with monkeypatch.context() as patched:
-        patched.setenv("PATH", str(tmp_path / "shims"), prepend=":")
-        site.switch()
-    steps = int((tmp_path / "count").read_text())
-    assert steps > 10
+    killing = Killing(tmp_path, monkeypatch, COMMANDS)
     seen = set()
-    for number in range(1, steps + 1):
-        for name in ("pool", "boot"):
-            shutil.rmtree(tmp_path / name)
-            shutil.copytree(pristine / name, tmp_path / name, symlinks=True)
-        shims(site, **{when: number})
-        with monkeypatch.context() as patched, suppress(VirtrootError):
-            patched.setenv("PATH", str(tmp_path / "shims"), prepend=":")
-            site.switch()
-        assert site.which()[0] in ("old", "new"), number
+    for where in killing.times((site.pool, site.boot), site.switch):
+        assert site.which()[0] in ("old", "new"), where
         with patch.object(guests, "find", return_value=site.guest):
             switching.finish(site.guest)
         left = site.which()
-        assert left in (("old", "old", "old"), ("new", "new", "new")), (number, left)
+        assert left in (("old", "old", "old"), ("new", "new", "new")), (where, left)
         seen.add(left[0])
         assert not Path(site.paths.switching).exists()
         other = Path(site.final if left[0] == "new" else site.paths.staged) / "root/is"
-        assert other.read_text() == ("old" if left[0] == "new" else "new")
+        assert other.read_text() == ("old" if left[0] == "new" else "new"), where
+        assert not token_in(site.pool / "root.web"), where
     assert seen == {"old", "new"}
+
+
+def begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a switch as a machine that went down before the exchange does."""
+    with monkeypatch.context() as patched:
+        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        site.switch()
+
+
+def test_which_root_is_which_is_known_whatever_number_the_device_has_by_then(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A btrfs pool that was mounted again has other numbers, and the old ones are other roots'."""
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    begun(site, monkeypatch)
+    for path in (site.paths.root, f"{site.paths.staged}/root", site.paths.boot, site.paths.partial_boot):
+        copy = tmp_path / "copy"
+        shutil.copytree(path, copy, symlinks=True)
+        shutil.rmtree(path)
+        copy.rename(path)
+    switching.finish(site.guest)
+    assert site.which() == ("old", "old", "old")
+    assert (Path(site.paths.staged) / "root/is").read_text() == "new"
+    assert not Path(site.paths.switching).exists()
+
+
+@pytest.mark.parametrize("restored", ["neither", "both"])
+def test_where_nobody_can_say_which_root_is_which_nothing_changes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, restored: str
+) -> None:
+    """Somebody put a backup in the place of one of the two."""
+    begun(site, monkeypatch)
+    staged, root = Path(site.paths.staged) / "root", Path(site.paths.root)
+    (token,) = token_in(staged)
+    if restored == "neither":
+        (staged / token).unlink()
+    else:
+        (root / token).touch()
+    with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
+        switching.finish(site.guest)
+    assert "is for certain the root that was prepared" in raised.value.detail
+    assert (root / "is").read_text() == "old"
+    assert (staged / "is").read_text() == "new"
+    assert switching.pending(site.guest)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_journal_of_an_earlier_version_is_understood(
+    site: Site, monkeypatch: pytest.MonkeyPatch, exchanged: bool
+) -> None:
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    begun(site, monkeypatch)
+    staged, boot = Path(site.paths.staged) / "root", Path(site.paths.partial_boot)
+    (token,) = token_in(staged)
+    numbers = {}
+    for word, directory in (("is_root", staged), ("is_boot", boot)):
+        (directory / token).unlink()
+        numbers[word] = f"{directory.stat().st_dev} {directory.stat().st_ino}"
+    journal = Path(site.paths.switching)
+    kept = [line for line in journal.read_text().split("\n") if line and line.partition(" ")[0] not in ("token", "end")]
+    journal.write_text("\n".join([*kept, *(f"{word} {value}" for word, value in numbers.items()), "end"]) + "\n")
+    (Path(site.paths.staged) / "coming").unlink()
+    if exchanged:
+        beside.exchange(Local(), str(staged), site.paths.root)
+    switching.finish(site.guest)
+    assert site.which() == (("new", "new", "new") if exchanged else ("old", "old", "old"))
+    assert not journal.exists()
+
+
+def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine went down after the exchange; an administrator gave the guest a device before anybody came to it."""
+    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    begun(site, monkeypatch)
+    beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    defined = site.pool / "defined"
+    defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
+    switching.finish(site.guest)
+    definition = parsed(defined.read_text())
+    assert made(definition) == NEW
+    assert definition.find("devices/filesystem/target") is not None
