@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pipelines.errors import VirtrootError
 from pipelines.guest import place, roots, shares
 from pipelines.guest.guest import Guest
-from pipelines.host import mounts, process, subvolume
+from pipelines.host import durable, mounts, process, subvolume
 from pipelines.libvirt import beside
 from pipelines.log import warn
 
@@ -153,10 +153,9 @@ def _made(guest: Guest, source: str, name: str) -> About:
         if source == guest.root:
             subvolume.close(target, f"{hidden}/root")
         target.run(["sh", "-ec", 'cat > "$1"', "about", f"{hidden}/{_ABOUT}"], stdin=about.model_dump_json().encode())
-        target.run(["sync", "--file-system", pool])
-        # libvirt does not know of our lock.
+        # libvirt does not know of our lock, and one without virtroot's hook has started it all the same.
         _refuse_running(guest)
-        target.run(["mv", "-T", "--", hidden, f"{directory}/{name}"])
+        durable.rename(target, hidden, f"{directory}/{name}")
     except BaseException:
         # The reason why it failed is what the user has to see; the next one clears what stays now.
         with contextlib.suppress(VirtrootError):

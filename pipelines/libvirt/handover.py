@@ -200,7 +200,17 @@ def _try_exchange(one: str, other: str) -> int:
 
 
 def exchange(one: str, other: str) -> None:
-    """Let two directories change their names with each other; neither is ever deleted."""
+    """Let two directories change their names with each other, and flush that; neither is ever deleted."""
+    _exchange(one, other)
+    for path in (one, other):
+        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def _exchange(one: str, other: str) -> None:
     number = _try_exchange(one, other)
     if not number:
         return
