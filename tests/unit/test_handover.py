@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.guest.domain import Domain, domain_xml, renamed
 from pipelines.guest.place import Place
+from pipelines.host import lock
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, handover
 from pipelines.libvirt.handover import Refused
@@ -359,6 +360,21 @@ def test_hook_refuses_a_guest_that_is_being_switched(root: Path, tmp_path: Path)
     with pytest.raises(Refused, match="is being changed for another root"):
         handover.hook(own)
     journal.unlink()
+    handover.hook(own)
+
+
+def test_hook_refuses_a_guest_that_a_task_keeps_off(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one by virsh: the task copies the root by paths, which a running guest could lead elsewhere."""
+    monkeypatch.setattr(handover, "OFF_LOCK", f"{tmp_path}/off-{{}}.lock")
+    own = domain(root, tmp_path / "virtroot.web")
+    with lock.on(Local(), f"{tmp_path}/off-{root.name}.lock", "the root of web"):
+        with pytest.raises(Refused, match=f"a task of virtroot works on {root.name}"):
+            handover.hook(own)
+        root.rename(root.with_name("root.other"))
+        handover.hook(own.replace(f"/{root.name}<", "/root.other<"))
+    root.with_name("root.other").rename(root)
     handover.hook(own)
 
 

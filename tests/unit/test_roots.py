@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,42 @@ def test_golden_trees_that_no_guest_names_go(tmp_path: Path) -> None:
     assert golden.unused(machine, str(tmp_path), []) == [str(trees[0]), str(trees[2])]
     assert golden.unused(machine, str(tmp_path), ["c.d", "b"]) == [str(trees[2])]
     assert golden.unused(machine, str(tmp_path), ["c"]) == []
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        "snapshots.web/3/about",
+        "former.web/20260101T000000Z/about/made",
+        "former.web/20260101T000000Z/next/made",
+        ".root.web@12345678-upgrade/coming",
+        ".root.web@12345678-upgrade/next/made",
+        ".root.web@12345678-snapshots/3/about",
+        ".root.web@12345678-formers/20260101T000000Z/about/made",
+    ],
+)
+def test_a_golden_tree_below_a_root_that_is_under_way_stays(tmp_path: Path, described: str) -> None:
+    """A switch or a removal that was cut short has the root under a hidden name, and no domain names its tree."""
+    tree = tmp_path / "golden.a.0123456789abcdef"
+    tree.mkdir()
+    machine = Machine(Local())
+    assert golden.unused(machine, str(tmp_path), []) == [str(tree)]
+    about = tmp_path / described
+    about.parent.mkdir(parents=True)
+    about.write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
+    assert golden.unused(machine, str(tmp_path), []) == []
+    assert not golden.delete(machine, str(tree))
+    assert tree.is_dir()
+
+
+def test_what_a_guest_has_in_a_hidden_root_describes_nothing(tmp_path: Path) -> None:
+    """A guest could have a tree kept, or have a file of the host read."""
+    tree = tmp_path / "golden.a.0123456789abcdef"
+    tree.mkdir()
+    for name in (".root.web@12345678/about/made", ".root.web@12345678-upgrade/root/about"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
+    assert golden.unused(Machine(Local()), str(tmp_path), []) == [str(tree)]
 
 
 def test_the_tree_is_in_the_directory_of_a_golden_tree() -> None:
