@@ -26,10 +26,11 @@ from pipelines.guest.place import Place
 from pipelines.host import durable
 from pipelines.host.target import Local
 from pipelines.libvirt import beside
+from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from tests.unit import artifacts
 from tests.unit.test_mixed import parsed
-from tests.unit.test_publication import DOMAIN, NAMESPACE
+from tests.unit.test_publication import DOMAIN
 
 #: Files of a root, and bytes of each.
 FILES, SIZE = 50, 9000
