@@ -100,7 +100,7 @@ def _make(
         contain = partial(contained, asker.engine, name, settings)
         runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name), contain)
         runner.times.append(asked)
-        cache = StageCache(settings.output_dir, 0 if fresh else settings.cache_bytes)
+        cache = StageCache(settings.cache_home, 0 if fresh else settings.cache_bytes)
         with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:
             making.make()
             with runner.logged("inspect", where="inspect"):

@@ -14,7 +14,7 @@ def clean_cache(settings: Settings, *, asking: Callable[[str], bool] | None) -> 
 
     Builds that are at work go on: what they read or write they have open.
     """
-    cache = StageCache(settings.output_dir, settings.cache_bytes)
+    cache = StageCache(settings.cache_home, settings.cache_bytes)
     size = cache.size()
     if size and asking and not asking(f"delete {size >> 20} MiB of roots that builds start from?"):
         raise VirtrootError("the stage cache was not deleted", "answer y, or give --yes")

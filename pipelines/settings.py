@@ -71,7 +71,7 @@ def _said(text: str) -> Any:
 class Settings:
     """Settings with their defaults; each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
-    ``timeout`` is in seconds, ``image_max_age`` in days; ``output`` is relative to the checkout.
+    ``timeout`` is in seconds, ``image_max_age`` in days; ``output`` and ``cache_dir`` are relative to the checkout.
     """
 
     connect: Annotated[_Text, _said("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"
@@ -94,6 +94,9 @@ class Settings:
     cache_size: Annotated[
         str, BeforeValidator(_cache_size), _said("how much of the disk the stage cache may have; 0 is none")
     ] = "10GiB"
+    cache_dir: Annotated[
+        str, _said("where the stage cache is, which several outputs may share; empty for `.cache` in the output")
+    ] = ""
     timeout: Annotated[_Number, Field(gt=0), _said("seconds that a guest may take to come up or go down")] = 300
     image_max_age: Annotated[
         _Number, Field(ge=0), _said("days after which virtroot's images are made anew; 0 is never")
@@ -139,6 +142,11 @@ class Settings:
     def cache_bytes(self) -> int:
         """The ``cache_size`` in bytes."""
         return 0 if self.cache_size == "0" else size_in_bytes(self.cache_size)
+
+    @property
+    def cache_home(self) -> Path:
+        """The absolute directory of the stage cache."""
+        return Path(os.path.realpath(CHECKOUT / self.cache_dir)) if self.cache_dir else self.output_dir / ".cache"
 
     @property
     def output_dir(self) -> Path:

@@ -125,14 +125,14 @@ class Keeping:
 
 
 class StageCache:
-    """The kept roots below one output directory, ``limit`` bytes of them at most; 0 keeps none.
+    """The kept roots in the directory ``home``, ``limit`` bytes of them at most; 0 keeps none.
 
     Any number of builds may use it at once: a lock is held for the moments in which names change, and what one reads
     stays readable when another takes its name away.
     """
 
-    def __init__(self, output: Path, limit: int) -> None:
-        self._home = output / ".cache" / "stages"
+    def __init__(self, home: Path, limit: int) -> None:
+        self._home = home / "stages"
         self._limit = limit
 
     def has(self, identity: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from pipelines import clean
 from pipelines.builder.cache import Keeping, StageCache
 from pipelines.errors import VirtrootError
-from pipelines.settings import Settings
+from pipelines.settings import CHECKOUT, Settings
 
 ROOM = 1000
 
@@ -25,7 +25,7 @@ def cache(tmp_path: Path) -> StageCache:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return tmp_path / ".cache" / "stages"
+    return tmp_path / "stages"
 
 
 def keep(cache: StageCache, identity: str, content: bytes, *, used: int | None = None) -> None:
@@ -181,7 +181,7 @@ def test_a_root_does_not_take_the_last_of_the_disk(
 
 
 def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / ".cache").write_text("no directory")
+    (tmp_path / "stages").write_text("no directory")
     cache = StageCache(tmp_path, ROOM)
     assert not cache.has("a")
     with cache.keeping("a", "base", "web") as keeping:
@@ -222,15 +222,22 @@ def test_cleaning_disturbs_neither_reader_nor_writer(cache: StageCache, home: Pa
         assert keeping
         keeping.write(b"root")
         (home / ".writing-killed").write_bytes(b"half")
-        assert clean.clean_cache(Settings(output=str(tmp_path)), asking=None) == len(b"root") + len(b"half")
+        assert clean.clean_cache(Settings(cache_dir=str(tmp_path)), asking=None) == len(b"root") + len(b"half")
         assert kept.read() == b"root"
         assert kept.is_whole()
         cache.commit(keeping)
     assert [cache.has("a"), cache.has("b")] == [False, True]
 
 
+def test_several_outputs_may_share_a_cache(tmp_path: Path) -> None:
+    shared, own = str(tmp_path / "cache"), str(tmp_path / "output")
+    assert Settings(output=own).cache_home == Path(own) / ".cache"
+    assert Settings(output=own, cache_dir=shared).cache_home == Path(shared)
+    assert Settings(output=own, cache_dir="caches").cache_home == CHECKOUT / "caches"
+
+
 def test_cleaning_asks_where_there_is_something(cache: StageCache, tmp_path: Path) -> None:
-    settings = Settings(output=str(tmp_path))
+    settings = Settings(cache_dir=str(tmp_path))
     assert clean.clean_cache(settings, asking=lambda _: False) == 0
     keep(cache, "a", b"root")
     with pytest.raises(VirtrootError, match="was not deleted"):

@@ -26,7 +26,7 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.home = directory / ".cache" / "stages"
+        self.home = directory / "stages"
         self.cache = StageCache(directory, 1 << 20)
         #: Each builder as it was started, and whether it is gone.
         self.started: list[str] = []
