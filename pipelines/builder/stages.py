@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,7 @@ from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
 from pipelines.log import step
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+from pipelines.text import plain
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -39,6 +41,17 @@ _NOT_FETCHED = (
     "Temporary failure resolving",
     "Hash Sum mismatch",
 )
+
+#: What says that a maintainer script or a hook failed: dpkg, pacman, mkinitcpio.
+_FAILURE = re.compile(
+    r"dpkg: error processing|returned error(?: exit status|:)|^error: command \(.*\) failed|^error: command failed"
+    r"|call to execv failed|^==> ERROR|^run-parts: .* (?:exited with|failed)|^update-initramfs: failed"
+)
+
+#: How many lines of a log's end are shown, how many before a failure, and how many characters of each.
+_LAST, _BEFORE, _WIDTH = 20, 10, 500
+
+_TIME = re.compile(r"= \d+\.\d{3} s")
 
 #: A log of more bytes would only fill the disk.
 _LOG_LIMIT = 256 << 20
@@ -155,7 +168,23 @@ class StageRunner:
     def _tail(self) -> list[str]:
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL))
-            return log.read().decode(errors="replace").splitlines()[-25:]
+            return telling(log.read().decode(errors="replace"))
+
+
+def telling(log: str) -> list[str]:
+    """Return the lines of a log that say why its last part failed: its end, and the first failure before that.
+
+    A package manager goes on after a script has failed: what it does then may push the reason out of the end.
+    """
+    lines = [line[:_WIDTH] for line in plain(log).splitlines() if line.strip() and not _TIME.fullmatch(line)]
+    begin = max((number for number, line in enumerate(lines) if line.startswith("== ")), default=-1) + 1
+    lines = lines[begin:]
+    end = max(0, len(lines) - _LAST)
+    first = next((number for number, line in enumerate(lines[:end]) if _FAILURE.search(line)), None)
+    if first is None:
+        return lines[end:]
+    reason = lines[max(0, first - _BEFORE) : min(first + 2, end)]
+    return [*reason, *(["[...]"] if first + 2 < end else []), *lines[end:]]
 
 
 def _way(step: Command | Tree) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.builder.container import Builder
-from pipelines.builder.stages import StageRunner
+from pipelines.builder.stages import StageRunner, telling
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.recipe.stage import Command, Stage
@@ -109,3 +109,49 @@ def test_a_builder_that_is_removed_blames_no_command(runner: StageRunner, builde
     with pytest.raises(VirtrootError, match=r"the builder ended \(137\)") as raised:
         carried_out(runner, builder, shell("true"))
     assert raised.value.where == "engine"
+
+
+_SCRIPT_FAILED = """== packages
+Setting up one (1) ...
+== packages again
+Setting up web (1) ...
+\x1b[31mweb: no user www\x1b[0m
+dpkg: error processing package web (--configure):
+ installed web package post-installation script subprocess returned error exit status 3
+"""
+
+
+def test_the_reason_is_told_though_the_package_manager_went_on(
+    runner: StageRunner, builder: Any, tmp_path: Path
+) -> None:
+    after = "".join(f"Setting up other{number} (1) ...\n= 0.001 s\n" for number in range(60))
+    script = f"cat >&2 << 'LOG'\n{_SCRIPT_FAILED}{after}E: Sub-process dpkg returned an error code (1)\nLOG\nexit 100"
+    with pytest.raises(VirtrootError) as failed:
+        carried_out(runner, builder, shell(script))
+    lines = failed.value.detail.splitlines()
+    assert lines[:3] == [
+        "Setting up web (1) ...",
+        "web: no user www",
+        "dpkg: error processing package web (--configure):",
+    ]
+    assert lines[-1] == "E: Sub-process dpkg returned an error code (1)"
+    assert "Setting up one (1) ..." not in lines
+    assert len(lines) < 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: command (/bin/sh -c x) failed to execute correctly",
+        "error: command failed to execute correctly",
+        "call to execv failed (No such file or directory)",
+        "==> ERROR: file not found: `switch_root'",
+        "run-parts: /etc/kernel/postinst.d/initramfs-tools exited with return code 1",
+        "update-initramfs: failed for /boot/initrd.img-6 with 1.",
+    ],
+)
+def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
+    shown = telling("\n".join(["== stage", "reason\r", line, *(f"later {number}" for number in range(100))]))
+    assert shown[:2] == ["reason", line]
+    assert "[...]" in shown
+    assert len(shown) == 24
