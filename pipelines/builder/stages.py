@@ -12,11 +12,12 @@ from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import StageTime
+from pipelines.builder import hooks
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
-from pipelines.log import step
+from pipelines.log import step, warn
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 from pipelines.text import plain
 
@@ -50,6 +51,9 @@ _FAILURE = re.compile(
 
 #: How many lines of a log's end are shown, how many before a failure, and how many characters of each.
 _LAST, _BEFORE, _WIDTH = 20, 10, 500
+
+#: How much of a stage's log is searched for hooks that failed.
+_SEARCHED = 16 << 20
 
 _TIME = re.compile(r"= \d+\.\d{3} s")
 
@@ -87,6 +91,7 @@ class StageRunner:
 
     def run(self, stage: Stage, builder: Builder) -> None:
         """Carry out the steps of ``stage``; the caller has `logged` begun."""
+        begin = self._log.stat().st_size if self._log.exists() else 0
         for (is_tree, is_contained), group in itertools.groupby(stage.steps, _way):
             steps = list(group)
             if is_tree:
@@ -97,6 +102,23 @@ class StageRunner:
                     self._commands(steps, container)  # type: ignore[arg-type]
             else:
                 self._commands(steps, builder)  # type: ignore[arg-type]
+        self._check_hooks(stage, begin)
+
+    def _check_hooks(self, stage: Stage, begin: int) -> None:
+        """Raise `StepFailed` where a hook failed without which a guest does not boot, and warn of others.
+
+        In a foreign stage, whose commands have no /proc, it is a warning, too: what they need to boot is made later, or
+        was made before, and the inspection looks at that.
+        """
+        if not self._log.exists():
+            return
+        with self._log.open("rb") as log:
+            log.seek(max(begin, self._log.stat().st_size - _SEARCHED))
+            failed = hooks.failed(log.read().decode(errors="replace"))
+        for hook in failed:
+            if hooks.makes_a_root_boot(hook) and not stage.foreign:
+                raise HookFailed(hook)
+            warn(f"stage {stage.name}: the hook {hook!r} failed, and pacman went on; the log has its words")
 
     def _commands(self, commands: Sequence[Command], builder: Builder) -> None:
         words: list[str] = []
@@ -192,7 +214,14 @@ def _way(step: Command | Tree) -> tuple[bool, bool]:
 
 
 class StepFailed(Exception):
-    """A command of a stage exited with a status other than 0."""
+    """A command of a stage failed."""
 
     def __init__(self, argv: Sequence[str], status: int) -> None:
         super().__init__(f"{argv[0].rpartition('/')[2]} exited with {status}")
+
+
+class HookFailed(StepFailed):
+    """A hook of pacman failed, which went on and exited with 0."""
+
+    def __init__(self, hook: str) -> None:
+        Exception.__init__(self, f"the hook {hook!r} failed, though pacman went on: the root would not boot")

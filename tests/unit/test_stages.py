@@ -155,3 +155,51 @@ def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
     assert shown[:2] == ["reason", line]
     assert "[...]" in shown
     assert len(shown) == 24
+
+
+def pacman_says(*lines: str) -> str:
+    return "\n".join(["(1/3) Arming ConditionNeedsUpdate...", "(2/3) Updating linux initcpios...", *lines])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: command failed to execute correctly",
+        "call to execv failed (No such file or directory)",
+        "==> WARNING: errors were encountered during the build. The image may not be complete.",
+    ],
+)
+def test_a_hook_that_makes_the_initramfs_and_fails_fails_the_stage(
+    runner: StageRunner, builder: Any, line: str
+) -> None:
+    said = pacman_says("==> ERROR: file not found: `switch_root'", line, "(3/3) Reloading...")
+    with pytest.raises(VirtrootError) as failed:
+        carried_out(runner, builder, shell('printf "%s\\n" "$1" >&2', said))
+    assert "stage packages: the hook 'Updating linux initcpios' failed, though pacman went on" in failed.value.what
+    assert "==> ERROR: file not found: `switch_root'" in failed.value.detail
+    assert failed.value.where == "build"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pacman_says(
+            "==> WARNING: Possibly missing firmware for module: 'x'", "==> Initcpio image generation successful"
+        ),
+        "(1/1) Creating temporary files...\nerror: command failed to execute correctly",
+        "echo 'error: command failed to execute correctly'",
+    ],
+)
+def test_other_hooks_and_warnings_do_not_fail_it(runner: StageRunner, builder: Any, said: str) -> None:
+    carried_out(runner, builder, shell('printf "%s\\n" "$1" >&2', said))
+
+
+def test_what_a_recipe_s_own_commands_do_with_a_hook_is_a_warning(
+    runner: StageRunner, builder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = pacman_says("error: command failed to execute correctly")
+    with runner.logged("overlay"):
+        runner.run(Stage("overlay", (shell('printf "%s\\n" "$1" >&2', said),), foreign=True), builder)
+    assert "the hook 'Updating linux initcpios' failed" in capsys.readouterr().err
+    # Of a stage before nothing is said again.
+    carried_out(runner, builder, shell("true"))
