@@ -415,13 +415,23 @@ def read(answer: Mapping[str, Any]) -> Shown:
     return {name: tuple((path, tuple(texts)) for path, texts in shown) for name, shown in answer.items()}
 
 
+def origin(sign: Sign) -> str:
+    """Return in words what a sign that is in an installed root is."""
+    if sign.origin == "kernel":
+        return "the next kernel will not boot"
+    return f"left of {'an' if sign.origin[0] in 'aeiou' else 'a'} {sign.origin}"
+
+
+def paths(shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """Return the paths that show a sign."""
+    return _several([path for path, _ in shown])
+
+
 def describe(sign: Sign, shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
     """Return in words what is done about a sign, or what it means."""
-    paths = [path for path, _ in shown]
+    names = [path.rpartition("/")[2] for path, _ in shown]
     texts = dict.fromkeys(text.strip() for _, found in shown for text in found if text.strip())
-    return sign.said.format(
-        paths=_several(paths), names=_several([path.rpartition("/")[2] for path in paths]), found=_several(list(texts))
-    )
+    return sign.said.format(paths=paths(shown), names=_several(names), found=_several(list(texts)))
 
 
 def _several(each: list[str]) -> str:
