@@ -55,7 +55,8 @@ _LAST, _BEFORE, _WIDTH = 20, 10, 500
 #: How much of a stage's log is searched for hooks that failed.
 _SEARCHED = 16 << 20
 
-_TIME = re.compile(r"= \d+\.\d{3} s")
+#: What says nothing of a failure: the time that a command took, and how far dpkg is.
+_NOISE = re.compile(r"= \d+\.\d{3} s|\(Reading database \.\.\. (?:\d+%)?")
 
 #: A log of more bytes would only fill the disk.
 _LOG_LIMIT = 256 << 20
@@ -198,7 +199,7 @@ def telling(log: str) -> list[str]:
 
     A package manager goes on after a script has failed: what it does then may push the reason out of the end.
     """
-    lines = [line[:_WIDTH] for line in plain(log).splitlines() if line.strip() and not _TIME.fullmatch(line)]
+    lines = [line[:_WIDTH] for line in plain(log).splitlines() if line.strip() and not _NOISE.fullmatch(line)]
     begin = max((number for number, line in enumerate(lines) if line.startswith("== ")), default=-1) + 1
     lines = lines[begin:]
     end = max(0, len(lines) - _LAST)

@@ -124,7 +124,10 @@ dpkg: error processing package web (--configure):
 def test_the_reason_is_told_though_the_package_manager_went_on(
     runner: StageRunner, builder: Any, tmp_path: Path
 ) -> None:
-    after = "".join(f"Setting up other{number} (1) ...\n= 0.001 s\n" for number in range(60))
+    after = "".join(
+        f"(Reading database ... \r(Reading database ... {number}%\rSetting up other{number} (1) ...\n= 0.001 s\n"
+        for number in range(60)
+    )
     script = f"cat >&2 << 'LOG'\n{_SCRIPT_FAILED}{after}E: Sub-process dpkg returned an error code (1)\nLOG\nexit 100"
     with pytest.raises(VirtrootError) as failed:
         carried_out(runner, builder, shell(script))
