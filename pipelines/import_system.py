@@ -61,6 +61,8 @@ def import_system(
     Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
     """
     name = place.checked_name(name)
+    if shift_ids not in {"", "auto"}:
+        owning.offset(shift_ids, {})
     store = Store(settings.output_dir)
     found = arriving.find(source, outside=settings.output_dir, include_mounts=include_mounts)
     _refuse_running(found, settings)

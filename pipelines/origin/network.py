@@ -32,16 +32,18 @@ def plan(signs: Shown, cards: tuple[str, ...], found: frozenset[str], distro: st
     configured = (
         bool({"interfaces", "managers", "netplan"} & signs.keys()) or {"networkd", "networkd-files"} <= signs.keys()
     )
-    by_networkd = "networkd" in signs or "netplan" in signs
+    by_networkd = "networkd" in signs or ("netplan" in signs and "managers" not in signs)
     names = {match[1] for line in cards if (match := _CARD.search(line))}
     names |= {text for _, texts in signs.get("card-names", ()) for text in texts}
+    # The guest's card is none of a wireless network.
+    names = {name for name in names if not name.startswith("wl")}
     fallback = not configured or ("hardware" in signs and by_networkd)
     resolver = ""
     if "container-resolver" in signs or "etc/resolv.conf" not in found:
         if "resolved" in signs:
             resolver = "stub"
-        elif "writes-resolver" in signs:
-            resolver = "remove"
+        elif "writes-resolver" in signs and not fallback:
+            resolver = "remove" if "container-resolver" in signs else ""
         else:
             resolver = "install" if distro == "debian" else "missing"
     return Network(

@@ -49,7 +49,7 @@ def refuse_shifted(owners: Mapping[str, tuple[int, int, int]]) -> None:
     if offset:
         raise VirtrootError(
             f"the owners are shifted by {offset}, as in an unprivileged container: user {offset} owns what is root's",
-            "--shift-ids moves them back",
+            "--shift-ids auto moves them back",
         )
 
 

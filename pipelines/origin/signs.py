@@ -352,7 +352,11 @@ _KERNEL = (
 _ENABLED = "etc/systemd/system/*.wants"
 
 _NETWORK = (
-    Sign("networkd", "network", paths=(f"{_ENABLED}/systemd-networkd.service",)),
+    Sign(
+        "networkd",
+        "network",
+        paths=(f"{_ENABLED}/systemd-networkd.service", "usr/lib/systemd/system/*.wants/systemd-networkd.service"),
+    ),
     Sign("networkd-files", "network", paths=(_NETWORKD,)),
     Sign("netplan", "network", paths=(_NETPLAN,), pattern=r"^\s*(?:ethernets|wifis|bonds|bridges):"),
     Sign("interfaces", "network", paths=_INTERFACES, pattern=r"^\s*iface\s+(?!lo\b)(\S+)"),

@@ -14,6 +14,8 @@ import pytest
 from pipelines.builder import looking
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Local
+from pipelines.libvirt import handover
+from pipelines.libvirt import signs as searching
 from pipelines.origin import owners, signs
 from pipelines.origin import rules as applying
 from pipelines.origin.network import Network, plan
@@ -48,7 +50,11 @@ def write(root: Path, path: str, content: str = "") -> Path:
 
 
 def look(root: Path) -> signs.Shown:
-    return looking.look(Local(), str(root)).signs
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        return signs.read(searching.find(handover, descriptor, signs.queries()))
+    finally:
+        os.close(descriptor)
 
 
 def apply(root: Path, shown: signs.Shown, system: System = DEBIAN) -> str:
@@ -204,8 +210,8 @@ def test_placeholders_of_a_build_are_named_by_what_they_stand_for(tree: Path) ->
         # A container's file system, and a cloud image whose network cloud-init would have written.
         ({}, set(), Network(fallback=True, enable=True, resolver="install")),
         ({"usr/lib/systemd/systemd-resolved": ""}, set(), Network(fallback=True, enable=True, resolver="stub")),
-        ({"etc/systemd/system/multi-user.target.wants/NetworkManager.service": "", "usr/sbin/NetworkManager": ""},
-         set(), Network(resolver="remove")),
+        ({"etc/systemd/system/multi-user.target.wants/NetworkManager.service": "", "usr/sbin/NetworkManager": "",
+          "etc/resolv.conf": ""}, {"etc/resolv.conf"}, Network(resolver="remove")),
         ({"etc/network/interfaces": "iface lo inet loopback\n"}, {"etc/resolv.conf"},
          Network(fallback=True, enable=True)),
         ({"etc/network/interfaces": "iface ens3 inet dhcp\n"}, {"etc/resolv.conf"}, Network(rename="ens3")),
@@ -220,6 +226,12 @@ def test_placeholders_of_a_build_are_named_by_what_they_stand_for(tree: Path) ->
          Network(rename="lan0")),
         ({"etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net", ATTR{address}=="52:54", NAME="eth0"\n',
           "etc/network/interfaces": "iface eth0 inet dhcp\n"}, {"etc/resolv.conf"}, Network(rename="eth0")),
+        # Programs that nothing starts write no name servers.
+        ({"usr/sbin/dhcpcd": ""}, set(), Network(fallback=True, enable=True, resolver="install")),
+        ({"usr/sbin/dhcpcd": "", "etc/network/interfaces": "iface ens3 inet dhcp\n"}, set(), Network(rename="ens3")),
+        ({"etc/netplan/50.yaml": "network:\n ethernets:\n  lan:\n   match:\n    macaddress: '52:54:00:1:2:3'\n",
+          "etc/systemd/system/multi-user.target.wants/NetworkManager.service": ""}, {"etc/resolv.conf"}, Network()),
+        ({"etc/network/interfaces": "iface wlan0 inet dhcp\n"}, {"etc/resolv.conf"}, Network()),
         ({"etc/network/interfaces": "iface ens3 inet dhcp\niface ens4 inet dhcp\n"}, {"etc/resolv.conf"}, Network()),
     ],
 )  # fmt: skip
