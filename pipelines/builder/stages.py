@@ -210,6 +210,14 @@ def telling(log: str) -> list[str]:
     return [*reason, *(["[...]"] if first + 2 < end else []), *lines[end:]]
 
 
+def complaint(log: Path) -> str:
+    """Return the last line of the log in which apt or pacman says what failed; empty where there is none."""
+    with log.open("rb") as content:
+        content.seek(max(0, log.stat().st_size - _TAIL))
+        lines = plain(content.read().decode(errors="replace")).splitlines()
+    return next((line[:_WIDTH] for line in reversed(lines) if line.startswith(("E: ", "error: "))), "")
+
+
 def _way(step: Command | Tree) -> tuple[bool, bool]:
     return isinstance(step, Tree), isinstance(step, Command) and step.contained
 

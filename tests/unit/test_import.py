@@ -90,8 +90,8 @@ def test_a_shifted_directory_is_refused_before_anything_is_copied(
     monkeypatch.setattr(connect, "find", lambda _: None)
     monkeypatch.setattr("pipelines.origin.system.refuse", lambda _: None)
     root = tmp_path / "root"
-    for path in ("usr/bin", "usr/lib", "etc", "var"):
-        (root / path).mkdir(parents=True)
+    for name in ("usr/bin", "usr/lib", "etc", "var"):
+        (root / name).mkdir(parents=True)
     for path in [root, *root.rglob("*")]:
         os.chown(path, 100000, 100000)
     settings = Settings(output=str(tmp_path / "output"))
