@@ -17,7 +17,7 @@ from pipelines.builder import arriving, container, disk, inputs, inspection, loo
 from pipelines.builder.arriving import Source
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
-from pipelines.builder.stages import Contain, StageRunner
+from pipelines.builder.stages import Contain, StageRunner, complaint
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
@@ -184,13 +184,14 @@ def _adapt(
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
+    why = f" ({said})" if (said := complaint(artifact.log)) else ""
     if (
         network.plan(system.signs, system.cards, system.found, system.distro).resolver == "install"
         and "systemd-resolved" not in names
     ):
-        warn("systemd-resolved could not be installed: the guest has no name servers until it is")
+        warn(f"systemd-resolved could not be installed: the guest has no name servers until it is{why}")
     if _AGENT not in names:
-        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work")
+        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work{why}")
     now = int(time.time())
     # Without CAP_SYS_ADMIN the kernel does not even list trusted.*, which a container engine's data below /var/lib has.
     with runner.logged("pack"), wanted.packer() as packer:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.builder.container import Builder
-from pipelines.builder.stages import StageRunner, telling
+from pipelines.builder.stages import StageRunner, complaint, telling
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.recipe.stage import Command, Stage
@@ -158,6 +158,19 @@ def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
     assert shown[:2] == ["reason", line]
     assert "[...]" in shown
     assert len(shown) == 24
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("E: Unable to locate package a\n\x1b[1mE: Unable to fetch b\x1b[0m\n= 0.1 s\nmore\n", "E: Unable to fetch b"),
+        ("error: target not found: a\n", "error: target not found: a"),
+        ("an error: of something\n", ""),
+    ],
+)
+def test_a_package_that_is_missing_is_told_with_the_reason(tmp_path: Path, log: str, said: str) -> None:
+    (tmp_path / "build.log").write_text(log)
+    assert complaint(tmp_path / "build.log") == said
 
 
 def pacman_says(*lines: str) -> str:
