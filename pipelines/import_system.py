@@ -185,10 +185,8 @@ def _adapt(
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
     why = f" ({said})" if (said := complaint(artifact.log)) else ""
-    if (
-        network.plan(system.signs, system.cards, system.found, system.distro).resolver == "install"
-        and "systemd-resolved" not in names
-    ):
+    resolver = network.plan(system.signs, system.cards, system.found, system.distro).resolver
+    if resolver == "install" and "systemd-resolved" not in names:
         warn(f"systemd-resolved could not be installed: the guest has no name servers until it is{why}")
     if _AGENT not in names:
         warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work{why}")
