@@ -153,10 +153,11 @@ def install(  # type: ignore[no-untyped-def]
         "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
         "generator": "which of its initramfs generators makes the image, where it has several; none for no initramfs",
         "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
+        "shift-ids": "move owners back that an unprivileged container shifted by this number; auto finds it",
     },
 )
 def import_task(  # type: ignore[no-untyped-def]
-    c, name, source, generator="", root_device="", key="", include_mounts=False, keep_identity=False,
+    c, name, source, generator="", root_device="", key="", include_mounts=False, keep_identity=False, shift_ids="",
 ):  # fmt: skip
     """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path.
 
@@ -164,6 +165,7 @@ def import_task(  # type: ignore[no-untyped-def]
     """
     disk = {"root_device": root_device, "key": key}
     wishes = {"generator": generator, "include_mounts": include_mounts, "keep_identity": keep_identity}
+    disk["shift_ids"] = shift_ids
     made = importing.import_system(name, source, _settings(c), **wishes, **disk)
     result(str(made.directory))
 

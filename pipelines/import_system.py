@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +17,16 @@ from pipelines.builder import arriving, container, disk, inputs, inspection, loo
 from pipelines.builder.arriving import Source
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
-from pipelines.builder.stages import Contain, StageRunner
+from pipelines.builder.stages import Contain, StageRunner, complaint
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.host import engine as engines
 from pipelines.libvirt import connect
-from pipelines.log import say, warn
+from pipelines.log import say, step, warn
 from pipelines.origin import disk as choosing
+from pipelines.origin import network
+from pipelines.origin import owners as owning
 from pipelines.origin import rules as applying
 from pipelines.origin import system as systems
 from pipelines.origin.disk import Choice, Disks
@@ -50,12 +54,15 @@ def import_system(
     keep_identity: bool = False,
     root_device: str = "",
     key: str = "",
+    shift_ids: str = "",
 ) -> Artifact:
     """Bring in the system at ``source`` as an artifact of ``name``; nothing is published unless it would boot.
 
     Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
     """
     name = place.checked_name(name)
+    if shift_ids not in {"", "auto"}:
+        owning.offset(shift_ids, {})
     store = Store(settings.output_dir)
     found = arriving.find(source, outside=settings.output_dir, include_mounts=include_mounts)
     _refuse_running(found, settings)
@@ -63,7 +70,9 @@ def import_system(
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
     if found.kind == "directory" and (found.path / "etc").is_dir():
-        systems.refuse(looking.glance(found.path))
+        glanced = looking.glance(found.path)
+        systems.refuse(glanced)
+        _check_owners(glanced, shift_ids)
     engine = engines.connect()
 
     def choose(disks: Disks) -> Choice:
@@ -74,7 +83,8 @@ def import_system(
     with store.lock(name):
         store.claim_import(name, found.path)
         build = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import"
-        wanted = _Wanted(name, build, generator, keep_identity, partial(contained, engine, name, settings))
+        packer = partial(container.unpacker, engine, image, name, settings)
+        wanted = _Wanted(name, build, generator, keep_identity, partial(contained, engine, name, settings), packer)
         with (
             store.new_build(name, wanted.build) as artifact,
             builder(engine, image, name, settings, "import", shared=True) as worker,
@@ -87,6 +97,8 @@ def import_system(
                         warn(f"{point} on {device} is left behind; --include-mounts brings it along")
                 else:
                     arriving.unpack(found, unpacker)
+                if shift_ids:
+                    _shift_ids(unpacker, shift_ids)
             artifact.describe(_adapt(wanted, found, worker, artifact, store.failed_log(name), digest))
     made = store.newest(name)
     if made is None:
@@ -94,6 +106,26 @@ def import_system(
     rootfs = made.manifest.rootfs
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
+
+
+def _check_owners(system: System, shift_ids: str) -> None:
+    """Raise `VirtrootError` where owners are shifted and ``shift_ids`` does not say so, or where it says so wrongly."""
+    if shift_ids:
+        owning.offset(shift_ids, system.owners)
+    else:
+        owning.refuse_shifted(system.owners)
+
+
+def _shift_ids(unpacker: Builder, asked: str) -> None:
+    """Move the owners of the tree in ``unpacker`` back; no program of the tree runs meanwhile."""
+    offset = owning.offset(asked, looking.owners(unpacker.target, ROOT))
+    with step(f"moving owners back by {offset}"):
+        done = unpacker.run(("/usr/local/lib/virtroot/shift-owners", ROOT, str(offset)), check=False)
+    if done.returncode:
+        raise VirtrootError(
+            f"the owners cannot be moved back by {offset}: {(done.complaint.splitlines() or ['no reason given'])[-1]}",
+            "give the first user id of the container, or restore the owners before",
+        )
 
 
 def _passphrase(source: Source, root_device: str, key: str) -> str:
@@ -125,6 +157,7 @@ class _Wanted:
     generator: str
     keep_identity: bool
     contain: Contain
+    packer: Callable[[], AbstractContextManager[Builder]]
 
 
 def _adapt(
@@ -133,8 +166,10 @@ def _adapt(
     """Apply the rules to the root in ``worker``, inspect it and pack it into ``artifact``; return its manifest."""
     system = looking.look(worker.target, ROOT)
     systems.refuse(system)
+    owning.refuse_shifted(system.owners)
     distro = DISTROS[system.distro]
     packages = frozenset(package.name for package in packing.packages(worker, distro))
+    systems.refuse_incomplete(system, packages)
     row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, wanted.generator)])
     say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
     if wanted.keep_identity and not system.machine_id:
@@ -149,11 +184,16 @@ def _adapt(
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
+    why = f" ({said})" if (said := complaint(artifact.log)) else ""
+    resolver = network.plan(system.signs, system.cards, system.found, system.distro).resolver
+    if resolver == "install" and "systemd-resolved" not in names:
+        warn(f"systemd-resolved could not be installed: the guest has no name servers until it is{why}")
     if _AGENT not in names:
-        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work")
+        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work{why}")
     now = int(time.time())
-    with runner.logged("pack"):
-        rootfs = packing.pack(worker, artifact.tarball, now, sparse=True)
+    # Without CAP_SYS_ADMIN the kernel does not even list trusted.*, which a container engine's data below /var/lib has.
+    with runner.logged("pack"), wanted.packer() as packer:
+        rootfs = packing.pack(packer, artifact.tarball, now, sparse=True)
     return Manifest(
         virtroot=__version__,
         name=wanted.name,

@@ -15,9 +15,10 @@ from pipelines.errors import VirtrootError
 from pipelines.host import mounts, process
 from pipelines.host.feed import counted
 from pipelines.host.target import Local
-from pipelines.log import progress
+from pipelines.log import progress, warn
 from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
+from pipelines.text import one_line
 
 #: How a tarball begins, by tar's option for its compression.
 _MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7zXZ\x00", "--bzip2": b"BZh"}
@@ -127,7 +128,11 @@ def extract(builder: Builder, content: IO[bytes], decompress: str = "") -> None:
     """Unpack a tar stream into the builder's root; ``decompress`` is tar's option for it."""
     options = (*archive.KEEP, "--same-owner", "--preserve-permissions", "--delay-directory-restore")
     argv = ("tar", "--extract", "--file=-", "--directory", ROOT, *options, *filter(None, [decompress]))
-    builder.run(argv, stdin=content)
+    said = builder.run(argv, stdin=content).stderr.decode(errors="replace")
+    lost = [line for line in said.splitlines() if "trusted." in line]
+    if lost:
+        # What an engine without root may not write; overlayfs, and so a container engine, keeps deletions there.
+        warn(f"{len(lost)} attributes trusted.* are lost, since the engine runs without root: {one_line(lost[0])}")
     builder.run(("sh", "-ec", f"only=; {_STRIP}", "strip", ROOT))
 
 

@@ -179,8 +179,8 @@ def builder(
 def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Iterator[Builder]:
     """Run a container with the root of the shared builder of ``name``, for which the builder lasts.
 
-    The kernel lets only CAP_SYS_ADMIN write security labels, and whoever has that could leave the container: so no
-    program of the root ever runs in this one.
+    The kernel lets only CAP_SYS_ADMIN write security labels, and read or write trusted.*; whoever has that could leave
+    the container: so no program of the root ever runs in this one.
     """
     labels = _labels(name, "unpack", settings)
     engine.remove_containers(labels)

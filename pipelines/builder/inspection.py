@@ -52,7 +52,8 @@ class Facts:
     ``initramfs`` has the initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel
     version to the modules built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init``
     is the program that ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can
-    be started. ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``.
+    be started. ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``;
+    ``switches`` are the programs of which it needs one to go on in the root.
     """
 
     kernel: str
@@ -69,6 +70,7 @@ class Facts:
     init: str
     pkgbase: dict[str, str] = field(default_factory=dict)
     rdinit: str = ""
+    switches: tuple[str, ...] = ()
 
     @property
     def kernel_path(self) -> str:
@@ -140,6 +142,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         init=sections["init"].strip(),
         pkgbase=pkgbase,
         rdinit=generator.rdinit,
+        switches=generator.switches,
     )
 
 
@@ -238,10 +241,21 @@ def _versions(facts: Facts) -> str:
     return ""
 
 
-def _rdinit(facts: Facts) -> str:
-    """Prevents a kernel that starts the initramfs's own init for want of the program that mounts the root."""
-    if facts.rdinit and facts.rdinit not in {entry.split(" ")[-1].lstrip("/") for entry in facts.initramfs}:
+def _programs(facts: Facts) -> str:
+    """Prevents an initramfs without the program that the kernel starts, or without one that goes on in the root.
+
+    A generator that fails halfway may leave such an image, and its hook's failure is lost on the package manager.
+    """
+    # Of a link what comes before the arrow is its path.
+    names = {entry.partition(" -> ")[0].split(" ")[-1].removeprefix("./").strip("/") for entry in facts.initramfs}
+    if facts.rdinit and facts.rdinit not in names:
         return f"{facts.initrd_path} has no {facts.rdinit}, which the kernel's command line names"
+    if not facts.switches or not facts.initramfs:
+        return ""
+    if not facts.rdinit and "init" not in names:
+        return f"{facts.initrd_path} has no init, which the kernel starts"
+    if not {posixpath.basename(name) for name in names} & set(facts.switches):
+        return f"{facts.initrd_path} has no {' or '.join(facts.switches)}, and so cannot go on in the root"
     return ""
 
 
@@ -255,7 +269,7 @@ RULES: dict[str, Callable[[Facts], str]] = {
     "initramfs-path": _initrd,
     "same-version": _versions,
     "virtiofs-modules": _modules,
-    "initramfs-program": _rdinit,
+    "initramfs-program": _programs,
     "no-resume": _resume,
     "fstab": _fstab,
     "no-grub": _grub,

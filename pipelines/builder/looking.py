@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -9,7 +10,11 @@ from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
+from pipelines.libvirt import handover
+from pipelines.libvirt import signs as searching
 from pipelines.libvirt.handover import Refused, open_beneath, open_regular
+from pipelines.origin import owners as owning
+from pipelines.origin import signs as origins
 from pipelines.origin.system import ASKED, System
 from pipelines.text import plain
 
@@ -59,9 +64,15 @@ done | section presets
 show etc/machine-id | section machine-id
 show etc/hostname | section hostname
 show etc/crypttab | grep -Ev '^[[:space:]]*(#|$)' | section crypttab
-for path in etc/systemd/system/*.swap etc/systemd/system/*.mount; do
-    if plain "$path" && grep -Eq '^[[:space:]]*What=(/dev/|[A-Z]+=)' "$path"; then printf '%s\n' "${path##*/}"; fi
-done | section units
+what='^[[:space:]]*What=(/dev/|[A-Z]+=)'
+for directory in etc usr/local/lib usr/lib; do
+    for path in "$directory"/systemd/system/*.swap "$directory"/systemd/system/*.mount; do
+        plain "$path" && [ ! -L "etc/systemd/system/${path##*/}" ] || continue
+        # Swap on a file is swap on virtiofs, too.
+        case $path in *.swap) shown=. ;; *) shown=$what ;; esac
+        if grep -Eq "$shown" "$path"; then printf '%s\n' "${path##*/}"; fi
+    done
+done | sort -u | section units
 for path in etc/network/interfaces etc/network/interfaces.d/* etc/netplan/*.yaml etc/netplan/*.yml \
     etc/systemd/network/*.network etc/systemd/network/*.link etc/NetworkManager/system-connections/* \
     etc/udev/rules.d/70-persistent-net.rules etc/udev/rules.d/*-persistent-net.rules; do
@@ -92,6 +103,7 @@ def look(target: Target, root: str) -> System:
     links = dict(line.split(" ", 1) for line in lines["links"])
     machine_id, hostname = sections["machine-id"].strip(), sections["hostname"].strip()
     modules = set(lines["modules"])
+    shown, owners = _search(target, root)
     return System(
         top=frozenset(lines["top"]),
         found=frozenset(lines["found"]),
@@ -112,7 +124,33 @@ def look(target: Target, root: str) -> System:
         kernels=tuple(name for name in lines["kernels"] if name in modules or not name[:1].isdigit()),
         # An absolute link names a file of the host outside the root.
         links={path: to for path, to in links.items() if not to.startswith("/")},
+        signs=shown,
+        owners=owners,
     )
+
+
+def owners(target: Target, root: str) -> dict[str, tuple[int, int, int]]:
+    """Return the owners of what belongs to root in every system."""
+    return _search(target, root)[1]
+
+
+def _search(target: Target, root: str) -> tuple[origins.Shown, dict[str, tuple[int, int, int]]]:
+    """Return the signs that show in a tree, and the owners of what belongs to root in every system."""
+    asked = {
+        "root": root,
+        "handover": Path(handover.__file__).read_text(encoding="utf-8"),
+        "signs": origins.queries(),
+        "owners": owning.ASKED,
+    }
+    program = [target.python, "-I", "-c", Path(searching.__file__).read_text(encoding="utf-8")]
+    done = target.run(program, stdin=json.dumps(asked).encode(), limit=32 << 20, timeout=300)
+    answer = json.loads(done.stdout)
+    if not answer["openat2"]:
+        raise VirtrootError(
+            "the builder cannot open files beneath a root: its engine forbids openat2",
+            "use a newer container engine, or a kernel from 5.6 on",
+        )
+    return origins.read(answer["signs"]), {path: tuple(each) for path, each in answer["owners"].items()}
 
 
 def glance(root: Path) -> System:
@@ -132,6 +170,7 @@ def glance(root: Path) -> System:
             machine=next((f"{head[19]:02x}{head[18]:02x}" for head in heads if len(head) == _ELF), ""),
             release=_fields(tuple(plain(release).splitlines())),
             fstab=_head(descriptor, "etc/fstab", _LARGEST).decode(errors="replace"),
+            owners=searching.owners(handover, descriptor, list(owning.ASKED)),
         )
     finally:
         os.close(descriptor)

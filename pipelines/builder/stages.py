@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,12 +12,14 @@ from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import StageTime
+from pipelines.builder import hooks
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
-from pipelines.log import step
+from pipelines.log import step, warn
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+from pipelines.text import plain
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -39,6 +42,21 @@ _NOT_FETCHED = (
     "Temporary failure resolving",
     "Hash Sum mismatch",
 )
+
+#: What says that a maintainer script or a hook failed: dpkg, pacman, mkinitcpio.
+_FAILURE = re.compile(
+    r"dpkg: error processing|returned error(?: exit status|:)|^error: command \(.*\) failed|^error: command failed"
+    r"|call to execv failed|^==> ERROR|^run-parts: .* (?:exited with|failed)|^update-initramfs: failed"
+)
+
+#: How many lines of a log's end are shown, how many before a failure, and how many characters of each.
+_LAST, _BEFORE, _WIDTH = 20, 10, 500
+
+#: How much of a stage's log is searched for hooks that failed.
+_SEARCHED = 16 << 20
+
+#: What says nothing of a failure: the time that a command took, and how far dpkg is.
+_NOISE = re.compile(r"= \d+\.\d{3} s|\(Reading database \.\.\. (?:\d+%)?")
 
 #: A log of more bytes would only fill the disk.
 _LOG_LIMIT = 256 << 20
@@ -74,6 +92,7 @@ class StageRunner:
 
     def run(self, stage: Stage, builder: Builder) -> None:
         """Carry out the steps of ``stage``; the caller has `logged` begun."""
+        begin = self._log.stat().st_size if self._log.exists() else 0
         for (is_tree, is_contained), group in itertools.groupby(stage.steps, _way):
             steps = list(group)
             if is_tree:
@@ -84,6 +103,23 @@ class StageRunner:
                     self._commands(steps, container)  # type: ignore[arg-type]
             else:
                 self._commands(steps, builder)  # type: ignore[arg-type]
+        self._check_hooks(stage, begin)
+
+    def _check_hooks(self, stage: Stage, begin: int) -> None:
+        """Raise `StepFailed` where a hook failed without which a guest does not boot, and warn of others.
+
+        In a foreign stage, whose commands have no /proc, it is a warning, too: what they need to boot is made later, or
+        was made before, and the inspection looks at that.
+        """
+        if not self._log.exists():
+            return
+        with self._log.open("rb") as log:
+            log.seek(max(begin, self._log.stat().st_size - _SEARCHED))
+            failed = hooks.failed(log.read().decode(errors="replace"))
+        for hook in failed:
+            if hooks.makes_a_root_boot(hook) and not stage.foreign:
+                raise HookFailed(hook)
+            warn(f"stage {stage.name}: the hook {hook!r} failed, and pacman went on; the log has its words")
 
     def _commands(self, commands: Sequence[Command], builder: Builder) -> None:
         words: list[str] = []
@@ -155,7 +191,31 @@ class StageRunner:
     def _tail(self) -> list[str]:
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL))
-            return log.read().decode(errors="replace").splitlines()[-25:]
+            return telling(log.read().decode(errors="replace"))
+
+
+def telling(log: str) -> list[str]:
+    """Return the lines of a log that say why its last part failed: its end, and the first failure before that.
+
+    A package manager goes on after a script has failed: what it does then may push the reason out of the end.
+    """
+    lines = [line[:_WIDTH] for line in plain(log).splitlines() if line.strip() and not _NOISE.fullmatch(line)]
+    begin = max((number for number, line in enumerate(lines) if line.startswith("== ")), default=-1) + 1
+    lines = lines[begin:]
+    end = max(0, len(lines) - _LAST)
+    first = next((number for number, line in enumerate(lines[:end]) if _FAILURE.search(line)), None)
+    if first is None:
+        return lines[end:]
+    reason = lines[max(0, first - _BEFORE) : min(first + 2, end)]
+    return [*reason, *(["[...]"] if first + 2 < end else []), *lines[end:]]
+
+
+def complaint(log: Path) -> str:
+    """Return the last line of the log in which apt or pacman says what failed; empty where there is none."""
+    with log.open("rb") as content:
+        content.seek(max(0, log.stat().st_size - _TAIL))
+        lines = plain(content.read().decode(errors="replace")).splitlines()
+    return next((line[:_WIDTH] for line in reversed(lines) if line.startswith(("E: ", "error: "))), "")
 
 
 def _way(step: Command | Tree) -> tuple[bool, bool]:
@@ -163,7 +223,14 @@ def _way(step: Command | Tree) -> tuple[bool, bool]:
 
 
 class StepFailed(Exception):
-    """A command of a stage exited with a status other than 0."""
+    """A command of a stage failed."""
 
     def __init__(self, argv: Sequence[str], status: int) -> None:
         super().__init__(f"{argv[0].rpartition('/')[2]} exited with {status}")
+
+
+class HookFailed(StepFailed):
+    """A hook of pacman failed, which went on and exited with 0."""
+
+    def __init__(self, hook: str) -> None:
+        Exception.__init__(self, f"the hook {hook!r} failed, though pacman went on: the root would not boot")

@@ -11,6 +11,7 @@ from pipelines.guest import golden, hold, place, shares
 from pipelines.guest.guest import Guest
 from pipelines.host import finding
 from pipelines.host.finding import Finding, Fix, fault, fine
+from pipelines.origin import signs
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 from pipelines.text import size
 
@@ -37,6 +38,7 @@ def asked(guest: Guest) -> dict[str, object]:
         "kernel": guest.kernel,
         "initrd": guest.initrd,
         "shares": [share.directory for share in guest.shares],
+        "signs": {sign.name: sign.query for sign in signs.SIGNS if sign.remedy},
     }
 
 
@@ -48,7 +50,8 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
     its = seen["guests"][guest.name]
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *root(guest, its)]
     if its["directory"] and (its["layers"] or not guest.lower):
-        findings += [fstab(guest, its), usr(guest, its), *kernels(guest, its, running=running)]
+        findings += [fstab(guest, its), usr(guest, its), *left_over(guest, its)]
+        findings += kernels(guest, its, running=running)
     findings += [boot(guest, its, seen), shared(guest, its), golden_tree(guest), room(guest, seen)]
     if running:
         findings += [served(guest, definition, seen), agent(guest)]
@@ -125,6 +128,18 @@ def usr(guest: Guest, its: Facts) -> Finding | None:
         return None
     do = f"look at it with ls -l {guest.root}; put the directory back, or ./inv remove {guest.name}"
     return fault(guest.name, "usr", "usr is no directory of the root's own, and would be served as one", do)
+
+
+def left_over(guest: Guest, its: Facts) -> list[Finding]:
+    """Judge what is left in the root of where its system came from; see `pipelines.origin.signs`."""
+    shown = signs.read(its.get("signs", {}))
+    return [
+        fault(
+            guest.name, sign.name, f"{signs.origin(sign)}: {signs.paths(shown[sign.name])}", sign.remedy, needed=False
+        )
+        for sign in signs.SIGNS
+        if sign.name in shown
+    ]
 
 
 def kernels(guest: Guest, its: Facts, *, running: bool) -> list[Finding]:

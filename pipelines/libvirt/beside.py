@@ -14,6 +14,7 @@ from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, sizes
 from pipelines.libvirt import look as looking
+from pipelines.libvirt import signs as searching
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
 
@@ -23,6 +24,7 @@ _SIZES = Path(sizes.__file__)
 _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
 _LOOK = Path(looking.__file__)
+_SIGNS = Path(searching.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -203,7 +205,8 @@ def look(target: Target, asked: Mapping[str, object]) -> dict[str, Any]:
     Raises `VirtrootError` where it cannot be looked at.
     """
     program = [target.python, "-I", "-c", _LOOK.read_text(encoding="utf-8")]
-    given = json.dumps({**asked, "handover": _PROGRAM.read_text(encoding="utf-8")}).encode()
+    programs = {"handover": _PROGRAM.read_text(encoding="utf-8"), "signs": _SIGNS.read_text(encoding="utf-8")}
+    given = json.dumps({**asked, **programs}).encode()
     done = target.run(program, stdin=given, check=False, timeout=_LOOKING, limit=_SEEN)
     try:
         return cast("dict[str, Any]", json.loads(done.stdout))

@@ -2,7 +2,7 @@
 """Says what libvirt's machine has of what guests need, as JSON. Runs beside libvirt, with nothing but Python's library.
 
 It only reads: nothing is made, locked, mounted or started. What is to be looked at comes as JSON on standard input,
-with the text of `handover`, whose way to open what a guest wrote is the only one.
+with the text of `handover`, whose way to open what a guest wrote is the only one, and that of `signs`.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _SYS_RESOURCE = 1 << 24
 
 def look(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of everything ``asked``; see the functions below for the parts."""
-    handover = _module("handover", asked["handover"])
+    handover, signs = _module("handover", asked["handover"]), _module("signs", asked["signs"])
     processes = list(_processes())
     return {
         "user": os.geteuid(),
@@ -46,7 +46,7 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
         "directories": {path: _directory(path) for path in asked["directories"]},
         "held": _held(asked["locks"]),
         "mounts": [[point, kind] for point, kind, _ in _mounts()],
-        "guests": {name: _guest(handover, guest) for name, guest in asked["guests"].items()},
+        "guests": {name: _guest(handover, guest, signs) for name, guest in asked["guests"].items()},
     }
 
 
@@ -237,7 +237,7 @@ def _held_by(pid: str, descriptor: str, directories: Sequence[str]) -> list[str]
     return []
 
 
-def _guest(handover: types.ModuleType, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _guest(handover: types.ModuleType, asked: Mapping[str, Any], signs: types.ModuleType) -> dict[str, Any]:
     """Return what is known of a guest's root, boot directory and shares."""
     root, boot = asked["root"], asked["boot"]
     try:
@@ -258,6 +258,7 @@ def _guest(handover: types.ModuleType, asked: Mapping[str, Any]) -> dict[str, An
         try:
             found["fstab"] = _fstab(handover, handle)
             found["usr"] = _is_directory(handover, handle, "usr")
+            found["signs"] = signs.find(handover, handle, asked.get("signs", {}))
             for name in ("kernel", "initrd"):
                 if asked[name]:
                     found[name] = _compared(handover, handle, asked[name], f"{boot}/{name}")

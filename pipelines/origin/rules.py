@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipelines.origin import fstab
+from pipelines.origin import fstab, network, signs
 from pipelines.origin.system import System
 from pipelines.recipe.generators import Generator
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
@@ -39,7 +39,11 @@ class Installed:
 def rules(system: System, installed: Installed, *, keep_identity: bool) -> tuple[Rule, ...]:
     """Return the rules that apply to ``system``, in the order that they are applied in."""
     found = [
+        *_top(system),
+        *_signs(system, installed),
+        *_network(system),
         _prepared(),
+        *_diversions(system),
         *_fstab(system),
         *_disks(system),
         *_resume(system),
@@ -48,6 +52,7 @@ def rules(system: System, installed: Installed, *, keep_identity: bool) -> tuple
         *_loader(system, installed),
         *_cards(system),
         *_agent(system, installed),
+        *_services(system),
         *_presets(system, installed),
         _initramfs(installed),
         *_links(system, installed),
@@ -73,6 +78,93 @@ def _in_root(*argv: str) -> Command:
 def _prepared() -> Rule:
     steps = (_script("prepare"), Command((f"{_SCRIPTS}/resolver", "replace", ROOT)))
     return Rule("what a running system shows in /proc, /sys and /run is left out", steps)
+
+
+def _top(system: System) -> list[Rule]:
+    user, group, mode = system.owners.get(".", (0, 0, 0o755))
+    if (user, group, mode & 0o755) == (0, 0, 0o755):
+        return []
+    said = (
+        f"/ itself belonged to {user}:{group} with mode {mode:04o}, and is root's with 0755: sshd would refuse logins"
+    )
+    return [Rule(said, (_script("top"),))]
+
+
+def _signs(system: System, installed: Installed) -> list[Rule]:
+    """Return the rules of the signs that show, in the order of the table."""
+    found, gone = [], set()
+    for sign in signs.SIGNS:
+        # What was put aside before says nothing any more.
+        shown = tuple(each for each in system.signs.get(sign.name, ()) if each[0] not in gone)
+        if not shown or not sign.said or sign.name == "diversions":
+            continue
+        said = signs.describe(sign, shown)
+        if not sign.verb:
+            found.append(Rule(said, warning=True))
+            continue
+        paths = [path for path, _ in shown]
+        # Ubuntu's kernels keep their links in /boot; the hypervisor takes the kernel from there.
+        where = ("boot",) if installed.generator.kernel.startswith("boot/") else ("",)
+        more = {"touch": [], "kernel-img": [*where, *paths]}.get(sign.verb, paths)
+        found.append(Rule(said, (_script(sign.verb, *sign.arguments, *more),)))
+        gone |= set(paths) if sign.verb in {"aside", "remove"} else set()
+    return found
+
+
+def _diversions(system: System) -> list[Rule]:
+    shown = system.signs.get("diversions", ())
+    paths = [path for _, texts in shown for path in texts]
+    said = signs.describe(signs.BY_NAME["diversions"], shown)
+    return [Rule(said, (_script("undivert", *paths),))] if paths else []
+
+
+def _network(system: System) -> list[Rule]:
+    """Return what gives the guest's card the name, the address and the name servers that its system counts on."""
+    plan = _plan(system)
+    hardware = ", ".join(path for path, _ in system.signs.get("hardware", ()))
+    found = []
+    if plan.rename:
+        why = "; ".join(system.cards) or "its configuration names one card"
+        found.append(Rule(f"{why}: the guest's card is called {plan.rename}", (_script("card", plan.rename),)))
+    if hardware and not plan.fallback:
+        said = (
+            f"{hardware} matches a card of the old machine, and not the guest's: change it, or the guest has no address"
+        )
+        found.append(Rule(said, warning=True))
+    if plan.fallback:
+        why = f"{hardware} matches a card of the old machine" if hardware else "nothing in it configures a card"
+        said = f"{why}: systemd-networkd asks for the address of a card that no file matches"
+        found.append(Rule(said, (Tree("skeleton", "network"),)))
+    resolver = {
+        "stub": "etc/resolv.conf is systemd-resolved's: it had no name servers, or those of a container engine",
+        "install": "etc/resolv.conf is systemd-resolved's: it had no name servers, or those of a container engine",
+        "remove": "etc/resolv.conf of a container engine is removed: what asks for the address writes it",
+    }
+    if plan.resolver in resolver:
+        found.append(Rule(resolver[plan.resolver], (_script("resolv", plan.resolver),)))
+    if plan.resolver == "missing":
+        said = "nothing in it writes etc/resolv.conf: the guest has no name servers; write the file in the guest"
+        found.append(Rule(said, warning=True))
+    return found
+
+
+def _plan(system: System) -> network.Network:
+    return network.plan(system.signs, system.cards, system.found, system.distro)
+
+
+def _services(system: System) -> list[Rule]:
+    """Return what starts the programs that the network rests on."""
+    plan = _plan(system)
+    services = [
+        *(["systemd-networkd.service"] if plan.enable else []),
+        *(["systemd-resolved.service"] if plan.resolver in {"stub", "install"} else []),
+    ]
+    if not services:
+        return []
+    # A service that is missing is said by the guest's check of its network; the others are to be enabled.
+    script = 'for unit do systemctl enable "$unit" || echo "$unit cannot be enabled" >&2; done'
+    enable = Command(("sh", "-c", script, "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),))
+    return [Rule(f"{' and '.join(services)} start with the guest", (enable,))]
 
 
 def _closed() -> Rule:
@@ -139,13 +231,19 @@ def _loader(system: System, installed: Installed) -> list[Rule]:
 
 
 def _cards(system: System) -> list[Rule]:
+    if _plan(system).rename:
+        return []
     said = "the guest's card may have another name (ip link shows it)"
     return [Rule(f"{line}; {said}", warning=True) for line in system.cards]
 
 
 def _agent(system: System, installed: Installed) -> list[Rule]:
-    if _AGENT in installed.packages or {"usr/sbin/qemu-ga", "usr/bin/qemu-ga"} & system.found:
-        return []
+    there = _AGENT in installed.packages or {"usr/sbin/qemu-ga", "usr/bin/qemu-ga"} & system.found
+    wanted = [*([] if there else [_AGENT]), *(["systemd-resolved"] if _plan(system).resolver == "install" else [])]
+    return [_install(package, system.distro) for package in wanted]
+
+
+def _install(package: str, distro: str) -> Rule:
     install = {
         # Lists and downloads are left below /run, which is emptied, and the system's own stay as they are.
         "debian": (
@@ -154,19 +252,19 @@ def _agent(system: System, installed: Installed) -> list[Rule]:
             "mkdir -p /run/apt/lists/partial /run/apt/archives/partial; "
             # A source that is gone is no reason to leave out what another one has.
             'apt-get -qq "$@" update || echo a source of its packages cannot be read >&2; '
-            f'apt-get -y "$@" install {_AGENT}'
+            f'apt-get -y "$@" install {package}'
         ),
         # There is no list of mounts to look for free space in, and what confines downloads asks for more of a machine.
         "arch": (
             "sed '/^[[:space:]]*\\(CheckSpace\\|DownloadUser\\)/d' /etc/pacman.conf > /run/pacman.conf; "
             # Newer lists than those that its packages came from would make it a system upgraded in parts.
             "refresh=; ls /var/lib/pacman/sync/*.db > /dev/null 2>&1 || refresh=y; "
-            f"pacman --config /run/pacman.conf -S$refresh --noconfirm {_AGENT}"
+            f"pacman --config /run/pacman.conf -S$refresh --noconfirm {package}"
         ),
-    }[system.distro]
+    }[distro]
     # A package manager that reaches no mirror is no reason to leave the system where it is.
-    script = f"{{ {install}; }} || echo {_AGENT} could not be installed >&2"
-    return [Rule(f"{_AGENT} is installed from the system's own mirror", (_in_root("sh", "-c", script),))]
+    script = f"{{ {install}; }} || echo {package} could not be installed >&2"
+    return Rule(f"{package} is installed from the system's own mirror", (_in_root("sh", "-c", script),))
 
 
 def _presets(system: System, installed: Installed) -> list[Rule]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipelines.errors import VirtrootError
 from pipelines.origin import fstab
+from pipelines.origin.signs import Shown
 from pipelines.recipe import generators
 
 #: The distribution of a package manager, by its database in the root.
@@ -30,7 +31,8 @@ class System:
     own swap and mount units that name a device, ``cards`` the files that name a network card.
     ``machine_id`` and ``hostname`` are its own, empty where it has none.
     ``kernels`` are the versions of the kernels in /boot that have their modules; ``links`` maps the links to kernel and
-    initramfs to where they lead.
+    initramfs to where they lead. ``signs`` are those of `pipelines.origin.signs` that show, and ``owners`` has user,
+    group and mode of what `pipelines.origin.owners` asks for.
     """
 
     top: frozenset[str]
@@ -50,6 +52,8 @@ class System:
     machine_id: str = ""
     hostname: str = ""
     links: dict[str, str] = field(default_factory=dict)
+    signs: Shown = field(default_factory=dict)
+    owners: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def distro(self) -> str:
@@ -72,6 +76,9 @@ ASKED = (
     "usr/bin/sshd",
     "usr/sbin/qemu-ga",
     "usr/bin/qemu-ga",
+    "etc/resolv.conf",
+    "vmlinuz",
+    "boot/vmlinuz",
 )
 
 
@@ -100,6 +107,21 @@ def refuse(system: System) -> None:
         )
     if not {"usr/lib/systemd/systemd", "lib/systemd/systemd"} & system.found:
         raise VirtrootError(f"{system.name} has no systemd", "install it there first: virtroot's guests are run by it")
+
+
+def refuse_incomplete(system: System, packages: frozenset[str]) -> None:
+    """Raise `VirtrootError` where there is no kernel, with all that has to be installed; containers have none."""
+    if system.kernels or {"vmlinuz", "boot/vmlinuz"} & system.found:
+        return
+    debian = "linux-image-generic" if system.release.get("ID") == "ubuntu" else "linux-image-amd64"
+    kernel, default = {"debian": (debian, "initramfs-tools"), "arch": ("linux", "mkinitcpio")}[system.distro]
+    known = {name for distro, name in generators.GENERATORS if distro == system.distro}
+    missing = [kernel, *([] if known & packages else [default])]
+    why = ", as a container has none" if "container-marks" in system.signs else ""
+    raise VirtrootError(
+        f"{system.name} has no kernel in /boot{why}",
+        f"install there first: {', '.join(missing)}",
+    )
 
 
 def generator(system: System, packages: frozenset[str], asked: str) -> str:

@@ -19,6 +19,7 @@ class Generator:
     for that. ``rdinit`` is the program of the initramfs that the kernel starts in place of ``/init``, where one is
     needed, and ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring
     them. ``stand_in`` is the empty package that satisfies the kernels' dependency on a generator where no package does.
+    ``switches`` are the names of programs of which one has to be in the initramfs, for it to go on in the root.
     ``contained`` says that ``regenerate`` wants more of a system than a chroot has.
 
     ``initrd`` is empty, as are all that deal with it, where there is no initramfs.
@@ -37,6 +38,7 @@ class Generator:
     contained: bool = False
     unpackaged: tuple[str, ...] = ()
     stand_in: str = ""
+    switches: tuple[str, ...] = ()
 
     @property
     def regeneration(self) -> Command:
@@ -70,6 +72,7 @@ _INITRAMFS_TOOLS = Generator(
     ),
     regenerate=("update-initramfs", "-u", "-k", "all"),
     config=("etc/initramfs-tools", "usr/share/initramfs-tools", "etc/modprobe.d"),
+    switches=("run-init", "switch_root"),
 )
 
 _DRACUT = Generator(
@@ -95,6 +98,7 @@ _DRACUT = Generator(
         'for tree in /usr/lib/modules/*; do dracut --force "/boot/initrd.img-${tree##*/}" "${tree##*/}"; done',
     ),
     config=("etc/dracut.conf", "usr/lib/dracut", "etc/modprobe.d"),
+    switches=("switch_root", "systemd"),
 )
 
 _DRACUT_ON_ARCH = replace(
@@ -118,6 +122,7 @@ _MKINITCPIO = Generator(
     # It ends at once where /proc or /dev/fd is missing.
     contained=True,
     config=("etc/mkinitcpio", "etc/initcpio", "etc/modprobe.d"),
+    switches=("switch_root", "systemd"),
 )
 
 _BOOSTER = Generator(
@@ -131,6 +136,7 @@ _BOOSTER = Generator(
     regenerate=("/usr/lib/booster/regenerate_images",),
     config=("etc/booster.yaml", "usr/lib/virtroot/init", "etc/modprobe.d"),
     rdinit="usr/lib/virtroot/init",
+    switches=("busybox",),
 )
 
 _BOOSTER_ON_DEBIAN = replace(

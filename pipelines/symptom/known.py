@@ -189,6 +189,17 @@ SYMPTOMS = (
         "in its initramfs' resume setting",
     ),
     Symptom(
+        name="waits-for-cloud",
+        heading="A start job is running for Cloud-init",
+        pattern=re.compile(
+            r"start job is running for [^\n]{0,40}(?:[Cc]loud-init|metadata service)"
+            r"|(?i:Calling|url)[^\n]{0,40}http://169\.254\.169\.254/[^\n]{0,200}(?:failed|timed out|unreachable)"
+        ),
+        cause="cloud-init waits for the data of a cloud, and the guest is in none",
+        remedy="./inv stop {name} --force, make the empty file /etc/cloud/cloud-init.disabled in its root, "
+        "./inv start {name}",
+    ),
+    Symptom(
         name="posix-acl",
         heading="switch_root: can't change directory to '/newroot': Connection refused",
         pattern=re.compile(r"switch_root[^\n]{0,200}Connection refused"),

@@ -67,8 +67,41 @@ def system(trixie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wants = root / "etc/systemd/system/swap.target.wants"
     wants.mkdir()
     (wants / "dev-sdb2.swap").symlink_to("/etc/systemd/system/dev-sdb2.swap")
+    _come_from_elsewhere(root)
     _make_special(root / _SPECIAL)
     return root
+
+
+#: Leftovers of a cloud, a container engine, a build and an old network; each breaks a boot, an upgrade or the network.
+_LEFTOVERS = {
+    ".dockerenv": "",
+    "usr/bin/cloud-init": "#!/bin/sh\nexec sleep 300\n",
+    "usr/lib/systemd/system/walinuxagent.service": "[Service]\nExecStart=/bin/false\n",
+    "usr/lib/systemd/system/swapfile.swap": "[Swap]\nWhat=/swapfile\n",
+    "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
+    "etc/apt/apt.conf.d/01proxy": 'Acquire::http::Proxy "http://127.0.0.1:3142";\n',
+    "etc/dpkg/dpkg.cfg.d/docker-apt-speedup": "force-unsafe-io\n",
+    "etc/kernel-img.conf": "do_symlinks = no\n",
+    "etc/initramfs-tools/update-initramfs.conf": "update_initramfs=no\n",
+    "etc/initramfs-tools/conf.d/driver-policy": "MODULES=dep\n",
+    "etc/systemd/network/10-old.network": "[Match]\nMACAddress=52:54:00:aa:bb:cc\n[Network]\nDHCP=yes\n",
+}
+
+
+def _come_from_elsewhere(root: Path) -> None:
+    for path, content in _LEFTOVERS.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    for path in ("usr/bin/cloud-init", "usr/sbin/policy-rc.d"):
+        (root / path).chmod(0o755)
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    for unit in ("walinuxagent.service", "swapfile.swap"):
+        (wants / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")
+    with (root / "etc/hosts").open("a") as hosts:
+        hosts.write("172.17.0.2\t3f2aab01c2d4\n")
+    (root / "etc/systemd/network/80-virtroot-dhcp.network").unlink()
+    (root / "etc/resolv.conf").unlink()
+    (root / "etc/resolv.conf").touch()
 
 
 def _install_a_boot_loader(root: Path) -> None:
@@ -106,6 +139,8 @@ def _make_special(directory: Path) -> None:
     (directory / "linked").hardlink_to(plain)
     (directory / "dangling").symlink_to("/nowhere/at all")
     os.setxattr(plain, "user.note", b"\0bytes")
+    # What overlayfs keeps of a directory whose deleted files must not come back.
+    os.setxattr(directory, "trusted.overlay.opaque", b"y")
     # cap_net_raw=ep, and rw for the user 4242, as the kernel keeps them.
     os.setxattr(plain, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
     nobody = 0xFFFFFFFF
@@ -177,7 +212,18 @@ def imported(inv: Virtroot, system: Path, tmp_path_factory: pytest.TempPathFacto
         "the resume device in etc/initramfs-tools/conf.d/resume is purged",
         'GRUB_CMDLINE_LINUX_DEFAULT="quiet"',
         f"the hypervisor loads the kernel: {GRUB} purged",
-        "etc/network/interfaces.d/main names the network card ens3",
+        "etc/network/interfaces.d/main names the network card ens3: the guest's card is called ens3",
+        "cloud-init is disabled by etc/cloud/cloud-init.disabled",
+        "agents of a cloud are masked: walinuxagent.service",
+        ".dockerenv of a container engine is removed",
+        "usr/sbin/policy-rc.d, which keeps packages from starting their services, is put aside",
+        "the proxy http://127.0.0.1:3142 in etc/apt/apt.conf.d/01proxy was on the machine of the build",
+        "do_symlinks = no in etc/kernel-img.conf would keep the links to the kernel as they are",
+        "update_initramfs in etc/initramfs-tools/update-initramfs.conf is yes now",
+        "MODULES in etc/initramfs-tools/conf.d/driver-policy is most now",
+        "etc/systemd/network/10-old.network matches a card of the old machine: systemd-networkd asks",
+        "etc/resolv.conf is systemd-resolved's",
+        "the unit swapfile.swap waits for a disk and is put aside",
         "virtiofs and virtio_pci are in initramfs-tools's initramfs",
         "its identity (machine-id, ssh host keys) is left behind",
     ):
@@ -192,7 +238,7 @@ def test_everything_arrives_that_is_not_changed_on_purpose(
     assert manifest.origin is not None
     assert (manifest.origin.kind, manifest.origin.machine_id) == ("tarball", "")
     assert not [package for package in manifest.packages if "grub" in package.name]
-    tree = unpack(imported, tmp_path / "tree", _SPECIAL, "etc", "usr/share/initramfs-tools/modules.d")
+    tree = unpack(imported, tmp_path / "tree", _SPECIAL, "etc", "usr/sbin", "usr/share/initramfs-tools/modules.d")
     expected = facts(system / _SPECIAL)
     assert len(expected) == 9
     assert facts(tree / _SPECIAL) == expected
@@ -204,7 +250,11 @@ def test_everything_arrives_that_is_not_changed_on_purpose(
     assert not (tree / "etc/default/grub").exists()
     assert (tree / "etc/machine-id").read_text() == ""
     assert not list((tree / "etc/ssh").glob("ssh_host_*"))
-    assert (tree / "etc/hosts").read_text() == (system / "etc/hosts").read_text()
+    hosts = (system / "etc/hosts").read_text()
+    assert (tree / "etc/hosts").read_text() == hosts.replace("172.17.0.2\t3f2aab01c2d4\n", "")
+    assert not (tree / "usr/sbin/policy-rc.d").exists()
+    assert (tree / "etc/resolv.conf").readlink() == Path("../run/systemd/resolve/stub-resolv.conf")
+    assert (tree / "etc/kernel-img.conf").read_text() == "do_symlinks = yes\n"
     boots(inv, imported)
 
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "artifact": {"artifact", "recipe", "host"},
     "libvirt": {"libvirt", "host"},
     "builder": {"builder", "artifact", "libvirt", "origin", "recipe", "host"},
-    "guest": {"guest", "artifact", "libvirt", "host", "recipe", "symptom"},
+    "guest": {"guest", "artifact", "libvirt", "host", "origin", "recipe", "symptom"},
     "machine": {"machine", "builder", "libvirt", "host", "recipe"},
     "report": {"report", "artifact"},
     "cli": {"cli"},

@@ -395,6 +395,24 @@ def test_a_root_is_a_directory_of_roots_with_mode_0755(
     assert words in found.says
 
 
+def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> None:
+    assert soundness.left_over(guest(), its()) == []
+    shown = {
+        "policy": [["usr/sbin/policy-rc.d", ["exit 101"]]],
+        "no-update": [["etc/x.conf", []]],
+        "cloud-init": [["a", []]],
+    }
+    found = soundness.left_over(guest(), its(signs=shown))
+    assert [(each.name, each.ok, each.needed) for each in found] == [
+        ("cloud-init", False, False), ("policy", False, False), ("no-update", False, False),
+    ]  # fmt: skip
+    assert [each.says for each in found] == [
+        "left of a cloud: a", "left of a build environment: usr/sbin/policy-rc.d",
+        "the next kernel will not boot: etc/x.conf",
+    ]  # fmt: skip
+    assert all("in the guest" in each.do for each in found)
+
+
 def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
     (found,) = soundness.root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
     assert (found.ok, found.needed) == (False, False)

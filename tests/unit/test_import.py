@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,3 +76,27 @@ def test_a_directory_that_cannot_come_is_refused_before_anything_is_copied(
     with pytest.raises(VirtrootError, match="a processor that is not known"):
         importing.import_system("web", str(root), Settings(output=str(tmp_path / "output")))
     assert not (tmp_path / "output").exists()
+
+
+def test_an_offset_that_is_none_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(VirtrootError, match="--shift-ids 'much' is not a number"):
+        importing.import_system("web", str(tmp_path / "x"), Settings(output=str(tmp_path / "o")), shift_ids="much")
+
+
+def test_a_shifted_directory_is_refused_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.host.engine.connect", lambda: pytest.fail("that begins to copy"))
+    monkeypatch.setattr(connect, "find", lambda _: None)
+    monkeypatch.setattr("pipelines.origin.system.refuse", lambda _: None)
+    root = tmp_path / "root"
+    for name in ("usr/bin", "usr/lib", "etc", "var"):
+        (root / name).mkdir(parents=True)
+    for path in [root, *root.rglob("*")]:
+        os.chown(path, 100000, 100000)
+    settings = Settings(output=str(tmp_path / "output"))
+    with pytest.raises(VirtrootError, match="shifted by 100000") as failed:
+        importing.import_system("web", str(root), settings)
+    assert failed.value.hint == "--shift-ids auto moves them back"
+    with pytest.raises(BaseException, match="that begins to copy"):
+        importing.import_system("web", str(root), settings, shift_ids="auto")

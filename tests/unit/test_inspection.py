@@ -23,6 +23,7 @@ GOOD = Facts(
     builtin={VERSION: frozenset()},
     init="/usr/lib/systemd/systemd",
 )
+GOOD = replace(GOOD, initramfs=(*GOOD.initramfs, "init", "usr/bin/run-init"), switches=("run-init", "switch_root"))
 BUILT_IN = {VERSION: frozenset({"kernel/fs/fuse/virtiofs.ko", "kernel/drivers/virtio/virtio_pci.ko"})}
 OTHER = {"6.2.0": BUILT_IN[VERSION], VERSION: frozenset[str]()}
 
@@ -113,8 +114,8 @@ def test_the_version_in_the_name_wins_over_the_package() -> None:
 
 def test_an_initramfs_for_one_kernel_may_leave_the_version_out_of_its_paths() -> None:
     program = "usr/lib/virtroot/init"
-    flat = ("/usr/lib/modules/virtiofs.ko", "/usr/lib/modules/virtio_pci.ko", f"/{program}")
-    assert violations(replace(GOOD, initramfs=flat, rdinit=program)) == []
+    flat = ("/usr/lib/modules/virtiofs.ko", "/usr/lib/modules/virtio_pci.ko", f"/{program}", "/usr/bin/busybox")
+    assert violations(replace(GOOD, initramfs=flat, rdinit=program, switches=("busybox",))) == []
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,40 @@ def test_a_broken_root_is_refused_by_name(rule: str, broken: dict[str, object], 
 def test_every_rule_is_broken_by_some_test_above() -> None:
     marks = test_a_broken_root_is_refused_by_name.pytestmark  # type: ignore[attr-defined]
     assert {case[0] for case in marks[0].args[1]} == set(RULES)
+
+
+_MODULES = GOOD.initramfs[:2]
+
+
+@pytest.mark.parametrize(
+    ("entries", "switches"),
+    [
+        (("init", "usr/bin/switch_root"), ("switch_root", "systemd")),
+        (("./init", "bin/switch_root"), ("switch_root",)),
+        # As lsinitrd has it.
+        (("lrwxrwxrwx 1 root root 23 Jan 1 1970 init -> usr/lib/systemd/systemd",
+          "-rwxr-xr-x 1 root root 9 Jan 1 1970 usr/lib/systemd/systemd"), ("switch_root", "systemd")),
+        (("-rwxr-xr-x 1 root root 9 Jan 1 1970 init",
+          "lrwxrwxrwx 1 root root 7 Jan 1 1970 usr/sbin/switch_root -> busybox"), ("switch_root", "systemd")),
+    ],
+)  # fmt: skip
+def test_an_initramfs_that_goes_on_in_the_root_breaks_no_rule(
+    entries: tuple[str, ...], switches: tuple[str, ...]
+) -> None:
+    assert violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=switches)) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (("init", "usr/bin/busybox"), "has no switch_root or systemd, and so cannot go on in the root"),
+        (("usr/bin/switch_root",), "has no init, which the kernel starts"),
+        # The name of a directory or of what a link leads to is no program.
+        (("init", "lrwxrwxrwx 1 root root 7 Jan 1 1970 usr/sbin/x -> switch_root"), "has no switch_root or systemd"),
+        (("init", "usr/lib/systemd/systemd-udevd"), "has no switch_root or systemd"),
+    ],
+)
+def test_an_image_that_was_made_halfway_is_refused(entries: tuple[str, ...], said: str) -> None:
+    (broken,) = violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=("switch_root", "systemd")))
+    assert broken.startswith("initramfs-program: boot/initrd.img-")
+    assert said in broken

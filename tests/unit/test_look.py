@@ -13,6 +13,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Local
 from pipelines.libvirt import beside
+from pipelines.origin import signs
 
 
 @pytest.fixture
@@ -148,3 +149,21 @@ def test_a_machine_without_python_is_an_error_with_what_to_do() -> None:
     with pytest.raises(VirtrootError, match="cannot be looked at") as error:
         beside.look(Local(python="false"), {})
     assert "python3" in error.value.hint
+
+
+def test_what_is_left_of_where_a_system_came_from_is_seen(root: Path) -> None:
+    (root / "usr/sbin").mkdir()
+    (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+    (root / "etc/initramfs-tools/conf.d").mkdir(parents=True)
+    (root / "etc/initramfs-tools/conf.d/driver-policy").write_text("MODULES=dep\n")
+    # The guest's own link, and a pipe that nothing may wait for.
+    (root / "etc/environment").symlink_to("/etc/environment")
+    os.mkfifo(root / "etc/initramfs-tools/update-initramfs.conf")
+    queries = {sign.name: sign.query for sign in signs.SIGNS if sign.remedy}
+    guest = {"root": str(root), "boot": str(root.parent / "virtroot.web"), "kernel": "vmlinuz", "initrd": ""}
+    asked = {"files": [], "directories": [], "locks": [], "guests": {"web": {**guest, "shares": [], "signs": queries}}}
+    its = beside.look(Local(), asked)["guests"]["web"]
+    assert its["signs"] == {
+        "policy": [["usr/sbin/policy-rc.d", ["exit 101"]]],
+        "modules-of-a-machine": [["etc/initramfs-tools/conf.d/driver-policy", ["MODULES=dep"]]],
+    }

@@ -25,12 +25,13 @@ from pipelines.recipe.stage import Command, Tree
 
 DEBIAN = System(
     top=frozenset({"etc", "usr", "var"}),
-    found=frozenset({"usr/bin", "usr/lib/systemd/systemd", "var/lib/dpkg/status", "usr/sbin/sshd"}),
+    found=frozenset({"usr/bin", "usr/lib/systemd/systemd", "var/lib/dpkg/status", "usr/sbin/sshd", "etc/resolv.conf"}),
     machine="003e",
     release={"PRETTY_NAME": "Debian", "VERSION_CODENAME": "trixie"},
     fstab="",
     kernels=("6.1.0-1-amd64", "6.12.1-amd64"),
     links={"vmlinuz": "boot/vmlinuz-6.12.1-amd64"},
+    signs={"managers": (("etc/systemd/system/multi-user.target.wants/NetworkManager.service", ()),)},
 )
 ARCH = replace(DEBIAN, found=DEBIAN.found - {"var/lib/dpkg/status"} | {"var/lib/pacman/local"}, kernels=("linux",))
 

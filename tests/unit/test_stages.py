@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.builder.container import Builder
-from pipelines.builder.stages import StageRunner
+from pipelines.builder.stages import StageRunner, complaint, telling
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.recipe.stage import Command, Stage
@@ -109,3 +109,113 @@ def test_a_builder_that_is_removed_blames_no_command(runner: StageRunner, builde
     with pytest.raises(VirtrootError, match=r"the builder ended \(137\)") as raised:
         carried_out(runner, builder, shell("true"))
     assert raised.value.where == "engine"
+
+
+_SCRIPT_FAILED = """== packages
+Setting up one (1) ...
+== packages again
+Setting up web (1) ...
+\x1b[31mweb: no user www\x1b[0m
+dpkg: error processing package web (--configure):
+ installed web package post-installation script subprocess returned error exit status 3
+"""
+
+
+def test_the_reason_is_told_though_the_package_manager_went_on(
+    runner: StageRunner, builder: Any, tmp_path: Path
+) -> None:
+    after = "".join(
+        f"(Reading database ... \r(Reading database ... {number}%\rSetting up other{number} (1) ...\n= 0.001 s\n"
+        for number in range(60)
+    )
+    script = f"cat >&2 << 'LOG'\n{_SCRIPT_FAILED}{after}E: Sub-process dpkg returned an error code (1)\nLOG\nexit 100"
+    with pytest.raises(VirtrootError) as failed:
+        carried_out(runner, builder, shell(script))
+    lines = failed.value.detail.splitlines()
+    assert lines[:3] == [
+        "Setting up web (1) ...",
+        "web: no user www",
+        "dpkg: error processing package web (--configure):",
+    ]
+    assert lines[-1] == "E: Sub-process dpkg returned an error code (1)"
+    assert "Setting up one (1) ..." not in lines
+    assert len(lines) < 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: command (/bin/sh -c x) failed to execute correctly",
+        "error: command failed to execute correctly",
+        "call to execv failed (No such file or directory)",
+        "==> ERROR: file not found: `switch_root'",
+        "run-parts: /etc/kernel/postinst.d/initramfs-tools exited with return code 1",
+        "update-initramfs: failed for /boot/initrd.img-6 with 1.",
+    ],
+)
+def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
+    shown = telling("\n".join(["== stage", "reason\r", line, *(f"later {number}" for number in range(100))]))
+    assert shown[:2] == ["reason", line]
+    assert "[...]" in shown
+    assert len(shown) == 24
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("E: Unable to locate package a\n\x1b[1mE: Unable to fetch b\x1b[0m\n= 0.1 s\nmore\n", "E: Unable to fetch b"),
+        ("error: target not found: a\n", "error: target not found: a"),
+        ("an error: of something\n", ""),
+    ],
+)
+def test_a_package_that_is_missing_is_told_with_the_reason(tmp_path: Path, log: str, said: str) -> None:
+    (tmp_path / "build.log").write_text(log)
+    assert complaint(tmp_path / "build.log") == said
+
+
+def pacman_says(*lines: str) -> str:
+    return "\n".join(["(1/3) Arming ConditionNeedsUpdate...", "(2/3) Updating linux initcpios...", *lines])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: command failed to execute correctly",
+        "call to execv failed (No such file or directory)",
+        "==> WARNING: errors were encountered during the build. The image may not be complete.",
+    ],
+)
+def test_a_hook_that_makes_the_initramfs_and_fails_fails_the_stage(
+    runner: StageRunner, builder: Any, line: str
+) -> None:
+    said = pacman_says("==> ERROR: file not found: `switch_root'", line, "(3/3) Reloading...")
+    with pytest.raises(VirtrootError) as failed:
+        carried_out(runner, builder, shell('printf "%s\\n" "$1" >&2', said))
+    assert "stage packages: the hook 'Updating linux initcpios' failed, though pacman went on" in failed.value.what
+    assert "==> ERROR: file not found: `switch_root'" in failed.value.detail
+    assert failed.value.where == "build"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pacman_says(
+            "==> WARNING: Possibly missing firmware for module: 'x'", "==> Initcpio image generation successful"
+        ),
+        "(1/1) Creating temporary files...\nerror: command failed to execute correctly",
+        "echo 'error: command failed to execute correctly'",
+    ],
+)
+def test_other_hooks_and_warnings_do_not_fail_it(runner: StageRunner, builder: Any, said: str) -> None:
+    carried_out(runner, builder, shell('printf "%s\\n" "$1" >&2', said))
+
+
+def test_what_a_recipe_s_own_commands_do_with_a_hook_is_a_warning(
+    runner: StageRunner, builder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = pacman_says("error: command failed to execute correctly")
+    with runner.logged("overlay"):
+        runner.run(Stage("overlay", (shell('printf "%s\\n" "$1" >&2', said),), foreign=True), builder)
+    assert "the hook 'Updating linux initcpios' failed" in capsys.readouterr().err
+    # Of a stage before nothing is said again.
+    carried_out(runner, builder, shell("true"))

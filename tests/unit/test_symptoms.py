@@ -34,6 +34,21 @@ LINES = [
     ("no-virtiofsd", "error: operation failed: Unable to find a satisfying virtiofsd", SEEN),
     ("no-virtiofsd", "error: internal error: virtiofsd binary '/opt/virtiofsd' is not executable", "libvirt's source"),
     ("no-virtiofsd", "virtroot: no virtiofsd is installed", "pipelines/libvirt/virtiofsd"),
+    (
+        "waits-for-cloud",
+        "[***   ] A start job is running for Initial cloud-init job (metadata service crawler) (1min 2s / no limit)",
+        "cloud-init's units",
+    ),
+    (
+        "waits-for-cloud",
+        "[ **  ] A start job is running for Cloud-init: Network Stage (2min / no limit)",
+        "newer units",
+    ),
+    (
+        "waits-for-cloud",
+        "url_helper.py[WARNING]: Calling 'http://169.254.169.254/2009-04-04/meta-data/instance-id' failed [50/120s]",
+        "cloud-init's source",
+    ),
     ("lock-element", "unsupported configuration: locking options are not supported by this virtiofsd", SEEN),
     ("network-inactive", "error: Requested operation is not valid: network 'asleep' is not active", SEEN),
     ("network-inactive", "error: Network not found: no network with matching name 'lab'", "libvirt's source"),

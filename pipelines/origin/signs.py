@@ -1,0 +1,444 @@
+"""What an existing system shows of where it came from, and what is done about each sign. Pure data.
+
+`pipelines.libvirt.signs` finds the signs in a root. Patterns are Python's; what a verb of `import-root` takes is an
+extended regular expression of POSIX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: For each sign that shows the paths that show it, each with the texts that its pattern found.
+Shown = Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign, how it shows (see `pipelines.libvirt.signs.find`), and what is done about it.
+
+    ``said`` is for a person; ``{paths}``, ``{names}`` and ``{found}`` stand for the paths, their last parts and the
+    texts. ``verb`` is the verb of `import-root` that takes ``arguments`` and the paths. Without a verb ``said`` is a
+    warning, and where it is empty, the sign is a fact for other rules. ``remedy`` is what the doctor advises for an
+    installed guest that shows the sign; without one the doctor does not look for it.
+    """
+
+    name: str
+    origin: str
+    paths: tuple[str, ...] = ()
+    said: str = ""
+    verb: str = ""
+    arguments: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    pattern: str = ""
+    masked: bool = False
+    inert: bool = False
+    unless: tuple[str, ...] = ()
+    remedy: str = ""
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """How it shows."""
+        return {
+            "paths": self.paths, "units": self.units, "pattern": self.pattern, "masked": self.masked,
+            "inert": self.inert, "unless": self.unless,
+        }  # fmt: skip
+
+
+_APT = ("etc/apt/apt.conf", "etc/apt/apt.conf.d/*")
+_DPKG = ("etc/dpkg/dpkg.cfg", "etc/dpkg/dpkg.cfg.d/*")
+_SHELLS = ("etc/environment", "etc/environment.d/*.conf", "etc/profile.d/*.sh")
+_INITRAMFS_TOOLS = ("etc/initramfs-tools/initramfs.conf", "etc/initramfs-tools/conf.d/*")
+_NETWORKD, _NETPLAN = "etc/systemd/network/*.network", "etc/netplan/*.y*ml"
+_INTERFACES = ("etc/network/interfaces", "etc/network/interfaces.d/*")
+_KEYFILES = "etc/NetworkManager/system-connections/*"
+
+#: The machine that a build ran on, as programs in it name that; for Python and for sed.
+_BUILD_HOST = (
+    r"(?:https?://)?(?:localhost|127\.|\[::1\]|172\.17\.0\.1\b|10\.0\.2\.2\b|host\.(?:docker|containers)\.internal)"
+)
+_BUILD_HOST_SED = _BUILD_HOST.replace("(?:", "(").replace(r"\b", "")
+
+#: Lines of a hosts file that a container engine wrote: an address, and the container's id as name.
+CONTAINER_ID = r"[0-9a-f]{12}"
+
+_CLOUD = (
+    Sign(
+        "cloud-init",
+        "cloud",
+        paths=("usr/bin/cloud-init", "usr/local/bin/cloud-init"),
+        unless=("etc/cloud/cloud-init.disabled",),
+        said="cloud-init is disabled by etc/cloud/cloud-init.disabled: a boot would wait for the data of a cloud",
+        verb="touch",
+        arguments=("etc/cloud/cloud-init.disabled",),
+        remedy="if no seed is given to it: touch /etc/cloud/cloud-init.disabled in the guest",
+    ),
+    Sign(
+        "cloud-agents",
+        "cloud",
+        units=(
+            "walinuxagent.service", "waagent.service", "walinuxagent-network-setup.service",
+            "google-guest-agent.service", "google-guest-agent-manager.service", "google-guest-compat-manager.service",
+            "google-osconfig-agent.service", "google-startup-scripts.service", "google-shutdown-scripts.service",
+            "google-oslogin-cache.timer", "gce-workload-cert-refresh.timer", "amazon-ssm-agent.service",
+            "snap.amazon-ssm-agent.amazon-ssm-agent.service", "hibinit-agent.service", "ec2-net-utils.service",
+            "droplet-agent.service", "do-agent.service", "oracle-cloud-agent.service", "aliyun.service",
+            "aliyun-service.service", "cloudmonitor.service", "afterburn.service", "afterburn-checkin.service",
+            "afterburn-firstboot-checkin.service", "afterburn-sshkeys@core.service", "coreos-metadata.service",
+            "ignition-firstboot-complete.service", "ignition-delete-config.service", "cloud-config-url.service",
+            "cloudbase-init.service",
+        ),
+        said="agents of a cloud are masked: {names}",
+        verb="mask",
+        remedy="if the guest is not in that cloud: systemctl mask it in the guest",
+    ),
+)  # fmt: skip
+
+_CONTAINER = (
+    Sign(
+        "container-marks",
+        "container",
+        paths=(".dockerenv", ".dockerinit", ".containerenv", "run/.containerenv"),
+        said="{paths} of a container engine is removed: systemd would take the guest for a container",
+        verb="remove",
+        remedy="remove it in the guest: programs take the guest for a container",
+    ),
+    Sign(
+        "container-variable",
+        "container",
+        paths=(*_SHELLS, "etc/profile", "etc/systemd/system.conf", "etc/systemd/system.conf.d/*.conf"),
+        pattern=r"^\s*(?:export\s+|DefaultEnvironment=.*)?[\"']?container=\S*",
+        said="the variable container in {paths} is a comment now: programs would take the guest for a container",
+        verb="comment",
+        arguments=("#", "[[:space:]]*(export[[:space:]]+|DefaultEnvironment=.*)?[\"']?container="),
+        remedy="remove the line with container= in the guest",
+    ),
+    Sign(
+        "container-hosts",
+        "container",
+        paths=("etc/hosts",),
+        pattern=(
+            rf"\A\s*\Z|^[0-9a-fA-F.:]+\s+(?:\S+\s+)?{CONTAINER_ID}\s*$"
+            r"|\s(?:host|gateway)\.(?:docker|containers)\.internal\b"
+        ),
+        said="etc/hosts, as a container engine left it, loses the engine's lines and names localhost",
+        verb="hosts",
+    ),
+    Sign(
+        "container-resolver",
+        "container",
+        paths=("etc/resolv.conf",),
+        pattern=(
+            r"\A\s*\Z|[Gg]enerated by (?:Docker|Podman|podman|LXC|lxc)|^nameserver\s+127\.0\.0\.11\b"
+            r"|^search\s+dns\.podman\b"
+        ),
+    ),
+    Sign(
+        "container-masks",
+        "container",
+        paths=tuple(
+            f"etc/systemd/system/{unit}"
+            for unit in (
+                "systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
+                "systemd-udev-trigger.service", "systemd-remount-fs.service", "systemd-logind.service",
+                "systemd-modules-load.service", "systemd-tmpfiles-setup-dev.service", "systemd-journald.service",
+                "dbus.service", "getty@.service", "serial-getty@.service", "getty.target", "local-fs.target",
+                "basic.target", "sockets.target",
+            )
+        ),
+        masked=True,
+        said="{names} was masked, as in a container, and is not any more",
+        verb="remove",
+    ),
+)  # fmt: skip
+
+_BUILD = (
+    Sign(
+        "policy",
+        "build environment",
+        paths=("usr/sbin/policy-rc.d",),
+        pattern=r"^\s*exit\s+101\b",
+        said="{paths}, which keeps packages from starting their services, is put aside",
+        verb="aside",
+        remedy="remove it in the guest: no package that is installed starts its service",
+    ),
+    Sign(
+        "diversions",
+        "build environment",
+        paths=("var/lib/dpkg/diversions",),
+        pattern=(
+            r"^(/\S*/(?:start-stop-daemon|initctl|invoke-rc\.d|deb-systemd-(?:invoke|helper)|systemctl|service"
+            r"|update-initramfs|mkinitramfs|update-grub|ldconfig))\n\S+\n:$"
+        ),
+        said="{found}: the program that a build environment put in its place is removed",
+        remedy="remove its placeholder, then: dpkg-divert --local --rename --remove PATH in the guest",
+    ),
+    Sign(
+        "docker-apt",
+        "build environment",
+        paths=("etc/apt/apt.conf.d/docker-*", "etc/dpkg/dpkg.cfg.d/docker*"),
+        said="{paths}, which makes packages smaller for container images, is put aside",
+        verb="aside",
+    ),
+    Sign(
+        "unsafe-io",
+        "build environment",
+        paths=_DPKG,
+        pattern=r"^\s*force-unsafe-io\b",
+        said="force-unsafe-io in {paths} is a comment now: a crash would leave half-written packages",
+        verb="comment",
+        arguments=("#", "[[:space:]]*force-unsafe-io"),
+    ),
+    Sign(
+        "excludes",
+        "build environment",
+        paths=(*_DPKG, "etc/pacman.conf"),
+        pattern=r"^\s*(?:path-exclude|NoExtract)\s*=?\s*(\S.*)$",
+        said="{paths} keeps files out of packages that are installed: {found}",
+    ),
+    Sign(
+        "apt-proxy",
+        "build environment",
+        paths=_APT,
+        pattern=rf'^[^{{}}\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S+)?\s+"({_BUILD_HOST}[^"\n]*)',
+        said="the proxy {found} in {paths} was on the machine of the build, and is a comment now",
+        verb="comment",
+        arguments=("//", rf'[^{{}}/#]*Proxy(-Auto-Detect)?(::[^[:space:]]+)?[[:space:]]+"{_BUILD_HOST_SED}'),
+        remedy="remove the line in the guest: apt reaches no mirror",
+    ),
+    Sign(
+        "apt-proxy-elsewhere",
+        "build environment",
+        paths=_APT,
+        pattern=(
+            rf'^[^\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S+)?\s+"((?!DIRECT|{_BUILD_HOST})[^"\n]+)'
+            rf'|^[^\n/#]*\{{[^\n]*\bProxy\S*\s+"({_BUILD_HOST}[^"\n]*)'
+        ),
+        said="apt in the guest asks the proxy {found}, by {paths}: see whether the guest reaches it",
+    ),
+    Sign(
+        "proxy-variable",
+        "build environment",
+        paths=(*_SHELLS, "etc/wgetrc", "etc/pip.conf"),
+        pattern=rf"^\s*(?:export\s+)?(?i:[a-z]*_?proxy)\s*=\s*[\"']?({_BUILD_HOST}[^\"'\n]*)",
+        said="the proxy {found} in {paths} was on the machine of the build, and is a comment now",
+        verb="comment",
+        arguments=(
+            "#",
+            (
+                r"[[:space:]]*(export[[:space:]]+)?[A-Za-z]*_?[Pp][Rr][Oo][Xx][Yy][[:space:]]*=[[:space:]]*[\"']?"
+                rf"{_BUILD_HOST_SED}"
+            ),
+        ),
+    ),
+    Sign(
+        "local-sources",
+        "build environment",
+        paths=("etc/apt/sources.list", "etc/apt/sources.list.d/*", "etc/pacman.conf", "etc/pacman.d/*"),
+        pattern=(
+            r"^\s*(?:deb(?:-src)?\s+(?:\[[^\]\n]*\]\s*)?|URIs:\s*|Server\s*=\s*)"
+            rf"((?:file|copy|cdrom):\S+|{_BUILD_HOST}\S*)"
+        ),
+        said="packages come from {found}, by {paths}: the guest may not have that",
+    ),
+    Sign(
+        "unchecked",
+        "build environment",
+        paths=_APT,
+        pattern=r"^[^\n/#]*((?:AllowUnauthenticated|AllowInsecureRepositories|Check-Valid-Until)\s+\"?\w+)",
+        said="{paths} makes apt check less than it could: {found}",
+    ),
+)
+
+_DISK = (
+    Sign(
+        "swap-services",
+        "disk",
+        units=("dphys-swapfile.service", "swapspace.service", "systemd-swap.service"),
+        said="{names} makes swap on the system's disk, and is masked: there is none on virtiofs",
+        verb="mask",
+    ),
+    Sign(
+        "arrays",
+        "disk",
+        paths=("etc/mdadm/mdadm.conf", "etc/mdadm.conf"),
+        pattern=r"^\s*ARRAY\s+(\S+)",
+        said="the arrays {found} in {paths} are comments now: their disks are not there",
+        verb="comment",
+        arguments=("#", "[[:space:]]*ARRAY[[:space:]]"),
+    ),
+)
+
+_KERNEL = (
+    Sign(
+        "kernel-img",
+        "kernel",
+        paths=("etc/kernel-img.conf",),
+        pattern=(
+            r"^\s*((?i:do_symlinks\s*=\s*(?:no|false|0)|no_symlinks\s*=\s*(?:yes|true|1)|link_in_boot\s*=\s*\w+"
+            r"|image_dest\s*=\s*\S+))"
+        ),
+        said="{found} in {paths} would keep the links to the kernel as they are: they follow it now",
+        verb="kernel-img",
+    ),
+    Sign(
+        "no-update",
+        "kernel",
+        paths=("etc/initramfs-tools/update-initramfs.conf",),
+        pattern=r"^\s*update_initramfs\s*=\s*[\"']?(?:no|false)\b",
+        said="update_initramfs in {paths} is yes now: no kernel would get an initramfs",
+        verb="replace",
+        arguments=("[[:space:]]*update_initramfs[[:space:]]*=.*", "update_initramfs=yes"),
+        remedy="set update_initramfs=yes in the guest: no kernel gets an initramfs",
+    ),
+    Sign(
+        "modules-of-a-machine",
+        "kernel",
+        paths=_INITRAMFS_TOOLS,
+        pattern=r"^\s*MODULES\s*=\s*[\"']?(?:dep|list|netboot)\b",
+        said="MODULES in {paths} is most now: what it was looks for the disk of /, and fails without one",
+        verb="replace",
+        arguments=("[[:space:]]*MODULES[[:space:]]*=.*", "MODULES=most"),
+        remedy="set MODULES=most in the guest: the next initramfs fails, since / is on no disk",
+    ),
+    Sign(
+        "boot-from-net",
+        "kernel",
+        paths=_INITRAMFS_TOOLS,
+        pattern=r"^\s*BOOT\s*=\s*[\"']?nfs\b",
+        said="BOOT in {paths} is local now: the initramfs would look for / on NFS",
+        verb="replace",
+        arguments=("[[:space:]]*BOOT[[:space:]]*=.*", "BOOT=local"),
+    ),
+    Sign(
+        "inert-hooks",
+        "kernel",
+        paths=("etc/kernel/postinst.d/initramfs-tools", "etc/kernel/postrm.d/initramfs-tools",
+               "etc/kernel/postinst.d/dracut", "etc/kernel/postrm.d/dracut"),
+        inert=True,
+        said="{paths} may be executed again: a new kernel would get no initramfs",
+        verb="executable",
+        remedy="chmod 755 it in the guest: a new kernel gets no initramfs",
+    ),
+    Sign(
+        "masked-hooks",
+        "kernel",
+        paths=tuple(f"etc/pacman.d/hooks/*{name}*.hook" for name in ("mkinitcpio", "dracut", "booster")),
+        masked=True,
+        said="{paths}, which kept pacman from making an initramfs, is removed",
+        verb="remove",
+        remedy="remove it in the guest: a new kernel gets no initramfs",
+    ),
+    Sign(
+        "unified-images",
+        "kernel",
+        paths=("etc/mkinitcpio.d/*.preset",),
+        pattern=r"^\s*\w+_uki\s*=\s*(\S+)",
+        said="{paths} made the unified image {found}, and makes an initramfs now: the hypervisor loads the kernel",
+        verb="preset-image",
+    ),
+    Sign(
+        "unified-by-dracut",
+        "kernel",
+        paths=("etc/dracut.conf", "etc/dracut.conf.d/*.conf"),
+        pattern=r"^\s*uefi\s*=\s*[\"']?(?:yes|true)\b",
+        said="uefi in {paths} is a comment now: the hypervisor loads the kernel and its initramfs",
+        verb="comment",
+        arguments=("#", "[[:space:]]*uefi[[:space:]]*="),
+    ),
+)  # fmt: skip
+
+_ENABLED = "etc/systemd/system/*.wants"
+
+_NETWORK = (
+    Sign(
+        "networkd",
+        "network",
+        paths=(f"{_ENABLED}/systemd-networkd.service", "usr/lib/systemd/system/*.wants/systemd-networkd.service"),
+    ),
+    Sign("networkd-files", "network", paths=(_NETWORKD,)),
+    Sign("netplan", "network", paths=(_NETPLAN,), pattern=r"^\s*(?:ethernets|wifis|bonds|bridges):"),
+    Sign("interfaces", "network", paths=_INTERFACES, pattern=r"^\s*iface\s+(?!lo\b)(\S+)"),
+    Sign(
+        "managers",
+        "network",
+        paths=tuple(
+            f"{_ENABLED}/{unit}"
+            for unit in ("NetworkManager.service", "connman.service", "dhcpcd.service", "dhcpcd@*.service",
+                         "wicked.service", "netctl*.service", "dhclient*.service", "iwd.service")
+        ),
+    ),
+    Sign("resolved", "network", paths=("usr/lib/systemd/systemd-resolved", "lib/systemd/systemd-resolved")),
+    Sign(
+        "writes-resolver",
+        "network",
+        paths=("usr/sbin/dhclient", "usr/sbin/dhcpcd", "usr/bin/dhcpcd", "usr/sbin/resolvconf", "usr/bin/resolvconf",
+               "usr/sbin/NetworkManager", "usr/bin/NetworkManager", "usr/bin/connmand", "usr/sbin/connmand"),
+    ),
+    Sign(
+        "hardware",
+        "network",
+        paths=(_NETWORKD, _NETPLAN, _KEYFILES),
+        pattern=(
+            r"^\s*((?:MACAddress|PermanentMACAddress|Driver|Path)\s*=\s*\S.*"
+            r"|(?:macaddress|driver)\s*:\s*\S.*|mac-address\s*=\s*\S.*)$"
+        ),
+    ),
+    Sign(
+        "card-names",
+        "network",
+        paths=("etc/systemd/network/*.link", "etc/udev/rules.d/*net*.rules"),
+        pattern=r"^\s*Name\s*=\s*([A-Za-z][\w.-]{0,14})\s*$|\bNAME\s*:?=\s*\"([A-Za-z][\w.-]{0,14})\"",
+    ),
+    Sign(
+        "fixed-addresses",
+        "network",
+        paths=(_NETWORKD, _NETPLAN, _KEYFILES, *_INTERFACES),
+        pattern=(
+            r"^\s*Address\s*=\s*(\S+)|^\s*addresses\s*:\s*\[\s*[\"']?(\d+(?:\.\d+){3}/\d+)"
+            r"|^\s*-\s+[\"']?(\d+(?:\.\d+){3}/\d+)"
+            r"|^\s*address\d*\s*=\s*(\S+)|^\s*address\s+(\S+)"
+        ),
+        said="{paths} gives the guest the fixed address {found}: see whether that is one of its network",
+    ),
+)  # fmt: skip
+
+SIGNS = (*_CLOUD, *_CONTAINER, *_BUILD, *_DISK, *_KERNEL, *_NETWORK)
+
+BY_NAME = {sign.name: sign for sign in SIGNS}
+
+
+def queries() -> dict[str, dict[str, Any]]:
+    """Return how each sign shows, by name."""
+    return {sign.name: sign.query for sign in SIGNS}
+
+
+def read(answer: Mapping[str, Any]) -> Shown:
+    """Return what was found of the signs."""
+    return {name: tuple((path, tuple(texts)) for path, texts in shown) for name, shown in answer.items()}
+
+
+def origin(sign: Sign) -> str:
+    """Return in words what a sign that is in an installed root is."""
+    if sign.origin == "kernel":
+        return "the next kernel will not boot"
+    return f"left of {'an' if sign.origin[0] in 'aeiou' else 'a'} {sign.origin}"
+
+
+def paths(shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """Return the paths that show a sign."""
+    return _several([path for path, _ in shown])
+
+
+def describe(sign: Sign, shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """Return in words what is done about a sign, or what it means."""
+    names = [path.rpartition("/")[2] for path, _ in shown]
+    texts = dict.fromkeys(text.strip() for _, found in shown for text in found if text.strip())
+    return sign.said.format(paths=paths(shown), names=_several(names), found=_several(list(texts)))
+
+
+def _several(each: list[str]) -> str:
+    """Return the first of many, and how many more there are."""
+    more = f" and {len(each) - 5} more" if len(each) > 5 else ""
+    return f"{', '.join(each[:5])}{more}"
