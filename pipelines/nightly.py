@@ -207,7 +207,7 @@ def _one(source: Path, run: Run) -> Night:
     except Exception as error:
         failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
-        say(failure.text)
+        say(failure.text, lines=True)
     golden = run.store.golden(name).artifact
     night = Night(
         recipe=name,

@@ -63,7 +63,7 @@ def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move | s
         try:
             move = upgrading.preview(name, becoming, wishes, settings)
         except VirtrootError as error:
-            say(f"{name}: {error}")
+            say(f"{name}: {error}", lines=True)
             untold.append(name)
             yield name, f"nothing can be told of it: {error.what}"
             continue
@@ -94,7 +94,7 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
         try:
             upgrading.upgrade(name, artifact, wishes, settings)
         except VirtrootError as error:
-            say(f"{name}: {error}")
+            say(f"{name}: {error}", lines=True)
             if isinstance(error, WentBack) or _state(hypervisor, name) != before:
                 raise _stopped(name, artifact, error, [each for each, _ in waiting]) from error
             stayed.append(name)
