@@ -17,6 +17,7 @@ from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
 from pipelines.log import step
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
+from pipelines.text import split_lines
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -155,7 +156,7 @@ class StageRunner:
     def _tail(self) -> list[str]:
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL))
-            return log.read().decode(errors="replace").splitlines()[-25:]
+            return split_lines(log.read().decode(errors="replace"))[-25:]
 
 
 def _way(step: Command | Tree) -> tuple[bool, bool]:

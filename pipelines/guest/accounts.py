@@ -6,11 +6,13 @@ one that is free. Names count: what a name owned, it owns afterwards, under the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.text import split_lines
 
 #: The files that are merged, in /etc.
 FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
@@ -95,16 +97,12 @@ def _parse(text: bytes, name: str, of: str) -> Table:
             f"/etc/{name} of {of} has more than {_LONGEST >> 20} MiB", "see what wrote it; nobody has so many accounts"
         )
     table: Table = {}
-    try:
-        lines = text.decode().splitlines()
-    except UnicodeDecodeError:
-        raise wrong from None
-    for line in lines:
+    for line in split_lines(text.decode(errors="surrogateescape")):
         fields = line.split(":")
         if not line or line.startswith("#"):
             continue
         numbers = fields[_NUMBER : _GROUP + 1] if name == "passwd" else fields[_NUMBER : _NUMBER + 1]
-        if len(fields) != _FIELDS[name] or not fields[0] or "\0" in line:
+        if len(fields) != _FIELDS[name] or not _is_name(fields[0]) or "\0" in line:
             raise wrong
         if name in ("passwd", "group") and not all(map(is_number, numbers)):
             raise wrong
@@ -112,8 +110,13 @@ def _parse(text: bytes, name: str, of: str) -> Table:
     return table
 
 
+def _is_name(text: str) -> bool:
+    """Say whether ``text`` is not empty and has no bytes that are not UTF-8."""
+    return bool(text) and not re.search("[\ud800-\udfff]", text)
+
+
 def _text(table: Table) -> bytes:
-    return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode()
+    return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode(errors="surrogateescape")
 
 
 def _merged(name: str, then: Table, mine: Table, new: Table, back: AbstractSet[str]) -> Table:
@@ -234,7 +237,7 @@ def _range(line: bytes) -> tuple[int, int]:
 
 def _by_name(text: bytes) -> dict[bytes, list[bytes]]:
     found: dict[bytes, list[bytes]] = {}
-    for line in text[:_LONGEST].splitlines():
+    for line in split_lines(text[:_LONGEST]):
         name, colon, _ = line.partition(b":")
         if colon:
             found.setdefault(name, []).append(line)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.guest.pristine import Configured, Survey, Unowned
+from pipelines.text import split_lines
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -95,8 +96,10 @@ _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "def
 
 #: Lines that virtroot writes itself: names of this machine, the root and shares.
 _LINES = {
-    "etc/hosts": re.compile(rb"127\.0\.0\.1\s+localhost|127\.0\.1\.1\s.*|::1\s+localhost ip6-localhost ip6-loopback"),
-    "etc/fstab": re.compile(rb"\S+\s+\S+\s+virtiofs\s.*"),
+    "etc/hosts": re.compile(
+        rb"127\.0\.0\.1[ \t]+localhost|127\.0\.1\.1[ \t].*|::1[ \t]+localhost ip6-localhost ip6-loopback"
+    ),
+    "etc/fstab": re.compile(rb"[^ \t]+[ \t]+[^ \t]+[ \t]+virtiofs[ \t].*"),
 }
 
 #: The account databases, which are compared name by name.
@@ -174,7 +177,7 @@ def _accounts(base: Survey, now: Survey) -> Iterator[Changed]:
 
 
 def _entries(text: bytes) -> dict[str, list[str]]:
-    lines = (line.split(":") for line in text.decode(errors="replace").splitlines())
+    lines = (line.split(":") for line in split_lines(text.decode(errors="replace")))
     return {fields[0]: fields for fields in lines if len(fields) > 1}
 
 
@@ -224,7 +227,7 @@ def _same_lines(path: str, base: Survey, now: Survey) -> bool:
     if ours is None:
         return False
     then, today = (
-        [line for line in survey.contents.get(path, b"").splitlines() if not ours.fullmatch(line)]
+        [line for line in split_lines(survey.contents.get(path, b"")) if not ours.fullmatch(line)]
         for survey in (base, now)
     )
     return then == today

@@ -16,7 +16,7 @@ from pipelines.guest.merging import Decision, MergeText, Read
 from pipelines.guest.pristine import Configured, Survey
 from pipelines.libvirt.carry import File, Owners, Plan
 from pipelines.recipe.recipe import kept_by_nobody
-from pipelines.text import one_line
+from pipelines.text import one_line, split_lines
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def strangers(move: Move, ours: Survey, owners: Owners) -> list[str]:
 
 
 def _named(text: bytes) -> dict[int, str]:
-    fields = (line.split(":") for line in text.decode(errors="replace").splitlines())
+    fields = (line.split(":") for line in split_lines(text.decode(errors="replace")))
     return {int(each[2]): each[0] for each in fields if len(each) > 2 and accounts.is_number(each[2])}
 
 

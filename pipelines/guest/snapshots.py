@@ -19,6 +19,7 @@ from pipelines.guest.guest import Guest
 from pipelines.host import mounts, process, subvolume
 from pipelines.libvirt import beside
 from pipelines.log import warn
+from pipelines.text import split_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 
@@ -65,7 +66,7 @@ def every(guest: Guest) -> dict[str, About]:
     """Return the guest's snapshots by name, the oldest first."""
     listed = guest.target.run(["sh", "-c", _LIST, "list", _directory(guest)], check=False)
     found = {}
-    for line in listed.text.splitlines():
+    for line in split_lines(listed.text):
         name, _, about = line.partition(" ")
         with contextlib.suppress(ValidationError):
             found[name] = About.model_validate_json(about)

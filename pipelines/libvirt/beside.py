@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from pipelines.errors import VirtrootError
+from pipelines.host.feed import Source
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
@@ -15,6 +16,7 @@ from pipelines.libvirt import handover, layers, sizes
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
+from pipelines.text import split_lines
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
@@ -49,7 +51,7 @@ def run(target: Target, *arguments: str) -> bytes:
 
 def _checked(done: Completed) -> bytes:
     if done.returncode:
-        reason = done.complaint.splitlines()[-1].removeprefix("virtroot: ") if done.complaint else "no reason given"
+        reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ") or "no reason given"
         raise VirtrootError(
             f"refused to touch the guest's root: {reason}",
             "the path was made or changed inside the guest; look at it with ls -l, then mend it or remove the guest",
@@ -70,7 +72,7 @@ def write(target: Target, root: str, path: str, mode: int, content: str) -> None
     run(target, "--write", root, path, f"{mode:o}", content)
 
 
-def put(target: Target, root: str, path: str, mode: int, content: IO[bytes]) -> None:
+def put(target: Target, root: str, path: str, mode: int, content: Source) -> None:
     """Write ``content``, however long it is, as the file ``path`` in a guest's root, never through a link out of it."""
     program = [target.python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
     _checked(target.run([*program, "--put", root, path, f"{mode:o}"], stdin=content, check=False))
@@ -138,8 +140,8 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
     """
     arguments = [part for pair in roots for part in pair]
     argv = [target.python, "-I", "-", str(seconds), *arguments]
-    lines = target.run(argv, stdin=_SIZES.read_bytes()).text.splitlines()
-    return [None if line == "-" else (int(line.split()[0]), int(line.split()[1])) for line in lines]
+    lines = split_lines(target.run(argv, stdin=_SIZES.read_bytes()).text)
+    return [None if line == "-" else (int(line.split(" ")[0]), int(line.split(" ")[1])) for line in lines]
 
 
 def put_file(target: Target, path: str, content: bytes, mode: int) -> None:

@@ -399,8 +399,12 @@ def _cp(origin: int, place: int, name: str) -> None:
         argv, pass_fds=(origin, place), stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}, check=False
     )
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines() or ["cp gives no reason"]
-        raise Refused(lines[-1].replace(f"/proc/self/fd/{place}/", "").replace(f"/proc/self/fd/{origin}/", ""))
+        lines = done.stderr.decode(errors="replace").strip("\n").split("\n")
+        raise Refused(
+            (lines[-1] or "cp gives no reason")
+            .replace(f"/proc/self/fd/{place}/", "")
+            .replace(f"/proc/self/fd/{origin}/", "")
+        )
 
 
 def _renumbering(users: Mapping[int, int], groups: Mapping[int, int]) -> Renumber:

@@ -83,7 +83,7 @@ def _processes() -> Iterator[dict[str, Any]]:
                 continue
             limit = re.search(r"^Max open files +(\w+) +(\w+)", _text(f"/proc/{pid}/limits"), re.MULTILINE)
             effective = re.search(r"^CapEff:\s*(\w+)", _text(f"/proc/{pid}/status"), re.MULTILINE)
-            ticks = int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+            ticks = int(_text(f"/proc/{pid}/stat").rpartition(") ")[2].split(" ")[19])
             yield {
                 "name": name,
                 "pid": int(pid),
@@ -113,7 +113,8 @@ def _count(directory: str) -> int | None:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    # A carriage return in a process's name is no end of a line.
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         return file.read()
 
 
@@ -143,7 +144,7 @@ def _security() -> dict[str, Any]:
     said = {}
     for name, path in (("apparmor", "/sys/module/apparmor/parameters/enabled"), ("selinux", "/sys/fs/selinux/enforce")):
         try:
-            said[name] = _text(path).strip()
+            said[name] = _text(path).strip("\n")
         except OSError:
             said[name] = ""
     profiles = {}
@@ -195,12 +196,22 @@ def _directory(path: str) -> dict[str, Any] | None:
 
 
 def _mounts() -> list[tuple[str, str, list[str]]]:
-    """Return the mount points, the type of each file system and its options; see proc_pid_mountinfo(5)."""
+    """Return the mount points, the type of each file system and its options."""
+    with open("/proc/self/mountinfo", "rb") as mountinfo:
+        return parse_mounts(mountinfo.read())
+
+
+def parse_mounts(mountinfo: bytes) -> list[tuple[str, str, list[str]]]:
+    """Return what the text of proc_pid_mountinfo(5) says.
+
+    Lines end at newlines and fields at single spaces only; the kernel writes those in names in octal.
+    """
     found = []
-    for line in _text("/proc/self/mountinfo").splitlines():
+    for line in os.fsdecode(mountinfo).split("\n")[:-1]:
         before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
-        found.append((point, after.split()[0], before.split()[5].split(",")))
+        fields = before.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        found.append((point, after.split(" ")[0], fields[5].split(",")))
     return found
 
 

@@ -63,7 +63,7 @@ _STATE = (
 _LOOK = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 _FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.MULTILINE)
-_CONFFILE = re.compile(r"^ /(\S+) ([0-9a-f]{32})", re.MULTILINE)
+_CONFFILE = re.compile(r"^ /(.+?) ([0-9a-f]{32})(?: |$)", re.MULTILINE)
 _MTREE = re.compile(rb"^\./(\S+) .*?\b(md5|sha256)digest=([0-9a-f]+)", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -145,6 +145,9 @@ class Root:
         parts = path.split("/") if path else []
         if len(parts) > _DEEPEST:
             raise Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
+        if {"", ".", ".."} & {*parts}:
+            # A package's name in a database of the guest's becomes a part of a path.
+            raise FileNotFoundError(path)
         handle = os.dup(self._root)
         for part in parts:
             try:
@@ -188,7 +191,7 @@ def database(root: Root) -> Database:
     """Read what the root's package manager says of it."""
     found = Database()
     if status := root.read("var/lib/dpkg/status"):
-        _dpkg(root, found, status.decode(errors="replace"))
+        _dpkg(root, found, os.fsdecode(status))
     else:
         _pacman(root, found)
     return found
@@ -208,9 +211,9 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
             found.installed[owner] = entry.status.st_mtime
             text = root.read(entry.path, min(left, _LARGEST_DATABASE))
             left -= len(text)
-            _own(found, (root.real(line) for line in text.decode(errors="replace").splitlines()), owner)
+            _own(found, (root.real(line) for line in os.fsdecode(text).split("\n") if line), owner)
     # Triples: a package's file, the name that it has for the sake of another package's, and that package.
-    diverted = root.read("var/lib/dpkg/diversions").decode(errors="replace").splitlines()
+    diverted = os.fsdecode(root.read("var/lib/dpkg/diversions")).split("\n")
     for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
         found.owners[root.real(away)] = owner
 
@@ -246,7 +249,7 @@ def _pacman(root: Root, found: Database) -> None:
 def _sections(text: bytes) -> dict[str, list[str]]:
     """Return the sections of a file of pacman's database: a name between percent signs, then lines, then none."""
     found: dict[str, list[str]] = {}
-    for section in text.decode(errors="replace").split("\n\n"):
+    for section in os.fsdecode(text).split("\n\n"):
         title, *lines = section.strip("\n").split("\n")
         found[title.strip("%")] = lines
     return found
@@ -495,7 +498,7 @@ class Digests:
 
     def _read(self, owner: str) -> dict[str, tuple[str, str]]:
         known: dict[str, tuple[str, str]] = {}
-        for line in self._root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
+        for line in os.fsdecode(self._root.read(f"var/lib/dpkg/info/{owner}.md5sums")).split("\n"):
             digest, _, path = line.partition("  ")
             known[self._root.real(path)] = ("md5", digest)
         return {**known, **_mtree(self._root.read(f"var/lib/pacman/local/{owner}/mtree"))}
