@@ -184,7 +184,8 @@ def _take_away(run: Run) -> None:
         engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
-            if guest.transient == run.owner and guest.running:
+            if guest.transient == run.owner:
+                # One that is off is not ended, which is no error.
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
 
 

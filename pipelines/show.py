@@ -219,18 +219,23 @@ def _installed(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
 def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
     """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
     roots = [(guest.root, guest.below) for guest in found]
-    return [each or (None, None) for each in beside.measure(hypervisor.target, _COUNTING, roots)]
+    return [each or (None, None) for each in _measure(hypervisor, roots)]
+
+
+def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
+    """Return what `beside.measure` does, or None for each: a list without sizes is better than none."""
+    try:
+        return beside.measure(hypervisor.target, _COUNTING, roots) if roots else []
+    except VirtrootError as error:
+        warn(f"sizes are not known: {error.what}")
+        return [None] * len(roots)
 
 
 def _former(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
     """Return for each guest how many bytes its former roots alone hold; 0 where there are none."""
     trees = formers.trees(hypervisor.target, [guest.root for guest in found])
     every = [tree for its in trees for tree in its]
-    measured = dict(
-        zip(every, beside.measure(hypervisor.target, _COUNTING, [(tree, "") for tree in every]), strict=True)
-        if every
-        else ()
-    )
+    measured = dict(zip(every, _measure(hypervisor, [(tree, "") for tree in every]), strict=True))
     return [_alone([measured[tree] for tree in its]) for its in trees]
 
 

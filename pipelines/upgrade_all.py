@@ -34,9 +34,13 @@ def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[
 
 def _becoming(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
     try:
-        artifact = upgrading.golden_root(guest, settings)
+        return _golden_root(guest, wishes, settings)
     except VirtrootError as error:
         return f"stays as it is: {error.what}"
+
+
+def _golden_root(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
+    artifact = upgrading.golden_root(guest, settings)
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
     if artifact.id == guest.artifact:

@@ -85,6 +85,13 @@ def take(guest: Guest, name: str) -> About:
     return _made(guest, guest.root, name)
 
 
+def refuse_uncopyable(guest: Guest) -> None:
+    """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
+    pool = place.of_root(guest.root).pool
+    if guest.lower or roots.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
+        beside.refuse_too_long(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
+
+
 def restore(guest: Guest, name: str, kept: str) -> None:
     """Put the snapshot ``name`` in place of the root of a guest that is off, which becomes the snapshot ``kept``.
 
@@ -193,5 +200,5 @@ def _clear(guest: Guest) -> None:
     listed = target.run(
         ["find", directory, "-mindepth", "1", "-maxdepth", "1", "-name", ".*@*", "-print0"], check=False
     )
-    mounts.delete(target, *[path for path in listed.text.split("\0") if path])
+    mounts.delete(target, *[path for path in listed.stdout.decode(errors="surrogateescape").split("\0") if path])
     target.run(["rmdir", "--ignore-fail-on-non-empty", "--", directory], check=False)

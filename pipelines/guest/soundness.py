@@ -48,6 +48,9 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
     if definition is None:
         return [fault(guest.name, "definition", "the domain went while it was looked at", "look again", needed=False)]
     its = seen["guests"][guest.name]
+    if "unread" in its:
+        do = f"look at {guest.root} with ls -l"
+        return [fault(guest.name, "root", f"{guest.root} cannot be looked at: {its['unread']}", do)]
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *root(guest, its)]
     if its["directory"] and (its["layers"] or not guest.lower):
         findings += [fstab(guest, its), usr(guest, its), *kernels(guest, its, running=running)]

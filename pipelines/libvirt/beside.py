@@ -12,7 +12,7 @@ from pipelines.host.feed import Source
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
-from pipelines.libvirt import handover, layers, sizes
+from pipelines.libvirt import handover, layers, lengths, sizes, tree
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
@@ -21,6 +21,7 @@ from pipelines.text import split_lines
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
 _SIZES = Path(sizes.__file__)
+_LENGTHS = Path(lengths.__file__)
 _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
 _LOOK = Path(looking.__file__)
@@ -32,8 +33,21 @@ HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 #: runs nothing there whose name is no driver's.
 WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
 
+#: Seconds beyond its own time after which counting a root is given up.
+_GRACE = 20
+
 #: Seconds that looking at libvirt's machine may take, and bytes that it may say.
 _LOOKING, _SEEN = 300, 64 << 20
+
+
+#: What imports the walker, and what stands there instead in a program that is sent.
+_IMPORT = "from pipelines.libvirt.tree import descend\n"
+
+
+def _whole(program: Path) -> str:
+    """Return the text of a program with the walker in it: a program is sent alone."""
+    walker = Path(tree.__file__).read_text(encoding="utf-8")
+    return program.read_text(encoding="utf-8").replace(_IMPORT, walker, 1)
 
 
 def hook() -> bytes:
@@ -140,8 +154,26 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
     """
     arguments = [part for pair in roots for part in pair]
     argv = [target.python, "-I", "-", str(seconds), *arguments]
-    lines = split_lines(target.run(argv, stdin=_SIZES.read_bytes()).text)
+    # Each of them ends by itself in time, but where the disk does not answer.
+    longest = (seconds + _GRACE) * len(roots)
+    lines = split_lines(target.run(argv, timeout=longest, stdin=_whole(_SIZES).encode()).text)
     return [None if line == "-" else (int(line.split(" ")[0]), int(line.split(" ")[1])) for line in lines]
+
+
+def refuse_too_long(target: Target, tree: str, *others: str) -> None:
+    """Raise `VirtrootError` where cp cannot copy ``tree`` to one of ``others``, which are paths on the target.
+
+    cp takes paths, and no path has more than 4095 bytes; a guest can nest directories deeper.
+    """
+    most = 4095 - max(len(path.encode(errors="surrogateescape")) + 1 for path in (tree, *others))
+    argv = [target.python, "-I", "-", tree, str(most)]
+    done = target.run(argv, stdin=_whole(_LENGTHS).encode(), check=False)
+    reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ")
+    if done.returncode == lengths.TOO_LONG:
+        hint = "delete those directories in the guest, which rm -rf can, or move them up"
+        raise VirtrootError(f"{tree} cannot be copied: {reason}", hint)
+    if done.returncode:
+        raise VirtrootError(f"cannot copy {tree}: {reason}", "see whether it is there, and run this again")
 
 
 def put_file(target: Target, path: str, content: bytes, mode: int) -> None:
@@ -186,7 +218,7 @@ def carry(target: Target, root: str, other: str, plan: Plan) -> None:
 
 
 def _carry(target: Target, given: object, *arguments: str) -> bytes:
-    program = [target.python, "-I", "-c", _CARRY.read_text(encoding="utf-8")]
+    program = [target.python, "-I", "-c", _whole(_CARRY)]
     return _checked(target.run([*program, *arguments], stdin=json.dumps(given).encode(), check=False))
 
 

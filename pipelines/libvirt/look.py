@@ -34,6 +34,7 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of everything ``asked``; see the functions below for the parts."""
     handover = _module("handover", asked["handover"])
     processes = list(_processes())
+    roots = {guest["root"] for guest in asked["guests"].values()}
     return {
         "user": os.geteuid(),
         "openat2": _has_openat2(handover),
@@ -43,10 +44,11 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
         "descriptions": _descriptions(),
         "security": _security(),
         "files": {path: _file(path) for path in asked["files"]},
-        "directories": {path: _directory(path) for path in asked["directories"]},
+        # What a guest has in its own / may be more than fits into an answer, and is not looked at.
+        "directories": {path: _directory(path, listed=path not in roots) for path in asked["directories"]},
         "held": _held(asked["locks"]),
         "mounts": [[point, kind] for point, kind, _ in _mounts()],
-        "guests": {name: _guest(handover, guest) for name, guest in asked["guests"].items()},
+        "guests": {name: _guest_or_why(handover, guest) for name, guest in asked["guests"].items()},
     }
 
 
@@ -165,8 +167,8 @@ def _file(path: str) -> dict[str, Any] | None:
         return None
 
 
-def _directory(path: str) -> dict[str, Any] | None:
-    """Return what is known of a directory, of its file system and of what is in it; None where it is missing.
+def _directory(path: str, *, listed: bool = True) -> dict[str, Any] | None:
+    """Return what is known of a directory, its file system and, if ``listed``, its entries; None where it is missing.
 
     ``closed_above`` is the first directory above it that not everybody may enter, empty for none. Sizes are in bytes.
     """
@@ -176,8 +178,9 @@ def _directory(path: str) -> dict[str, Any] | None:
         return None
     kind, options = _mounted_at(path)
     entries = []
-    with contextlib.suppress(OSError), os.scandir(path) as listed:
-        entries = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in listed)
+    if listed:
+        with contextlib.suppress(OSError), os.scandir(path) as found:
+            entries = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in found)
     above = [path[: match.start()] or "/" for match in re.finditer("/", path)]
     return {
         "directory": stat.S_ISDIR(status.st_mode),
@@ -246,6 +249,14 @@ def _held_by(pid: str, descriptor: str, directories: Sequence[str]) -> list[str]
         if ours and "FLOCK" in _text(f"/proc/{pid}/fdinfo/{descriptor}"):
             return [path]
     return []
+
+
+def _guest_or_why(handover: types.ModuleType, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a guest, or as ``unread`` why nothing is: that hides nothing of the other guests."""
+    try:
+        return _guest(handover, asked)
+    except Exception as error:
+        return {"unread": str(error) or type(error).__name__}
 
 
 def _guest(handover: types.ModuleType, asked: Mapping[str, Any]) -> dict[str, Any]:
