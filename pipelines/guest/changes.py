@@ -85,6 +85,10 @@ def _pattern(text: str) -> str:
 
 _IGNORED = re.compile("|".join(map(_pattern, (*_IDENTITY, *_MADE))))
 
+#: Whether a path, or one above it, matches: each is matched once, however many paths are below it.
+_KNOWN: dict[str, bool] = {}
+_MOST_KNOWN = 1 << 20
+
 #: What systemd makes for services that bring their own users, for who lingers and for homes; below it is theirs.
 _MADE_EMPTY = ("var/lib/private", "var/lib/systemd/home", "var/lib/systemd/linger")
 
@@ -198,6 +202,7 @@ def _fields(word: str, then: list[str], today: list[str]) -> Iterator[str]:
 def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
     came, went = ({each.name for each in ours} - {each.name for each in theirs}
                   for ours, theirs in ((now.packages, base.packages), (base.packages, now.packages)))  # fmt: skip
+    filled = {path.rpartition("/")[0] for path in now.etc}
     for path in sorted({*base.etc, *now.etc}):
         if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
             continue
@@ -208,7 +213,7 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
             continue
         if then is None and today is not None:
             made = of_package(today, came) or (today.kind == "link" and today.content == _MADE_LINKS.get(path))
-            if not made and not (today.kind == "directory" and _has_below(path, now.etc)):
+            if not made and not (today.kind == "directory" and path in filled):
                 yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
             if not dropped(path, then, now) and then.package not in went and then.to not in went:
@@ -267,10 +272,6 @@ def _rights(then: Configured | Unowned, today: Configured | Unowned) -> Iterator
         yield "owner"
     if then.mode != today.mode and then.kind != "link":
         yield f"mode {then.mode:04o}, now {today.mode:04o}"
-
-
-def _has_below(path: str, etc: Mapping[str, Configured]) -> bool:
-    return any(other.startswith(f"{path}/") for other in etc)
 
 
 def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping[str, Configured]) -> Iterator[Changed]:
@@ -380,7 +381,22 @@ def _words(then: Configured, today: Configured) -> str:
 
 def ignored(path: str) -> bool:
     """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    return path in _ALONE or any(_IGNORED.fullmatch(each) for each in above(path))
+    if path in _ALONE:
+        return True
+    unknown = []
+    for each in above(path):
+        if each in _KNOWN:
+            found = _KNOWN[each]
+            break
+        unknown.append(each)
+    else:
+        found = False
+    if len(_KNOWN) > _MOST_KNOWN:
+        _KNOWN.clear()
+    # The nearest to the top first: what is below one that is ignored is, too.
+    for each in reversed(unknown):
+        found = _KNOWN[each] = found or _IGNORED.fullmatch(each) is not None
+    return found
 
 
 def above(path: str) -> Iterator[str]:

@@ -154,6 +154,7 @@ def plan(
     known = changes.changes(base, ours, distro, points)
     kept = meeting.outermost((*meeting.KEPT, *choices.keep))
     empty = [path for path in _empty(known.files, ours, choices) if not meeting.below(path, kept)]
+    covered = frozenset((*kept, *empty))
     found = {
         each.name: each
         for each in (
@@ -161,7 +162,7 @@ def plan(
             *(Changed("changed", path) for path in known.edited),
             *(each for each in known.altered if _leads(each, ours)),
         )
-        if each.kind != "removed" and not meeting.below(each.name, (*kept, *empty)) and not _brought(each, ours, theirs)
+        if each.kind != "removed" and not meeting.below(each.name, covered) and not _brought(each, ours, theirs)
     }
     if former:
         found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept)}

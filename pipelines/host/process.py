@@ -59,9 +59,13 @@ def found(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def overran(argv: Sequence[str], timeout: float | None) -> VirtrootError:
+class Overran(VirtrootError):
+    """A command did not end in time, and was ended."""
+
+
+def overran(argv: Sequence[str], timeout: float | None) -> Overran:
     """Make the error for a command that did not end in time."""
-    return VirtrootError(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
+    return Overran(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
 
 
 def said_too_much(argv: Sequence[str], limit: int) -> VirtrootError:

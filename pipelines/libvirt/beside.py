@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pipelines.errors import VirtrootError
 from pipelines.host.feed import Source
-from pipelines.host.process import Completed
+from pipelines.host.process import Completed, Overran
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, lengths, sizes, tree
@@ -32,6 +32,9 @@ HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 #: The virtiofsd of guests that mount overlayfs. AppArmor's profile of libvirt runs what is below hooks; libvirt itself
 #: runs nothing there whose name is no driver's.
 WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
+
+#: Seconds that looking through a whole root may take: some ten million files.
+_LOOKING_THROUGH = 1200
 
 #: Seconds beyond its own time after which counting a root is given up.
 _GRACE = 20
@@ -61,6 +64,20 @@ def run(target: Target, *arguments: str) -> bytes:
     # Sent along, not installed: the program on the target is then always this version's. Isolated, so that no module
     # comes from the current directory, which may be a guest's.
     return _checked(target.run([target.python, "-I", "-", *arguments], stdin=_PROGRAM.read_bytes(), check=False))
+
+
+def _within(target: Target, argv: Sequence[str], root: str, *, stdin: Source) -> Completed:
+    """Run a program that looks at a whole ``root``; raises `VirtrootError` where it does not end in time.
+
+    A guest decides how much there is to look at, and its lock is held, or it is off, meanwhile.
+    """
+    try:
+        return target.run(argv, stdin=stdin, check=False, timeout=_LOOKING_THROUGH)
+    except Overran as error:
+        raise VirtrootError(
+            f"{root} has so much in it that looking through it did not end within {_LOOKING_THROUGH // 60} minutes",
+            "see what takes so many files with du --inodes, and delete it in the guest or let it lie in a share",
+        ) from error
 
 
 def _checked(done: Completed) -> bytes:
@@ -167,7 +184,7 @@ def refuse_too_long(target: Target, tree: str, *others: str) -> None:
     """
     most = 4095 - max(len(path.encode(errors="surrogateescape")) + 1 for path in (tree, *others))
     argv = [target.python, "-I", "-", tree, str(most)]
-    done = target.run(argv, stdin=_whole(_LENGTHS).encode(), check=False)
+    done = _within(target, argv, tree, stdin=_whole(_LENGTHS).encode())
     reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ")
     if done.returncode == lengths.TOO_LONG:
         hint = "delete those directories in the guest, which rm -rf can, or move them up"
@@ -189,7 +206,7 @@ def keep_survey(target: Target, root: str, since: int, path: str, what: str = "a
     """
     script = 'umask 077; path=$1; shift; "$@" > "$path.partial"; mv -T -- "$path.partial" "$path"'
     argv = ["sh", "-ec", script, "keep", path, target.python, "-I", "-", root, str(since), what]
-    _checked(target.run(argv, stdin=_SURVEY.read_bytes(), check=False))
+    _checked(_within(target, argv, root, stdin=_whole(_SURVEY).encode()))
 
 
 def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes:
@@ -197,9 +214,9 @@ def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes
 
     ``since`` is in seconds of the epoch; ``known`` are the paths that were there then.
     """
-    program = [target.python, "-I", "-c", _SURVEY.read_text(encoding="utf-8")]
+    program = [target.python, "-I", "-c", _whole(_SURVEY)]
     given = json.dumps(sorted(known)).encode()
-    return _checked(target.run([*program, root, str(since)], stdin=given, check=False))
+    return _checked(_within(target, [*program, root, str(since)], root, stdin=given))
 
 
 def program() -> str:
@@ -209,17 +226,16 @@ def program() -> str:
 
 def owners(target: Target, root: str, other: str, trees: Iterable[str]) -> Owners:
     """Return whose what is in ``trees`` of a root is that is carried into an ``other``; see `carry.owners`."""
-    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root, other)))
+    program = [target.python, "-I", "-c", _whole(_CARRY), "--owners", root, other]
+    done = _within(target, program, root, stdin=json.dumps(list(trees)).encode())
+    return cast("Owners", json.loads(_checked(done)))
 
 
 def carry(target: Target, root: str, other: str, plan: Plan) -> None:
     """Carry what ``plan`` says from one root to another one; see `carry.carry`."""
-    _carry(target, plan, "--carry", root, other)
-
-
-def _carry(target: Target, given: object, *arguments: str) -> bytes:
-    program = [target.python, "-I", "-c", _whole(_CARRY)]
-    return _checked(target.run([*program, *arguments], stdin=json.dumps(given).encode(), check=False))
+    # However long it takes: most of it is copying.
+    program = [target.python, "-I", "-c", _whole(_CARRY), "--carry", root, other]
+    _checked(target.run(program, stdin=json.dumps(plan).encode(), check=False))
 
 
 def look(target: Target, asked: Mapping[str, object]) -> dict[str, Any]:

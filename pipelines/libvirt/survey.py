@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypedDict
 
+from pipelines.libvirt.tree import descend
+
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
 
@@ -35,6 +37,9 @@ _MOST_OTHERS = 500_000
 
 #: Nobody's configuration has more entries or more bytes.
 _MOST_ENTRIES, _MOST_BYTES = 20_000, 256 << 20
+
+#: Nobody changed more bytes of packages' files; each is read whole.
+_MOST_COMPARED = 16 << 30
 
 #: Nor do trees go down further.
 _DEEPEST = 200
@@ -141,10 +146,25 @@ class Root:
         finally:
             os.close(directory)
 
+    def everything(self, path: str) -> Iterator[Found]:
+        """Yield what is below the directory ``path``; nothing where there is no such directory (any more)."""
+        try:
+            top = self._directory(path)
+        except OSError:
+            return
+        depth = path.count("/") + 1
+        try:
+            for directory, name, status in descend(top):
+                if depth + len(directory.parts) > _DEEPEST:
+                    raise _too_deep(path)
+                yield Found("/".join([path, *directory.parts, name]), name, status, directory.handle)
+        finally:
+            os.close(top)
+
     def _directory(self, path: str) -> int:
         parts = path.split("/") if path else []
         if len(parts) > _DEEPEST:
-            raise Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
+            raise _too_deep(path)
         if {"", ".", ".."} & {*parts}:
             # A package's name in a database of the guest's becomes a part of a path.
             raise FileNotFoundError(path)
@@ -170,6 +190,10 @@ class Root:
             return b""
         finally:
             os.close(directory)
+
+
+def _too_deep(path: str) -> Refused:
+    return Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
 
 
 def content(directory: int, name: str, largest: int) -> bytes:
@@ -369,6 +393,12 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
     """
     others = Others()
     found, pending = others.unowned, [""]
+    listed: set[str] = set()
+
+    def is_listed(entry: Found) -> bool:
+        # What is in a small tree is smaller: it is not measured again, which would take longer with each directory.
+        return entry.path in known if known is not None else entry.path.rpartition("/")[0] in listed
+
     while pending:
         for entry in root.entries(pending.pop()):
             if entry.path == "etc" or entry.path in _STATE:
@@ -388,9 +418,10 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
                     found[entry.path] = {"kind": "owned", "uid": entry.status.st_uid}
                 continue
             if entry.kind == "directory":
-                tree = _measured(root, entry.path)
-                if entry.path in known if known is not None else tree["entries"] <= _MOST_LISTED:
+                tree = None if is_listed(entry) else _measured(root, entry.path)
+                if tree is None or (known is None and tree["entries"] <= _MOST_LISTED):
                     pending.append(entry.path)
+                    listed.add(entry.path)
                 else:
                     told.update(tree, kind="tree")
             elif entry.kind == "file":
@@ -433,18 +464,14 @@ class Tree(TypedDict):
 def _measured(root: Root, path: str) -> Tree:
     tree = Tree(entries=0, files=0, size=0, digest="")
     digest = hashlib.sha256()
-    pending = [path]
-    while pending:
-        for entry in root.entries(pending.pop()):
-            tree["entries"] += 1
-            tree["size"] += entry.status.st_blocks * 512
-            what: list[object] = [entry.path, *_told(entry).values()]
-            if entry.kind == "directory":
-                pending.append(entry.path)
-            else:
-                tree["files"] += 1
-                what += [entry.status.st_size, int(entry.status.st_mtime)]
-            digest.update(json.dumps(what).encode())
+    for entry in root.everything(path):
+        tree["entries"] += 1
+        tree["size"] += entry.status.st_blocks * 512
+        what: list[object] = [entry.path, *_told(entry).values()]
+        if entry.kind != "directory":
+            tree["files"] += 1
+            what += [entry.status.st_size, int(entry.status.st_mtime)]
+        digest.update(json.dumps(what).encode())
     tree["digest"] = digest.hexdigest()
     return tree
 
@@ -455,14 +482,20 @@ def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> 
     A package says of most what that was; the others are those that were changed after it was installed.
     """
     digests = Digests(root, packages)
+    left = _MOST_COMPARED
     # One package after the other: what is known of one is all that is kept.
     for path, changed in sorted(candidates.items(), key=lambda each: packages.owners[each[0]]):
         how, digest = digests.of(path, packages.owners[path])
         if not how:
             if changed > packages.installed.get(packages.owners[path], 0):
                 yield path
-        elif digest != _digest(how, root.read(path, _MOST_BYTES)):
-            yield path
+        else:
+            text = root.read(path, _MOST_BYTES)
+            left -= len(text)
+            if left < 0:
+                raise Refused(f"more than {_MOST_COMPARED >> 30} GiB of packages' files were changed, like {path[:60]}")
+            if digest != _digest(how, text):
+                yield path
 
 
 def _digest(how: str, text: bytes) -> str:
