@@ -40,7 +40,7 @@ from pipelines.complete import NAMES
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
 from pipelines.guest.moving import Move
-from pipelines.log import result, say
+from pipelines.log import result, result_lines, say
 from pipelines.machine import setup as preparing
 from pipelines.machine import test as checks
 from pipelines.machine import timer as timing
@@ -269,11 +269,11 @@ def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool,
                 told[name] = {"stays": move} if isinstance(move, str) else previewing.as_data(move)
                 continue
             if isinstance(move, str):
-                result(f"{name} {move}")
+                result_lines([f"{name} {move}"])
                 continue
             result(name)
-            for line in previewing.as_lines(move, more=f"./inv upgrade {name} --preview --all"):
-                result(f"  {line}")
+            lines = previewing.as_lines(move, more=f"./inv upgrade {name} --preview --all")
+            result_lines(f"  {line}" for line in lines)
     finally:
         # What can be told of the others is.
         if json:
@@ -284,8 +284,7 @@ def _show_move(move: Move, *, everything: bool, json: bool) -> None:
     if json:
         _print(previewing.as_data(move))
         return
-    for line in previewing.as_lines(move, everything=everything):
-        result(line)
+    result_lines(previewing.as_lines(move, everything=everything))
 
 
 @task(
@@ -321,8 +320,8 @@ def rollback(  # type: ignore[no-untyped-def]
         written = returning.written(name, settings)
         if json:
             _print(differing.changes_as_data(written))
-        for line in () if json else differing.changes_as_lines(written, since="it got its root"):
-            result(line)
+        else:
+            result_lines(differing.changes_as_lines(written, since="it got its root"))
         return
     if json:
         raise VirtrootError("--json without --preview", "--json shows what would be done: give --preview, too")
@@ -798,15 +797,13 @@ def diff(c, before, after="", distro="", recipe="", files=False, json=False):  #
         if json:
             _print(differing.changes_as_data(changes))
             return
-        for line in differing.changes_as_lines(changes):
-            result(line)
+        result_lines(differing.changes_as_lines(changes))
         return
     pair = differing.find(before, after, distro or recipe, _settings(c))
     if json:
         _print(differing.as_data(pair, files=files))
         return
-    for line in differing.as_lines(pair, files=files):
-        result(line)
+    result_lines(differing.as_lines(pair, files=files))
 
 
 @task(

@@ -123,7 +123,7 @@ def _wrapped(versions: str) -> Iterator[str]:
         yield f"      {versions}"
     else:
         before, arrow, after = versions.partition(" -> ")
-        yield f"      {before}{arrow.rstrip()}"
+        yield f"      {before}{arrow.rstrip(' ')}"
         if after:
             yield f"      {after}"
 
@@ -136,7 +136,7 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
         counts[change.kind] += 1
         sizes = [size(each) for each in (change.before, change.after) if each is not None]
         shown = sizes[0] if len(set(sizes)) == 1 else " -> ".join(sizes)
-        what = f"  ({change.what})" if change.what and change.what != "content" else ""
+        what = f"  ({one_line(change.what)})" if change.what and change.what != "content" else ""
         yield f"  {_MARKS[change.kind]} {shown:>20}  {one_line(change.path)}{what}"
     yield f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} changed"
 
@@ -194,6 +194,6 @@ def _changed_section(title: str, found: tuple[Changed, ...]) -> Iterator[str]:
     yield f"{title} ({len(found)})"
     for each in found:
         entries = "" if each.entries is None else f"{counted(each.entries, 'entry', 'entries')} in it"
-        words = ", ".join(filter(None, (each.what, entries, "" if each.size is None else size(each.size))))
+        words = ", ".join(filter(None, (one_line(each.what), entries, "" if each.size is None else size(each.size))))
         slash = "" if title == "accounts" else "/"
         yield f"  {_MARKS[each.kind]} {slash}{one_line(each.name)}{f'  ({words})' if words else ''}"

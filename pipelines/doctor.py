@@ -50,7 +50,15 @@ def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     if directory and seen["directories"].get(directory):
         found += remains.examine(hypervisor, directory, seen, every)
     active = {known.uuid for known in hypervisor.domains(active=True)}
-    return found + [each for guest in every for each in soundness.examine(guest, seen, running=guest.uuid in active)]
+    return found + [each for guest in every for each in _guest(guest, seen, running=guest.uuid in active)]
+
+
+def _guest(guest: Guest, seen: dict[str, Any], *, running: bool) -> list[Finding]:
+    """Look at one guest; where that fails it is a finding of this guest's, and the next one is looked at."""
+    try:
+        return soundness.examine(guest, seen, running=running)
+    except VirtrootError as error:
+        return [fault(guest.name, "guest", f"cannot be looked at: {error.what}", error.hint)]
 
 
 def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:

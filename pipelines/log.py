@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.text import age, plain, size
+from pipelines.text import age, flat, plain, size
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -27,19 +27,19 @@ _deaf = False
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
 
-def say(message: str) -> None:
-    """Print one line of progress."""
-    _print(message, "")
+def say(message: str, *, lines: bool = False) -> None:
+    """Print one line of progress, or with ``lines`` as many as ``message`` has: for the text of an error."""
+    _print(plain(message) if lines else flat(message), "")
 
 
 def warn(message: str) -> None:
     """Print one line that the user should not miss."""
-    _print(f"warning: {message}", "yellow")
+    _print(flat(f"warning: {message}"), "yellow")
 
 
 def _print(message: str, style: str) -> None:
     try:
-        _console.print(_spoken(plain(message)), markup=False, style=style or None)
+        _console.print(_spoken(message), markup=False, style=style or None)
     except (OSError, SystemExit):
         # The console's own way to take a reader's leave is to end the program.
         if not _deaf:
@@ -79,6 +79,12 @@ def result(text: str, *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def result_lines(lines: Iterable[str]) -> None:
+    """Print each of ``lines`` on stdout as it comes, on one line whatever it quotes."""
+    for line in lines:
+        result(flat(line))
+
+
 def page(markdown: str) -> None:
     """Print a page of the book on stdout: laid out where that is a terminal, elsewhere as it is written."""
     if not sys.stdout.isatty():
@@ -94,7 +100,7 @@ def page(markdown: str) -> None:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Time what runs inside, and print ``name`` with the seconds it took, or that it failed."""
-    name = plain(name)
+    name = flat(name)
     start = time.monotonic()
     outcome = "failed"
     try:
@@ -105,7 +111,7 @@ def step(name: str) -> Iterator[None]:
             yield
         outcome = ""
     finally:
-        say(f"{name:<46} {time.monotonic() - start:7.1f} s {outcome}".rstrip())
+        say(f"{name:<46} {time.monotonic() - start:7.1f} s {outcome}".rstrip(" "))
 
 
 @contextmanager
@@ -134,9 +140,9 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
             yield advance
             return
         with shown:
-            bar = shown.add_task(plain(name), total=total)
+            bar = shown.add_task(flat(name), total=total)
             yield advance
-    say(f"{plain(name):<46} {time.monotonic() - start:7.1f} s")
+    say(f"{flat(name):<46} {time.monotonic() - start:7.1f} s")
 
 
 def output(stream: TextIO) -> Callable[[bytes], object]:

@@ -184,7 +184,8 @@ def _take_away(run: Run) -> None:
         engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
-            if guest.transient == run.owner and guest.running:
+            if guest.transient == run.owner:
+                # One that is off is not ended, which is no error.
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
@@ -207,7 +208,7 @@ def _one(source: Path, run: Run) -> Night:
     except Exception as error:
         failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
-        say(failure.text)
+        say(failure.text, lines=True)
     golden = run.store.golden(name).artifact
     night = Night(
         recipe=name,

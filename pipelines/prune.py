@@ -82,7 +82,12 @@ def prune(
 def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
     """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
     found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.partition("/")[0] in recipes]
-    left = {guest.name: _of(guest, older_than) for guest in found}
+    left: dict[str, list[str]] = {}
+    for guest in found:
+        try:
+            left[guest.name] = _of(guest, older_than)
+        except VirtrootError as error:
+            warn(f"the former roots of {guest.name} stay: {error.what}")
     return {name: directories for name, directories in left.items() if directories}
 
 

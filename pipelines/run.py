@@ -26,6 +26,7 @@ from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
 from pipelines.settings import Settings
+from pipelines.text import split_lines
 
 #: Guests that it makes are called after it.
 _TASK = "run"
@@ -114,7 +115,7 @@ def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
     directory = pool.look(hypervisor, settings)
     if directory is None:
         return
-    listed = hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text.splitlines()
+    listed = split_lines(hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text)
     for name in sorted({place.left_of(each) for each in listed}):
         if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
             continue

@@ -21,7 +21,7 @@ from pipelines.log import warn
 from pipelines.settings import Settings
 from pipelines.symptom import recognise
 from pipelines.symptom.symptom import Symptom
-from pipelines.text import age, plain, size, table
+from pipelines.text import age, one_line, plain, size, split_lines, table
 
 #: Seconds that counting a root's blocks may take in a list.
 _COUNTING = 10
@@ -111,7 +111,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
     if not manifest.returncode:
         made = manifests.parse(manifest.stdout, f"the manifest of {name}")
         built = {
-            "distro": f"{made.recipe.distro} {made.recipe.release}".strip(),
+            "distro": " ".join(filter(None, (made.recipe.distro, made.recipe.release))),
             "generator": made.generator,
             "kernel_version": made.kernel_version,
             "packages": len(made.packages),
@@ -153,7 +153,8 @@ def as_lines(facts: dict[str, Any]) -> str:
     shown["former"] = ", ".join(f"{each['artifact']} in {each['directory']}" for each in facts["former"])
     shown["overlayfs"] = "yes, its virtiofsd keeps CAP_SYS_ADMIN" if facts["overlayfs"] else "no"
     return "\n".join(
-        f"{key.replace('_', ' '):<14} {value if value not in ('', None) else '-'}" for key, value in shown.items()
+        f"{key.replace('_', ' '):<14} {one_line(str(value)) if value not in ('', None) else '-'}"
+        for key, value in shown.items()
     )
 
 
@@ -211,26 +212,30 @@ def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
 
 def _installed(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
     """Return when each guest was installed, in seconds of the epoch; 0 where nobody knows."""
-    return [
-        int(line) for line in hypervisor.target.run(["sh", "-c", _AGES, "ages", *[g.boot for g in found]]).text.split()
-    ]
+    listed = hypervisor.target.run(["sh", "-c", _AGES, "ages", *[g.boot for g in found]]).text
+    return [int(line) for line in split_lines(listed)]
 
 
 def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
     """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
     roots = [(guest.root, guest.below) for guest in found]
-    return [each or (None, None) for each in beside.measure(hypervisor.target, _COUNTING, roots)]
+    return [each or (None, None) for each in _measure(hypervisor, roots)]
+
+
+def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
+    """Return what `beside.measure` does, or None for each: a list without sizes is better than none."""
+    try:
+        return beside.measure(hypervisor.target, _COUNTING, roots) if roots else []
+    except VirtrootError as error:
+        warn(f"sizes are not known: {error.what}")
+        return [None] * len(roots)
 
 
 def _former(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
     """Return for each guest how many bytes its former roots alone hold; 0 where there are none."""
     trees = formers.trees(hypervisor.target, [guest.root for guest in found])
     every = [tree for its in trees for tree in its]
-    measured = dict(
-        zip(every, beside.measure(hypervisor.target, _COUNTING, [(tree, "") for tree in every]), strict=True)
-        if every
-        else ()
-    )
+    measured = dict(zip(every, _measure(hypervisor, [(tree, "") for tree in every]), strict=True))
     return [_alone([measured[tree] for tree in its]) for its in trees]
 
 

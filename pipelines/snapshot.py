@@ -22,7 +22,8 @@ def take(guest: str, name: str, settings: Settings, *, restart: bool = False) ->
     With ``restart`` a guest that runs is shut down for it and booted again, whatever comes of it.
     """
     name = snapshots.checked_name(name or snapshots.stamp())
-    with _off(guest, settings, restart=restart) as found, step(f"snapshot {name}"):
+    first = snapshots.refuse_uncopyable
+    with _off(guest, settings, restart=restart, first=first) as found, step(f"snapshot {name}"):
         return name, snapshots.WORDS[snapshots.take(found, name).how]
 
 
@@ -60,11 +61,17 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 
 @contextmanager
-def _off(name: str, settings: Settings, *, restart: bool) -> Iterator[Guest]:
-    """Hold a guest's lock while it is off; with ``restart`` one that runs is shut down before and booted after."""
+def _off(
+    name: str, settings: Settings, *, restart: bool, first: Callable[[Guest], object] = lambda _: None
+) -> Iterator[Guest]:
+    """Hold a guest's lock while it is off; with ``restart`` one that runs is shut down before and booted after.
+
+    ``first`` is called before it is shut down, and raises where that would be for nothing.
+    """
     with hold.hold(connect(settings), name) as guest:
         again = restart and guest.running
         if again:
+            first(guest)
             say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
         try:
             with hold.keep_off(guest, f"stop it first: ./inv stop {name}; or give --restart"):

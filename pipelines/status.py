@@ -9,7 +9,7 @@ from pipelines.artifact import pruning
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
-from pipelines.errors import CheckFailed
+from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.settings import Settings, time_span
 from pipelines.text import age, table
 
@@ -26,7 +26,16 @@ def status(settings: Settings, now: datetime | None = None) -> list[dict[str, An
     """
     store, now = Store(settings.output_dir), now or datetime.now(UTC)
     nightly = {path.stem for path in inputs.nightly()}
-    return [_row(store, name, now, every=name in nightly) for name in sorted({*store.recipes(), *nightly})]
+    return [_row_or_why(store, name, now, every=name in nightly) for name in sorted({*store.recipes(), *nightly})]
+
+
+def _row_or_why(store: Store, name: str, now: datetime, *, every: bool) -> dict[str, Any]:
+    """Return the row of a recipe; of one whose files cannot be read it says why, and the others are told."""
+    try:
+        return _row(store, name, now, every=every)
+    except VirtrootError as error:
+        nothing = {"golden": "", "age": None, "since": "", "checked": None}
+        return {"recipe": name, **nothing, "outcome": "cannot be told", "why": error.what, "due": every}
 
 
 def _row(store: Store, name: str, now: datetime, *, every: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import AnyStr
 
 #: Escape sequences are those of ECMA-48 and xterm's ctlseqs, each read to its own end and never further than its line:
 #: what a guest opens and does not close must not hide the lines that follow.
@@ -35,14 +36,48 @@ def plain(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return ``text`` plain and on one line."""
-    return " ".join(line.strip() for line in plain(text).split("\n")).strip()
+    return " ".join(line.strip(" \t") for line in plain(text).split("\n")).strip(" \t")
+
+
+def flat(text: str) -> str:
+    """Return ``text`` plain and on one line, with the blanks at its beginning: for a line that quotes what it is told.
+
+    What a guest wrote, such as where a link leads, could otherwise add lines that look like virtroot's own.
+    """
+    return plain(text).rstrip("\n").replace("\n", " ")
+
+
+def split_lines(text: AnyStr) -> list[AnyStr]:
+    """Split ``text`` at newlines, as the kernel and the programs of a system do.
+
+    `str.splitlines` and `bytes.splitlines` split at more characters, such as U+2028 or a carriage return. Whoever
+    writes one into a file would make two lines for virtroot of one line for the system.
+    """
+    newline = b"\n" if isinstance(text, bytes) else "\n"
+    return text.removesuffix(newline).split(newline) if text else []
+
+
+def split_fields(line: AnyStr, most: int = 0) -> list[AnyStr]:
+    """Split ``line`` at spaces and tabs, as fstab(5) and most files of lines have it; into ``most`` fields, if given.
+
+    `str.split` without an argument splits at more characters, such as a no-break space or a form feed.
+    """
+    blanks = rb"[ \t]+" if isinstance(line, bytes) else r"[ \t]+"
+    trimmed = trim(line)
+    return re.split(blanks, trimmed, maxsplit=max(most - 1, 0)) if trimmed else []
+
+
+def trim(text: AnyStr) -> AnyStr:
+    """Return ``text`` without the spaces, tabs and newlines at its ends, and nothing else."""
+    return text.strip(b" \t\n" if isinstance(text, bytes) else " \t\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return ``rows``, the first with the headings, as columns of equal width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Return ``rows``, the first with the headings, as columns of equal width; each row is one line."""
+    cells = [[one_line(cell).replace("\t", " ") for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(" ") for row in cells
     )
 
 

@@ -34,9 +34,13 @@ def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[
 
 def _becoming(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
     try:
-        artifact = upgrading.golden_root(guest, settings)
+        return _golden_root(guest, wishes, settings)
     except VirtrootError as error:
         return f"stays as it is: {error.what}"
+
+
+def _golden_root(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
+    artifact = upgrading.golden_root(guest, settings)
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
     if artifact.id == guest.artifact:
@@ -63,7 +67,7 @@ def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move | s
         try:
             move = upgrading.preview(name, becoming, wishes, settings)
         except VirtrootError as error:
-            say(f"{name}: {error}")
+            say(f"{name}: {error}", lines=True)
             untold.append(name)
             yield name, f"nothing can be told of it: {error.what}"
             continue
@@ -94,7 +98,7 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
         try:
             upgrading.upgrade(name, artifact, wishes, settings)
         except VirtrootError as error:
-            say(f"{name}: {error}")
+            say(f"{name}: {error}", lines=True)
             if isinstance(error, WentBack) or _state(hypervisor, name) != before:
                 raise _stopped(name, artifact, error, [each for each, _ in waiting]) from error
             stayed.append(name)

@@ -18,7 +18,7 @@ from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.host import durable
 from pipelines.log import warn
-from pipelines.text import one_line, plain
+from pipelines.text import one_line, plain, trim
 
 SCHEMA = 1
 
@@ -148,7 +148,7 @@ class History:
         left_out = content.rfind(b"\n", 0, max(len(content) - _READ, 0)) + 1
         first = content.count(b"\n", 0, left_out) + 1
         for number, line in enumerate(content[left_out:].decode(errors="replace").split("\n"), first):
-            if not line.strip():
+            if not trim(line):
                 continue
             try:
                 nights.append(Night.model_validate_json(line))

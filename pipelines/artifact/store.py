@@ -66,7 +66,7 @@ class Store:
     def source(self, name: str) -> Path | None:
         """Return the recipe file that the directory of ``name`` is kept for; None where that is not known."""
         try:
-            said = (self._output / name / _SOURCE).read_text(encoding="utf-8", errors="surrogateescape").strip()
+            said = (self._output / name / _SOURCE).read_bytes().decode(errors="surrogateescape").removesuffix("\n")
         except OSError:
             return None
         return Path(said) if said.startswith("/") and "\0" not in said else None

@@ -18,7 +18,7 @@ from pipelines.host.target import Local
 from pipelines.log import progress, warn
 from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
-from pipelines.text import one_line
+from pipelines.text import one_line, split_fields
 
 #: How a tarball begins, by tar's option for its compression.
 _MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7zXZ\x00", "--bzip2": b"BZh"}
@@ -114,7 +114,9 @@ def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
         and (kind in fstab.PROVIDED or not (include_mounts or fstab.is_of_the_system(f"/{point}")))
     )
     without = [f"--exclude={path}/{each}" for each in left_out]
-    size = process.run(["du", "--summarize", "--block-size=1", *without, "--", str(path)], check=False).text.split()
+    size = split_fields(
+        process.run(["du", "--summarize", "--block-size=1", *without, "--", str(path)], check=False).text
+    )
     return Source(path, "directory", int(size[0]) if size else 0, left_out=left_out)
 
 

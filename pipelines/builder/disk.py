@@ -22,6 +22,7 @@ from pipelines.log import progress, step
 from pipelines.origin.disk import Choice, Disks
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
+from pipelines.text import split_lines, trim
 
 #: Its Containerfile, and so its image, is called that.
 _NAME = "guestfs"
@@ -110,7 +111,7 @@ class _Reading:
 
 
 def _unreadable(why: str) -> VirtrootError:
-    last = (why.strip().splitlines() or ["libguestfs gave no reason"])[-1]
+    last = (split_lines(trim(why)) or ["libguestfs gave no reason"])[-1]
     return VirtrootError(f"the disk image cannot be read: {last}", "see whether qemu-img check finds it whole", why)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.recipe.generators import Generator
+from pipelines.text import split_fields, split_lines, trim
 
 # What comes from the root loses the two characters that part the sections, and no file is read that is none.
 _FACTS = r"""
@@ -111,12 +112,12 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
     facts = ["sh", "-c", _FACTS, "facts", root, generator.kernel, generator.initrd]
     answer = target.run(facts, limit=_LIMIT, timeout=_TIMEOUT).text
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
-    lines = {name: tuple(line for line in body.splitlines() if line) for name, body in sections.items()}
-    kernel_link, initrd_link = sections["kernel"].strip(), sections["initrd"].strip()
+    lines = {name: tuple(line for line in split_lines(body) if line) for name, body in sections.items()}
+    kernel_link, initrd_link = trim(sections["kernel"]), trim(sections["initrd"])
     paths = [_followed(generator.kernel, kernel_link), _followed(generator.initrd, initrd_link)]
     safe = [path for path in paths if not path.startswith(("/", "../"))]
-    regular = target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *[*safe, "", ""][:2]]).text.splitlines()
-    pkgbase = dict(line.split(maxsplit=1) for line in lines["pkgbase"] if " " in line.strip())
+    regular = split_lines(target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *[*safe, "", ""][:2]]).text)
+    pkgbase = dict(split_fields(line, 2) for line in lines["pkgbase"] if len(split_fields(line)) > 1)
     builtin: dict[str, set[str]] = {}
     for line in lines["builtin"]:
         version, _, module = line.partition(" ")
@@ -139,7 +140,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         initramfs=asked[0].result(),
         resume=asked[1].result(),
         builtin={version: frozenset(modules) for version, modules in builtin.items()},
-        init=sections["init"].strip(),
+        init=trim(sections["init"]),
         pkgbase=pkgbase,
         rdinit=generator.rdinit,
         switches=generator.switches,
@@ -150,7 +151,7 @@ def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tup
     if not argv:
         return ()
     done = target.run(["chroot", root, *argv, f"/{path}"], limit=_LIMIT, timeout=_TIMEOUT)
-    return tuple(done.text.splitlines())
+    return tuple(split_lines(done.text))
 
 
 def _modules(facts: Facts) -> str:
@@ -191,14 +192,14 @@ def _resume(facts: Facts) -> str:
     """Prevents a boot that waits for a device that is not there."""
     for line in facts.resume:
         match = re.fullmatch(r"\s*(?:export\s+)?RESUME=(.*)", line)
-        if match and match[1].strip().strip("'\"") not in {"none", ""}:
-            return f"conf.d/resume in the initramfs names {match[1].strip()}, which the boot would wait for"
+        if match and trim(match[1]).strip("'\"") not in {"none", ""}:
+            return f"conf.d/resume in the initramfs names {trim(match[1])}, which the boot would wait for"
     return ""
 
 
 def _fstab(facts: Facts) -> str:
     """Prevents a root that stays read-only, and units that wait for disks of another machine."""
-    lines = [line.split() for line in facts.fstab.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [fields for line in split_lines(facts.fstab) if (fields := split_fields(line)) and fields[0][:1] != "#"]
     if lines != [["root", "/", "virtiofs", "defaults", "0", "0"]]:
         found = "; ".join(" ".join(line) for line in lines) or "no line"
         return f"etc/fstab must have the one line `root / virtiofs defaults 0 0`, it has: {found}"

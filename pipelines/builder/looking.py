@@ -16,7 +16,7 @@ from pipelines.libvirt.handover import Refused, open_beneath, open_regular
 from pipelines.origin import owners as owning
 from pipelines.origin import signs as origins
 from pipelines.origin.system import ASKED, System
-from pipelines.text import plain
+from pipelines.text import plain, split_lines, trim
 
 #: Bytes of one file that are read; a fstab of more is none.
 _LARGEST = 64 << 10
@@ -97,17 +97,17 @@ def look(target: Target, root: str) -> System:
     argv = ["sh", "-c", script, "facts", root, str(_LARGEST), *ASKED]
     answer = target.run(argv, limit=32 << 20, timeout=300).stdout.decode(errors="replace")
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
-    lines = {name: tuple(line for line in body.splitlines() if line.strip()) for name, body in sections.items()}
-    if int(sections["size"].strip() or 0) > _LARGEST:
+    lines = {name: tuple(line for line in split_lines(body) if trim(line)) for name, body in sections.items()}
+    if int(trim(sections["size"]) or 0) > _LARGEST:
         raise VirtrootError(f"its etc/fstab has more than {_LARGEST >> 10} KiB", "mend it in the system first")
     links = dict(line.split(" ", 1) for line in lines["links"])
-    machine_id, hostname = sections["machine-id"].strip(), sections["hostname"].strip()
+    machine_id, hostname = trim(sections["machine-id"]), trim(sections["hostname"])
     modules = set(lines["modules"])
     shown, owners = _search(target, root)
     return System(
         top=frozenset(lines["top"]),
         found=frozenset(lines["found"]),
-        machine=sections["machine"].strip(),
+        machine=trim(sections["machine"]),
         release=_fields(lines["release"]),
         fstab=sections["fstab"],
         resume=lines["resume"],
@@ -168,7 +168,7 @@ def glance(root: Path) -> System:
             top=frozenset(each.name for each in root.iterdir()),
             found=frozenset(known),
             machine=next((f"{head[19]:02x}{head[18]:02x}" for head in heads if len(head) == _ELF), ""),
-            release=_fields(tuple(plain(release).splitlines())),
+            release=_fields(tuple(split_lines(plain(release)))),
             fstab=_head(descriptor, "etc/fstab", _LARGEST).decode(errors="replace"),
             owners=searching.owners(handover, descriptor, list(owning.ASKED)),
         )

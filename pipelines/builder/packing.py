@@ -12,13 +12,14 @@ from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import ROOT
+from pipelines.text import split_fields, split_lines
 
 
 def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
     """Return the packages that are installed in the root, sorted by name."""
     # Asked inside the root, where a recipe's commands may have replaced whoever answers.
     query = builder.run(("chroot", ROOT, *distro.packages_query), limit=16 << 20, timeout=300)
-    pairs = sorted(line.split(maxsplit=1) for line in query.text.splitlines())
+    pairs = sorted(split_fields(line, 2) for line in split_lines(query.text))
     if any(len(pair) != 2 for pair in pairs):
         raise VirtrootError("the root's package manager does not list packages", "look at the recipe's run commands")
     return tuple(Package(name=name, version=version) for name, version in pairs)
@@ -44,5 +45,5 @@ def pack(builder: Builder, tarball: Path, epoch: int, *, sparse: bool = False) -
 
 def _measure(builder: Builder) -> tuple[int, int]:
     """Return how many bytes of disk the root takes, and how many entries it has."""
-    used = builder.run(["du", "--summarize", "--block-size=1", ROOT]).text.split()[0]
+    used = split_fields(builder.run(["du", "--summarize", "--block-size=1", ROOT]).text)[0]
     return int(used), len(builder.run(["find", ROOT, "-printf", "."]).stdout)

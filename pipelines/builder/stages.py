@@ -19,7 +19,7 @@ from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
 from pipelines.log import step, warn
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
-from pipelines.text import plain
+from pipelines.text import plain, split_lines
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -199,7 +199,7 @@ def telling(log: str) -> list[str]:
 
     A package manager goes on after a script has failed: what it does then may push the reason out of the end.
     """
-    lines = [line[:_WIDTH] for line in plain(log).splitlines() if line.strip() and not _NOISE.fullmatch(line)]
+    lines = [line[:_WIDTH] for line in split_lines(plain(log)) if line.strip() and not _NOISE.fullmatch(line)]
     begin = max((number for number, line in enumerate(lines) if line.startswith("== ")), default=-1) + 1
     lines = lines[begin:]
     end = max(0, len(lines) - _LAST)
@@ -214,7 +214,7 @@ def complaint(log: Path) -> str:
     """Return the last line of the log in which apt or pacman says what failed; empty where there is none."""
     with log.open("rb") as content:
         content.seek(max(0, log.stat().st_size - _TAIL))
-        lines = plain(content.read().decode(errors="replace")).splitlines()
+        lines = split_lines(plain(content.read().decode(errors="replace")))
     return next((line[:_WIDTH] for line in reversed(lines) if line.startswith(("E: ", "error: "))), "")
 
 

@@ -119,7 +119,7 @@ class Program(program.Program):
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
         what, _, examples = str(inspect.getdoc(self.collection[name])).partition("\n\n")
         print(f"{usage}\n\n{textwrap.fill(what, _COLUMNS)}\n")  # noqa: T201
-        for example in examples.splitlines():
+        for example in examples.split("\n"):
             print(f"  {example}")  # noqa: T201
         if examples:
             print()  # noqa: T201

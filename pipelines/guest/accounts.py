@@ -6,11 +6,14 @@ one that is free. Names count: what a name owned, it owns afterwards, under the 
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.text import split_lines
 
 #: The files that are merged, in /etc.
 FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
@@ -62,12 +65,13 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[
     groups = _numbered("group", then, mine, new)
     group_numbers = _renumbered(mine["group"], groups)
     users = _numbered("passwd", then, mine, new)
+    groups_then, groups_mine = (_first_names(tables["group"]) for tables in (then, mine))
     for name, fields in users.items():
         if name not in new["passwd"]:
             fields[_GROUP] = str(group_numbers.get(int(fields[_GROUP]), int(fields[_GROUP])))
         elif name in then["passwd"] and name in mine["passwd"]:
-            group = _group(mine, name)
-            if group in groups and group != _group(then, name):
+            group = groups_mine.get(int(mine["passwd"][name][_GROUP]), "")
+            if group in groups and group != groups_then.get(int(then["passwd"][name][_GROUP]), ""):
                 fields[_GROUP] = groups[group][_NUMBER]
     made = {"passwd": users, "group": groups}
     for name, of, numbered in (("shadow", users, "passwd"), ("gshadow", groups, "group")):
@@ -95,16 +99,12 @@ def _parse(text: bytes, name: str, of: str) -> Table:
             f"/etc/{name} of {of} has more than {_LONGEST >> 20} MiB", "see what wrote it; nobody has so many accounts"
         )
     table: Table = {}
-    try:
-        lines = text.decode().splitlines()
-    except UnicodeDecodeError:
-        raise wrong from None
-    for line in lines:
+    for line in split_lines(text.decode(errors="surrogateescape")):
         fields = line.split(":")
         if not line or line.startswith("#"):
             continue
         numbers = fields[_NUMBER : _GROUP + 1] if name == "passwd" else fields[_NUMBER : _NUMBER + 1]
-        if len(fields) != _FIELDS[name] or not fields[0] or "\0" in line:
+        if len(fields) != _FIELDS[name] or not _is_name(fields[0]) or "\0" in line:
             raise wrong
         if name in ("passwd", "group") and not all(map(is_number, numbers)):
             raise wrong
@@ -112,8 +112,13 @@ def _parse(text: bytes, name: str, of: str) -> Table:
     return table
 
 
+def _is_name(text: str) -> bool:
+    """Say whether ``text`` is not empty and has no bytes that are not UTF-8."""
+    return bool(text) and not re.search("[\ud800-\udfff]", text)
+
+
 def _text(table: Table) -> bytes:
-    return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode()
+    return "".join(f"{':'.join(fields)}\n" for fields in table.values()).encode(errors="surrogateescape")
 
 
 def _merged(name: str, then: Table, mine: Table, new: Table, back: AbstractSet[str]) -> Table:
@@ -149,8 +154,10 @@ def _field(before: str, mine: str, new: str) -> str:
 def _lists(before: str, mine: str, new: str) -> str:
     """Merge lists of names, in the new one's order."""
     then, ours, theirs = ([each for each in text.split(",") if each] for text in (before, mine, new))
-    kept = [each for each in theirs if each in ours or each not in then]
-    return ",".join([*kept, *(each for each in ours if each not in then and each not in kept)])
+    had, has = {*then}, {*ours}
+    kept = [each for each in theirs if each in has or each not in had]
+    known = {*had, *kept}
+    return ",".join([*kept, *(each for each in ours if each not in known)])
 
 
 def _numbered(name: str, then: Mapping[str, Table], mine: Mapping[str, Table], new: Mapping[str, Table]) -> Table:
@@ -162,37 +169,44 @@ def _numbered(name: str, then: Mapping[str, Table], mine: Mapping[str, Table], n
             fields[_NUMBER] = new[name][each][_NUMBER]
             if name == "passwd":
                 fields[_GROUP] = new[name][each][_GROUP]
+    # Two names of one number in the guest stay one.
+    twins = _first_names({other: fields for other, fields in mine[name].items() if other in new[name]})
+    numbers = _Numbers({*taken, *(int(fields[_NUMBER]) for fields in mine[name].values())})
     given: dict[int, int] = {}
     for each, fields in found.items():
         if each in new[name]:
             continue
         number = int(fields[_NUMBER])
         if number not in given:
-            # Two names of one number in the guest stay one.
-            known = (other for other, of in mine[name].items() if int(of[_NUMBER]) == number and other in new[name])
-            twin = next(known, "")
-            if twin:
-                given[number] = int(new[name][twin][_NUMBER])
+            if number in twins:
+                given[number] = int(new[name][twins[number]][_NUMBER])
             else:
-                given[number] = number if number not in taken else _free(number, taken | {*given.values()}, mine[name])
+                given[number] = numbers.free(number) if number in taken else number
             taken.add(given[number])
         fields[_NUMBER] = str(given[number])
     return found
 
 
-def _group(tables: Mapping[str, Table], user: str) -> str:
-    """Return the name of a user's own group; empty for a number that has none."""
-    number = int(tables["passwd"][user][_GROUP])
-    return next((name for name, fields in tables["group"].items() if int(fields[_NUMBER]) == number), "")
-
-
-def _free(number: int, taken: Iterable[int], mine: Table) -> int:
-    """Return a number that nobody has on either side, of the kind that ``number`` is."""
-    used = {*taken, *(int(fields[_NUMBER]) for fields in mine.values())}
-    found = next((each for each in (_PEOPLE if number in _PEOPLE else _SYSTEM) if each not in used), None)
-    if found is None:
-        raise VirtrootError(f"no number is left for what had {number}", "see who needs so many accounts")
+def _first_names(table: Table) -> dict[int, str]:
+    """Return the first name of each number in a table of users or groups."""
+    found: dict[int, str] = {}
+    for name, fields in table.items():
+        found.setdefault(int(fields[_NUMBER]), name)
     return found
+
+
+class _Numbers:
+    """The numbers that are on neither side; each is given once, so that each is looked at once."""
+
+    def __init__(self, used: AbstractSet[int]) -> None:
+        self._system, self._people = ((each for each in kind if each not in used) for kind in (_SYSTEM, _PEOPLE))
+
+    def free(self, number: int) -> int:
+        """Return a number that nobody has, of the kind that ``number`` is."""
+        found = next(self._people if number in _PEOPLE else self._system, None)
+        if found is None:
+            raise VirtrootError(f"no number is left for what had {number}", "see who needs so many accounts")
+        return found
 
 
 def _renumbered(mine: Table, merged: Table) -> dict[int, int]:
@@ -213,16 +227,45 @@ def _ranges(base: bytes, ours: bytes, theirs: bytes) -> bytes:
             found[name] = mine[name] if name in mine else new[name]
     # Whoever has them in the guest owns files by them; two with the same would read each other's.
     lines = [line for name, each in found.items() if name in mine for line in each]
-    taken = [_range(line) for line in lines]
+    taken = _Taken(_range(line) for line in lines)
     for name, each in found.items():
         for line in [] if name in mine else each:
             first, count = _range(line)
-            if any(first < start + many and start < first + count for start, many in taken):
-                first = max(start + many for start, many in taken)
+            if taken.has(first, count):
+                first = taken.end
                 line = b"%s:%d:%d" % (name, first, count)
-            taken.append((first, count))
+            taken.add(first, count)
             lines.append(line)
     return b"".join(line + b"\n" for line in lines)
+
+
+class _Taken:
+    """Ranges of numbers as the sorted spans that they cover, so that each question is a search."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.end = 0
+        for first, count in sorted(ranges):
+            self.end = max(self.end, first + count)
+            if self._ends and first < self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], first + count)
+            elif count:
+                self._starts.append(first)
+                self._ends.append(first + count)
+
+    def has(self, first: int, count: int) -> bool:
+        """Say whether the range has a number that is taken."""
+        before = bisect.bisect_left(self._starts, first + count)
+        return before > 0 and self._ends[before - 1] > first
+
+    def add(self, first: int, count: int) -> None:
+        """Add a range of which nothing is taken."""
+        self.end = max(self.end, first + count)
+        if count:
+            place = bisect.bisect_left(self._starts, first)
+            self._starts.insert(place, first)
+            self._ends.insert(place, first + count)
 
 
 def _range(line: bytes) -> tuple[int, int]:
@@ -234,7 +277,7 @@ def _range(line: bytes) -> tuple[int, int]:
 
 def _by_name(text: bytes) -> dict[bytes, list[bytes]]:
     found: dict[bytes, list[bytes]] = {}
-    for line in text[:_LONGEST].splitlines():
+    for line in split_lines(text[:_LONGEST]):
         name, colon, _ = line.partition(b":")
         if colon:
             found.setdefault(name, []).append(line)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import Base64Bytes, BaseModel, Field, TypeAdapter, ValidationError
 
 from pipelines.errors import VirtrootError
+from pipelines.host import addresses
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 
@@ -161,8 +162,8 @@ class Agent:
             interfaces = TypeAdapter(list[_Interface]).validate_python(self.ask(command, timeout=5))
         except ValidationError as error:
             raise self._nonsense(command) from error
-        told = [address.address for interface in interfaces for address in interface.addresses]
-        return [address for address in told if not address.startswith(("127.", "::1", "fe80:"))]
+        told = (addresses.parse(each.address) for interface in interfaces for each in interface.addresses)
+        return list(filter(None, told))
 
     def _parsed(self, form: type[_Answer], command: str, **arguments: Any) -> _Answer:
         try:

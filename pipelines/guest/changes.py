@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.guest.pristine import Configured, Survey, Unowned
+from pipelines.text import split_lines
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -84,6 +85,10 @@ def _pattern(text: str) -> str:
 
 _IGNORED = re.compile("|".join(map(_pattern, (*_IDENTITY, *_MADE))))
 
+#: Whether a path, or one above it, matches: each is matched once, however many paths are below it.
+_KNOWN: dict[str, bool] = {}
+_MOST_KNOWN = 1 << 20
+
 #: What systemd makes for services that bring their own users, for who lingers and for homes; below it is theirs.
 _MADE_EMPTY = ("var/lib/private", "var/lib/systemd/home", "var/lib/systemd/linger")
 
@@ -95,8 +100,10 @@ _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "def
 
 #: Lines that virtroot writes itself: names of this machine, the root and shares.
 _LINES = {
-    "etc/hosts": re.compile(rb"127\.0\.0\.1\s+localhost|127\.0\.1\.1\s.*|::1\s+localhost ip6-localhost ip6-loopback"),
-    "etc/fstab": re.compile(rb"\S+\s+\S+\s+virtiofs\s.*"),
+    "etc/hosts": re.compile(
+        rb"127\.0\.0\.1[ \t]+localhost|127\.0\.1\.1[ \t].*|::1[ \t]+localhost ip6-localhost ip6-loopback"
+    ),
+    "etc/fstab": re.compile(rb"[^ \t]+[ \t]+[^ \t]+[ \t]+virtiofs[ \t].*"),
 }
 
 #: The account databases, which are compared name by name.
@@ -174,7 +181,7 @@ def _accounts(base: Survey, now: Survey) -> Iterator[Changed]:
 
 
 def _entries(text: bytes) -> dict[str, list[str]]:
-    lines = (line.split(":") for line in text.decode(errors="replace").splitlines())
+    lines = (line.split(":") for line in split_lines(text.decode(errors="replace")))
     return {fields[0]: fields for fields in lines if len(fields) > 1}
 
 
@@ -195,6 +202,7 @@ def _fields(word: str, then: list[str], today: list[str]) -> Iterator[str]:
 def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
     came, went = ({each.name for each in ours} - {each.name for each in theirs}
                   for ours, theirs in ((now.packages, base.packages), (base.packages, now.packages)))  # fmt: skip
+    filled = {path.rpartition("/")[0] for path in now.etc}
     for path in sorted({*base.etc, *now.etc}):
         if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
             continue
@@ -205,7 +213,7 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
             continue
         if then is None and today is not None:
             made = of_package(today, came) or (today.kind == "link" and today.content == _MADE_LINKS.get(path))
-            if not made and not (today.kind == "directory" and _has_below(path, now.etc)):
+            if not made and not (today.kind == "directory" and path in filled):
                 yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
             if not dropped(path, then, now) and then.package not in went and then.to not in went:
@@ -224,7 +232,7 @@ def _same_lines(path: str, base: Survey, now: Survey) -> bool:
     if ours is None:
         return False
     then, today = (
-        [line for line in survey.contents.get(path, b"").splitlines() if not ours.fullmatch(line)]
+        [line for line in split_lines(survey.contents.get(path, b"")) if not ours.fullmatch(line)]
         for survey in (base, now)
     )
     return then == today
@@ -264,10 +272,6 @@ def _rights(then: Configured | Unowned, today: Configured | Unowned) -> Iterator
         yield "owner"
     if then.mode != today.mode and then.kind != "link":
         yield f"mode {then.mode:04o}, now {today.mode:04o}"
-
-
-def _has_below(path: str, etc: Mapping[str, Configured]) -> bool:
-    return any(other.startswith(f"{path}/") for other in etc)
 
 
 def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping[str, Configured]) -> Iterator[Changed]:
@@ -377,7 +381,22 @@ def _words(then: Configured, today: Configured) -> str:
 
 def ignored(path: str) -> bool:
     """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    return path in _ALONE or any(_IGNORED.fullmatch(each) for each in above(path))
+    if path in _ALONE:
+        return True
+    unknown = []
+    for each in above(path):
+        if each in _KNOWN:
+            found = _KNOWN[each]
+            break
+        unknown.append(each)
+    else:
+        found = False
+    if len(_KNOWN) > _MOST_KNOWN:
+        _KNOWN.clear()
+    # The nearest to the top first: what is below one that is ignored is, too.
+    for each in reversed(unknown):
+        found = _KNOWN[each] = found or _IGNORED.fullmatch(each) is not None
+    return found
 
 
 def above(path: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.host.finding import Finding, fault, fine
 from pipelines.recipe.share import ROOT_TAG
+from pipelines.text import split_fields
 
 #: What the kernel has to be told, whatever else it is.
 _CMDLINE = (f"root={ROOT_TAG}", "rootfstype=virtiofs")
@@ -80,7 +81,7 @@ def _kernel(guest: Guest, definition: ET.Element) -> Finding | None:
 
 
 def _cmdline(guest: Guest, definition: ET.Element) -> Finding | None:
-    said = (definition.findtext("os/cmdline") or "").split()
+    said = split_fields(definition.findtext("os/cmdline") or "")
     missing = [word for word in _CMDLINE if word not in said]
     if not missing:
         return None

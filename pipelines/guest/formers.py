@@ -16,6 +16,7 @@ from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
 from pipelines.host import durable, mounts
 from pipelines.host.target import Target
+from pipelines.text import split_lines
 
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -50,7 +51,7 @@ def every(guest: Guest) -> list[Former]:
     """Return the guest's former roots, the oldest first; what was half deleted is none."""
     directory = place.of_root(guest.root).formers
     script = 'cd -- "$1" 2> /dev/null || exit 0; for each in *; do [ ! -f "$each/about/made" ] || echo "$each"; done'
-    listed = guest.target.run(["sh", "-c", script, "formers", directory]).text.splitlines()
+    listed = split_lines(guest.target.run(["sh", "-c", script, "formers", directory]).text)
     found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
     return [
         Former(f"{directory}/{each}", each, switching.described(guest.target, f"{directory}/{each}/about"))
@@ -76,7 +77,7 @@ def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
     directories = [
         f"{pool}/former.{name.removeprefix('root.')}" for pool, _, name in (r.rpartition("/") for r in roots)
     ]
-    listed = target.run(["sh", "-c", script, "trees", *directories]).text.splitlines()
+    listed = split_lines(target.run(["sh", "-c", script, "trees", *directories]).text)
     return [[tree for tree in listed if tree.startswith(f"{directory}/")] for directory in directories]
 
 
@@ -117,7 +118,7 @@ def delete(guest: Guest, directories: Iterable[str]) -> None:
 def refused(guest: Guest) -> list[str]:
     """Return the artifacts that this guest was put on and failed on."""
     path = f"{place.of_root(guest.root).formers}/{_REFUSED}"
-    return guest.target.run(["cat", path], check=False).text.split()
+    return split_lines(guest.target.run(["cat", path], check=False).text)
 
 
 def refuse(guest: Guest, artifact: str) -> None:

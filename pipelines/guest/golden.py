@@ -20,6 +20,7 @@ from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.layers import TREE
 from pipelines.log import say, step
+from pipelines.text import split_lines
 
 _NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
 
@@ -169,7 +170,10 @@ def unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Co
     The former roots and snapshots in ``without`` are about to go.
     """
     listed = hypervisor.target.run(["find", pool, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-print0"])
-    found = ((path, _NAME.fullmatch(path.rpartition("/")[2])) for path in listed.text.split("\0"))
+    found = (
+        (path, _NAME.fullmatch(path.rpartition("/")[2]))
+        for path in listed.stdout.decode(errors="surrogateescape").split("\0")
+    )
     ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
     kept = _kept_for(hypervisor, pool, without)
     return [path for path in sorted(ours) if not hypervisor.naming(path) and path not in kept]
@@ -177,7 +181,7 @@ def unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Co
 
 def _kept_for(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) -> set[str]:
     """Return the golden trees in ``pool`` that a snapshot or a former root of some guest lies on."""
-    listed = hypervisor.target.run(["sh", "-c", _DESCRIPTIONS, "descriptions", pool], check=False).text.splitlines()
+    listed = split_lines(hypervisor.target.run(["sh", "-c", _DESCRIPTIONS, "descriptions", pool], check=False).text)
     found = set()
     for line in listed:
         path, _, described = line.partition("\t")

@@ -24,7 +24,7 @@ from pipelines.libvirt.layers import TREE
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.symptom.recognise import recognise
 from pipelines.symptom.symptom import Symptom
-from pipelines.text import plain
+from pipelines.text import plain, split_lines, trim
 
 #: What a guest prints that will not come up any more; grep reads it, too.
 _HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
@@ -198,7 +198,7 @@ class Guest:
         """
         seconds = str(max(1, round(min(left, _LOOKING))))
         argv = ["sh", "-c", _WATCH, "watch", seconds, self.console_log, hopeless, self.uuid]
-        return self.target.run([*argv, *self.hypervisor.virsh_argv()]).text.strip()
+        return trim(self.target.run([*argv, *self.hypervisor.virsh_argv()]).text)
 
     def _did_not_come_up(self, why: str, before: Mapping[str, int] | None, said: str = "") -> VirtrootError:
         """Make the error of a start that failed; ``said`` is libvirt's whole answer."""
@@ -254,7 +254,7 @@ class Guest:
     def log_tail(self, path: str, lines: int) -> str:
         """Return the last lines of a log on libvirt's machine as text; empty where there is none."""
         tail = self.target.run(["tail", "-c", str(_TAIL), path], check=False)
-        return "\n".join(plain(tail.stdout.decode(errors="replace")).splitlines()[-lines:])
+        return "\n".join(split_lines(plain(tail.stdout.decode(errors="replace")))[-lines:])
 
     def stop(self, timeout: float, *, force: bool = False) -> float:
         """Shut the guest down and return the seconds that took; ``force`` pulls the plug instead."""

@@ -16,6 +16,7 @@ from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.recipe.share import Share
+from pipelines.text import split_fields
 
 #: libvirt's first version whose virtiofs devices can be read-only.
 _READONLY_SINCE = (11, 0)
@@ -123,7 +124,7 @@ def used(target: Target, path: str) -> int | None:
     """Return how many bytes of disk a directory takes; None where counting them takes long, or it is not there."""
     argv = ["timeout", _COUNTING, "du", "--summarize", "--block-size=1", "--one-file-system", path]
     done = target.run(argv, check=False)
-    return None if done.returncode else int(done.text.split()[0])
+    return None if done.returncode else int(split_fields(done.text)[0])
 
 
 def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:

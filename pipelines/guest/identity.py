@@ -13,12 +13,16 @@ from uuid import UUID
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
+from pipelines.text import split_fields, split_lines
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
 
 
 _KEYS = "root/.ssh/authorized_keys"
+
+#: Bytes of a file whose lines are kept.
+_LARGEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def read_ssh_key(path: str) -> str:
         raise VirtrootError(
             f"cannot read the ssh key {path}: {error}", "name a public key file, like ~/.ssh/id_ed25519.pub"
         ) from error
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [line for line in split_lines(text) if line and not line.startswith("#")]
     if not lines or not all(_KEY.fullmatch(line) for line in lines):
         secret = any("PRIVATE KEY" in line for line in lines)
         raise VirtrootError(
@@ -73,45 +77,50 @@ def own_ssh_keys() -> tuple[str, ...]:
 def write(target: Target, root: str, identity: Identity) -> None:
     """Write the identity into the guest's root on ``target``."""
     hosts = f"127.0.0.1 localhost\n127.0.1.1 {identity.hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
-    _write(target, root, identity, hosts, identity.authorized_keys)
+    _write(target, root, identity, hosts.encode(), identity.authorized_keys.encode())
 
 
 def rewrite(target: Target, root: str, identity: Identity) -> None:
     """Write the identity into the root of a system that was imported: what else its files say stays."""
-    hosts = [line for line in _lines(target, root, "etc/hosts") if line.split()[:1] != ["127.0.1.1"]]
-    hosts.append(f"127.0.1.1 {identity.hostname}")
-    keys = _lines(target, root, _KEYS)
-    keys += [key for key in identity.authorized_keys.splitlines() if key not in keys]
-    _write(target, root, identity, _text(hosts), _text(keys) if identity.authorized_keys else "")
+    hosts = [line for line in _lines(target, root, "etc/hosts") if split_fields(line)[:1] != [b"127.0.1.1"]]
+    hosts.append(f"127.0.1.1 {identity.hostname}".encode())
+    keys = _with_keys(target, root, identity.authorized_keys) if identity.authorized_keys else b""
+    _write(target, root, identity, _text(hosts), keys)
 
 
 def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     """Let further keys log in to a system that keeps its identity."""
+    beside.put(target, root, _KEYS, 0o600, _with_keys(target, root, authorized_keys))
+
+
+def _with_keys(target: Target, root: str, authorized_keys: str) -> bytes:
+    """Return the root's authorized_keys with those keys at its end that it does not have.
+
+    The other lines stay byte for byte. A line may restrict its key, and half of such a line would let the key do all.
+    """
     keys = _lines(target, root, _KEYS)
-    keys += [key for key in authorized_keys.splitlines() if key not in keys]
-    beside.write(target, root, _KEYS, 0o600, _text(keys))
+    return _text([*keys, *(key for key in split_lines(authorized_keys.encode()) if key not in keys)])
 
 
-def _write(target: Target, root: str, identity: Identity, hosts: str, keys: str) -> None:
+def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: bytes) -> None:
     files = {
-        "etc/hostname": (0o644, f"{identity.hostname}\n"),
+        "etc/hostname": (0o644, f"{identity.hostname}\n".encode()),
         "etc/hosts": (0o644, hosts),
-        "etc/machine-id": (0o444, f"{identity.uuid.hex}\n"),
+        "etc/machine-id": (0o444, f"{identity.uuid.hex}\n".encode()),
     }
     if keys:
         files[_KEYS] = (0o600, keys)
     for path, (mode, content) in files.items():
-        beside.write(target, root, path, mode, content)
+        beside.put(target, root, path, mode, content)
 
 
-def _lines(target: Target, root: str, path: str) -> list[str]:
-    """Return the lines of a file in the root; none where it is missing or no text."""
+def _lines(target: Target, root: str, path: str) -> list[bytes]:
+    """Return the lines of a file in the root; none where it is missing."""
     try:
-        text = beside.read(target, root, path).decode()
-    except (VirtrootError, UnicodeDecodeError):
+        return split_lines(beside.read(target, root, path, _LARGEST))
+    except VirtrootError:
         return []
-    return [] if "\0" in text else text.splitlines()
 
 
-def _text(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+def _text(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)

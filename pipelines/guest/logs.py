@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.host.target import Target
 from pipelines.symptom.recognise import since_start
-from pipelines.text import plain
+from pipelines.text import plain, split_lines
 
 CONSOLE, QEMU = "the console", "QEMU's log"
 
@@ -41,7 +41,7 @@ class Logs:
 
     def sizes(self) -> dict[str, int]:
         """Return how many bytes each has now; before a start they tell what is of earlier ones."""
-        listed = self.target.run(["sh", "-c", _SIZES, "sizes", *self.paths.values()]).text.split()
+        listed = split_lines(self.target.run(["sh", "-c", _SIZES, "sizes", *self.paths.values()]).text)
         return {name: int(size) for name, size in zip(self.paths, listed, strict=True)}
 
     def since(self, sizes: Mapping[str, int] | None) -> dict[str, str]:
@@ -61,5 +61,5 @@ def shown(written: Mapping[str, str]) -> str:
 
 
 def _last_lines(name: str, text: str) -> str:
-    lines = _QEMU_SAYS.findall(text) if name == QEMU else text.splitlines()
+    lines = _QEMU_SAYS.findall(text) if name == QEMU else split_lines(text)
     return "\n".join(lines[-(_CONSOLE_LINES if name == CONSOLE else _LINES) :])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import changes
@@ -43,6 +45,7 @@ def _merged(path: str, kept: Iterable[str]) -> bool:
     return any(below(path, [each]) and not is_whole(each) for each in kept)
 
 
+@lru_cache
 def is_whole(path: str) -> bool:
     """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
     return foreign(path) or (path not in KEPT and below(path, [_DATA]))
@@ -137,7 +140,9 @@ def _is_packages(directory: str, ours: Survey, theirs: Survey) -> bool:
 
 
 def below(path: str, trees: Iterable[str]) -> bool:
-    """Say whether a path is one of ``trees``, or in one."""
+    """Say whether a path is one of ``trees``, or in one; of a set that takes as long as the path is deep."""
+    if isinstance(trees, AbstractSet):
+        return any(each in trees for each in changes.above(path))
     return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
+from pipelines.text import split_fields, split_lines
 
 #: What QEMU and virtiofsd take beside a guest's memory, and what the machine has to keep, in bytes.
 _BESIDE = 512 << 20
@@ -57,7 +58,7 @@ class Room:
 
 def available(target: Target) -> int:
     """Return how many bytes the kernel says can be taken without swapping."""
-    for line in target.run(["cat", "/proc/meminfo"]).text.splitlines():
+    for line in split_lines(target.run(["cat", "/proc/meminfo"]).text):
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
+            return int(split_fields(line)[1]) << 10
     raise VirtrootError("/proc/meminfo does not say what memory is available", "Linux 3.14 or newer is needed")

@@ -16,7 +16,7 @@ from pipelines.guest.merging import Decision, MergeText, Read
 from pipelines.guest.pristine import Configured, Survey
 from pipelines.libvirt.carry import File, Owners, Plan
 from pipelines.recipe.recipe import kept_by_nobody
-from pipelines.text import one_line
+from pipelines.text import one_line, split_lines
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def plan(
     known = changes.changes(base, ours, distro, points)
     kept = meeting.outermost((*meeting.KEPT, *choices.keep))
     empty = [path for path in _empty(known.files, ours, choices) if not meeting.below(path, kept)]
+    covered = frozenset((*kept, *empty))
     found = {
         each.name: each
         for each in (
@@ -161,7 +162,7 @@ def plan(
             *(Changed("changed", path) for path in known.edited),
             *(each for each in known.altered if _leads(each, ours)),
         )
-        if each.kind != "removed" and not meeting.below(each.name, (*kept, *empty)) and not _brought(each, ours, theirs)
+        if each.kind != "removed" and not meeting.below(each.name, covered) and not _brought(each, ours, theirs)
     }
     if former:
         found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept)}
@@ -240,7 +241,7 @@ def strangers(move: Move, ours: Survey, owners: Owners) -> list[str]:
 
 
 def _named(text: bytes) -> dict[int, str]:
-    fields = (line.split(":") for line in text.decode(errors="replace").splitlines())
+    fields = (line.split(":") for line in split_lines(text.decode(errors="replace")))
     return {int(each[2]): each[0] for each in fields if len(each) > 2 and accounts.is_number(each[2])}
 
 

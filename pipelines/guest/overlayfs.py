@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
+from pipelines.text import split_lines, trim
 
 # A whiteout is such a device, and an opaque directory has such an attribute.
 _PROBE = """
@@ -19,13 +20,13 @@ def refuse_unfit(target: Target, directory: str) -> None:
 
     An overlay of the host's own is such a place: it takes whiteouts and those attributes for its own, and refuses them.
     """
-    kind = target.run(["stat", "--file-system", "--format=%T", directory]).text.strip()
+    kind = trim(target.run(["stat", "--file-system", "--format=%T", directory]).text)
     why = "what overlayfs writes is refused by the host's own overlay beneath it"
     if kind != "overlayfs":
         probed = target.run([target.python, "-I", "-", directory], stdin=_PROBE.encode(), check=False)
         if not probed.returncode:
             return
-        why = (probed.complaint.splitlines() or ["it does not take what overlayfs writes"])[-1]
+        why = (split_lines(probed.complaint) or ["it does not take what overlayfs writes"])[-1]
     raise VirtrootError(
         f"a guest in {directory} ({kind}) cannot have overlayfs: {why}",
         "install it into a pool on ext4, xfs or btrfs, or without --overlayfs",

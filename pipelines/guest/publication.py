@@ -16,6 +16,7 @@ from pipelines.libvirt import beside, remounting
 from pipelines.libvirt.hypervisor import DEFINITIONS, Hypervisor
 from pipelines.log import say, warn
 from pipelines.symptom.known import TIMERS
+from pipelines.text import split_lines
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only
 # when it dies with its machine does the journal matter. What is published is flushed first: a domain that libvirt has
@@ -351,7 +352,7 @@ def _journal(target: Target, paths: Place) -> list[str]:
     done < "$1"
     """
     argv = ["sh", "-c", script, "journal", paths.journal, paths.root, paths.boot]
-    return target.run(argv, check=False).text.split()
+    return split_lines(target.run(argv, check=False).text)
 
 
 def _exists(target: Target, path: str) -> bool:

@@ -9,6 +9,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host.relay import PATIENCE
 from pipelines.libvirt import beside
+from pipelines.text import trim
 
 #: Where sshd listens.
 PORT = 22
@@ -75,7 +76,7 @@ def _key(guest: Guest) -> str:
         except (VirtrootError, UnicodeDecodeError):
             continue
         # The guest wrote it: nothing but a key goes into a file that ssh believes.
-        match = _KEY.fullmatch(text.strip())
+        match = _KEY.fullmatch(trim(text))
         if match:
             return f"{guest.name} {match[1]} {match[2]}\n"
     return ""

@@ -89,6 +89,7 @@ def make(target: Target, way: str, source: str, root: str, *, nested: bool = Fal
     if way == "snapshot":
         subvolume.snapshot(target, source, root, nested=nested)
         return
+    beside.refuse_too_long(target, source, root)
     subvolume.make(target, root)
     reflink = {"reflink": "always", "copy": "never"}[way]
     argv = [*_COPY, f"--reflink={reflink}", "--no-target-directory", "--", source, root]
@@ -103,6 +104,8 @@ def _copy(target: Target, argv: list[str], source: str) -> None:
 
 def copy_layers(target: Target, source: str, root: str) -> None:
     """Make the directory ``root`` with a copy of the layers that are in ``source``, none of them mounted."""
+    for name in ("upper", "work"):
+        beside.refuse_too_long(target, f"{source}/{name}", f"{root}/{name}")
     target.run(["mkdir", "--mode=0700", "--", root])
     # In one go: overlayfs's index, in work, has links to the files in upper.
     _copy(target, [*_COPY, "--reflink=auto", "--", f"{source}/upper", f"{source}/work", f"{root}/"], source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.log import warn
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
+from pipelines.text import split_fields, split_lines, trim
 
 _FSTAB = "etc/fstab"
 
@@ -111,7 +113,7 @@ def unmount(target: Target, root: str, tag: str) -> bool:
 
 def points(target: Target, root: str) -> dict[str, str]:
     """Return where the fstab in a guest's root mounts what, by tag."""
-    fields = [line.split() for line in _read(target, root) if not line.lstrip().startswith("#")]
+    fields = [split_fields(line) for line in _read(target, root) if not trim(line).startswith("#")]
     return {field[0]: _plain(field[1]) for field in fields if len(field) > 2 and field[2] == "virtiofs"}
 
 
@@ -140,27 +142,28 @@ def follow(target: Target, root: str, shared: Sequence[Shared], at: Mapping[str,
 
 
 def _others(lines: list[str], tag: str) -> list[str]:
-    return [line for line in lines if (fields := line.split())[:1] != [tag] or fields[2:3] != ["virtiofs"]]
+    return [line for line in lines if (fields := split_fields(line))[:1] != [tag] or fields[2:3] != ["virtiofs"]]
 
 
 def _read(target: Target, root: str) -> list[str]:
-    try:
-        text = beside.read(target, root, _FSTAB).decode()
-        if "\0" not in text:
-            return text.splitlines()
-    except UnicodeDecodeError:
-        pass
+    """Return the lines of the fstab; bytes that are not UTF-8 are surrogates, and are written back as they were."""
+    text = beside.read(target, root, _FSTAB).decode(errors="surrogateescape")
+    if "\0" not in text:
+        return split_lines(text)
     raise VirtrootError(f"{_FSTAB} in {root} is no text", "the guest wrote it; mend it there, or from the host")
 
 
 def _write(target: Target, root: str, lines: list[str]) -> None:
-    beside.write(target, root, _FSTAB, 0o644, "".join(f"{line}\n" for line in lines))
+    content = "".join(f"{line}\n" for line in lines)
+    beside.put(target, root, _FSTAB, 0o644, content.encode(errors="surrogateescape"))
 
 
 def _escaped(path: str) -> str:
     """Return ``path`` as fstab writes it (see fstab(5))."""
-    return path.replace("\\", "\\134").replace(" ", "\\040")
+    return re.sub(r"[ \t\n\\]", lambda found: f"\\{ord(found[0]):03o}", path)
 
 
 def _plain(path: str) -> str:
-    return path.replace("\\040", " ").replace("\\134", "\\")
+    written = path.encode(errors="surrogateescape")
+    plain = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8) & 0xFF]), written)
+    return plain.decode(errors="surrogateescape")

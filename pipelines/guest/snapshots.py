@@ -19,6 +19,7 @@ from pipelines.guest.guest import Guest
 from pipelines.host import durable, mounts, process, subvolume
 from pipelines.libvirt import beside
 from pipelines.log import warn
+from pipelines.text import split_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 
@@ -65,7 +66,7 @@ def every(guest: Guest) -> dict[str, About]:
     """Return the guest's snapshots by name, the oldest first."""
     listed = guest.target.run(["sh", "-c", _LIST, "list", _directory(guest)], check=False)
     found = {}
-    for line in listed.text.splitlines():
+    for line in split_lines(listed.text):
         name, _, about = line.partition(" ")
         with contextlib.suppress(ValidationError):
             found[name] = About.model_validate_json(about)
@@ -82,6 +83,13 @@ def take(guest: Guest, name: str) -> About:
     _refuse_used(guest)
     _take_apart(guest)
     return _made(guest, guest.root, name)
+
+
+def refuse_uncopyable(guest: Guest) -> None:
+    """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
+    pool = place.of_root(guest.root).pool
+    if guest.lower or roots.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
+        beside.refuse_too_long(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
 
 
 def restore(guest: Guest, name: str, kept: str) -> None:
@@ -191,5 +199,5 @@ def _clear(guest: Guest) -> None:
     listed = target.run(
         ["find", directory, "-mindepth", "1", "-maxdepth", "1", "-name", ".*@*", "-print0"], check=False
     )
-    mounts.delete(target, *[path for path in listed.text.split("\0") if path])
+    mounts.delete(target, *[path for path in listed.stdout.decode(errors="surrogateescape").split("\0") if path])
     target.run(["rmdir", "--ignore-fail-on-non-empty", "--", directory], check=False)

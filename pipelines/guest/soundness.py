@@ -13,7 +13,7 @@ from pipelines.host import finding
 from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.origin import signs
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
-from pipelines.text import size
+from pipelines.text import size, split_fields, split_lines
 
 #: What a boot directory and the files in it have for QEMU's user.
 _ENTERED, _READ = 0o755, 0o644
@@ -48,6 +48,9 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
     if definition is None:
         return [fault(guest.name, "definition", "the domain went while it was looked at", "look again", needed=False)]
     its = seen["guests"][guest.name]
+    if "unread" in its:
+        do = f"look at {guest.root} with ls -l"
+        return [fault(guest.name, "root", f"{guest.root} cannot be looked at: {its['unread']}", do)]
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *root(guest, its)]
     if its["directory"] and (its["layers"] or not guest.lower):
         findings += [fstab(guest, its), usr(guest, its), *left_over(guest, its)]
@@ -100,7 +103,7 @@ def fstab(guest: Guest, its: Facts) -> Finding:
     if text is None:
         do = f"write it in {guest.root}: {ROOT_TAG} / virtiofs defaults 0 0"
         return fault(guest.name, name, "etc/fstab in its root is missing, or no file that can be read", do)
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [fields for line in split_lines(text) if (fields := split_fields(line)) and fields[0][:1] != "#"]
     mounted = {line[0]: line for line in lines if len(line) > 2 and line[2] == "virtiofs"}
     on_root = [line for line in lines if len(line) > 2 and line[1] == "/"]
     if [line[:3] for line in on_root] != [[ROOT_TAG, "/", "virtiofs"]]:

@@ -12,7 +12,7 @@ from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
-from pipelines.text import size
+from pipelines.text import size, split_lines, trim
 
 OF = "the pool"
 
@@ -53,7 +53,7 @@ def examine(hypervisor: Hypervisor, settings: Settings, directory: str | None, s
 
 def started(info: str, directory: str, start: finding.Doing) -> Finding:
     """Judge what virsh pool-info says."""
-    said = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in info.splitlines()}
+    said = {trim(line.partition(":")[0]): trim(line.partition(":")[2]) for line in split_lines(info)}
     wrong = []
     if said.get("State") != "running":
         wrong.append("is not active")

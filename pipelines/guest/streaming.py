@@ -16,6 +16,7 @@ from contextlib import suppress
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Agent, Status
 from pipelines.log import warn
+from pipelines.text import trim
 
 #: Bytes of a piece: as base64 well below what libvirt passes on.
 _PIECE = 1 << 20
@@ -156,7 +157,7 @@ class _Reader:
         if answer is None and known is None:
             raise self._lost()
         self._read()
-        status, _, cut = (answer or f"{known} cut").strip().partition(" ")
+        status, _, cut = trim(answer or f"{known} cut").partition(" ")
         if cut:
             warn(f"output beyond what fits into {self._agent.name}'s /run was cut: write that much to a file there")
         if not status.isdigit():

@@ -154,8 +154,11 @@ def describe(target: Target, directory: str, made: Made, boot: str) -> None:
 
 
 def described(target: Target, directory: str) -> Made:
-    """Return what the root was made of that ``directory`` describes."""
-    return Made(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
+    """Return what the root was made of that ``directory`` describes; raises `VirtrootError` for a damaged record."""
+    try:
+        return Made(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
+    except (ValueError, TypeError) as error:
+        raise VirtrootError(f"{directory}/made is damaged", "delete the former root that it describes") from error
 
 
 def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: Made) -> None:

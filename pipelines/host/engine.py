@@ -22,6 +22,7 @@ from pipelines.host.endpoint import endpoint
 from pipelines.host.exec_stream import Sink
 from pipelines.host.image import Image, read_image
 from pipelines.host.trees import archive
+from pipelines.text import split_lines, trim
 
 __all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice", "Sink", "answers", "connect"]
 
@@ -101,7 +102,7 @@ class Engine:
             answer = self._client.api.import_image_from_data(chunks, changes=changes)
         except APIError as error:
             raise _cannot_take_root(str(error.explanation)) from error
-        said = json.loads(answer.splitlines()[-1])
+        said = json.loads(split_lines(trim(answer))[-1])
         if "status" not in said:
             raise _cannot_take_root(str(said.get("error")))
         return str(said["status"])
@@ -125,7 +126,7 @@ class Engine:
                 buildargs={**environment.proxies(), **arguments},
                 labels={LABEL: "image", **(labels or {})},
             ):
-                lines += str(event.get("stream", "")).splitlines()
+                lines += split_lines(str(event.get("stream", "")))
                 if "error" in event:
                     raise _cannot_build(tag, event["error"], lines)
         except APIError as error:
@@ -298,7 +299,7 @@ def _cannot_take_root(reason: str) -> VirtrootError:
 
 def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
     return VirtrootError(
-        f"cannot build the image {tag}: {reason.strip()}",
+        f"cannot build the image {tag}: {trim(reason)}",
         "see whether the distribution's mirror answers, then run the task again",
         "\n".join(lines[-15:]),
     )

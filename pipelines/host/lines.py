@@ -8,11 +8,15 @@ from pathlib import Path
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 
+#: Seconds that one merge may take.
+_LONGEST = 10
+
 
 def merged(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
     """Return ``base`` with what both sides changed in it; None where they changed the same lines in other ways.
 
-    What is no text, for diff3, is None too. Raises `VirtrootError` where there is no diff3.
+    What is no text, for diff3, is None too, and what takes it long: long texts of short lines with nothing in common.
+    Raises `VirtrootError` where there is no diff3.
     """
     if not process.found("diff3"):
         raise VirtrootError("diff3 is not installed", "install the package diffutils")
@@ -20,5 +24,9 @@ def merged(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         paths = [Path(scratch) / name for name in ("ours", "base", "theirs")]
         for path, text in zip(paths, (ours, base, theirs), strict=True):
             path.write_bytes(text)
-        done = process.run(["diff3", "--merge", "--show-overlap", *map(str, paths)], env={"LC_ALL": "C"}, check=False)
+        argv = ["diff3", "--merge", "--show-overlap", *map(str, paths)]
+        try:
+            done = process.run(argv, env={"LC_ALL": "C"}, check=False, timeout=_LONGEST)
+        except process.Overran:
+            return None
     return done.stdout if done.returncode == 0 else None

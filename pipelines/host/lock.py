@@ -12,6 +12,7 @@ from typing import IO
 
 from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
+from pipelines.text import trim
 
 
 class Busy(VirtrootError):
@@ -38,7 +39,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Busy(what, path.read_text(encoding="utf-8", errors="replace")[:200].strip()) from error
+            raise Busy(what, trim(path.read_text(encoding="utf-8", errors="replace")[:200])) from error
         with suppress(OSError):  # a full disk is no reason to stop
             os.truncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())

@@ -7,13 +7,28 @@ import re
 from pipelines.errors import VirtrootError
 from pipelines.host import subvolume
 from pipelines.host.target import Target
+from pipelines.text import split_lines
 
 
 def points(target: Target) -> list[tuple[str, str]]:
-    """Return the mount points on ``target`` and the type of each file system; see proc_pid_mountinfo(5)."""
-    lines = target.run(["cat", "/proc/self/mountinfo"]).text.splitlines()
-    fields = ((line.split()[4], line.partition(" - ")[2].split()[0]) for line in lines)
-    return [(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for point, kind in fields]
+    """Return the mount points on ``target`` and the type of each file system."""
+    return parse(target.run(["cat", "/proc/self/mountinfo"]).stdout)
+
+
+def parse(mountinfo: bytes) -> list[tuple[str, str]]:
+    """Return the mount points and types in the text of proc_pid_mountinfo(5), bytes that are not UTF-8 as surrogates.
+
+    The kernel writes spaces, tabs, newlines and backslashes in octal, and any other byte of a name as it is.
+    """
+    found = []
+    for line in split_lines(mountinfo.decode(errors="surrogateescape")):
+        before, _, after = line.partition(" - ")
+        found.append((_unescaped(before.split(" ")[4]), _unescaped(after.split(" ")[0])))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), text)
 
 
 def below(target: Target, path: str) -> list[str]:

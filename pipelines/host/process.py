@@ -20,6 +20,7 @@ from typing import IO, TypeGuard
 
 from pipelines.errors import VirtrootError
 from pipelines.host.feed import Feeder, Source
+from pipelines.text import split_lines, trim
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Completed:
     @property
     def complaint(self) -> str:
         """The last lines of standard error (or output, where that is empty), for an error's detail."""
-        return (self.stderr or self.stdout).decode(errors="replace").strip()[-4000:]
+        return trim((self.stderr or self.stdout).decode(errors="replace"))[-4000:]
 
 
 def failed(completed: Completed) -> VirtrootError:
     """Make the error for a command that exited with a status it should not have."""
-    complaint = completed.complaint.splitlines()
+    complaint = split_lines(completed.complaint)
     reason = complaint[-1] if complaint else "it printed nothing"
     return VirtrootError(
         f"{completed.argv[0]} exited with {completed.returncode}: {reason}",
@@ -58,9 +59,13 @@ def found(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def overran(argv: Sequence[str], timeout: float | None) -> VirtrootError:
+class Overran(VirtrootError):
+    """A command did not end in time, and was ended."""
+
+
+def overran(argv: Sequence[str], timeout: float | None) -> Overran:
     """Make the error for a command that did not end in time."""
-    return VirtrootError(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
+    return Overran(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
 
 
 def said_too_much(argv: Sequence[str], limit: int) -> VirtrootError:
@@ -318,7 +323,7 @@ def stop_daemon(name: str, pidfile: Path, timeout: float = 60) -> bool:
     pid = int(pidfile.read_text())
     pidfile.unlink()
     try:
-        if Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        if Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n") != os.fsencode(name):
             return False
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.host.target import Target
+from pipelines.text import trim
 
 # The inode of a subvolume's top is 256, and no other directory's is.
 _IS = """
@@ -67,7 +68,7 @@ def close(target: Target, path: str) -> None:
 def closed(target: Target, path: str) -> bool:
     """Say whether ``path`` is a subvolume that nobody can write to."""
     script = f'{_IS}is_subvolume "$1" && btrfs property get -ts "$1" ro'
-    return target.run(["sh", "-c", script, "closed", path], check=False).text.strip() == "ro=true"
+    return trim(target.run(["sh", "-c", script, "closed", path], check=False).text) == "ro=true"
 
 
 def snapshot(target: Target, source: str, destination: str, *, nested: bool) -> None:

@@ -24,7 +24,7 @@ from pipelines.host.process import Completed
 # nc has read nothing where it could not connect.
 _RELAY = """
 end=$(($(date +%s) + $1))
-until nc -N "$2" "$3"; do
+until nc -N -- "$2" "$3"; do
     if [ "$(date +%s)" -gt "$end" ]; then exit 1; fi
     sleep 0.5
 done

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.text import split_fields, split_lines
+
 
 def memory(field: str) -> int:
     """Return a field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in split_lines(Path("/proc/meminfo").read_text()):
         if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
+            return int(split_fields(line)[1]) * 1024
     return 0
 
 

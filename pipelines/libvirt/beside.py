@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from pipelines.errors import VirtrootError
 from pipelines.host import durable
-from pipelines.host.process import Completed
+from pipelines.host.feed import Source
+from pipelines.host.process import Completed, Overran
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
-from pipelines.libvirt import handover, layers, sizes
+from pipelines.libvirt import handover, layers, lengths, sizes, tree
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import signs as searching
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
+from pipelines.text import split_lines
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
 _SIZES = Path(sizes.__file__)
+_LENGTHS = Path(lengths.__file__)
 _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
 _LOOK = Path(looking.__file__)
@@ -42,9 +45,24 @@ sync "$path.partial"
 mv -T -- "$path.partial" "$path"
 sync "${path%/*}"
 """
+#: Seconds that looking through a whole root may take: some ten million files.
+_LOOKING_THROUGH = 1200
+
+#: Seconds beyond its own time after which counting a root is given up.
+_GRACE = 20
 
 #: Seconds that looking at libvirt's machine may take, and bytes that it may say.
 _LOOKING, _SEEN = 300, 64 << 20
+
+
+#: What imports the walker, and what stands there instead in a program that is sent.
+_IMPORT = "from pipelines.libvirt.tree import descend\n"
+
+
+def _whole(program: Path) -> str:
+    """Return the text of a program with the walker in it: a program is sent alone."""
+    walker = Path(tree.__file__).read_text(encoding="utf-8")
+    return program.read_text(encoding="utf-8").replace(_IMPORT, walker, 1)
 
 
 def hook() -> bytes:
@@ -60,9 +78,23 @@ def run(target: Target, *arguments: str) -> bytes:
     return _checked(target.run([target.python, "-I", "-", *arguments], stdin=_PROGRAM.read_bytes(), check=False))
 
 
+def _within(target: Target, argv: Sequence[str], root: str, *, stdin: Source) -> Completed:
+    """Run a program that looks at a whole ``root``; raises `VirtrootError` where it does not end in time.
+
+    A guest decides how much there is to look at, and its lock is held, or it is off, meanwhile.
+    """
+    try:
+        return target.run(argv, stdin=stdin, check=False, timeout=_LOOKING_THROUGH)
+    except Overran as error:
+        raise VirtrootError(
+            f"{root} has so much in it that looking through it did not end within {_LOOKING_THROUGH // 60} minutes",
+            "see what takes so many files with du --inodes, and delete it in the guest or let it lie in a share",
+        ) from error
+
+
 def _checked(done: Completed) -> bytes:
     if done.returncode:
-        reason = done.complaint.splitlines()[-1].removeprefix("virtroot: ") if done.complaint else "no reason given"
+        reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ") or "no reason given"
         raise VirtrootError(
             f"refused to touch the guest's root: {reason}",
             "the path was made or changed inside the guest; look at it with ls -l, then mend it or remove the guest",
@@ -83,7 +115,7 @@ def write(target: Target, root: str, path: str, mode: int, content: str) -> None
     run(target, "--write", root, path, f"{mode:o}", content)
 
 
-def put(target: Target, root: str, path: str, mode: int, content: IO[bytes]) -> None:
+def put(target: Target, root: str, path: str, mode: int, content: Source) -> None:
     """Write ``content``, however long it is, as the file ``path`` in a guest's root, never through a link out of it."""
     program = [target.python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
     _checked(target.run([*program, "--put", root, path, f"{mode:o}"], stdin=content, check=False))
@@ -151,8 +183,26 @@ def measure(target: Target, seconds: int, roots: Sequence[tuple[str, str]]) -> l
     """
     arguments = [part for pair in roots for part in pair]
     argv = [target.python, "-I", "-", str(seconds), *arguments]
-    lines = target.run(argv, stdin=_SIZES.read_bytes()).text.splitlines()
-    return [None if line == "-" else (int(line.split()[0]), int(line.split()[1])) for line in lines]
+    # Each of them ends by itself in time, but where the disk does not answer.
+    longest = (seconds + _GRACE) * len(roots)
+    lines = split_lines(target.run(argv, timeout=longest, stdin=_whole(_SIZES).encode()).text)
+    return [None if line == "-" else (int(line.split(" ")[0]), int(line.split(" ")[1])) for line in lines]
+
+
+def refuse_too_long(target: Target, tree: str, *others: str) -> None:
+    """Raise `VirtrootError` where cp cannot copy ``tree`` to one of ``others``, which are paths on the target.
+
+    cp takes paths, and no path has more than 4095 bytes; a guest can nest directories deeper.
+    """
+    most = 4095 - max(len(path.encode(errors="surrogateescape")) + 1 for path in (tree, *others))
+    argv = [target.python, "-I", "-", tree, str(most)]
+    done = _within(target, argv, tree, stdin=_whole(_LENGTHS).encode())
+    reason = done.complaint.rpartition("\n")[2].removeprefix("virtroot: ")
+    if done.returncode == lengths.TOO_LONG:
+        hint = "delete those directories in the guest, which rm -rf can, or move them up"
+        raise VirtrootError(f"{tree} cannot be copied: {reason}", hint)
+    if done.returncode:
+        raise VirtrootError(f"cannot copy {tree}: {reason}", "see whether it is there, and run this again")
 
 
 def put_file(target: Target, path: str, content: bytes, mode: int) -> None:
@@ -166,7 +216,7 @@ def keep_survey(target: Target, root: str, since: int, path: str, what: str = "a
     The root is ``what`` says: an ``artifact`` as it was made, or as it ``arrived`` at a guest.
     """
     argv = ["sh", "-ec", _KEEP, "keep", path, target.python, "-I", "-", root, str(since), what]
-    _checked(target.run(argv, stdin=_SURVEY.read_bytes(), check=False))
+    _checked(_within(target, argv, root, stdin=_whole(_SURVEY).encode()))
 
 
 def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes:
@@ -174,9 +224,9 @@ def survey(target: Target, root: str, since: int, known: Iterable[str]) -> bytes
 
     ``since`` is in seconds of the epoch; ``known`` are the paths that were there then.
     """
-    program = [target.python, "-I", "-c", _SURVEY.read_text(encoding="utf-8")]
+    program = [target.python, "-I", "-c", _whole(_SURVEY)]
     given = json.dumps(sorted(known)).encode()
-    return _checked(target.run([*program, root, str(since)], stdin=given, check=False))
+    return _checked(_within(target, [*program, root, str(since)], root, stdin=given))
 
 
 def program() -> str:
@@ -186,17 +236,16 @@ def program() -> str:
 
 def owners(target: Target, root: str, other: str, trees: Iterable[str]) -> Owners:
     """Return whose what is in ``trees`` of a root is that is carried into an ``other``; see `carry.owners`."""
-    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root, other)))
+    program = [target.python, "-I", "-c", _whole(_CARRY), "--owners", root, other]
+    done = _within(target, program, root, stdin=json.dumps(list(trees)).encode())
+    return cast("Owners", json.loads(_checked(done)))
 
 
 def carry(target: Target, root: str, other: str, plan: Plan) -> None:
     """Carry what ``plan`` says from one root to another one; see `carry.carry`."""
-    _carry(target, plan, "--carry", root, other)
-
-
-def _carry(target: Target, given: object, *arguments: str) -> bytes:
-    program = [target.python, "-I", "-c", _CARRY.read_text(encoding="utf-8")]
-    return _checked(target.run([*program, *arguments], stdin=json.dumps(given).encode(), check=False))
+    # However long it takes: most of it is copying.
+    program = [target.python, "-I", "-c", _whole(_CARRY), "--carry", root, other]
+    _checked(target.run(program, stdin=json.dumps(plan).encode(), check=False))
 
 
 def look(target: Target, asked: Mapping[str, object]) -> dict[str, Any]:

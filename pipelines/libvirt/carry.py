@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import stat
 import struct
 import subprocess  # noqa: TID251 - this runs on libvirt's machine
@@ -22,6 +21,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypedDict
+
+from pipelines.libvirt.tree import descend
 
 _CP = ("cp", "--archive", "--reflink=auto", "--no-target-directory", "--")
 
@@ -35,6 +36,9 @@ _CAPABILITY = "security.capability"
 
 #: Trees do not go down further.
 _DEEPEST = 1000
+
+#: Nor has the path of a directory more bytes: cp takes paths of up to 4095, from a directory's descriptor on.
+_LONGEST = 3500
 
 
 class File(TypedDict):
@@ -123,17 +127,14 @@ def walk(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
     with directory(root, parent) as handle:
         status = os.stat(name, dir_fd=handle, follow_symlinks=False)
         yield handle, name, status
-    pending = [path] if stat.S_ISDIR(status.st_mode) else []
-    while pending:
-        current = pending.pop()
-        if current.count("/") > _DEEPEST:
-            raise Refused(f"{current[:60]}...: goes down further than {_DEEPEST} directories")
-        with directory(root, current) as handle:
-            for name in os.listdir(handle):
-                status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                yield handle, name, status
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(f"{current}/{name}")
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    with directory(root, path) as top:
+        for current, name, status in descend(top):
+            if len(current.parts) > _DEEPEST or current.length > _LONGEST:
+                way = f"{path}/{'/'.join(current.parts[:100])}"
+                raise Refused(f"{way[:60]}...: is nested deeper than cp can copy: {_DEEPEST} directories")
+            yield current.handle, name, status
 
 
 class Owners(TypedDict):
@@ -221,7 +222,11 @@ def _delete(parent: int, name: str) -> None:
     if found is None:
         return
     if stat.S_ISDIR(found.st_mode):
-        shutil.rmtree(f"/proc/self/fd/{parent}/{name}")
+        # Python's own way recurses, and a guest's tree may be deeper than that goes.
+        argv = ["rm", "--recursive", "--force", "--one-file-system", "--", f"/proc/self/fd/{parent}/{name}"]
+        subprocess.run(argv, pass_fds=(parent,), stderr=subprocess.DEVNULL, check=False)
+        if _status(parent, name) is not None:
+            raise Refused(f"{name}: cannot be deleted whole")
     else:
         os.unlink(name, dir_fd=parent)
 
@@ -399,8 +404,12 @@ def _cp(origin: int, place: int, name: str) -> None:
         argv, pass_fds=(origin, place), stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}, check=False
     )
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines() or ["cp gives no reason"]
-        raise Refused(lines[-1].replace(f"/proc/self/fd/{place}/", "").replace(f"/proc/self/fd/{origin}/", ""))
+        lines = done.stderr.decode(errors="replace").strip("\n").split("\n")
+        raise Refused(
+            (lines[-1] or "cp gives no reason")
+            .replace(f"/proc/self/fd/{place}/", "")
+            .replace(f"/proc/self/fd/{origin}/", "")
+        )
 
 
 def _renumbering(users: Mapping[int, int], groups: Mapping[int, int]) -> Renumber:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pipelines.text import split_lines
+
 # A path, quoted or not, and permissions, of which one is to run the program (ix, Px, PUx, …).
 _RULE = re.compile(r'^\s*(?:(?:audit|allow|owner)\s+)*"?(?P<path>/[^\s"]*)"?\s+(?P<may>[a-zA-Z]+)\s*(?:->[^,]*)?,')
 
@@ -14,7 +16,7 @@ def may_run(profiles: Iterable[str], path: str) -> bool:
 
     Rules with variables are not understood, and taken for rules of something else; denials neither.
     """
-    rules = (_RULE.match(line) for text in profiles for line in text.splitlines())
+    rules = (_RULE.match(line) for text in profiles for line in split_lines(text))
     return any(
         "x" in rule["may"].lower() and "@" not in rule["path"] and _pattern(rule["path"]).fullmatch(path)
         for rule in rules

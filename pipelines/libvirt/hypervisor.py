@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.errors import VirtrootError
+from pipelines.host import addresses
 from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt import kvm
+from pipelines.text import split_fields, split_lines, trim
 
 #: The system's libvirt, on the host and in the embedded hypervisor alike.
 URI = "qemu:///system"
@@ -49,8 +51,8 @@ class Hypervisor:
 
     def domains(self, *, active: bool = False) -> list[Known]:
         """Return all domains, virtroot's or not, sorted by name; with ``active`` those that run."""
-        lines = self.virsh("list", "--uuid", "--name", *([] if active else ["--all"])).text.splitlines()
-        pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+        lines = split_lines(self.virsh("list", "--uuid", "--name", *([] if active else ["--all"])).text)
+        pairs = (split_fields(line, 2) for line in lines if trim(line))
         return sorted((Known(uuid, name) for uuid, name in pairs), key=lambda known: known.name)
 
     def defined(self, name: str) -> bool:
@@ -60,11 +62,11 @@ class Hypervisor:
     def states(self) -> dict[str, str]:
         """Return libvirt's word for the state of each domain, by UUID; one that vanishes meanwhile is left out."""
         found = ((known.uuid, self.virsh("domstate", known.uuid, check=False)) for known in self.domains())
-        return {uuid: answer.text.strip() for uuid, answer in found if not answer.returncode}
+        return {uuid: trim(answer.text) for uuid, answer in found if not answer.returncode}
 
     def state(self, domain: str, *, reason: bool = False) -> str:
         """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds the reason."""
-        return self.virsh("domstate", domain, *(["--reason"] if reason else [])).text.strip()
+        return trim(self.virsh("domstate", domain, *(["--reason"] if reason else [])).text)
 
     def xml(self, domain: str, *, active: bool = False) -> ET.Element | None:
         """Return the definition of a domain, as it will be at its next start; None where it vanished meanwhile.
@@ -91,25 +93,26 @@ class Hypervisor:
 
     def holds(self, domain: str) -> list[str]:
         """Return what libvirt keeps of a domain that would hinder its end: a managed save, snapshots, checkpoints."""
-        info = self.virsh("dominfo", domain).text.splitlines()
+        info = split_lines(self.virsh("dominfo", domain).text)
         saved = any(line.split(":")[0] == "Managed save" and line.endswith("yes") for line in info)
         kept = ["a managed save (virsh managedsave-remove)"] if saved else []
         for kind in ("snapshot", "checkpoint"):
             listed = self.virsh(f"{kind}-list", domain, "--name", check=False)
-            names = [] if listed.returncode else listed.text.split()
+            names = [] if listed.returncode else [trim(line) for line in split_lines(listed.text) if trim(line)]
             kept += [f"the {kind} {name} (virsh {kind}-delete)" for name in names]
         return kept
 
     def address(self, domain: str, source: str) -> str:
         """Return the address of a running domain by libvirt's ``source``, ``lease`` or ``arp``; empty for none."""
         listed = self.virsh("domifaddr", domain, "--source", source, check=False)
-        words = [line.split() for line in listed.text.splitlines()]
-        return next((each[3].partition("/")[0] for each in words if len(each) == 4), "")
+        words = [split_fields(line) for line in split_lines(listed.text)]
+        told = (addresses.parse(each[3].partition("/")[0]) for each in words if len(each) == 4)
+        return next(filter(None, told), "")
 
     def on_a_network(self, domain: str) -> bool:
         """Say whether a domain has a network card that others can reach; user-mode networking is none."""
         listed = self.virsh("domiflist", domain, check=False)
-        return any(line.split()[1:2] not in ([], ["user"]) for line in listed.text.splitlines())
+        return any(split_fields(line)[1:2] not in ([], ["user"]) for line in split_lines(listed.text))
 
     @cached_property
     def version(self) -> tuple[int, ...]:
@@ -129,7 +132,7 @@ class Hypervisor:
         """Resolve ``auto`` to ``default`` where that network is active, else to ``user``; check any other name."""
         if asked in {"user", "none"}:
             return asked
-        active = self.virsh("net-list", "--name").text.split()
+        active = [trim(line) for line in split_lines(self.virsh("net-list", "--name").text) if trim(line)]
         if asked == "auto":
             return "default" if "default" in active else "user"
         if asked not in active:

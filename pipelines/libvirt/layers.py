@@ -62,16 +62,25 @@ def _entries(tree: str) -> Iterator[tuple[str, os.stat_result]]:
 
 def mounted(root: str) -> bool:
     """Say whether a root's layers are mounted; raises `Refused` where anything else is mounted there."""
-    kinds = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
-            if point == root:
-                kinds.append(after.split()[0])
+    with open("/proc/self/mountinfo", "rb") as mountinfo:
+        kinds = mounted_at(root, mountinfo.read())
     if kinds and kinds != ["overlay"]:
         raise Refused(f"{' and '.join(kinds)} is mounted at {root}")
     return bool(kinds)
+
+
+def mounted_at(path: str, mountinfo: bytes) -> list[str]:
+    """Return the types of what is mounted at ``path``, from the text of proc_pid_mountinfo(5).
+
+    Lines end at newlines and fields at single spaces only; the kernel writes those in names in octal.
+    """
+    kinds = []
+    for line in os.fsdecode(mountinfo).split("\n")[:-1]:
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4])
+        if point == path:
+            kinds.append(after.split(" ")[0])
+    return kinds
 
 
 def options(root: str, lower: str) -> str:

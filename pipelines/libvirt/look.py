@@ -34,6 +34,7 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of everything ``asked``; see the functions below for the parts."""
     handover, signs = _module("handover", asked["handover"]), _module("signs", asked["signs"])
     processes = list(_processes())
+    roots = {guest["root"] for guest in asked["guests"].values()}
     return {
         "user": os.geteuid(),
         "openat2": _has_openat2(handover),
@@ -43,10 +44,11 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
         "descriptions": _descriptions(),
         "security": _security(),
         "files": {path: _file(path) for path in asked["files"]},
-        "directories": {path: _directory(path) for path in asked["directories"]},
+        # What a guest has in its own / may be more than fits into an answer, and is not looked at.
+        "directories": {path: _directory(path, listed=path not in roots) for path in asked["directories"]},
         "held": _held(asked["locks"]),
         "mounts": [[point, kind] for point, kind, _ in _mounts()],
-        "guests": {name: _guest(handover, guest, signs) for name, guest in asked["guests"].items()},
+        "guests": {name: _guest_or_why(handover, guest, signs) for name, guest in asked["guests"].items()},
     }
 
 
@@ -83,7 +85,7 @@ def _processes() -> Iterator[dict[str, Any]]:
                 continue
             limit = re.search(r"^Max open files +(\w+) +(\w+)", _text(f"/proc/{pid}/limits"), re.MULTILINE)
             effective = re.search(r"^CapEff:\s*(\w+)", _text(f"/proc/{pid}/status"), re.MULTILINE)
-            ticks = int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+            ticks = int(_text(f"/proc/{pid}/stat").rpartition(") ")[2].split(" ")[19])
             yield {
                 "name": name,
                 "pid": int(pid),
@@ -113,7 +115,8 @@ def _count(directory: str) -> int | None:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    # A carriage return in a process's name is no end of a line.
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         return file.read()
 
 
@@ -143,7 +146,7 @@ def _security() -> dict[str, Any]:
     said = {}
     for name, path in (("apparmor", "/sys/module/apparmor/parameters/enabled"), ("selinux", "/sys/fs/selinux/enforce")):
         try:
-            said[name] = _text(path).strip()
+            said[name] = _text(path).strip("\n")
         except OSError:
             said[name] = ""
     profiles = {}
@@ -164,8 +167,8 @@ def _file(path: str) -> dict[str, Any] | None:
         return None
 
 
-def _directory(path: str) -> dict[str, Any] | None:
-    """Return what is known of a directory, of its file system and of what is in it; None where it is missing.
+def _directory(path: str, *, listed: bool = True) -> dict[str, Any] | None:
+    """Return what is known of a directory, its file system and, if ``listed``, its entries; None where it is missing.
 
     ``closed_above`` is the first directory above it that not everybody may enter, empty for none. Sizes are in bytes.
     """
@@ -175,8 +178,9 @@ def _directory(path: str) -> dict[str, Any] | None:
         return None
     kind, options = _mounted_at(path)
     entries = []
-    with contextlib.suppress(OSError), os.scandir(path) as listed:
-        entries = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in listed)
+    if listed:
+        with contextlib.suppress(OSError), os.scandir(path) as found:
+            entries = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in found)
     above = [path[: match.start()] or "/" for match in re.finditer("/", path)]
     return {
         "directory": stat.S_ISDIR(status.st_mode),
@@ -195,12 +199,22 @@ def _directory(path: str) -> dict[str, Any] | None:
 
 
 def _mounts() -> list[tuple[str, str, list[str]]]:
-    """Return the mount points, the type of each file system and its options; see proc_pid_mountinfo(5)."""
+    """Return the mount points, the type of each file system and its options."""
+    with open("/proc/self/mountinfo", "rb") as mountinfo:
+        return parse_mounts(mountinfo.read())
+
+
+def parse_mounts(mountinfo: bytes) -> list[tuple[str, str, list[str]]]:
+    """Return what the text of proc_pid_mountinfo(5) says.
+
+    Lines end at newlines and fields at single spaces only; the kernel writes those in names in octal.
+    """
     found = []
-    for line in _text("/proc/self/mountinfo").splitlines():
+    for line in os.fsdecode(mountinfo).split("\n")[:-1]:
         before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
-        found.append((point, after.split()[0], before.split()[5].split(",")))
+        fields = before.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        found.append((point, after.split(" ")[0], fields[5].split(",")))
     return found
 
 
@@ -235,6 +249,14 @@ def _held_by(pid: str, descriptor: str, directories: Sequence[str]) -> list[str]
         if ours and "FLOCK" in _text(f"/proc/{pid}/fdinfo/{descriptor}"):
             return [path]
     return []
+
+
+def _guest_or_why(handover: types.ModuleType, asked: Mapping[str, Any], signs: types.ModuleType) -> dict[str, Any]:
+    """Return what is known of a guest, or as ``unread`` why nothing is: that hides nothing of the other guests."""
+    try:
+        return _guest(handover, asked, signs)
+    except Exception as error:
+        return {"unread": str(error) or type(error).__name__}
 
 
 def _guest(handover: types.ModuleType, asked: Mapping[str, Any], signs: types.ModuleType) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pipelines.host import lock
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.settings import Settings
+from pipelines.text import split_lines, trim
 
 #: In a pool that virtroot made: it may insist on the mode it gave it.
 MARK = ".virtroot"
@@ -74,8 +75,8 @@ def look(hypervisor: Hypervisor, settings: Settings) -> str | None:
 
 def directories(hypervisor: Hypervisor) -> list[str]:
     """Return the directories of all pools, whatever their type, as far as they have one."""
-    names = hypervisor.virsh("pool-list", "--all", "--name").text.split("\n")
-    answers = [hypervisor.virsh("pool-dumpxml", name.strip(), check=False) for name in names if name.strip()]
+    names = split_lines(hypervisor.virsh("pool-list", "--all", "--name").text)
+    answers = [hypervisor.virsh("pool-dumpxml", trim(name), check=False) for name in names if trim(name)]
     paths = [ET.fromstring(each.text).findtext("target/path") for each in answers if not each.returncode]  # noqa: S314
     return [path.rstrip("/") for path in paths if path and not path.startswith("/dev")]
 

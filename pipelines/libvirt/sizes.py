@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from pipelines.libvirt.tree import descend
+
 _FIEMAP = 0xC020660B
 _HEAD = struct.Struct("=QQLLLL")
 _EXTENT = struct.Struct("=QQQQQLLLL")
@@ -54,17 +56,14 @@ def measure(tree: str, deadline: float) -> tuple[int, int]:
 
 def _entries(tree: str) -> Iterator[tuple[int, str, os.stat_result]]:
     """Yield a directory's descriptor, a name in it and what that is, for all of ``tree`` on its own file system."""
-    device = os.lstat(tree).st_dev
-    for _, directories, files, handle in os.fwalk(tree, follow_symlinks=False):
-        for name in (*files, *directories):
-            try:
-                found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
+    top = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        device = os.fstat(top).st_dev
+        for directory, name, found in descend(top, lambda status: status.st_dev == device):
             if found.st_dev == device:
-                yield handle, name, found
-            elif name in directories:
-                directories.remove(name)
+                yield directory.handle, name, found
+    finally:
+        os.close(top)
 
 
 def _shared(directory: int, name: str) -> int:
@@ -133,7 +132,7 @@ def main(arguments: Sequence[str]) -> None:
         try:
             counted = measure_layers(root, below, deadline) if below else measure(root, deadline)
             sys.stdout.write(f"{counted[0]} {counted[1]}\n")
-        except (OutOfTime, OSError):
+        except Exception:
             sys.stdout.write("-\n")
 
 

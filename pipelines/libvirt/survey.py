@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypedDict
 
+from pipelines.libvirt.tree import descend
+
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
 
@@ -35,6 +37,9 @@ _MOST_OTHERS = 500_000
 
 #: Nobody's configuration has more entries or more bytes.
 _MOST_ENTRIES, _MOST_BYTES = 20_000, 256 << 20
+
+#: Nobody changed more bytes of packages' files; each is read whole.
+_MOST_COMPARED = 16 << 30
 
 #: Nor do trees go down further.
 _DEEPEST = 200
@@ -63,7 +68,7 @@ _STATE = (
 _LOOK = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
 _FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.MULTILINE)
-_CONFFILE = re.compile(r"^ /(\S+) ([0-9a-f]{32})", re.MULTILINE)
+_CONFFILE = re.compile(r"^ /(.+?) ([0-9a-f]{32})(?: |$)", re.MULTILINE)
 _MTREE = re.compile(rb"^\./(\S+) .*?\b(md5|sha256)digest=([0-9a-f]+)", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -141,10 +146,28 @@ class Root:
         finally:
             os.close(directory)
 
+    def everything(self, path: str) -> Iterator[Found]:
+        """Yield what is below the directory ``path``; nothing where there is no such directory (any more)."""
+        try:
+            top = self._directory(path)
+        except OSError:
+            return
+        depth = path.count("/") + 1
+        try:
+            for directory, name, status in descend(top):
+                if depth + len(directory.parts) > _DEEPEST:
+                    raise _too_deep(path)
+                yield Found("/".join([path, *directory.parts, name]), name, status, directory.handle)
+        finally:
+            os.close(top)
+
     def _directory(self, path: str) -> int:
         parts = path.split("/") if path else []
         if len(parts) > _DEEPEST:
-            raise Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
+            raise _too_deep(path)
+        if {"", ".", ".."} & {*parts}:
+            # A package's name in a database of the guest's becomes a part of a path.
+            raise FileNotFoundError(path)
         handle = os.dup(self._root)
         for part in parts:
             try:
@@ -169,6 +192,10 @@ class Root:
             os.close(directory)
 
 
+def _too_deep(path: str) -> Refused:
+    return Refused(f"{path[:60]}...: goes down further than {_DEEPEST} directories")
+
+
 def content(directory: int, name: str, largest: int) -> bytes:
     """Return the content of a regular file, which is looked at before it is opened; a device would act."""
     handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -188,7 +215,7 @@ def database(root: Root) -> Database:
     """Read what the root's package manager says of it."""
     found = Database()
     if status := root.read("var/lib/dpkg/status"):
-        _dpkg(root, found, status.decode(errors="replace"))
+        _dpkg(root, found, os.fsdecode(status))
     else:
         _pacman(root, found)
     return found
@@ -208,9 +235,9 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
             found.installed[owner] = entry.status.st_mtime
             text = root.read(entry.path, min(left, _LARGEST_DATABASE))
             left -= len(text)
-            _own(found, (root.real(line) for line in text.decode(errors="replace").splitlines()), owner)
+            _own(found, (root.real(line) for line in os.fsdecode(text).split("\n") if line), owner)
     # Triples: a package's file, the name that it has for the sake of another package's, and that package.
-    diverted = root.read("var/lib/dpkg/diversions").decode(errors="replace").splitlines()
+    diverted = os.fsdecode(root.read("var/lib/dpkg/diversions")).split("\n")
     for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
         found.owners[root.real(away)] = owner
 
@@ -246,7 +273,7 @@ def _pacman(root: Root, found: Database) -> None:
 def _sections(text: bytes) -> dict[str, list[str]]:
     """Return the sections of a file of pacman's database: a name between percent signs, then lines, then none."""
     found: dict[str, list[str]] = {}
-    for section in text.decode(errors="replace").split("\n\n"):
+    for section in os.fsdecode(text).split("\n\n"):
         title, *lines = section.strip("\n").split("\n")
         found[title.strip("%")] = lines
     return found
@@ -366,6 +393,12 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
     """
     others = Others()
     found, pending = others.unowned, [""]
+    listed: set[str] = set()
+
+    def is_listed(entry: Found) -> bool:
+        # What is in a small tree is smaller: it is not measured again, which would take longer with each directory.
+        return entry.path in known if known is not None else entry.path.rpartition("/")[0] in listed
+
     while pending:
         for entry in root.entries(pending.pop()):
             if entry.path == "etc" or entry.path in _STATE:
@@ -385,9 +418,10 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
                     found[entry.path] = {"kind": "owned", "uid": entry.status.st_uid}
                 continue
             if entry.kind == "directory":
-                tree = _measured(root, entry.path)
-                if entry.path in known if known is not None else tree["entries"] <= _MOST_LISTED:
+                tree = None if is_listed(entry) else _measured(root, entry.path)
+                if tree is None or (known is None and tree["entries"] <= _MOST_LISTED):
                     pending.append(entry.path)
+                    listed.add(entry.path)
                 else:
                     told.update(tree, kind="tree")
             elif entry.kind == "file":
@@ -430,18 +464,14 @@ class Tree(TypedDict):
 def _measured(root: Root, path: str) -> Tree:
     tree = Tree(entries=0, files=0, size=0, digest="")
     digest = hashlib.sha256()
-    pending = [path]
-    while pending:
-        for entry in root.entries(pending.pop()):
-            tree["entries"] += 1
-            tree["size"] += entry.status.st_blocks * 512
-            what: list[object] = [entry.path, *_told(entry).values()]
-            if entry.kind == "directory":
-                pending.append(entry.path)
-            else:
-                tree["files"] += 1
-                what += [entry.status.st_size, int(entry.status.st_mtime)]
-            digest.update(json.dumps(what).encode())
+    for entry in root.everything(path):
+        tree["entries"] += 1
+        tree["size"] += entry.status.st_blocks * 512
+        what: list[object] = [entry.path, *_told(entry).values()]
+        if entry.kind != "directory":
+            tree["files"] += 1
+            what += [entry.status.st_size, int(entry.status.st_mtime)]
+        digest.update(json.dumps(what).encode())
     tree["digest"] = digest.hexdigest()
     return tree
 
@@ -452,14 +482,20 @@ def _edited(root: Root, packages: Database, candidates: Mapping[str, float]) -> 
     A package says of most what that was; the others are those that were changed after it was installed.
     """
     digests = Digests(root, packages)
+    left = _MOST_COMPARED
     # One package after the other: what is known of one is all that is kept.
     for path, changed in sorted(candidates.items(), key=lambda each: packages.owners[each[0]]):
         how, digest = digests.of(path, packages.owners[path])
         if not how:
             if changed > packages.installed.get(packages.owners[path], 0):
                 yield path
-        elif digest != _digest(how, root.read(path, _MOST_BYTES)):
-            yield path
+        else:
+            text = root.read(path, _MOST_BYTES)
+            left -= len(text)
+            if left < 0:
+                raise Refused(f"more than {_MOST_COMPARED >> 30} GiB of packages' files were changed, like {path[:60]}")
+            if digest != _digest(how, text):
+                yield path
 
 
 def _digest(how: str, text: bytes) -> str:
@@ -495,7 +531,7 @@ class Digests:
 
     def _read(self, owner: str) -> dict[str, tuple[str, str]]:
         known: dict[str, tuple[str, str]] = {}
-        for line in self._root.read(f"var/lib/dpkg/info/{owner}.md5sums").decode(errors="replace").splitlines():
+        for line in os.fsdecode(self._root.read(f"var/lib/dpkg/info/{owner}.md5sums")).split("\n"):
             digest, _, path = line.partition("  ")
             known[self._root.real(path)] = ("md5", digest)
         return {**known, **_mtree(self._root.read(f"var/lib/pacman/local/{owner}/mtree"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.settings import CHECKOUT
+from pipelines.text import trim
 
 
 def state() -> tuple[str, bool]:
@@ -16,4 +17,4 @@ def state() -> tuple[str, bool]:
         changed = process.run([*git, "status", "--porcelain"], check=False, timeout=60)
     except VirtrootError:
         return "", False
-    return ("", False) if commit.returncode else (commit.text.strip(), bool(changed.text.strip()))
+    return ("", False) if commit.returncode else (trim(commit.text), bool(trim(changed.text)))

@@ -14,6 +14,7 @@ from pipelines.log import say, warn
 from pipelines.machine import calendar, units
 from pipelines.machine.units import MARK, Schedule
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.text import split_lines
 
 #: When nights run unless somebody says otherwise.
 ON_CALENDAR = "*-*-* 03:00:00"
@@ -209,7 +210,7 @@ def next_run() -> str | None:
             answer = where.ctl("show", properties, name, check=False)
         except VirtrootError:
             continue
-        said = dict(line.partition("=")[::2] for line in answer.splitlines())
+        said = dict(line.partition("=")[::2] for line in split_lines(answer))
         if said.get("ActiveState") != "active":
             continue
         if said.get("SubState") == "running":

@@ -6,7 +6,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from pipelines.text import one_line
+from pipelines.text import one_line, split_fields
 
 ROOT_LINE = "root / virtiofs defaults 0 0"
 
@@ -62,7 +62,7 @@ def rewrite(old: str) -> Rewritten:
 
     A stranger wrote ``old``: a line that Python, systemd or a terminal would take for two stays one comment.
     """
-    lines = [one_line(line) for line in re.split(r"\r?\n", old.rstrip("\r\n")) if line.strip()]
+    lines = [one_line(line) for line in re.split(r"\r?\n", old.rstrip("\r\n")) if line.strip(" \t")]
     mounts = [mount for line in lines if (mount := _mount(line))]
     kept = ["# What this system mounted before it was brought in:", *(f"# {line}" for line in lines)]
     return Rewritten(
@@ -84,8 +84,8 @@ def is_of_the_system(point: str) -> bool:
 
 
 def _mount(line: str) -> Mount | None:
-    fields = line.split()
-    if line.lstrip().startswith("#") or len(fields) < 3:
+    fields = split_fields(line)
+    if line.lstrip(" \t").startswith("#") or len(fields) < 3:
         return None
     device, point, *rest = fields[:4]
     # Two slashes at the beginning are one to every Linux, and stay two to POSIX.

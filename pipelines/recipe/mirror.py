@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -18,5 +19,5 @@ class MirrorState:
 
 def parse(text: str) -> MirrorState:
     """Take apart what a mirror query prints: the date, then the digests; raises ValueError for anything else."""
-    date, *digests = text.splitlines()
-    return MirrorState(int(date), tuple(" ".join(line.split()) for line in digests))
+    date, *digests = text.removesuffix("\n").split("\n")
+    return MirrorState(int(date), tuple(re.sub("[ \t]+", " ", line.strip(" \t")) for line in digests))

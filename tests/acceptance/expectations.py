@@ -10,6 +10,7 @@ from pipelines.artifact.difference import compare
 from pipelines.artifact.manifest import Manifest, Package
 from pipelines.guest.guest import Guest
 from pipelines.recipe.distros import DISTROS
+from pipelines.text import split_fields, split_lines
 
 #: The ssh server's package, by distribution, and its unit.
 _SSH_SERVERS = {"openssh-server": "ssh", "openssh": "sshd"}
@@ -18,7 +19,7 @@ _SSH_SERVERS = {"openssh-server": "ssh", "openssh": "sshd"}
 def packages(host: Host, manifest: Manifest) -> set[tuple[str, str]]:
     """Return the (name, version) of each installed package, asked of the root's own package manager."""
     query = shlex.join(DISTROS[manifest.recipe.distro].packages_query)
-    return {(name, version) for name, version in (line.split() for line in host.check_output(query).splitlines())}
+    return {(name, version) for name, version in map(split_fields, split_lines(host.check_output(query)))}
 
 
 def ssh_service(host: Host, manifest: Manifest) -> str:
@@ -55,7 +56,7 @@ def _options(line: list[str]) -> set[str]:
 
 def _fstab(host: Host) -> list[list[str]]:
     """Return the fields of fstab's lines, of which mount(8) needs three."""
-    lines = (line.split() for line in host.file("/etc/fstab").content_string.splitlines())
+    lines = map(split_fields, split_lines(host.file("/etc/fstab").content_string))
     return [line for line in lines if line and not line[0].startswith("#")]
 
 
@@ -93,7 +94,7 @@ def mounts_its_devices(host: Host, guest: Guest) -> list[str]:
 
 def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:
     """Check that what the root is mounted with is built into the kernel ``version``."""
-    listed = host.file(f"/usr/lib/modules/{version}/modules.builtin").content_string.split()
+    listed = split_lines(host.file(f"/usr/lib/modules/{version}/modules.builtin").content_string)
     built_in = {entry.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for entry in listed}
     assert {"virtiofs", "virtio_pci", "fuse", "virtio"} <= built_in, f"kernel {version} cannot mount virtiofs alone"
 

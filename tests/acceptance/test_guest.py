@@ -13,6 +13,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.symptom.known import OVERLAYFS
+from pipelines.text import split_fields, split_lines, trim
 from pipelines.verify import Context
 from tests.acceptance import expectations
 from tests.acceptance.conftest import Drift
@@ -25,7 +26,7 @@ def test_agent_runs_commands(running: Host) -> None:
 
 
 def test_default_target_was_reached_without_a_failed_unit(running: Host) -> None:
-    state = running.run("systemctl is-system-running --wait").stdout.strip()
+    state = trim(running.run("systemctl is-system-running --wait").stdout)
     failed = running.run("systemctl --failed --no-legend --plain").stdout
     assert (state, failed) == ("running", "")
 
@@ -35,14 +36,14 @@ def test_root_is_virtiofs_and_writable(running: Host) -> None:
     assert root.filesystem == "virtiofs"
     assert "rw" in root.options
     running.check_output("touch /virtroot-writable && rm /virtroot-writable")
-    expectations.is_a_directory_for_all(*running.check_output("stat --format='%U %a' /").split())
+    expectations.is_a_directory_for_all(*split_fields(running.check_output("stat --format='%U %a' /")))
 
 
 def test_kernel_is_the_roots(running: Host, manifest: Manifest, drift: Drift) -> None:
     version = running.check_output("uname -r")
     if version != manifest.kernel_version:
         # One that an upgrade in the guest brought.
-        assert version in running.check_output("ls /usr/lib/modules").split()
+        assert version in split_lines(running.check_output("ls /usr/lib/modules"))
         drift(f"runs the kernel {version}")
 
 
@@ -75,7 +76,7 @@ def test_usr_is_the_device_that_the_domain_has_for_it(running: Host, guest: Gues
 def test_usr_is_there_before_init(running: Host, guest: Guest, manifest: Manifest) -> None:
     """What init runs from before /usr is mounted, the kernel reads from the root all along, and slowly."""
     if guest.usr and manifest.generator != "none" and not manifest.origin:
-        devices = running.check_output("stat --dereference --format=%d /proc/1/exe /usr").split()
+        devices = split_lines(running.check_output("stat --dereference --format=%d /proc/1/exe /usr"))
         assert devices[0] == devices[1]
 
 
@@ -92,7 +93,7 @@ def test_no_boot_loader(running: Host, manifest: Manifest) -> None:
 
 
 def test_machine_id_is_the_guests_own(running: Host, guest: Guest) -> None:
-    own = running.file("/etc/machine-id").content_string.strip()
+    own = trim(running.file("/etc/machine-id").content_string)
     assert own == UUID(guest.uuid).hex
     others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name]
     assert own not in {UUID(other.uuid).hex for other in others}
@@ -104,7 +105,7 @@ def test_ssh_host_keys_are_the_guests_own(running: Host, guest: Guest, manifest:
         assert not guest.transient or running.check_output("find /etc -path '/etc/ssh/ssh_host_*'") == ""
         return
     key = "etc/ssh/ssh_host_ed25519_key.pub"
-    own = running.file(f"/{key}").content_string.split()[1]
+    own = split_fields(running.file(f"/{key}").content_string)[1]
     for other in guests.every(guest.hypervisor):
         if other.name != guest.name:
             assert own not in _read(other, key)
@@ -122,7 +123,7 @@ def test_services_people_expect_are_running(running: Host, guest: Guest, manifes
     # What brings up the network of a system that was imported is its own affair.
     network = [] if manifest.origin else ["systemd-networkd"]
     for service in ("qemu-guest-agent", *network, *([ssh] if ssh else [])):
-        state = running.run("systemctl is-enabled %s", service).stdout.strip()
+        state = trim(running.run("systemctl is-enabled %s", service).stdout)
         if guest.transient or state not in ("disabled", "masked"):
             assert running.service(service).is_running, service
         else:

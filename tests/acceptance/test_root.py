@@ -11,6 +11,7 @@ from testinfra.host import Host
 from pipelines.artifact.manifest import Manifest
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.pool import MARK
+from pipelines.text import split_fields, trim
 from tests.acceptance import expectations
 from tests.acceptance.conftest import Drift
 
@@ -33,7 +34,7 @@ def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:
 
 
 def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:
-    assert tree.file("/etc/machine-id").content_string.strip() == UUID(guest.uuid).hex
+    assert trim(tree.file("/etc/machine-id").content_string) == UUID(guest.uuid).hex
 
 
 def test_kernel_is_handed_over_as_a_copy(guest: Guest) -> None:
@@ -61,7 +62,7 @@ def test_the_root_is_a_directory_of_the_guests_own(guest: Guest) -> None:
 
 def test_pool_is_closed_to_other_users(guest: Guest) -> None:
     pool = guest.root.rpartition("/")[0]
-    mode, owner = guest.target.run(["stat", "--format=%a %U", pool]).text.split()
+    mode, owner = split_fields(guest.target.run(["stat", "--format=%a %U", pool]).text)
     # A pool of the user's own may be open to passers-by, of which install warns; that others write there is too much.
     closed = 0o077 if guest.target.run(["test", "-e", f"{pool}/{MARK}"], check=False).returncode == 0 else 0o022
     assert (int(mode, 8) & closed, owner) == (0, "root")

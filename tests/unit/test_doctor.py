@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines import doctor
 from pipelines.errors import VirtrootError
-from pipelines.guest import place
+from pipelines.guest import place, soundness
 from pipelines.host import process
 from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.host.process import Completed
@@ -217,3 +218,13 @@ def test_programs_read_what_is_whether_it_can_be_mended_and_what_to_do() -> None
         "fix": "mend a",
     }
     assert isinstance(fine("a", "b", "c"), Finding)
+
+
+def test_a_guest_that_cannot_be_looked_at_is_a_finding_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def examine(guest: SimpleNamespace, seen: object, *, running: bool) -> list[Finding]:
+        raise VirtrootError("what it wrote", "look at it")
+
+    monkeypatch.setattr(soundness, "examine", examine)
+    [found] = doctor._guest(SimpleNamespace(name="web"), {}, running=False)  # type: ignore[arg-type]
+    assert (found.of, found.ok, found.do) == ("web", False, "look at it")
+    assert found.says == "cannot be looked at: what it wrote"

@@ -13,12 +13,15 @@ from pipelines import prune as pruning_verb
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import stale
 from pipelines.artifact.store import Store
-from pipelines.guest import formers
+from pipelines.errors import VirtrootError
+from pipelines.guest import formers, switching
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Made
 from pipelines.guest.formers import Former
 from pipelines.host.lock import Busy
+from pipelines.host.target import Local
 from pipelines.libvirt import pool
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
@@ -154,3 +157,26 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     )
     every.pop()
     assert pruning_verb.prune([], settings, keep=2, former=True)[-1] == "/pool/former.web/failed"
+
+
+def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fleet = [SimpleNamespace(name=name, artifact="web/1") for name in ("odd", "fine")]
+
+    def of(guest: SimpleNamespace, _: object) -> list[str]:
+        if guest.name == "odd":
+            raise VirtrootError("its record is damaged", "")
+        return ["/pool/former.fine/1"]
+
+    monkeypatch.setattr(guests, "every", lambda _: fleet)
+    monkeypatch.setattr(pruning_verb, "_of", of)
+    assert pruning_verb._left(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
+    assert "the former roots of odd stay: its record is damaged" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"no": "such field"}'])
+def test_a_damaged_record_of_a_former_root_is_an_error_that_names_it(tmp_path: Path, record: str) -> None:
+    (tmp_path / "made").write_text(record)
+    with pytest.raises(VirtrootError, match="made is damaged"):
+        switching.described(Local(), str(tmp_path))

@@ -25,6 +25,9 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share import Share, parse
 
+#: Lines that Python, but no program of a system, takes for two, and text that is not UTF-8.
+ODD_LINES = [b"x\r", b"# a\x0bb\x0cc", b"# \x1c\x1d\x1e", "# \x85\u2028\u2029\xa0".encode(), b"# caf\xe9"]
+
 FSTAB = "# ours\nroot / virtiofs defaults 0 0\n"
 
 
@@ -148,12 +151,28 @@ def test_the_roots_own_line_is_no_shares(root: Path) -> None:
     assert (root / "etc/fstab").read_text() == before
 
 
-@pytest.mark.parametrize("content", [b"root / virtiofs\0", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"root / virtiofs\0", "root".encode("utf-16")])
 def test_a_fstab_that_is_no_text_is_left_alone(root: Path, content: bytes) -> None:
     (root / "etc/fstab").write_bytes(content)
     with pytest.raises(VirtrootError, match="is no text"):
         shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/data")
     assert (root / "etc/fstab").read_bytes() == content
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_other_lines_of_the_fstab_stay_byte_for_byte(root: Path, odd: bytes) -> None:
+    (root / "etc/fstab").write_bytes(FSTAB.encode() + odd + b"\n")
+    shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/two words\nand\ttabs")
+    assert shares.points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
+    assert (root / "etc/fstab").read_bytes().count(b"\n") == 4
+    shares.unmount(Local(), str(root), "data")
+    assert (root / "etc/fstab").read_bytes() == FSTAB.encode() + odd + b"\n"
+
+
+def test_a_mount_point_of_any_bytes_is_read_and_written_as_it_is(root: Path) -> None:
+    (root / "etc/fstab").write_bytes(b"data /srv/\\303\\251\\377\\012\xa0 virtiofs\n")
+    point = shares.points(Local(), str(root))["data"]
+    assert point.encode(errors="surrogateescape") == b"/srv/\xc3\xa9\xff\n\xa0"
 
 
 @pytest.mark.parametrize("planted", ["srv", "etc/fstab"])

@@ -12,7 +12,7 @@ from pipelines import status
 from pipelines.artifact.history import Failure, Night
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
-from pipelines.errors import CheckFailed
+from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
@@ -39,6 +39,23 @@ def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
 
 def rows(tmp_path: Path) -> dict[str, dict[str, Any]]:
     return {row["recipe"]: row for row in status.status(Settings(output=str(tmp_path)), NOW)}
+
+
+def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Store.golden
+
+    def golden(store: Store, recipe: str) -> object:
+        if recipe == "mail":
+            raise VirtrootError("its manifest is damaged", "")
+        return real(store, recipe)
+
+    monkeypatch.setattr(Store, "golden", golden)
+    record(Store(tmp_path), "web", 10)
+    found = rows(tmp_path)
+    assert (found["web"]["outcome"], found["mail"]["outcome"]) == ("unchanged", "cannot be told")
+    assert "its manifest is damaged" in status.as_table(list(found.values()))
+    with pytest.raises(CheckFailed, match=": mail"):
+        status.refuse_stale(list(found.values()), "2d")
 
 
 def test_an_old_golden_root_that_last_night_found_in_order_is_fine(tmp_path: Path) -> None:

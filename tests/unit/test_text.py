@@ -8,9 +8,11 @@ import unicodedata
 
 import pytest
 
-from pipelines import log
+from pipelines import diff, log
+from pipelines.artifact.difference import Change, Difference
 from pipelines.errors import VirtrootError
-from pipelines.text import one_line, plain
+from pipelines.guest.changes import Changed, Changes
+from pipelines.text import flat, one_line, plain, table
 
 ESC = "\x1b"
 
@@ -70,6 +72,46 @@ def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
     plain(piece * 200_000)
     plain(piece + "0" * 1_000_000)
     assert time.monotonic() - begin < 5
+
+
+#: What would be another line, or would hide one, on some terminal or in some program that reads a log.
+FORGED = [f"a{end}web  running  10.0.0.9" for end in ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"]]
+
+
+@pytest.mark.parametrize("hostile", [*FORGED, f"a{ESC}[2Kb", "a\tb"])
+def test_a_row_of_a_table_is_one_line(hostile: str) -> None:
+    lines = table([("NAME", "ADDRESS"), ("one", hostile), (hostile, "two")]).splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert lines[1].index("a") == lines[0].index("ADDRESS")
+
+
+@pytest.mark.parametrize("hostile", FORGED)
+def test_what_is_said_about_one_thing_is_one_line(hostile: str, capfd: pytest.CaptureFixture[str]) -> None:
+    log.say(hostile)
+    log.warn(hostile)
+    with log.step(hostile):
+        pass
+    log.result_lines([hostile, f"  {hostile}"])
+    shown = capfd.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert len(shown.err.splitlines()) == 3
+    assert shown.out.splitlines()[1].startswith("  a")
+
+
+def test_the_text_of_an_error_keeps_its_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    log.say(f"web: {VirtrootError('what', 'hint')}", lines=True)
+    assert capfd.readouterr().err == "web: error: what\ntry: hint\n"
+
+
+@pytest.mark.parametrize("hostile", FORGED)
+def test_what_a_guest_changed_is_a_line_each(hostile: str) -> None:
+    package = Change(name=hostile, before=hostile, after=hostile)
+    changed = (Changed("changed", hostile, f"leads to {hostile}"),)
+    found = Changes(Difference(upgraded=(package,)), changed, changed, changed, (hostile,), changed)
+    shown = [flat(line) for line in diff.changes_as_lines(found)]
+    assert len("\n".join(shown).splitlines()) == len(shown) == 15
+    assert not any(line.startswith("web") for line in shown)
 
 
 def test_one_line() -> None:

@@ -68,6 +68,14 @@ def fleet() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("part", ["formers.refused", "Store.find", "upgrading.is_newer"])
+def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
+    with patch(f"pipelines.upgrade_all.{part}", side_effect=VirtrootError("what it wrote", "")):
+        told = dict(upgrade_all.due((), Wishes(), Settings()))
+    assert told["a"] == told["c"] == "stays as it is: what it wrote"
+    assert told["b"] == f"is on {GOLDEN} already"
+
+
 def due(*names: str, again: bool = False) -> list[str]:
     found = upgrade_all.due(names, Wishes(again=again), Settings())
     return [name for name, becoming in found if not isinstance(becoming, str)]
