@@ -36,6 +36,7 @@ from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.generators import GENERATORS, Generator
 from pipelines.recipe.stage import ROOT, Tree
 from pipelines.settings import Settings
+from pipelines.text import split_lines
 
 #: Where every running system has file systems of the kernel's.
 _EVERY_SYSTEMS = {"dev", "proc", "run", "sys", "tmp"}
@@ -123,7 +124,7 @@ def _shift_ids(unpacker: Builder, asked: str) -> None:
         done = unpacker.run(("/usr/local/lib/virtroot/shift-owners", ROOT, str(offset)), check=False)
     if done.returncode:
         raise VirtrootError(
-            f"the owners cannot be moved back by {offset}: {(done.complaint.splitlines() or ['no reason given'])[-1]}",
+            f"the owners cannot be moved back by {offset}: {(split_lines(done.complaint) or ['no reason given'])[-1]}",
             "give the first user id of the container, or restore the owners before",
         )
 

@@ -18,7 +18,7 @@ from pipelines.host.target import Local
 from pipelines.log import progress, warn
 from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
-from pipelines.text import one_line, split_fields
+from pipelines.text import one_line, split_fields, split_lines
 
 #: How a tarball begins, by tar's option for its compression.
 _MAGIC = {"--zstd": b"\x28\xb5\x2f\xfd", "--gzip": b"\x1f\x8b", "--xz": b"\xfd7zXZ\x00", "--bzip2": b"BZh"}
@@ -131,7 +131,7 @@ def extract(builder: Builder, content: IO[bytes], decompress: str = "") -> None:
     options = (*archive.KEEP, "--same-owner", "--preserve-permissions", "--delay-directory-restore")
     argv = ("tar", "--extract", "--file=-", "--directory", ROOT, *options, *filter(None, [decompress]))
     said = builder.run(argv, stdin=content).stderr.decode(errors="replace")
-    lost = [line for line in said.splitlines() if "trusted." in line]
+    lost = [line for line in split_lines(said) if "trusted." in line]
     if lost:
         # What an engine without root may not write; overlayfs, and so a container engine, keeps deletions there.
         warn(f"{len(lost)} attributes trusted.* are lost, since the engine runs without root: {one_line(lost[0])}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.text import plain
+from pipelines.text import plain, split_lines, trim
 
 #: pacman before each hook, with the hook's description.
 _BEGINS = re.compile(r"\(\s*\d+/\d+\) (\S.*)")
@@ -22,10 +22,10 @@ _BOOTS = re.compile(r"initcpio|initramfs|dracut|booster", re.IGNORECASE)
 def failed(log: str) -> tuple[str, ...]:
     """Return the descriptions of the hooks that failed in ``log``, each once."""
     found, hook = [], ""
-    for line in plain(log).splitlines():
-        if begins := _BEGINS.fullmatch(line.strip()):
+    for line in split_lines(plain(log)):
+        if begins := _BEGINS.fullmatch(trim(line)):
             hook = begins[1].rstrip(".")
-        elif _FAILS.fullmatch(line.strip()):
+        elif _FAILS.fullmatch(trim(line)):
             found.append(hook or "a hook of pacman")
     return tuple(dict.fromkeys(found))
 

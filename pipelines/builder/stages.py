@@ -19,7 +19,7 @@ from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
 from pipelines.log import step, warn
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
-from pipelines.text import plain, split_lines
+from pipelines.text import plain, split_lines, trim
 
 #: What the log's tail may say, and what to try then.
 _HINTS = {
@@ -199,7 +199,7 @@ def telling(log: str) -> list[str]:
 
     A package manager goes on after a script has failed: what it does then may push the reason out of the end.
     """
-    lines = [line[:_WIDTH] for line in split_lines(plain(log)) if line.strip() and not _NOISE.fullmatch(line)]
+    lines = [line[:_WIDTH] for line in split_lines(plain(log)) if trim(line) and not _NOISE.fullmatch(line)]
     begin = max((number for number, line in enumerate(lines) if line.startswith("== ")), default=-1) + 1
     lines = lines[begin:]
     end = max(0, len(lines) - _LAST)

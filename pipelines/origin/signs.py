@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.text import trim
+
 #: For each sign that shows the paths that show it, each with the texts that its pattern found.
 Shown = Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
 
@@ -434,7 +436,7 @@ def paths(shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
 def describe(sign: Sign, shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
     """Return in words what is done about a sign, or what it means."""
     names = [path.rpartition("/")[2] for path, _ in shown]
-    texts = dict.fromkeys(text.strip() for _, found in shown for text in found if text.strip())
+    texts = dict.fromkeys(trim(text) for _, found in shown for text in found if trim(text))
     return sign.said.format(paths=paths(shown), names=_several(names), found=_several(list(texts)))
 
 
