@@ -26,26 +26,35 @@ KEPT = (
 #: Below it a directory that is kept is a program's data, in which nothing may come from two sides.
 _DATA = "var/lib"
 
-#: In these are other systems, whose numbers of users are theirs.
+#: In these are other systems, whose numbers of users are theirs. Where a guest has them elsewhere: see `engines`.
 FOREIGN = (
+    "var/lib/archbuild",
+    "var/lib/buildkit",
     "var/lib/containerd",
     "var/lib/containers",
     "var/lib/docker",
     "var/lib/incus",
+    "var/lib/kubelet",
     "var/lib/lxc",
     "var/lib/lxd",
     "var/lib/machines",
+    "var/lib/mock",
+    "var/lib/rancher",
+    "var/lib/schroot",
 )
 
 
-def _merged(path: str, kept: Iterable[str]) -> bool:
-    """Say whether a path is below something that is kept, and that the new root's own may stay in."""
-    return any(below(path, [each]) and not is_whole(each) for each in kept)
+def _merged(path: str, kept: Iterable[str], systems: Iterable[str] = ()) -> bool:
+    """Say whether a path is below something that is kept, and that the new root's own may stay in.
+
+    In ``systems``, trees of other systems, it may not.
+    """
+    return not below(path, systems) and any(below(path, [each]) and not is_whole(each) for each in kept)
 
 
-def is_whole(path: str) -> bool:
+def is_whole(path: str, systems: Iterable[str] = ()) -> bool:
     """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
-    return foreign(path) or (path not in KEPT and below(path, [_DATA]))
+    return foreign(path, systems) or (path not in KEPT and below(path, [_DATA]))
 
 
 def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:
@@ -69,7 +78,9 @@ def refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None
                 )
 
 
-def met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+def met(
+    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+) -> tuple[tuple[str, ...], ...]:
     """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
     left, replaced = [], []
     there = _there(kept, ours, theirs)
@@ -78,9 +89,9 @@ def met(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tupl
             continue
         then, mine = base.unowned.get(path), ours.unowned.get(path)
         if mine is None:
-            if then is None and not _merged(path, kept) and below(path, there):
+            if then is None and not _merged(path, kept, systems) and below(path, there):
                 replaced.append(path)
-        elif _merged(path, kept) and then is not None and _is_as_it_was(then, mine):
+        elif _merged(path, kept, systems) and then is not None and _is_as_it_was(then, mine):
             left.append(path)
         elif {mine.kind, new.kind} <= {"directory", "tree"}:
             continue
@@ -103,12 +114,14 @@ def _content(entry: Unowned) -> tuple[str, int, str]:
     return entry.kind, entry.size, entry.content
 
 
-def went(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> tuple[str, ...]:
+def went(
+    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Return what was taken away in the guest below what is kept, and would come back with the new root."""
     gone = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
     # What is in a directory beside what went keeps that.
     staying = {each for path in theirs.unowned if path not in gone for each in changes.above(path.rpartition("/")[0])}
-    found = (path for path in gone - staying if _merged(path, kept) and not _in_tree(path, ours))
+    found = (path for path in gone - staying if _merged(path, kept, systems) and not _in_tree(path, ours))
     return outermost(sorted(found))
 
 
@@ -117,7 +130,9 @@ def _in_tree(path: str, survey: Survey) -> bool:
     return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in changes.above(path))
 
 
-def only_there(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> list[Changed]:
+def only_there(
+    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+) -> list[Changed]:
     """Return what the former root alone has in something that is kept whole, and that the guest has, too."""
     return [
         Changed("removed", path, "only the former root has it", entry.size, entry.entries or None)
@@ -127,7 +142,7 @@ def only_there(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) 
         and not changes.ignored(path)
         and (path.rpartition("/")[0] in ours.unowned or _is_packages(path.rpartition("/")[0], ours, theirs))
         and below(path, kept)
-        and not _merged(path, kept)
+        and not _merged(path, kept, systems)
     ]
 
 
@@ -147,6 +162,6 @@ def outermost(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(path for path in unique if not any(each in unique for each in changes.above(path.rpartition("/")[0])))
 
 
-def foreign(path: str) -> bool:
-    """Say whether what is in ``path`` is another system's."""
-    return below(path, FOREIGN)
+def foreign(path: str, systems: Iterable[str] = ()) -> bool:
+    """Say whether what is in ``path`` is another system's: in the usual places, or in ``systems``."""
+    return below(path, FOREIGN) or below(path, systems)

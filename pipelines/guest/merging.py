@@ -29,6 +29,9 @@ Read = Callable[[str], bytes | None]
 _NEW = ("etc/ld.so.cache", "etc/.updated", "etc/.pwd.lock", "etc/mtab")
 _ALTERNATIVES = "etc/alternatives/"
 
+#: Why an alternative is the new root's that the guest's user chose.
+CHOSEN = "chosen in the guest: update-alternatives chooses it again"
+
 #: Why a decision is as it is that the user took.
 _TAKEN = "as --take says"
 
@@ -118,7 +121,7 @@ def _alternative(path: str, then: Configured | None, mine: Configured | None) ->
     if mine.kind == "link" and not mine.to:
         yield Decision(path, "ours", "leads to something that no package has")
     elif then is not None:
-        yield Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again")
+        yield Decision(path, "theirs", CHOSEN)
 
 
 def _is_account(path: str) -> bool:
@@ -129,7 +132,9 @@ def _is_account(path: str) -> bool:
 def _same(one: Configured | None, other: Configured | None) -> bool:
     if one is None or other is None:
         return one is other
-    return all(getattr(one, what) == getattr(other, what) for what in ("kind", "content", "uid", "gid", "mode"))
+    return all(
+        getattr(one, what) == getattr(other, what) for what in ("kind", "content", "uid", "gid", "mode", "attributes")
+    )
 
 
 def _given(path: str, take: Iterable[str]) -> str:

@@ -173,9 +173,10 @@ def program() -> str:
     return _PROGRAM.read_text(encoding="utf-8")
 
 
-def owners(target: Target, root: str, other: str, trees: Iterable[str]) -> Owners:
+def owners(target: Target, root: str, other: str, trees: Iterable[str], foreign: Iterable[str] = ()) -> Owners:
     """Return whose what is in ``trees`` of a root is that is carried into an ``other``; see `carry.owners`."""
-    return cast("Owners", json.loads(_carry(target, list(trees), "--owners", root, other)))
+    asked = {"trees": list(trees), "foreign": list(foreign)}
+    return cast("Owners", json.loads(_carry(target, asked, "--owners", root, other)))
 
 
 def carry(target: Target, root: str, other: str, plan: Plan) -> None:
