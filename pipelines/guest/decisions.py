@@ -15,6 +15,8 @@ from pipelines.guest.pristine import Survey
 #: A command, and why it is to be run, in words.
 Command = tuple[str, str]
 
+_TAKEN_BACK = "taken back in the guest"
+
 _IGNORED = re.compile(rb"^\s*IgnorePkg\s*=\s*(.*)$", re.MULTILINE)
 
 
@@ -78,9 +80,17 @@ def _new(base: Survey, ours: Survey, theirs: Survey, kind: str) -> dict[str, str
     return {each: what for each, what in sorted(mine.items()) if what not in (then.get(each), new.get(each))}
 
 
+def _taken_back(base: Survey, ours: Survey, theirs: Survey, kind: str) -> list[str]:
+    """Return what the guest was made with and does not have any more, and the new root has."""
+    then, mine, new = (_told(survey, kind) for survey in (base, ours, theirs))
+    return sorted(({*then} - {*mine}) & {*new})
+
+
 def _architectures(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
     for name in _new(base, ours, theirs, "architectures"):
         yield shlex.join(["dpkg", "--add-architecture", name]), "the guest has it"
+    for name in _taken_back(base, ours, theirs, "architectures"):
+        yield shlex.join(["dpkg", "--remove-architecture", name]), _TAKEN_BACK
 
 
 def _absent_holds(base: Survey, ours: Survey) -> Iterator[Command]:
@@ -109,6 +119,8 @@ def _diversions(base: Survey, ours: Survey, theirs: Survey, kept: list[str]) -> 
         # A file of the guest's is in its place already where that is kept.
         how = "--no-rename" if meeting.below(path.strip("/"), kept) else "--rename"
         yield shlex.join(["dpkg-divert", "--local", how, "--divert", away, "--add", path]), "diverted in the guest"
+    for path in _taken_back(base, ours, theirs, "diversions"):
+        yield shlex.join(["dpkg-divert", "--local", "--rename", "--remove", path]), _TAKEN_BACK
 
 
 def _overrides(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
@@ -116,6 +128,8 @@ def _overrides(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
         force = ["--force-statoverride-add"] if path in _told(theirs, "overrides") else []
         argv = ["dpkg-statoverride", *force, "--update", "--add", *rights.split(" "), f"/{path}"]
         yield shlex.join(argv), "its owner and mode are the guest's"
+    for path in _taken_back(base, ours, theirs, "overrides"):
+        yield shlex.join(["dpkg-statoverride", "--remove", f"/{path}"]), _TAKEN_BACK
 
 
 def _answers(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:

@@ -107,6 +107,15 @@ def test_what_else_was_decided_is_to_be_said_again(root: Path) -> None:
     assert "--no-rename" in commands(base, ours, base, "usr/bin/jq")[3]
     # Where the new root knows it, it is not said.
     assert commands(base, ours, ours) == []
+    # What was taken back is taken back again.
+    assert commands(ours, base, ours) == [
+        "dpkg --remove-architecture riscv64",
+        "apt-mark auto jq",
+        "apt-mark manual bash",
+        "dpkg-divert --local --rename --remove /usr/bin/jq",
+        "dpkg-statoverride --remove '/usr/bin/x y'",
+        "dpkg-reconfigure jq",
+    ]
 
 
 def test_arch(tmp_path: Path) -> None:
