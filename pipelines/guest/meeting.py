@@ -72,8 +72,9 @@ def refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None
         for above in changes.above(path.rpartition("/")[0]):
             entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
             if entry is not None and entry.kind in ("file", "link", "other"):
+                kind = (entry.content or "special file") if entry.kind == "other" else entry.kind
                 raise VirtrootError(
-                    f"/{path} cannot be kept: /{above}, which it is in, is a {entry.kind} in the new root",
+                    f"/{path} cannot be kept: /{above}, which it is in, is a {kind} in the new root",
                     f"--discard /{path}, or move it in the guest",
                 )
 

@@ -105,13 +105,17 @@ def _fitting(
         if mine is None:
             return Decision(path, "theirs", "taken away in the guest, and the new root has something else in it")
         if mine.kind != "directory":
-            return Decision(path, "conflict", f"a {mine.kind} in the guest, and the new root has something else in it")
+            return Decision(path, "conflict", f"{_kind(mine)} in the guest, and the new root has something else in it")
     if mine is not None:
         for above in changes.above(path.rpartition("/")[0]):
             there = theirs.etc.get(above)
             if there is not None and there.kind != "directory" and above not in coming:
-                return Decision(path, "conflict", f"/{above}, which it is in, is a {there.kind} in the new root")
+                return Decision(path, "conflict", f"/{above}, which it is in, is {_kind(there)} in the new root")
     return decision
+
+
+def _kind(entry: Configured) -> str:
+    return f"a {(entry.content or 'special file') if entry.kind == 'other' else entry.kind}"
 
 
 def _alternative(path: str, then: Configured | None, mine: Configured | None) -> Iterator[Decision]:

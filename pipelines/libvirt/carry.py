@@ -590,7 +590,7 @@ def _finish(
     directories: list[str] = []
     apart: set[str] = set()
     for tree, deep in (*((path, False) for path in plan["copies"]), *((path, True) for path in _trees(plan))):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), Parents(new) as parents:
             for path, handle, name, status in _entries(old, tree, stayed.__contains__):
                 is_foreign = path in foreign or path.rpartition("/")[0] in apart
                 if stat.S_ISDIR(status.st_mode):
@@ -601,7 +601,7 @@ def _finish(
                 maps = ({}, {}) if is_foreign else (users, groups)
                 attributes = _expected(handle, name, status, *maps)
                 content = os.readlink(name, dir_fd=handle) if stat.S_ISLNK(status.st_mode) else ""
-                _compare(new, path, status, Copied(*maps, attributes, content))
+                _compare(parents, path, status, Copied(*maps, attributes, content))
                 if not deep:
                     break
     for paths in names.values():
@@ -626,25 +626,47 @@ class Copied(NamedTuple):
     content: str
 
 
-def _compare(root: int, path: str, status: os.stat_result, wanted: Copied) -> None:
+class Parents(contextlib.AbstractContextManager["Parents"]):
+    """Opens the directories of paths in a root; the last one stays open, since most paths follow others in it."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._stack = contextlib.ExitStack()
+        self._path: str | None = None
+        self._handle = -1
+
+    def open(self, path: str) -> int:
+        """Return the open directory ``path``; it stays open until the next one is."""
+        if path != self._path:
+            self._stack.close()
+            self._path = None
+            self._handle = self._stack.enter_context(directory(self._root, path))
+            self._path = path
+        return self._handle
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _compare(parents: Parents, path: str, status: os.stat_result, wanted: Copied) -> None:
     """Raise `Refused` where ``path`` is not the copy of an entry of that ``status``."""
     parent, name = _split(path)
     try:
-        with directory(root, parent) as handle:
-            there = os.stat(name, dir_fd=handle, follow_symlinks=False)
-            same = {
-                "kind or mode": status.st_mode == there.st_mode,
-                "user": wanted.users.get(status.st_uid, status.st_uid) == there.st_uid,
-                "group": wanted.groups.get(status.st_gid, status.st_gid) == there.st_gid,
-                "device number": status.st_rdev == there.st_rdev,
-            }
-            if stat.S_ISREG(status.st_mode):
-                same["size"] = status.st_size == there.st_size
-            if not stat.S_ISDIR(status.st_mode):
-                same["time"] = status.st_mtime_ns == there.st_mtime_ns
-            if stat.S_ISLNK(there.st_mode):
-                same["target"] = os.readlink(name, dir_fd=handle) == wanted.content
-            same["attributes"] = _attributes(f"/proc/self/fd/{handle}/{name}") == wanted.attributes
+        handle = parents.open(parent)
+        there = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        same = {
+            "kind or mode": status.st_mode == there.st_mode,
+            "user": wanted.users.get(status.st_uid, status.st_uid) == there.st_uid,
+            "group": wanted.groups.get(status.st_gid, status.st_gid) == there.st_gid,
+            "device number": status.st_rdev == there.st_rdev,
+        }
+        if stat.S_ISREG(status.st_mode):
+            same["size"] = status.st_size == there.st_size
+        if not stat.S_ISDIR(status.st_mode):
+            same["time"] = status.st_mtime_ns == there.st_mtime_ns
+        if stat.S_ISLNK(there.st_mode):
+            same["target"] = os.readlink(name, dir_fd=handle) == wanted.content
+        same["attributes"] = _attributes(f"/proc/self/fd/{handle}/{name}") == wanted.attributes
     except (FileNotFoundError, Refused) as error:
         raise Refused(f"{path}: was not copied") from error
     if wrong := [what for what, is_same in same.items() if not is_same]:
