@@ -46,6 +46,7 @@ def as_lines(move: Move, *, more: str = "--all", everything: bool = False) -> It
         f"/{one_line(each.name)}  {'went in the guest' if each.kind == 'removed' else one_line(each.what)}"
         for each in move.reverted
     ]
+    groups["told to dpkg, as in the guest"] = [f"{one_line(name)} {wanted}" for name, wanted in move.selections.items()]
     groups["on hold in the guest, and another version"] = [one_line(each) for each in move.held]
     groups["of another system, whose numbers stay"] = [
         f"/{one_line(path)}  {one_line(why)}" for path, why in sorted(move.systems.items())

@@ -79,6 +79,7 @@ def test_what_is_not_as_it_was_is_said(move: Move, capsys: pytest.CaptureFixture
     )
     text = "\n".join(preview.as_lines(found))
     for heading, line in (
+        ("told to dpkg, as in the guest (1)", "jq hold"),
         ("on hold in the guest, and another version (1)", "jq 1 -> 2"),
         ("of another system, whose numbers stay (1)", "/srv/docker  Docker, by /etc/docker/daemon.json"),
         ("immutable or append-only, which the copy is not (1)", "/srv/fixed"),
