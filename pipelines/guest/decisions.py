@@ -17,7 +17,7 @@ Command = tuple[str, str]
 
 _TAKEN_BACK = "taken back in the guest"
 
-_IGNORED = re.compile(rb"^\s*IgnorePkg\s*=\s*(.*)$", re.MULTILINE)
+_IGNORED = re.compile(rb"^[ \t]*IgnorePkg[ \t]*=(.*)$", re.MULTILINE)
 
 
 def selections(base: Survey, ours: Survey, theirs: Survey) -> dict[str, str]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
+from pipelines.errors import VirtrootError
 from pipelines.guest import changes, meeting
 from pipelines.guest.pristine import Survey
+from pipelines.text import one_line
 
 #: Options that name the data of a program, by its name. See dockerd(8), containerd(8), systemd-nspawn(1), crio(8).
 _OPTIONS = {
@@ -35,7 +38,7 @@ _SETTINGS = (
     (r"schroot/(schroot\.conf|chroot\.d/[^/]+)", ("directory", "union-overlay-directory"), "schroot"),
     (r"(systemd/system/.*|default/(lxd|incus))", (r"(?:Environment=\"?)?(?:LXD|INCUS)_DIR",), "LXD or Incus"),
 )
-_K3S = re.compile(r"^\s*data-dir\s*:\s*[\"']?(/[^\s\"'#]+)", re.MULTILINE)
+_K3S = re.compile(r"^[ \t]*data-dir\s*:\s*[\"']?(/[^\s\"'#]+)", re.MULTILINE)
 _QUOTED = re.compile(r"[\"']([^\"']+)[\"']")
 
 #: Options of dockerd stand alone in these.
@@ -47,18 +50,35 @@ _SHARED = ("etc", "home", "root", "usr", "var/lib", "var/log", "dev", "proc", "r
 #: Links lead over no more others.
 _MOST_LINKS = 40
 
+#: Nobody has more such trees, or mounts more directories at other places.
+_MOST_TREES, _MOST_MOUNTS = 200, 1000
+
 
 def foreign_trees(base: Survey, ours: Survey) -> dict[str, str]:
     """Return the trees whose numbers are another system's, but for the usual ones, and who says so.
 
-    ``base`` is what the guest's root was, and knows where links lead that the guest never changed.
+    ``base`` is what the guest's root was, and knows where links lead that the guest never changed. Raises
+    `VirtrootError` for a configuration that names more than anybody has.
     """
-    links = _links(base) | _links(ours)
+    links, mounts = _links(base) | _links(ours), _bounded(_mounts(ours.contents), _MOST_MOUNTS)
+    named = dict(_bounded(_configured(ours.contents), _MOST_TREES))
     found: dict[str, str] = {}
-    for path, why in (*_configured(ours.contents), *((path, "the usual place") for path in meeting.FOREIGN)):
-        for place in _places(path, ours.contents):
+    for path, why in (*named.items(), *((path, "the usual place") for path in meeting.FOREIGN)):
+        for place in _places(path, mounts):
             found.setdefault(_real(place, links), why)
-    return {path: why for path, why in sorted(found.items()) if not _is_shared(path) and path not in meeting.FOREIGN}
+    own = {path: why for path, why in found.items() if not _is_shared(path) and path not in meeting.FOREIGN}
+    return {path: own[path] for path in sorted(meeting.outermost(own))}
+
+
+def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    unique = [*islice(dict.fromkeys(found), most + 1)]
+    if len(unique) > most:
+        last = one_line(unique[-1][0])
+        raise VirtrootError(
+            f"the guest's /etc names more than {most} directories of container engines, like /{last}",
+            "look at /etc/fstab, and at the configuration of its container engines, in the guest",
+        )
+    return unique
 
 
 def _is_shared(path: str) -> bool:
@@ -99,10 +119,10 @@ def _normal(path: str) -> str:
     return "/".join(parts)
 
 
-def _places(path: str, contents: Mapping[str, bytes]) -> Iterator[str]:
+def _places(path: str, mounts: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield a path, and the directories that are mounted at it, above it or below it."""
     yield path
-    for source, place in _mounts(contents):
+    for source, place in mounts:
         if meeting.below(path, [place]):
             yield source + path.removeprefix(place)
         elif meeting.below(place, [path]):
@@ -118,7 +138,8 @@ def _mounts(contents: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
             yield _normal(source), _normal(place)
     for path, text in contents.items():
         if path.startswith("etc/systemd/system/") and path.endswith(".mount"):
-            unit = dict(re.findall(r"^(What|Where|Options)\s*=\s*(.*?)\s*$", _text(text), re.MULTILINE))
+            found = re.findall(r"^(What|Where|Options)[ \t]*=(.*)$", _text(text), re.MULTILINE)
+            unit = {name: value.strip() for name, value in found}
             if "bind" in unit.get("Options", "") and {"What", "Where"} <= {*unit}:
                 yield _normal(unit["What"]), _normal(unit["Where"])
 
@@ -145,7 +166,7 @@ def _named(path: str, text: str, contents: Mapping[str, bytes]) -> Iterator[tupl
     elif path.startswith("etc/systemd/system/"):
         for program, argument in _started(text):
             yield argument, program
-        for _, other in re.findall(r"(--config-file)[= ]+(\S+)", text):
+        for other in sorted({*re.findall(r"--config-file[= ](\S+)", text)} & {f"/{each}" for each in contents}):
             yield from ((each, "Docker") for each in _docker(_text(contents.get(_normal(other), b""))))
     for pattern, names, whose in _SETTINGS:
         if re.fullmatch(f"etc/{pattern}", path):
@@ -169,11 +190,10 @@ def _docker(text: str) -> list[str]:
 
 def _started(text: str) -> Iterator[tuple[str, str]]:
     """Yield the programs of engines that a unit starts, and the directories that it gives them."""
-    for command in re.findall(r"^\s*Exec\w*\s*=(.*)$", re.sub(r"\\\n", " ", text), re.MULTILINE):
-        for word in command.split():
-            program = word.rpartition("/")[2].strip("\"'")
-            if program in _OPTIONS:
-                yield from ((program, each) for each in _options(command, _OPTIONS[program]))
+    for command in re.findall(r"^[ \t]*Exec\w*[ \t]*=(.*)$", re.sub(r"\\\n", " ", text), re.MULTILINE):
+        words = {word.rpartition("/")[2].strip("\"'") for word in command.split()}
+        for program in sorted(words & {*_OPTIONS}):
+            yield from ((program, each) for each in _options(command, _OPTIONS[program]))
 
 
 def _options(text: str, names: Iterable[str]) -> list[str]:
@@ -182,7 +202,7 @@ def _options(text: str, names: Iterable[str]) -> list[str]:
 
 
 def _values(text: str, names: Iterable[str]) -> Iterator[str]:
-    for value in re.findall(rf"^[ \t]*(?:{'|'.join(names)})[ \t]*=[ \t]*(\[[^\]]*\]|.*)$", text, re.MULTILINE):
+    for value in re.findall(rf"^[ \t]*(?:{'|'.join(names)})[ \t]*=[ \t]*(\[[^\]]{{0,2000}}\]|.*)$", text, re.MULTILINE):
         quoted = _QUOTED.findall(value)
         # LXC says how a root is had before a colon.
         yield from quoted or [re.sub(r"^\w+:(?=/)", "", value.partition("#")[0]).strip(" \t\"'")]

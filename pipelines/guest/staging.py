@@ -46,6 +46,9 @@ _LARGEST = 1 << 20
 #: So many paths are named in a message.
 _SHOWN = 5
 
+#: A guest needs no more commands after an upgrade.
+_MOST_COMMANDS = 50
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -229,8 +232,10 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) 
 
 def tell(name: str, move: Move) -> None:
     """Tell what of a guest that moved is not as it was, and that nobody was asked about."""
-    for command, why in move.to_run:
+    for command, why in move.to_run[:_MOST_COMMANDS]:
         say(f"to run in {name}: {one_line(command)}, since {why}")
+    if len(move.to_run) > _MOST_COMMANDS:
+        warn(f"{len(move.to_run) - _MOST_COMMANDS} more commands are to be run in {name}, and are not shown")
     for what, found in (
         (f"on hold in {name}, and another version now", list(move.held)),
         ("immutable or append-only before, and not any more", [f"/{path}" for path in move.flagged]),

@@ -27,6 +27,9 @@ from typing import BinaryIO, TypedDict
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
 
+#: Nor has one of what a person told the package manager.
+_LARGEST_DECISIONS = 8 << 20
+
 #: Nor do all of them, or have they more paths.
 _LARGEST_DATABASES, _MOST_PATHS = 256 << 20, 2_000_000
 
@@ -224,14 +227,15 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
             _own(found, (root.real(line) for line in _lines(text)), owner)
     # Triples: a package's file, the name that it has for the sake of another package's, and that package; a colon
     # where a person said so.
-    diverted = _lines(root.read("var/lib/dpkg/diversions"))
+    diverted = _lines(root.read("var/lib/dpkg/diversions", _LARGEST_DECISIONS))
     for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
         found.owners[root.real(away)] = owner
+    overridden = _lines(root.read("var/lib/dpkg/statoverride", _LARGEST_DECISIONS))
     found.decisions = {
         "selections": selections,
         "automatic": {
             _qualified(fields, native): ""
-            for fields in _paragraphs(root.read("var/lib/apt/extended_states"))
+            for fields in _paragraphs(root.read("var/lib/apt/extended_states", _LARGEST_DECISIONS))
             if fields.get("Auto-Installed") == "1"
         },
         "diversions": {
@@ -239,15 +243,13 @@ def _dpkg(root: Root, found: Database, status: str) -> None:
             for path, away, owner in zip(diverted[::3], diverted[1::3], diverted[2::3], strict=False)
             if owner == ":"
         },
-        "overrides": {
-            path: rights
-            for rights, slash, path in (line.partition(" /") for line in _lines(root.read("var/lib/dpkg/statoverride")))
-            if slash
+        "overrides": {path: rights for rights, slash, path in (line.partition(" /") for line in overridden) if slash},
+        "architectures": {
+            each: "" for each in _lines(root.read("var/lib/dpkg/arch", _LARGEST_DECISIONS)) if each != native
         },
-        "architectures": {each: "" for each in _lines(root.read("var/lib/dpkg/arch")) if each != native},
         "answers": {
             f"{owner} {fields.get('Name', '')}": hashlib.sha256(os.fsencode(fields.get("Value", ""))).hexdigest()
-            for fields in _paragraphs(root.read("var/cache/debconf/config.dat"))
+            for fields in _paragraphs(root.read("var/cache/debconf/config.dat", _LARGEST_DECISIONS))
             if "seen" in fields.get("Flags", "")
             for owner in fields.get("Owners", "").split(", ")
         },

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from pipelines.guest import engines, meeting
+from pipelines.errors import VirtrootError
+from pipelines.guest import decisions, engines, meeting
 from pipelines.guest.moving import carried
 from pipelines.guest.pristine import Survey, Unowned
 from tests.unit.test_moving import moved, system, tree
@@ -104,3 +106,29 @@ def test_what_an_engine_keeps_below_srv_keeps_its_numbers_and_is_not_merged() ->
     assert "srv" in plan["trees"]
     assert move.replaced == ("srv/docker/new",)
     assert moved(system(), replace(root, unowned={}), theirs).systems == {}
+
+
+@pytest.mark.parametrize(("path", "text"), [
+    ("containerd/config.toml", "root=[\n" * 150_000),
+    ("systemd/system/docker.service", "\n" * 1_000_000),
+    ("systemd/system/docker.service", "ExecStart=" + "dockerd " * 100_000),
+    ("systemd/system/docker.service", "--config-file=/etc/docker/daemon.json " * 25_000),
+    ("systemd/system/a.mount", f"What={' ' * 1_000_000}x\nOptions={' ' * 1_000_000}x"),
+    ("rancher/k3s/config.yaml", "\n" * 1_000_000),
+    ("default/docker", "-g" + " " * 1_000_000),
+    ("default/docker", "-g " * 300_000),
+    ("pacman.conf", "\n" * 1_000_000),
+])  # fmt: skip
+def test_no_configuration_takes_long(path: str, text: str) -> None:
+    begun = time.process_time()
+    etc = {f"etc/{path}": text, "etc/docker/daemon.json": "[" * 900}
+    assert found(etc) == []
+    assert decisions.held(Survey((), {}, {}, contents=_bytes(etc)), Survey((), {}, {})) == []
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(("path", "line"), [
+    ("fstab", "/srv/{} /mnt/{} none bind 0 0\n"), ("default/docker", "-g /srv/{}\n")])  # fmt: skip
+def test_more_than_anybody_has_is_refused(path: str, line: str) -> None:
+    with pytest.raises(VirtrootError, match="names more than"):
+        found({f"etc/{path}": "".join(line.format(number, number) for number in range(2000))})
