@@ -189,10 +189,10 @@ def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
     # What was told as one is told so again.
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
     found = parse(beside.survey(target, root, manifest.source_date_epoch, known))
-    return found if base.has_attributes else _without_attributes(found)
+    return found if base.has_attributes else without_attributes(found)
 
 
-def _without_attributes(survey: Survey) -> Survey:
+def without_attributes(survey: Survey) -> Survey:
     """Return what a survey by an earlier version would have been, for a comparison with one."""
 
     def plain(entry: Entry) -> Entry:
@@ -203,6 +203,7 @@ def _without_attributes(survey: Survey) -> Survey:
         etc={path: plain(entry) for path, entry in survey.etc.items()},
         unowned={path: plain(entry) for path, entry in survey.unowned.items()},
         owned=survey.owned and {path: plain(entry) for path, entry in survey.owned.items()},
+        has_attributes=False,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from pipelines.guest import changes
+from pipelines.guest import changes, pristine
 from pipelines.guest.moving import Move
 from pipelines.guest.pristine import Configured, Survey
 
@@ -18,6 +18,9 @@ def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
 
     ``theirs`` is what the root was before.
     """
+    ours = move.ours
+    if not (ours.has_attributes and theirs.has_attributes):
+        ours, theirs, now = (pristine.without_attributes(survey) for survey in (ours, theirs, now))
     decided = {each.path: each for each in move.etc}
     accounts = {f"etc/{name}": text for name, text in move.accounts.files.items()}
     for path in sorted({*theirs.etc, *now.etc, *decided, *accounts}):
@@ -31,9 +34,9 @@ def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
             if found is None or found.content != hashlib.sha256(decision.content).hexdigest():
                 yield f"/{path} has not the lines of both"
         elif decision and decision.verdict == "ours":
-            if not _is_same(found, move.ours.etc.get(path), move.accounts.users, move.accounts.groups):
+            if not _is_same(found, ours.etc.get(path), move.accounts.users, move.accounts.groups):
                 yield f"/{path} is not the guest's"
-        elif not _is_same(found, theirs.etc.get(path), {}, {}) and not _is_on_the_way(path, decided, move.ours.etc):
+        elif not _is_same(found, theirs.etc.get(path), {}, {}) and not _is_on_the_way(path, decided, ours.etc):
             yield f"/{path} is not the new root's"
     for path in move.went:
         if path in now.unowned:

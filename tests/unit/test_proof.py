@@ -53,6 +53,7 @@ def live(old: Path) -> None:
     write(old, "etc/mine/deep.conf", "mine")
     os.chown(old / "etc/mine/deep.conf", 101, 101)
     (old / "etc/plain.conf").unlink()
+    os.setxattr(write(old, "etc/acl.conf", "mine"), "user.mine", b"value")
     os.mkfifo(old / "etc/pipe")
     (old / "etc/pipe").chmod(0o620)
     os.mknod(old / "etc/socket", stat.S_IFSOCK | 0o600)
@@ -70,8 +71,8 @@ def live(old: Path) -> None:
     select(old, "hold")
 
 
-def move(old: Path, new: Path, base: Survey, theirs: Survey) -> tuple[Move, Survey]:
-    ours = looked(old, base)
+def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None = None) -> tuple[Move, Survey]:
+    ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
     planned = moving.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
     owners = beside.owners(Local(), str(old), str(new), moving.taken_along(planned), planned.systems)
@@ -105,6 +106,18 @@ def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -
     move(new, old, now, looked(old, now))
     assert (old / "etc/since.conf").read_text() == "since"
     assert stat.S_ISFIFO((old / "etc/pipe").lstat().st_mode)
+
+
+def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Path]) -> None:
+    old, new = roots
+    os.setxattr(old / "etc/base.conf", "user.then", b"value")
+    base, theirs = pristine.without_attributes(looked(old)), looked(new)
+    live(old)
+    known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
+    ours = pristine.without_attributes(pristine.parse(beside.survey(Local(), str(old), MADE, known)))
+    planned, now = move(old, new, base, theirs, ours)
+    assert list(proof.differences(planned, theirs, now)) == []
+    assert stat.S_ISFIFO((new / "etc/pipe").lstat().st_mode)
 
 
 @pytest.mark.parametrize(("damage", "said"), [
