@@ -46,8 +46,14 @@ def as_lines(move: Move, *, more: str = "--all", everything: bool = False) -> It
         f"/{one_line(each.name)}  {'went in the guest' if each.kind == 'removed' else one_line(each.what)}"
         for each in move.reverted
     ]
+    groups["told to dpkg, as in the guest"] = [f"{one_line(name)} {wanted}" for name, wanted in move.selections.items()]
+    groups["on hold in the guest, and another version"] = [one_line(each) for each in move.held]
+    groups["of another system, whose numbers stay"] = [
+        f"/{one_line(path)}  {one_line(why)}" for path, why in sorted(move.systems.items())
+    ]
+    groups["immutable or append-only, which the copy is not"] = [f"/{one_line(path)}" for path in move.flagged]
     groups["left behind"] = [_words(each) for each in move.dropped]
-    groups["to run in the guest afterwards"] = [f"{command}  {why}" for command, why in move.to_run]
+    groups["to run in the guest afterwards"] = [f"{one_line(command)}  {why}" for command, why in move.to_run]
     told = {title: found for title, found in groups.items() if found}
     rooms = {title: len(found) for title, found in told.items()} if everything else _rooms(told)
     for heading, found in told.items():
@@ -100,6 +106,10 @@ def as_data(move: Move) -> dict[str, Any]:
         "empty": list(move.empty),
         "went": list(move.went),
         "replaced": list(move.replaced),
+        "held": list(move.held),
+        "selections": dict(move.selections),
+        "systems": sorted(move.systems),
+        "flagged": list(move.flagged),
         "reverted": [vars(each) for each in move.reverted],
         "to_run": [command for command, _ in move.to_run],
     }

@@ -45,7 +45,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         publication.refuse_kept(guest)
         former = _former(guest)
         if carry is not None:
-            _carry(guest, former, _remembered(guest, carry), settings, again=again)
+            move = _carry(guest, former, _remembered(guest, carry), settings, again=again)
         else:
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
@@ -56,9 +56,12 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                     # The more is broken, the more a way back is needed.
                     warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
                 staging.put_back(guest, former)
+            move = None
         back = guests.find(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
+        if move is not None:
+            staging.tell(name, move)
         try:
             formers.forget(back)
         except VirtrootError as error:
@@ -66,7 +69,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         return former
 
 
-def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> None:
+def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
     with staging.of_former(guest, former, _arrived(guest)) as staged:
         staging.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
@@ -76,7 +79,8 @@ def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *
             move = staging.planned(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")
             staging.carry(guest, staged, move)
-            staging.put_in_place(guest, staged, choices.keep)
+            staging.put_in_place(guest, staged, choices.keep, move)
+        return move
 
 
 def _former(guest: Guest) -> Former:

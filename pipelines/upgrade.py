@@ -134,27 +134,17 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 move = staging.planned(guest, staged, wishes.choices)
                 move.refuse_open(f"upgrade {name}")
                 staging.carry(guest, staged, move)
-                staging.put_in_place(guest, staged, wishes.choices.keep)
+                staging.put_in_place(guest, staged, wishes.choices.keep, move)
         upgraded = guests.find(guest.hypervisor, name)
         if again:
             _prove(upgraded, artifact, settings)
-        _tell(name, move)
+        staging.tell(name, move)
         try:
             # Not before: what goes back has the former roots that it had.
             formers.forget(upgraded)
         except VirtrootError as error:
             warn(f"older roots of {name} stay for now: {error.what}")
         return move
-
-
-def _tell(name: str, move: Move) -> None:
-    """Tell what of a guest that moved is not as it was, and that nobody was asked about."""
-    for command, why in move.to_run:
-        say(f"to run in {name}: {command}, since {why}")
-    if move.reverted:
-        shown = [f"/{each.name}" for each in move.reverted[:5]]
-        more = ", …" if len(move.reverted) > len(shown) else ""
-        warn(f"as packages bring it again, and not as {name} had it: {', '.join(shown)}{more}")
 
 
 def _remembered(guest: Guest, artifact: Artifact, wishes: Wishes) -> Wishes:

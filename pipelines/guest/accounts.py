@@ -82,7 +82,25 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[
         merged_ranges = _ranges(base.get(name, b""), ours.get(name, b""), theirs.get(name, b""))
         if merged_ranges:
             files[name] = merged_ranges
-    return Merged(files, _renumbered(mine["passwd"], users), group_numbers)
+    user_numbers = _renumbered(mine["passwd"], users)
+    return Merged(
+        files,
+        _without_subordinate(user_numbers, ours.get("subuid", b"")),
+        _without_subordinate(group_numbers, ours.get("subgid", b"")),
+    )
+
+
+def _without_subordinate(numbers: Mapping[int, int], ranges: bytes) -> dict[int, int]:
+    """Return the numbers that change, but for those that containers of the guest's have: see subuid(5).
+
+    A range may name a person's own number, too, which a container shares then; that one follows the person.
+    """
+    given = [_range(line) for lines in _by_name(ranges).values() for line in lines]
+    return {
+        old: new
+        for old, new in numbers.items()
+        if old < _PEOPLE.stop or not any(first <= old < first + count for first, count in given)
+    }
 
 
 def is_number(text: str) -> bool:

@@ -257,6 +257,8 @@ def differs(then: Configured, today: Configured) -> str:
     """Return in words what of an entry of /etc is otherwise; what its package changed is not."""
     if then.kind != today.kind:
         return f"{then.kind}, now {today.kind}"
+    if then.kind == "other" and then.content != today.content:
+        return f"{then.content or 'a special file'}, now {today.content or 'another one'}"
     words = [
         "content" if then.content != today.content and not today.as_packaged else "",
         *_rights(then, today),
@@ -272,6 +274,8 @@ def _rights(then: Configured | Unowned, today: Configured | Unowned) -> Iterator
         yield "owner"
     if then.mode != today.mode and then.kind != "link":
         yield f"mode {then.mode:04o}, now {today.mode:04o}"
+    if then.attributes != today.attributes:
+        yield "attributes"
 
 
 def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping[str, Configured]) -> Iterator[Changed]:
@@ -300,6 +304,8 @@ def otherwise(then: Unowned, today: Unowned) -> str:
         return "" if alike else "content"
     if then.kind == "link" and then.mode is not None and today.mode is not None:
         words = [_elsewhere(then, today)]
+    elif then.kind == "other":
+        words = [f"{then.content}, now {today.content}" if then.content != today.content else ""]
     else:
         words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
     return ", ".join(filter(None, (*words, *_rights(then, today))))

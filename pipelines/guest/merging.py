@@ -29,6 +29,9 @@ Read = Callable[[str], bytes | None]
 _NEW = ("etc/ld.so.cache", "etc/.updated", "etc/.pwd.lock", "etc/mtab")
 _ALTERNATIVES = "etc/alternatives/"
 
+#: Why an alternative is the new root's that the guest's user chose.
+CHOSEN = "chosen in the guest: update-alternatives chooses it again"
+
 #: Why a decision is as it is that the user took.
 _TAKEN = "as --take says"
 
@@ -102,13 +105,17 @@ def _fitting(
         if mine is None:
             return Decision(path, "theirs", "taken away in the guest, and the new root has something else in it")
         if mine.kind != "directory":
-            return Decision(path, "conflict", f"a {mine.kind} in the guest, and the new root has something else in it")
+            return Decision(path, "conflict", f"{_kind(mine)} in the guest, and the new root has something else in it")
     if mine is not None:
         for above in changes.above(path.rpartition("/")[0]):
             there = theirs.etc.get(above)
             if there is not None and there.kind != "directory" and above not in coming:
-                return Decision(path, "conflict", f"/{above}, which it is in, is a {there.kind} in the new root")
+                return Decision(path, "conflict", f"/{above}, which it is in, is {_kind(there)} in the new root")
     return decision
+
+
+def _kind(entry: Configured) -> str:
+    return f"a {(entry.content or 'special file') if entry.kind == 'other' else entry.kind}"
 
 
 def _alternative(path: str, then: Configured | None, mine: Configured | None) -> Iterator[Decision]:
@@ -118,7 +125,7 @@ def _alternative(path: str, then: Configured | None, mine: Configured | None) ->
     if mine.kind == "link" and not mine.to:
         yield Decision(path, "ours", "leads to something that no package has")
     elif then is not None:
-        yield Decision(path, "theirs", "chosen in the guest: update-alternatives chooses it again")
+        yield Decision(path, "theirs", CHOSEN)
 
 
 def _is_account(path: str) -> bool:
@@ -129,7 +136,9 @@ def _is_account(path: str) -> bool:
 def _same(one: Configured | None, other: Configured | None) -> bool:
     if one is None or other is None:
         return one is other
-    return all(getattr(one, what) == getattr(other, what) for what in ("kind", "content", "uid", "gid", "mode"))
+    return all(
+        getattr(one, what) == getattr(other, what) for what in ("kind", "content", "uid", "gid", "mode", "attributes")
+    )
 
 
 def _given(path: str, take: Iterable[str]) -> str:

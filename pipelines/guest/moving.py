@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.errors import VirtrootError
-from pipelines.guest import accounts, changes, meeting, merging
+from pipelines.guest import accounts, changes, decisions, engines, meeting, merging
 from pipelines.guest.accounts import Merged
 from pipelines.guest.changes import Changed
 from pipelines.guest.merging import Decision, MergeText, Read
@@ -50,8 +50,12 @@ class Move:
     Below what is kept, ``left`` is what the guest has as it was, so that the new root's stays; ``replaced`` what the
     new root has and loses to what the guest made of it; and ``went`` what was taken away in the guest, and is in the
     new root, too. ``empty`` are directories that are made where the new root has none.
-    ``sizes`` are the bytes of disk that what is carried over takes, by path, of what is there; None where they are not
-    known. ``before`` and ``after`` are the artifacts that it moves between; on the second it ``failed`` before, maybe.
+    ``sizes`` are the bytes of disk that what is carried over takes, by path, of what is there; None where they are
+    not known. ``systems`` are trees below what is kept whose numbers are another system's, and who says so.
+    ``flagged`` are paths that chattr(1) made immutable or append-only, which their copies are not. ``selections`` are
+    what dpkg is told of packages, ``held`` says which ones have another version though the guest holds them, and
+    ``commands`` are what is to be run in the guest for what else its package manager was told, and why. ``before``
+    and ``after`` are the artifacts that it moves between; on the second it ``failed`` before, maybe.
     """
 
     ours: Survey
@@ -68,6 +72,11 @@ class Move:
     went: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     sizes: Mapping[str, int | None] = field(default_factory=dict)
+    systems: Mapping[str, str] = field(default_factory=dict)
+    flagged: tuple[str, ...] = ()
+    selections: Mapping[str, str] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
     before: str = ""
     after: str = ""
     failed: bool = False
@@ -95,15 +104,7 @@ class Move:
     def to_run(self) -> list[tuple[str, str]]:
         """The commands that make anew, in the guest, what is made from something of its own; and why, in words."""
         own = {each.path for each in self.etc if each.verdict in ("ours", "merged") and each.path in self.ours.etc}
-        libraries = meeting.below("usr/local/lib", self.kept) or any(
-            meeting.below(each, ["usr/local/lib"]) for each in self.kept
-        )
-        found = []
-        if "etc/locale.gen" in own:
-            found.append(("locale-gen", "its locales are those of /etc/locale.gen"))
-        if libraries or any(path == "etc/ld.so.conf" or path.startswith("etc/ld.so.conf.d/") for path in own):
-            found.append(("ldconfig", "it has libraries of its own"))
-        return found
+        return [*decisions.made_again(own, self.kept), *self.commands]
 
     def refuse_open(self, command: str) -> None:
         """Raise `VirtrootError` where anything is left to decide; ``command`` is that of the task."""
@@ -153,6 +154,7 @@ def plan(
         )
     known = changes.changes(base, ours, distro, points)
     kept = meeting.outermost((*meeting.KEPT, *choices.keep))
+    systems = engines.foreign_trees(base, ours)
     empty = [path for path in _empty(known.files, ours, choices) if not meeting.below(path, kept)]
     covered = frozenset((*kept, *empty))
     found = {
@@ -165,15 +167,17 @@ def plan(
         if each.kind != "removed" and not meeting.below(each.name, covered) and not _brought(each, ours, theirs)
     }
     if former:
-        found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept)}
+        found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept, systems)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
     meeting.refuse_in_the_way(kept, ours, theirs)
-    left, replaced = meeting.met(base, ours, theirs, kept)
+    left, replaced = meeting.met(base, ours, theirs, kept, systems)
+    etc = tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take))
+    chosen = [each.path for each in etc if each.verdict == "theirs" and each.why == merging.CHOSEN]
     return Move(
         ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
-        etc=tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take)),
+        etc=etc,
         accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
         kept=kept,
         dropped=tuple(each for each in found.values() if meeting.below(each.name, choices.discard)),
@@ -182,9 +186,21 @@ def plan(
         reverted=tuple(each for each in known.altered if not (_leads(each, ours) or meeting.below(each.name, kept))),
         left=left,
         replaced=replaced,
-        went=meeting.went(base, ours, theirs, kept),
+        went=meeting.went(base, ours, theirs, kept, systems),
         empty=tuple(empty),
+        systems={path: why for path, why in systems.items() if meeting.below(path, kept) and _has(path, ours)},
+        selections=decisions.selections(base, ours, theirs),
+        held=tuple(decisions.held(ours, theirs)),
+        commands=(
+            *decisions.commands(base, ours, theirs, kept),
+            *decisions.alternatives(chosen, ours, theirs),
+        ),
     )
+
+
+def _has(path: str, survey: Survey) -> bool:
+    """Say whether a root has a directory, for all that is known: it may be in a tree that was told as one."""
+    return path in survey.unowned or any(each in survey.unowned for each in changes.above(path.rpartition("/")[0]))
 
 
 def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str]:
@@ -223,7 +239,7 @@ def _accounts(survey: Survey) -> dict[str, bytes]:
 
 def foreign_sizes(move: Move) -> dict[str, int | None]:
     """Return the bytes of what is kept and another system's, by path; None for what was not measured."""
-    there = {path: move.ours.unowned.get(path) for path in move.kept if meeting.foreign(path)}
+    there = {path: move.ours.unowned.get(path) for path in move.kept if meeting.foreign(path, move.systems)}
     return {path: None if entry is None else entry.size for path, entry in there.items()}
 
 
@@ -248,7 +264,7 @@ def _named(text: bytes) -> dict[int, str]:
 def taken_along(move: Move) -> list[str]:
     """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
     own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
-    return [path for path in move.kept if not meeting.foreign(path)] + list(move.empty) + own
+    return [path for path in move.kept if not meeting.foreign(path, move.systems)] + list(move.empty) + own
 
 
 def _is_tree(path: str, survey: Survey) -> bool:
@@ -263,11 +279,14 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
         path, mine, new = decision.path, ours.etc.get(decision.path), theirs.etc.get(decision.path)
         if decision.verdict == "ours" and mine is None:
             removals.append(path)
-        elif decision.verdict == "ours" and mine is not None and mine.kind != "other":
+        elif decision.verdict == "ours":
             copies.append(path)
         elif decision.verdict == "merged" and mine and new:
             owners = (move.accounts.users.get(mine.uid, mine.uid), move.accounts.groups.get(mine.gid, mine.gid))
-            writes.append(_file(path, decision.content, *_rights(base.etc.get(path), mine, new, owners)))
+            then = base.etc.get(path)
+            file = _file(path, decision.content, *_rights(then, mine, new, owners))
+            is_old = then is not None and mine.attributes != then.attributes
+            writes.append(File(**{**file, "attributes": "old" if is_old else "new"}))
     for name, text in move.accounts.files.items():
         like = theirs.etc.get(f"etc/{name}") or ours.etc.get(f"etc/{name}")
         if like:
@@ -275,13 +294,14 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
     return Plan(
         removals=removals,
         copies=copies,
-        trees=[path for path in move.kept if not meeting.is_whole(path)],
+        trees=[path for path in move.kept if not meeting.is_whole(path, move.systems)],
         left=[path for path in move.left if not _is_tree(path, ours)],
         untouched=[path for path in move.left if _is_tree(path, ours)],
-        whole=[path for path in move.kept if meeting.is_whole(path)],
-        foreign=[path for path in move.kept if meeting.foreign(path)],
+        whole=[path for path in move.kept if meeting.is_whole(path, move.systems)],
+        foreign=sorted({path for path in move.kept if meeting.foreign(path)} | {*move.systems}),
         empty=list(move.empty),
         writes=writes,
+        selections=dict(move.selections),
         users={str(old): new for old, new in move.accounts.users.items()},
         groups={str(old): new for old, new in move.accounts.groups.items()},
     )
@@ -304,4 +324,5 @@ def _rights(
 
 
 def _file(path: str, content: bytes, mode: int, uid: int, gid: int) -> File:
-    return File(path=path, mode=mode, uid=uid, gid=gid, content=base64.b64encode(content).decode())
+    packed = base64.b64encode(content).decode()
+    return File(path=path, mode=mode, uid=uid, gid=gid, content=packed, attributes="new")

@@ -31,6 +31,9 @@ _SURVEY = "survey.json"
 class Configured:
     """An entry of /etc: ``kind`` is directory, file, link or other, ``content`` a file's sha256 or where a link leads.
 
+    Of what is neither, ``content`` says in words what it is. ``attributes`` is the digest of an ACL, capabilities and
+    the like, empty for none.
+
     ``as_packaged`` says that the file is what the installed version of its package brought. ``package`` has it, and
     ``to`` the file that a link leads to; both are empty where none does. Outside /etc ``modified`` is said of a link,
     and ``content`` may be empty as in `Unowned`.
@@ -46,6 +49,7 @@ class Configured:
     package: str = ""
     to: str = ""
     modified: int = 0
+    attributes: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Unowned:
     content: str = ""
     to: str = ""
     digest: str = ""
+    attributes: str = ""
 
 
 Entry = TypeVar("Entry", Configured, Unowned)
@@ -78,7 +83,8 @@ class Survey:
     """What a root has beside its packages' files as they came; paths have no slash before them. See `survey`.
 
     ``owned`` are entries of packages that are not as most are, and ``missing`` those that are not there, with their
-    package; older records have neither.
+    package; older records have neither. ``decisions`` are what the package manager was told, by kind, see `survey`.
+    Older records have none, and no attributes and special files: they do not have ``has_attributes``.
     """
 
     packages: tuple[Package, ...]
@@ -88,6 +94,8 @@ class Survey:
     contents: dict[str, bytes] = field(default_factory=dict)
     owned: dict[str, Configured] | None = None
     missing: dict[str, str] | None = None
+    decisions: dict[str, dict[str, str]] | None = None
+    has_attributes: bool = True
 
 
 def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golden | None) -> None:
@@ -101,7 +109,7 @@ def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golde
         return
     kept = _readable(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
     # An earlier version told less.
-    if kept is None or kept.owned is None:
+    if kept is None or kept.owned is None or not kept.has_attributes:
         beside.keep_survey(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
     copy(target, golden.path, boot)
 
@@ -180,7 +188,23 @@ def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
     """Return what a root is that was ``base`` once."""
     # What was told as one is told so again.
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
-    return parse(beside.survey(target, root, manifest.source_date_epoch, known))
+    found = parse(beside.survey(target, root, manifest.source_date_epoch, known))
+    return found if base.has_attributes else without_attributes(found)
+
+
+def without_attributes(survey: Survey) -> Survey:
+    """Return what a survey by an earlier version would have been, for a comparison with one."""
+
+    def plain(entry: Entry) -> Entry:
+        return replace(entry, attributes="", content="" if entry.kind == "other" else entry.content)
+
+    return replace(
+        survey,
+        etc={path: plain(entry) for path, entry in survey.etc.items()},
+        unowned={path: plain(entry) for path, entry in survey.unowned.items()},
+        owned=survey.owned and {path: plain(entry) for path, entry in survey.owned.items()},
+        has_attributes=False,
+    )
 
 
 def parse(packed: bytes) -> Survey:
@@ -197,4 +221,6 @@ def parse(packed: bytes) -> Survey:
         contents=contents,
         owned=None if owned is None else {path: Configured(**entry) for path, entry in owned.items()},
         missing=told.get("missing"),
+        decisions=told.get("decisions"),
+        has_attributes=told.get("attributes", False),
     )

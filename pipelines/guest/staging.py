@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,7 @@ from pipelines.guest import (
     overlayfs,
     place,
     pristine,
+    proof,
     publication,
     roots,
     shares,
@@ -36,10 +37,17 @@ from pipelines.guest.pristine import Survey
 from pipelines.host import lines, mounts
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import step, warn
+from pipelines.log import say, step, warn
+from pipelines.text import one_line
 
 #: Of a file in /etc that both sides changed, no more bytes are merged.
 _LARGEST = 1 << 20
+
+#: So many paths are named in a message.
+_SHOWN = 5
+
+#: A guest needs no more commands after an upgrade.
+_MOST_COMMANDS = 50
 
 
 @dataclass(frozen=True)
@@ -162,10 +170,18 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         move = moving.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        owners = beside.owners(target, guest.root, staged.root, moving.taken_along(move))
+        owners = beside.owners(target, guest.root, staged.root, moving.taken_along(move), move.systems)
         strangers = moving.strangers(move, ours, owners)
         sizes = {**moving.foreign_sizes(move), **owners["sizes"]}
-        move = replace(move, sizes=sizes, before=guest.artifact, after=staged.made.artifact)
+        systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **move.systems}
+        move = replace(
+            move,
+            sizes=sizes,
+            systems=systems,
+            flagged=tuple(owners["flagged"]),
+            before=guest.artifact,
+            after=staged.made.artifact,
+        )
     if strangers:
         raise VirtrootError(
             f"what is kept belongs to nobody in {guest.name}, and would be another's: {', '.join(strangers)}",
@@ -190,15 +206,41 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
         beside.carry(guest.target, guest.root, staged.root, moving.carried(move, staged.base, move.ours, staged.theirs))
 
 
-def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:
+def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) -> None:
     """Give a guest that is off the root that was made for it, and keep the root that it had as a former one.
 
-    ``keep`` are the paths that are kept at later upgrades, too.
+    ``keep`` are the paths that are kept at later upgrades, too. Raises `VirtrootError`, with the guest as it was, where
+    the root is not what ``move`` says.
     """
+
+    def prove(arrived: Survey) -> None:
+        if wrong := list(proof.differences(move, staged.theirs, arrived)):
+            more = ", …" if len(wrong) > _SHOWN else ""
+            raise VirtrootError(
+                f"the new root of {guest.name} is not as planned: {'; '.join(map(one_line, wrong[:_SHOWN]))}{more}",
+                "the guest stays on its root; this is a defect of virtroot: report it with this message",
+            )
+
     paths = staged.paths
     beside.put_file(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("changing the root"):
-        _arrive(guest, paths, staged.directory, formers.following(guest), staged.made, staged.manifest)
+        _arrive(guest, paths, staged.directory, formers.following(guest), staged.made, staged.manifest, prove)
+
+
+def tell(name: str, move: Move) -> None:
+    """Tell what of a guest that moved is not as it was, and that nobody was asked about."""
+    for command, why in move.to_run[:_MOST_COMMANDS]:
+        say(f"to run in {name}: {one_line(command)}, since {why}")
+    if len(move.to_run) > _MOST_COMMANDS:
+        warn(f"{len(move.to_run) - _MOST_COMMANDS} more commands are to be run in {name}, and are not shown")
+    for what, found in (
+        (f"on hold in {name}, and another version now", list(move.held)),
+        ("immutable or append-only before, and not any more", [f"/{path}" for path in move.flagged]),
+        (f"as packages bring it again, and not as {name} had it", [f"/{each.name}" for each in move.reverted]),
+    ):
+        if found:
+            more = ", …" if len(found) > _SHOWN else ""
+            warn(f"{what}: {', '.join(map(one_line, found[:_SHOWN]))}{more}")
 
 
 def put_back(guest: Guest, former: Former) -> None:
@@ -227,8 +269,19 @@ def _describe_boot(guest: Guest, former: Former, paths: Place) -> None:
         guest.target.run(["sh", "-ec", script, "copy", path, paths.partial_boot])
 
 
-def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, manifest: Manifest) -> None:
-    """Switch the guest to the root in ``directory``; see `switching.switch`."""
+def _arrive(
+    guest: Guest,
+    paths: Place,
+    directory: str,
+    final: str,
+    now: Made,
+    manifest: Manifest,
+    prove: Callable[[Survey], None] | None = None,
+) -> None:
+    """Switch the guest to the root in ``directory``; see `switching.switch`.
+
+    ``prove`` raises for a root that is not what the guest is to get.
+    """
     target = guest.target
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
@@ -243,6 +296,8 @@ def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, m
     # It is as old as it was.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
     pristine.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
+    if prove is not None:
+        prove(pristine.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
     switching.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)
     switching.switch(guest, paths, directory, final, definition, now)

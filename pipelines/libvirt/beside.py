@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -56,13 +57,13 @@ _LOOKING, _SEEN = 300, 64 << 20
 
 
 #: What imports the walker, and what stands there instead in a program that is sent.
-_IMPORT = "from pipelines.libvirt.tree import descend\n"
+_IMPORT = re.compile(r"^from pipelines\.libvirt\.tree import .*\n", re.MULTILINE)
 
 
 def _whole(program: Path) -> str:
     """Return the text of a program with the walker in it: a program is sent alone."""
     walker = Path(tree.__file__).read_text(encoding="utf-8")
-    return program.read_text(encoding="utf-8").replace(_IMPORT, walker, 1)
+    return _IMPORT.sub(lambda _: walker, program.read_text(encoding="utf-8"), count=1)
 
 
 def hook() -> bytes:
@@ -234,10 +235,11 @@ def program() -> str:
     return _PROGRAM.read_text(encoding="utf-8")
 
 
-def owners(target: Target, root: str, other: str, trees: Iterable[str]) -> Owners:
+def owners(target: Target, root: str, other: str, trees: Iterable[str], foreign: Iterable[str] = ()) -> Owners:
     """Return whose what is in ``trees`` of a root is that is carried into an ``other``; see `carry.owners`."""
+    asked = {"trees": list(trees), "foreign": list(foreign)}
     program = [target.python, "-I", "-c", _whole(_CARRY), "--owners", root, other]
-    done = _within(target, program, root, stdin=json.dumps(list(trees)).encode())
+    done = _within(target, program, root, stdin=json.dumps(asked).encode())
     return cast("Owners", json.loads(_checked(done)))
 
 

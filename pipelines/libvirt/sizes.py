@@ -59,7 +59,7 @@ def _entries(tree: str) -> Iterator[tuple[int, str, os.stat_result]]:
     top = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         device = os.fstat(top).st_dev
-        for directory, name, found in descend(top, lambda status: status.st_dev == device):
+        for directory, name, found in descend(top, lambda _, __, status: status.st_dev == device):
             if found.st_dev == device:
                 yield directory.handle, name, found
     finally:

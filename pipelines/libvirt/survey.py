@@ -29,6 +29,9 @@ from pipelines.libvirt.tree import descend
 #: No file of a package manager's database has more bytes.
 _LARGEST_DATABASE = 64 << 20
 
+#: Nor has one of what a person told the package manager.
+_LARGEST_DECISIONS = 8 << 20
+
 #: Nor do all of them, or have they more paths.
 _LARGEST_DATABASES, _MOST_PATHS = 256 << 20, 2_000_000
 
@@ -67,10 +70,16 @@ _STATE = (
 #: Times of access, where they are noted, would make what is shared between roots each root's own.
 _LOOK = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 
-_FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.MULTILINE)
+_FIELD = re.compile(
+    r"^(Package|Version|Status|Architecture|Multi-Arch|Auto-Installed|Name|Value|Owners|Flags): (.*)$", re.MULTILINE
+)
 _CONFFILE = re.compile(r"^ /(.+?) ([0-9a-f]{32})(?: |$)", re.MULTILINE)
 _MTREE = re.compile(rb"^\./(\S+) .*?\b(md5|sha256)digest=([0-9a-f]+)", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+#: Attributes that a guest's user decides about. Others are the file system's or the host's, like a label of SELinux.
+_ATTRIBUTES = ("user.", "trusted.", "security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
 
 class Refused(Exception):
@@ -84,7 +93,7 @@ class Database:
     Paths have no slash before them, and are those that the root has, whichever name a package has for them. ``owners``
     has what the database calls a package in names of files, with its architecture or version; ``names`` what it is
     called, and ``installed`` when it was, in seconds of the epoch. ``configuration`` has the MD5 of files that a
-    package wants nobody to lose changes of.
+    package wants nobody to lose changes of. ``decisions`` is what its user told the package manager, see `survey`.
     """
 
     packages: list[tuple[str, str]] = field(default_factory=list)
@@ -92,6 +101,7 @@ class Database:
     configuration: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     installed: dict[str, float] = field(default_factory=dict)
+    decisions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def name(self, path: str) -> str:
         """Return the name of the package that has ``path``; empty where none has."""
@@ -222,24 +232,71 @@ def database(root: Root) -> Database:
 
 
 def _dpkg(root: Root, found: Database, status: str) -> None:
-    for paragraph in status.split("\n\n"):
-        fields = dict(_FIELD.findall(paragraph))
-        if fields.get("Status", "").endswith(" installed"):
-            found.packages.append((fields.get("Package", ""), fields.get("Version", "")))
+    paragraphs = [(paragraph, dict(_FIELD.findall(paragraph))) for paragraph in status.split("\n\n")]
+    native = next((fields.get("Architecture", "") for _, fields in paragraphs if fields.get("Package") == "dpkg"), "")
+    selections: dict[str, str] = {}
+    for paragraph, fields in paragraphs:
+        wanted, _, is_now = fields.get("Status", "").partition(" ")
+        if is_now.endswith(" installed"):
+            found.packages.append((_qualified(fields, native), fields.get("Version", "")))
             found.configuration.update((root.real(path), digest) for path, digest in _CONFFILE.findall(paragraph))
+        if wanted == "hold" or (is_now.endswith(" installed") and wanted not in ("install", "")):
+            selections[_qualified(fields, native)] = wanted
     left = _LARGEST_DATABASES
     for entry in root.entries("var/lib/dpkg/info"):
         if entry.name.endswith(".list"):
             owner = entry.name[: -len(".list")]
-            found.names[owner] = owner.partition(":")[0]
+            name, _, architecture = owner.partition(":")
+            found.names[owner] = owner if architecture and native and architecture != native else name
             found.installed[owner] = entry.status.st_mtime
             text = root.read(entry.path, min(left, _LARGEST_DATABASE))
             left -= len(text)
-            _own(found, (root.real(line) for line in os.fsdecode(text).split("\n") if line), owner)
-    # Triples: a package's file, the name that it has for the sake of another package's, and that package.
-    diverted = os.fsdecode(root.read("var/lib/dpkg/diversions")).split("\n")
+            _own(found, (root.real(line) for line in _lines(text)), owner)
+    # Triples: a package's file, the name that it has for the sake of another package's, and that package; a colon
+    # where a person said so.
+    diverted = _lines(root.read("var/lib/dpkg/diversions", _LARGEST_DECISIONS))
     for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
         found.owners[root.real(away)] = owner
+    overridden = _lines(root.read("var/lib/dpkg/statoverride", _LARGEST_DECISIONS))
+    found.decisions = {
+        "selections": selections,
+        "automatic": {
+            _qualified(fields, native): ""
+            for fields in _paragraphs(root.read("var/lib/apt/extended_states", _LARGEST_DECISIONS))
+            if fields.get("Auto-Installed") == "1"
+        },
+        "diversions": {
+            path: away
+            for path, away, owner in zip(diverted[::3], diverted[1::3], diverted[2::3], strict=False)
+            if owner == ":"
+        },
+        "overrides": {path: rights for rights, slash, path in (line.partition(" /") for line in overridden) if slash},
+        "architectures": {
+            each: "" for each in _lines(root.read("var/lib/dpkg/arch", _LARGEST_DECISIONS)) if each != native
+        },
+        "answers": {
+            f"{owner} {fields.get('Name', '')}": hashlib.sha256(os.fsencode(fields.get("Value", ""))).hexdigest()
+            for fields in _paragraphs(root.read("var/cache/debconf/config.dat", _LARGEST_DECISIONS))
+            if "seen" in fields.get("Flags", "")
+            for owner in fields.get("Owners", "").split(", ")
+        },
+    }
+
+
+def _paragraphs(text: bytes) -> Iterator[dict[str, str]]:
+    return (dict(_FIELD.findall(paragraph)) for paragraph in os.fsdecode(text).split("\n\n"))
+
+
+def _qualified(fields: Mapping[str, str], native: str) -> str:
+    """Return what a package is called: with its architecture where it may be installed for several."""
+    name, architecture = fields.get("Package", ""), fields.get("Architecture", "")
+    is_foreign = native and architecture not in (native, "all", "") and fields.get("Multi-Arch", "same") == "same"
+    return f"{name}:{architecture}" if is_foreign else name
+
+
+def _lines(text: bytes) -> list[str]:
+    """Return the lines of a database: names of files are bytes, and may have anything in them but a newline."""
+    return [line for line in os.fsdecode(text).split("\n") if line]
 
 
 def _own(found: Database, paths: Iterable[str], owner: str) -> None:
@@ -252,6 +309,7 @@ def _own(found: Database, paths: Iterable[str], owner: str) -> None:
 
 def _pacman(root: Root, found: Database) -> None:
     left = _LARGEST_DATABASES
+    found.decisions = {"dependencies": {}}
     for entry in root.entries("var/lib/pacman/local"):
         if entry.kind != "directory":
             continue
@@ -259,6 +317,8 @@ def _pacman(root: Root, found: Database) -> None:
         name = "".join(described.get("NAME", [])[:1])
         found.packages.append((name, "".join(described.get("VERSION", [])[:1])))
         found.names[entry.name] = name
+        if described.get("REASON") == ["1"]:
+            found.decisions["dependencies"][name] = ""
         with contextlib.suppress(ValueError):
             found.installed[entry.name] = int("".join(described.get("INSTALLDATE", [])[:1]))
         text = root.read(f"{entry.path}/files", min(left, _LARGEST_DATABASE))
@@ -291,6 +351,10 @@ def survey(
     ones are told entry by entry. What is ``known`` and a package's by now is ``owned`` in kind. Where ``links`` lead is
     told of all, and else of those that were changed after ``since``: reading one notes a time in it, and a snapshot
     would share no blocks with what it was made of any more.
+
+    ``decisions`` are what a person told the package manager, and what packages' scripts told it: dpkg's ``selections``
+    other than install, packages that are ``automatic`` or ``dependencies``, local ``diversions``, ``overrides`` of
+    owners and modes, foreign ``architectures``, and digests of the ``answers`` that debconf has, by package and name.
     """
     root = Root(path)
     packages = database(root)
@@ -308,6 +372,8 @@ def survey(
         "edited": sorted(_edited(root, packages, others.candidates)),
         "owned": others.owned,
         "missing": {path: packages.name(path) for path in missing},
+        "attributes": True,
+        "decisions": packages.decisions,
     }, contents
 
 
@@ -336,6 +402,8 @@ def _configuration(root: Root, packages: Database) -> tuple[dict[str, dict[str, 
                     told["as_packaged"] = _as_packaged(packages, digests, entry, text)
                     if len(text) <= _LARGEST_CONTENT:
                         contents[entry.path] = text
+                else:
+                    told["content"] = _special(entry.status)
                 told["package"] = packages.name(entry.path)
                 found[entry.path] = told
             if len(found) > _MOST_ENTRIES:
@@ -350,12 +418,33 @@ def _aimed(link: str, target: str) -> str:
 
 def _told(entry: Found) -> dict[str, object]:
     status = entry.status
+    attributes = _attributes(entry)
     return {
         "kind": entry.kind,
         "mode": stat.S_IMODE(status.st_mode),
         "uid": status.st_uid,
         "gid": status.st_gid,
+        **({"attributes": attributes} if attributes else {}),
     }
+
+
+def _attributes(entry: Found) -> str:
+    """Return the digest of an entry's ACL, capabilities and other attributes; empty where it has none."""
+    path = f"/proc/self/fd/{entry.directory}/{entry.name}"
+    try:
+        names = [each for each in os.listxattr(path, follow_symlinks=False) if each.startswith(_ATTRIBUTES)]
+        values = [(each, os.getxattr(path, each, follow_symlinks=False).hex()) for each in sorted(names)]
+    except OSError:
+        return ""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest() if values else ""
+
+
+def _special(status: os.stat_result) -> str:
+    """Return in words what an entry is that is neither a file nor a directory nor a link."""
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        return "FIFO" if stat.S_ISFIFO(status.st_mode) else "socket"
+    kind = "character" if stat.S_ISCHR(status.st_mode) else "block"
+    return f"{kind} device {os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
 
 def _as_packaged(packages: Database, digests: "Digests", entry: Found, text: bytes) -> bool:
@@ -426,6 +515,8 @@ def _others(root: Root, packages: Database, since: int, known: set[str] | None, 
                     told.update(tree, kind="tree")
             elif entry.kind == "file":
                 told.update(_sized(entry))
+            elif entry.kind == "other":
+                told["content"] = _special(entry.status)
             told.update(_leading(root, packages, entry, read_after))
             found[entry.path] = told
             if len(found) + len(others.owned) > _MOST_OTHERS:
@@ -531,7 +622,7 @@ class Digests:
 
     def _read(self, owner: str) -> dict[str, tuple[str, str]]:
         known: dict[str, tuple[str, str]] = {}
-        for line in os.fsdecode(self._root.read(f"var/lib/dpkg/info/{owner}.md5sums")).split("\n"):
+        for line in _lines(self._root.read(f"var/lib/dpkg/info/{owner}.md5sums")):
             digest, _, path = line.partition("  ")
             known[self._root.real(path)] = ("md5", digest)
         return {**known, **_mtree(self._root.read(f"var/lib/pacman/local/{owner}/mtree"))}

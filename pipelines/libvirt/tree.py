@@ -42,12 +42,12 @@ class Directory:
 
 
 def descend(
-    top: int, enter: Callable[[os.stat_result], bool] = lambda _: True
+    top: int, enter: Callable[["Directory", str, os.stat_result], bool] = lambda *_: True
 ) -> Iterator[tuple[Directory, str, os.stat_result]]:
     """Yield everything below the open directory ``top``: what directory it is in, its name and its status.
 
-    ``enter`` says of a directory whether to go into it. What vanishes meanwhile is left out; raises OSError where a
-    directory is moved meanwhile.
+    ``enter`` is asked, with the same three, whether to go into a directory. What vanishes meanwhile is left out; raises
+    OSError where a directory is moved meanwhile.
 
     A tree may be deeper than Python can recurse, a process can have files open, or a path can be long. So one directory
     is open at a time, and the way back is "..", which has to be the directory that was left.
@@ -63,7 +63,7 @@ def descend(
                 except FileNotFoundError:
                     continue
                 yield here, name, status
-                if stat.S_ISDIR(status.st_mode) and enter(status):
+                if stat.S_ISDIR(status.st_mode) and enter(here, name, status):
                     below.append(name)
             levels.append((here.identity(), below))
             while not _enter_last(here, levels[-1][1]):

@@ -199,6 +199,8 @@ def sees_edits_below_usr_when_refreshed(inv: Virtroot, target: Target, guest: st
 
     edit("first\n")
     assert seen() == "first\n"
+    # After the first read the kernel asks for the attributes once more, and would notice an edit.
+    assert seen() == "first\n"
     edit("other\n")
     assert seen() == "first\n"
     inv("refresh", guest)

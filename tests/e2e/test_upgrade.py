@@ -36,14 +36,25 @@ mkdir -p /srv/data /var/lib/docker/overlay2 /opt/app
 echo data > /srv/data/file; chown svc /srv/data/file; chmod 4755 /srv/data/file
 echo layer > /var/lib/docker/overlay2/file; chown 410 /var/lib/docker/overlay2/file
 echo app > /opt/app/run
+mkfifo /etc/pipe; chown svc /etc/pipe; chmod 620 /etc/pipe
+apt-mark hold tar
+mkdir -p /etc/docker /srv/engine/overlay2; echo '{"data-root": "/srv/engine"}' > /etc/docker/daemon.json
+echo layer > /srv/engine/overlay2/file; chown 410 /srv/engine/overlay2/file
 """
 
+#: What of it is neither a file's content nor in a place that every guest has.
+LOOK_FURTHER = "stat -c '%n %U %a %F' /etc/pipe; stat -c '%n %u' /srv/engine/overlay2/file; apt-mark showhold\n"
+FURTHER = ["/etc/pipe svc 620 fifo", "/srv/engine/overlay2/file 410", "tar"]
+
 #: What is of it, wherever the guest is by now.
-LOOK = """
+LOOK = (
+    """
 cat /etc/both.conf | tr '\\n' ' '; cat /etc/conflict.conf | tr '\\n' ' '; cat /etc/theirs.conf | tr '\\n' ' '; echo
 stat -c '%n %U %a' /srv/data/file /home/ann/file; stat -c '%n %u' /var/lib/docker/overlay2/file
 cat /etc/mine.conf /etc/hostname /srv/site/*; ls /opt; id -u svc
 """
+    + LOOK_FURTHER
+)
 
 #: What somebody does to it after its upgrade.
 LIVE_ON = """
@@ -56,12 +67,15 @@ echo since > /opt/since
 """
 
 #: What is of both, after it was carried back.
-AFTER = """
+AFTER = (
+    """
 cat /etc/both.conf | tr '\\n' ' '; cat /etc/conflict.conf | tr '\\n' ' '; cat /etc/theirs.conf | tr '\\n' ' '; echo
 stat -c '%n %U %a' /home/ann/file /home/bob /srv/since; stat -c '%n %u' /var/lib/docker/overlay2/file
 test ! -e /srv/data/file
 cat /etc/mine.conf /etc/since.conf; ls /opt; id -u svc
 """
+    + LOOK_FURTHER
+)
 
 Write = Callable[..., Path]
 
@@ -127,7 +141,9 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     assert verdicts["etc/conflict.conf"] == "conflict"
     assert verdicts["etc/theirs.conf"] == "theirs"
     assert verdicts["etc/mine.conf"] == "ours"
+    assert verdicts["etc/pipe"] == "ours"
     assert [each["name"] for each in planned["undecided"]] == ["opt/app", "var/lib/docker"]
+    assert (planned["systems"], planned["selections"]) == (["srv/engine"], {"tar": "hold"})
 
     decided = ["--take", "old", "/etc/conflict.conf", "--keep", "/var/lib/docker", "--discard", "/opt/app"]
     said = inv("upgrade", "moves", "--to", roots.after, "--restart", *decided).stderr
@@ -142,6 +158,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "mine",
         f"of {named('after')}",
         "411",
+        *FURTHER,
     ]
     assert identity(inv) == own
     row = next(row for row in json.loads(inv("list", "--json").stdout) if row["name"] == "moves")
@@ -169,6 +186,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "since",
         "app",
         "410",
+        *FURTHER,
     ]
     assert identity(inv) == own
     assert find(connect(inv.settings), "moves").artifact == build_id(roots.before)

@@ -190,3 +190,11 @@ def test_the_users_of_packages_are_there_again_with_them() -> None:
     # People are another matter.
     without = {name: text.replace(b"admin:", b"# ") for name, text in BASE.items()}
     assert not [line for line in lines(accounts.merge(BASE, without, BASE), "passwd") if "admin" in line]
+
+
+def test_numbers_of_containers_stay_and_a_persons_own_follows_its_name() -> None:
+    base = {"passwd": b"root:x:0:0::/:/b\nweb:x:101:0::/:/b\nodd:x:100005:0::/:/b\n", "group": b"root:x:0:\n"}
+    ours = {**base, "subuid": b"ann:100000:65536\nroot:101:1\n"}
+    theirs = {**base, "passwd": b"root:x:0:0::/:/b\nweb:x:103:0::/:/b\nodd:x:104:0::/:/b\n"}
+    assert accounts.merge(base, ours, theirs).users == {101: 103}
+    assert accounts.merge(base, base, theirs).users == {101: 103, 100005: 104}

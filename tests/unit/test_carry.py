@@ -30,6 +30,7 @@ def plan(**what: object) -> Plan:
         "foreign": [],
         "empty": [],
         "writes": [],
+        "selections": {},
         "users": {},
         "groups": {},
     }
@@ -228,7 +229,8 @@ def test_single_entries_and_files(roots: tuple[Path, Path]) -> None:
     carry.carry(str(old), str(new), plan(
         copies=["etc/app/conf", "etc/localtime", "etc/app", "etc/never"],
         removals=["etc/gone", "etc/gone.d", "etc/no/x"],
-        users={"101": 102}, writes=[{"path": "etc/passwd", "mode": 0o640, "uid": 0, "gid": 42, "content": content}],
+        users={"101": 102}, writes=[{"path": "etc/passwd", "mode": 0o640, "uid": 0, "gid": 42, "content": content,
+                                       "attributes": "new"}],
     ))  # fmt: skip
     assert owners(new / "etc/app/conf") == (102, 0, 0o600)
     assert owners(new / "etc/app")[2] == 0o750
@@ -254,7 +256,8 @@ def test_links_lead_nowhere(roots: tuple[Path, Path], tmp_path: Path) -> None:
             carry.carry(str(old), str(new), plan(copies=["opt/secret"]))
         with pytest.raises(carry.Refused):
             carry.carry(str(old), str(new), plan(writes=[
-                {"path": "home/secret", "mode": 0o644, "uid": 0, "gid": 0, "content": ""}]))  # fmt: skip
+                {"path": "home/secret", "mode": 0o644, "uid": 0, "gid": 0, "content": "",
+                 "attributes": "new"}]))  # fmt: skip
         (root / "opt").unlink()
         (other / "opt/secret").unlink()
         (other / "opt").rmdir()

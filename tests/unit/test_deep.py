@@ -13,7 +13,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.guest import roots
 from pipelines.host.target import Local
-from pipelines.libvirt import beside, carry, handover, lengths, look, sizes, tree
+from pipelines.libvirt import beside, carry, handover, lengths, look, signs, sizes, tree
 
 #: More than Python's limit of recursion, than descriptors of a process, and as a path more than 4095 bytes.
 DEEP = 3000
@@ -162,6 +162,7 @@ def test_a_deep_tree_is_deleted(place: Path) -> None:
 def test_entries_of_guests_roots_are_not_told(place: Path) -> None:
     asked = {
         "files": [], "locks": [], "handover": Path(handover.__file__).read_text(),
+        "signs": Path(signs.__file__).read_text(),
         "directories": [str(place), str(place / "srv")],
         "guests": {"web": {"root": str(place / "srv"), "boot": "/b", "kernel": "", "initrd": "", "shares": []}},
     }  # fmt: skip
@@ -173,7 +174,7 @@ def test_entries_of_guests_roots_are_not_told(place: Path) -> None:
 
 
 def test_one_guest_that_cannot_be_looked_at_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def guest(_: object, asked: dict[str, str]) -> dict[str, object]:
+    def guest(_: object, asked: dict[str, str], __: object) -> dict[str, object]:
         if asked["root"] == "odd":
             raise ValueError("what it wrote")
         return {"directory": True}
@@ -181,6 +182,7 @@ def test_one_guest_that_cannot_be_looked_at_hides_no_other(monkeypatch: pytest.M
     monkeypatch.setattr(look, "_guest", guest)
     asked = {
         "files": [], "locks": [], "directories": [], "handover": Path(handover.__file__).read_text(),
+        "signs": Path(signs.__file__).read_text(),
         "guests": {"one": {"root": "odd"}, "two": {"root": "fine"}},
     }  # fmt: skip
     assert look.look(asked)["guests"] == {"one": {"unread": "what it wrote"}, "two": {"directory": True}}

@@ -14,6 +14,7 @@ from pipelines.guest import meeting, moving
 from pipelines.guest.moving import Choices, Move
 from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines
+from pipelines.libvirt.carry import Owners
 from tests.unit.test_merging import file, survey
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
@@ -111,17 +112,25 @@ def test_conflicts_stop_and_are_decided_by_name() -> None:
     assert moving.carried(move, base, ours, theirs)["copies"] == ["etc/c"]
 
 
-def test_devices_in_etc_stay_behind() -> None:
-    ours = system({"etc/device": Configured("other", 0o666, 0, 0)})
-    assert moving.carried(moved(system(), ours, system()), system(), ours, system())["copies"] == []
+def test_special_files_in_etc_are_carried_and_are_compared() -> None:
+    was, fifo = Configured("other", 0o666, 0, 0, "FIFO"), Configured("other", 0o666, 0, 0, "socket")
+    base, ours = system({"etc/changed": was}), system({"etc/changed": fifo, "etc/device": was})
+    move = moved(base, ours, base)
+    assert moving.carried(move, base, ours, base)["copies"] == ["etc/changed", "etc/device"]
+    assert {each.path: each.why for each in move.etc}["etc/changed"] == "changed in the guest: FIFO, now socket"
 
 
 def test_nobodys_files_do_not_become_somebodys() -> None:
     ours = system()
     theirs = system({"etc/passwd": PASSWD + "new:x:105:105::/:/bin/false\n"})
     move = moved(system(), ours, theirs)
-    assert moving.strangers(move, ours, {"users": [0, 101, 4711], "groups": [0], "sizes": {}}) == []
-    assert moving.strangers(move, ours, {"users": [105], "groups": [105], "sizes": {}}) == ["user 105 new"]
+
+    def strangers(users: list[int], groups: list[int]) -> list[str]:
+        owners = Owners(users=users, groups=groups, sizes={}, systems=[], flagged=[])
+        return moving.strangers(move, ours, owners)
+
+    assert strangers([0, 101, 4711], [0]) == []
+    assert strangers([105], [105]) == ["user 105 new"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines import preview
+from pipelines.guest import staging
 from pipelines.guest.moving import Choices, Move
 from tests.unit.test_moving import GROUP, PASSWD, moved, system, tree
 
@@ -65,3 +66,30 @@ def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
     assert "to decide (202)" in lines
     everything = list(preview.as_lines(move, everything=True))
     assert [line.split()[0] for line in everything if line.startswith("  /etc/own")] == [f"/{each}" for each in MANY]
+
+
+def test_what_is_not_as_it_was_is_said(move: Move, capsys: pytest.CaptureFixture[str]) -> None:
+    found = replace(
+        move,
+        held=("jq 1 -> 2",),
+        selections={"jq": "hold"},
+        systems={"srv/docker": "Docker, by /etc/docker/daemon.json"},
+        flagged=("srv/fixed\x1b[31m",),
+        commands=(("apt-mark manual 'x\ny'", "marked so in the guest"),),
+    )
+    text = "\n".join(preview.as_lines(found))
+    for heading, line in (
+        ("told to dpkg, as in the guest (1)", "jq hold"),
+        ("on hold in the guest, and another version (1)", "jq 1 -> 2"),
+        ("of another system, whose numbers stay (1)", "/srv/docker  Docker, by /etc/docker/daemon.json"),
+        ("immutable or append-only, which the copy is not (1)", "/srv/fixed"),
+        ("to run in the guest afterwards (1)", "apt-mark manual 'x y'  marked so in the guest"),
+    ):
+        assert f"{heading}\n  {line}" in text
+    data = preview.as_data(found)
+    assert (data["held"], data["systems"], data["selections"]) == (["jq 1 -> 2"], ["srv/docker"], {"jq": "hold"})
+    staging.tell("web", found)
+    said = capsys.readouterr().err
+    assert "to run in web: apt-mark manual 'x y', since marked so in the guest" in said
+    assert "on hold in web, and another version now: jq 1 -> 2" in said
+    assert "immutable or append-only before, and not any more: /srv/fixed" in said

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
+import stat
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from unittest.mock import create_autospec
 
 import pytest
@@ -31,7 +34,7 @@ MADE = 1_700_000_000
 def write(root: Path, path: str, text: str, *, when: int = MADE) -> Path:
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     os.utime(file, (when, when))
     return file
 
@@ -568,3 +571,61 @@ def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tm
         tar.add(write(tmp_path, "survey.json", older), "survey.json")
     pristine.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
     assert pristine.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
+
+
+def test_attributes_and_special_files_are_told(root: Path) -> None:
+    os.mkfifo(root / "etc/pipe")
+    write(root, "opt/app/run", "run")
+    os.mkfifo(root / "opt/app/pipe")
+    base = looked(root)
+    assert (base.etc["etc/pipe"].content, base.unowned["opt/app/pipe"].content) == ("FIFO", "FIFO")
+    for path in ("etc/plain.conf", "usr/bin/true", "opt/app/run"):
+        os.setxattr(root / path, "user.mine", b"value")
+    for path in ("etc/pipe", "opt/app/pipe"):
+        (root / path).unlink()
+        os.mknod(root / path, stat.S_IFSOCK | 0o644)
+    changed = found(root, base)
+    assert [(each.name, each.what) for each in changed.etc] == [
+        ("etc/pipe", "FIFO, now socket"), ("etc/plain.conf", "attributes")]  # fmt: skip
+    assert told(changed) == [
+        ("changed", "opt/app/pipe", "FIFO, now socket"),
+        ("changed", "opt/app/run", "attributes"),
+        ("changed", "usr/bin/true", "attributes"),
+    ]
+
+
+def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_path: Path) -> None:
+    os.mkfifo(root / "etc/pipe")
+    os.mkfifo(root / "opt/pipe")
+    for path in ("etc/plain.conf", "usr/bin/true"):
+        os.setxattr(root / path, "user.mine", b"value")
+    base = looked(root)
+    told_then, contents = survey.survey(str(root), MADE)
+    del told_then["attributes"], told_then["decisions"]
+    for part in ("etc", "unowned", "owned"):
+        for entry in cast("dict[str, dict[str, object]]", told_then[part]).values():
+            entry.pop("attributes", None)
+            if entry["kind"] == "other":
+                del entry["content"]
+    older = io.BytesIO()
+    survey.pack(told_then, contents, older)
+    then = pristine.parse(older.getvalue())
+    assert not then.has_attributes
+    manifest = made(tmp_path, "web", "20261101T030000Z-1").manifest.model_copy(update={"source_date_epoch": MADE})
+    assert not changes(then, pristine.now(Local(), str(root), manifest, then), "debian")
+    assert pristine.now(Local(), str(root), manifest, base).etc["etc/plain.conf"].attributes
+
+
+@pytest.mark.parametrize("name", ["new\nline", "separator\u2028", "not-utf8-\udcff", "n" * 255])
+def test_odd_names_are_told_as_they_are(root: Path, name: str) -> None:
+    base = looked(root)
+    write(root, f"etc/{name}", "mine")
+    write(root, f"opt/app/{name}", "mine")
+    if "\n" not in name:
+        dpkg(root, "odd", {f"usr/bin/{name}": "of a package"})
+        os.utime(root / "usr/bin" / name, (MADE + 9, MADE + 9))
+    changed = found(root, base)
+    assert [each.name for each in changed.etc] == [f"etc/{name}"]
+    assert looked(root, base).contents[f"etc/{name}"] == b"mine"
+    assert [each.name for each in changed.files] == ["opt/app"]
+    assert changed.edited == ()

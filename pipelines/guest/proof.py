@@ -1,0 +1,67 @@
+"""Compares the root that a guest is about to get with what the plan of its move says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from pipelines.guest import changes, pristine
+from pipelines.guest.moving import Move
+from pipelines.guest.pristine import Configured, Survey
+
+#: virtroot writes to it after the guest's own was carried over: the root and the shares.
+_WRITTEN = ("etc/fstab",)
+
+
+def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
+    """Yield in words what of ``now``, the root with all that was carried into it, is not as ``move`` says.
+
+    ``theirs`` is what the root was before.
+    """
+    ours = move.ours
+    if not (ours.has_attributes and theirs.has_attributes):
+        ours, theirs, now = (pristine.without_attributes(survey) for survey in (ours, theirs, now))
+    decided = {each.path: each for each in move.etc}
+    accounts = {f"etc/{name}": text for name, text in move.accounts.files.items()}
+    for path in sorted({*theirs.etc, *now.etc, *decided, *accounts}):
+        if path in _WRITTEN:
+            continue
+        found, decision = now.etc.get(path), decided.get(path)
+        if path in accounts:
+            if found is None or found.content != hashlib.sha256(accounts[path]).hexdigest():
+                yield f"/{path} has not the accounts of both"
+        elif decision and decision.verdict == "merged":
+            if found is None or found.content != hashlib.sha256(decision.content).hexdigest():
+                yield f"/{path} has not the lines of both"
+        elif decision and decision.verdict == "ours":
+            if not _is_same(found, ours.etc.get(path), move.accounts.users, move.accounts.groups):
+                yield f"/{path} is not the guest's"
+        elif not _is_same(found, theirs.etc.get(path), {}, {}) and not _is_on_the_way(path, decided, ours.etc):
+            yield f"/{path} is not the new root's"
+    for path in move.went:
+        if path in now.unowned:
+            yield f"/{path} is there, and was to be taken away"
+    if now.packages != theirs.packages:
+        yield "other packages"
+    for name, wanted in move.selections.items():
+        if (now.decisions or {}).get("selections", {}).get(name, "install") != wanted:
+            yield f"{wanted} of the package {name}"
+
+
+def _is_on_the_way(path: str, decided: Mapping[str, object], ours: Mapping[str, Configured]) -> bool:
+    """Say whether something of the guest's is below a directory, which was made or kept for it."""
+    return any(each in ours and path in changes.above(each) for each in decided)
+
+
+def _is_same(
+    found: Configured | None, wanted: Configured | None, users: Mapping[int, int], groups: Mapping[int, int]
+) -> bool:
+    if found is None or wanted is None:
+        return found is wanted
+    # An ACL has numbers in it, which are others then.
+    attributes = (found.attributes, wanted.attributes) if not (users or groups) else ("", "")
+    return (
+        (found.kind, found.mode, found.content) == (wanted.kind, wanted.mode, wanted.content)
+        and (found.uid, found.gid) == (users.get(wanted.uid, wanted.uid), groups.get(wanted.gid, wanted.gid))
+        and attributes[0] == attributes[1]
+    )
