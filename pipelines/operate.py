@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, place, publication, snapshots, streaming
+from pipelines.guest import hold, hostdir, place, publication, snapshots, standard_input, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.libvirt import pool
@@ -57,12 +57,16 @@ def wait(name: str, settings: Settings) -> float:
 
 
 def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
-    """Run ``argv`` in the guest through its agent, its output passed on as it comes; return its exit status."""
+    """Run ``argv`` in the guest through its agent, its input and output passed on as they come; return its exit status.
+
+    A terminal as standard input is not read: it stays the user's.
+    """
     if not argv:
         raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
+    stdin = standard_input.find_descriptor(sys.stdin)
     guest = _running(guests.find(connect(settings), name))
     with guest.answering():
-        return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr))
+        return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
 
 
 def refresh(name: str, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, place, publication, streaming
+from pipelines.guest import hold, place, publication, standard_input, streaming
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.lock import Busy
@@ -54,13 +54,14 @@ def run(artifact: Artifact, wishes: Wishes, argv: Sequence[str], settings: Setti
     wishes = replace(wishes, transient=owner(_TASK, settings))
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
+    stdin = standard_input.find_descriptor(sys.stdin)
     with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, wishes, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
                 beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
             seconds = publication.start(guest, settings.timeout)
         if argv:
-            return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr))
+            return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
         say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and deletes it")
         return guest.hypervisor.console(guest.uuid)
 

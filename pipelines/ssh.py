@@ -6,7 +6,7 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
@@ -15,12 +15,40 @@ from pipelines.guest import hold, reach
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import own_ssh_keys
 from pipelines.host import process
+from pipelines.host.destination import write as write_destination
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
+from pipelines.log import say
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.text import split_fields, split_lines
 
 #: Variables that say which engine and which settings: a shell that runs ssh later may not have them.
 _SETTINGS = ("INVOKE_VIRTROOT_", "DOCKER_")
+
+#: What ./inv ssh and cp do whatever ~/.ssh/config says for every host. They run what they are given, nothing else, on
+#: a connection of their own: one that is kept may lead to another machine of the same name. They lend the guest nothing
+#: of the user's, believe no key but the one in its root, and give an emulated guest the time it needs.
+_OURS = {
+    "RemoteCommand": "none",
+    "RequestTTY": "auto",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
+    "PermitLocalCommand": "no",
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "ClearAllForwardings": "yes",
+    "Tunnel": "no",
+    "ProxyUseFdpass": "no",
+    "CanonicalizeHostname": "no",
+    "KnownHostsCommand": "none",
+    "VerifyHostKeyDNS": "no",
+    "ConnectTimeout": "120",
+}
+
+#: scp's own words say the same, and bear no other.
+_SESSION = {"SessionType": "default"}
 
 #: A file that goes into or comes out of a guest that is off has no more bytes.
 _LARGEST = 256 << 20
@@ -32,7 +60,9 @@ def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root
     guest = guests.find(connect(settings), name)
     reach.reachable(guest)
     _know(guest, settings)
-    return process.attach(["ssh", *_options(guest.name, settings, user), guest.name, *(["--", *argv] if argv else [])])
+    options = [*_options(guest.name, settings, user), *_words(_SESSION)]
+    status = process.attach(["ssh", *options, guest.name, *(["--", *argv] if argv else [])])
+    return _explained(status, guest, user)
 
 
 def proxy(name: str, settings: Settings) -> None:
@@ -70,7 +100,8 @@ def copy(source: str, destination: str, settings: Settings, *, user: str = "root
         _know(guest, settings)
         # A path that has a colon, or begins with a hyphen, is one nevertheless.
         words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
-        return process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
+        status = process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
+        return _explained(status, guest, user)
     with hold.hold(hypervisor, name, off="it has just been started: run this again") as guest:
         guest.assemble()
         if ends[0][0]:
@@ -114,23 +145,7 @@ def _give(guest: Guest, source: Path, path: str) -> None:
 def _take(guest: Guest, path: str, destination: Path) -> None:
     inside = _inside(path, "")
     content = beside.read(guest.target, guest.root, inside, _LARGEST)
-    place_of_it = destination / Path(inside).name if destination.is_dir() else destination
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=place_of_it.parent, prefix=f".{place_of_it.name}.", delete=False
-        ) as partial:
-            try:
-                partial.write(content)
-                partial.flush()
-                umask = os.umask(0)
-                os.umask(umask)
-                os.fchmod(partial.fileno(), 0o666 & ~umask)
-                Path(partial.name).replace(place_of_it)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise VirtrootError(f"cannot write {place_of_it}: {error.strerror}", "name a place to write to") from error
+    write_destination(destination, content, Path(inside).name)
 
 
 def _inside(path: str, name: str) -> str:
@@ -147,11 +162,44 @@ def _need(program: str) -> None:
 
 
 def _options(name: str, settings: Settings, user: str) -> list[str]:
-    words = [word for key, value in _config(name, settings, user).items() for word in ("-o", f"{key}={value}")]
+    words = _words({**_config(name, settings, user), **_OURS})
     if os.environ.get("SUDO_USER"):
         # ssh looks for keys in root's home alone, and in no default place where it is given any.
         words += [word for key in own_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
     return words
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def _explained(status: int, guest: Guest, user: str) -> int:
+    """Return ssh's or scp's ``status``; where it may be that no key is let in, say how to let one in.
+
+    What ssh prints goes to the terminal, unread: 255 is its own failure, or the command's.
+    """
+    if status in (1, 255) and guest.running and not _let_in(guest, user):
+        home = "/root" if user == "root" else f"~{user}"
+        script = f"mkdir -pm 700 {home}/.ssh; cat >> {home}/.ssh/authorized_keys"
+        if user != "root":
+            script += f"; chown -R {shlex.quote(user)}: {home}/.ssh"
+        key = next(iter(own_ssh_keys()), "~/.ssh/id_ed25519.pub")
+        say(f"if permission was denied: no key of yours (~/.ssh/id_*.pub) is known to let {user} in; to add one:")
+        say(f"./inv exec {guest.name} -- sh -c {shlex.quote(script)} < {key}")
+    return status
+
+
+def _let_in(guest: Guest, user: str) -> bool:
+    """Say whether a key of who runs this is among those that may log in as root; of other users that is not known."""
+    if user != "root":
+        return False
+    try:
+        known = beside.read(guest.target, guest.root, "root/.ssh/authorized_keys").decode(errors="replace")
+        own = [split_fields(Path(path).read_text(errors="replace")) for path in own_ssh_keys()]
+    except (VirtrootError, OSError):
+        return False
+    keys = {word for line in split_lines(known) for word in split_fields(line)}
+    return any(len(words) > 1 and words[1] in keys for words in own)
 
 
 def _config(name: str, settings: Settings, user: str) -> dict[str, str]:

@@ -24,6 +24,9 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 _FIRST_POLL, _SLOWEST_POLL = 0.05, 1.0
 
+#: Bytes that one request may bring along: it is an argument of virsh, which as base64 may have 128 KiB.
+LARGEST_INPUT = 88 << 10
+
 #: Seconds that one answer may take, and that an agent which is asked again and again may be silent.
 _ANSWER, _SILENCE = 20, 90
 
@@ -54,6 +57,10 @@ class Piece(BaseModel):
 
     content: Base64Bytes = Field(default=b"", alias="buf-b64")
     eof: bool
+
+
+class _Written(BaseModel):
+    count: int
 
 
 class _Address(BaseModel):
@@ -92,8 +99,11 @@ class Agent:
         return self.hypervisor.virsh(*asked, check=False).returncode == 0
 
     def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
-        """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there."""
-        given: dict[str, Any] = {"input-data": base64.b64encode(stdin).decode()} if stdin else {}
+        """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there.
+
+        ``stdin`` has `LARGEST_INPUT` bytes at most.
+        """
+        given: dict[str, Any] = {"input-data": _base64(stdin)} if stdin else {}
         started = self.ask("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True}, **given)
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
             raise self._nonsense("guest-exec")
@@ -142,9 +152,9 @@ class Agent:
             f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
         )
 
-    def open(self, path: str, offset: int = 0) -> int:
-        """Open a file of the guest for reading from ``offset`` and return its handle."""
-        handle = self.ask("guest-file-open", path=path, mode="r")
+    def open(self, path: str, offset: int = 0, *, mode: str = "r") -> int:
+        """Open a file of the guest, by default for reading from ``offset``, and return its handle."""
+        handle = self.ask("guest-file-open", path=path, mode=mode)
         if not isinstance(handle, int):
             raise self._nonsense("guest-file-open")
         if offset:
@@ -154,6 +164,16 @@ class Agent:
     def read(self, handle: int, size: int) -> Piece:
         """Return up to ``size`` bytes of an open file."""
         return self._parsed(Piece, "guest-file-read", handle=handle, count=size)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file of the guest, which is there from the first byte on."""
+        handle = self.open(path, mode="w")
+        for start in range(0, len(content), LARGEST_INPUT):
+            piece = content[start : start + LARGEST_INPUT]
+            written = self._parsed(_Written, "guest-file-write", handle=handle, **{"buf-b64": _base64(piece)})
+            if written.count != len(piece):
+                raise VirtrootError(f"{path} was not written in {self.name}: No space left on device", "make room")
+        self.ask("guest-file-close", handle=handle)
 
     def addresses(self) -> list[str]:
         """Return the addresses that the guest says it has, but for those that only itself can reach."""
@@ -175,3 +195,7 @@ class Agent:
         return VirtrootError(
             f"the agent of {self.name} answers {command} with something else", "look at the agent inside the guest"
         )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

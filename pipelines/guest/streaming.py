@@ -1,9 +1,12 @@
-"""A command in a guest whose output is passed on while it runs, whatever its size.
+"""A command in a guest whose input and output are passed on while it runs, whatever their size.
 
 The agent keeps a command's output until its end, and libvirt passes on about 3 MiB of it at most. So a shell in the
 guest writes the output to two files. What ends soon and printed little is handed out by that shell; of anything else
 the files are read piece by piece. The status is in a file, too: an upgrade inside the guest restarts the agent, which
-then knows nothing of the command.
+then knows nothing of the command. Input is passed on by `standard_input`.
+
+The command has what a login of root's has: its home, PATH, working directory and umask. What protects virtroot's own
+files in the guest, and what the agent's unit has, is not the command's.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import standard_input
 from pipelines.guest.agent import Agent, Status
 from pipelines.log import warn
 from pipelines.text import trim
@@ -43,16 +47,25 @@ exec /bin/sh -c "$@"
 # pipes open; it is not waited for.
 _SHELL = r"""
 umask 077
-directory=$1; shift
+directory=$1 login=$2 feed=$3; shift 3
 mkdir "$directory" && echo $$ > "$directory/shell" && mkfifo "$directory/o" "$directory/e" || exit 125
-limit=$(($(df -k --output=avail /run | tail -n 1) * 256))
+limit=$(($(df -k --output=avail "$directory" | tail -n 1) * 256))
 stdbuf -o0 head -c "$limit" < "$directory/o" > "$directory/out" &
 first=$!
 stdbuf -o0 head -c "$limit" < "$directory/e" > "$directory/err" &
 second=$!
-setsid /bin/sh -c 'echo $$ > "$0/pid"; exec "$@"' "$directory" "$@" > "$directory/o" 2> "$directory/e" < /dev/null
+input=/dev/null feeder=
+if [ -n "$feed" ]; then
+    input=$directory/i
+    mkfifo "$directory/more" "$input" || exit 125
+    setsid /bin/sh -c "$feed" "$directory" < /dev/null > "$input" 2> /dev/null &
+    feeder=$!
+fi
+setsid /bin/sh -c "$login" "$directory" "$@" > "$directory/o" 2> "$directory/e" < "$input"
 status=$?
 rm -f "$directory/pid"
+touch "$directory/closed"
+if [ -n "$feeder" ]; then kill -TERM "-$feeder" 2> /dev/null; fi
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     kill -0 "$first" 2> /dev/null || kill -0 "$second" 2> /dev/null || break
     sleep 0.1
@@ -60,7 +73,7 @@ done
 kill "$first" "$second" 2> /dev/null
 out=$(wc -c < "$directory/out") err=$(wc -c < "$directory/err")
 cut=
-free=$(df -k --output=avail /run | tail -n 1)
+free=$(df -k --output=avail "$directory" | tail -n 1)
 if [ "$out" -ge "$limit" ] || [ "$err" -ge "$limit" ] || [ "$free" -lt 64 ]; then cut=c; fi
 printf '%s %s\n' "$status" "$cut" > "$directory/status.new" && mv "$directory/status.new" "$directory/status"
 if [ $((out + err)) -le 1048576 ] && [ -z "$cut" ] && mkdir "$directory/taken" 2> /dev/null; then
@@ -69,6 +82,30 @@ else
     printf r
 fi
 exit "$status"
+"""
+
+# What the command is started by. A login has what /etc/environment says, too: the settings of a proxy, for example.
+_LOGIN = r"""
+echo $$ > "$0/pid"
+umask 022
+unset INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID NOTIFY_SOCKET MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
+while IFS=: read -r USER _ uid _ _ HOME SHELL; do
+    if [ "$uid" = 0 ]; then break; fi
+done < /etc/passwd
+USER=${USER:-root} HOME=${HOME:-/root} SHELL=${SHELL:-/bin/sh} LOGNAME=${USER:-root}
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export USER HOME SHELL LOGNAME PATH
+if [ -r /etc/environment ]; then
+    while IFS= read -r line || [ -n "$line" ]; do
+        line=${line#export } name=${line%%=*} value=${line#*=}
+        case $name in "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac
+        case $value in \"*\" | \'*\') value=${value#?} value=${value%?} ;; esac
+        export "$name=$value"
+    done < /etc/environment
+fi
+cd "$HOME" 2> /dev/null || cd /
+unset OLDPWD uid line name value
+exec "$@"
 """
 
 _TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
@@ -87,21 +124,31 @@ else echo lost; fi
 Sink = Callable[[bytes], object]
 
 
-def run(agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink) -> int:
+def run(
+    agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink, *, stdin: int | None = None, memory: str = "/run"
+) -> int:
     """Run ``argv`` in the guest, pass its output on, and return its exit status; a signal N gives 128 + N.
 
-    Of each output what goes beyond a quarter of the guest's free space in /run is cut, with a warning. Where this is
-    interrupted, the command and its children are ended.
+    ``stdin`` is the descriptor that its input is read from, see `standard_input`; without one it has none. ``memory``
+    is the guest's directory for what passes between. Of each output what goes beyond a quarter of the free space there
+    is cut, with a warning. Where this is interrupted, the command and its children are ended.
     """
-    directory = f"/run/virtroot-exec.{secrets.token_hex(8)}"
-    reader = _Reader(agent, directory, stdout, stderr)
+    directory = f"{memory}/virtroot-exec.{secrets.token_hex(8)}"
+    given = None if stdin is None else standard_input.Input(agent, directory, stdin)
+    reader = _Reader(agent, directory, stdout, stderr, check=given.check if given else lambda: None)
+    feed = standard_input.FEED if given else ""
     try:
-        pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, *argv])
+        pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, _LOGIN, feed, *argv])
+        if given:
+            given.start()
         status = _follow(agent, pid, reader)
     except BaseException:
         with suppress(VirtrootError):
             agent.run(["/bin/sh", "-c", _GIVE_UP, "give-up", directory])
         raise
+    finally:
+        if given:
+            given.close()
     with suppress(VirtrootError):
         agent.begin(["/bin/rm", "-rf", directory])
     return status
@@ -127,8 +174,11 @@ def _until_it_ends(agent: Agent, pid: int, reader: _Reader) -> Status | None:
         for status in agent.statuses(pid):
             if status.exited:
                 return status
+            reader.check()
             if time.monotonic() - begin > _SOON:
                 reader.more()
+    except standard_input.Unsent:
+        raise
     except VirtrootError:
         # The agent was restarted, or gave its last answer to nobody.
         if agent.hypervisor.state(agent.domain) != "running":
@@ -137,10 +187,10 @@ def _until_it_ends(agent: Agent, pid: int, reader: _Reader) -> Status | None:
 
 
 class _Reader:
-    """Passes on what the two files have got since it last looked."""
+    """Passes on what the two files have got since it last looked. ``check`` raises what ends the command early."""
 
-    def __init__(self, agent: Agent, directory: str, stdout: Sink, stderr: Sink) -> None:
-        self.stdout, self.stderr = stdout, stderr
+    def __init__(self, agent: Agent, directory: str, stdout: Sink, stderr: Sink, check: Callable[[], object]) -> None:
+        self.stdout, self.stderr, self.check = stdout, stderr, check
         self._agent, self._directory = agent, directory
         self._files: list[tuple[int, Sink]] = []
         self._passed = {"out": 0, "err": 0}
@@ -168,6 +218,7 @@ class _Reader:
         """Do `rest` when the command has ended, whatever agent answers by then."""
         heard = time.monotonic()
         while True:
+            self.check()
             try:
                 state = self._sh(_STATE)
                 heard = time.monotonic()

@@ -225,16 +225,18 @@ def _exchange(one: str, other: str) -> None:
     os.rename(aside, one)
 
 
-def write(root_path: str, path: str, mode: int, content: Iterable[bytes]) -> None:
+def write(root_path: str, path: str, mode: int, content: Iterable[bytes], *, over_files: bool = False) -> None:
     """Write a file in a guest's root, beside its name and renamed; missing directories are made, mode 0755.
 
-    A link in the file's own place is replaced, not followed.
+    A link in the file's own place is replaced, not followed. With ``over_files`` nothing but a file is replaced.
     """
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     parent, _, name = path.rpartition("/")
     directory = root
     try:
         directory = _directory(root, parent)
+        if over_files:
+            _refuse_other_kind(directory, name, path)
         partial = f".{name}.virtroot-{secrets.token_hex(4)}"
         try:
             with _new_file(partial, mode, directory) as target:
@@ -259,6 +261,18 @@ def _flush(directory: int) -> None:
         os.fsync(readable)
     finally:
         os.close(readable)
+
+
+def _refuse_other_kind(directory: int, name: str, path: str) -> None:
+    """Raise `Refused` where ``name`` is a link, a device or a FIFO; what is a directory, the rename says."""
+    try:
+        kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(kind):
+        raise Refused(f"{path} is a link to {os.readlink(name, dir_fd=directory)!r}: name the file that it leads to")
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise Refused(f"{path} is not a regular file")
 
 
 def make_directory(root_path: str, path: str) -> None:
@@ -424,7 +438,7 @@ def main(arguments: Sequence[str]) -> None:
         write(root, path, int(mode, 8), [content.encode()])
     elif command == "--put":
         root, path, mode = rest
-        write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""))
+        write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""), over_files=True)
     elif command == "--directory":
         make_directory(*rest)
     elif command == "--read":

@@ -46,8 +46,14 @@ class Hypervisor:
         return ["env", "LC_ALL=C", "virsh", "--quiet", "--connect", self.uri, *arguments]
 
     def console(self, domain: str) -> int:
-        """Join the user's terminal to the domain's serial console."""
-        return self.target.attach(["virsh", "--connect", self.uri, "console", "--force", domain])
+        """Join the user's terminal to the domain's serial console; raises `VirtrootError` where virsh cannot."""
+        status = self.target.attach(["virsh", "--connect", self.uri, "console", "--force", domain])
+        if status:
+            raise VirtrootError(
+                f"virsh console ended with {status}, for the reason above",
+                "see whether the guest still runs: ./inv list; what its console said: ./inv logs NAME",
+            )
+        return status
 
     def domains(self, *, active: bool = False) -> list[Known]:
         """Return all domains, virtroot's or not, sorted by name; with ``active`` those that run."""

@@ -12,6 +12,7 @@ from testinfra.host import Host
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
+from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
@@ -20,7 +21,9 @@ from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
 from pipelines.verify import CONTEXT_VARIABLE, DRIFT, Context
+from tests.acceptance import facts as gathering
 from tests.acceptance.backends import AgentBackend, ChrootBackend
+from tests.acceptance.facts import Facts
 
 Drift = Callable[[str], None]
 
@@ -63,6 +66,16 @@ def drift(record_testsuite_property: Callable[[str, object], None]) -> Drift:
 
 
 @pytest.fixture(scope="session")
+def facts(guest: Guest, manifest: Manifest, request: pytest.FixtureRequest) -> Facts:
+    """What the checks of a guest look at. Where it cannot be gathered, that is the only check which fails."""
+    try:
+        return gathering.gather(guest.agent, guest, manifest)
+    except (VirtrootError, ValueError) as error:
+        request.session.shouldfail = "nothing else can be checked"
+        pytest.fail(f"nothing is known of {guest.name}: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
 def running(guest: Guest) -> Host:
-    """The guest as it runs."""
+    """The guest as it runs, for checks that ask it something else: each question takes some calls of its agent."""
     return Host(AgentBackend(guest.agent))

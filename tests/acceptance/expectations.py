@@ -16,23 +16,38 @@ from pipelines.text import split_fields, split_lines
 _SSH_SERVERS = {"openssh-server": "ssh", "openssh": "sshd"}
 
 
-def packages(host: Host, manifest: Manifest) -> set[tuple[str, str]]:
+Packages = set[tuple[str, str]]
+
+
+def packages_query(manifest: Manifest) -> str:
+    """Return the command that lists the installed packages, by the root's own package manager."""
+    return shlex.join(DISTROS[manifest.recipe.distro].packages_query)
+
+
+def packages_check(manifest: Manifest) -> str:
+    """Return the command that fails where an installed package is not whole."""
+    return shlex.join(DISTROS[manifest.recipe.distro].packages_check)
+
+
+def parse_packages(listing: str) -> Packages:
+    """Return the (name, version) of each package that is listed."""
+    return {(name, version) for name, version in map(split_fields, split_lines(listing))}
+
+
+def packages(host: Host, manifest: Manifest) -> Packages:
     """Return the (name, version) of each installed package, asked of the root's own package manager."""
-    query = shlex.join(DISTROS[manifest.recipe.distro].packages_query)
-    return {(name, version) for name, version in map(split_fields, split_lines(host.check_output(query)))}
+    return parse_packages(host.check_output(packages_query(manifest)))
 
 
-def ssh_service(host: Host, manifest: Manifest) -> str:
+def ssh_service(found: Packages) -> str:
     """Return the name of the ssh server's unit, empty for a root that has none."""
-    installed = {name for name, _ in packages(host, manifest)}
+    installed = {name for name, _ in found}
     return next((unit for package, unit in _SSH_SERVERS.items() if package in installed), "")
 
 
-def drifts(host: Host, manifest: Manifest) -> list[str]:
-    """Check that all installed packages are whole; return what they have otherwise than the manifest, in words."""
-    found = packages(host, manifest)
+def drifts(found: Packages, manifest: Manifest) -> list[str]:
+    """Return what the installed packages have otherwise than the manifest, in words."""
     assert found, "no package is installed"
-    host.check_output(shlex.join(DISTROS[manifest.recipe.distro].packages_check))
     now = [Package(name=name, version=version) for name, version in sorted(found)]
     changes = compare(manifest.packages, now, manifest.recipe.distro).kinds()
     return [f"{kind} {change.name} {change.after or change.before}" for change, kind in changes]
@@ -54,23 +69,23 @@ def _options(line: list[str]) -> set[str]:
     return {option for field in line[3:4] for option in field.split(",")}
 
 
-def _fstab(host: Host) -> list[list[str]]:
+def _fstab(content: str) -> list[list[str]]:
     """Return the fields of fstab's lines, of which mount(8) needs three."""
-    lines = map(split_fields, split_lines(host.file("/etc/fstab").content_string))
+    lines = map(split_fields, split_lines(content))
     return [line for line in lines if line and not line[0].startswith("#")]
 
 
 def has_virtiofs_fstab(host: Host) -> None:
     """Check that fstab mounts the root and nothing else."""
-    assert _fstab(host) == [["root", "/", "virtiofs", "defaults", "0", "0"]]
+    assert _fstab(host.file("/etc/fstab").content_string) == [["root", "/", "virtiofs", "defaults", "0", "0"]]
 
 
-def mounts_its_devices(host: Host, guest: Guest) -> list[str]:
+def mounts_its_devices(fstab: str, guest: Guest) -> list[str]:
     """Check that fstab mounts the root, its /usr where that is a device, and the guest's shares.
 
     Return what else it mounts, which is the guest's own affair, unless a boot waits for it and there is no disk.
     """
-    lines = _fstab(host)
+    lines = _fstab(fstab)
     parts = [["root", "/"], *([["usr", "/usr"]] if guest.usr else [])]
     wanted = [[*part, "virtiofs"] for part in parts]
     found = [line for line in lines if line[1:2] in ([point] for _, point in parts)]
@@ -92,17 +107,21 @@ def mounts_its_devices(host: Host, guest: Guest) -> list[str]:
     return [" ".join(line[:2]) for line in others]
 
 
-def mounts_virtiofs_without_an_initramfs(host: Host, version: str) -> None:
-    """Check that what the root is mounted with is built into the kernel ``version``."""
-    listed = split_lines(host.file(f"/usr/lib/modules/{version}/modules.builtin").content_string)
-    built_in = {entry.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for entry in listed}
+def modules_builtin(version: str) -> str:
+    """Return the path of the list of what is built into the kernel ``version``."""
+    return f"/usr/lib/modules/{version}/modules.builtin"
+
+
+def mounts_virtiofs_without_an_initramfs(listed: str, version: str) -> None:
+    """Check that what the root is mounted with is ``listed`` as built into the kernel ``version``."""
+    built_in = {entry.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for entry in split_lines(listed)}
     assert {"virtiofs", "virtio_pci", "fuse", "virtio"} <= built_in, f"kernel {version} cannot mount virtiofs alone"
 
 
-def has_no_boot_loader(host: Host, manifest: Manifest) -> None:
-    """Check that neither grub's files nor its packages are there."""
-    assert not host.file("/boot/grub").exists
-    assert not [name for name, _ in packages(host, manifest) if name.startswith("grub")]
+def has_no_boot_loader(found: Packages, *, files: bool) -> None:
+    """Check that neither grub's ``files``, the directory /boot/grub, nor its packages are there."""
+    assert not files
+    assert not [name for name, _ in found if name.startswith("grub")]
 
 
 def is_a_directory_for_all(owner: str, mode: str) -> None:

@@ -1,11 +1,10 @@
-"""The running guest, asked through its agent. The last test shuts it down where it may."""
+"""The running guest, by the facts that were gathered in it. The last test shuts it down where it may."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 import pytest
-from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
@@ -17,95 +16,92 @@ from pipelines.text import split_fields, split_lines, trim
 from pipelines.verify import Context
 from tests.acceptance import expectations
 from tests.acceptance.conftest import Drift
+from tests.acceptance.facts import GREETING, TO_HOST, Facts
 
 pytestmark = pytest.mark.guest
 
 
-def test_agent_runs_commands(running: Host) -> None:
-    assert running.check_output("echo %s", "a b") == "a b"
+def test_agent_runs_commands(facts: Facts) -> None:
+    assert facts.text("echo") == "a b"
 
 
-def test_default_target_was_reached_without_a_failed_unit(running: Host) -> None:
-    state = trim(running.run("systemctl is-system-running --wait").stdout)
-    failed = running.run("systemctl --failed --no-legend --plain").stdout
+def test_default_target_was_reached_without_a_failed_unit(facts: Facts) -> None:
+    state, failed = trim(facts["state"].output), facts["failed"].output
     assert (state, failed) == ("running", "")
 
 
-def test_root_is_virtiofs_and_writable(running: Host) -> None:
-    root = running.mount_point("/")
-    assert root.filesystem == "virtiofs"
-    assert "rw" in root.options
-    running.check_output("touch /virtroot-writable && rm /virtroot-writable")
-    expectations.is_a_directory_for_all(*split_fields(running.check_output("stat --format='%U %a' /")))
+def test_root_is_virtiofs_and_writable(facts: Facts) -> None:
+    filesystem, options = split_fields(facts.text("root"), 2)
+    assert filesystem == "virtiofs"
+    assert "rw" in options.split(",")
+    facts.text("writable")
+    expectations.is_a_directory_for_all(*split_fields(facts.text("owner")))
 
 
-def test_kernel_is_the_roots(running: Host, manifest: Manifest, drift: Drift) -> None:
-    version = running.check_output("uname -r")
+def test_kernel_is_the_roots(facts: Facts, manifest: Manifest, drift: Drift) -> None:
+    version = facts.text("kernel")
     if version != manifest.kernel_version:
         # One that an upgrade in the guest brought.
-        assert version in split_lines(running.check_output("ls /usr/lib/modules"))
+        assert version in split_lines(facts.text("kernels"))
         drift(f"runs the kernel {version}")
 
 
-def test_a_guest_without_an_initramfs_needs_none_at_its_next_start(running: Host, guest: Guest) -> None:
+def test_a_guest_without_an_initramfs_needs_none_at_its_next_start(facts: Facts, guest: Guest) -> None:
     if guest.initrd:
         assert guest.hypervisor.target.run(["test", "-s", f"{guest.boot}/initrd"], check=False).returncode == 0
         return
-    # The kernel that it would load then; an upgrade may have brought another one than runs.
-    kernel = running.check_output("readlink -f %s", f"/{guest.kernel}").rpartition("/")[2].removeprefix("vmlinuz-")
-    known = running.file(f"/usr/lib/modules/{kernel}").is_directory
-    expectations.mounts_virtiofs_without_an_initramfs(running, kernel if known else running.check_output("uname -r"))
+    expectations.mounts_virtiofs_without_an_initramfs(facts.text("builtin"), facts.text("next"))
 
 
-def test_packages_are_whole(running: Host, manifest: Manifest, drift: Drift) -> None:
+def test_packages_are_whole(facts: Facts, manifest: Manifest, drift: Drift) -> None:
     """People upgrade packages in their guests: that they are others than the manifest's is told, and no fault."""
-    for change in expectations.drifts(running, manifest):
+    facts.text("packages-check")
+    for change in expectations.drifts(expectations.parse_packages(facts.text("packages")), manifest):
         drift(change)
 
 
-def test_fstab_mounts_the_root_over_virtiofs(running: Host, guest: Guest, drift: Drift) -> None:
-    for mounted in expectations.mounts_its_devices(running, guest):
+def test_fstab_mounts_the_root_over_virtiofs(facts: Facts, guest: Guest, drift: Drift) -> None:
+    for mounted in expectations.mounts_its_devices(facts.text("fstab"), guest):
         drift(f"mounts {mounted}")
 
 
-def test_usr_is_the_device_that_the_domain_has_for_it(running: Host, guest: Guest) -> None:
-    mounted = running.check_output("findmnt --noheadings --output SOURCE --target /usr")
-    assert mounted == ("usr" if guest.usr else "root")
+def test_usr_is_the_device_that_the_domain_has_for_it(facts: Facts, guest: Guest) -> None:
+    assert facts.text("usr") == ("usr" if guest.usr else "root")
 
 
-def test_usr_is_there_before_init(running: Host, guest: Guest, manifest: Manifest) -> None:
+def test_usr_is_there_before_init(facts: Facts, guest: Guest, manifest: Manifest) -> None:
     """What init runs from before /usr is mounted, the kernel reads from the root all along, and slowly."""
     if guest.usr and manifest.generator != "none" and not manifest.origin:
-        devices = split_lines(running.check_output("stat --dereference --format=%d /proc/1/exe /usr"))
+        devices = split_lines(facts.text("devices"))
         assert devices[0] == devices[1]
 
 
-def test_shares_are_mounted_and_the_host_keeps_read_only_ones_so(running: Host, guest: Guest) -> None:
+def test_shares_are_mounted_and_the_host_keeps_read_only_ones_so(facts: Facts, guest: Guest) -> None:
     for share in guest.shares:
-        point = running.check_output("findmnt --noheadings --first-only --types virtiofs --output TARGET %s", share.tag)
-        assert point, f"{share.tag} is not mounted"
+        assert trim(facts[f"share.{share.tag}"].output), f"{share.tag} is not mounted"
         if share.readonly:
-            assert running.run("touch %s/.virtroot-writable", point).rc != 0
+            assert facts[f"share-write.{share.tag}"].status != 0
 
 
-def test_no_boot_loader(running: Host, manifest: Manifest) -> None:
-    expectations.has_no_boot_loader(running, manifest)
+def test_no_boot_loader(facts: Facts) -> None:
+    found = expectations.parse_packages(facts.text("packages"))
+    expectations.has_no_boot_loader(found, files=facts["grub"].status == 0)
 
 
-def test_machine_id_is_the_guests_own(running: Host, guest: Guest) -> None:
-    own = trim(running.file("/etc/machine-id").content_string)
+def test_machine_id_is_the_guests_own(facts: Facts, guest: Guest) -> None:
+    own = facts.text("machine-id")
     assert own == UUID(guest.uuid).hex
     others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name]
     assert own not in {UUID(other.uuid).hex for other in others}
 
 
-def test_ssh_host_keys_are_the_guests_own(running: Host, guest: Guest, manifest: Manifest) -> None:
-    if not expectations.ssh_service(running, manifest):
+def test_ssh_host_keys_are_the_guests_own(facts: Facts, guest: Guest) -> None:
+    if not expectations.ssh_service(expectations.parse_packages(facts.text("packages"))):
         # What one left that was removed is nobody's business.
-        assert not guest.transient or running.check_output("find /etc -path '/etc/ssh/ssh_host_*'") == ""
+        assert not guest.transient or facts.text("ssh-keys") == ""
         return
     key = "etc/ssh/ssh_host_ed25519_key.pub"
-    own = split_fields(running.file(f"/{key}").content_string)[1]
+    own = split_fields(facts.text("ssh-key"))[1]
     for other in guests.every(guest.hypervisor):
         if other.name != guest.name:
             assert own not in _read(other, key)
@@ -118,35 +114,32 @@ def _read(guest: Guest, path: str) -> str:
         return ""  # never booted, so it has no keys yet
 
 
-def test_services_people_expect_are_running(running: Host, guest: Guest, manifest: Manifest, drift: Drift) -> None:
-    ssh = expectations.ssh_service(running, manifest)
+def test_services_people_expect_are_running(facts: Facts, guest: Guest, manifest: Manifest, drift: Drift) -> None:
+    ssh = expectations.ssh_service(expectations.parse_packages(facts.text("packages")))
     # What brings up the network of a system that was imported is its own affair.
     network = [] if manifest.origin else ["systemd-networkd"]
     for service in ("qemu-guest-agent", *network, *([ssh] if ssh else [])):
-        state = trim(running.run("systemctl is-enabled %s", service).stdout)
+        active, state = facts.service(service)
         if guest.transient or state not in ("disabled", "masked"):
-            assert running.service(service).is_running, service
+            assert active in ("active", "reloading"), f"{service} is {active}"
         else:
             # Somebody has other means, and said so.
             drift(f"does not start {service}")
 
 
-def test_file_written_in_the_guest_is_seen_on_the_host(running: Host, guest: Guest) -> None:
-    running.check_output("echo from the guest > /root/virtroot-shared && sync")
-    seen = beside.read(guest.target, guest.root, "root/virtroot-shared")
-    running.check_output("rm /root/virtroot-shared")
+def test_file_written_in_the_guest_is_seen_on_the_host(facts: Facts, guest: Guest) -> None:
+    facts.text("to-host")
+    seen = beside.read(guest.target, guest.root, TO_HOST)
+    guest.agent.run(["rm", f"/{TO_HOST}"])
     assert seen == b"from the guest\n"
 
 
-def test_file_written_on_the_host_is_seen_in_the_guest(running: Host, guest: Guest) -> None:
-    beside.write(guest.target, guest.root, "root/virtroot-from-host", 0o644, "from the host\n")
-    seen = running.check_output("cat /root/virtroot-from-host")
-    running.check_output("rm /root/virtroot-from-host")
-    assert seen == "from the host"
+def test_file_written_on_the_host_is_seen_in_the_guest(facts: Facts) -> None:
+    assert facts.text("from-host") == trim(GREETING)
 
 
-def test_nothing_in_the_guest_was_refused_overlayfs(running: Host, guest: Guest) -> None:
-    said = running.check_output("journalctl --boot --output=cat --no-pager | grep -i overlay | tail -c 65536")
+def test_nothing_in_the_guest_was_refused_overlayfs(facts: Facts, guest: Guest) -> None:
+    said = facts.text("overlay")
     assert not OVERLAYFS.pattern.search(said), f"{guest.name}: {OVERLAYFS.cause}: {OVERLAYFS.remedy}\n{said}"
 
 

@@ -20,17 +20,18 @@ pytestmark = pytest.mark.root
 
 def test_packages_are_whole(tree: Host, manifest: Manifest, drift: Drift) -> None:
     """People upgrade packages in their guests: that they are others than the manifest's is told, and no fault."""
-    for change in expectations.drifts(tree, manifest):
+    tree.check_output(expectations.packages_check(manifest))
+    for change in expectations.drifts(expectations.packages(tree, manifest), manifest):
         drift(change)
 
 
 def test_fstab_mounts_the_root_over_virtiofs(tree: Host, guest: Guest, drift: Drift) -> None:
-    for mounted in expectations.mounts_its_devices(tree, guest):
+    for mounted in expectations.mounts_its_devices(tree.file("/etc/fstab").content_string, guest):
         drift(f"mounts {mounted}")
 
 
 def test_no_boot_loader(tree: Host, manifest: Manifest) -> None:
-    expectations.has_no_boot_loader(tree, manifest)
+    expectations.has_no_boot_loader(expectations.packages(tree, manifest), files=tree.file("/boot/grub").exists)
 
 
 def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import signal
 import subprocess
 from ipaddress import ip_address, ip_network
@@ -15,6 +17,7 @@ from pipelines.guest import place
 from pipelines.host.process import Completed
 from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
+from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot, named
 from tests.e2e.terminal import converse
 
@@ -54,6 +57,13 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert "debian is running and stays up" in again
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
+
+    # Two pieces of what is read here, of any bytes, by a command that has what a login has.
+    blob = os.urandom((1 << 20) + 4711)
+    login = ["sh", "-c", "umask; pwd; sha256sum"]
+    read = subprocess.run([CHECKOUT / "inv", "exec", "debian", "--", *login], input=blob, env=inv.environment,
+                          capture_output=True, check=True)  # fmt: skip
+    assert read.stdout.decode().split() == ["0022", "/root", hashlib.sha256(blob).hexdigest(), "-"]
 
     # More than libvirt passes on at once, and slower than what is handed out at the end.
     much = ["sh", "-c", "head -c 9000000 /dev/zero; sleep 3; echo end; echo late >&2; exit 5"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -58,6 +59,17 @@ def test_virsh_speaks_the_language_that_its_words_are_compared_in() -> None:
     asked = hypervisor({"domstate": "shut off\n"})
     assert asked.state(WEB) == "shut off"
     assert cast(FakeTarget, asked.target).ran[0][:3] == ["env", "LC_ALL=C", "virsh"]
+
+
+def test_a_console_that_cannot_be_joined_says_what_to_do() -> None:
+    machine = hypervisor({})
+    target = create_autospec(Target, instance=True)
+    machine.target = target
+    target.attach.return_value = 0
+    assert machine.console(WEB) == 0
+    target.attach.return_value = 1
+    with pytest.raises(VirtrootError, match="virsh console ended with 1"):
+        machine.console(WEB)
 
 
 def test_a_guest_is_addressed_by_its_uuid_whatever_its_name_looks_like() -> None:

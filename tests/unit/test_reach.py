@@ -6,6 +6,7 @@ import os
 import pwd
 import shlex
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,3 +131,85 @@ def test_a_relay_passes_on_both_ways_and_waits_for_who_is_late(
     monkeypatch.setattr(relay, "PATIENCE", 0.2)
     with pytest.raises(VirtrootError, match="nothing answers"):
         relay.relay("127.0.0.1", port)
+
+
+#: What people have for every host, and what of it has to be without effect.
+EVERY_HOST = """
+Host *
+    RemoteCommand tmux
+    RequestTTY force
+    SessionType none
+    StdinNull yes
+    ForkAfterAuthentication yes
+    ForwardAgent yes
+    ForwardX11 yes
+    ControlMaster auto
+    ControlPath /tmp/%r@%h:%p
+    ControlPersist yes
+    ProxyJump bastion
+    ProxyUseFdpass yes
+    LocalForward 8080 localhost:80
+    PermitLocalCommand yes
+    LocalCommand beep
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    KnownHostsCommand /bin/trust-all
+    VerifyHostKeyDNS yes
+    CanonicalizeHostname always
+    ConnectTimeout 5
+    Tunnel yes
+    User me
+"""
+
+
+def test_what_is_set_for_every_host_does_not_reach_a_guest(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(EVERY_HOST)
+    options = [*ssh._options("web", Settings(), "root"), *ssh._words(ssh._SESSION)]
+    said = subprocess.run(
+        ["ssh", "-F", str(tmp_path / "config"), *options, "-G", "web"], check=True, capture_output=True, text=True
+    ).stdout
+    shown = dict(line.split(" ", 1) for line in said.lower().splitlines())
+    assert shown["user"] == "root"
+    assert shown["stricthostkeychecking"] == "true"
+    assert "ssh-proxy web" in shown["proxycommand"]
+    for name in ("localforward", "remotecommand", "proxyjump", "knownhostscommand", "controlpath"):
+        assert shown.get(name, "none") == "none", name
+    for name in ("forwardagent", "forwardx11", "permitlocalcommand", "stdinnull", "forkafterauthentication", "tunnel"):
+        assert shown[name] in ("no", "false"), name
+    kept = {
+        "connecttimeout": "120",
+        "requesttty": "auto",
+        "sessiontype": "default",
+        "controlmaster": "false",
+        "canonicalizehostname": "false",
+    }
+    assert {name: shown[name] for name in kept} == kept
+
+
+@pytest.mark.parametrize(
+    ("status", "user", "known", "told"),
+    [
+        (255, "root", "", True),
+        (1, "root", "ssh-ed25519 other\n", True),
+        (255, "root", f"{KEY} me\n", False),
+        (255, "ann", f"{KEY} me\n", True),
+        (0, "root", "", False),
+        (7, "root", "", False),
+    ],
+)
+def test_who_may_have_been_denied_is_told_how_to_let_a_key_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, status: int, user: str,
+    known: str, told: bool,
+) -> None:  # fmt: skip
+    (tmp_path / "id.pub").write_text(f"{KEY} me@here\n")
+    monkeypatch.setattr(ssh, "own_ssh_keys", lambda: (str(tmp_path / "id.pub"),))
+    monkeypatch.setattr(beside, "read", lambda *_: known.encode())
+    guest = MagicMock(running=True)
+    guest.name = "web"
+    assert ssh._explained(status, guest, user) == status
+    said = capsys.readouterr().err
+    assert (f"< {tmp_path}/id.pub" in said) == told
+    if told:
+        command = shlex.split(said.partition("./inv ")[2])
+        assert command[:5] == ["exec", "web", "--", "sh", "-c"]
+        assert f"cat >> {'/root' if user == 'root' else '~ann'}/.ssh/authorized_keys" in command[5]
