@@ -17,12 +17,11 @@ from pipelines.guest.place import Place
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
+from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
 
-#: What the kernel and dbus of one system must not have in common with another's, below /etc/ssh all of its host keys.
-_OWN = ("var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret")
-
-_KEYGEN = "usr/lib/systemd/system/virtroot-sshd-keygen.service"
+#: Succeeds where one of the patterns names something in the directory $1.
+_IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
 
 
 def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
@@ -98,7 +97,7 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
 def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
-        beside.forget(target, root, *_OWN)
+        _forget(original, paths)
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
@@ -108,5 +107,17 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
-        if target.run(["test", "-f", f"{root}/{_KEYGEN}"], check=False).returncode:
+        if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")
+
+
+def _forget(original: Guest, paths: Place) -> None:
+    """Delete the keys and ids of the original, but those that the clone could not make again."""
+    target, root = original.target, paths.partial_root
+    has_unit = target.run(["test", "-f", f"{root}/{machine_specific.UNIT}"], check=False).returncode == 0
+    known = machine_specific.MATERIALS
+    kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
+    beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths))
+    for each in kept:
+        if target.run(["sh", "-c", _IS_THERE, "there", root, *each.paths], check=False).returncode == 0:
+            warn(f"{paths.name} has {each.name} of {original.name}, since nothing in it would make another one")

@@ -11,7 +11,7 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
-from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing
+from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing, private_keys
 from pipelines.builder.arriving import Source
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
@@ -149,6 +149,9 @@ def _adapt(
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
+        keys = private_keys.find(worker.target, ROOT)
+    if not wanted.keep_identity:
+        private_keys.warn_of(keys)
     if _AGENT not in names:
         warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work")
     now = int(time.time())
@@ -167,6 +170,7 @@ def _adapt(
         kernel_version=facts.kernel_version,
         boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=row.cmdline),
         packages=installed,
+        private_keys=() if wanted.keep_identity else keys,
         rootfs=rootfs,
         stages=tuple(runner.times),
         origin=Origin(

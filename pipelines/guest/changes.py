@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.guest.pristine import Configured, Survey, Unowned
+from pipelines.recipe import machine_specific
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -17,9 +18,8 @@ Kind = Literal["added", "removed", "changed"]
 _IDENTITY = (
     "etc/hostname",
     "etc/machine-id",
-    "etc/ssh/ssh_host_*",
+    *machine_specific.patterns(),
     "root/.ssh/authorized_keys",
-    "var/lib/systemd/credential.secret",
 )
 
 #: The same of what may have more in it, which is looked at.

@@ -13,6 +13,7 @@ XML on standard input, before each start.
 import ctypes
 import errno
 import fcntl
+import fnmatch
 import os
 import secrets
 import shutil
@@ -283,7 +284,10 @@ def read(root_path: str, path: str, largest: int = LARGEST_READ) -> bytes:
 
 
 def forget(root_path: str, *paths: str) -> None:
-    """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine."""
+    """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine.
+
+    In the last component of a path a star stands for any characters.
+    """
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in (*paths, "etc/ssh/"):
@@ -294,7 +298,7 @@ def forget(root_path: str, *paths: str) -> None:
                 continue
             try:
                 for each in os.listdir(directory):
-                    if each == name or (not name and each.startswith("ssh_host_")):
+                    if fnmatch.fnmatchcase(each, name or "ssh_host_*"):
                         _delete_regular(directory, each)
             finally:
                 os.close(directory)

@@ -12,6 +12,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
+from pipelines.recipe import machine_specific
 from pipelines.symptom.known import OVERLAYFS
 from pipelines.verify import Context
 from tests.acceptance import expectations
@@ -108,6 +109,19 @@ def test_ssh_host_keys_are_the_guests_own(running: Host, guest: Guest, manifest:
     for other in guests.every(guest.hypervisor):
         if other.name != guest.name:
             assert own not in _read(other, key)
+
+
+def test_other_keys_and_ids_are_the_guests_own(running: Host, guest: Guest, manifest: Manifest, drift: Drift) -> None:
+    made_here = [each for each in machine_specific.MATERIALS if each.made_by == machine_specific.UNIT]
+    there = {path for each in made_here for path in each.paths if running.file(f"/{path}").is_file}
+    for path in sorted(there - {*manifest.overlay_keys}):
+        own = _read(guest, path)
+        same = [each.name for each in guests.every(guest.hypervisor) if each.name != guest.name]
+        same = [name for name in same if own and _read(guests.find(guest.hypervisor, name), path) == own]
+        assert not (same and guest.transient), f"/{path} is that of {same[0]}"
+        if same:
+            # Earlier versions left the packages' keys in their golden roots, and an upgrade keeps a guest's.
+            drift(f"has the same /{path} as {same[0]}")
 
 
 def _read(guest: Guest, path: str) -> str:

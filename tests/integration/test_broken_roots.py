@@ -10,7 +10,7 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
-from pipelines.builder import container, inputs, inspection
+from pipelines.builder import container, inputs, inspection, private_keys
 from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.recipe.generators import GENERATORS
@@ -112,6 +112,14 @@ def test_initramfs_link_to_nowhere(inspect: Callable[[str], list[str]]) -> None:
 )
 def test_init_that_cannot_be_started(inspect: Callable[[str], list[str]], script: str) -> None:
     assert [each.partition(":")[0] for each in inspect(script)] == ["init"]
+
+
+def test_a_private_key_is_found_in_a_root_that_has_none_as_built(
+    worker: Builder, inspect: Callable[[str], list[str]]
+) -> None:
+    assert private_keys.find(worker.target, ROOT) == ()
+    inspect("ssh-keygen -q -t ed25519 -N '' -f /var/lib/key; echo x > /etc/munge.key; ln -s /var/lib/key /etc/key")
+    assert private_keys.find(worker.target, ROOT) == ("var/lib/key",)
 
 
 def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:
