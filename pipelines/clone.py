@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, place, pristine, publication, roots
+from pipelines.guest import identity, place, pristine, publication, roots, sshd
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
@@ -19,6 +19,7 @@ from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
 from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
+from pipelines.text import one_line
 
 #: Succeeds where one of the patterns names something in the directory $1.
 _IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
@@ -121,3 +122,9 @@ def _forget(original: Guest, paths: Place) -> None:
     for each in kept:
         if target.run(["sh", "-c", _IS_THERE, "there", root, *each.paths], check=False).returncode == 0:
             warn(f"{paths.name} has {each.name} of {original.name}, since nothing in it would make another one")
+    keys = [path for path in sshd.read(target, root).public_keys if not machine_specific.is_material(path)]
+    if keys and target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN_SCRIPT}"], check=False).returncode == 0:
+        beside.forget(target, root, *keys, *(f"{path}.pub" for path in keys))
+    elif keys:
+        shown = ", ".join(f"/{one_line(path)}" for path in keys)
+        warn(f"{paths.name} has the ssh host keys of {original.name} in {shown}: delete them and make others")

@@ -11,14 +11,13 @@ from pathlib import Path
 from uuid import UUID
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import sshd
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
+from pipelines.log import warn
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
-
-
-_KEYS = "root/.ssh/authorized_keys"
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,30 @@ def rewrite(target: Target, root: str, identity: Identity) -> None:
     """Write the identity into the root of a system that was imported: what else its files say stays."""
     hosts = [line for line in _lines(target, root, "etc/hosts") if line.split()[:1] != ["127.0.1.1"]]
     hosts.append(f"127.0.1.1 {identity.hostname}")
-    keys = _lines(target, root, _KEYS)
+    keys = _lines(target, root, _keys_path(target, root)) if identity.authorized_keys else []
     keys += [key for key in identity.authorized_keys.splitlines() if key not in keys]
     _write(target, root, identity, _text(hosts), _text(keys) if identity.authorized_keys else "")
 
 
 def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     """Let further keys log in to a system that keeps its identity."""
-    keys = _lines(target, root, _KEYS)
+    path = _keys_path(target, root)
+    keys = _lines(target, root, path)
     keys += [key for key in authorized_keys.splitlines() if key not in keys]
-    beside.write(target, root, _KEYS, 0o600, _text(keys))
+    beside.write(target, root, path, 0o600, _text(keys))
+
+
+def warn_of_sshd(target: Target, root: str) -> None:
+    """Say why root could not log in with the keys that were written, if the sshd in the root refuses that."""
+    found = sshd.read(target, root)
+    if found.refuses:
+        warn(f"sshd refuses root in this root ({found.refuses}): log in as another user, ./inv ssh --user")
+    elif not found.authorized_keys:
+        warn("sshd reads no file of keys in this root (AuthorizedKeysFile none): the ssh key does not let anybody in")
+
+
+def _keys_path(target: Target, root: str) -> str:
+    return sshd.read(target, root).authorized_keys or sshd.AUTHORIZED_KEYS
 
 
 def _write(target: Target, root: str, identity: Identity, hosts: str, keys: str) -> None:
@@ -99,7 +112,7 @@ def _write(target: Target, root: str, identity: Identity, hosts: str, keys: str)
         "etc/machine-id": (0o444, f"{identity.uuid.hex}\n"),
     }
     if keys:
-        files[_KEYS] = (0o600, keys)
+        files[_keys_path(target, root)] = (0o600, keys)
     for path, (mode, content) in files.items():
         beside.write(target, root, path, mode, content)
 

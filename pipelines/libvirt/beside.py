@@ -13,6 +13,7 @@ from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, sizes
 from pipelines.libvirt import look as looking
+from pipelines.libvirt import sshd as reading
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
 
@@ -22,6 +23,7 @@ _SIZES = Path(sizes.__file__)
 _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
 _LOOK = Path(looking.__file__)
+_SSHD = Path(reading.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -94,6 +96,12 @@ def exchange(target: Target, one: str, other: str) -> None:
 def forget(target: Target, root: str, *paths: str) -> None:
     """Delete files of a guest's root, and its ssh host keys, never through a link out of it."""
     run(target, "--forget", root, *paths)
+
+
+def sshd(target: Target, root: str) -> dict[str, Any]:
+    """Return the sshd configuration and the public host keys in a guest's root; see `sshd.look`."""
+    program = [target.python, "-I", "-c", _SSHD.read_text(encoding="utf-8"), root]
+    return cast("dict[str, Any]", json.loads(_checked(target.run(program, stdin=_PROGRAM.read_bytes(), check=False))))
 
 
 def make_directory(target: Target, root: str, path: str) -> None:

@@ -18,6 +18,9 @@ UNIT = "usr/lib/systemd/system/virtroot-machine-specific.service"
 #: The unit that makes the missing host keys of sshd, in the skeleton ``sshd``.
 KEYGEN = "usr/lib/systemd/system/virtroot-sshd-keygen.service"
 
+#: What that unit runs. Roots that an earlier version built run ssh-keygen -A there, which makes only the usual keys.
+KEYGEN_SCRIPT = "usr/lib/virtroot/sshd-keygen"
+
 #: Directories that have materials; both are in every root.
 _PLACES = ("etc", "var/lib")
 
