@@ -7,6 +7,7 @@ import os
 import xml.etree.ElementTree as ET
 from uuid import uuid4
 
+from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import identity, place, pristine, publication, roots, sshd
@@ -99,11 +100,15 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
         _forget(original, paths)
+        was = identity.hostname(target, root)
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
         script = 'cat > "$1"; chmod 0644 "$1"'
         target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
+        if was and kept.returncode == 0:
+            manifest = manifests.parse(kept.stdout, f"the manifest of {original.name}")
+            identity.name_files(target, root, manifest, was, own.hostname)
         pristine.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])

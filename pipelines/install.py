@@ -256,6 +256,7 @@ def _personalise(
         identity.rewrite(target, paths.partial_root, identity_of_guest)
     elif identity_of_guest.authorized_keys:
         identity.add_keys(target, paths.partial_root, identity_of_guest.authorized_keys)
+    identity.name_files(target, paths.partial_root, artifact.manifest)
     if identity_of_guest.authorized_keys:
         identity.warn_of_sshd(target, paths.partial_root)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)

@@ -153,6 +153,9 @@ class Manifest(_Frozen):
     kernel_version: str = Field(description="The kernel's version, as `uname -r` says it.")
     boot: Boot = Field(description="How the root is booted.")
     packages: tuple[Package, ...] = Field(description="What is installed, name and version.")
+    named_in: tuple[BootPath, ...] = Field(
+        default=(), description="Files in which packages wrote the host name; each guest gets its own there."
+    )
     private_keys: tuple[str, ...] = Field(
         default=(), description="Private keys in the root that its overlay did not bring: each guest has the same."
     )

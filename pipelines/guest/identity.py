@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import sshd
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.log import warn
+from pipelines.recipe.surroundings import BUILD_NAME
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
@@ -90,6 +92,24 @@ def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     keys = _lines(target, root, path)
     keys += [key for key in authorized_keys.splitlines() if key not in keys]
     beside.write(target, root, path, 0o600, _text(keys))
+
+
+def hostname(target: Target, root: str) -> str:
+    """Return the host name in a root; empty where it has none that is valid."""
+    name = "".join(_lines(target, root, "etc/hostname")[:1]).strip()
+    return name if _HOSTNAME.fullmatch(name) else ""
+
+
+def name_files(target: Target, root: str, manifest: Manifest, old: str = BUILD_NAME, new: str = "") -> None:
+    """Write the guest's host name where packages wrote that of the builder.
+
+    ``new`` is the root's own where it is empty. For a root that was another guest's, ``old`` is that guest's; the name
+    is then replaced only where a domain follows it, since it may be any word.
+    """
+    own = new or (hostname(target, root) if manifest.named_in else "")
+    if manifest.named_in and own:
+        domain = "" if old == BUILD_NAME else ".localdomain"
+        beside.substitute(target, root, f"{old}{domain}", f"{own}{domain}", manifest.named_in)
 
 
 def warn_of_sshd(target: Target, root: str) -> None:

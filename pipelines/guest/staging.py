@@ -13,7 +13,19 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, making, moving, overlayfs, place, pristine, publication, roots, shares, switching
+from pipelines.guest import (
+    formers,
+    identity,
+    making,
+    moving,
+    overlayfs,
+    place,
+    pristine,
+    publication,
+    roots,
+    shares,
+    switching,
+)
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
@@ -180,6 +192,7 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
         beside.carry(guest.target, guest.root, staged.root, moving.carried(move, staged.base, move.ours, staged.theirs))
+        identity.name_files(guest.target, staged.root, staged.manifest)
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str]) -> None:

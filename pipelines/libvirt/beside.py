@@ -98,6 +98,11 @@ def forget(target: Target, root: str, *paths: str) -> None:
     run(target, "--forget", root, *paths)
 
 
+def substitute(target: Target, root: str, old: str, new: str, paths: Iterable[str]) -> None:
+    """Replace ``old`` by ``new`` in files of a guest's root, never through a link out of it."""
+    run(target, "--substitute", root, old, new, *paths)
+
+
 def sshd(target: Target, root: str) -> dict[str, Any]:
     """Return the sshd configuration and the public host keys in a guest's root; see `sshd.look`."""
     program = [target.python, "-I", "-c", _SSHD.read_text(encoding="utf-8"), root]

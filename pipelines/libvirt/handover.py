@@ -10,6 +10,7 @@ Called as a program in two ways: by virtroot, with a command and its arguments; 
 XML on standard input, before each start.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -237,6 +238,43 @@ def write(root_path: str, path: str, mode: int, content: Iterable[bytes]) -> Non
         os.close(root)
 
 
+def substitute(root_path: str, old: str, new: str, *paths: str) -> None:
+    """Replace ``old`` by ``new`` in files of a guest's root, which keep their mode and owners.
+
+    Files that are missing, or that have more bytes than are read, stay as they are.
+    """
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            with contextlib.suppress(Refused):
+                _substitute(root, old.encode(), new.encode(), path)
+    finally:
+        os.close(root)
+
+
+def _substitute(root: int, old: bytes, new: bytes, path: str) -> None:
+    with os.fdopen(open_regular(root, path, LARGEST_READ), "rb") as source:
+        status, content = os.fstat(source.fileno()), source.read(LARGEST_READ)
+    if old not in content:
+        return
+    parent, _, name = path.rpartition("/")
+    directory = open_beneath(root, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+    partial = f".{name}.virtroot-{secrets.token_hex(4)}"
+    try:
+        # What is a link there is not followed, but left: the file that it leads to has a path of its own.
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            return
+        with _new_file(partial, 0o600, directory) as target:
+            target.write(content.replace(old, new))
+            os.fchown(target.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(target.fileno(), stat.S_IMODE(status.st_mode))
+        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial, dir_fd=directory)
+        os.close(directory)
+
+
 def make_directory(root_path: str, path: str) -> None:
     """Make the directory ``path`` in a guest's root and those above it, mode 0755; what is there stays as it is."""
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -386,6 +424,8 @@ def main(arguments: Sequence[str]) -> None:
     elif command == "--put":
         root, path, mode = rest
         write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""))
+    elif command == "--substitute":
+        substitute(*rest)
     elif command == "--directory":
         make_directory(*rest)
     elif command == "--read":

@@ -43,9 +43,8 @@ def config(
 ) -> Iterator[Path]:
     """Two guests that run, and the file that ssh finds them by."""
     source = recipe(named("reached"), bootstrap="mmdebstrap", generator="none")
-    source.write_text(
-        source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, rsync, ssl-cert, open-iscsi, postfix]")
-    )
+    more = "qemu-guest-agent, rsync, ssl-cert, open-iscsi, postfix]"
+    source.write_text(source.read_text().replace("qemu-guest-agent]", more))
     artifact = inv("build", "--recipe", str(source)).stdout.strip()
     for name in NAMES:
         inv("install", name, "--artifact", artifact, "--ssh-key", agent["KEY"])
@@ -133,13 +132,17 @@ def test_guests_see_each_other_by_name_and_the_outside(inv: Virtroot, config: Pa
         outside.remove()
 
 
-def test_two_guests_of_one_root_have_keys_and_ids_of_their_own(inv: Virtroot, config: Path) -> None:
+def test_two_guests_of_one_root_have_keys_ids_and_names_of_their_own(inv: Virtroot, config: Path) -> None:
     paths = ("/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/iscsi/initiatorname.iscsi")
     seen = {name: [inv("exec", name, "--", "cat", path).stdout for path in paths] for name in NAMES}
     for one, other in zip(seen["near"], seen["far"], strict=True):
         assert one
         assert one != other
-    assert "ssl-cert-snakeoil" not in inv("diff", "near").stdout
+    for name in NAMES:
+        asked = "postconf -h myhostname; cat /etc/mailname; systemctl is-active postfix"
+        assert inv("exec", name, "--", "sh", "-c", asked).stdout == f"{name}.localdomain\n" * 2 + "active\n"
+    changed = inv("diff", "near").stdout
+    assert not [path for path in ("ssl-cert-snakeoil", "initiatorname", "main.cf", "mailname") if path in changed]
 
 
 def test_another_key_under_the_guests_name_is_refused(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:

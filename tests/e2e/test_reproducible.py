@@ -17,7 +17,6 @@ def test_two_builds_of_one_plan_give_the_same_bytes(
 ) -> None:
     # Beginning as trixie, whose stages are cached; these packages generate keys and ids when they are installed.
     source = recipe(named("machine"), bootstrap="mmdebstrap")
-    source.write_text(
-        source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, ssl-cert, open-iscsi, postfix]")
-    )
+    more = "qemu-guest-agent, ssl-cert, open-iscsi, postfix]"
+    source.write_text(source.read_text().replace("qemu-guest-agent]", more))
     gives_the_same_bytes_again(inv, source, tmp_path)

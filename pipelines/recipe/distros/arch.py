@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.recipe import generators, machine_specific
+from pipelines.recipe import generators, machine_specific, surroundings
 from pipelines.recipe.distros.distro import Distro
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
@@ -95,6 +95,7 @@ def _skeleton(recipe: Recipe) -> Stage:
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
+            surroundings.lend(),
             # Arch's packages bring no devices: what commands in the root discard would stay in it as a file.
             Command(("cp", "-a", "--remove-destination", "/dev/null", f"{ROOT}/dev/null")),
             *((publish,) if _keyrings(recipe) else ()),
@@ -138,6 +139,7 @@ def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         "finish",
         (
             *((take_back,) if recipe.snapshot else ()),
+            surroundings.take_back(),
             Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             machine_specific.removal(overlay_paths),
             # Left where a package brings a configuration file that a skeleton had put there before.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.recipe import generators, machine_specific
+from pipelines.recipe import generators, machine_specific, surroundings
 from pipelines.recipe.distros.distro import Distro
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
@@ -93,6 +93,7 @@ def _skeleton(recipe: Recipe) -> Stage:
             Tree("skeleton", "sshd"),
             Tree("skeleton", "machine-specific"),
             *(Tree("skeleton", name) for name in generators.of(recipe).skeletons),
+            surroundings.lend(),
             # Above all no service may start in the builder; removed by the finish stage.
             Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
             Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
@@ -171,6 +172,7 @@ def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
         "finish",
         (
             *_lent(recipe, "take-back"),
+            surroundings.take_back(),
             # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
             machine_specific.removal(overlay_paths),
