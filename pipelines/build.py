@@ -112,6 +112,8 @@ def _make(
                 found_keys = private_keys.find(making.builder.target, ROOT)
             keys = private_keys.sort_out(found_keys, inputs.overlay_paths)
             keys.report()
+            for each in inspection.doubts(facts):
+                warn(each)
             # A recipe's commands may have fetched something until now.
             last = beside.submit(watch.unmoved)
             with runner.logged("pack"):

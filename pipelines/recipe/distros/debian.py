@@ -188,6 +188,7 @@ def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
             # The packages made their catalogues and caches just now; without these, systemd makes them all again at a
             # guest's first boot, which takes longer than the rest of it.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
+            Command((f"{_SCRIPTS}/make-databases", ROOT)),
             # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
             Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
             Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
