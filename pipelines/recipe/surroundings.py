@@ -30,9 +30,9 @@ if [ -f /etc/hosts ] && [ ! -L /etc/hosts ]; then sed -i "/^127\\.0\\.1\\.1 $1\\
 
 def lend() -> Command:
     """Return the command that gives the root a host name and what scripts need of a /proc."""
-    return Command(("sh", "-ec", _LEND, "lend", BUILD_NAME), chroot=True)
+    return Command(("sh", "-ec", _LEND, "lend-name", BUILD_NAME), chroot=True)
 
 
 def take_back() -> Command:
     """Return the command that takes it away again."""
-    return Command(("sh", "-ec", _TAKE_BACK, "take-back", BUILD_NAME), chroot=True)
+    return Command(("sh", "-ec", _TAKE_BACK, "take-back-name", BUILD_NAME), chroot=True)
