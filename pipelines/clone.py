@@ -10,7 +10,7 @@ from uuid import uuid4
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import identity, place, pristine, publication, roots, sshd
+from pipelines.guest import identity, place, pristine, publication, roots
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
@@ -20,10 +20,6 @@ from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
 from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
-from pipelines.text import one_line
-
-#: Succeeds where one of the patterns names something in the directory $1.
-_IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
 
 
 def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
@@ -99,7 +95,7 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
 def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
-        _forget(original, paths)
+        identity.forget(target, root, original.name, paths.name)
         was = identity.hostname(target, root)
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
@@ -115,21 +111,3 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         renamed(definition, original.root, paths, own.uuid)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")
-
-
-def _forget(original: Guest, paths: Place) -> None:
-    """Delete the keys and ids of the original, but those that the clone could not make again."""
-    target, root = original.target, paths.partial_root
-    has_unit = target.run(["test", "-f", f"{root}/{machine_specific.UNIT}"], check=False).returncode == 0
-    known = machine_specific.MATERIALS
-    kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
-    beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths))
-    for each in kept:
-        if target.run(["sh", "-c", _IS_THERE, "there", root, *each.paths], check=False).returncode == 0:
-            warn(f"{paths.name} has {each.name} of {original.name}, since nothing in it would make another one")
-    keys = [path for path in sshd.read(target, root).public_keys if not machine_specific.is_material(path)]
-    if keys and target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN_SCRIPT}"], check=False).returncode == 0:
-        beside.forget(target, root, *keys, *(f"{path}.pub" for path in keys))
-    elif keys:
-        shown = ", ".join(f"/{one_line(path)}" for path in keys)
-        warn(f"{paths.name} has the ssh host keys of {original.name} in {shown}: delete them and make others")

@@ -96,7 +96,9 @@ _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "def
 
 #: Lines that virtroot writes itself: names of this machine, the root and shares.
 _LINES = {
-    "etc/hosts": re.compile(rb"127\.0\.0\.1\s+localhost|127\.0\.1\.1\s.*|::1\s+localhost ip6-localhost ip6-loopback"),
+    "etc/hosts": re.compile(
+        rb"127\.0\.0\.1\s+localhost|127\.0\.1\.1\s.*|::1\s+localhost ip6-localhost ip6-loopback|ff02::[12]\s+\S+"
+    ),
     "etc/fstab": re.compile(rb"\S+\s+\S+\s+virtiofs\s.*"),
 }
 

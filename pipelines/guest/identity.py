@@ -16,10 +16,16 @@ from pipelines.guest import sshd
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.log import warn
+from pipelines.recipe import machine_specific
 from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.text import one_line
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
+
+
+#: Succeeds where one of the patterns names something in the directory $1.
+_IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,31 @@ def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     keys = _lines(target, root, path)
     keys += [key for key in authorized_keys.splitlines() if key not in keys]
     beside.write(target, root, path, 0o600, _text(keys))
+
+
+def forget(target: Target, root: str, source: str, name: str) -> None:
+    """Delete the keys and ids of the guest ``source`` in a copy of its root, but those that could not be made again.
+
+    Of those that stay, warn that the guest ``name`` has them, too.
+    """
+    known = machine_specific.MATERIALS
+    has_unit = _has(target, root, machine_specific.UNIT)
+    kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
+    beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths))
+    for each in kept:
+        if _has(target, root, *each.paths):
+            warn(f"{name} has {each.name} of {source}, since nothing in it would make another one")
+    keys = [path for path in sshd.read(target, root).public_keys if not machine_specific.is_material(path)]
+    if keys and _has(target, root, machine_specific.KEYGEN_SCRIPT):
+        beside.forget(target, root, *keys, *(f"{path}.pub" for path in keys))
+    elif keys:
+        shown = ", ".join(f"/{one_line(path)}" for path in keys)
+        warn(f"{name} has the ssh host keys of {source} in {shown}: delete them and make others")
+
+
+def _has(target: Target, root: str, *patterns: str) -> bool:
+    """Say whether one of the patterns names something in a root."""
+    return target.run(["sh", "-c", _IS_THERE, "there", root, *patterns], check=False).returncode == 0
 
 
 def hostname(target: Target, root: str) -> str:

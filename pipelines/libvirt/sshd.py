@@ -86,7 +86,8 @@ def _words(line: str) -> list[str]:
     name, separator, rest = line.strip().replace("=", " ", 1).partition(" ")
     if not separator:
         name, _, rest = line.strip().partition("\t")
-    if not name or name.startswith("#"):
+    # Paths go on into arguments of programs, which have no null bytes, and into messages.
+    if not name or name.startswith("#") or not line.replace("\t", " ").isprintable():
         return []
     try:
         return [*name.split(), *shlex.split(rest, comments=True)]

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.builder import private_keys
 from pipelines.builder.private_keys import Keys
-from pipelines.guest import changes
+from pipelines.guest import changes, identity
 from pipelines.host.target import Local
 from pipelines.libvirt import handover
 from pipelines.recipe import machine_specific
@@ -92,6 +92,26 @@ def test_an_import_deletes_nothing_through_a_link(root: Path) -> None:
 def test_a_clone_forgets_the_same(root: Path) -> None:
     handover.forget(str(root), *machine_specific.patterns())
     assert files(root) == {*OTHERS, "etc/ssl/certs/ca.0", "etc/ssl/certs/0a1b2c3d.0"}
+
+
+def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "etc/ssh/sshd_config").write_text("HostKey /etc/own\n")
+    for name in ("own", "own.pub"):
+        (root / "etc" / name).write_text("x")
+    identity.forget(Local(), str(root), "web", "web2")
+    ours = {"etc/iscsi/initiatorname.iscsi", "etc/dropbear/dropbear_rsa_host_key", "etc/own"}
+    assert ours <= files(root)
+    assert not (root / "etc/ssh/ssh_host_rsa").exists()
+    said = capsys.readouterr().err
+    assert "web2 has the iSCSI initiator name of web" in said
+    assert "web2 has the host keys of dropbear of web" in said
+    assert "web2 has the ssh host keys of web in /etc/own" in said
+    for unit in (machine_specific.UNIT, machine_specific.KEYGEN_SCRIPT):
+        (root / unit).parent.mkdir(parents=True, exist_ok=True)
+        (root / unit).touch()
+    identity.forget(Local(), str(root), "web", "web2")
+    assert not (ours | {"etc/own.pub"}) & files(root)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("path", THERE)

@@ -122,6 +122,12 @@ def test_a_configuration_that_leads_out_of_the_root_or_never_ends_is_not_followe
     assert len(str(reading.look(handover, str(root)))) < 1 << 20
 
 
+def test_control_characters_are_in_no_path(root: Path) -> None:
+    write(root, sshd_config="HostKey /etc/a\0b\nAuthorizedKeysFile /etc/\x1b[1m\nPort\t2222\n")
+    assert found(root) == Sshd(found(root).public_keys, 2222)
+    assert not [path for path in found(root).public_keys if not path.isprintable()]
+
+
 def guest_of(root: Path) -> Guest:
     guest = create_autospec(Guest, instance=True)
     guest.name, guest.root, guest.target = "web", str(root), Local()
