@@ -36,6 +36,7 @@ _MADE = (
     "boot/vmlinuz-linux*",
     "etc/.pwd.lock",
     "etc/.updated",
+    "etc/aliases.db",
     "etc/alternatives/*",
     "etc/ld.so.cache",
     "etc/mtab",

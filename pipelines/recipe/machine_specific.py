@@ -59,6 +59,9 @@ MATERIALS: tuple[Material, ...] = (
     Material("the key of the Docker engine", ("etc/docker/key.json", "var/lib/docker/engine-id")),
 )
 
+#: Made of other files, with a random id in them: Berkeley DB's. The unit makes them again, too.
+GENERATED = ("etc/aliases.db",)
+
 #: What names or proves a machine, or a group of machines, and cannot be made again without its administrator.
 WATCHED = (
     "etc/hostid",
@@ -83,7 +86,8 @@ def find_tests(prefix: str = "", overlay_paths: Iterable[str] = ()) -> tuple[str
     """
     there = tuple(overlay_paths)
     deleted = [each for each in MATERIALS if not of_overlay(each, there)]
-    tests = [test for each in deleted for path in each.paths for test in ("-o", "-path", f"{prefix}{path}")]
+    paths = [*(path for each in deleted for path in each.paths), *(path for path in GENERATED if path not in there)]
+    tests = [test for path in paths for test in ("-o", "-path", f"{prefix}{path}")]
     if _SNAKEOIL in deleted:
         # OpenSSL finds the certificate by a link whose name depends on the certificate.
         link = ("-path", f"{prefix}etc/ssl/certs/*", "-lname", "ssl-cert-snakeoil.pem")

@@ -23,7 +23,7 @@ from pipelines.settings import CHECKOUT
 SCRIPT = CHECKOUT / "pipelines/recipe/skeletons/machine-specific/usr/lib/virtroot/machine-specific"
 
 #: One file of each material, and what looks like one.
-THERE = [path.replace("*", "rsa") for path in machine_specific.patterns()]
+THERE = [path.replace("*", "rsa") for path in (*machine_specific.patterns(), *machine_specific.GENERATED)]
 OTHERS = ("etc/ssl/private/mine.key", "etc/ssh/sshd_config", "etc/iscsi/iscsid.conf", "var/lib/systemd/other")
 
 
@@ -91,7 +91,8 @@ def test_an_import_deletes_nothing_through_a_link(root: Path) -> None:
 
 def test_a_clone_forgets_the_same(root: Path) -> None:
     handover.forget(str(root), *machine_specific.patterns())
-    assert files(root) == {*OTHERS, "etc/ssl/certs/ca.0", "etc/ssl/certs/0a1b2c3d.0"}
+    links = {"etc/ssl/certs/ca.0", "etc/ssl/certs/0a1b2c3d.0"}
+    assert files(root) == {*OTHERS, *links, *machine_specific.GENERATED}
 
 
 def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +141,7 @@ def machine(tmp_path: Path) -> Path:
         "nvme": "echo nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555",
         "rndc-confgen": f"echo $$ > {path}/etc/bind/rndc.key",
         "dropbearkey": 'echo $$ > "$4"',
+        "newaliases": f"cp {path}/etc/aliases {path}/etc/aliases.db",
         "chown": ":",
     }
     for name, text in programs.items():
@@ -170,6 +172,20 @@ def test_what_is_missing_is_made_once(machine: Path) -> None:
     assert (machine / "etc/iscsi/initiatorname.iscsi").stat().st_mode & 0o777 == 0o600
     assert run(machine).returncode == 0
     assert {path: (machine / path).read_text() for path in files(machine) if path.startswith("etc/")} == made
+
+
+def test_the_alias_database_follows_its_file(machine: Path) -> None:
+    (machine / "etc/aliases").write_text("root: a\n")
+    run(machine)
+    assert not (machine / "etc/aliases.db").exists()
+    (machine / "etc/postfix").mkdir()
+    (machine / "etc/postfix/main.cf").touch()
+    run(machine)
+    assert (machine / "etc/aliases.db").read_text() == "root: a\n"
+    (machine / "etc/aliases").write_text("root: b\n")
+    os.utime(machine / "etc/aliases.db", (0, 0))
+    run(machine)
+    assert (machine / "etc/aliases.db").read_text() == "root: b\n"
 
 
 def test_an_authors_key_without_its_certificate_is_not_overwritten(machine: Path) -> None:
