@@ -12,7 +12,7 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
-from pipelines.builder import container, inspection, packing, unchanged
+from pipelines.builder import build_name, container, inspection, packing, private_keys, unchanged
 from pipelines.builder.asking import Asker, surroundings
 from pipelines.builder.cache import StageCache
 from pipelines.builder.contained import contained
@@ -108,6 +108,12 @@ def _make(
                 names = tuple(package.name for package in packages)
                 facts = inspection.gather(making.builder.target, ROOT, plan.generator, names)
                 inspection.refuse_broken(facts)
+                named_in = build_name.find(making.builder.target, ROOT)
+                found_keys = private_keys.find(making.builder.target, ROOT)
+            keys = private_keys.sort_out(found_keys, inputs.overlay_paths)
+            keys.report()
+            for each in inspection.doubts(facts):
+                warn(each)
             # A recipe's commands may have fetched something until now.
             last = beside.submit(watch.unmoved)
             with runner.logged("pack"):
@@ -128,6 +134,9 @@ def _make(
                 kernel_version=facts.kernel_version,
                 boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=plan.cmdline),
                 packages=packages,
+                named_in=named_in,
+                private_keys=keys.shared,
+                overlay_keys=keys.of_overlay,
                 rootfs=rootfs,
                 stages=tuple(runner.times),
             )

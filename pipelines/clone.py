@@ -7,6 +7,7 @@ import os
 import xml.etree.ElementTree as ET
 from uuid import uuid4
 
+from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, place, pristine, publication, roots
@@ -18,12 +19,8 @@ from pipelines.host import durable
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
+from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
-
-#: What the kernel and dbus of one system must not have in common with another's, below /etc/ssh all of its host keys.
-_OWN = ("var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret")
-
-_KEYGEN = "usr/lib/systemd/system/virtroot-sshd-keygen.service"
 
 
 def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
@@ -94,14 +91,18 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
 def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
-        beside.forget(target, root, *_OWN)
+        identity.forget(target, root, original.name, paths.name)
+        was = identity.hostname(target, root)
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
         durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o644)
+        if was and kept.returncode == 0:
+            manifest = manifests.parse(kept.stdout, f"the manifest of {original.name}")
+            identity.name_files(target, root, manifest, was, own.hostname)
         pristine.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
-        if target.run(["test", "-f", f"{root}/{_KEYGEN}"], check=False).returncode:
+        if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

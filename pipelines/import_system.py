@@ -13,7 +13,7 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
-from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing
+from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing, private_keys
 from pipelines.builder.arriving import Source
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
@@ -185,6 +185,9 @@ def _adapt(
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
+        keys = private_keys.find(worker.target, ROOT)
+    if not wanted.keep_identity:
+        private_keys.warn_of(keys)
     why = f" ({said})" if (said := complaint(artifact.log)) else ""
     resolver = network.plan(system.signs, system.cards, system.found, system.distro).resolver
     if resolver == "install" and "systemd-resolved" not in names:
@@ -208,6 +211,7 @@ def _adapt(
         kernel_version=facts.kernel_version,
         boot=Boot(kernel=facts.kernel, initrd=facts.initrd, cmdline=row.cmdline),
         packages=installed,
+        private_keys=() if wanted.keep_identity else keys,
         rootfs=rootfs,
         stages=tuple(runner.times),
         origin=Origin(

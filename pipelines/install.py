@@ -255,5 +255,8 @@ def _personalise(
         identity.rewrite(target, paths.partial_root, identity_of_guest)
     elif identity_of_guest.authorized_keys:
         identity.add_keys(target, paths.partial_root, identity_of_guest.authorized_keys)
+    identity.name_files(target, paths.partial_root, artifact.manifest)
+    if identity_of_guest.authorized_keys:
+        identity.warn_of_sshd(target, paths.partial_root)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
     durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o644)

@@ -14,11 +14,12 @@ from pipelines.guest import guest as guests
 from pipelines.guest import hold, reach
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import own_ssh_keys
+from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
-from pipelines.log import say
+from pipelines.log import say, warn
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.text import split_fields, split_lines
 
@@ -59,7 +60,9 @@ def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root
     _need("ssh")
     guest = guests.find(connect(settings), name)
     reach.reachable(guest)
-    _know(guest, settings)
+    found = _know(guest, settings)
+    if user == "root" and found.refuses:
+        warn(f"the sshd of {name} refuses root ({found.refuses}): log in as another user with --user")
     options = [*_options(guest.name, settings, user), *_words(_SESSION)]
     status = process.attach(["ssh", *options, guest.name, *(["--", *argv] if argv else [])])
     return _explained(status, guest, user)
@@ -70,8 +73,8 @@ def proxy(name: str, settings: Settings) -> None:
     guest = guests.find(connect(settings), name)
     address = reach.reachable(guest)
     # ssh looks for the key when the other end has said who it is: after this.
-    _know(guest, settings)
-    guest.target.relay(address, reach.PORT)
+    found = _know(guest, settings)
+    guest.target.relay(address, found.port)
 
 
 def config(settings: Settings, *, user: str = "root") -> str:
@@ -132,12 +135,12 @@ def _give(guest: Guest, source: Path, path: str) -> None:
                     f"start {guest.name}: what is larger, and directories, are copied by scp",
                 )
             try:
-                beside.put(guest.target, guest.root, _inside(path, source.name), mode, content)
+                beside.put(guest.target, guest.root, _inside(path, source.name), mode, content, over_files=True)
             except VirtrootError as error:
                 if "Is a directory" not in error.what:
                     raise
                 content.seek(0)
-                beside.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content)
+                beside.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content, over_files=True)
     except OSError as error:
         raise VirtrootError(f"cannot read {source}: {error.strerror}", "name a file") from error
 
@@ -225,13 +228,14 @@ def _known_hosts(name: str, settings: Settings) -> Path:
     return settings.output_dir / ".ssh" / name
 
 
-def _know(guest: Guest, settings: Settings) -> None:
-    line = reach.known_host(guest)
+def _know(guest: Guest, settings: Settings) -> Sshd:
+    """Write a guest's host key where ssh looks for it; return what its sshd does."""
+    line, found = reach.known_host(guest)
     path = _known_hosts(guest.name, settings)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and path.read_text() == line:
-            return
+            return found
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as partial:
             partial.write(line)
         Path(partial.name).replace(path)
@@ -239,3 +243,4 @@ def _know(guest: Guest, settings: Settings) -> None:
         raise VirtrootError(
             f"cannot write {path}: {error.strerror}", "mend its owner, or set virtroot.output"
         ) from error
+    return found

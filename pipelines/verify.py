@@ -16,6 +16,7 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
+from pipelines.builder import private_keys
 from pipelines.builder.container import builder
 from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
@@ -145,6 +146,7 @@ def _judge(
 ) -> Verdict:
     """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
     report = artifact.report(kind, context.guest)
+    private_keys.warn_of(artifact.manifest.private_keys)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         described = Path(scratch) / "context.json"

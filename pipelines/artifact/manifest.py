@@ -154,6 +154,15 @@ class Manifest(_Frozen):
     kernel_version: str = Field(description="The kernel's version, as `uname -r` says it.")
     boot: Boot = Field(description="How the root is booted.")
     packages: tuple[Package, ...] = Field(description="What is installed, name and version.")
+    named_in: tuple[BootPath, ...] = Field(
+        default=(), description="Files in which packages wrote the host name; each guest gets its own there."
+    )
+    private_keys: tuple[str, ...] = Field(
+        default=(), description="Private keys in the root that its overlay did not bring: each guest has the same."
+    )
+    overlay_keys: tuple[str, ...] = Field(
+        default=(), description="Private keys and ids of one machine that the overlay brings, which the build keeps."
+    )
     rootfs: Rootfs = Field(description="The tarball.")
     stages: tuple[StageTime, ...] = Field(default=(), description="What the build's time went into.")
     origin: Origin | None = Field(default=None, description="Where an imported system came from.")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pipelines.builder.container import Builder, container_mark, piped, remove_contained
 from pipelines.host.engine import Engine
 from pipelines.recipe.stage import ROOT
+from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import Settings
 
 #: What no program needs that deals with the system itself; the directories are there.
@@ -38,7 +39,7 @@ def contained(engine: Engine, name: str, settings: Settings, builder: Builder) -
         lambda pipe: images.append(engine.import_root(pipe, mark)),
     )
     try:
-        container = engine.start(images[0], labels=mark, argv=["/usr/bin/sleep", "4h"], hostname="builder", niced=True)
+        container = engine.start(images[0], labels=mark, argv=["/usr/bin/sleep", "4h"], hostname=BUILD_NAME, niced=True)
         try:
             yield Builder(container, builder.env)
             piped(

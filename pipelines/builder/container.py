@@ -21,6 +21,7 @@ from pipelines.host.target import InContainer
 from pipelines.host.trees import Packed
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import CACHE, ROOT, Command, Tree
+from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import Settings
 
 _GIB = 1 << 30
@@ -163,7 +164,7 @@ def builder(
         # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
         tmpfs={} if shared or not tmpfs else {_WORK: f"rw,exec,suid,dev,{tmpfs}"},
         in_memory={workspace: tmpfs} if shared and tmpfs else {},
-        hostname="builder",
+        hostname=BUILD_NAME,
         niced=True,
     )
     try:

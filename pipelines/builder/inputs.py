@@ -37,12 +37,14 @@ class Inputs:
     """A recipe that was read: its file, its plan, and its trees packed as tar.
 
     ``overridden`` says that options replaced fields of the file: what is built is not what the file describes.
+    ``overlay_paths`` are the files of its overlay, relative to the root.
     """
 
     source: Path
     plan: Plan
     trees: dict[Tree, Packed] = field(repr=False)
     overridden: bool = False
+    overlay_paths: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def find(
             packed[tree] = trees.pack(overlay)
         else:
             packed |= skeletons([tree])
-    return Inputs(path, plan, packed, overridden=bool(given))
+    return Inputs(path, plan, packed, overridden=bool(given), overlay_paths=overlay_paths)
 
 
 def skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:

@@ -34,6 +34,14 @@ done | section builtin
 for file in usr/lib/modules/*/pkgbase; do
     if plain "$file"; then version=${file%/*}; printf '%s %s\n' "${version##*/}" "$(head -c 256 "$file")"; fi
 done | section pkgbase
+# usage: missing DATABASE SOURCE...   An empty hardware database has 105 bytes.
+missing() {
+    if [ -e "$2" ] && [ "$(stat --format=%s "$1" 2> /dev/null || echo 0)" -lt 1024 ]; then echo "$1"; fi
+}
+{
+    [ -e etc/udev/hwdb.bin ] || missing usr/lib/udev/hwdb.bin usr/lib/udev/hwdb.d/*.hwdb
+    missing var/lib/systemd/catalog/database usr/lib/systemd/catalog/*.catalog
+} | section databases
 # In the root, where a link leads to what the guest will find, and not to a file of the builder.
 chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' | section init
 """
@@ -54,7 +62,8 @@ class Facts:
     version to the modules built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init``
     is the program that ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can
     be started. ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``;
-    ``switches`` are the programs of which it needs one to go on in the root.
+    ``switches`` are the programs of which it needs one to go on in the root. ``databases`` are those that programs make
+    of files that are there, and that are missing or empty.
     """
 
     kernel: str
@@ -72,6 +81,7 @@ class Facts:
     pkgbase: dict[str, str] = field(default_factory=dict)
     rdinit: str = ""
     switches: tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()
 
     @property
     def kernel_path(self) -> str:
@@ -144,6 +154,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
         pkgbase=pkgbase,
         rdinit=generator.rdinit,
         switches=generator.switches,
+        databases=lines["databases"],
     )
 
 
@@ -281,6 +292,11 @@ RULES: dict[str, Callable[[Facts], str]] = {
 def violations(facts: Facts) -> list[str]:
     """Return ``rule: what is wrong`` for each rule that ``facts`` break; empty for a root that may be published."""
     return [f"{name}: {complaint}" for name, rule in RULES.items() if (complaint := rule(facts))]
+
+
+def doubts(facts: Facts) -> list[str]:
+    """Return in words what is odd about a root that boots nevertheless."""
+    return [f"/{path} is missing or empty: the program that makes it failed in the builder" for path in facts.databases]
 
 
 def refuse_broken(facts: Facts) -> None:

@@ -10,7 +10,9 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.guest.pristine import Configured, Survey, Unowned
-from pipelines.text import split_lines
+from pipelines.recipe import machine_specific
+from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.text import split_lines, trim
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -18,9 +20,8 @@ Kind = Literal["added", "removed", "changed"]
 _IDENTITY = (
     "etc/hostname",
     "etc/machine-id",
-    "etc/ssh/ssh_host_*",
+    *machine_specific.patterns(),
     "root/.ssh/authorized_keys",
-    "var/lib/systemd/credential.secret",
 )
 
 #: The same of what may have more in it, which is looked at.
@@ -36,6 +37,7 @@ _MADE = (
     "boot/vmlinuz-linux*",
     "etc/.pwd.lock",
     "etc/.updated",
+    "etc/aliases.db",
     "etc/alternatives/*",
     "etc/ld.so.cache",
     "etc/mtab",
@@ -102,9 +104,12 @@ _MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "def
 _LINES = {
     "etc/hosts": re.compile(
         rb"127\.0\.0\.1[ \t]+localhost|127\.0\.1\.1[ \t].*|::1[ \t]+localhost ip6-localhost ip6-loopback"
+        rb"|ff02::[12][ \t]+[^ \t]+"
     ),
     "etc/fstab": re.compile(rb"[^ \t]+[ \t]+[^ \t]+[ \t]+virtiofs[ \t].*"),
 }
+
+_BUILD_NAME = BUILD_NAME.encode()
 
 #: The account databases, which are compared name by name.
 _ACCOUNTS = {"etc/passwd": "user", "etc/group": "group"}
@@ -228,6 +233,9 @@ def _size(entry: Configured) -> int | None:
 
 def _same_lines(path: str, base: Survey, now: Survey) -> bool:
     """Say whether a file that virtroot writes to is otherwise by nothing but that."""
+    before, name = base.contents.get(path, b""), trim(now.contents.get("etc/hostname", b""))
+    if _BUILD_NAME in before and before.replace(_BUILD_NAME, name) == now.contents.get(path):
+        return True
     ours = _LINES.get(path)
     if ours is None:
         return False

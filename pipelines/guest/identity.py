@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
+from pipelines.guest import sshd
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
-from pipelines.text import split_fields, split_lines
+from pipelines.log import warn
+from pipelines.recipe import machine_specific
+from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.text import one_line, split_fields, split_lines, trim
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
 
 
-_KEYS = "root/.ssh/authorized_keys"
+#: Succeeds where one of the patterns names something in the directory $1.
+_IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
 
 #: Bytes of a file whose lines are kept.
 _LARGEST = 1 << 20
@@ -84,22 +90,81 @@ def rewrite(target: Target, root: str, identity: Identity) -> None:
     """Write the identity into the root of a system that was imported: what else its files say stays."""
     hosts = [line for line in _lines(target, root, "etc/hosts") if split_fields(line)[:1] != [b"127.0.1.1"]]
     hosts.append(f"127.0.1.1 {identity.hostname}".encode())
-    keys = _with_keys(target, root, identity.authorized_keys) if identity.authorized_keys else b""
+    keys = b""
+    if identity.authorized_keys:
+        keys = _with_keys(target, root, _keys_path(target, root), identity.authorized_keys)
     _write(target, root, identity, _text(hosts), keys)
 
 
 def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     """Let further keys log in to a system that keeps its identity."""
-    beside.put(target, root, _KEYS, 0o600, _with_keys(target, root, authorized_keys))
+    path = _keys_path(target, root)
+    beside.put(target, root, path, 0o600, _with_keys(target, root, path, authorized_keys))
 
 
-def _with_keys(target: Target, root: str, authorized_keys: str) -> bytes:
+def _with_keys(target: Target, root: str, path: str, authorized_keys: str) -> bytes:
     """Return the root's authorized_keys with those keys at its end that it does not have.
 
     The other lines stay byte for byte. A line may restrict its key, and half of such a line would let the key do all.
     """
-    keys = _lines(target, root, _KEYS)
+    keys = _lines(target, root, path)
     return _text([*keys, *(key for key in split_lines(authorized_keys.encode()) if key not in keys)])
+
+
+def forget(target: Target, root: str, source: str, name: str) -> None:
+    """Delete the keys and ids of the guest ``source`` in a copy of its root, but those that could not be made again.
+
+    Of those that stay, warn that the guest ``name`` has them, too.
+    """
+    known = machine_specific.MATERIALS
+    has_unit = _has(target, root, machine_specific.UNIT)
+    kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
+    beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths))
+    for each in kept:
+        if _has(target, root, *each.paths):
+            warn(f"{name} has {each.name} of {source}, since nothing in it would make another one")
+    keys = [path for path in sshd.read(target, root).public_keys if not machine_specific.is_material(path)]
+    if keys and _has(target, root, machine_specific.KEYGEN_SCRIPT):
+        beside.forget(target, root, *keys, *(f"{path}.pub" for path in keys))
+    elif keys:
+        shown = ", ".join(f"/{one_line(path)}" for path in keys)
+        warn(f"{name} has the ssh host keys of {source} in {shown}: delete them and make others")
+
+
+def _has(target: Target, root: str, *patterns: str) -> bool:
+    """Say whether one of the patterns names something in a root."""
+    return target.run(["sh", "-c", _IS_THERE, "there", root, *patterns], check=False).returncode == 0
+
+
+def hostname(target: Target, root: str) -> str:
+    """Return the host name in a root; empty where it has none that is valid."""
+    name = trim(b"".join(_lines(target, root, "etc/hostname")[:1]).decode(errors="replace"))
+    return name if _HOSTNAME.fullmatch(name) else ""
+
+
+def name_files(target: Target, root: str, manifest: Manifest, old: str = BUILD_NAME, new: str = "") -> None:
+    """Write the guest's host name where packages wrote that of the builder.
+
+    ``new`` is the root's own where it is empty. For a root that was another guest's, ``old`` is that guest's; the name
+    is then replaced only where a domain follows it, since it may be any word.
+    """
+    own = new or (hostname(target, root) if manifest.named_in else "")
+    if manifest.named_in and own:
+        domain = "" if old == BUILD_NAME else ".localdomain"
+        beside.substitute(target, root, f"{old}{domain}", f"{own}{domain}", manifest.named_in)
+
+
+def warn_of_sshd(target: Target, root: str) -> None:
+    """Say why root could not log in with the keys that were written, if the sshd in the root refuses that."""
+    found = sshd.read(target, root)
+    if found.refuses:
+        warn(f"sshd refuses root in this root ({found.refuses}): log in as another user, ./inv ssh --user")
+    elif not found.authorized_keys:
+        warn("sshd reads no file of keys in this root (AuthorizedKeysFile none): the ssh key does not let anybody in")
+
+
+def _keys_path(target: Target, root: str) -> str:
+    return sshd.read(target, root).authorized_keys or sshd.AUTHORIZED_KEYS
 
 
 def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: bytes) -> None:
@@ -109,7 +174,7 @@ def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: by
         "etc/machine-id": (0o444, f"{identity.uuid.hex}\n".encode()),
     }
     if keys:
-        files[_KEYS] = (0o600, keys)
+        files[_keys_path(target, root)] = (0o600, keys)
     for path, (mode, content) in files.items():
         beside.put(target, root, path, mode, content)
 

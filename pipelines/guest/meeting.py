@@ -12,11 +12,12 @@ from pipelines.guest.changes import Changed
 from pipelines.guest.pristine import Survey, Unowned
 
 #: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
-#: are no lines of passwd, and what credentials of this machine are encrypted with.
+#: are no lines of passwd, and keys of this machine.
 KEPT = (
     "home",
     "root",
     "srv",
+    "var/lib/NetworkManager/secret_key",
     "var/lib/systemd/credential.secret",
     "var/lib/systemd/home",
     "var/lib/systemd/linger",

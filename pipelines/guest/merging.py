@@ -13,6 +13,7 @@ from typing import Literal
 from pipelines.errors import VirtrootError
 from pipelines.guest import accounts, changes
 from pipelines.guest.pristine import Configured, Survey
+from pipelines.recipe import machine_specific
 
 #: ``ours``: the guest's is carried over, or it is taken away as it was in the guest. ``theirs``: the new root's stays,
 #: where the guest's is otherwise and not by its user's doing. ``merged``: the lines of both. ``conflict``: neither can
@@ -155,6 +156,9 @@ def _decided(
     purged: AbstractSet[str],
 ) -> Decision:
     """Decide about one path; ``gone`` are packages that the guest alone has, ``purged`` those that it took away."""
+    # Golden roots that an earlier version built have the packages' keys, and the new one has none.
+    if mine is not None and (then is None or new is None) and machine_specific.is_material(path):
+        return Decision(path, "ours", "identifies the guest")
     if then is None:
         if mine is None:
             return Decision(path, "theirs", "added in the new root")

@@ -6,16 +6,14 @@ import re
 import time
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import sshd
 from pipelines.guest.guest import Guest
+from pipelines.guest.sshd import Sshd
 from pipelines.host.relay import PATIENCE
-from pipelines.libvirt import beside
-from pipelines.text import trim
+from pipelines.text import one_line, trim
 
-#: Where sshd listens.
-PORT = 22
-
-#: Host keys in the order in which ssh prefers them; one is enough.
-_KEYS = tuple(f"etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
+#: Kinds of host keys in the order in which ssh prefers them; one is enough.
+_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp", "ssh-rsa")
 
 _KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp[0-9]{3}|ssh-rsa) ([A-Za-z0-9+/]{40,2000}={0,2})( .*)?")
 
@@ -52,31 +50,30 @@ def reachable(guest: Guest) -> str:
     return found
 
 
-def known_host(guest: Guest) -> str:
-    """Return the line of a known_hosts file with the guest's name and the host key in its root.
+def known_host(guest: Guest) -> tuple[str, Sshd]:
+    """Return the line of a known_hosts file with the guest's name and the host key in its root, and its sshd.
 
     sshd makes its keys at the first boot, a moment after the agent is up: that is waited for. Raises `VirtrootError`
     where there is none then.
     """
     deadline = time.monotonic() + PATIENCE
-    while not (line := _key(guest)) and time.monotonic() < deadline:
+    while not (line := _key(guest, found := sshd.read(guest.target, guest.root))) and time.monotonic() < deadline:
         time.sleep(0.5)
     if line:
-        return line
+        return line, found
+    paths = ", ".join(f"/{one_line(path)}.pub" for path in found.public_keys)
     raise VirtrootError(
         f"the root of {guest.name} has no ssh host key",
-        f"see whether openssh-server is installed in it, and ./inv exec {guest.name} -- systemctl status ssh",
+        f"see whether openssh-server is installed in it, ./inv exec {guest.name} -- systemctl status ssh, and whether "
+        f"one of these is there: {paths}",
     )
 
 
-def _key(guest: Guest) -> str:
-    for path in _KEYS:
-        try:
-            text = beside.read(guest.target, guest.root, path).decode()
-        except (VirtrootError, UnicodeDecodeError):
-            continue
-        # The guest wrote it: nothing but a key goes into a file that ssh believes.
-        match = _KEY.fullmatch(trim(text))
-        if match:
-            return f"{guest.name} {match[1]} {match[2]}\n"
+def _key(guest: Guest, found: Sshd) -> str:
+    # The guest wrote them: nothing but a key goes into a file that ssh believes.
+    keys = [match for text in found.public_keys.values() if (match := _KEY.fullmatch(trim(text)))]
+    for kind in _KINDS:
+        for key in keys:
+            if key[1].startswith(kind):
+                return f"{guest.name} {key[1]} {key[2]}\n"
     return ""

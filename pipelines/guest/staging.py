@@ -16,6 +16,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import (
     formers,
     hold,
+    identity,
     making,
     moving,
     overlayfs,
@@ -204,6 +205,7 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
         beside.carry(guest.target, guest.root, staged.root, moving.carried(move, staged.base, move.ours, staged.theirs))
+        identity.name_files(guest.target, staged.root, staged.manifest)
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) -> None:

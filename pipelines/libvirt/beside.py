@@ -17,6 +17,7 @@ from pipelines.libvirt import carry as carrying
 from pipelines.libvirt import handover, layers, lengths, sizes, tree
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import signs as searching
+from pipelines.libvirt import sshd as reading
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
 from pipelines.text import split_lines
@@ -29,6 +30,7 @@ _SURVEY = Path(surveying.__file__)
 _CARRY = Path(carrying.__file__)
 _LOOK = Path(looking.__file__)
 _SIGNS = Path(searching.__file__)
+_SSHD = Path(reading.__file__)
 
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
@@ -116,10 +118,14 @@ def write(target: Target, root: str, path: str, mode: int, content: str) -> None
     run(target, "--write", root, path, f"{mode:o}", content)
 
 
-def put(target: Target, root: str, path: str, mode: int, content: Source) -> None:
-    """Write ``content``, however long it is, as the file ``path`` in a guest's root, never through a link out of it."""
+def put(target: Target, root: str, path: str, mode: int, content: Source, *, over_files: bool = False) -> None:
+    """Write ``content``, however long it is, as the file ``path`` in a guest's root, never through a link out of it.
+
+    With ``over_files`` nothing but a file is replaced.
+    """
     program = [target.python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
-    _checked(target.run([*program, "--put", root, path, f"{mode:o}"], stdin=content, check=False))
+    command = "--put-over-files" if over_files else "--put"
+    _checked(target.run([*program, command, root, path, f"{mode:o}"], stdin=content, check=False))
 
 
 def read(target: Target, root: str, path: str, largest: int = handover.LARGEST_READ) -> bytes:
@@ -140,6 +146,17 @@ def exchange(target: Target, one: str, other: str) -> None:
 def forget(target: Target, root: str, *paths: str) -> None:
     """Delete files of a guest's root, and its ssh host keys, never through a link out of it."""
     run(target, "--forget", root, *paths)
+
+
+def substitute(target: Target, root: str, old: str, new: str, paths: Iterable[str]) -> None:
+    """Replace ``old`` by ``new`` in files of a guest's root, never through a link out of it."""
+    run(target, "--substitute", root, old, new, *paths)
+
+
+def sshd(target: Target, root: str) -> dict[str, Any]:
+    """Return the sshd configuration and the public host keys in a guest's root; see `sshd.look`."""
+    program = [target.python, "-I", "-c", _SSHD.read_text(encoding="utf-8"), root]
+    return cast("dict[str, Any]", json.loads(_checked(target.run(program, stdin=_PROGRAM.read_bytes(), check=False))))
 
 
 def make_directory(target: Target, root: str, path: str) -> None:

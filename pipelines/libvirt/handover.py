@@ -10,9 +10,11 @@ Called as a program in two ways: by virtroot, with a command and its arguments; 
 XML on standard input, before each start.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
+import fnmatch
 import os
 import secrets
 import shutil
@@ -275,6 +277,43 @@ def _refuse_other_kind(directory: int, name: str, path: str) -> None:
         raise Refused(f"{path} is not a regular file")
 
 
+def substitute(root_path: str, old: str, new: str, *paths: str) -> None:
+    """Replace ``old`` by ``new`` in files of a guest's root, which keep their mode and owners.
+
+    Files that are missing, or that have more bytes than are read, stay as they are.
+    """
+    root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            with contextlib.suppress(Refused):
+                _substitute(root, old.encode(), new.encode(), path)
+    finally:
+        os.close(root)
+
+
+def _substitute(root: int, old: bytes, new: bytes, path: str) -> None:
+    with os.fdopen(open_regular(root, path, LARGEST_READ), "rb") as source:
+        status, content = os.fstat(source.fileno()), source.read(LARGEST_READ)
+    if old not in content:
+        return
+    parent, _, name = path.rpartition("/")
+    directory = open_beneath(root, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+    partial = f".{name}.virtroot-{secrets.token_hex(4)}"
+    try:
+        # What is a link there is not followed, but left: the file that it leads to has a path of its own.
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            return
+        with _new_file(partial, 0o600, directory) as target:
+            target.write(content.replace(old, new))
+            os.fchown(target.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(target.fileno(), stat.S_IMODE(status.st_mode))
+        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial, dir_fd=directory)
+        os.close(directory)
+
+
 def make_directory(root_path: str, path: str) -> None:
     """Make the directory ``path`` in a guest's root and those above it, mode 0755; what is there stays as it is."""
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -322,7 +361,10 @@ def read(root_path: str, path: str, largest: int = LARGEST_READ) -> bytes:
 
 
 def forget(root_path: str, *paths: str) -> None:
-    """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine."""
+    """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine.
+
+    In the last component of a path a star stands for any characters.
+    """
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in (*paths, "etc/ssh/"):
@@ -333,7 +375,7 @@ def forget(root_path: str, *paths: str) -> None:
                 continue
             try:
                 for each in os.listdir(directory):
-                    if each == name or (not name and each.startswith("ssh_host_")):
+                    if fnmatch.fnmatchcase(each, name or "ssh_host_*"):
                         _delete_regular(directory, each)
             finally:
                 os.close(directory)
@@ -438,7 +480,12 @@ def main(arguments: Sequence[str]) -> None:
         write(root, path, int(mode, 8), [content.encode()])
     elif command == "--put":
         root, path, mode = rest
+        write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""))
+    elif command == "--put-over-files":
+        root, path, mode = rest
         write(root, path, int(mode, 8), iter(lambda: sys.stdin.buffer.read(1 << 20), b""), over_files=True)
+    elif command == "--substitute":
+        substitute(*rest)
     elif command == "--directory":
         make_directory(*rest)
     elif command == "--read":

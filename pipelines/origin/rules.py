@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.origin import fstab, network, signs
 from pipelines.origin.system import System
+from pipelines.recipe import machine_specific
 from pipelines.recipe.generators import Generator
 from pipelines.recipe.stage import ROOT, Command, Stage, Tree
 
@@ -298,9 +299,9 @@ def _links(system: System, installed: Installed) -> list[Rule]:
 
 def _new_identity(system: System) -> Rule:
     ssh = {"usr/sbin/sshd", "usr/bin/sshd"} & system.found
-    trees = (Tree("skeleton", "sshd"),) if ssh else ()
+    trees = (*([Tree("skeleton", "sshd")] if ssh else ()), Tree("skeleton", "machine-specific"))
     said = "its identity (machine-id, ssh host keys) is left behind: each guest gets its own"
-    return Rule(said, (_script("forget"), *trees))
+    return Rule(said, (_script("forget", *machine_specific.find_tests()), *trees))
 
 
 def _kept() -> Rule:

@@ -11,6 +11,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
+from pipelines.recipe import machine_specific
 from pipelines.symptom.known import OVERLAYFS
 from pipelines.text import split_fields, split_lines, trim
 from pipelines.verify import Context
@@ -105,6 +106,19 @@ def test_ssh_host_keys_are_the_guests_own(facts: Facts, guest: Guest) -> None:
     for other in guests.every(guest.hypervisor):
         if other.name != guest.name:
             assert own not in _read(other, key)
+
+
+def test_other_keys_and_ids_are_the_guests_own(guest: Guest, manifest: Manifest, drift: Drift) -> None:
+    made_here = [each for each in machine_specific.MATERIALS if each.made_by == machine_specific.UNIT]
+    paths = {path for each in made_here for path in each.paths} - {*manifest.overlay_keys}
+    own_keys = {path: own for path in sorted(paths) if (own := _read(guest, path))}
+    others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name] if own_keys else []
+    for path, own in own_keys.items():
+        same = [other.name for other in others if _read(other, path) == own]
+        assert not (same and guest.transient), f"/{path} is that of {same[0]}"
+        if same:
+            # Earlier versions left the packages' keys in their golden roots, and an upgrade keeps a guest's.
+            drift(f"has the same /{path} as {same[0]}")
 
 
 def _read(guest: Guest, path: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
-from pipelines.text import trim
+from pipelines.builder import private_keys
+from pipelines.recipe import machine_specific
+from pipelines.text import split_lines, trim
 from tests.acceptance import expectations
 
 pytestmark = pytest.mark.tree
@@ -41,14 +45,22 @@ def test_kernel_modules_are_indexed(tree: Host, manifest: Manifest) -> None:
     assert tree.file(f"/usr/lib/modules/{manifest.kernel_version}/modules.dep").size > 0
 
 
-def test_no_identity_is_left(tree: Host) -> None:
+def test_no_identity_is_left(tree: Host, manifest: Manifest) -> None:
     assert trim(tree.file("/etc/machine-id").content_string) == ""
-    assert not tree.file("/var/lib/dbus/machine-id").exists
-    assert tree.check_output("find /etc -path '/etc/ssh/ssh_host_*'") == ""
-    assert not tree.file("/var/lib/systemd/random-seed").exists
+    for material in machine_specific.MATERIALS:
+        if not machine_specific.of_overlay(material, manifest.overlay_keys):
+            for pattern in material.paths:
+                assert tree.check_output("find /etc /var/lib -path %s", f"/{pattern}") == ""
     # Arch: a secret key in it would be every guest's.
     assert not tree.file("/etc/pacman.d/gnupg").exists
     assert tree.check_output("find /etc /root /usr -name private-keys-v1.d -o -name secring.gpg") == ""
+
+
+def test_every_private_key_was_found_by_the_build(tree: Host, manifest: Manifest) -> None:
+    if manifest.origin and manifest.origin.machine_id:
+        return  # It keeps its identity.
+    found = split_lines(tree.check_output(" ".join(map(shlex.quote, private_keys.argv("/")))))
+    assert {*found} - {*manifest.private_keys, *manifest.overlay_keys} == set()
 
 
 def test_nothing_of_the_build_is_left(tree: Host) -> None:

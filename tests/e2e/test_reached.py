@@ -17,6 +17,7 @@ from pipelines.guest.guest import find
 from pipelines.host import engine as engines
 from pipelines.host import images
 from pipelines.libvirt.connect import connect
+from pipelines.recipe import machine_specific
 from tests.conftest import Virtroot, named
 
 NAMES = ("near", "far")
@@ -42,7 +43,8 @@ def config(
 ) -> Iterator[Path]:
     """Two guests that run, and the file that ssh finds them by."""
     source = recipe(named("reached"), bootstrap="mmdebstrap", generator="none")
-    source.write_text(source.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, rsync]"))
+    more = "qemu-guest-agent, rsync, ssl-cert, open-iscsi, postfix]"
+    source.write_text(source.read_text().replace("qemu-guest-agent]", more))
     artifact = inv("build", "--recipe", str(source)).stdout.strip()
     for name in NAMES:
         inv("install", name, "--artifact", artifact, "--ssh-key", agent["KEY"])
@@ -130,6 +132,19 @@ def test_guests_see_each_other_by_name_and_the_outside(inv: Virtroot, config: Pa
         outside.remove()
 
 
+def test_two_guests_of_one_root_have_keys_ids_and_names_of_their_own(inv: Virtroot, config: Path) -> None:
+    paths = ("/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/iscsi/initiatorname.iscsi")
+    seen = {name: [inv("exec", name, "--", "cat", path).stdout for path in paths] for name in NAMES}
+    for one, other in zip(seen["near"], seen["far"], strict=True):
+        assert one
+        assert one != other
+    for name in NAMES:
+        asked = "postconf -h myhostname; cat /etc/mailname; systemctl is-active postfix"
+        assert inv("exec", name, "--", "sh", "-c", asked).stdout == f"{name}.localdomain\n" * 2 + "active\n"
+    changed = inv("diff", "near").stdout
+    assert not [path for path in ("ssl-cert-snakeoil", "initiatorname", "main.cf", "mailname") if path in changed]
+
+
 def test_another_key_under_the_guests_name_is_refused(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:
     """Whoever answers at the guest's address has to have the key that is in its root."""
     guest = find(connect(inv.settings), "far")
@@ -180,7 +195,10 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
     try:
         clone = find(connect(inv.settings), "third")
         after = source.target.run(["sh", "-c", _TREE, "tree", clone.root]).text
-        own = ("etc/machine-id", "etc/hostname", "etc/hosts", "etc/ssh/ssh_host_", "var/lib/systemd/random-seed")
+        own = (
+            *("etc/machine-id", "etc/hostname", "etc/hosts", "etc/mailname"),
+            *(path.rstrip("*") for path in machine_specific.patterns()),
+        )
         changed = set(before.splitlines()) ^ set(after.splitlines())
         assert {line for line in changed if not line.split(" ./")[1].startswith(own)} == set()
         assert "there is a guest third already" in inv("clone", "far", "third", status=2).stderr

@@ -15,4 +15,8 @@ from tests.e2e.comparison import gives_the_same_bytes_again
 def test_two_builds_of_one_plan_give_the_same_bytes(
     inv: Virtroot, trixie: Path, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    gives_the_same_bytes_again(inv, recipe(named("trixie"), bootstrap="mmdebstrap"), tmp_path)
+    # Beginning as trixie, whose stages are cached; these packages generate keys and ids when they are installed.
+    source = recipe(named("machine"), bootstrap="mmdebstrap")
+    more = "qemu-guest-agent, ssl-cert, open-iscsi, postfix]"
+    source.write_text(source.read_text().replace("qemu-guest-agent]", more))
+    gives_the_same_bytes_again(inv, source, tmp_path)

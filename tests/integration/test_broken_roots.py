@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
-from pipelines.builder import container, inputs, inspection
+from pipelines.builder import container, inputs, inspection, private_keys
 from pipelines.builder.container import Builder, builder
 from pipelines.host import engine as engines
 from pipelines.recipe.generators import GENERATORS
@@ -112,6 +113,35 @@ def test_initramfs_link_to_nowhere(inspect: Callable[[str], list[str]]) -> None:
 )
 def test_init_that_cannot_be_started(inspect: Callable[[str], list[str]], script: str) -> None:
     assert [each.partition(":")[0] for each in inspect(script)] == ["init"]
+
+
+def test_a_private_key_is_found_in_a_root_that_has_none_as_built(
+    worker: Builder, inspect: Callable[[str], list[str]]
+) -> None:
+    assert private_keys.find(worker.target, ROOT) == ()
+    inspect("ssh-keygen -q -t ed25519 -N '' -f /var/lib/key; echo x > /etc/munge.key; ln -s /var/lib/key /etc/key")
+    assert private_keys.find(worker.target, ROOT) == ("var/lib/key",)
+
+
+def test_databases_that_maintainer_scripts_could_not_make_are_made_outside_the_root(
+    worker: Builder, inspect: Callable[[str], list[str]]
+) -> None:
+    hwdb, catalog = f"{ROOT}/usr/lib/udev/hwdb.bin", f"{ROOT}/var/lib/systemd/catalog/database"
+    worker.run(
+        ["sh", "-ec", 'touch "$1/usr/lib/udev/hwdb.bin"; rm -f "$1/etc/udev/hwdb.bin" "$2"', "sh", ROOT, catalog]
+    )
+    gather = partial(inspection.gather, worker.target, ROOT, GENERATORS["debian", "initramfs-tools"], ())
+    worker.run(["truncate", "--size=105", hwdb])
+    assert gather().databases == ("usr/lib/udev/hwdb.bin", "var/lib/systemd/catalog/database")
+    worker.run(["/usr/local/lib/virtroot/make-databases", ROOT])
+    assert gather().databases == ()
+    good = worker.run(["stat", "--format=%s", f"{ROOT}.good/var/lib/systemd/catalog/database"]).text
+    assert worker.run(["stat", "--format=%s", catalog]).text == good
+    # Programs that fail leave it to the guest, which looks whether anything is newer than these files.
+    worker.run(["sh", "-ec", 'rm "$1" "$2"/usr/bin/journalctl; touch "$2/var/.updated"', "sh", catalog, ROOT])
+    worker.run(["/usr/local/lib/virtroot/make-databases", ROOT])
+    assert worker.run(["ls", f"{ROOT}/var/.updated"], check=False).returncode
+    assert inspection.doubts(gather())
 
 
 def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.builder.inspection import RULES, Facts, refuse_broken, violations
+from pipelines.builder.inspection import RULES, Facts, doubts, refuse_broken, violations
 from pipelines.errors import VirtrootError
 
 VERSION = "6.1.0-1-cloud-amd64"
@@ -30,6 +30,14 @@ OTHER = {"6.2.0": BUILT_IN[VERSION], VERSION: frozenset[str]()}
 
 def test_a_good_root_breaks_no_rule() -> None:
     assert violations(GOOD) == []
+
+
+def test_an_empty_database_is_told_and_is_no_reason_to_refuse_a_root() -> None:
+    odd = replace(GOOD, databases=("usr/lib/udev/hwdb.bin",))
+    assert violations(odd) == doubts(GOOD) == []
+    assert doubts(odd) == [
+        "/usr/lib/udev/hwdb.bin is missing or empty: the program that makes it failed in the builder"
+    ]
 
 
 def test_modules_may_be_built_into_the_kernel() -> None:

@@ -69,6 +69,19 @@ def test_both_sides_lines_are_merged_and_what_cannot_be_is_a_conflict() -> None:
     assert [each.path for each in merging.conflicts(found)] == ["etc/link", "etc/touch"]
 
 
+def test_what_identifies_the_guest_stays_its_own() -> None:
+    key, name = "etc/ssl/private/ssl-cert-snakeoil.key", "etc/iscsi/initiatorname.iscsi"
+    none, packages, own = survey({}), survey({key: "1", name: "1"}), survey({key: "2", name: "2"})
+    kept = dict.fromkeys((key, name), ("ours", "identifies the guest"))
+    # Made at the first boot; or of a golden root that had the package's, whichever of the two roots did.
+    first_boot, upgraded, downgraded = (none, own, none), (packages, own, none), (none, own, packages)
+    for base, ours, theirs in (first_boot, upgraded, downgraded, (packages, packages, none)):
+        assert merged(base, ours, theirs) == dict(sorted(kept.items()))
+    # Both golden roots have one: it is the recipe's author's, and so is another one.
+    assert merged(packages, packages, own)[key] == ("theirs", "changed in the new root")
+    assert merged(packages, none, none) == {}
+
+
 def test_what_is_no_text_that_is_known_is_a_conflict_and_not_guessed() -> None:
     base, ours, theirs = (replace(survey({"etc/big": text}), contents={}) for text in "abc")
     assert merged(base, ours, theirs) == {"etc/big": ("conflict", "changed on both sides")}

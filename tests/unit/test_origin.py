@@ -165,7 +165,8 @@ def test_a_system_on_disks_loses_what_it_had_from_them() -> None:
         "etc/network/interfaces names the network card ens3",
         "qemu-guest-agent is installed",
         "tree initramfs-tools; update-initramfs -u -k all",
-        "import-root forget /rootfs/root; tree sshd",
+        "import-root forget /rootfs/root ( -path etc/ssh/ssh_host_* -o ",
+        "-delete; tree sshd; tree machine-specific",
     ):
         assert expected in lines
     # The image is made when nothing of the disks is left in the configuration.
@@ -198,7 +199,7 @@ def test_rules_name_only_trees_that_there_are() -> None:
         system = DEBIAN if distro == "debian" else ARCH
         made = applying.rules(system, Installed(frozenset(), found), keep_identity=False)
         named = {step.name for rule in made for step in rule.steps if isinstance(step, Tree)}
-        assert named == {"sshd", *found.skeletons}, row
+        assert named == {"sshd", "machine-specific", *found.skeletons}, row
 
 
 @pytest.fixture

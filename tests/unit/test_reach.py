@@ -38,12 +38,13 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
     ],
 )
 def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.MonkeyPatch, content: str, line: str) -> None:
-    monkeypatch.setattr(beside, "read", lambda *_: content.encode("latin-1"))
+    told = {"settings": [], "public": {"/etc/ssh/ssh_host_ed25519_key": content}}
+    monkeypatch.setattr(beside, "sshd", lambda *_: told)
     monkeypatch.setattr(reach, "PATIENCE", 0)
     guest = MagicMock()
     guest.name = "web"
     if line:
-        assert reach.known_host(guest) == line
+        assert reach.known_host(guest)[0] == line
     else:
         with pytest.raises(VirtrootError, match="has no ssh host key"):
             reach.known_host(guest)

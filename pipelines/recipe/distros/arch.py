@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.recipe import generators
+from pipelines.recipe import generators, machine_specific, surroundings
 from pipelines.recipe.distros.distro import Distro
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
@@ -83,7 +83,7 @@ if [ "$(cat "$list")" = "$1" ]; then printf "%s\\n" "$2" > "$list"; fi
 
 
 def _skeleton(recipe: Recipe) -> Stage:
-    names = ("virtiofs", "arch", "network", "sshd", *generators.of(recipe).skeletons)
+    names = ("virtiofs", "arch", "network", "sshd", "machine-specific", *generators.of(recipe).skeletons)
     script = 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist'
     write = Command(("sh", "-c", script, "write", _mirrorlist(_mirrors(recipe))), chroot=True)
     # The guest upgrades from the same mirrors, so the keyring that it makes for itself has to know the same keys.
@@ -95,6 +95,7 @@ def _skeleton(recipe: Recipe) -> Stage:
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
+            surroundings.lend(),
             # Arch's packages bring no devices: what commands in the root discard would stay in it as a file.
             Command(("cp", "-a", "--remove-destination", "/dev/null", f"{ROOT}/dev/null")),
             *((publish,) if _keyrings(recipe) else ()),
@@ -128,7 +129,7 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish(recipe: Recipe) -> Stage:
+def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     services = ["systemd-networkd.service", "systemd-resolved.service"]
     if "openssh" in recipe.packages:
         services.append("sshd.service")
@@ -138,8 +139,9 @@ def _finish(recipe: Recipe) -> Stage:
         "finish",
         (
             *((take_back,) if recipe.snapshot else ()),
+            surroundings.take_back(),
             Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
-            Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
+            machine_specific.removal(overlay_paths),
             # Left where a package brings a configuration file that a skeleton had put there before.
             Command(("find", "/etc", "-name", "*.pacnew", "-delete"), chroot=True),
             Command(
@@ -150,16 +152,7 @@ def _finish(recipe: Recipe) -> Stage:
             Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True),
             # pacman's database says when each package was installed, which differs between builds of equal roots.
             Command(("sh", "-ec", _CLAMP_INSTALL_DATES), chroot=True),
-            Command(
-                (
-                    "rm",
-                    "-f",
-                    "/var/lib/systemd/random-seed",
-                    "/var/lib/dbus/machine-id",
-                    "/var/cache/ldconfig/aux-cache",
-                ),
-                chroot=True,
-            ),
+            Command(("rm", "-f", "/var/cache/ldconfig/aux-cache"), chroot=True),
             # Nothing that these would bring about at the first boot is left to do.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
             # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
@@ -175,7 +168,7 @@ def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]
         _skeleton(recipe),
         _packages(recipe),
         _overlay(recipe, overlay_paths),
-        _finish(recipe),
+        _finish(recipe, overlay_paths),
     )
 
 

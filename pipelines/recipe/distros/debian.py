@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.recipe import generators
+from pipelines.recipe import generators, machine_specific, surroundings
 from pipelines.recipe.distros.distro import Distro
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import CACHE, ROOT, Command, Stage, Tree
@@ -91,7 +91,9 @@ def _skeleton(recipe: Recipe) -> Stage:
             Tree("skeleton", "virtiofs"),
             Tree("skeleton", "network"),
             Tree("skeleton", "sshd"),
+            Tree("skeleton", "machine-specific"),
             *(Tree("skeleton", name) for name in generators.of(recipe).skeletons),
+            surroundings.lend(),
             # Above all no service may start in the builder; removed by the finish stage.
             Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
             Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
@@ -162,7 +164,7 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish(recipe: Recipe) -> Stage:
+def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     def remove(*paths: str) -> Command:
         return Command(("rm", "-rf", *paths), chroot=True)
 
@@ -170,9 +172,10 @@ def _finish(recipe: Recipe) -> Stage:
         "finish",
         (
             *_lent(recipe, "take-back"),
+            surroundings.take_back(),
             # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
-            Command(("find", "/etc", "-path", "/etc/ssh/ssh_host_*", "-delete"), chroot=True),
+            machine_specific.removal(overlay_paths),
             Command(("find", "/var/log", "-type", "f", "-delete"), chroot=True),
             Command(
                 ("find", "/var/lib/dpkg", "/var/cache/debconf", "-name", "*-old", "-type", "f", "-delete"), chroot=True
@@ -181,11 +184,11 @@ def _finish(recipe: Recipe) -> Stage:
                 ("find", "/run", "/tmp", "/var/tmp", "/var/lib/apt/lists", "-mindepth", "1", "-delete"), chroot=True
             ),
             remove("/var/cache/apt", "/var/cache/ldconfig/aux-cache", "/usr/sbin/policy-rc.d"),
-            remove("/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/dbus/machine-id"),
             Command(("mkdir", "-p", "/var/cache/apt/archives/partial"), chroot=True),
             # The packages made their catalogues and caches just now; without these, systemd makes them all again at a
             # guest's first boot, which takes longer than the rest of it.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
+            Command((f"{_SCRIPTS}/make-databases", ROOT)),
             # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
             Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
             Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
@@ -200,7 +203,7 @@ def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]
         _kernel(recipe),
         _packages(recipe),
         _overlay(recipe, overlay_paths),
-        _finish(recipe),
+        _finish(recipe, overlay_paths),
     )
 
 
