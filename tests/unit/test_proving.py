@@ -18,6 +18,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest import asks
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.host.target import Local
@@ -74,7 +75,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> None:
-        assert wishes == Wishes(cache="always", transient=run.owner, clone="copy")
+        assert wishes == Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
         assert name not in machine.there
         machine.there[name] = wishes.transient
         machine.said.append(f"install {name}")

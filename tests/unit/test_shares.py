@@ -104,7 +104,13 @@ def test_what_a_mount_does_not_hide_may_be_a_mount_point(point: str) -> None:
 def test_a_recipe_has_shares_as_the_command_line_writes_them() -> None:
     read = GuestDefaults.model_validate(yaml.safe_load('{overlayfs: true, shares: ["a:x:/srv/a", "b:x:/srv/b:ro"]}'))
     assert (read.overlayfs, read.shares) == (True, ("a:x:/srv/a", "b:x:/srv/b:ro"))
-    for wrong in (["a:x"], ["a:x:/srv/a", "a:y:/srv/b"], ["a:x:/srv/a", "b:y:/srv/a"], "a:x:/srv/a"):
+    for wrong in (
+        ["a:/srv/x:/srv/a"],
+        ["a:x"],
+        ["a:x:/srv/a", "a:y:/srv/b"],
+        ["a:x:/srv/a", "b:y:/srv/a"],
+        "a:x:/srv/a",
+    ):
         with pytest.raises(ValidationError):
             GuestDefaults.model_validate({"shares": wrong})
 
@@ -235,6 +241,31 @@ def find(host: Path, source: str, **more: bool) -> tuple[Shared, ...]:
 def test_what_no_guest_may_have(host: Path, source: str, reason: str) -> None:
     with pytest.raises(VirtrootError, match=reason):
         find(host, source)
+
+
+OF_THE_SYSTEM = (
+    "/bin", "/boot", "/dev/shm", "/etc", "/etc/ssh", "/lib", "/proc/1", "/root", "/root/.ssh", "/run/virtroot/new",
+    "/sbin", "/sys", "/usr", "/usr/local/lib", "/var/lib/libvirt", "/var/lib/docker/new", "/var/log", "/var/lib",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("directory", OF_THE_SYSTEM)
+def test_no_guest_gets_the_hosts_own_system(host: Path, directory: str) -> None:
+    for readonly in (True, False):
+        with pytest.raises(VirtrootError, match=r"is the host's own system|holds the pool"):
+            find(host, directory, create=True, readonly=readonly)
+
+
+def test_the_hosts_own_system_is_found_under_another_name_too(host: Path) -> None:
+    (host / "free" / "link").symlink_to("/etc")
+    with pytest.raises(VirtrootError, match="/etc is /etc, which is the host's own system"):
+        find(host, "HOST/free/link")
+    (host / "alias").mkdir()
+    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="is the host's own system"):
+        find(host, "HOST/alias")
+    (host / "free/etc").mkdir()
+    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="holds /etc"):
+        find(host, "HOST/free")
 
 
 def test_what_a_guest_may_have(host: Path) -> None:
