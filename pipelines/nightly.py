@@ -185,7 +185,7 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _take_away(run: Run) -> None:
     """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir), "virtroot.owner": _OWNER})
+        engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner and guest.running:

@@ -12,7 +12,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from pipelines.builder import arriving
-from pipelines.builder.container import Builder, piped
+from pipelines.builder.container import Builder, of_output, piped
 from pipelines.errors import VirtrootError
 from pipelines.host import images, process
 from pipelines.host.container import Container
@@ -50,11 +50,10 @@ def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]
     since = images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     tag, _ = images.built(engine, _NAME, base, made_since=since)
-    labels = {"virtroot.recipe": name, "virtroot.purpose": "disk", "virtroot.output": str(settings.output_dir)}
+    labels = {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
-    called = f"virtroot-disk-{name}"
-    engine.remove_ended(called)
-    container = engine.start(tag, name=called, labels=labels, argv=["sleep", "4h"], hostname="disk", niced=True)
+    called = f"virtroot-disk-{name}-{settings.key}"
+    container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True)
     try:
         yield container
     finally:

@@ -6,12 +6,14 @@ import hashlib
 import tarfile
 import tracemalloc
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from pipelines.builder import container, inputs
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
+from pipelines.settings import Settings
 
 
 @pytest.fixture
@@ -94,9 +96,29 @@ def test_what_was_not_checked_shares_no_cache_with_what_was(home: Path) -> None:
         ("distro: arch", "mirror: {url: http://a.example, keyring: key.asc}"),
         ("distro: arch", "mirror: {url: http://a.example, keyring: other.asc}"),
     )
-    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines))) for lines in recipes}
+    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines)), Settings()) for lines in recipes}
     assert len(volumes) == len(recipes)
     assert all(volume.startswith("virtroot-cache-web") for volume in volumes)
+
+
+def test_two_output_directories_share_nothing_on_an_engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, found = MagicMock(), inputs.find(recipe=written(home, "distro: arch"))
+    outputs = [Settings(output=str(home / name), workspace="disk") for name in ("one", "two")]
+    for settings in outputs:
+        with container.builder(engine, "image", "web", settings, "import", shared=True):
+            pass
+    names, labels, volumes = ([call.kwargs[key] for call in engine.start.call_args_list] for key in KEYS)
+    assert names[0] != names[1]
+    assert {*volumes[0]} & {*volumes[1]} == set()
+    removed = [call.args[0] for call in engine.remove_containers.call_args_list]
+    assert removed[0]["virtroot.key"] == labels[0]["virtroot.key"] != labels[1]["virtroot.key"]
+    assert len({container.cache_volume(found, settings) for settings in outputs}) == 2
+    here = outputs[0].key
+    monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
+    assert outputs[0].key != here
+
+
+KEYS = ("name", "labels", "volumes")
 
 
 def test_trees_of_the_checkout_have_modes_of_their_own(home: Path) -> None:

@@ -197,7 +197,8 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
     machine.there = {"night-web": run.owner, "mine": ""}
     nightly._take_away(run)
     (labels,) = engine.remove_containers.call_args.args
-    assert labels == {"virtroot.output": str(run.settings.output_dir), "virtroot.owner": "night"}
+    assert labels["virtroot.owner"] == "night"
+    assert labels["virtroot.key"] == run.settings.key
     assert [said for said in machine.said if said.startswith("destroy")] == ["destroy night-web"]
 
 
