@@ -102,8 +102,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
-        script = 'cat > "$1"; chmod 0644 "$1"'
-        target.run(["sh", "-ec", script, "manifest", place.manifest(paths.partial_boot)], stdin=kept.stdout)
+        beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         pristine.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])

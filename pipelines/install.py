@@ -289,4 +289,4 @@ def _personalise(
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
     content = artifact.manifest_bytes()
     manifest = place.manifest(paths.partial_boot)
-    target.run(["sh", "-ec", 'cat > "$1"; chmod 0644 "$1"', "manifest", manifest], stdin=content)
+    beside.put_file(target, manifest, content, 0o600)

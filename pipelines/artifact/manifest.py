@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from pipelines.errors import VirtrootError
+from pipelines.host import private
 from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
 
 SCHEMA = 1
@@ -189,5 +190,6 @@ def parse(content: bytes, source: str) -> Manifest:
 def save(manifest: Manifest, path: Path) -> None:
     """Write the manifest beside its final name and rename it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with private.create(partial) as file:
+        file.write(f"{manifest.model_dump_json(indent=2)}\n".encode())
     partial.replace(path)

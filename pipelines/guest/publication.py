@@ -25,8 +25,9 @@ _PUBLISH = """
 trap '' HUP INT TERM PIPE
 partial_root=$1 root=$2 partial_boot=$3 boot=$4 journal=$5
 shift 5
+umask 077
 exec 9> "$journal"
-flock 9
+flock --timeout 120 9 || { echo "another process has locked $journal" >&2; exit 1; }
 { printf 'root %s\\n' "$(TZ=UTC stat --format='%d %i %w' "$partial_root")"
   printf 'boot %s\\n' "$(TZ=UTC stat --format='%d %i %w' "$partial_boot")"; } >&9
 sync "$journal"

@@ -16,16 +16,16 @@ from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 from pipelines.text import size
 
-#: What a boot directory and the files in it have for QEMU's user.
-_ENTERED, _READ = 0o755, 0o644
+#: The mode of a root.
+_ENTERED = 0o755
 
 # A root's name is the host's; what is in it is not looked at.
 _CHMOD = '[ -d "$2" ] && [ ! -L "$2" ] && chmod -- "$1" "$2"'
 
 _OPEN_BOOT = """
 chmod o+x -- "${1%/*}"
-chmod 0755 -- "$1"
-for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod 0644 -- "$1/$name"; done
+chmod 0711 -- "$1"
+for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod "$2" -- "$1/$name"; done
 """
 
 Facts = Mapping[str, Any]
@@ -162,12 +162,13 @@ def boot(guest: Guest, its: Facts, seen: Facts) -> Finding | None:
     wrong = []
     if above and not above["mode"] & 0o001:
         wrong.append(f"{place.BOOT} has mode {above['mode']:04o}")
-    if its["boot"] is not None and its["boot"] & 0o005 != 0o005:
+    if its["boot"] is not None and not its["boot"] & 0o001:
         wrong.append(f"{guest.boot} has mode {its['boot']:04o}")
+    wanted = seen["boot_file_mode"]
     wrong += [
         f"{guest.boot}/{name} has mode {mode:04o}"
         for name, mode in its["files"].items()
-        if mode is not None and mode & _READ != _READ
+        if mode is not None and mode & wanted != wanted
     ]
     name = "boot directory"
     if above and above["closed_above"]:
@@ -177,11 +178,11 @@ def boot(guest: Guest, its: Facts, seen: Facts) -> Finding | None:
         return fine(guest.name, name, f"{guest.boot}, within reach of QEMU's user") if its["boot"] is not None else None
 
     def mend(now: Guest) -> None:
-        now.target.run(["sh", "-ec", _OPEN_BOOT, "open", now.boot])
+        now.target.run(["sh", "-ec", _OPEN_BOOT, "open", now.boot, f"{wanted:o}"])
 
     fix = Fix(f"give {guest.boot} and what is in it their modes", _locked(guest, mend))
     says = f"{' and '.join(wrong)}: QEMU's user cannot read the kernel"
-    return fault(guest.name, name, says, "--fix gives it 0755, and the files in it 0644", fix=fix)
+    return fault(guest.name, name, says, f"--fix gives it 0711, and the files in it {wanted:04o}", fix=fix)
 
 
 def shared(guest: Guest, its: Facts) -> Finding | None:

@@ -35,7 +35,7 @@ journal=$1 python=$2 program=$3 domain=$4 begin=$5
 shift 5
 [ -e "$journal" ] || exit 0
 exec 9< "$journal"
-flock 9
+flock --timeout 120 9 || { echo "another process has locked $journal" >&2; exit 1; }
 [ -e "$journal" ] || exit 0
 while read -r word value; do
     case $word in
@@ -101,6 +101,7 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 """
 
 _WRITE_JOURNAL = """
+umask 077
 journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6
 sync --file-system "$directory"
 { printf '%s\\n' "directory $directory" "final $final" "root $root" "boot $boot" "partial_boot $partial_boot"

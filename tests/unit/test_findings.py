@@ -453,7 +453,7 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
 
 @pytest.mark.parametrize(
     ("facts", "above"),
-    [({"boot": 0o700}, {}), ({"files": {"kernel": 0o600, "initrd": None}}, {}), ({}, {"mode": 0o700})],
+    [({"boot": 0o700}, {}), ({"files": {"kernel": 0o400, "initrd": None}}, {}), ({}, {"mode": 0o700})],
 )
 def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict[str, Any]) -> None:
     there = {place.BOOT: {**DIRECTORY, "mode": 0o711, **above}}
@@ -461,6 +461,10 @@ def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict
     assert found
     assert found.fix
     out_of_reach = {place.BOOT: {**DIRECTORY, "mode": 0o711, "closed_above": "/var/lib"}}
+    # Where libvirt was told not to give it to QEMU's user, that reads what everybody can.
+    shared = seen(directories={place.BOOT: {**DIRECTORY, "mode": 0o711}}, boot_file_mode=0o644)
+    assert not cast(Any, soundness.boot(guest(), its(), shared)).ok
+    assert cast(Any, soundness.boot(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)).ok
     closed = soundness.boot(guest(), its(), seen(directories=out_of_reach))
     assert closed
     assert (closed.do, closed.fix) == ("chmod o+x /var/lib", None)
