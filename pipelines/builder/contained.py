@@ -38,7 +38,7 @@ def contained(engine: Engine, name: str, settings: Settings, builder: Builder) -
         lambda pipe: images.append(engine.import_root(pipe, mark)),
     )
     try:
-        container = engine.start(images[0], labels=mark, hostname="builder", niced=True, tied=True)
+        container = engine.start(images[0], labels=mark, hostname="builder", niced=True, tied=True, proxied=False)
         try:
             yield Builder(container, builder.env)
             piped(

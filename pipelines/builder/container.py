@@ -196,6 +196,7 @@ def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Itera
         hostname="unpacker",
         niced=True,
         tied=True,
+        proxied=False,
     )
     try:
         yield Builder(container, {})

@@ -53,7 +53,7 @@ def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]
     labels = {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
     called = f"virtroot-disk-{name}-{settings.key}"
-    container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True)
+    container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True, proxied=False)
     try:
         yield container
     finally:

@@ -167,6 +167,7 @@ class Engine:
         niced: bool = False,
         routing: bool = False,
         tied: bool = False,
+        proxied: bool = True,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
 
@@ -175,8 +176,10 @@ class Engine:
         ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
         before it kills. The engine removes a ``transient`` container as soon as it ends. A ``niced`` one gets as much
         less of the CPU as this process does, and a ``routing`` one passes packets on. The input of a ``tied`` one is
-        this process': it ends, and is removed, when this process does, however that is. Raises `NameTaken`,
-        `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        this process': it ends, and is removed, when this process does, however that is. One that is not ``proxied``
+        needs nothing from outside, and does not get to know the password of a proxy.
+
+        Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -202,7 +205,7 @@ class Engine:
                 name=name,
                 stdin_open=tied,
                 labels={LABEL: "container", **labels},
-                environment=environment.proxies(),
+                environment=environment.proxies() if proxied else {},
                 hostname=hostname,
                 stop_timeout=stop_timeout,
                 host_config=api.create_host_config(

@@ -110,6 +110,7 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
                 tag,
                 name=name,
                 labels=_LABELS,
+                proxied=False,
                 # Roots and definitions outlive the container and its image.
                 volumes={
                     f"{name}-state": "/var/lib/libvirt",
@@ -141,7 +142,7 @@ def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
     labels = {"virtroot.purpose": "kvm-probe"}
     try:
         # Of a killed task it ends by itself; others may be probing, too.
-        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True)
+        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True, proxied=False)
     except NoSuchDevice:
         return ()
     try:

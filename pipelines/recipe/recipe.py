@@ -56,6 +56,12 @@ def mirror_address(url: str) -> str:
     """Return the address of a mirror without its last slashes; raises ValueError for what is none."""
     if not re.fullmatch(r"(https?|file)://[^\s\"'|]+", url):
         raise ValueError(f"{url!r} is no mirror; give an http or https address")
+    if re.match(r"https?://[^/]*@", url):
+        # It would end in the manifest, in logs, on command lines and in the root's own list of sources.
+        raise ValueError(
+            "a mirror's address with a user or password in it; let the mirror know this machine by its address, or "
+            "name a proxy that logs in: the variable http_proxy goes to builders, and is recorded nowhere"
+        )
     return url.rstrip("/")
 
 

@@ -130,6 +130,8 @@ def test_what_the_environment_names_is_there_before_the_container_runs(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     Engine(client).start("image", labels={})
     assert client.api.create_container.call_args.kwargs["environment"]["https_proxy"] == "http://proxy:3128"
+    Engine(client).start("image", labels={}, proxied=False)
+    assert client.api.create_container.call_args.kwargs["environment"] == {}
     steps = [call[0] for call in client.api.method_calls]
     assert steps.index("put_archive") < steps.index("start")
     assert b"a CA" in client.api.put_archive.call_args.args[2]
