@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -145,3 +146,44 @@ def test_a_large_tree_is_no_matter_of_memory(home: Path) -> None:
     # Read as often as it is copied.
     with tarfile.open(fileobj=packed.open()) as tar:
         assert tar.getnames() == ["etc", "etc/motd", "large"]
+
+
+@pytest.mark.parametrize("swapped", ["tree", "tree/etc", "tree/etc/file"])
+def test_a_tree_that_is_changed_into_links_gives_no_file_of_the_hosts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """Somebody who may write to a recipe's directory changes it between the look and the reading."""
+    shutil.rmtree(home / "tree", ignore_errors=True)
+    for name in ("tree", "secret/etc"):
+        (home / name).mkdir(parents=True)
+    for name, text in {"tree/etc/file": "public", "secret/etc/file": "secret", "secret/file": "secret"}.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(text)
+    victim = home / "secret" / {"tree": "", "tree/etc": "etc", "tree/etc/file": "file"}[swapped]
+    look = tarfile.TarFile.gettarinfo
+
+    def swap(tar: tarfile.TarFile, path: Path, name: str) -> tarfile.TarInfo:
+        entry = look(tar, path, name)
+        if entry.isreg():
+            (home / swapped).rename(home / "aside")
+            (home / swapped).symlink_to(victim)
+        return entry
+
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", swap)
+    if swapped == "tree":
+        packed = trees.pack(home / "tree").open().read()
+        assert b"secret" not in packed
+        assert b"public" in packed
+        return
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack(home / "tree")
+
+
+def test_a_tree_or_a_key_behind_a_link_is_not_read(home: Path) -> None:
+    (home / "real").mkdir()
+    (home / "real/key").write_text("key")
+    (home / "link").symlink_to("real")
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack(home / "link")
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack_file(home / "link" / "key")
