@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import exposure, place
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.host import mounts
@@ -64,6 +64,13 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
         for guest in others:
             _warn_of_writers(shared, guest, own=guest.uuid == of)
         found.append(shared)
+    for shared, lies in zip(found, exposure.look(hypervisor.target, [each.directory for each in found]), strict=True):
+        exposure.refuse_replaceable(shared.directory, lies)
+        if lies.dangerous and not shared.readonly:
+            warn(
+                f"other users of the host enter {shared.directory}: a setuid program or a device that the guest makes "
+                f"there is theirs, too; {exposure.REMEDY}"
+            )
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import definition as definitions
-from pipelines.guest import golden, place, shares
+from pipelines.guest import exposure, golden, place, shares
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host import finding
@@ -51,7 +51,7 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *root(guest, its)]
     if its["directory"] and (its["layers"] or not guest.lower):
         findings += [fstab(guest, its), usr(guest, its), *kernels(guest, its, running=running)]
-    findings += [boot(guest, its, seen), shared(guest, its), golden_tree(guest), room(guest, seen)]
+    findings += [boot(guest, its, seen), shared(guest, its), exposed(guest), golden_tree(guest), room(guest, seen)]
     if running:
         findings += [served(guest, definition, seen), agent(guest)]
     return [each for each in findings if each]
@@ -194,6 +194,17 @@ def shared(guest: Guest, its: Facts) -> Finding | None:
             do = f"make it again, or take the share away: ./inv unshare {guest.name} {share.tag}"
             return fault(guest.name, "shares", f"{share.directory}, which is {share.tag}, {what}", do)
     return fine(guest.name, "shares", f"{len(guest.shares)}, all there") if guest.shares else None
+
+
+def exposed(guest: Guest) -> Finding | None:
+    """Judge whether other users of the host reach what the guest may leave in its shares; None where they do not."""
+    writable = [share.directory for share in guest.shares if not share.readonly]
+    lie = zip(writable, exposure.look(guest.target, writable), strict=True)
+    reached = [directory for directory, lies in lie if lies.dangerous]
+    if not reached:
+        return None
+    says = f"other users of the host enter {', '.join(reached)}, and what the guest makes there: setuid, devices"
+    return fault(guest.name, "open shares", says, exposure.REMEDY, needed=False)
 
 
 def golden_tree(guest: Guest) -> Finding | None:

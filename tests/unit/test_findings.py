@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import definition as definitions
-from pipelines.guest import place, remains, roots, soundness, storage
+from pipelines.guest import exposure, place, remains, roots, soundness, storage
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.host import finding
@@ -480,6 +480,18 @@ def test_shares_that_are_gone_or_lead_elsewhere() -> None:
     there = soundness.shared(shared, its(shares={"/srv/data": "/srv/data"}))
     assert there
     assert there.ok
+
+
+def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    lies = exposure.Exposure(reached=True, tame=False, writers=())
+    monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
+    found = soundness.exposed(guest(shares=(Shared("data", "/srv/data"), Shared("r", "/srv/r", readonly=True))))
+    assert found
+    assert (found.ok, found.needed) == (False, False)
+    assert "enter /srv/data, and what the guest makes" in found.says
+    assert soundness.exposed(guest(shares=(Shared("r", "/srv/r", readonly=True),))) is None
+    lies = replace(lies, tame=True)
+    assert soundness.exposed(guest(shares=(Shared("data", "/srv/data"),))) is None
 
 
 @pytest.mark.parametrize(
