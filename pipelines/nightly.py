@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -331,10 +331,8 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     settings = run.settings
     run.refuse_ended()
     hypervisor = connect(settings)
-    name = _vacant(hypervisor, artifact.manifest.name, run)
     memory = artifact.manifest.recipe.guest.memory
-    wishes = Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
-    install(name, artifact, wishes, settings)
+    name = _install(hypervisor, artifact, run)
     try:
         with run.room.for_guest(hypervisor.target, memory, settings.timeout, run.refuse_ended):
             run.refuse_ended()
@@ -359,12 +357,27 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
         throw_away(hypervisor, name, run.settings, run.owner)
 
 
-def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
-    """Return a name for a guest that nobody has; what could not be removed when it was left is tried again."""
+def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
+    """Install a guest of ``artifact`` that is thrown away, and return its name."""
+    wishes = Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+    busy: set[str] = set()
+    while True:
+        name = _vacant(hypervisor, artifact.manifest.name, run, busy)
+        try:
+            install(name, artifact, wishes, run.settings)
+        except Busy:
+            # Another checkout's run is about to install its own under that name.
+            busy.add(name)
+        else:
+            return name
+
+
+def _vacant(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
+    """Return a name for a guest that nobody has, none of ``busy``; one that could not be removed is removed again."""
     there = {guest.name: guest for guest in guests.every(hypervisor)}
-    taken = {known.name for known in hypervisor.domains()}
+    taken = {*busy, *(known.name for known in hypervisor.domains())}
     for name in names("night", recipe):
-        if name in there and there[name].transient == run.owner:
+        if name not in busy and name in there and there[name].transient == run.owner:
             say(f"removing the guest {name} that a killed night left")
             throw_away(hypervisor, name, run.settings, run.owner)
             return name

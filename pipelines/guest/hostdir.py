@@ -64,8 +64,11 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
         for guest in others:
             _warn_of_writers(shared, guest, own=guest.uuid == of)
         found.append(shared)
-    for shared, lies in zip(found, exposure.look(hypervisor.target, [each.directory for each in found]), strict=True):
-        exposure.refuse_replaceable(shared.directory, lies)
+    exposures = exposure.look(hypervisor.target, [each.directory for each in found])
+    for given, shared, lies in zip(wanted, found, exposures, strict=True):
+        # Who may write above the pool has the roots in it, too; that is no matter of one share.
+        if not given.named:
+            exposure.refuse_replaceable(shared.directory, lies)
         if lies.dangerous and not shared.readonly:
             warn(
                 f"other users of the host enter {shared.directory}: a setuid program or a device that the guest makes "

@@ -20,6 +20,7 @@ from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest.guest import Guest
+from pipelines.host.lock import Busy
 from pipelines.host.process import Completed
 from pipelines.host.target import Local
 from pipelines.install import Wishes
@@ -160,6 +161,21 @@ def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightl
         prove(run, machine, [PASSED])
         assert machine.there == {"night-web": owner}
         assert machine.said[-1] == "remove night-web-2"
+
+
+def test_two_checkouts_that_want_one_name_at_once_get_two(
+    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install = vars(nightly)["install"]
+
+    def busy(name: str, *arguments: Any) -> None:
+        if name == "night-web":
+            raise Busy(f"the guest {name}")
+        install(name, *arguments)
+
+    monkeypatch.setattr(nightly, "install", busy)
+    prove(run, machine, [PASSED])
+    assert "install night-web-2" in machine.said
 
 
 def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, machine: Machine) -> None:
