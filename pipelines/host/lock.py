@@ -40,7 +40,10 @@ def hold(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             said = path.read_text(encoding="utf-8", errors="replace")[:200].strip()
-            raise Busy(what, _holder(Local(), str(path)) or said) from error
+            holder = _holder(Local(), str(path))
+            # What it wrote itself says since when; another program, that only locked the file, wrote nothing.
+            wrote = said.startswith(f"{holder.partition(' of ')[0]},")
+            raise Busy(what, said if wrote else holder or said) from error
         with suppress(OSError):  # a full disk is no reason to stop
             os.truncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
@@ -65,7 +68,8 @@ def wait_for(path: Path) -> Iterator[None]:
 
 def _opened(path: Path) -> IO[bytes]:
     """Open a lock file, made where it is missing: who can open it for reading can hold the lock, so nobody else can."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     return private.append(path)
 
 

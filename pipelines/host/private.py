@@ -14,9 +14,10 @@ DIRECTORY, FILE = 0o700, 0o600
 
 def make_directory(path: Path) -> None:
     """Make ``path`` where it is missing, and close it to others; the directories above it are made by the umask."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        path.mkdir(DIRECTORY)
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            path.mkdir(DIRECTORY)
     _close(path, DIRECTORY)
 
 
