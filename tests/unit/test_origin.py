@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 from unittest.mock import MagicMock
 
 import pytest
@@ -466,3 +468,28 @@ def test_what_a_link_leads_to_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "link").symlink_to("real")
     assert arriving.find(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
     assert "leads to" in capsys.readouterr().err
+
+
+def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: Path) -> None:
+    path, copied = tmp_path / "image.raw", tmp_path / "copied"
+    copied.mkdir()
+    with path.open("wb") as image:
+        image.write(b"QFI\xfb" + b"x" * 10000)
+        image.truncate(64 << 20)
+        image.seek(32 << 20)
+        image.write(b"in the middle")
+    content = path.read_bytes()
+    found = arriving.find(str(path), outside=tmp_path / "output")
+    path.unlink()
+    path.symlink_to("/etc/shadow")
+    container = MagicMock()
+
+    def run(argv: list[str], stdin: IO[bytes] | None = None) -> None:
+        if stdin:
+            here = [word.replace("/disk", str(copied)) for word in argv]
+            subprocess.run(here, input=stdin.read(), check=True)
+
+    container.run.side_effect = run
+    disk.bring(found, container)
+    assert (copied / "image").read_bytes() == content
+    assert (copied / "image").stat().st_blocks * 512 < len(content) // 2
