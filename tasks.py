@@ -39,6 +39,7 @@ from pipelines.cli.program import Program
 from pipelines.complete import NAMES
 from pipelines.errors import VirtrootError
 from pipelines.guest import place
+from pipelines.guest.asks import Consent, granted
 from pipelines.guest.moving import Move
 from pipelines.log import result, result_lines, say
 from pipelines.machine import setup as preparing
@@ -61,6 +62,7 @@ _RECIPE = {
     "bootstrap": "override the recipe's bootstrap tool",
     "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
 }
+_ACCEPT = {"accept": "let the host give what the recipe asks of it: shares, overlayfs, a network; do not ask"}
 _WHERE = {"connect": "auto, embedded or qemu:///system"}
 _BUILD = {
     "artifact": "a build: RECIPE/BUILD, RECIPE/latest, latest~3 (the third before it)",
@@ -117,12 +119,13 @@ def plan(  # type: ignore[no-untyped-def]
         "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
         "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
         "print-xml": "print the domain's XML and change nothing",
+        **_ACCEPT,
     },
 )
 def install(  # type: ignore[no-untyped-def]
     c, name, share, distro="", recipe="", artifact="", connect="", pool="", pool_path="",
     memory="", vcpus=0, ssh_key="", hostname="", cache="", overlayfs=False, clone="auto",
-    print_xml=False,
+    print_xml=False, accept=False,
 ):  # fmt: skip
     """Install an artifact as a guest, defined and shut off.
 
@@ -132,7 +135,7 @@ def install(  # type: ignore[no-untyped-def]
     settings = _settings(c, connect=connect, pool=pool, pool_path=pool_path)
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
-    more = {"cache": cache, "overlayfs": overlayfs, "share": share, "clone": clone}
+    more = {"cache": cache, "overlayfs": overlayfs, "share": share, "clone": clone, "consent": _consent(accept)}
     key = installing.own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
     wishes = installing.wishes(memory, vcpus, hostname, key, **more)
     if print_xml:
@@ -405,11 +408,13 @@ def verify(c, name="", distro="", recipe="", boot=False, connect=""):  # type: i
         "vcpus": "override the recipe's number of CPUs",
         "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker)",
+        **_ACCEPT,
         **_WHERE,
     },
 )
 def run(  # type: ignore[no-untyped-def]
-    c, share, distro="", recipe="", artifact="", memory="", vcpus=0, overlayfs=False, connect="",
+    c, share, distro="", recipe="", artifact="", memory="", vcpus=0, overlayfs=False, accept=False,
+    connect="",
 ):  # fmt: skip
     """Run a command, or a shell, in a guest that is thrown away.
 
@@ -419,7 +424,8 @@ def run(  # type: ignore[no-untyped-def]
     argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
-    wishes = installing.wishes(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share)
+    more = {"cache": "always", "overlayfs": overlayfs, "share": share, "consent": _consent(accept)}
+    wishes = installing.wishes(memory, vcpus, "", "", **more)
     sys.exit(trying.run(made, wishes, argv, settings))
 
 
@@ -624,10 +630,13 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
         "jobs": "how many recipes are at work side by side",
         "on-failure": "run this command when a recipe begins to fail, the record on its standard input",
         "on-change": "run this command when a recipe begins to fail or is in order again",
+        "accept": "let the host give what recipes from outside the checkout ask of it, too: overlayfs, a network",
         **_WHERE,
     },
 )
-def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect=""):  # type: ignore[no-untyped-def]
+def nightly(  # type: ignore[no-untyped-def]
+    c, recipe, keep="", jobs=1, on_failure="", on_change="", accept=False, connect="",
+):  # fmt: skip
     """Build, boot, verify and promote each recipe; one that fails keeps its golden root.
 
     ./inv nightly
@@ -638,7 +647,7 @@ def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect="")
     if jobs < 1:
         raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
     sources = [inputs.source(each) for each in recipe] or inputs.nightly()
-    running.nightly(sources, settings, keep=settings.keep, jobs=jobs)
+    running.nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)
 
 
 @task(
@@ -651,11 +660,12 @@ def nightly(c, recipe, keep="", jobs=1, on_failure="", on_change="", connect="")
         "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
         "keep": "how many builds of each recipe are left",
         "jobs": "how many recipes are at work side by side",
+        "accept": "let the host give what recipes from outside the checkout ask of it, too: overlayfs, a network",
         "user": "your own systemd runs it, not the machine's",
     },
 )
 def nightly_timer(  # type: ignore[no-untyped-def]
-    c, recipe, install=False, remove=False, show=False, on_calendar="", keep="", jobs=1, user=False
+    c, recipe, install=False, remove=False, show=False, on_calendar="", keep="", jobs=1, accept=False, user=False
 ):
     """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab.
 
@@ -664,7 +674,7 @@ def nightly_timer(  # type: ignore[no-untyped-def]
     """
     if [install, remove, show].count(True) != 1:
         raise VirtrootError("what is wanted of the timer?", "give one of --install, --remove and --show")
-    named = bool(on_calendar or recipe or keep or jobs != 1)
+    named = bool(on_calendar or recipe or keep or jobs != 1 or accept)
     where = timing.systemd(user=user)
     if remove:
         if named:
@@ -677,7 +687,8 @@ def nightly_timer(  # type: ignore[no-untyped-def]
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
     for each in recipes:
         inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)
-    wanted = timing.schedule(settings, on_calendar, recipes, keep=keep, jobs=jobs, user=user, writable=place.WRITTEN)
+    given = {"keep": keep, "jobs": jobs, "accept": accept, "user": user}
+    wanted = timing.schedule(settings, on_calendar, recipes, **given, writable=place.WRITTEN)
     if not where.runs:
         result(timing.crontab(wanted))
     elif show:
@@ -848,14 +859,14 @@ def setup(c, stop=False, refresh=False):  # type: ignore[no-untyped-def]
         preparing.setup(_settings(c), refresh=refresh)
 
 
-@task(help={"distro": "recipe by name", **_WHERE})
-def demo(c, distro="debian", connect=""):  # type: ignore[no-untyped-def]
+@task(help={"distro": "recipe by name", **_ACCEPT, **_WHERE})
+def demo(c, distro="debian", accept=False, connect=""):  # type: ignore[no-untyped-def]
     """From an empty machine to a booted, verified guest.
 
     ./inv demo
     """
     settings = _settings(c, connect=connect)
-    demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings)
+    demonstrate.demo(inputs.find(distro, snapshots=settings.snapshots), settings, _consent(accept))
 
 
 @task(
@@ -929,6 +940,10 @@ def _ask(question: str) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
+
+
+def _consent(accept: bool) -> Consent:
+    return granted if accept else _ask
 
 
 namespace = Collection(

@@ -130,7 +130,7 @@ class Virtroot:
 
 def main(rounds: int) -> None:
     """Run every contender ``rounds`` times after one round that warms the caches; print medians."""
-    with tempfile.TemporaryDirectory() as scratch, _plain(Settings()) as plain:
+    with tempfile.TemporaryDirectory() as scratch, _plain(Settings(output=f"{scratch}/output")) as plain:
         virtroot = Virtroot(Path(scratch))
         everything = virtroot.recipe("package", package=", ".join(_MORE))
         # Packages are in the cache, and roots that all begin with.
@@ -210,7 +210,7 @@ def _plain(settings: Settings) -> Iterator[Container]:
     finally:
         started.remove()
         for name in ("package", "overlay", "cold-debootstrap", "cold-mmdebstrap", *(f"ten-{n}" for n in range(10))):
-            engine.remove_volume(f"virtroot-cache-benchmark-{name}")
+            engine.remove_volume(f"virtroot-cache-benchmark-{name}-{settings.key}")
 
 
 if __name__ == "__main__":

@@ -57,13 +57,13 @@ def main() -> None:
             times = {}
             for name, contender in contenders.items():
                 if cache == "cold":
-                    engines.connect().remove_volume(container.cache_volume(planned))
+                    engines.connect().remove_volume(container.cache_volume(planned, settings))
                 times[name] = seconds(contender)
             for name, taken in times.items():
                 print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
         build(planned, settings)
         print(f"{'virtroot':<16} warm, nothing changed {seconds(lambda: build(planned, settings)):6.1f} s")
-        engines.connect().remove_volume(container.cache_volume(planned))
+        engines.connect().remove_volume(container.cache_volume(planned, settings))
 
 
 def _plain(planned: Inputs, settings: Settings) -> None:
@@ -78,7 +78,7 @@ def _plain(planned: Inputs, settings: Settings) -> None:
         on_disk,
         "benchmark",
         capabilities=distro.capabilities,
-        cache=container.cache_volume(planned),
+        cache=container.cache_volume(planned, settings),
     ) as worker:
         for item in planned.plan.builder_setup:
             worker.set_up(item, planned.trees)

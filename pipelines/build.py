@@ -80,7 +80,7 @@ def _make(
             with builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
-        volume = container.cache_volume(inputs)
+        volume = container.cache_volume(inputs, settings)
         capable = plan.distro.capabilities
         with builder(
             asker.engine,

@@ -15,7 +15,6 @@ from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
-from pipelines.host import durable
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
@@ -96,7 +95,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
-        durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o644)
+        beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and kept.returncode == 0:
             manifest = manifests.parse(kept.stdout, f"the manifest of {original.name}")
             identity.name_files(target, root, manifest, was, own.hostname)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelines import operate
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
+from pipelines.guest.asks import Consent
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -16,8 +19,11 @@ from pipelines.settings import Settings
 from pipelines.verify import verify_guest
 
 
-def demo(inputs: Inputs, settings: Settings) -> None:
-    """Set up, build ``inputs``, install it under its recipe's name, verify it booted, and leave it running."""
+def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> None:
+    """Set up, build ``inputs``, install it under its recipe's name, verify it booted, and leave it running.
+
+    ``consent`` answers whether the host gives what the recipe asks of it.
+    """
     name = inputs.name
     setup(settings)
     hypervisor = connect(settings)
@@ -29,7 +35,7 @@ def demo(inputs: Inputs, settings: Settings) -> None:
             say(f"{artifact.id} is built already; ./inv build --distro {name} builds a new one")
         except VirtrootError:
             artifact = build(inputs, settings)
-        install(name, artifact, _wishes(hypervisor), settings)
+        install(name, artifact, replace(_wishes(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
     if not operate.running(name, settings):
         say(f"{name} is up after {operate.start(name, settings):.1f} s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.text import one_line, plain
+from pipelines.text import one_line, plain, without_logins
 
 
 class VirtrootError(Exception):
@@ -17,10 +17,11 @@ class VirtrootError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
-        self.detail = detail
+        super().__init__(without_logins(what))
+        # What is quoted may have an address with a password, and an error is shown, logged and recorded.
+        self.what = without_logins(what)
+        self.hint = without_logins(hint)
+        self.detail = without_logins(detail)
         self.where = where
 
     def __str__(self) -> str:

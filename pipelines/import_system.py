@@ -70,8 +70,8 @@ def import_system(
     for each in found.left_out:
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
-    if found.kind == "directory" and (found.path / "etc").is_dir():
-        glanced = looking.glance(found.path)
+    if found.kind == "directory" and Path(found.opened, "etc").is_dir():
+        glanced = looking.glance(Path(found.opened))
         systems.refuse(glanced)
         _check_owners(glanced, shift_ids)
     engine = engines.connect()
@@ -93,7 +93,7 @@ def import_system(
             with container.unpacker(engine, image, name, settings) as unpacker:
                 if found.kind == "disk":
                     with disk.reader(engine, name, settings) as container_of_disk:
-                        choice = disk.unpack(found.path, container_of_disk, passphrase, choose, unpacker)
+                        choice = disk.unpack(found, container_of_disk, passphrase, choose, unpacker)
                     for point, device in choice.left:
                         warn(f"{point} on {device} is left behind; --include-mounts brings it along")
                 else:

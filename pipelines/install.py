@@ -14,13 +14,15 @@ from pydantic import ValidationError
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import hold, hostdir, identity, making, overlayfs, place, pristine, publication, roots
+from pipelines.guest import asks, hold, hostdir, identity, making, overlayfs, place, pristine, publication, roots
+from pipelines.guest import guest as guests
 from pipelines.guest import shares as mounting
+from pipelines.guest.asks import Consent
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
-from pipelines.host import durable, process
+from pipelines.host import process
 from pipelines.libvirt import beside, connect, pool, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
@@ -38,6 +40,7 @@ class Wishes:
     recipe's shares: what nobody keeps has no business in what others keep.
     ``transient`` says whose guest it is that nobody keeps: whoever made it may remove it.
     ``clone`` is the way in which the root is made, one of `roots.WAYS`.
+    ``consent`` answers whether the host gives what the recipe asks of it; without it, nothing is given.
     """
 
     memory: int | None = None
@@ -49,6 +52,7 @@ class Wishes:
     shares: tuple[Share, ...] = ()
     transient: str = ""
     clone: str = "auto"
+    consent: Consent | None = None
 
 
 def wishes(
@@ -61,19 +65,23 @@ def wishes(
     overlayfs: bool = False,
     share: Sequence[str] = (),
     clone: str = "auto",
+    consent: Consent | None = None,
 ) -> Wishes:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
-    asking = {"memory": memory, "vcpus": vcpus, "cache": cache, "shares": share}
+    asking = {"memory": memory, "vcpus": vcpus, "cache": cache}
     given: Mapping[str, object] = {key: value for key, value in asking.items() if value}
     try:
         asked = GuestDefaults.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         field, message = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
-        if field == "shares":
-            raise VirtrootError(f"--share: {message}", "like --share data:/srv/data:/srv/data:ro") from error
         hint = "sizes are written like 2GiB; CPUs are a whole number; the cache is auto, mixed, always or none"
         raise VirtrootError(f"--{field}: {message}", hint) from error
+    try:
+        given_shares = tuple(map(shares.parse, share))
+        shares.refuse_doubles(given_shares)
+    except ValueError as error:
+        raise VirtrootError(f"--share: {error}", "like --share data:/srv/data:/srv/data:ro") from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
     return Wishes(
         asked.memory if memory else None,
@@ -82,8 +90,9 @@ def wishes(
         keys,
         cache=cache,
         overlayfs=overlayfs,
-        shares=tuple(map(shares.parse, asked.shares)),
+        shares=given_shares,
         clone=roots.checked_way(clone),
+        consent=consent,
     )
 
 
@@ -118,6 +127,8 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     wanted = _wanted(artifact, wishes)
     if pool.look(hypervisor, settings) is None:
         hostdir.refuse_shared(hypervisor, settings.pool_path)
+    directory = pool.look(hypervisor, settings) or settings.pool_path
+    _refuse_unaccepted(hypervisor, directory, name, artifact, wishes, wanted)
     paths = Place(pool.find(hypervisor, settings), name)
     with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
@@ -200,14 +211,34 @@ def _uuid(hypervisor: Hypervisor, artifact: Artifact) -> UUID:
     return kept
 
 
+def _refuse_unaccepted(
+    hypervisor: Hypervisor, directory: str, name: str, artifact: Artifact, wishes: Wishes, wanted: Sequence[Share]
+) -> None:
+    """Raise `VirtrootError` where the artifact asks of the host what the user neither gave nor consented to."""
+    recorded = [each for each in wanted if each not in wishes.shares]
+    found = hostdir.unseen(directory, recorded)
+    lines = (
+        *asks.describe_shares(recorded, found, guests.every(hypervisor) if recorded else ()),
+        *asks.describe(artifact.manifest.recipe.guest, overlayfs_given=wishes.overlayfs),
+    )
+    asks.refuse_unaccepted(name, artifact.id, lines, wishes.consent)
+
+
 def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
-    """Return all shares that the guest is to have, the recipe's first."""
-    recorded = () if wishes.transient else artifact.manifest.recipe.guest.shares
+    """Return all shares that the guest is to have, the recipe's first.
+
+    One that the user gives takes the place of the recipe's share of that tag. Raises `VirtrootError` for a recorded
+    directory of the host: a recipe can come from anybody, and would lend out what the user never named.
+    """
+    texts = () if wishes.transient else artifact.manifest.recipe.guest.shares
+    given = {each.tag for each in wishes.shares}
     try:
-        wanted = (*(shares.parse(each, recorded=True) for each in recorded), *wishes.shares)
+        recorded = [each for text in texts if (each := shares.parse(text, recorded=True)).tag not in given]
+        wanted = (*recorded, *wishes.shares)
         shares.refuse_doubles(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error
+    asks.refuse_absolute(recorded, artifact.id)
     return wanted
 
 
@@ -259,4 +290,4 @@ def _personalise(
     if identity_of_guest.authorized_keys:
         identity.warn_of_sshd(target, paths.partial_root)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
-    durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o644)
+    beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)

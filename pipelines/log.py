@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.text import age, flat, plain, size
+from pipelines.text import age, flat, plain, size, without_logins
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -39,7 +39,7 @@ def warn(message: str) -> None:
 
 def _print(message: str, style: str) -> None:
     try:
-        _console.print(_spoken(message), markup=False, style=style or None)
+        _console.print(_spoken(without_logins(message)), markup=False, style=style or None)
     except (OSError, SystemExit):
         # The console's own way to take a reader's leave is to end the program.
         if not _deaf:

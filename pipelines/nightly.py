@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest import asks
 from pipelines.guest import guest as guests
 from pipelines.guest.memory import Room
 from pipelines.host import engine as engines
@@ -38,7 +39,7 @@ from pipelines.machine import checkout, notice
 from pipelines.prune import prune
 from pipelines.report import pages
 from pipelines.run import end, names, owner, throw_away
-from pipelines.settings import Settings
+from pipelines.settings import CHECKOUT, Settings
 from pipelines.text import plain
 from pipelines.upgrade import Wishes as Moving
 from pipelines.upgrade_all import upgrade_all
@@ -69,6 +70,7 @@ class Run:
     """One night: what all its recipes share.
 
     ``asker`` asks the mirrors, or is why nothing can be asked; ``ended`` is set when somebody ends the night early.
+    With ``accept`` the host gives what recipes from outside the checkout ask of it, too.
     """
 
     settings: Settings
@@ -79,6 +81,7 @@ class Run:
     room: Room = field(default_factory=Room)
     telling: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
+    accept: bool = False
 
     @property
     def store(self) -> Store:
@@ -97,9 +100,10 @@ class Run:
 
 
 @whoever_hears()
-def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int) -> list[Night]:
+def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
     """Run a night over the recipe files ``sources``, ``jobs`` side by side, and return a record for each.
 
+    The guests of recipes from outside the checkout get what those ask of the host only with ``accept``.
     A recipe that fails keeps its golden root and stops no other. Raises `CheckFailed` at the end where one failed, and
     `VirtrootError` at once where another night is at work.
     """
@@ -110,7 +114,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
-            run = Run(settings, keep, *checkout.state(), _asker(settings, stack))
+            run = Run(settings, keep, *checkout.state(), _asker(settings, stack), accept=accept)
             _clear_left(run)
             nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
         _write_pages(settings)
@@ -181,7 +185,7 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _take_away(run: Run) -> None:
     """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({"virtroot.output": str(run.settings.output_dir), "virtroot.owner": _OWNER})
+        engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
@@ -236,6 +240,11 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     if isinstance(run.asker, VirtrootError):
         raise run.asker
     planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
+    # The files of the checkout are the user's own word. The guests of a night have no recorded shares.
+    consent = asks.granted if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
+    asks.refuse_unaccepted(
+        "the guest of this night", f"the recipe {source}", asks.describe(planned.recipe.guest), consent
+    )
     artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
     facts |= _facts(store, artifact, before, nights, known)
     golden = store.golden(name)
@@ -323,9 +332,8 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     settings = run.settings
     run.refuse_ended()
     hypervisor = connect(settings)
-    name = _vacant(hypervisor, artifact.manifest.name, run)
     memory = artifact.manifest.recipe.guest.memory
-    install(name, artifact, Wishes(cache="always", transient=run.owner, clone="copy"), settings)
+    name = _install(hypervisor, artifact, run)
     try:
         with run.room.for_guest(hypervisor.target, memory, settings.timeout, run.refuse_ended):
             run.refuse_ended()
@@ -350,12 +358,27 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
         throw_away(hypervisor, name, run.settings, run.owner)
 
 
-def _vacant(hypervisor: Hypervisor, recipe: str, run: Run) -> str:
-    """Return a name for a guest that nobody has; what could not be removed when it was left is tried again."""
+def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
+    """Install a guest of ``artifact`` that is thrown away, and return its name."""
+    wishes = Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+    busy: set[str] = set()
+    while True:
+        name = _vacant(hypervisor, artifact.manifest.name, run, busy)
+        try:
+            install(name, artifact, wishes, run.settings)
+        except Busy:
+            # Another checkout's run is about to install its own under that name.
+            busy.add(name)
+        else:
+            return name
+
+
+def _vacant(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
+    """Return a name for a guest that nobody has, none of ``busy``; one that could not be removed is removed again."""
     there = {guest.name: guest for guest in guests.every(hypervisor)}
-    taken = {known.name for known in hypervisor.domains()}
+    taken = {*busy, *(known.name for known in hypervisor.domains())}
     for name in names("night", recipe):
-        if name in there and there[name].transient == run.owner:
+        if name not in busy and name in there and there[name].transient == run.owner:
             say(f"removing the guest {name} that a killed night left")
             throw_away(hypervisor, name, run.settings, run.owner)
             return name

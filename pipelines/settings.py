@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
+import socket
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -152,6 +154,15 @@ class Settings:
     def output_dir(self) -> Path:
         """The absolute directory that artifacts are written to: one path, by whichever link it was named."""
         return Path(os.path.realpath(CHECKOUT / self.output))
+
+    @property
+    def key(self) -> str:
+        """A short key of the output directory, the same in no other checkout and on no other machine.
+
+        What one engine has for several of them is named and labelled by it.
+        """
+        owner = f"{socket.gethostname()}\0{self.output_dir}"
+        return hashlib.sha256(owner.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 _SPAN = re.compile(r"(\d{1,6})([mhdw])")

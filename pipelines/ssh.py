@@ -21,10 +21,14 @@ from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, warn
 from pipelines.settings import CHECKOUT, Settings
-from pipelines.text import split_fields, split_lines
+from pipelines.text import split_fields, split_lines, without_logins
 
-#: Variables that say which engine and which settings: a shell that runs ssh later may not have them.
-_SETTINGS = ("INVOKE_VIRTROOT_", "DOCKER_")
+#: Variables that say where guests are: a shell that runs ssh later may not have them. No others: what is in a
+#: configuration of ssh ends on command lines, which every user can read.
+_SETTINGS = (
+    "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_HOST", "INVOKE_VIRTROOT_CONNECT", "INVOKE_VIRTROOT_EMBEDDED",
+    "INVOKE_VIRTROOT_OUTPUT", "INVOKE_VIRTROOT_POOL", "INVOKE_VIRTROOT_POOL_PATH",
+)  # fmt: skip
 
 #: What ./inv ssh and cp do whatever ~/.ssh/config says for every host. They run what they are given, nothing else, on
 #: a connection of their own: one that is kept may lead to another machine of the same name. They lend the guest nothing
@@ -81,7 +85,8 @@ def config(settings: Settings, *, user: str = "root") -> str:
     """Return what lets plain ssh reach each guest, for a file that ``~/.ssh/config`` includes."""
     blocks = []
     for guest in guests.every(connect(settings)):
-        options = [f"    {key} {value}" for key, value in _config(guest.name, settings, user).items()]
+        given = _config(guest.name, settings, user, _chosen())
+        options = [f"    {key} {value}" for key, value in given.items()]
         blocks.append("\n".join([f"Host {guest.name}", *options]))
     return "\n\n".join(blocks)
 
@@ -205,9 +210,20 @@ def _let_in(guest: Guest, user: str) -> bool:
     return any(len(words) > 1 and words[1] in keys for words in own)
 
 
-def _config(name: str, settings: Settings, user: str) -> dict[str, str]:
-    """Return ssh's options for a guest: by its name, whatever its address is, and by its own key alone."""
-    chosen = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(_SETTINGS)]
+def _chosen() -> list[str]:
+    """Return the variables that an ssh which is started later needs, as ``NAME=VALUE``."""
+    chosen = [f"{key}={os.environ[key]}" for key in sorted(_SETTINGS) if os.environ.get(key)]
+    for variable in [each for each in chosen if without_logins(each) != each]:
+        chosen.remove(variable)
+        warn(f"{variable.partition('=')[0]} has a password in it, and is left out: set it where ssh is run")
+    return chosen
+
+
+def _config(name: str, settings: Settings, user: str, chosen: Sequence[str] = ()) -> dict[str, str]:
+    """Return ssh's options for a guest: by its name, whatever its address is, and by its own key alone.
+
+    ``chosen`` are variables for the program that joins ssh to the guest, which has those of ssh itself anyway.
+    """
     words = [*(["env", *chosen] if chosen else []), str(CHECKOUT / "inv"), "ssh-proxy", name]
     return {
         "User": user,

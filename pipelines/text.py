@@ -34,6 +34,16 @@ def plain(text: str) -> str:
     return _UNWANTED.sub(_instead, text)
 
 
+#: What stands before the host in an address: of a web address all of it, since a token may be the whole, of others a
+#: password and its user.
+_LOGIN = re.compile(r"(?:(?<=http://)|(?<=https://))[^/\s'\"]+@|(?<=://)[^/\s'\":]*:[^/\s'\"]*@", re.IGNORECASE)
+
+
+def without_logins(text: str) -> str:
+    """Return ``text`` without the passwords and tokens that addresses in it have."""
+    return _LOGIN.sub("***@", text) if "@" in text else text
+
+
 def one_line(text: str) -> str:
     """Return ``text`` plain and on one line."""
     return " ".join(line.strip(" \t") for line in plain(text).split("\n")).strip(" \t")

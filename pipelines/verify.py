@@ -24,7 +24,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import hold, place, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import engine as engines
-from pipelines.host import process
+from pipelines.host import private, process
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.recipe.stage import ROOT
@@ -136,7 +136,7 @@ def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
     content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
     made = manifests.parse(content, f"the manifest of {guest.name}")
     artifact = store.guest(guest.name)
-    artifact.directory.mkdir(parents=True, exist_ok=True)
+    private.make_directory(artifact.directory)
     artifact.describe(made)
     return artifact
 

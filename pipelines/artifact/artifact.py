@@ -35,7 +35,11 @@ class Artifact:
     @property
     def exists(self) -> bool:
         """Whether the directory is an artifact's."""
-        return (self.directory / MANIFEST).is_file()
+        try:
+            return (self.directory / MANIFEST).is_file()
+        except PermissionError:
+            # Another user's, closed to us: it is there, and who reads it is told why that cannot be.
+            return True
 
     @property
     def manifest_file(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
+from pipelines.host import durable, lock
 from pipelines.log import warn
 from pipelines.text import one_line, plain, trim
 
@@ -164,9 +163,10 @@ class History:
         line = night.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b", buffering=0) as file:
-                # What is taken back must not be another's record, written meanwhile.
-                fcntl.flock(file, fcntl.LOCK_EX)
+            # What is taken back must not be another's record, written meanwhile. Others may read the history, and could
+            # lock it.
+            turn = lock.wait_for(self._path.with_name(f".{self._path.name}.lock"))
+            with turn, self._path.open("a+b", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size:
                     file.seek(size - 1)

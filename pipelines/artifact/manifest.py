@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
+from pipelines.host import durable, private
 from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
 
 SCHEMA = 1
@@ -198,4 +198,7 @@ def parse(content: bytes, source: str) -> Manifest:
 
 def save(manifest: Manifest, path: Path) -> None:
     """Write the manifest to the file ``path`` in one step."""
-    durable.write(path, f"{manifest.model_dump_json(indent=2)}\n".encode())
+    partial = path.with_name(f".{path.name}.partial")
+    with private.create(partial) as file:
+        file.write(f"{manifest.model_dump_json(indent=2)}\n".encode())
+    durable.publish(partial, path)

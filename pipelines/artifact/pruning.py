@@ -26,7 +26,8 @@ def stale(
     """Return those of ``builds`` (all of one recipe) that may go, oldest first.
 
     Kept are the newest ``keep`` (1 or more), those not ``older_than`` that, those whose id is in ``needed``, pinned
-    ones, the last that was found good in a booted guest, and those that cannot be read.
+    ones, the last that was found good in a booted guest, those that cannot be read, and those whose directory somebody
+    named otherwise than their manifest says.
     """
     builds = [each for each in builds if _readable(each)]
     builds = sorted(builds, key=lambda artifact: (made(artifact), artifact.directory.name))
@@ -39,6 +40,7 @@ def stale(
         if artifact.directory not in spared
         and not {artifact.id, artifact.stored_id} & set(needed)
         and not artifact.pinned
+        and artifact.id == artifact.stored_id
         and (older_than is None or now - made(artifact) > older_than)
     ]
 

@@ -6,14 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.artifact.history import History
 from pipelines.artifact.promotion import Golden
 from pipelines.errors import VirtrootError
-from pipelines.host import durable, lock
+from pipelines.host import durable, lock, private
+from pipelines.log import say
 
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"
@@ -34,7 +35,11 @@ class Store:
 
     def lock(self, name: str, purpose: str = "recipe") -> AbstractContextManager[None]:
         """Hold the lock of the recipe ``name``; raises `VirtrootError` when another task has it."""
-        return lock.hold(self._output / ".locks" / f"{purpose}-{name}", f"the {purpose} {name}")
+        locks = self._output / ".locks"
+        # Who could open a lock file could hold the lock, and keep everybody from building.
+        with suppress(OSError):
+            private.make_directory(locks)
+        return lock.hold(locks / f"{purpose}-{name}", f"the {purpose} {name}")
 
     def claim(self, name: str, source: Path) -> None:
         """Keep the directory of ``name`` for the recipe file ``source``; the caller holds the recipe's lock.
@@ -96,18 +101,28 @@ class Store:
         home = self._output / name
         self.clear(name)
         artifact = Artifact(home / f"{PARTIAL}{build}")
-        artifact.directory.mkdir(parents=True)
+        self._tighten(name)
+        private.make_directory(artifact.directory)
         try:
             yield artifact
             durable.publish(artifact.directory, home / build)
         except BaseException:
             if artifact.log.exists():
-                (home / "failed").mkdir(exist_ok=True)
+                private.make_directory(home / "failed")
                 artifact.log.replace(self.failed_log(name))
             shutil.rmtree(artifact.directory, ignore_errors=True)
             raise
         if latest:
             self.name_latest(name, build)
+
+    def _tighten(self, name: str) -> None:
+        """Close the builds that an earlier version left open to all: what is in a tarball is a root's, secrets too."""
+        opened = 0
+        for artifact in self.builds(name):
+            with suppress(OSError):
+                opened += private.tighten(artifact.directory)
+        if opened:
+            say(f"{opened} builds of {name} were open to other users: only their owner can read them now")
 
     def name_latest(self, name: str, build: str) -> None:
         """Let ``latest`` of ``name`` name ``build``; the caller holds the recipe's lock."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
-from pipelines.host import mounts, process
+from pipelines.host import mounts, opening, process
 from pipelines.host.feed import counted
 from pipelines.host.target import Local
-from pipelines.log import progress, warn
+from pipelines.log import progress, say, warn
 from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
 from pipelines.text import one_line, split_fields, split_lines
@@ -67,6 +68,12 @@ class Source:
     size: int
     decompress: str = ""
     left_out: tuple[str, ...] = ()
+    handle: int = -1
+
+    @property
+    def opened(self) -> str:
+        """A path to what was found, whatever its own path leads to by now."""
+        return opening.named(self.handle) if self.handle >= 0 else str(self.path)
 
 
 def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
@@ -77,28 +84,33 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
     """
     path = Path(text).expanduser()
     try:
-        path = path.resolve(strict=True)
-        if path.is_dir():
-            return _directory(path, outside, include_mounts=include_mounts)
-        if not path.is_file():
+        named, path = path.absolute(), path.resolve(strict=True)
+        if named != path:
+            say(f"{named} leads to {path}")
+        # Looked at and read by one descriptor: who can write above it could put a link in its place meanwhile.
+        handle = opening.open_path(path)
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            return _directory(path, handle, outside, include_mounts=include_mounts)
+        if not stat.S_ISREG(found.st_mode):
             raise VirtrootError(f"{path} is neither a directory nor a file", _WANTED)
-        with path.open("rb") as content:
+        with Path(opening.named(handle)).open("rb") as content:
             head = content.read(_HEAD)
     except (OSError, RuntimeError, ValueError) as error:
         raise VirtrootError(f"cannot read {text}: {error}", _WANTED) from error
-    size = path.stat().st_size
+    size = found.st_size
     for option, magic in _MAGIC.items():
         if head.startswith(magic):
-            return Source(path, "tarball", size, option)
+            return Source(path, "tarball", size, option, handle=handle)
     where, magic = _USTAR
     if head[where] == magic:
-        return Source(path, "tarball", size)
+        return Source(path, "tarball", size, handle=handle)
     if any(head[at:].startswith(magic) for at, magic in _DISKS):
-        return Source(path, "disk", path.stat().st_blocks * 512)
+        return Source(path, "disk", found.st_blocks * 512, handle=handle)
     raise VirtrootError(f"{path} is neither a tarball nor a disk image", _WANTED)
 
 
-def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
+def _directory(path: Path, handle: int, outside: Path, *, include_mounts: bool) -> Source:
     if path == Path("/") or outside.is_relative_to(path):
         raise VirtrootError(
             f"{path} is the system that runs here, or holds {outside}",
@@ -113,11 +125,11 @@ def _directory(path: Path, outside: Path, *, include_mounts: bool) -> Source:
         if not point.startswith("/")
         and (kind in fstab.PROVIDED or not (include_mounts or fstab.is_of_the_system(f"/{point}")))
     )
-    without = [f"--exclude={path}/{each}" for each in left_out]
-    size = split_fields(
-        process.run(["du", "--summarize", "--block-size=1", *without, "--", str(path)], check=False).text
-    )
-    return Source(path, "directory", int(size[0]) if size else 0, left_out=left_out)
+    source = Source(path, "directory", 0, left_out=left_out, handle=handle)
+    without = [f"--exclude=./{each}" for each in left_out]
+    argv = ["env", f"--chdir={source.opened}", "du", "--summarize", "--block-size=1", *without, "."]
+    size = split_fields(process.run(argv, check=False).text)
+    return replace(source, size=int(size[0]) if size else 0)
 
 
 def unpack(source: Source, builder: Builder) -> None:
@@ -141,11 +153,11 @@ def extract(builder: Builder, content: IO[bytes], decompress: str = "") -> None:
 @contextmanager
 def _opened(source: Source) -> Iterator[IO[bytes]]:
     if source.kind == "tarball":
-        with source.path.open("rb") as content:
+        with Path(source.opened).open("rb") as content:
             yield content
         return
     without = [f"--exclude=./{each}" for each in source.left_out]
     options = (*archive.KEEP, "--sparse", "--format=posix", "--anchored", "--no-wildcards", *without)
-    argv = ("tar", "--create", "--file=-", "--directory", str(source.path), *options, ".")
+    argv = ("tar", "--create", "--file=-", "--directory", source.opened, *options, ".")
     with process.reading(argv) as content:
         yield content

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from pipelines.builder import container
 from pipelines.builder.container import Builder
@@ -21,21 +20,11 @@ from pipelines.recipe.plan import Surroundings
 from pipelines.recipe.stage import Command, Tree
 from pipelines.settings import Settings
 
-#: Seconds that a container for questions lives, and after which another one is started: that of a killed task is gone
-#: soon.
-_LIFE, _USE = 1200, 600
-
 #: Seconds for which a mirror that did not answer is left alone.
 _SILENCE = 300
 
 #: Which builder is asked: its image, and how it was set up, with the digests of what was copied into it.
 _SetUp = tuple[str, tuple[Command | Tree, ...], tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    builder: Builder
-    since: float
 
 
 class Asker:
@@ -44,17 +33,17 @@ class Asker:
     Recipes with one builder image and one set-up share a container, and those that ask the same share the answer.
     A mirror that did not answer is not asked again for some minutes: each question may take a minute to fail.
     Leaving the context removes the containers. ``owner`` is what the caller holds a lock for: containers of that owner
-    are a killed task's, and go first. Without one they end by themselves.
+    are a killed task's, and go first. All of them end with this process.
     """
 
     def __init__(self, engine: Engine, settings: Settings, owner: str = "") -> None:
         self.engine, self.owner = engine, owner
         self._labels = {
-            "virtroot.purpose": "asking", "virtroot.output": str(settings.output_dir), "virtroot.owner": owner,
+            **container.of_output(settings), "virtroot.purpose": "asking", "virtroot.owner": owner,
         }  # fmt: skip
         self._settings = settings
         self._images: dict[str, tuple[str, str]] = {}
-        self._containers: dict[_SetUp, _Waiting] = {}
+        self._containers: dict[_SetUp, Builder] = {}
         self._answers: dict[tuple[_SetUp, Command], MirrorState] = {}
         self._silent: dict[tuple[_SetUp, Command], tuple[float, VirtrootError]] = {}
         self._turn = threading.RLock()
@@ -102,14 +91,9 @@ class Asker:
 
     def _builder(self, set_up: _SetUp, inputs: Inputs) -> Builder:
         there = self._containers.get(set_up)
-        if there and time.monotonic() - there.since < _USE:
-            return there.builder
-        started = self.engine.start(
-            set_up[0],
-            labels=self._labels,
-            argv=["sleep", str(_LIFE)],
-            transient=True,
-        )
+        if there:
+            return there
+        started = self.engine.start(set_up[0], labels=self._labels, tied=True)
         self._open.callback(started.remove)
         builder = Builder(started, {})
         try:
@@ -117,7 +101,7 @@ class Asker:
                 builder.set_up(step, inputs.trees)
         except VirtrootError as error:
             raise _no_answer(inputs, str(error)) from error
-        self._containers[set_up] = _Waiting(builder, time.monotonic())
+        self._containers[set_up] = builder
         return builder
 
 

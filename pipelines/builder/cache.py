@@ -19,7 +19,8 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.host import lock
+from pipelines.errors import VirtrootError
+from pipelines.host import lock, private
 from pipelines.log import warn
 
 SCHEMA = 1
@@ -142,8 +143,12 @@ class StageCache:
     @contextmanager
     def reading(self, identity: str) -> Iterator[Kept | None]:
         """Yield the kept root of that id, which counts as used now; None where there is none that can be read."""
-        with self._locked():
-            content, record = self._open(identity)
+        content, record = None, None
+        try:
+            with self._locked():
+                content, record = self._open(identity)
+        except OSError as error:
+            warn(f"{self._home} cannot be used: {error.strerror}")
         with content or nullcontext():
             yield Kept(content, record) if content and record else None
 
@@ -229,13 +234,18 @@ class StageCache:
         """
         if not self._home.is_dir():
             return 0
-        with self._locked():
-            freed = self._clear_partials()
-            for path in self._home.glob(f"*{_ROOT}"):
-                freed += path.lstat().st_size
-                self._delete(path.name.removesuffix(_ROOT))
-            for path in self._home.glob(f"*{_RECORD}*"):
-                path.unlink()
+        try:
+            with self._locked():
+                freed = self._clear_partials()
+                for path in self._home.glob(f"*{_ROOT}"):
+                    freed += path.lstat().st_size
+                    self._delete(path.name.removesuffix(_ROOT))
+                for path in self._home.glob(f"*{_RECORD}*"):
+                    path.unlink()
+        except OSError as error:
+            raise VirtrootError(
+                f"cannot clear {self._home}: {error.strerror}", "see who owns it, and who uses it"
+            ) from error
         return freed
 
     def size(self) -> int:
@@ -280,5 +290,6 @@ class StageCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        private.make_directory(self._home)
         with lock.wait_for(self._home / ".lock"):
             yield

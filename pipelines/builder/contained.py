@@ -39,7 +39,7 @@ def contained(engine: Engine, name: str, settings: Settings, builder: Builder) -
         lambda pipe: images.append(engine.import_root(pipe, mark)),
     )
     try:
-        container = engine.start(images[0], labels=mark, argv=["/usr/bin/sleep", "4h"], hostname=BUILD_NAME, niced=True)
+        container = engine.start(images[0], labels=mark, hostname=BUILD_NAME, niced=True, tied=True, proxied=False)
         try:
             yield Builder(container, builder.env)
             piped(

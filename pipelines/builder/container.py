@@ -87,17 +87,17 @@ def image(engine: Engine, distro: Distro, settings: Settings, made_since: dateti
     return images.built(engine, distro.containerfile, base, made_since=since)
 
 
-def cache_volume(inputs: Inputs) -> str:
-    """Return the volume that keeps packages and minimal roots for ``inputs``.
+def cache_volume(inputs: Inputs, settings: Settings) -> str:
+    """Return the volume that keeps packages for ``inputs``, built by one output directory.
 
     Scripts of installed packages can reach it. So what was installed unchecked, or checked with other keys, has one of
     its own.
     """
     keyrings = [packed.digest for tree, packed in inputs.trees.items() if tree.kind == "keyring"]
     if inputs.recipe.siglevel == "required" and not keyrings:
-        return f"virtroot-cache-{inputs.name}"
+        return f"virtroot-cache-{inputs.name}-{settings.key}"
     trust = hashlib.sha256("\0".join([inputs.recipe.siglevel, *keyrings]).encode()).hexdigest()
-    return f"virtroot-cache-{inputs.name}-{trust[:8]}"
+    return f"virtroot-cache-{inputs.name}-{settings.key}-{trust[:8]}"
 
 
 def remove_left(engine: Engine, name: str, settings: Settings) -> None:
@@ -116,11 +116,16 @@ def remove_contained(engine: Engine, name: str, settings: Settings) -> None:
 
 def container_mark(name: str, settings: Settings) -> dict[str, str]:
     """Return the label of containers and images that are made of roots for ``name``."""
-    return {"virtroot.root": hashlib.sha256(f"{name}\0{settings.output_dir}".encode()).hexdigest()[:16]}
+    return {"virtroot.root": hashlib.sha256(f"{name}\0{settings.key}".encode()).hexdigest()[:16]}
+
+
+def of_output(settings: Settings) -> dict[str, str]:
+    """Return the labels of all that belongs to one output directory on an engine that several of them may use."""
+    return {"virtroot.key": settings.key, "virtroot.output": str(settings.output_dir)}
 
 
 def _labels(name: str, purpose: str, settings: Settings) -> dict[str, str]:
-    return {"virtroot.recipe": name, "virtroot.purpose": purpose, "virtroot.output": str(settings.output_dir)}
+    return {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": purpose}
 
 
 @contextmanager
@@ -139,17 +144,15 @@ def builder(
     """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
 
     ``cache`` is a volume to mount; what runs in the builder can write to it. The caller holds the lock for ``purpose``
-    and ``name``, so a builder of the same output directory is a stale one. ``owner`` says who else may end this one. A
-    builder of another checkout is at work, on the same package cache: that is an error. What is in a ``shared`` one's
-    root can be reached from an `unpacker` too.
+    and ``name``, so a builder of the same output directory is a stale one; those of other checkouts have other names.
+    ``owner`` says who else may end this one. What is in a ``shared`` one's root can be reached from an `unpacker` too.
+    It ends with this process, however that does.
     """
     labels = _labels(name, purpose, settings)
     engine.remove_containers(labels)
-    called = f"virtroot-{purpose}-{name}"
-    # Of another output directory, and at work no more.
-    engine.remove_ended(called)
+    called = f"virtroot-{purpose}-{name}-{settings.key}"
     tmpfs = _tmpfs(engine, settings.workspace)
-    workspace = _workspace(name) if shared else ""
+    workspace = _workspace(name, settings) if shared else ""
     if workspace:
         with suppress(VirtrootError):
             engine.remove_volume(workspace)
@@ -157,8 +160,6 @@ def builder(
         image,
         name=called,
         labels={**labels, "virtroot.owner": owner},
-        # Long enough for any build; a builder whose task was killed and never run again ends by itself.
-        argv=["sleep", "4h"],
         volumes={**({cache: CACHE} if cache else {}), **({workspace: _WORK} if workspace else {})},
         capabilities=capabilities,
         # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
@@ -166,6 +167,7 @@ def builder(
         in_memory={workspace: tmpfs} if shared and tmpfs else {},
         hostname=BUILD_NAME,
         niced=True,
+        tied=True,
     )
     try:
         container.run(["mkdir", "-p", ROOT])
@@ -185,17 +187,17 @@ def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Itera
     """
     labels = _labels(name, "unpack", settings)
     engine.remove_containers(labels)
-    called = f"virtroot-unpack-{name}"
-    engine.remove_ended(called)
+    called = f"virtroot-unpack-{name}-{settings.key}"
     container = engine.start(
         image,
         name=called,
         labels=labels,
-        argv=["sleep", "4h"],
-        volumes={_workspace(name): _WORK},
+        volumes={_workspace(name, settings): _WORK},
         capabilities=("SYS_ADMIN",),
         hostname="unpacker",
         niced=True,
+        tied=True,
+        proxied=False,
     )
     try:
         yield Builder(container, {})
@@ -203,8 +205,8 @@ def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Itera
         container.remove()
 
 
-def _workspace(name: str) -> str:
-    return f"virtroot-import-{name}"
+def _workspace(name: str, settings: Settings) -> str:
+    return f"virtroot-import-{name}-{settings.key}"
 
 
 def copy_root(source: Builder, destination: Builder) -> None:

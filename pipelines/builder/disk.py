@@ -12,7 +12,8 @@ from typing import IO
 from pydantic import ValidationError
 
 from pipelines.builder import arriving
-from pipelines.builder.container import Builder, piped
+from pipelines.builder.arriving import Source
+from pipelines.builder.container import Builder, of_output, piped
 from pipelines.errors import VirtrootError
 from pipelines.host import images, process
 from pipelines.host.container import Container
@@ -51,23 +52,23 @@ def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]
     since = images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     tag, _ = images.built(engine, _NAME, base, made_since=since)
-    labels = {"virtroot.recipe": name, "virtroot.purpose": "disk", "virtroot.output": str(settings.output_dir)}
+    labels = {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
-    called = f"virtroot-disk-{name}"
-    engine.remove_ended(called)
-    container = engine.start(tag, name=called, labels=labels, argv=["sleep", "4h"], hostname="disk", niced=True)
+    called = f"virtroot-disk-{name}-{settings.key}"
+    container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True, proxied=False)
     try:
         yield container
     finally:
         container.remove()
 
 
-def bring(image: Path, container: Container) -> None:
+def bring(image: Source, container: Container) -> None:
     """Copy a disk image into ``container``, its holes left out."""
-    argv = ["tar", "--create", "--sparse", "--file=-", "--directory", str(image.parent), "--", f"./{image.name}"]
+    directory, name = os.path.split(image.opened)
+    # What is open is named by a link.
+    argv = ["tar", "--create", "--sparse", "--dereference", "--file=-", "--directory", directory, "--", f"./{name}"]
     container.run(["mkdir", "-p", _IMAGE.rpartition("/")[0]])
-    held = image.stat().st_blocks * 512
-    with progress(f"reading {image.name}", held) as advance, process.reading(argv) as content:
+    with progress(f"reading {image.path.name}", image.size) as advance, process.reading(argv) as content:
         extract = ["tar", "--extract", "--file=-", "--directory=/disk", "--transform=s|.*|image|", "--no-same-owner"]
         container.run(extract, stdin=counted(content, advance))
 
@@ -124,7 +125,9 @@ def passphrase(path: str) -> str:
     return text.removesuffix("\n")
 
 
-def unpack(image: Path, container: Container, key: str, choose: Callable[[Disks], Choice], builder: Builder) -> Choice:
+def unpack(
+    image: Source, container: Container, key: str, choose: Callable[[Disks], Choice], builder: Builder
+) -> Choice:
     """Unpack what ``choose`` wants of the disk ``image`` into the builder's root; return that."""
     bring(image, container)
     found: list[Choice] = []

@@ -10,6 +10,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.manifest import Package, Rootfs
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
+from pipelines.host import private
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import ROOT
 from pipelines.text import split_fields, split_lines
@@ -28,7 +29,7 @@ def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
 def pack(builder: Builder, tarball: Path, epoch: int, *, sparse: bool = False) -> Rootfs:
     """Stream the tarball out of the builder, and measure it on the way; see `archive.pack_argv`."""
     digest, size = hashlib.sha256(), 0
-    with tarball.open("wb") as output:
+    with private.create(tarball) as output:
 
         def keep(chunk: bytes) -> None:
             nonlocal size

@@ -15,6 +15,7 @@ from pipelines.artifact.manifest import StageTime
 from pipelines.builder import hooks
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
+from pipelines.host import private
 from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
 from pipelines.log import step, warn
@@ -146,7 +147,7 @@ class StageRunner:
 
     def _logging(self, builder: Builder, argv: Sequence[str], *, stdin: IO[bytes] | None = None) -> Completed:
         """Run ``argv``, with what it says on standard error in the log."""
-        with self._log.open("ab") as log:
+        with private.append(self._log) as log:
 
             def keep(chunk: bytes) -> None:
                 if log.tell() > _LOG_LIMIT:
@@ -169,7 +170,7 @@ class StageRunner:
     def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:
         """Time a part of the build; where a step of it fails, say which and show the log's tail."""
         label = f"{name} (from the cache)" if cached else name
-        with self._log.open("ab") as line:
+        with private.append(self._log) as line:
             line.write(f"== {label}\n".encode())
         begin = time.monotonic()
         try:

@@ -40,6 +40,9 @@ done
 #: Somebody else may delete a golden tree between its making and its use so many times.
 _ATTEMPTS = 3
 
+#: Seconds that another task may take to unpack a golden tree, or to copy it.
+_PATIENCE = 3600
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -66,12 +69,12 @@ def held(hypervisor: Hypervisor, pool: str, artifact: Artifact) -> Iterator[Gold
     path, file, what = place.golden(pool, key), place.golden_lock(key), f"the golden tree of {artifact.id}"
     for _ in range(_ATTEMPTS):
         with ExitStack() as stack:
-            stack.enter_context(lock.on(target, file, what, wait=True, shared=True))
+            stack.enter_context(lock.on(target, file, what, wait=_PATIENCE, shared=True))
             found = _whole(target, path)
             if found:
                 yield found
                 return
-        with lock.on(target, file, what, wait=True):
+        with lock.on(target, file, what, wait=_PATIENCE):
             if not _whole(target, path):
                 _make(hypervisor, path, artifact)
     raise VirtrootError(f"{what} is deleted as soon as it is made", "see whether ./inv prune runs again and again")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import exposure, place
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.host import mounts
@@ -22,6 +22,14 @@ from pipelines.text import split_fields
 _READONLY_SINCE = (11, 0)
 
 _THE_POOL, _ANOTHER_POOL = "the pool", "a pool of libvirt's"
+
+#: What the host itself runs from, or keeps its secrets in: whoever writes there is root on it.
+_HOSTS_OWN = (
+    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/run", "/sbin",
+    "/sys", "/usr", "/var/lib/apt", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/dpkg",
+    "/var/lib/libvirt", "/var/lib/machines", "/var/lib/pacman", "/var/lib/private", "/var/lib/sudo",
+    "/var/lib/systemd", "/var/log", "/var/spool/cron",
+)  # fmt: skip
 
 #: What the guest is called that has none of these shares yet.
 _THIS = "this guest"
@@ -57,6 +65,16 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
         for guest in others:
             _warn_of_writers(shared, guest, own=guest.uuid == of)
         found.append(shared)
+    exposures = exposure.look(hypervisor.target, [each.directory for each in found])
+    for given, shared, lies in zip(wanted, found, exposures, strict=True):
+        # Who may write above the pool has the roots in it, too; that is no matter of one share.
+        if not given.named:
+            exposure.refuse_replaceable(shared.directory, lies)
+        if lies.dangerous and not shared.readonly:
+            warn(
+                f"other users of the host enter {shared.directory}: a setuid program or a device that the guest makes "
+                f"there is theirs, too; {exposure.REMEDY}"
+            )
     return tuple(found)
 
 
@@ -83,6 +101,7 @@ def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequenc
     if identity and hypervisor.target.run(["test", "-d", real], check=False).returncode:
         raise VirtrootError(f"{path} is no directory", "a share is a whole directory")
     _refuse_protected(hypervisor, directory, found, others, own=wanted.named)
+    _refuse_hosts_own(hypervisor.target, found, named=wanted.named)
     return found
 
 
@@ -146,6 +165,28 @@ def refuse_shared(hypervisor: Hypervisor, directory: str) -> None:
                 f"{name} shares {each.directory}, and could change what is in the pool {directory}",
                 f"name another directory for the pool, or take the share away: ./inv unshare {name} {each.tag}",
             )
+
+
+def _refuse_hosts_own(target: Target, found: Shared, *, named: bool) -> None:
+    """Raise `VirtrootError` for a directory of the host's system, one that holds such, or one inside.
+
+    A ``named`` share lies in the pool, wherever that is.
+    """
+    # Some are links on most machines: what they lead to counts, and where they are.
+    paths = _ancestry(target, [found.directory, *_HOSTS_OWN])
+    mine = paths[found.directory]
+    inside = [mine[0], *_mounted_in(target, found.directory)]
+    for path in _HOSTS_OWN:
+        if paths[path][0] in mine and not named:
+            where = "is" if paths[path][0] == mine[0] else "is inside"
+        elif {*inside} & {*paths[path], path}:
+            where = "holds"
+        else:
+            continue
+        raise VirtrootError(
+            f"{found.directory} {where} {path}, which is the host's own system: no guest gets that",
+            "share a directory with nothing but data in it, like one below /srv",
+        )
 
 
 def _refuse_protected(

@@ -103,7 +103,7 @@ def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golde
 
     What the tree ``golden`` is, of which it was made, is found out once.
     """
-    target.run(["mkdir", "--parents", "--mode=0755", boot])
+    target.run(["mkdir", "--parents", "--mode=0711", boot])
     if golden is None:
         beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
         return

@@ -28,8 +28,9 @@ _PUBLISH = """
 trap '' HUP INT TERM PIPE
 partial_root=$1 root=$2 partial_boot=$3 boot=$4 journal=$5 token=$6 definitions=$7
 shift 7
+umask 077
 exec 9> "$journal"
-flock 9
+flock --timeout 120 9 || { echo "another process has locked $journal" >&2; exit 1; }
 : > "$partial_root/$token"
 : > "$partial_boot/$token"
 sync --file-system "$partial_root"
@@ -77,8 +78,9 @@ trap '' HUP INT TERM PIPE
 journal=$1 domain=$2 definitions=$3
 shift 3
 undo() {{ give_back "$journal"; exit 1; }}
+umask 077
 exec 9> "$journal" || exit 1
-flock 9
+flock --timeout 120 9 || {{ echo "another process has locked $journal" >&2; exit 1; }}
 printf '%s\\n' "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" end >&9 && sync "$journal" "${{journal%/*}}" || undo
 shift 8
 while read -r name && [ "$name" != end ] && read -r hidden; do

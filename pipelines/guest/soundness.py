@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.guest import definition as definitions
-from pipelines.guest import golden, hold, place, shares
+from pipelines.guest import exposure, golden, hold, place, shares
 from pipelines.guest.guest import Guest
 from pipelines.host import finding
 from pipelines.host.finding import Finding, Fix, fault, fine
@@ -15,16 +15,16 @@ from pipelines.origin import signs
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 from pipelines.text import size, split_fields, split_lines
 
-#: What a boot directory and the files in it have for QEMU's user.
-_ENTERED, _READ = 0o755, 0o644
+#: The mode of a root.
+_ENTERED = 0o755
 
 # A root's name is the host's; what is in it is not looked at.
 _CHMOD = '[ -d "$2" ] && [ ! -L "$2" ] && chmod -- "$1" "$2"'
 
 _OPEN_BOOT = """
 chmod o+x -- "${1%/*}"
-chmod 0755 -- "$1"
-for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod 0644 -- "$1/$name"; done
+chmod 0711 -- "$1"
+for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod "$2" -- "$1/$name"; done
 """
 
 Facts = Mapping[str, Any]
@@ -55,7 +55,7 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
     if its["directory"] and (its["layers"] or not guest.lower):
         findings += [fstab(guest, its), usr(guest, its), *left_over(guest, its)]
         findings += kernels(guest, its, running=running)
-    findings += [boot(guest, its, seen), shared(guest, its), golden_tree(guest), room(guest, seen)]
+    findings += [boot(guest, its, seen), shared(guest, its), exposed(guest), golden_tree(guest), room(guest, seen)]
     if running:
         findings += [served(guest, definition, seen), agent(guest)]
     return [each for each in findings if each]
@@ -177,12 +177,13 @@ def boot(guest: Guest, its: Facts, seen: Facts) -> Finding | None:
     wrong = []
     if above and not above["mode"] & 0o001:
         wrong.append(f"{place.BOOT} has mode {above['mode']:04o}")
-    if its["boot"] is not None and its["boot"] & 0o005 != 0o005:
+    if its["boot"] is not None and not its["boot"] & 0o001:
         wrong.append(f"{guest.boot} has mode {its['boot']:04o}")
+    wanted = seen["boot_file_mode"]
     wrong += [
         f"{guest.boot}/{name} has mode {mode:04o}"
         for name, mode in its["files"].items()
-        if mode is not None and mode & _READ != _READ
+        if mode is not None and mode & wanted != wanted
     ]
     name = "boot directory"
     if above and above["closed_above"]:
@@ -192,11 +193,11 @@ def boot(guest: Guest, its: Facts, seen: Facts) -> Finding | None:
         return fine(guest.name, name, f"{guest.boot}, within reach of QEMU's user") if its["boot"] is not None else None
 
     def mend(now: Guest) -> None:
-        now.target.run(["sh", "-ec", _OPEN_BOOT, "open", now.boot])
+        now.target.run(["sh", "-ec", _OPEN_BOOT, "open", now.boot, f"{wanted:o}"])
 
     fix = Fix(f"give {guest.boot} and what is in it their modes", _locked(guest, mend))
     says = f"{' and '.join(wrong)}: QEMU's user cannot read the kernel"
-    return fault(guest.name, name, says, "--fix gives it 0755, and the files in it 0644", fix=fix)
+    return fault(guest.name, name, says, f"--fix gives it 0711, and the files in it {wanted:04o}", fix=fix)
 
 
 def shared(guest: Guest, its: Facts) -> Finding | None:
@@ -208,6 +209,17 @@ def shared(guest: Guest, its: Facts) -> Finding | None:
             do = f"make it again, or take the share away: ./inv unshare {guest.name} {share.tag}"
             return fault(guest.name, "shares", f"{share.directory}, which is {share.tag}, {what}", do)
     return fine(guest.name, "shares", f"{len(guest.shares)}, all there") if guest.shares else None
+
+
+def exposed(guest: Guest) -> Finding | None:
+    """Judge whether other users of the host reach what the guest may leave in its shares; None where they do not."""
+    writable = [share.directory for share in guest.shares if not share.readonly]
+    lie = zip(writable, exposure.look(guest.target, writable), strict=True)
+    reached = [directory for directory, lies in lie if lies.dangerous]
+    if not reached:
+        return None
+    says = f"other users of the host enter {', '.join(reached)}, and what the guest makes there: setuid, devices"
+    return fault(guest.name, "open shares", says, exposure.REMEDY, needed=False)
 
 
 def golden_tree(guest: Guest) -> Finding | None:

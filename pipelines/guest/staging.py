@@ -119,7 +119,7 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         pristine.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = pristine.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
         base = pristine.of(guest, manifest(guest), made_of)
-        beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o644)
+        beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
         now = Made(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
@@ -265,10 +265,10 @@ def put_back(guest: Guest, former: Former) -> None:
 
 def _describe_boot(guest: Guest, former: Former, paths: Place) -> None:
     """Begin a boot directory for a former root with what is known of that, and what is kept of this guest."""
-    guest.target.run(["mkdir", "--parents", "--mode=0755", paths.partial_boot])
-    script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2/"; fi'
+    guest.target.run(["mkdir", "--parents", "--mode=0711", paths.partial_boot])
+    script = 'if [ -f "$1" ]; then cp -- "$1" "$2/"; fi'
     for path in (place.manifest(former.about), place.pristine(former.about), place.kept(guest.boot)):
-        guest.target.run(["sh", "-ec", script, "copy", path, paths.partial_boot])
+        guest.target.run(["sh", "-ec", f"umask 077; {script}", "copy", path, paths.partial_boot])
 
 
 def _arrive(

@@ -42,7 +42,7 @@ shift 6
 token= is_root= is_boot=
 [ -e "$journal" ] || exit 0
 exec 9< "$journal"
-flock 9
+flock --timeout 120 9 || { echo "another process has locked $journal" >&2; exit 1; }
 [ -e "$journal" ] || exit 0
 while read -r word value; do
     case $word in
@@ -129,6 +129,7 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 
 # What is to change places is on the disk before the journal says so.
 _WRITE_JOURNAL = """
+umask 077
 journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6 token=$7
 # A switch that was killed before it had a journal may have left one.
 rm -f -- "$directory/root"/.virtroot-????????????????

@@ -36,6 +36,8 @@ class Container:
     id: str
     # docker-py's APIClient; that library is imported in engine.py alone.
     _api: Any = field(repr=False)
+    # The connection to the first process' input, which ends with this process.
+    _tie: Any = field(default=None, repr=False, compare=False)
 
     def run(
         self,
@@ -124,5 +126,9 @@ class Container:
 
     def remove(self) -> None:
         """Kill and remove the container; one that is gone already is fine."""
-        with suppress(requests.HTTPError):
-            self._api.remove_container(self.id, force=True, v=True)
+        try:
+            with suppress(requests.HTTPError):
+                self._api.remove_container(self.id, force=True, v=True)
+        finally:
+            if self._tie is not None:
+                exec_stream.close(self._tie)

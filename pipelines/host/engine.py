@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -28,6 +29,9 @@ __all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice",
 
 #: Containers, volumes and images that virtroot made carry this label.
 LABEL = "virtroot"
+
+#: Seconds of silence after which a connection to a remote engine is probed.
+_KEEPALIVE = 30
 
 #: A registry that has not answered by then, in seconds, counts as one that does not.
 REGISTRY_TIMEOUT = 8
@@ -163,6 +167,8 @@ class Engine:
         transient: bool = False,
         niced: bool = False,
         routing: bool = False,
+        tied: bool = False,
+        proxied: bool = True,
     ) -> Container:
         """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
 
@@ -170,8 +176,11 @@ class Engine:
 
         ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
         before it kills. The engine removes a ``transient`` container as soon as it ends. A ``niced`` one gets as much
-        less of the CPU as this process does, and a ``routing`` one passes packets on. Raises `NameTaken`,
-        `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        less of the CPU as this process does, and a ``routing`` one passes packets on. The input of a ``tied`` one is
+        this process': it ends, and is removed, when this process does, however that is. One that is not ``proxied``
+        needs nothing from outside, and does not get to know the password of a proxy.
+
+        Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
@@ -183,7 +192,7 @@ class Engine:
                 path,
                 volume,
                 type="volume",
-                labels={LABEL: "volume"},
+                labels={**labels, LABEL: "volume"},
                 driver_config=_tmpfs((in_memory or {}).get(volume)),
             )
             for volume, path in (volumes or {}).items()
@@ -192,15 +201,17 @@ class Engine:
         try:
             made = api.create_container(
                 image,
-                list(argv) if argv else None,
+                # It reads until its input ends.
+                ["cat"] if tied else list(argv) if argv else None,
                 name=name,
+                stdin_open=tied,
                 labels={LABEL: "container", **labels},
-                environment=environment.proxies(),
+                environment=environment.proxies() if proxied else {},
                 hostname=hostname,
                 stop_timeout=stop_timeout,
                 host_config=api.create_host_config(
                     init=True,
-                    auto_remove=transient,
+                    auto_remove=transient or tied,
                     mounts=mounts,
                     tmpfs=dict(tmpfs or {}),
                     cap_add=list(capabilities),
@@ -213,13 +224,16 @@ class Engine:
         except APIError as error:
             if error.status_code == HTTPStatus.CONFLICT:
                 raise NameTaken(
-                    f"a container {name} is at work on this engine, for another checkout or user",
+                    f"a container {name} is at work on this engine, and is not this task's",
                     f"wait for it; if nobody uses it any more: docker rm --force {name}",
                     where="engine",
                 ) from error
             raise _cannot_start(image, error) from error
         container = Container(str(made["Id"]), api)
         try:
+            if tied:
+                # Before it runs: from its first moment on it ends with us.
+                container = Container(container.id, api, self._tie(container.id))
             if files:
                 api.put_archive(container.id, "/", archive(files))
             api.start(container.id)
@@ -235,6 +249,16 @@ class Engine:
                 ) from error
             raise _cannot_start(image, error) from error
         return container
+
+    def _tie(self, container: str) -> Any:
+        """Return a connection to a container's input, which the engine ends when this end of the connection is gone."""
+        stream = self._client.api.attach_socket(container, params={"stdin": 1, "stream": 1})
+        below = getattr(stream, "_sock", stream)
+        with suppress(OSError):
+            # Nothing is ever sent: without this, what stands between here and a remote engine would forget it.
+            below.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+        return stream
 
     def container(self, name: str) -> Container | None:
         """Return the running container of that name or id, or None."""
@@ -252,23 +276,42 @@ class Engine:
         for stale in self._client.api.containers(all=True, filters={"label": carried}):
             Container(stale["Id"], self._client.api).remove()
 
-    def remove_container(self, name: str) -> None:
-        """Kill and remove the container of that name, running or not; none is fine."""
+    def refuse_foreign(self, name: str, labels: Mapping[str, str]) -> None:
+        """Raise `VirtrootError` where the container of that name does not carry ``labels``: it is foreign."""
         found = self._inspect(name)
         if found:
+            _refuse_foreign("container", name, found["Config"]["Labels"], labels)
+
+    def remove_container(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """Kill and remove the container of that name, running or not; none is fine.
+
+        Raises `VirtrootError` for one that virtroot did not make, or that does not carry ``labels``.
+        """
+        found = self._inspect(name)
+        if found:
+            _refuse_foreign("container", name, found["Config"]["Labels"], labels or {})
             Container(found["Id"], self._client.api).remove()
 
-    def remove_ended(self, name: str) -> None:
-        """Remove the container of that name if it has ended, and never one that took its name meanwhile."""
+    def remove_ended(self, name: str, labels: Mapping[str, str]) -> None:
+        """Remove the container of that name if it has ended, and never one that took its name meanwhile.
+
+        Raises `VirtrootError` for one that does not carry ``labels``.
+        """
         found = self._inspect(name)
         if found and found["State"]["Status"] in {"exited", "dead"}:
+            _refuse_foreign("container", name, found["Config"]["Labels"], labels)
             Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
-        """Remove a named volume; none is fine. Raises `VirtrootError` for one that a container uses."""
+        """Remove a named volume; none is fine.
+
+        Raises `VirtrootError` for one that a container uses, or that virtroot did not make.
+        """
         try:
             with suppress(NotFound):
-                self._client.volumes.get(name).remove(force=True)
+                found = self._client.volumes.get(name)
+                _refuse_foreign("volume", name, found.attrs.get("Labels"), {})
+                found.remove(force=True)
         except APIError as error:
             raise VirtrootError(
                 f"the volume {name} stays: {error.explanation}", f"docker ps --filter volume={name}"
@@ -285,6 +328,16 @@ def _tmpfs(options: str | None) -> DriverConfig | None:
     if options is None:
         return None
     return DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": options})
+
+
+def _refuse_foreign(kind: str, name: str, carried: Mapping[str, str] | None, labels: Mapping[str, str]) -> None:
+    has = dict(carried or {})
+    if LABEL not in has or not labels.items() <= has.items():
+        raise VirtrootError(
+            f"the {kind} {name} on this engine is not virtroot's: it lacks its labels",
+            f"rename or remove it yourself, or use another name; look at it: docker {kind} inspect {name}",
+            where="engine",
+        )
 
 
 def _cannot_start(image: str, error: APIError) -> VirtrootError:

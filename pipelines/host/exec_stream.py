@@ -36,8 +36,14 @@ def connection(stream: Any) -> Iterator[Connection]:
         below.settimeout(None)
         yield Connection(below, early)
     finally:
-        stream.close()
-        below.close()
+        close(stream)
+
+
+def close(stream: Any) -> None:
+    """Close a connection that docker-py handed out."""
+    below: socket.socket = getattr(stream, "_sock", stream)
+    stream.close()
+    below.close()
 
 
 def _early(stream: Any, below: socket.socket) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import tempfile
 import weakref
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from pipelines.errors import VirtrootError
+from pipelines.host import opening
 
 #: Bytes of a packed tree that are kept in memory.
 _IN_MEMORY = 1 << 20
@@ -65,7 +67,12 @@ class Packed:
 def pack_file(path: Path) -> Packed:
     """Return one file as a tar, mode 0644; raises `VirtrootError` when it cannot be read."""
     try:
-        return Packed(archive({path.name: path.read_bytes()}))
+        handle = opening.open_path(path.absolute())
+        try:
+            with Path(opening.named(handle)).open("rb") as content:
+                return Packed(archive({path.name: content.read()}))
+        finally:
+            os.close(handle)
     except OSError as error:
         raise VirtrootError(f"cannot read {path}: {error.strerror}", "paths in a recipe start beside it") from error
 
@@ -76,18 +83,34 @@ def pack(directory: Path, *, ours: bool = False) -> Packed:
     Trees of the checkout (``ours``) have no stricter ones: those are the umask that it was cloned with.
     """
     packed = Packed()
+    try:
+        # Somebody else's who can write there could put links to any file in the place of what is looked at here.
+        handle = opening.open_path(directory.absolute())
+        try:
+            _pack(packed, directory, handle, ours=ours)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        where = error.filename or directory
+        raise VirtrootError(f"cannot read {where}: {error.strerror or error}", "see what changes the tree") from error
+    return packed
+
+
+def _pack(packed: Packed, directory: Path, handle: int, *, ours: bool) -> None:
     # A stream: nothing of it is read again while it is written.
     with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|") as tar:
-        for name, path in entries(directory):
+        for name, path in entries(Path(opening.named(handle))):
             entry = tar.gettarinfo(path, name)
             if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-                raise VirtrootError(f"{path} is neither file, directory nor link", "take it out of the tree")
+                raise VirtrootError(
+                    f"{directory / name} is neither file, directory nor link", "take it out of the tree"
+                )
             entry.uid = entry.gid = entry.mtime = 0
             entry.uname = entry.gname = ""
             # Group write comes from the user's umask, not from intent.
             entry.mode &= ~0o022
             if ours:
                 entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
-            with path.open("rb") if entry.isreg() else io.BytesIO() as content:
-                tar.addfile(entry, content)
-    return packed
+            opened = os.fdopen(opening.open_inside(handle, name), "rb") if entry.isreg() else io.BytesIO()
+            with opened as content:
+                tar.addfile(entry, cast("IO[bytes]", content))

@@ -106,7 +106,7 @@ def _checked(done: Completed) -> bytes:
 
 
 def hand_over(target: Target, root: str, directory: str, kernel: str, initrd: str) -> None:
-    """Copy ``kernel`` and ``initrd`` (paths inside ``root``) to ``directory`` on the target, mode 0644.
+    """Copy ``kernel`` and ``initrd`` (paths inside ``root``) to ``directory`` on the target.
 
     ``initrd`` is empty where the guest has none.
     """

@@ -30,6 +30,9 @@ STOP_TIMEOUT = 90
 
 _KVM = "/dev/kvm"
 
+#: What its container carries: another one of that name is somebody else's, and is neither used nor removed.
+_LABELS = {"virtroot.purpose": "hypervisor"}
+
 # Tasks hold their guest's lock.
 _AT_WORK = (
     'for lock in /run/virtroot/*.lock; do [ ! -e "$lock" ] || flock --nonblock "$lock" true || echo "$lock"; done'
@@ -47,6 +50,7 @@ def image(engine: Engine, settings: Settings, made_since: datetime | None = None
 def start(settings: Settings) -> Hypervisor:
     """Return the embedded hypervisor, started where it does not run; its guests are in volumes that outlive it."""
     engine = engines.connect()
+    engine.refuse_foreign(settings.embedded, _LABELS)
     container = _running(engine, settings.embedded)
     if container is None:
         tag = image(engine, settings)
@@ -69,7 +73,9 @@ def find(settings: Settings) -> Hypervisor | None:
     """Return the embedded hypervisor where it runs; start nothing."""
     if not engines.answers():
         return None
-    container = engines.connect().container(settings.embedded)
+    engine = engines.connect()
+    engine.refuse_foreign(settings.embedded, _LABELS)
+    container = engine.container(settings.embedded)
     return Hypervisor(InContainer(container), embedded=True) if container else None
 
 
@@ -98,12 +104,13 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
     devices = _devices(engine, tag)
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
-        engine.remove_ended(name)
+        engine.remove_ended(name, _LABELS)
         try:
             return engine.start(
                 tag,
                 name=name,
-                labels={"virtroot.purpose": "hypervisor"},
+                labels=_LABELS,
+                proxied=False,
                 # Roots and definitions outlive the container and its image.
                 volumes={
                     f"{name}-state": "/var/lib/libvirt",
@@ -135,7 +142,7 @@ def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
     labels = {"virtroot.purpose": "kvm-probe"}
     try:
         # Of a killed task it ends by itself; others may be probing, too.
-        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True)
+        probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True, proxied=False)
     except NoSuchDevice:
         return ()
     try:
@@ -147,11 +154,12 @@ def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
 def stop(settings: Settings, *, with_volumes: bool) -> None:
     """Shut the embedded hypervisor and its guests down and remove it; when told so, every guest in it too."""
     engine = engines.connect()
+    engine.refuse_foreign(settings.embedded, _LABELS)
     container = engine.container(settings.embedded)
     if container and not with_volumes:
         with step("shutting the embedded hypervisor down"):
             container.stop(STOP_TIMEOUT)
-    engine.remove_container(settings.embedded)
+    engine.remove_container(settings.embedded, _LABELS)
     if with_volumes:
         for part in ("state", "domains", "pools"):
             engine.remove_volume(f"{settings.embedded}-{part}")

@@ -16,10 +16,12 @@ import errno
 import fcntl
 import fnmatch
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
@@ -53,8 +55,20 @@ RUNNING = "/run/libvirt/qemu"
 
 _RENAME_EXCHANGE = 2
 
+#: libvirt's configuration of QEMU, which says whether libvirt gives a kernel copy to QEMU's user.
+QEMU_CONF = "/etc/libvirt/qemu.conf"
+
+#: The lock file that hand-overs wait for each other by, in the directory of guests' kernels.
+_LOCK = ".virtroot-lock"
+
+#: Seconds that a hand-over waits for another one, which takes a few.
+PATIENCE = 120
+
 #: See ioctl_ficlone(2).
 _FICLONE = 0x40049409
+
+
+_DYNAMIC = re.compile(r"\s*dynamic_ownership\s*=")
 
 
 class Refused(Exception):
@@ -106,10 +120,10 @@ def open_regular(root: int, path: str, largest: int) -> int:
 
 
 def _copy_out(root: int, path: str, destination: str) -> None:
-    """Copy ``path`` below ``root`` to the new file ``destination``, mode 0644."""
+    """Copy ``path`` below ``root`` to the new file ``destination``; see `boot_file_mode`."""
     source = open_regular(root, path, LARGEST_BOOT_FILE)
     try:
-        with _new_file(destination, 0o644, None) as target:
+        with _new_file(destination, boot_file_mode(), None) as target:
             if _share(source, target.fileno()):
                 if os.fstat(target.fileno()).st_size > LARGEST_BOOT_FILE:
                     raise Refused(f"{path}: grows while it is copied")
@@ -122,6 +136,20 @@ def _copy_out(root: int, path: str, destination: str) -> None:
                 target.write(chunk)
     finally:
         os.close(source)
+
+
+def boot_file_mode(conf: str = "") -> int:
+    """Return the mode of a kernel copy: other users have no business in what comes out of a root.
+
+    libvirt gives a domain's kernel and initramfs to QEMU's user at its start (dynamic_ownership in qemu.conf), and back
+    to root at its end. Where it was told not to, QEMU's user has to be able to read them by itself.
+    """
+    try:
+        with open(conf or QEMU_CONF, encoding="utf-8", errors="replace") as lines:
+            said = [line.split("=", 1)[1].split("#")[0].strip() for line in lines if _DYNAMIC.match(line)]
+    except OSError:
+        said = []
+    return 0o644 if said[-1:] == ["0"] else 0o600
 
 
 def _share(source: int, target: int) -> bool:
@@ -151,13 +179,14 @@ def hand_over(root_path: str, directory: str, kernel: str, initrd: str = "") -> 
     if not name.lstrip(".").startswith(BOOT_PREFIX):
         raise Refused(f"{directory} is no directory of virtroot's for kernels")
     _make_open(parent)
-    lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = _open_lock(parent)
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     partial = os.path.join(parent, f".{name.lstrip('.')}@{secrets.token_hex(4)}")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock, os.path.join(parent, _LOCK))
         os.mkdir(partial)
-        os.chmod(partial, 0o755)
+        # To be entered by QEMU's user, and not to be read.
+        os.chmod(partial, 0o711)
         _copy_out(root, kernel, os.path.join(partial, "kernel"))
         if initrd:
             _copy_out(root, initrd, os.path.join(partial, "initrd"))
@@ -168,11 +197,33 @@ def hand_over(root_path: str, directory: str, kernel: str, initrd: str = "") -> 
         os.close(lock)
 
 
+def _open_lock(directory: str) -> int:
+    """Open the lock file of hand-overs, for root alone: who can open it could hold the lock for ever."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(os.path.join(directory, _LOCK), flags, 0o600)
+    os.fchmod(lock, 0o600)
+    return lock
+
+
+def _wait_for(lock: int, path: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"{path}: another process has locked it for {PATIENCE} s; fuser {path} names it"
+                ) from None
+            time.sleep(0.05)
+
+
 def _make_open(directory: str) -> None:
     """Make a directory where it is missing, for QEMU's user to enter, whatever the umask."""
     if not os.path.isdir(directory):
         os.makedirs(directory)
-        # To be entered and not to be read: who can open it could hold the lock on it.
+        # To be entered and not to be read.
         os.chmod(directory, 0o711)
 
 
@@ -184,6 +235,8 @@ def _put_in_place(partial: str, directory: str) -> None:
     for name in os.listdir(directory):
         if name not in ("kernel", "initrd"):
             os.link(os.path.join(directory, name), os.path.join(partial, name))
+            # Earlier versions left what the guest was made from open to all.
+            os.chmod(os.path.join(partial, name), 0o600)
     if _try_exchange(partial, directory):
         # A file system that cannot exchange directories: two steps, each of which leaves whole files.
         for name in ("kernel", "initrd"):

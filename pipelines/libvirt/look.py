@@ -38,6 +38,7 @@ def look(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "user": os.geteuid(),
         "openat2": _has_openat2(handover),
+        "boot_file_mode": handover.boot_file_mode(),
         "programs": {name: shutil.which(name) or "" for name in _PROGRAMS},
         "daemons": [each for each in processes if each["name"] in _DAEMONS],
         "virtiofsds": [each for each in processes if each["name"] == "virtiofsd"],

@@ -37,7 +37,7 @@ def find(hypervisor: Hypervisor, settings: Settings) -> str:
     known = look(hypervisor, settings)
     if known is None or not _runs(hypervisor, settings):
         # Of two first users at once, the second finds the pool that the first has made.
-        with lock.on(hypervisor.target, f"{lock.LOCKS}/pool.lock", f"the pool {settings.pool}", wait=True):
+        with lock.on(hypervisor.target, f"{lock.LOCKS}/pool.lock", f"the pool {settings.pool}", wait=lock.PATIENCE):
             known = look(hypervisor, settings)
             if known is None:
                 _define(hypervisor, settings.pool, settings.pool_path)

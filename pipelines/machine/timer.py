@@ -81,6 +81,7 @@ def schedule(
     keep: str,
     jobs: int,
     user: bool,
+    accept: bool = False,
     writable: Sequence[str] = (),
 ) -> Schedule:
     """Return the schedule that options of the command line ask for; ``recipes`` are names or absolute files.
@@ -90,6 +91,7 @@ def schedule(
     arguments = [word for recipe in recipes for word in ("--recipe", recipe)]
     arguments += ["--keep", keep] if keep else []
     arguments += ["--jobs", str(jobs)] if jobs != 1 else []
+    arguments += ["--accept"] if accept else []
     pool = [] if any(Path(settings.pool_path).is_relative_to(path) for path in writable) else [settings.pool_path]
     return Schedule(
         checkout=CHECKOUT,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.text import plain
+from pipelines.text import plain, without_logins
 
 #: What a unit file of ours begins with: any other file is somebody else's.
 MARK = "# Written by ./inv nightly-timer"
@@ -221,7 +221,7 @@ def name(checkout: Path) -> str:
 
 def exposed(environment: Iterable[str]) -> list[str]:
     """Return those values of ``environment``, as ``NAME=VALUE``, that have a password in them, as a URL has."""
-    return [variable for variable in environment if re.search(r"://[^/@]*:[^/@]*@", variable)]
+    return [variable for variable in environment if without_logins(variable) != variable]
 
 
 def _specifiers(text: str) -> str:

@@ -56,6 +56,12 @@ def mirror_address(url: str) -> str:
     """Return the address of a mirror without its last slashes; raises ValueError for what is none."""
     if not re.fullmatch(r"(https?|file)://[^\s\"'|]+", url):
         raise ValueError(f"{url!r} is no mirror; give an http or https address")
+    if re.match(r"https?://[^/]*@", url):
+        # It would end in the manifest, in logs, on command lines and in the root's own list of sources.
+        raise ValueError(
+            "a mirror's address with a user or password in it; let the mirror know this machine by its address, or "
+            "name a proxy that logs in: the variable http_proxy goes to builders, and is recorded nowhere"
+        )
     return url.rstrip("/")
 
 
@@ -80,7 +86,15 @@ def _share(text: str) -> str:
 
 
 def _shares(texts: tuple[str, ...]) -> tuple[str, ...]:
-    share.refuse_doubles(tuple(map(share.parse, texts)))
+    shares = tuple(map(share.parse, texts))
+    share.refuse_doubles(shares)
+    for each in shares:
+        # A recipe can come from anybody, and only the user says which of the host's directories a guest gets.
+        if not each.named:
+            raise ValueError(
+                f"{each.source!r}: a recipe names no directory of the host's; give a name, which is a directory in "
+                "the pool, or --share when the guest is made"
+            )
     return texts
 
 
@@ -155,7 +169,8 @@ class GuestDefaults(_Strict):
         description="Let the guest mount overlayfs (Docker): the daemon that serves its root keeps CAP_SYS_ADMIN.",
     )
     shares: Annotated[tuple[ShareText, ...], AfterValidator(_shares)] = Field(
-        default=(), description="Further directories: TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR may be a name."
+        default=(),
+        description="Further directories: TAG:NAME:GUESTPATH[:ro][:create]; NAME is a directory in the pool.",
     )
     keep: tuple[KeptPath, ...] = Field(
         default=(), description="What a guest takes along at an upgrade beside /home, /root, /srv and its logs."

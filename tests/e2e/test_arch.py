@@ -73,7 +73,7 @@ def repository(inv: Virtroot) -> Iterator[Repository]:
     engine = engines.connect()
     for name in NAMES:
         engine.remove_containers({"virtroot.recipe": name})
-        engine.remove_volume(f"virtroot-cache-{name}")
+        engine.remove_volume(f"virtroot-cache-{name}-{inv.settings.key}")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,7 +58,8 @@ def docker(inv: Virtroot, recipe: Callable[..., Path]) -> Iterator[Path]:
     path = recipe(named("docker"), bootstrap="mmdebstrap", generator="none")
     path.write_text(path.read_text().replace("qemu-guest-agent]", "qemu-guest-agent, docker.io, docker-cli, iptables]"))
     artifact = Path(inv("build", "--recipe", str(path)).stdout.strip())
-    inv("install", "able", "--artifact", str(artifact), "--overlayfs", "--share", "common:common:/srv/common")
+    asked = ("--accept", "--overlayfs", "--share", "common:common:/srv/common")
+    inv("install", "able", "--artifact", str(artifact), *asked)
     shares = ("--share", "common:common:/srv/common", "--share", "look:common:/mnt/to look:ro")
     said = inv("install", "plain", "--artifact", str(artifact), *shares).stderr
     assert f"able shares {POOL}/share.common too: file locks do not reach from one guest to another" in said
@@ -178,6 +180,27 @@ def test_a_guest_whose_share_is_gone_does_not_start_and_says_why(inv: Virtroot) 
     target.run(["ln", "-s", "/etc", f"{POOL}/share.fleeting"])
     assert "leads to /etc now" in inv("start", "plain", status=2).stderr
     inv("unshare", "plain", "fleeting")
+
+
+def test_what_a_recipe_asks_of_the_host_is_refused_without_a_word_for_it(inv: Virtroot, docker: Path) -> None:
+    manifest = json.loads((docker / "manifest.json").read_text())
+    manifest["recipe"]["guest"] |= {"overlayfs": True, "shares": ["mine:common:/srv/common"]}
+    asking = inv.output / "asking"
+    asking.mkdir()
+    (asking / "manifest.json").write_text(json.dumps(manifest))
+    (asking / "rootfs.tar.zst").symlink_to(docker / "rootfs.tar.zst")
+    said = inv("install", "asking", "--artifact", str(asking), status=2).stderr
+    assert f"share mine: {POOL}/share.common of the host, read-write, at /srv/common, which able, plain shares" in said
+    assert "overlayfs: the virtiofsd of its root keeps CAP_SYS_ADMIN on the host" in said
+    assert "try: give --accept" in said
+    assert inv("run", "--artifact", str(asking), "--", "true", status=2).stderr.count("give --accept") == 1
+    assert "asking" not in inv("list").stdout
+    inv("install", "asking", "--artifact", str(asking), "--accept")
+    inv("remove", "asking", "--yes")
+    manifest["recipe"]["guest"]["shares"] = ["h:/srv:/mnt/h"]
+    (asking / "manifest.json").write_text(json.dumps(manifest))
+    refused = inv("install", "asking", "--artifact", str(asking), "--accept", status=2).stderr
+    assert "asks for the host's directory /srv" in refused
 
 
 def test_a_root_on_an_overlay_cannot_have_overlayfs(inv: Virtroot, docker: Path) -> None:

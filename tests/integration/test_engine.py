@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,11 +13,13 @@ from pathlib import Path
 import docker
 import pytest
 
+from pipelines.builder.container import builder
 from pipelines.errors import VirtrootError
 from pipelines.host import engine as engines
 from pipelines.host import images
 from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
-from pipelines.settings import Settings
+from pipelines.libvirt import embedded
+from pipelines.settings import CHECKOUT, Settings
 from tests.unit.test_process import BadDisk
 
 NAME = f"virtroot-test-engine-{uuid.uuid4().hex[:8]}"
@@ -99,6 +103,57 @@ def test_names_devices_and_states_are_told_apart(engine: Engine, base: str, cont
     with pytest.raises(VirtrootError, match="cannot start a container"):
         engine.start(f"{NAME}/no-such-image", name=other, labels={}, argv=["true"])
     assert engine.container_state(other) == ""
+
+
+#: Starts a container that is tied to it, says which, and waits for its end.
+_TIED = """
+import sys, time
+from pipelines.host import engine
+print(engine.connect().start(sys.argv[1], labels={}, tied=True).id, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_tied_container_ends_with_its_task_however_that_ends(engine: Engine, base: str) -> None:
+    argv = [sys.executable, "-c", _TIED, base]
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as task:
+        assert task.stdout is not None
+        name = task.stdout.readline().strip()
+        assert engine.container_state(name) == "running"
+        task.kill()
+    deadline = time.monotonic() + 30
+    while engine.container_state(name):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_two_output_directories_build_a_recipe_of_one_name_at_once(engine: Engine, base: str, tmp_path: Path) -> None:
+    here, there = (Settings(output=str(tmp_path / name)) for name in ("here", "there"))
+    with builder(engine, base, "same", here, "build", cache=f"{NAME}-{here.key}") as first:
+        with builder(engine, base, "same", there, "build", cache=f"{NAME}-{there.key}") as second:
+            second.run(["touch", "/var/cache/virtroot/of-there"])
+            first.run(["test", "!", "-e", "/var/cache/virtroot/of-there"])
+        assert first.run(["echo", "on"]).text == "on"
+        # One that a killed task of the same output directory left goes first.
+        with builder(engine, base, "same", here, "build") as again:
+            again.run(["true"])
+        assert engine.container_state(first.container.id) == ""
+    for settings in (here, there):
+        engine.remove_volume(f"{NAME}-{settings.key}")
+
+
+def test_a_container_of_somebody_elses_is_neither_used_nor_removed(engine: Engine, base: str) -> None:
+    name = f"{NAME}-foreign"
+    client = docker.from_env()
+    foreign = client.containers.create(base, ["true"], name=name)
+    try:
+        settings = Settings(embedded=name)
+        for task in (embedded.start, embedded.find, lambda given: embedded.stop(given, with_volumes=True)):
+            with pytest.raises(VirtrootError, match=f"the container {name} on this engine is not virtroot's"):
+                task(settings)
+        assert client.containers.get(name).id == foreign.id
+    finally:
+        foreign.remove()
 
 
 def test_stopping_lets_the_container_end_by_itself(engine: Engine, base: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
 import pytest
 
 from pipelines.host import process
@@ -38,6 +40,11 @@ def test_kill_leaves_nothing(inv: Virtroot, trixie: Path, recipe: Callable[..., 
     task.communicate()
     assert task.returncode == -signal.SIGKILL, "".join(seen)
     assert published(inv, named("trixie")) == before
+    # Nobody has to run it again for that: what it had on the engine ends with it.
+    deadline = time.monotonic() + 60
+    while left := docker.from_env().containers.list(all=True, filters={"label": f"virtroot.key={inv.settings.key}"}):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
 
 
 def test_the_next_build_clears_up_and_gives_the_same_bytes(

@@ -188,7 +188,8 @@ def test_night(stage: Stage, tmp_path: Path) -> None:
     night = stage.replace("pipelines.host.process.run", Completed((), 0, b"", said))
     engine = stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
     first, second = stage.run("night", "2")
-    engine().remove_volume.assert_called_once_with("virtroot-cache-benchmark-night-0")
+    engine().remove_volume.assert_called_once()
+    assert engine().remove_volume.call_args.args[0].startswith("virtroot-cache-benchmark-night-0-")
     assert first.startswith("2 recipes built, begun alike")
     assert second.startswith("a night over them, 2 unchanged")
     assert night.call_args.args[0][1:3] == ["nightly", "--recipe"]

@@ -62,8 +62,8 @@ def test_the_same_question_is_asked_once_and_anew_when_that_is_said(engine: Any)
     with Asker(engine, Settings()) as asker:
         for each in (trixie, inputs.find("debian", overrides={"bootstrap": "mmdebstrap"}), bookworm, trixie):
             assert asker.ask(each) == parse(BEFORE)
-        (waiting,) = asker._containers.values()
-        container: Any = waiting.builder.container
+        (builder,) = asker._containers.values()
+        container: Any = builder.container
         run = container.run
         assert [call.args[0][1] for call in run.call_args_list] == ["trixie", "bookworm"]
         asker.ask(trixie, again=True)
@@ -71,7 +71,7 @@ def test_the_same_question_is_asked_once_and_anew_when_that_is_said(engine: Any)
         container.remove.assert_not_called()
     container.remove.assert_called_once_with()
     assert engine.start.call_count == 1
-    assert engine.start.call_args.kwargs["transient"]
+    assert engine.start.call_args.kwargs["tied"]
     assert not {"volumes", "tmpfs", "capabilities"} & set(engine.start.call_args.kwargs)
 
 
@@ -109,8 +109,8 @@ def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, mon
     with Asker(engine, Settings()) as asker:
 
         def asked() -> int:
-            (waiting,) = asker._containers.values()
-            container: Any = waiting.builder.container
+            (builder,) = asker._containers.values()
+            container: Any = builder.container
             return int(container.run.call_count)
 
         for planned, count in ((trixie, 1), (trixie, 1), (bookworm, 2), (trixie, 2)):

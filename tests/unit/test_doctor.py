@@ -19,7 +19,7 @@ from pipelines.libvirt import fitness
 from pipelines.settings import Settings
 
 #: All that it may ask of an engine, and of virsh.
-READS = {"memory", "registry_has", "images", "container"}
+READS = {"refuse_foreign", "memory", "registry_has", "images", "container"}
 ASKS = {"uri", "list", "dumpxml", "version", "domcapabilities", "domstate", "pool-dumpxml", "pool-info"}
 
 POOL = "/var/lib/libvirt/filesystems"
@@ -44,6 +44,7 @@ SEEN = {
     "user": 0,
     "programs": {name: f"/usr/bin/{name}" for name in ("python3", "tar", "zstd", "flock", "bwrap")},
     "openat2": True,
+    "boot_file_mode": 0o600,
     "daemons": [],
     "virtiofsds": [
         {"pid": 1, "arguments": ["-o", f"source={POOL}/root.web,xattr"], "files": 1000000, "most": 1000000, "open": 9}
@@ -60,8 +61,8 @@ SEEN = {
             "mode": 0o755,
             "uid": 0,
             "layers": False,
-            "boot": 0o755,
-            "files": {"kernel": 0o644, "initrd": None},
+            "boot": 0o711,
+            "files": {"kernel": 0o600, "initrd": None},
             "fstab": "root / virtiofs defaults 0 0\n",
             "usr": True,
             "kernel": {"refused": "", "same": True},
@@ -95,7 +96,7 @@ class ReadOnly:
     def __getattr__(self, name: str) -> Any:
         assert name in READS, name
         answers = {"memory": 8 << 30, "registry_has": True, "images": {}, "container": None}
-        return lambda *_: answers[name]
+        return lambda *_: answers.get(name)
 
 
 @pytest.fixture

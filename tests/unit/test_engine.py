@@ -57,6 +57,43 @@ def test_the_engine_waits_as_long_as_it_is_told_before_it_kills(client: MagicMoc
     assert client.api.create_container.call_args.kwargs["stop_timeout"] == 90
 
 
+def test_a_tied_container_reads_the_input_that_ends_with_its_task(client: MagicMock) -> None:
+    started = Engine(client).start("image", labels={"a": "b"}, volumes={"cache": "/cache"}, tied=True)
+    asked = client.api.create_container.call_args
+    assert asked.args[1] == ["cat"]
+    assert asked.kwargs["stdin_open"]
+    made = client.api.create_host_config.call_args.kwargs
+    assert made["auto_remove"]
+    assert made["mounts"][0]["VolumeOptions"]["Labels"] == {"a": "b", "virtroot": "volume"}
+    steps = [call[0] for call in client.api.method_calls]
+    assert steps.index("attach_socket") < steps.index("start")
+    client.api.attach_socket.return_value.close.assert_not_called()
+    started.remove()
+    client.api.attach_socket.return_value.close.assert_called_once_with()
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"virtroot.purpose": "hypervisor"}, {"virtroot": "container"}])
+def test_what_virtroot_did_not_make_is_never_removed(client: MagicMock, labels: dict[str, str] | None) -> None:
+    wanted = {"virtroot.purpose": "hypervisor"}
+    found = {"Id": "1", "State": {"Status": "exited"}, "Config": {"Labels": labels}}
+    client.api.inspect_container.return_value = found
+    engine = Engine(client)
+    for remove in (engine.remove_container, engine.remove_ended, engine.refuse_foreign):
+        with pytest.raises(VirtrootError, match="the container mine on this engine is not virtroot's"):
+            remove("mine", wanted)
+    client.volumes.get.return_value.attrs = {"Labels": {**wanted}}
+    with pytest.raises(VirtrootError, match="the volume mine on this engine is not virtroot's"):
+        engine.remove_volume("mine")
+    client.api.remove_container.assert_not_called()
+    client.volumes.get.return_value.remove.assert_not_called()
+    found["Config"] = {"Labels": {**wanted, "virtroot": "container"}}
+    engine.remove_ended("mine", wanted)
+    client.api.remove_container.assert_called_once_with("1", force=True, v=True)
+    client.volumes.get.return_value.attrs = {"Labels": {"virtroot": "volume"}}
+    engine.remove_volume("mine")
+    client.volumes.get.return_value.remove.assert_called_once_with(force=True)
+
+
 def test_a_name_that_is_taken_is_told_from_other_refusals(client: MagicMock) -> None:
     client.api.create_container.side_effect = refusal(409, "Conflict. The container name is already in use")
     with pytest.raises(NameTaken, match="a container web is at work"):
@@ -93,6 +130,8 @@ def test_what_the_environment_names_is_there_before_the_container_runs(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     Engine(client).start("image", labels={})
     assert client.api.create_container.call_args.kwargs["environment"]["https_proxy"] == "http://proxy:3128"
+    Engine(client).start("image", labels={}, proxied=False)
+    assert client.api.create_container.call_args.kwargs["environment"] == {}
     steps = [call[0] for call in client.api.method_calls]
     assert steps.index("put_archive") < steps.index("start")
     assert b"a CA" in client.api.put_archive.call_args.args[2]

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import definition as definitions
-from pipelines.guest import place, remains, roots, soundness, storage
+from pipelines.guest import exposure, place, remains, roots, soundness, storage
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.host import finding
@@ -472,7 +472,7 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
 
 @pytest.mark.parametrize(
     ("facts", "above"),
-    [({"boot": 0o700}, {}), ({"files": {"kernel": 0o600, "initrd": None}}, {}), ({}, {"mode": 0o700})],
+    [({"boot": 0o700}, {}), ({"files": {"kernel": 0o400, "initrd": None}}, {}), ({}, {"mode": 0o700})],
 )
 def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict[str, Any]) -> None:
     there = {place.BOOT: {**DIRECTORY, "mode": 0o711, **above}}
@@ -480,6 +480,10 @@ def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict
     assert found
     assert found.fix
     out_of_reach = {place.BOOT: {**DIRECTORY, "mode": 0o711, "closed_above": "/var/lib"}}
+    # Where libvirt was told not to give it to QEMU's user, that reads what everybody can.
+    shared = seen(directories={place.BOOT: {**DIRECTORY, "mode": 0o711}}, boot_file_mode=0o644)
+    assert not cast(Any, soundness.boot(guest(), its(), shared)).ok
+    assert cast(Any, soundness.boot(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)).ok
     closed = soundness.boot(guest(), its(), seen(directories=out_of_reach))
     assert closed
     assert (closed.do, closed.fix) == ("chmod o+x /var/lib", None)
@@ -495,6 +499,18 @@ def test_shares_that_are_gone_or_lead_elsewhere() -> None:
     there = soundness.shared(shared, its(shares={"/srv/data": "/srv/data"}))
     assert there
     assert there.ok
+
+
+def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    lies = exposure.Exposure(reached=True, tame=False, writers=())
+    monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
+    found = soundness.exposed(guest(shares=(Shared("data", "/srv/data"), Shared("r", "/srv/r", readonly=True))))
+    assert found
+    assert (found.ok, found.needed) == (False, False)
+    assert "enter /srv/data, and what the guest makes" in found.says
+    assert soundness.exposed(guest(shares=(Shared("r", "/srv/r", readonly=True),))) is None
+    lies = replace(lies, tame=True)
+    assert soundness.exposed(guest(shares=(Shared("data", "/srv/data"),))) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -77,13 +78,36 @@ def hand_over(root: Path, destination: Path) -> None:
     handover.hand_over(str(root), str(destination), "vmlinuz", "initrd.img")
 
 
-def test_copies_are_the_hosts_own_and_readable_by_qemu(root: Path, tmp_path: Path) -> None:
-    (root / "boot" / "initrd-6").chmod(0o600)
-    hand_over(root, tmp_path / "virtroot.web")
+@pytest.mark.parametrize(
+    ("conf", "mode"),
+    [
+        (None, 0o600),
+        ("#dynamic_ownership = 0\n", 0o600),
+        ("dynamic_ownership = 1\n", 0o600),
+        ("dynamic_ownership = 0 # ours\n", 0o644),
+        ("dynamic_ownership = 0\n dynamic_ownership=1\n", 0o600),
+    ],
+)
+def test_copies_are_the_hosts_own_and_readable_by_qemu_alone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str | None, mode: int
+) -> None:
+    if conf is not None:
+        (tmp_path / "qemu.conf").write_text(conf)
+    monkeypatch.setattr(handover, "QEMU_CONF", str(tmp_path / "qemu.conf"))
+    (root / "boot" / "vmlinuz-6").chmod(0o644)
+    umask = os.umask(0)
+    try:
+        hand_over(root, tmp_path / "virtroot.web")
+        (tmp_path / "virtroot.web" / "manifest.json").touch(0o644)
+        hand_over(root, tmp_path / "virtroot.web")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "virtroot.web").stat().st_mode) == 0o711
+    assert stat.S_IMODE((tmp_path / "virtroot.web/manifest.json").stat().st_mode) == 0o600
     for name, content in (("kernel", b"kernel"), ("initrd", b"initrd")):
         copy = tmp_path / "virtroot.web" / name
         assert copy.read_bytes() == content
-        assert stat.S_IMODE(copy.lstat().st_mode) == 0o644
+        assert stat.S_IMODE(copy.lstat().st_mode) == mode
         assert stat.S_ISREG(copy.lstat().st_mode)
 
 
@@ -104,7 +128,26 @@ def test_a_planted_path_is_refused_and_the_old_copy_stays(root: Path, tmp_path: 
 
 
 def listed(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != handover._LOCK)
+
+
+def test_a_lock_that_somebody_holds_for_ever_is_named_and_not_waited_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over(root, tmp_path / "virtroot.web")
+    lock = tmp_path / handover._LOCK
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    monkeypatch.setattr(handover, "PATIENCE", 0.2)
+    held = os.open(lock, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(Refused, match="another process has locked it"):
+        hand_over(root, tmp_path / "virtroot.web")
+    os.close(held)
+    # Nobody can lock what everybody has to be able to enter.
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    hand_over(root, tmp_path / "virtroot.web")
+    os.close(held)
 
 
 @pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
@@ -156,9 +199,10 @@ def test_qemus_user_may_enter_whatever_the_umask(root: Path, tmp_path: Path) -> 
         handover.write(str(root), "home/me/file", 0o644, [b""])
     finally:
         os.umask(before)
-    for directory in (tmp_path / "libvirt" / "virtroot.web", root / "home", root / "home" / "me"):
+    for directory in (root / "home", root / "home" / "me"):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o755, directory
-    assert stat.S_IMODE((tmp_path / "libvirt").stat().st_mode) == 0o711
+    for directory in (tmp_path / "libvirt", tmp_path / "libvirt" / "virtroot.web"):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o711, directory
 
 
 def test_two_at_once_never_publish_a_short_kernel(root: Path, tmp_path: Path) -> None:

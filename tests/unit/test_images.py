@@ -58,6 +58,9 @@ class FakeEngine:
     def memory(self) -> int:
         return 8 << 30
 
+    def refuse_foreign(self, name: str, labels: Mapping[str, str]) -> None:
+        pass
+
     def registry_has(self, _: str) -> bool:
         return True
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import tracemalloc
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from pipelines.builder import container, inputs
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
+from pipelines.settings import Settings
 
 
 @pytest.fixture
@@ -94,9 +97,29 @@ def test_what_was_not_checked_shares_no_cache_with_what_was(home: Path) -> None:
         ("distro: arch", "mirror: {url: http://a.example, keyring: key.asc}"),
         ("distro: arch", "mirror: {url: http://a.example, keyring: other.asc}"),
     )
-    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines))) for lines in recipes}
+    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines)), Settings()) for lines in recipes}
     assert len(volumes) == len(recipes)
     assert all(volume.startswith("virtroot-cache-web") for volume in volumes)
+
+
+def test_two_output_directories_share_nothing_on_an_engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, found = MagicMock(), inputs.find(recipe=written(home, "distro: arch"))
+    outputs = [Settings(output=str(home / name), workspace="disk") for name in ("one", "two")]
+    for settings in outputs:
+        with container.builder(engine, "image", "web", settings, "import", shared=True):
+            pass
+    names, labels, volumes = ([call.kwargs[key] for call in engine.start.call_args_list] for key in KEYS)
+    assert names[0] != names[1]
+    assert {*volumes[0]} & {*volumes[1]} == set()
+    removed = [call.args[0] for call in engine.remove_containers.call_args_list]
+    assert removed[0]["virtroot.key"] == labels[0]["virtroot.key"] != labels[1]["virtroot.key"]
+    assert len({container.cache_volume(found, settings) for settings in outputs}) == 2
+    here = outputs[0].key
+    monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
+    assert outputs[0].key != here
+
+
+KEYS = ("name", "labels", "volumes")
 
 
 def test_trees_of_the_checkout_have_modes_of_their_own(home: Path) -> None:
@@ -123,3 +146,44 @@ def test_a_large_tree_is_no_matter_of_memory(home: Path) -> None:
     # Read as often as it is copied.
     with tarfile.open(fileobj=packed.open()) as tar:
         assert tar.getnames() == ["etc", "etc/motd", "large"]
+
+
+@pytest.mark.parametrize("swapped", ["tree", "tree/etc", "tree/etc/file"])
+def test_a_tree_that_is_changed_into_links_gives_no_file_of_the_hosts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """Somebody who may write to a recipe's directory changes it between the look and the reading."""
+    shutil.rmtree(home / "tree", ignore_errors=True)
+    for name in ("tree", "secret/etc"):
+        (home / name).mkdir(parents=True)
+    for name, text in {"tree/etc/file": "public", "secret/etc/file": "secret", "secret/file": "secret"}.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(text)
+    victim = home / "secret" / {"tree": "", "tree/etc": "etc", "tree/etc/file": "file"}[swapped]
+    look = tarfile.TarFile.gettarinfo
+
+    def swap(tar: tarfile.TarFile, path: Path, name: str) -> tarfile.TarInfo:
+        entry = look(tar, path, name)
+        if entry.isreg():
+            (home / swapped).rename(home / "aside")
+            (home / swapped).symlink_to(victim)
+        return entry
+
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", swap)
+    if swapped == "tree":
+        packed = trees.pack(home / "tree").open().read()
+        assert b"secret" not in packed
+        assert b"public" in packed
+        return
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack(home / "tree")
+
+
+def test_a_tree_or_a_key_behind_a_link_is_not_read(home: Path) -> None:
+    (home / "real").mkdir()
+    (home / "real/key").write_text("key")
+    (home / "link").symlink_to("real")
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack(home / "link")
+    with pytest.raises(VirtrootError, match="cannot read"):
+        trees.pack_file(home / "link" / "key")

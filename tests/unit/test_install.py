@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,10 +12,15 @@ from pipelines import install
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import overlayfs
+from pipelines.guest import asks, overlayfs
+from pipelines.guest import guest as guests
 from pipelines.guest.domain import Domain
+from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
+from pipelines.guest.shares import Shared
+from pipelines.host.target import Local
 from pipelines.install import Wishes
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.recipe.share import parse
 from tests.unit.artifacts import made
 
@@ -46,8 +52,80 @@ def test_what_is_said_beside_it_counts_more(artifact: Artifact) -> None:
     wishes = Wishes(cache="always", vcpus=1, shares=(parse("more:more:/srv/more"),))
     assert (domain(artifact, wishes).cache, domain(artifact, wishes).vcpus) == ("always", 1)
     assert [each.tag for each in install._wanted(artifact, wishes)] == ["data", "more"]
-    with pytest.raises(VirtrootError, match="two shares have the tag 'data'"):
-        install._wanted(artifact, Wishes(shares=(parse("data:x:/srv/x"),)))
+    with pytest.raises(VirtrootError, match="two shares have the path '/srv/data'"):
+        install._wanted(artifact, Wishes(shares=(parse("x:x:/srv/data"),)))
+
+
+def test_a_share_that_the_user_gives_replaces_the_recorded_one_of_its_tag(artifact: Artifact) -> None:
+    given = parse("data:/srv/x:/srv/x")
+    assert install._wanted(artifact, Wishes(shares=(given,))) == (given,)
+
+
+def test_a_directory_of_the_host_in_a_manifest_is_refused(artifact: Artifact) -> None:
+    hostile = recording(artifact, shares=("fine:name:/srv/a", "h:/srv/media:/mnt/h:ro"))
+    with pytest.raises(VirtrootError, match="asks for the host's directory /srv/media") as refused:
+        install._wanted(hostile, Wishes(consent=asks.granted))
+    assert "--share h:/srv/media:/mnt/h:ro" in refused.value.hint
+    assert install._wanted(hostile, Wishes(transient="run here")) == ()
+
+
+def recording(artifact: Artifact, **guest: Any) -> Artifact:
+    manifest = artifact.manifest
+    recipe = manifest.recipe.model_copy(update={"guest": RecordedGuest(**guest)})
+    artifact.describe(manifest.model_copy(update={"recipe": recipe}))
+    return Artifact(artifact.directory)
+
+
+class Machine(Hypervisor):
+    """A libvirt whose guests are those of the test."""
+
+    def __init__(self) -> None:
+        super().__init__(Local())
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
+    db = Guest(Machine(), "db", "uuid", root="/pool/root.db", shares=(Shared("d", "/pool/share.data"),), **values)
+    monkeypatch.setattr(guests, "every", lambda _: [db])
+
+
+def ask(artifact: Artifact, wishes: Wishes) -> None:
+    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, wishes, install._wanted(artifact, wishes))
+
+
+@pytest.mark.usefixtures("others")
+def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_consent(
+    artifact: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = recording(artifact, overlayfs=True, network="lan", shares=("data:data:/srv/data", "new:new:/srv/n:ro"))
+    with pytest.raises(VirtrootError, match="asks more of the host") as refused:
+        ask(asking, Wishes())
+    assert (refused.value.exit_code, refused.value.hint[:13]) == (2, "give --accept")
+    shown = capsys.readouterr().err
+    for line in (
+        "share data: /pool/share.data of the host, read-write, at /srv/data, which db shares",
+        "share new: /pool/share.new of the host, read-only, at /srv/n",
+        "overlayfs: the virtiofsd of its root keeps CAP_SYS_ADMIN on the host",
+        "network 'lan' of libvirt, instead of the default one",
+    ):
+        assert line in shown
+        assert line in refused.value.what
+    with pytest.raises(VirtrootError, match="asks more of the host"):
+        ask(asking, Wishes(consent=lambda _: False))
+    ask(asking, Wishes(consent=asks.granted))
+
+
+@pytest.mark.usefixtures("others")
+def test_what_the_user_gives_is_not_asked_again(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(artifact, Wishes(overlayfs=True, shares=(parse("data:data:/srv/data"),)))
+    for network in ("auto", "user", "none", "default"):
+        ask(recording(artifact, network=network), Wishes())
+    # The recorded shares are not for guests that are thrown away, and nothing else is asked.
+    ask(recording(artifact, shares=("data:data:/srv/data",)), Wishes(transient="run here"))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(VirtrootError, match="asks more of the host"):
+        ask(recording(artifact, overlayfs=True), Wishes(transient="run here"))
 
 
 def test_a_guest_that_is_thrown_away_has_none_of_its_recipes_shares(artifact: Artifact) -> None:

@@ -329,3 +329,25 @@ def test_a_history_that_cannot_be_written_fails_its_recipe_and_stops_no_other(
         nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=1)
     assert "history.jsonl" in capsys.readouterr().err
     assert golden(stage, "mail") == "1"
+
+
+@pytest.mark.parametrize("asked", ["overlayfs: true", "network: lan"])
+def test_what_a_recipe_from_elsewhere_asks_of_the_host_is_given_only_when_accepted(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    stage.builds = {"web": "1"}
+    (tmp_path / "web.yaml").write_text(f"distro: debian\nguest: {{{asked}}}\n")
+    settings = Settings(output=str(stage.output))
+    with pytest.raises(CheckFailed):
+        nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)
+    assert stage.said == []
+    failure = history(stage, "web")[-1].failure
+    assert failure
+    assert "asks more of the host" in failure.text
+    nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1, accept=True)
+    assert stage.said[:2] == ["build web", "boot"]
+    # A recipe of the checkout is the user's own word.
+    monkeypatch.setattr(nights, "CHECKOUT", tmp_path)
+    assert [night.outcome for night in nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)] == [
+        "unchanged"
+    ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import tarfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 from unittest.mock import MagicMock
 
 import pytest
@@ -432,3 +435,63 @@ def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() ->
 def test_what_reads_a_disk_and_says_something_else_is_not_believed(said: bytes) -> None:
     with ExitStack() as stack, pytest.raises(VirtrootError, match="the disk image cannot be read"):
         disk._Reading(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)
+
+
+def test_a_directory_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp_path: Path) -> None:
+    """Whoever owns the directory above can put a link to any directory of the host there, at any time."""
+    (tmp_path / "theirs/root/etc").mkdir(parents=True)
+    (tmp_path / "theirs/root/etc/name").write_text("the system")
+    (tmp_path / "secret/etc").mkdir(parents=True)
+    (tmp_path / "secret/etc/name").write_text("the host's own")
+    found = arriving.find(str(tmp_path / "theirs/root"), outside=tmp_path / "output")
+    (tmp_path / "theirs/root").rename(tmp_path / "theirs/aside")
+    (tmp_path / "theirs/root").symlink_to(tmp_path / "secret")
+    with arriving._opened(found) as content, tarfile.open(fileobj=content, mode="r|") as tar:
+        names = {entry.name: tar.extractfile(entry).read() for entry in tar if entry.isreg()}  # type: ignore[union-attr]
+    assert names == {"./etc/name": b"the system"}
+    assert Path(found.opened, "etc/name").read_text() == "the system"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "root.tar"
+    with tarfile.open(path, "w:gz" if ending else "w") as tar:
+        tar.add(__file__, "etc/name")
+    before = path.read_bytes()
+    found = arriving.find(str(path), outside=tmp_path / "output")
+    path.unlink()
+    path.symlink_to("/etc/shadow")
+    with arriving._opened(found) as content:
+        assert content.read() == before
+
+
+def test_what_a_link_leads_to_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert arriving.find(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
+    assert "leads to" in capsys.readouterr().err
+
+
+def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: Path) -> None:
+    path, copied = tmp_path / "image.raw", tmp_path / "copied"
+    copied.mkdir()
+    with path.open("wb") as image:
+        image.write(b"QFI\xfb" + b"x" * 10000)
+        image.truncate(64 << 20)
+        image.seek(32 << 20)
+        image.write(b"in the middle")
+    content = path.read_bytes()
+    found = arriving.find(str(path), outside=tmp_path / "output")
+    path.unlink()
+    path.symlink_to("/etc/shadow")
+    container = MagicMock()
+
+    def run(argv: list[str], stdin: IO[bytes] | None = None) -> None:
+        if stdin:
+            here = [word.replace("/disk", str(copied)) for word in argv]
+            subprocess.run(here, input=stdin.read(), check=True)
+
+    container.run.side_effect = run
+    disk.bring(found, container)
+    assert (copied / "image").read_bytes() == content
+    assert (copied / "image").stat().st_blocks * 512 < len(content) // 2

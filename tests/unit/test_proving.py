@@ -18,7 +18,9 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.guest import asks
 from pipelines.guest.guest import Guest
+from pipelines.host.lock import Busy
 from pipelines.host.process import Completed
 from pipelines.host.target import Local
 from pipelines.install import Wishes
@@ -74,7 +76,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> None:
-        assert wishes == Wishes(cache="always", transient=run.owner, clone="copy")
+        assert wishes == Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
         assert name not in machine.there
         machine.there[name] = wishes.transient
         machine.said.append(f"install {name}")
@@ -161,6 +163,21 @@ def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightl
         assert machine.said[-1] == "remove night-web-2"
 
 
+def test_two_checkouts_that_want_one_name_at_once_get_two(
+    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install = vars(nightly)["install"]
+
+    def busy(name: str, *arguments: Any) -> None:
+        if name == "night-web":
+            raise Busy(f"the guest {name}")
+        install(name, *arguments)
+
+    monkeypatch.setattr(nightly, "install", busy)
+    prove(run, machine, [PASSED])
+    assert "install night-web-2" in machine.said
+
+
 def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, machine: Machine) -> None:
     machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
     nightly._clear_left(run)
@@ -196,7 +213,8 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
     machine.there = {"night-web": run.owner, "mine": ""}
     nightly._take_away(run)
     (labels,) = engine.remove_containers.call_args.args
-    assert labels == {"virtroot.output": str(run.settings.output_dir), "virtroot.owner": "night"}
+    assert labels["virtroot.owner"] == "night"
+    assert labels["virtroot.key"] == run.settings.key
     assert [said for said in machine.said if said.startswith("destroy")] == ["destroy night-web"]
 
 

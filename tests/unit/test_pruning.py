@@ -66,6 +66,16 @@ def test_a_build_without_a_date_is_old(tmp_path: Path) -> None:
     ] == ["web/handmade"]
 
 
+def test_a_directory_that_somebody_named_by_hand_stays(tmp_path: Path) -> None:
+    builds = nights(tmp_path)
+    mine = builds[0].directory.with_name("20200101T000000Z-mine")
+    builds[0].directory.rename(mine)
+    found = Store(tmp_path).builds("web")
+    assert mine in [each.directory for each in found]
+    assert mine not in [each.directory for each in stale(found, keep=1)]
+    assert len(stale(found, keep=1)) == len(found) - 2
+
+
 def test_a_build_loses_its_name_before_its_files(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
     artifact, store = made(tmp_path, "web", "1"), Store(tmp_path)
     monkeypatch.setattr("pipelines.artifact.store.shutil.rmtree", lambda path: None)

@@ -73,12 +73,36 @@ def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch
         if name.startswith(("INVOKE_VIRTROOT_", "DOCKER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/a b/100%.sock")
-    options = ssh._config("web", Settings(output="/srv/my 100%"), "root")
+    options = ssh._config("web", Settings(output="/srv/my 100%"), "root", ssh._chosen())
     assert options["UserKnownHostsFile"] == '"/srv/my 100%%/.ssh/web"'
     words = shlex.split(options["ProxyCommand"].replace("%%", "%"))
     assert words[:2] == ["env", "DOCKER_HOST=unix:///run/a b/100%.sock"]
     assert words[-2:] == ["ssh-proxy", "web"]
     assert options["StrictHostKeyChecking"] == "yes"
+
+
+def test_a_configuration_of_ssh_has_no_secrets_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("INVOKE_VIRTROOT_", "DOCKER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("INVOKE_VIRTROOT_OUTPUT", "/srv/output")
+    secrets = {
+        "INVOKE_VIRTROOT_ON_FAILURE": "notify --token s3cret",
+        "INVOKE_VIRTROOT_DEBIAN_SNAPSHOTS": "https://me:s3cret@a.example/{archive}/{time}",
+        "DOCKER_PASSWORD": "s3cret",
+        "DOCKER_AUTH_CONFIG": "s3cret",
+        "DOCKER_HOST": "tcp://me:s3cret@engine.example:2375",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    assert ssh._chosen() == ["INVOKE_VIRTROOT_OUTPUT=/srv/output"]
+    said = capsys.readouterr().err
+    assert "DOCKER_HOST has a password in it" in said
+    assert "s3cret" not in said
+    # ssh itself passes its environment on.
+    assert "env" not in ssh._config("web", Settings(), "root")["ProxyCommand"].split()
 
 
 def test_which_end_of_a_copy_is_in_a_guest() -> None:

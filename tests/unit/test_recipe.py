@@ -61,6 +61,11 @@ def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
         ),
         ("distro: debian\npackages: [grub-pc]", "no boot loader"),
         ("distro: debian\nmirror: here", "'here' is no mirror"),
+        (
+            "distro: debian\nmirror: https://me:s3cret@a/debian",
+            "mirror.0.url: a mirror's address with a user",
+        ),
+        ("distro: debian\nsecurity_mirror: https://token@a/debian", "security_mirror: a mirror's address with a user"),
         ("distro: debian\nmirror: [http://a/b, http://c/d]", "debian takes one mirror"),
         ("distro: debian\nsiglevel: never", "siglevel: is for arch"),
         (

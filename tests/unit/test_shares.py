@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import exposure, hostdir, place, shares
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, place, shares
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
 from pipelines.host.target import Local
@@ -107,7 +110,13 @@ def test_what_a_mount_does_not_hide_may_be_a_mount_point(point: str) -> None:
 def test_a_recipe_has_shares_as_the_command_line_writes_them() -> None:
     read = GuestDefaults.model_validate(yaml.safe_load('{overlayfs: true, shares: ["a:x:/srv/a", "b:x:/srv/b:ro"]}'))
     assert (read.overlayfs, read.shares) == (True, ("a:x:/srv/a", "b:x:/srv/b:ro"))
-    for wrong in (["a:x"], ["a:x:/srv/a", "a:y:/srv/b"], ["a:x:/srv/a", "b:y:/srv/a"], "a:x:/srv/a"):
+    for wrong in (
+        ["a:/srv/x:/srv/a"],
+        ["a:x"],
+        ["a:x:/srv/a", "a:y:/srv/b"],
+        ["a:x:/srv/a", "b:y:/srv/a"],
+        "a:x:/srv/a",
+    ):
         with pytest.raises(ValidationError):
             GuestDefaults.model_validate({"shares": wrong})
 
@@ -256,6 +265,31 @@ def test_what_no_guest_may_have(host: Path, source: str, reason: str) -> None:
         find(host, source)
 
 
+OF_THE_SYSTEM = (
+    "/bin", "/boot", "/dev/shm", "/etc", "/etc/ssh", "/lib", "/proc/1", "/root", "/root/.ssh", "/run/virtroot/new",
+    "/sbin", "/sys", "/usr", "/usr/local/lib", "/var/lib/libvirt", "/var/lib/docker/new", "/var/log", "/var/lib",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("directory", OF_THE_SYSTEM)
+def test_no_guest_gets_the_hosts_own_system(host: Path, directory: str) -> None:
+    for readonly in (True, False):
+        with pytest.raises(VirtrootError, match=r"is the host's own system|holds the pool"):
+            find(host, directory, create=True, readonly=readonly)
+
+
+def test_the_hosts_own_system_is_found_under_another_name_too(host: Path) -> None:
+    (host / "free" / "link").symlink_to("/etc")
+    with pytest.raises(VirtrootError, match="/etc is /etc, which is the host's own system"):
+        find(host, "HOST/free/link")
+    (host / "alias").mkdir()
+    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="is the host's own system"):
+        find(host, "HOST/alias")
+    (host / "free/etc").mkdir()
+    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="holds /etc"):
+        find(host, "HOST/free")
+
+
 def test_what_a_guest_may_have(host: Path) -> None:
     assert find(host, "HOST/free") == (Shared("data", f"{host}/free"),)
     assert find(host, "HOST/new/deep", create=True, readonly=True) == (Shared("data", f"{host}/new/deep", True),)
@@ -326,3 +360,58 @@ def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
     wanted = [Share("a", f"{host}/free", "/srv/a", readonly=True)]
     with pytest.raises(VirtrootError, match=r"this libvirt \(10.9.0\) has no read-only shares"):
         hostdir.find(Machine((10, 9, 0)), str(host / "pool"), wanted)
+
+
+def test_a_share_that_others_reach_is_warned_of(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lies = exposure.look(Local(), [str(host / "free")])[0]
+    assert not lies.reached, "pytest's own directories are closed"
+    opened = exposure.Exposure(reached=True, tame=False, writers=())
+    for tame, readonly, warned in ((False, False, True), (True, False, False), (False, True, False)):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(exposure, "look", lambda *_, tame=tame: [replace(opened, tame=tame)])
+            find(host, "HOST/free", readonly=readonly)
+        assert ("other users of the host enter" in " ".join(capsys.readouterr().err.split())) is warned
+
+
+def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> None:
+    base = Path("/var/tmp") / f"virtroot-{tmp_path.name}-{os.getpid()}"
+    data = base / "media" / "data"
+    data.mkdir(parents=True)
+    try:
+        for each in (base, base / "media", data):
+            each.chmod(0o755)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", str(base / "media")], check=True)
+        data.mkdir(mode=0o755)
+        look = partial(exposure.look, Local(), [str(data)])
+        assert (look()[0].reached, look()[0].tame, look()[0].dangerous) == (True, False, True)
+        subprocess.run(["mount", "-o", "remount,nosuid,nodev", str(base / "media")], check=True)
+        assert (look()[0].tame, look()[0].dangerous) == (True, False)
+        base.chmod(0o750)
+        assert not look()[0].reached
+    finally:
+        subprocess.run(["umount", str(base / "media")], check=False)
+        shutil.rmtree(base)
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "who"),
+    [(1234, 0o755, "user 1234 may write"), (0, 0o775, "other users may write"), (0, 0o757, "other users may write")],
+)
+def test_a_share_that_others_could_replace_by_a_link_is_refused(host: Path, owner: int, mode: int, who: str) -> None:
+    above = host / "above"
+    (above / "data").mkdir(parents=True)
+    os.chown(above, owner, 0)
+    above.chmod(mode)
+    for source in ("HOST/above/data", "HOST/above/new"):
+        with pytest.raises(VirtrootError, match=f"{who} to {above}, and could replace"):
+            find(host, source, create=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SUDO_UID", "1234")
+        if owner:
+            find(host, "HOST/above/data")
+    os.chown(above, 0, 0)
+    above.chmod(0o1777)
+    find(host, "HOST/above/data")
+    os.chown(above / "data", 1234, 0)
+    with pytest.raises(VirtrootError, match="user 1234 may write"):
+        find(host, "HOST/above/data")

@@ -12,7 +12,7 @@ from pipelines import diff, log
 from pipelines.artifact.difference import Change, Difference
 from pipelines.errors import VirtrootError
 from pipelines.guest.changes import Changed, Changes
-from pipelines.text import flat, one_line, plain, table
+from pipelines.text import flat, one_line, plain, table, without_logins
 
 ESC = "\x1b"
 
@@ -139,3 +139,21 @@ def test_what_a_task_says_is_plain(capfd: pytest.CaptureFixture[str]) -> None:
     assert shown.out == "result\n"
     assert not {char for char in shown.err if char != "\n" and unicodedata.category(char) == "Cc"}
     assert "said\nwarning: warned\nstep" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:s3cret@proxy:3128/", "http://***@proxy:3128/"),
+        ("see https://s3cret@host/a@b, then", "see https://***@host/a@b, then"),
+        ("HTTPS://me:s3c@ret@host", "HTTPS://***@host"),
+        ("tcp://me:s3cret@host ftp://:s3cret@host", "tcp://***@host ftp://***@host"),
+        ("ssh://root@host/ me@host http://host/@me", "ssh://root@host/ me@host http://host/@me"),
+    ],
+)
+def test_passwords_in_addresses_are_not_shown(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert without_logins(text) == shown
+    error = VirtrootError(text, text, text)
+    assert (error.what, str(error).count("s3c")) == (shown, 0)
+    log.warn(text)
+    assert "s3c" not in capsys.readouterr().err
