@@ -63,8 +63,8 @@ class Inputs:
 
 
 def names() -> list[str]:
-    """Return the names of the recipes in the checkout."""
-    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+    """Return the names of the recipes in the checkout, of files that have a name for a recipe."""
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml") if _NAME.fullmatch(path.stem))
 
 
 def source(named: str) -> Path:

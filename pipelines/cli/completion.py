@@ -78,7 +78,8 @@ def candidates(
         found = values(line.name) or _options(line.context)
     else:
         found = _options(line.context)
-    return [each for each in found if each == FILES or each.startswith(begun)]
+    # The shell reads a candidate a line.
+    return [each for each in found if each == FILES or (each.startswith(begun) and each.isprintable())]
 
 
 def _options(context: ParserContext) -> list[str]:

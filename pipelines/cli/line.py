@@ -19,6 +19,10 @@ from pipelines.errors import VirtrootError
 _PAIRS = {"take": ("old", "new")}
 
 
+class Unknown(VirtrootError):
+    """A word that is neither a task nor the name that a task takes."""
+
+
 class Line:
     """A command line as far as it was read.
 
@@ -114,11 +118,11 @@ class Line:
         elif word in self._tasks:
             self.called.append(deepcopy(self._tasks[word]))
         elif self.called:
-            raise self._misuse(f"{self.context.name} has no place for {word!r}, and no task is called so")
+            raise Unknown(f"{self.context.name} has no place for {word!r}, and no task is called so", self._help())
         else:
             near = get_close_matches(word, self._tasks, n=1)
             hint = f"./inv {near[0]}; or ./inv --list" if near else "./inv --list shows the tasks"
-            raise VirtrootError(f"no task {word!r}", hint)
+            raise Unknown(f"no task {word!r}", hint)
 
     def _found(self, written: str) -> tuple[Argument, bool]:
         found = self.find(written)
@@ -129,15 +133,24 @@ class Line:
     def _set(self, argument: Argument, value: str) -> None:
         if argument.raw_value is not None and argument.kind is not list:
             raise self._misuse(f"{flag(argument)} is given twice: {argument.raw_value!r} and {value!r}")
+        # To a task an empty value would look like one that was not given.
+        if not value:
+            raise self._misuse(f"{flag(argument)} is empty")
         try:
-            argument.set_value(value)
+            number = argument.kind(value) if argument.kind is int else 1
         except ValueError as error:
-            kind = "whole number" if argument.kind is int else argument.kind.__name__
-            raise self._misuse(f"{flag(argument)}: {value!r} is no {kind}") from error
+            raise self._misuse(f"{flag(argument)}: {value!r} is no whole number") from error
+        # All of them count something, and 0 stands for one that was not given.
+        if number < 1:
+            raise self._misuse(f"{flag(argument)}: {value!r} is less than 1")
+        argument.set_value(value)
 
     def _misuse(self, what: str, task: ParserContext | None = None) -> VirtrootError:
+        return VirtrootError(what, self._help(task))
+
+    def _help(self, task: ParserContext | None = None) -> str:
         words = filter(None, ("./inv", (task or self.context).name, "--help"))
-        return VirtrootError(what, f"{' '.join(words)} shows what there is")
+        return f"{' '.join(words)} shows what there is"
 
 
 def flag(argument: Argument) -> str:

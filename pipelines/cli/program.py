@@ -23,7 +23,7 @@ from invoke.util import enable_logging
 
 from pipelines import __version__
 from pipelines.cli import completion
-from pipelines.cli.line import Line
+from pipelines.cli.line import Line, Unknown
 from pipelines.errors import VirtrootError
 from pipelines.log import result
 from pipelines.settings import CHECKOUT
@@ -142,7 +142,16 @@ class Program(program.Program):
 
     def _help(self, words: Sequence[str], asked: int) -> None:
         """Show help on the task that is being typed, or, as invoke has it, on the one named after ``--help``."""
-        line = completion.read_gently(Line(self.initial_context, self.contexts), words[:asked])
+        line = Line(self.initial_context, self.contexts)
+        before = ""
+        for word in words[:asked]:
+            try:
+                line.take(word)
+            except VirtrootError as error:
+                # Whoever asks for help may have an option wrong, and its value is no word of its own.
+                if isinstance(error, Unknown) and not before.startswith("-"):
+                    raise
+            before = word
         named = words[asked].partition("=")[2] or next(iter(words[asked + 1 :]), "")
         if not line.called and named and not named.startswith("-"):
             line.take(named)

@@ -7,6 +7,7 @@ import re
 import signal
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,9 @@ from invoke.tasks import task
 import pipelines
 import tasks
 from pipelines import complete
+from pipelines.builder import inputs
 from pipelines.cli import ending
+from pipelines.cli.line import Line
 from pipelines.cli.program import Program
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.host import engine as engines
@@ -107,6 +110,13 @@ def test_names_and_options_reach_the_task(line: str, called: dict[str, object]) 
         ("install --force=no web", "--force takes no value"),
         ("install -f=no web", "-f takes no value"),
         ("--dry start web", "inv has no option '--dry'"),
+        ("publish --help", "no task 'publish'"),
+        ("publish -h", "no task 'publish'"),
+        ("--help publish", "no task 'publish'"),
+        ("publish x --nope --help", "no task 'publish'"),
+        ("start web frob --help", "start has no place for 'frob'"),
+        ("install web --vcpus 0", "--vcpus: '0' is less than 1"),
+        ("install web --vcpus=-2", "--vcpus: '-2' is less than 1"),
         ("--print-completion-script tcsh", "no completion for the shell 'tcsh'"),
     ],
 )
@@ -114,6 +124,42 @@ def test_what_cannot_be_read_is_refused(line: str, what: str) -> None:
     with pytest.raises(VirtrootError, match=what) as refused:
         done_by(*line.split())
     assert refused.value.exit_code == 2
+
+
+def takes_values() -> list[tuple[str, str]]:
+    return [
+        (name, argument.names[0])
+        for name, context in tasks.program.contexts.items()
+        for argument in context.args.values()
+        if argument.takes_value
+    ]
+
+
+def read(*words: str) -> None:
+    line = Line(tasks.program.initial_context, tasks.program.contexts)
+    for word in words:
+        line.take(word)
+
+
+@pytest.mark.parametrize(("name", "option"), takes_values())
+def test_no_option_of_any_task_takes_an_empty_value(name: str, option: str) -> None:
+    for words in ([f"--{option}="], [f"--{option}", ""]):
+        with pytest.raises(VirtrootError, match=f"--{option} is empty"):
+            read(name, *words)
+
+
+def test_no_name_is_empty() -> None:
+    with pytest.raises(VirtrootError, match="--name is empty"):
+        done_by("start", "")
+
+
+@pytest.mark.parametrize(("name", "option"), takes_values())
+def test_a_number_counts_something(name: str, option: str) -> None:
+    argument = tasks.program.contexts[name].args[option]
+    if argument.kind is int:
+        for value in ("0", "-1"):
+            with pytest.raises(VirtrootError, match="less than 1"):
+                read(name, f"--{option}={value}")
 
 
 @pytest.mark.parametrize("asking", [["--help"], ["-h"]])
@@ -282,6 +328,31 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 )
 def test_completion(offered: Callable[..., list[str]], words: list[str], expected: list[str]) -> None:
     assert offered(*words) == expected
+
+
+def test_a_name_that_is_no_line_of_its_own_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def names(_: Context) -> list[str]:
+        return ["web", "we\nweb2", "we\x1b[2J", "we\u2028x", "we b"]
+
+    program = Program(Collection(*tasks.namespace.tasks.values()), {"name": names})
+    program.contexts = tasks.program.contexts
+    monkeypatch.setattr(program, "_configure", lambda _: None)
+    monkeypatch.setattr(program, "config", program.config_class(), raising=False)
+    program.run(["inv", "--complete", "--", "start", "we"])
+    assert capsys.readouterr().out.splitlines() == ["we b", "web"]
+
+
+def test_only_files_that_a_recipe_may_be_called_after_are_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fine", "zz$(id)", "zz;id", "-rf", "a b", "x\ny", "..", "index.html"):
+        (tmp_path / f"{name}.yaml").write_text("distro: debian\n")
+    monkeypatch.setattr(inputs, "_RECIPES", tmp_path)
+    assert inputs.names() == ["fine"]
+    # A night says of the others why it does not build them.
+    assert len(inputs.nightly()) == 8
 
 
 def test_every_task_is_offered(offered: Callable[..., list[str]]) -> None:

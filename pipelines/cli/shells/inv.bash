@@ -22,9 +22,13 @@ _virtroot() {
         compopt -o default
     elif [[ ${words[-1]-} == --*=* ]]; then
         # What is completed is only the part after the "=".
-        COMPREPLY=("${found[@]#*=}")
-    else
-        COMPREPLY=("${found[@]}")
+        found=("${found[@]#*=}")
+    fi
+    if [[ ${found[0]-} != ":files" ]]; then
+        # bash inserts what is completed as it is, and would run a command that a guest is called after.
+        for word in "${found[@]}"; do
+            COMPREPLY+=("$(printf %q "$word")")
+        done
     fi
 }
 
