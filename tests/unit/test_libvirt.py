@@ -62,11 +62,11 @@ def test_virsh_speaks_the_language_that_its_words_are_compared_in() -> None:
 
 
 def test_a_console_that_cannot_be_joined_says_what_to_do() -> None:
-    machine = hypervisor({})
-    machine.target = create_autospec(Target, instance=True)
-    machine.target.attach.return_value = 0
+    target = create_autospec(Target, instance=True)
+    machine = Hypervisor(target)
+    target.attach.return_value = 0
     assert machine.console(WEB) == 0
-    machine.target.attach.return_value = 1
+    target.attach.return_value = 1
     with pytest.raises(VirtrootError, match="virsh console ended with 1"):
         machine.console(WEB)
 
