@@ -873,17 +873,24 @@ def demo(c, distro="debian", accept=False, connect=""):  # type: ignore[no-untyp
     help={
         "only": "a part of the tests: lint, types or paths for pytest, comma-separated",
         "all": "those that take longest without KVM, too",
+        "changed": "integration and end-to-end tests only where what changed can reach them",
+        "base": "what changed is what differs from this commit; by default where the branch left origin's main one",
     }
 )
-def test(c, only="", all=False):  # type: ignore[no-untyped-def] # noqa: A002 - the option
+def test(c, only="", all=False, changed=False, base=""):  # type: ignore[no-untyped-def] # noqa: A002 - the option
     """Set up everything and run lint, types and the tests.
 
     ./inv test
     ./inv test --only lint,types,tests/unit
+    ./inv test --changed
     """
+    if changed and (only or all):
+        raise VirtrootError("--changed and --only or --all", "leave one out: --changed chooses by what changed")
+    if base and not changed:
+        raise VirtrootError("--base without --changed", "write ./inv test --changed --base COMMIT")
     if all and only:
         raise VirtrootError("--all and --only", "leave one out: tests that are named run, however long they take")
-    sys.exit(checks.test(_settings(c), only, long=all))
+    sys.exit(checks.test(_settings(c), only, long=all, changed=changed, base=base))
 
 
 @task

@@ -17,6 +17,7 @@ from pipelines.host import engine as engines
 from pipelines.host import lock
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
+from tests import durations
 
 #: How pytest-xdist calls this process where several test side by side: each has a hypervisor and recipes of its own.
 #: One that tests alone is the first.
@@ -44,6 +45,22 @@ guest: {{memory: 1GiB, vcpus: 1, cache: {cache}}}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write the golden files anew instead of comparing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test, what takes longest starts first, so that no process works alone at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        durations.sort_longest_first(items, durations.read())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the seconds of each file where those of the slowest tests are printed."""
+    if terminalreporter.config.getoption("durations") is None:
+        return
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "duration")]
+    terminalreporter.write_sep("=", "seconds by file")
+    for file, seconds in durations.sums((report.nodeid, report.duration) for report in reports):
+        terminalreporter.write_line(f"{seconds:8.1f}  {file}")
 
 
 def heed_ctrl_c() -> None:

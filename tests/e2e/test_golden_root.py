@@ -58,8 +58,8 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
 
-    # Two pieces of what is read here, of any bytes, by a command that has what a login has.
-    blob = os.urandom((1 << 20) + 4711)
+    # More than one call of the agent takes, of any bytes, read by a command that has what a login has.
+    blob = os.urandom(200_000)
     login = ["sh", "-c", "umask; pwd; sha256sum"]
     read = subprocess.run([CHECKOUT / "inv", "exec", "debian", "--", *login], input=blob, env=inv.environment,
                           capture_output=True, check=True)  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.machine import import_graph
 from pipelines.settings import CHECKOUT
 
 #: For each room, what it may import of the others; a verb beside the rooms may import any of them.
@@ -70,25 +71,9 @@ def test_verbs_do_not_import_verbs() -> None:
 
 def test_no_module_imports_itself_through_others() -> None:
     """Imports for type checkers count: a circle of types is one, too."""
-    files = {name(path): modules(path) for path in (CHECKOUT / "pipelines").rglob("*.py")}
-    graph = {module: {each for each in found if each in files} for module, found in files.items()}
+    graph = import_graph.graph("pipelines")
     assert graph["pipelines.install"] >= {"pipelines.guest.publication", "pipelines.libvirt.pool"}
     TopologicalSorter(graph).prepare()
-
-
-def name(path: Path) -> str:
-    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def modules(path: Path) -> set[str]:
-    """Return the modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            inside = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {node.module} if node.module != "pipelines" else set()
-            found |= inside
-    return found
 
 
 @pytest.mark.parametrize("word", ['"manifest.json"', '".partial-', "rootfs.tar.zst", '"build.log"'])

@@ -62,9 +62,8 @@ def test_virsh_speaks_the_language_that_its_words_are_compared_in() -> None:
 
 
 def test_a_console_that_cannot_be_joined_says_what_to_do() -> None:
-    machine = hypervisor({})
     target = create_autospec(Target, instance=True)
-    machine.target = target
+    machine = Hypervisor(target)
     target.attach.return_value = 0
     assert machine.console(WEB) == 0
     target.attach.return_value = 1
