@@ -13,7 +13,19 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, making, moving, overlayfs, place, pristine, publication, roots, shares, switching
+from pipelines.guest import (
+    formers,
+    making,
+    moving,
+    overlayfs,
+    place,
+    pristine,
+    publication,
+    roots,
+    shares,
+    switching,
+    wrapping,
+)
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
@@ -237,4 +249,6 @@ def _arrive(guest: Guest, paths: Place, directory: str, final: str, now: Made, m
     pristine.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
     switching.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)
+    wrapping.update(definition, beside.kernel_release(target, paths.partial_boot))
+    wrapping.install(target, definition)
     switching.switch(guest, paths, directory, final, definition, now)

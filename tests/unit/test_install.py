@@ -16,6 +16,7 @@ from pipelines.guest.domain import Domain
 from pipelines.guest.place import Place
 from pipelines.install import Wishes
 from pipelines.recipe.share import parse
+from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
 UUID_OF_WEB = UUID(int=1)
@@ -33,7 +34,9 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def domain(artifact: Artifact, wishes: Wishes) -> Domain:
-    return install._domain(Place("/pool", "web"), artifact, wishes, (), network="none", kvm=False, uuid=UUID_OF_WEB)
+    wrapper = install._wrapper(artifact, wishes, Settings())
+    place = Place("/pool", "web")
+    return install._domain(place, artifact, wishes, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
 
 
 def test_a_guest_is_what_its_recipe_says(artifact: Artifact) -> None:
