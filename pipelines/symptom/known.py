@@ -86,7 +86,7 @@ SYMPTOMS = (
         ),
         cause="libvirt finds no virtiofsd on its machine",
         remedy="install virtiofsd there (a package of that name; Debian 12: qemu-system-common), with its "
-        "file in /usr/share/qemu/vhost-user",
+        "file in /usr/share/qemu/vhost-user; ./inv doctor --fix puts virtroot's wrapper back",
     ),
     Symptom(
         name="lock-element",
