@@ -10,7 +10,7 @@ from uuid import uuid4
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, identity, place, pristine, publication, roots
+from pipelines.guest import hold, identity, place, pristine, publication, roots, wrapping
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
@@ -103,5 +103,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
+        wrapping.update(definition, beside.kernel_release(target, paths.partial_boot))
+        wrapping.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

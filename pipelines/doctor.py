@@ -11,7 +11,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import place, remains, soundness, storage
 from pipelines.guest.guest import Guest
 from pipelines.host.finding import Finding, fault, fine
-from pipelines.libvirt import beside, connect, fitness, pool
+from pipelines.libvirt import beside, connect, fitness, pool, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
 from pipelines.machine import fitness as machine
@@ -23,12 +23,14 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
 
     Raises `VirtrootError` where there is no such guest.
     """
+    handles = settings.inode_file_handles == "prefer"
     if name:
         hypervisor = connect.find(settings)
         if hypervisor is None:
             raise VirtrootError(f"no guest {name}: the embedded hypervisor does not run", "./inv list starts it")
         guest = guests.find(hypervisor, name)
-        return soundness.examine(guest, _look(hypervisor, None, [guest]), running=guest.running)
+        seen = _look(hypervisor, None, [guest])
+        return soundness.examine(guest, seen, running=guest.running, handles=handles)
     findings = machine.examine(settings)
     try:
         hypervisor = connect.find(settings)
@@ -45,20 +47,33 @@ def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     directory = pool.look(hypervisor, settings)
     every = guests.every(hypervisor)
     seen = _look(hypervisor, directory, every)
-    found = fitness.examine(hypervisor, seen, overlayfs=[guest.name for guest in every if guest.overlayfs])
+    handles = settings.inode_file_handles == "prefer"
+    found = fitness.examine(hypervisor, seen, _wrapped(every), handles=handles)
     found += storage.examine(hypervisor, settings, directory, seen)
     if directory and seen["directories"].get(directory):
         found += remains.examine(hypervisor, directory, seen, every)
     active = {known.uuid for known in hypervisor.domains(active=True)}
-    return found + [each for guest in every for each in _guest(guest, seen, running=guest.uuid in active)]
+    return found + [
+        each for guest in every for each in _guest(guest, seen, running=guest.uuid in active, handles=handles)
+    ]
 
 
-def _guest(guest: Guest, seen: dict[str, Any], *, running: bool) -> list[Finding]:
+def _guest(guest: Guest, seen: dict[str, Any], *, running: bool, handles: bool) -> list[Finding]:
     """Look at one guest; where that fails it is a finding of this guest's, and the next one is looked at."""
     try:
-        return soundness.examine(guest, seen, running=running)
+        return soundness.examine(guest, seen, running=running, handles=handles)
     except VirtrootError as error:
         return [fault(guest.name, "guest", f"cannot be looked at: {error.what}", error.hint)]
+
+
+def _wrapped(every: Sequence[Guest]) -> dict[str, list[str]]:
+    """Return the names of the guests that name each wrapper of virtiofsd; under an empty path those that name none."""
+    found: dict[str, list[str]] = {}
+    for guest in every:
+        for path in guest.binaries:
+            if not path or wrappers.parse(path):
+                found.setdefault(path, []).append(guest.name)
+    return found
 
 
 def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:
@@ -66,7 +81,7 @@ def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest])
     seen = beside.look(
         hypervisor.target,
         {
-            "files": [beside.HOOK, beside.WRAPPER],
+            "files": [beside.HOOK, *filter(None, _wrapped(every))],
             "directories": [*pools, place.BOOT, fitness.HOOKS, *(guest.root for guest in every)],
             "locks": [*remains.LOCKED, *pools],
             "guests": {guest.name: soundness.asked(guest) for guest in every},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,7 +15,19 @@ from pydantic import ValidationError
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks, hold, hostdir, identity, making, overlayfs, place, pristine, publication, roots
+from pipelines.guest import (
+    asks,
+    hold,
+    hostdir,
+    identity,
+    making,
+    overlayfs,
+    place,
+    pristine,
+    publication,
+    roots,
+    wrapping,
+)
 from pipelines.guest import guest as guests
 from pipelines.guest import shares as mounting
 from pipelines.guest.asks import Consent
@@ -25,6 +38,7 @@ from pipelines.guest.shares import Shared
 from pipelines.host import process
 from pipelines.libvirt import beside, connect, pool, remounting
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.wrappers import Wrapper, takes_acls
 from pipelines.log import say, step, warn
 from pipelines.recipe import share as shares
 from pipelines.recipe.recipe import GuestDefaults
@@ -134,12 +148,12 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
-        domain = _domain(paths, artifact, wishes, shared, network=network, kvm=hypervisor.kvm, uuid=uuid)
+        wrapper = _wrapper(artifact, wishes, settings)
+        domain = _domain(paths, artifact, wishes, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
         way = roots.way(hypervisor.target, paths.pool, wishes.clone)
         if domain.overlayfs:
             overlayfs.refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
-            beside.install_wrapper(hypervisor.target)
         publication.clear(hypervisor, paths)
         try:
             tree = held.enter_context(making.root(hypervisor, paths.pool, artifact, way, paths.partial_root))
@@ -159,7 +173,9 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
                 if domain.lower:
                     # What is mounted cannot be renamed.
                     beside.unmount(hypervisor.target, paths.partial_root)
-                publication.publish(hypervisor, paths, domain_xml(domain))
+                definition = domain_xml(domain)
+                wrapping.install(hypervisor.target, ET.fromstring(definition))  # noqa: S314 - just made here
+                publication.publish(hypervisor, paths, definition)
         except BaseException:
             # The reason why it failed is what the user has to see; the next install clears what stays now.
             with contextlib.suppress(VirtrootError):
@@ -189,7 +205,8 @@ def print_xml(name: str, artifact: Artifact, wishes: Wishes, settings: Settings)
         directory = pool.look(hypervisor, settings) or settings.pool_path
         shared = hostdir.find(hypervisor, directory, wanted)
     paths = Place(directory, name)
-    return domain_xml(_domain(paths, artifact, wishes, shared, network=network, kvm=kvm, uuid=uuid4()))
+    wrapper = _wrapper(artifact, wishes, settings)
+    return domain_xml(_domain(paths, artifact, wishes, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
 
 
 def _hostname(name: str, wishes: Wishes) -> str:
@@ -242,8 +259,25 @@ def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
     return wanted
 
 
+def _wrapper(artifact: Artifact, wishes: Wishes, settings: Settings) -> Wrapper:
+    """Return what the guest needs of its virtiofsd."""
+    return Wrapper(
+        acl=takes_acls(artifact.manifest.kernel_version),
+        overlayfs=wishes.overlayfs or artifact.manifest.recipe.guest.overlayfs,
+        handles=settings.inode_file_handles == "prefer",
+    )
+
+
 def _domain(
-    paths: Place, artifact: Artifact, wishes: Wishes, shared: tuple[Shared, ...], *, network: str, kvm: bool, uuid: UUID
+    paths: Place,
+    artifact: Artifact,
+    wishes: Wishes,
+    shared: tuple[Shared, ...],
+    wrapper: Wrapper,
+    *,
+    network: str,
+    kvm: bool,
+    uuid: UUID,
 ) -> Domain:
     manifest = artifact.manifest
     recorded: RecordedGuest = manifest.recipe.guest
@@ -260,7 +294,7 @@ def _domain(
         vcpus=wishes.vcpus or recorded.vcpus,
         network=network,
         cache=wishes.cache or recorded.cache,
-        overlayfs=wishes.overlayfs or recorded.overlayfs,
+        wrapper=wrapper,
         shares=shared,
         transient=wishes.transient,
         kvm=kvm,

@@ -93,6 +93,13 @@ class Settings:
     base: Annotated[
         Literal["auto", "registry", "mirror"], _said("where base images come from: `auto`, `registry` or `mirror`")
     ] = "auto"
+    inode_file_handles: Annotated[
+        Literal["never", "prefer"],
+        _said(
+            "virtiofsd's file handles for new guests: `never` keeps each file open that a guest knows of, `prefer` "
+            "does not, and takes `CAP_DAC_READ_SEARCH`"
+        ),
+    ] = "never"
     cache_size: Annotated[
         str, BeforeValidator(_cache_size), _said("how much of the disk the stage cache may have; 0 is none")
     ] = "10GiB"
@@ -182,6 +189,7 @@ _USE = {
     "embedded": "a name of letters, digits, and _ . -",
     "workspace": "auto, disk or tmpfs:SIZE, like tmpfs:8g",
     "base": "auto, registry or mirror",
+    "inode_file_handles": "never or prefer",
     "cache_size": "a size like 10GiB or 500MiB, or 0 for no cache",
     "timeout": "a whole number of seconds, 1 or more",
     "image_max_age": "a whole number of days, or 0 for never",

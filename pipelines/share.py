@@ -9,10 +9,10 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, shares
+from pipelines.guest import hold, hostdir, shares, wrapping
 from pipelines.guest.guest import Guest
 from pipelines.guest.shares import Shared
-from pipelines.libvirt import pool
+from pipelines.libvirt import beside, pool
 from pipelines.libvirt.connect import connect
 from pipelines.recipe.share import ROOT_TAGS, Share, parse
 from pipelines.settings import Settings
@@ -42,7 +42,10 @@ def share(name: str, wanted: Share, settings: Settings) -> Shared:
         hostdir.make(guest.target, [found])
         # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
         shares.mount(guest.target, guest.root, found, wanted.point)
-        attached = _change(guest, "attach-device", found)
+        definition = wrapping.refresh(hypervisor, guest.uuid, guest.boot)
+        wrapper = wrapping.for_share(definition).path
+        beside.install_wrapper(guest.target, wrapper)
+        attached = _change(guest, "attach-device", found, wrapper)
         if attached:
             shares.unmount(guest.target, guest.root, wanted.tag)
             raise VirtrootError(f"libvirt does not give {name} the share", "read libvirt's reason above", attached)
@@ -54,6 +57,7 @@ def unshare(name: str, tag: str, settings: Settings) -> str:
     with _off(name, settings) as guest:
         found = next((each for each in guest.shares if each.tag == tag), None)
         if found:
+            wrapping.refresh(guest.hypervisor, guest.uuid, guest.boot)
             refused = _change(guest, "detach-device", found)
             if refused:
                 raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)
@@ -103,8 +107,8 @@ def _off(name: str, settings: Settings) -> Iterator[Guest]:
         yield guest
 
 
-def _change(guest: Guest, how: str, share: Shared) -> str:
+def _change(guest: Guest, how: str, share: Shared, binary: str = "") -> str:
     """Let libvirt attach or detach the share's device; return its complaint, empty when it did."""
-    xml = ET.tostring(shares.device(share))
+    xml = ET.tostring(shares.device(share, binary))
     done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)
     return (done.complaint or "no reason given") if done.returncode else ""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import place, shares
 from pipelines.guest.place import Place
 from pipelines.guest.shares import Shared
-from pipelines.libvirt.beside import WRAPPER
 from pipelines.libvirt.handover import NAMESPACE
+from pipelines.libvirt.wrappers import Wrapper
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 
 ET.register_namespace("virtroot", NAMESPACE)
+
+_PLAIN = Wrapper()
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Domain:
     ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
     ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start;
     ``initrd`` is empty where there is none.
-    ``overlayfs`` lets virtiofsd keep CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root.
+    ``wrapper`` is what the guest needs of its virtiofsd, see `wrappers`; with ``overlayfs`` it can mount overlayfs on
+    its root.
     ``shares`` are directories of libvirt's machine that the guest has beside its root.
     ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
     ``golden`` is the directory of the golden tree that the root was made from, empty for none, and ``lower`` that
@@ -44,11 +47,16 @@ class Domain:
     network: str
     cache: str
     kvm: bool
-    overlayfs: bool = False
+    wrapper: Wrapper = _PLAIN
     shares: tuple[Shared, ...] = ()
     transient: str = ""
     golden: str = ""
     lower: str = ""
+
+    @property
+    def overlayfs(self) -> bool:
+        """Whether virtiofsd keeps CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root."""
+        return self.wrapper.overlayfs
 
     @property
     def console_log(self) -> str:
@@ -179,7 +187,9 @@ def _devices(devices: ET.Element, domain: Domain) -> None:
     _tree(devices, domain, domain.root, ROOT_TAG, "auto" if mixed else domain.cache)
     if mixed:
         _tree(devices, domain, f"{domain.root}/{shares.USR}", USR_TAG, "always")
-    devices.extend(shares.device(share) for share in domain.shares)
+    # A share is not a root: its daemon has no use for CAP_SYS_ADMIN.
+    plain = replace(domain.wrapper, overlayfs=False).path
+    devices.extend(shares.device(share, plain) for share in domain.shares)
     if domain.network != "none":
         user = domain.network == "user"
         interface = ET.SubElement(devices, "interface", type="user" if user else "network")
@@ -200,7 +210,7 @@ def _tree(devices: ET.Element, domain: Domain, directory: str, tag: str, cache: 
     """Add the device of the root, or of a part of it."""
     filesystem = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
     ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
-    binary = ET.SubElement(filesystem, "binary", {"path": WRAPPER} if domain.overlayfs else {}, xattr="on")
+    binary = ET.SubElement(filesystem, "binary", path=domain.wrapper.path, xattr="on")
     if cache != "auto":
         ET.SubElement(binary, "cache", mode=cache)
     ET.SubElement(filesystem, "source", dir=directory)

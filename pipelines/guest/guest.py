@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import logs, place, shares
+from pipelines.guest import logs, place, shares, wrapping
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
 from pipelines.guest.serving import unserved
 from pipelines.guest.shares import Shared
 from pipelines.host import mounts
 from pipelines.host.target import Target
-from pipelines.libvirt import beside
+from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.libvirt.layers import TREE
@@ -66,7 +66,7 @@ class Guest:
     it to throw it away; empty for one that is kept. ``golden`` is the directory of the golden tree that its root was
     made from, ``lower`` that tree's digest where the root is a layer on top of it. ``overlayfs`` says that its
     virtiofsd keeps CAP_SYS_ADMIN, ``cache`` what its root is served with, see `shares.cache`, and ``shares`` what it
-    has beside its root.
+    has beside its root. ``binaries`` are the programs that its devices name, empty for libvirt's own choice.
     """
 
     hypervisor: Hypervisor
@@ -84,6 +84,7 @@ class Guest:
     overlayfs: bool = False
     cache: str = "auto"
     shares: tuple[Shared, ...] = ()
+    binaries: tuple[str, ...] = ()
 
     @property
     def usr(self) -> bool:
@@ -161,8 +162,8 @@ class Guest:
             if symptom is None:
                 raise
             raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
-        if self.overlayfs:
-            beside.install_wrapper(self.target)
+        for path in filter(wrappers.parse, self.binaries):
+            beside.install_wrapper(self.target, path)
         before = self.logs.sizes()
         begin = time.monotonic()
         started = self.hypervisor.virsh("start", self.uuid, check=False)
@@ -303,7 +304,8 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
         known.uuid,
         boot=boot,
         console_log=log,
-        overlayfs=definition.find(f"devices/filesystem/binary[@path='{beside.WRAPPER}']") is not None,
+        overlayfs=wrapping.has_overlayfs(definition),
+        binaries=wrapping.binaries(definition),
         cache=shares.cache(definition),
         shares=shares.of(definition),
         artifact=values["artifact"],

@@ -36,12 +36,12 @@ class Shared:
         return f"{self.tag}:{self.directory}{':ro' if self.readonly else ''}"
 
 
-def device(share: Shared) -> ET.Element:
-    """Return the device that gives a guest the share."""
+def device(share: Shared, binary: str = "") -> ET.Element:
+    """Return the device that gives a guest the share; ``binary`` serves it, or libvirt's own choice where empty."""
     filesystem = ET.Element("filesystem", type="mount", accessmode="passthrough")
     ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
     # The daemon's usual cache, whatever the root's is: others write there, too.
-    ET.SubElement(filesystem, "binary", xattr="on")
+    ET.SubElement(filesystem, "binary", {"path": binary} if binary else {}, xattr="on")
     ET.SubElement(filesystem, "source", dir=share.directory)
     ET.SubElement(filesystem, "target", dir=share.tag)
     if share.readonly:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.guest import definition as definitions
-from pipelines.guest import exposure, golden, hold, place, shares
+from pipelines.guest import exposure, golden, hold, place, shares, wrapping
 from pipelines.guest.guest import Guest
 from pipelines.host import finding
 from pipelines.host.finding import Finding, Fix, fault, fine
+from pipelines.libvirt import wrappers
 from pipelines.origin import signs
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
 from pipelines.text import size, split_fields, split_lines
@@ -42,8 +44,11 @@ def asked(guest: Guest) -> dict[str, object]:
     }
 
 
-def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
-    """Judge a guest by what was ``seen``, and ask libvirt for its definition; one that is ``running`` is asked, too."""
+def examine(guest: Guest, seen: Facts, *, running: bool, handles: bool = False) -> list[Finding]:
+    """Judge a guest by what was ``seen``, and ask libvirt for its definition; one that is ``running`` is asked, too.
+
+    ``handles`` says that virtiofsd shall use file handles.
+    """
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
         return [fault(guest.name, "definition", "the domain went while it was looked at", "look again", needed=False)]
@@ -52,6 +57,7 @@ def examine(guest: Guest, seen: Facts, *, running: bool) -> list[Finding]:
         do = f"look at {guest.root} with ls -l"
         return [fault(guest.name, "root", f"{guest.root} cannot be looked at: {its['unread']}", do)]
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *root(guest, its)]
+    findings.append(wrapped(guest, definition, its, handles=handles))
     if its["directory"] and (its["layers"] or not guest.lower):
         findings += [fstab(guest, its), usr(guest, its), *left_over(guest, its)]
         findings += kernels(guest, its, running=running)
@@ -95,6 +101,29 @@ def root(guest: Guest, its: Facts) -> list[Finding]:
         do = f"--fix does it: chmod 0755 {guest.root}"
         return [fault(guest.name, "root", says, do, fix=Fix(f"chmod 0755 {guest.root}", _locked(guest, mend)))]
     return [fine(guest.name, "root", f"{guest.root}, mode 0755, root's own")]
+
+
+def wrapped(guest: Guest, definition: ET.Element, its: Facts, *, handles: bool) -> Finding:
+    """Judge whether the guest's devices name the wrapper of virtiofsd that its kernel and the settings ask for."""
+    name, release = "wrapper of virtiofsd", its["release"]
+    named = wrapping.binaries(definition)
+    wanted = copy.deepcopy(definition)
+    if not wrapping.update(wanted, release, handles=handles):
+        foreign = [path for path in named if not wrappers.parse(path)]
+        if foreign:
+            return fine(guest.name, name, f"{', '.join(foreign)} is not virtroot's, and left as it is")
+        return fine(guest.name, name, ", ".join(path.rpartition("/")[2] for path in named))
+    now = ", ".join(path.rpartition("/")[2] or "none" for path in named)
+    right = ", ".join(path.rpartition("/")[2] for path in wrapping.binaries(wanted))
+    says = f"its devices name {now}, and with the kernel {release or 'that it has'} it should be {right}"
+    # Only a daemon before 1.14 insists on ACLs, and it then refuses such a kernel.
+    boots = wrappers.takes_acls(release) or not any(each and each.acl for each in map(wrappers.parse, named))
+
+    def update(now: Guest) -> None:
+        wrapping.refresh(now.hypervisor, now.uuid, now.boot, handles=handles)
+
+    fix = Fix(f"let the devices of {guest.name} name {right}, from its next start on", _locked(guest, update))
+    return fault(guest.name, name, says, "--fix does it, as ./inv upgrade does", needed=not boots, fix=fix)
 
 
 def fstab(guest: Guest, its: Facts) -> Finding:

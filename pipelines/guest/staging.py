@@ -27,6 +27,7 @@ from pipelines.guest import (
     roots,
     shares,
     switching,
+    wrapping,
 )
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
@@ -302,4 +303,6 @@ def _arrive(
         prove(pristine.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
     switching.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)
+    wrapping.update(definition, beside.kernel_release(target, paths.partial_boot))
+    wrapping.install(target, definition)
     switching.switch(guest, paths, directory, final, definition, now)

@@ -14,7 +14,7 @@ from pipelines.host.feed import Source
 from pipelines.host.process import Completed, Overran
 from pipelines.host.target import Target
 from pipelines.libvirt import carry as carrying
-from pipelines.libvirt import handover, layers, lengths, sizes, tree
+from pipelines.libvirt import handover, layers, lengths, sizes, tree, wrappers
 from pipelines.libvirt import look as looking
 from pipelines.libvirt import signs as searching
 from pipelines.libvirt import sshd as reading
@@ -35,9 +35,8 @@ _SSHD = Path(reading.__file__)
 #: Where libvirt looks for hooks of QEMU domains; each file there is run.
 HOOK = "/etc/libvirt/hooks/qemu.d/virtroot"
 
-#: The virtiofsd of guests that mount overlayfs. AppArmor's profile of libvirt runs what is below hooks; libvirt itself
-#: runs nothing there whose name is no driver's.
-WRAPPER = "/etc/libvirt/hooks/virtroot/virtiofsd"
+#: The wrapper of virtiofsd by the name that former versions gave guests with overlayfs; see `wrappers` for the others.
+WRAPPER = wrappers.FORMER
 
 _KEEP = """
 umask 077
@@ -72,6 +71,11 @@ def hook() -> bytes:
     """Return libvirt's hook: a shell script with the programs in it that it runs."""
     script = _PROGRAM.with_name("hook").read_bytes()
     return script.replace(b"@LAYERS@\n", _LAYERS.read_bytes()).replace(b"@HANDOVER@\n", _PROGRAM.read_bytes())
+
+
+def kernel_release(target: Target, directory: str) -> str:
+    """Return the release of the kernel that was copied to ``directory``, like ``uname -r`` has it; empty if unknown."""
+    return run(target, "--release", f"{directory}/kernel").decode().strip()
 
 
 def run(target: Target, *arguments: str) -> bytes:
@@ -289,14 +293,19 @@ def wrapper() -> bytes:
     return _PROGRAM.with_name("virtiofsd").read_bytes()
 
 
+def trial() -> bytes:
+    """Return the script that starts virtiofsd to see whether it can serve."""
+    return _PROGRAM.with_name("trial").read_bytes()
+
+
 def install_hook(target: Target) -> bool:
     """Put libvirt's hook in place, so that a start by virsh or at boot hands over as well; say whether it is new."""
     return _put(target, HOOK, hook())
 
 
-def install_wrapper(target: Target) -> None:
-    """Put the wrapper of virtiofsd in place where it is not this version's."""
-    _put(target, WRAPPER, wrapper())
+def install_wrapper(target: Target, path: str = "") -> None:
+    """Write the wrapper of virtiofsd to ``path``, `WRAPPER` by default, where it is not this version's."""
+    _put(target, path or WRAPPER, wrapper())
 
 
 def _put(target: Target, path: str, content: bytes) -> bool:

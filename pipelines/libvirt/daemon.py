@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pipelines.host.target import Target
+from pipelines.libvirt import beside
 
 #: The one in Rust is developed; QEMU's own, in C, ended with QEMU 8.0.
 RUST, C = "Rust", "C"
@@ -19,6 +20,7 @@ _ABILITIES = {
     "modcaps": r"--modcaps|\bmodcaps=",
     "sandbox": r"--sandbox|\bsandbox=",
     "inode-file-handles": r"--inode-file-handles",
+    "posix-acl": r"--posix-acl|\bposix_acl\b",
 }
 
 _CACHES = ("auto", "always", "metadata", "never", "none")
@@ -50,6 +52,22 @@ def ask(target: Target, path: str) -> Virtiofsd:
     # QEMU's says some of it on standard error.
     said = [each.stdout.decode(errors="replace") + each.stderr.decode(errors="replace") for each in (version, usage)]
     return read(path, *said)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a start: ``serves`` says that it waited for a guest, ``said`` is what was printed."""
+
+    serves: bool
+    said: str
+
+
+def start(target: Target, found: Virtiofsd, wrapper: str = "") -> Tried:
+    """Start the daemon on an empty directory, by virtroot's wrapper under the name ``wrapper`` if given, and end it."""
+    text, name = (beside.wrapper().decode(), wrapper) if wrapper else ("", found.path)
+    argv = ["sh", "-s", "--", text, name, "old" if found.family == C else "new"]
+    done = target.run(argv, stdin=beside.trial(), check=False, timeout=_TIMEOUT)
+    return Tried(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
 
 
 def read(path: str, version: str, usage: str) -> Virtiofsd:

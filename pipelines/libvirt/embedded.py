@@ -11,7 +11,7 @@ from pipelines.host import images
 from pipelines.host.container import Container, NameTaken, NoSuchDevice
 from pipelines.host.engine import Engine
 from pipelines.host.target import InContainer
-from pipelines.libvirt import beside, kvm
+from pipelines.libvirt import beside, kvm, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import step
 from pipelines.settings import Settings
@@ -43,7 +43,12 @@ def image(engine: Engine, settings: Settings, made_since: datetime | None = None
     """Return the tag of its image, made when missing or older than ``made_since`` or the settings."""
     since = made_since or images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
-    files = {f"{NAME}/hook": beside.hook(), f"{NAME}/virtiofsd": beside.wrapper()}
+    names = "".join(f"{name}\n" for name in wrappers.NAMES)
+    files = {
+        f"{NAME}/hook": beside.hook(),
+        f"{NAME}/virtiofsd": beside.wrapper(),
+        f"{NAME}/wrappers": names.encode(),
+    }
     return images.built(engine, NAME, base, files, made_since=since)[0]
 
 

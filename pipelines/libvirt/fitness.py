@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,9 @@ from pipelines.errors import VirtrootError
 from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.host.target import Target
 from pipelines.libvirt import beside, confinement, daemon
-from pipelines.libvirt.daemon import Virtiofsd
+from pipelines.libvirt.daemon import Tried, Virtiofsd
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
 
 OF = "libvirt's machine"
 
@@ -30,9 +32,15 @@ _DEVICES = {"memoryBacking": ("sourceType", "memfd"), "filesystem": ("driverType
 
 Facts = Mapping[str, Any]
 
+#: The guests that name a wrapper of virtiofsd, by its path; empty for those that name none.
+Wrapped = Mapping[str, Sequence[str]]
 
-def examine(hypervisor: Hypervisor, seen: Facts, *, overlayfs: Sequence[str]) -> list[Finding]:
-    """Judge what was seen there, and ask libvirt and virtiofsd; ``overlayfs`` are the guests that mount overlayfs."""
+
+def examine(hypervisor: Hypervisor, seen: Facts, wrapped: Wrapped, *, handles: bool) -> list[Finding]:
+    """Judge what was seen there, and ask libvirt and virtiofsd, which is started for a moment.
+
+    ``handles`` says that new guests get file handles.
+    """
     target = hypervisor.target
     described = [each["binary"] for each in seen["descriptions"] if each["runs"]]
     served = next((path for path in described if "virtiofsd" in path), "") or _installed(target)
@@ -41,13 +49,13 @@ def examine(hypervisor: Hypervisor, seen: Facts, *, overlayfs: Sequence[str]) ->
         programs(seen),
         sandbox(seen),
         openat2(seen),
-        virtiofsd(daemon.ask(target, served) if served else None),
+        *_daemon(target, served, wrapped, handles=handles),
         description(seen),
         devices(hypervisor.virsh("domcapabilities", check=False).text),
         security(seen),
         hook(target, seen),
         hook_is_read(seen, embedded=hypervisor.embedded),
-        wrapper(target, seen, overlayfs),
+        wrapper(target, seen, wrapped),
         open_files(seen, embedded=hypervisor.embedded),
     ]
 
@@ -90,14 +98,46 @@ def openat2(seen: Facts) -> Finding:
     return fault(OF, "openat2", "refused: no kernel can be handed over", do)
 
 
-def virtiofsd(found: Virtiofsd | None) -> Finding:
-    """Judge the virtiofsd that libvirt takes."""
+def _daemon(target: Target, path: str, wrapped: Wrapped, *, handles: bool) -> list[Finding]:
+    """Ask the virtiofsd ``path`` what it is, and start it as the guests do, and as a new one does."""
+    if not path:
+        return virtiofsd(None, {}, wrapped)
+    found = daemon.ask(target, path)
+    wrappers = sorted({Wrapper(acl=True, handles=handles).path, *wrapped})
+    tried = {each: daemon.start(target, found, each.rpartition("/")[2]) for each in wrappers}
+    return virtiofsd(found, tried, wrapped)
+
+
+def virtiofsd(found: Virtiofsd | None, tried: Mapping[str, Tried], wrapped: Wrapped) -> list[Finding]:
+    """Judge the virtiofsd that libvirt takes, by what it can do and what became of its starts.
+
+    They are ``tried`` by the path of the wrapper, and without one by an empty path.
+    """
+    name = "virtiofsd"
     if found is None:
-        return fault(OF, "virtiofsd", "missing: no guest can have its root", "install the package virtiofsd there")
-    if "modcaps" not in found.abilities:
+        return [fault(OF, name, "missing: no guest can have its root", "install the package virtiofsd there")]
+    failed = {path: each for path, each in tried.items() if not each.serves}
+    findings = [_cannot_start(found, path, each.said, wrapped.get(path, ())) for path, each in failed.items()]
+    said = " ".join(each.said for each in tried.values())
+    if NO_HANDLES in said:
+        do = "set inode_file_handles to never, or let libvirt's daemon have CAP_DAC_READ_SEARCH"
+        says = "it may not use file handles there, as inode_file_handles asks: it keeps each file open"
+        findings.append(fault(OF, name, says, do, needed=False))
+    if not failed and "modcaps" not in found.abilities:
         do = "use a newer virtiofsd for guests with overlayfs"
-        return fault(OF, "virtiofsd", f"{found}", do, needed=False)
-    return fine(OF, "virtiofsd", str(found))
+        findings.append(fault(OF, name, f"{found}", do, needed=False))
+    return findings or [fine(OF, name, f"{found}; it starts")]
+
+
+def _cannot_start(found: Virtiofsd, wrapper: str, said: str, names: Sequence[str]) -> Finding:
+    last = (said.strip().splitlines() or ["it prints nothing, and does not wait for a guest"])[-1]
+    reason = re.sub(r"^\[[^]]*\] ", "", last)
+    how = f"as {wrapper}" if wrapper else "without virtroot's wrapper"
+    says = f"{found.path} {found.version} does not start {how}: {reason}"
+    do = f'./inv help "{reason}" says what is known of that'
+    if not wrapper:
+        do = f"--fix lets {', '.join(names)} name the wrapper, which gives it other options"
+    return fault(OF, "virtiofsd", says, do)
 
 
 def description(seen: Facts) -> Finding:
@@ -175,16 +215,22 @@ def hook_is_read(seen: Facts, *, embedded: bool) -> Finding:
     return fault(OF, name, says, do, needed=False)
 
 
-def wrapper(target: Target, seen: Facts, overlayfs: Sequence[str]) -> Finding:
-    """Judge the wrapper of virtiofsd, which guests with overlayfs are served by."""
-    wrong = _wrong(seen["files"].get(beside.WRAPPER), beside.wrapper())
+def wrapper(target: Target, seen: Facts, wrapped: Wrapped) -> Finding:
+    """Judge the wrapper of virtiofsd under each name that a guest has for it."""
+    checked = {path: _wrong(seen["files"].get(path), beside.wrapper()) for path in wrapped if path}
+    wrong = {path: reason for path, reason in checked.items() if reason}
+    if not checked:
+        return fine(OF, "wrapper", "no guest names one")
     if not wrong:
-        return fine(OF, "wrapper", f"{beside.WRAPPER} is this version's")
-    if not overlayfs:
-        return fine(OF, "wrapper", f"{beside.WRAPPER} {wrong}, and no guest needs it")
+        return fine(OF, "wrapper", f"{', '.join(checked)}: this version's")
+
+    def put() -> None:
+        for path in wrong:
+            beside.install_wrapper(target, path)
+
+    says = "; ".join(f"{path} {reason}, which serves {', '.join(wrapped[path])}" for path, reason in wrong.items())
     do = "--fix puts it there, as ./inv start does"
-    fix = Fix(f"put {beside.WRAPPER} in place", lambda: beside.install_wrapper(target))
-    return fault(OF, "wrapper", f"{beside.WRAPPER} {wrong}, which serves {', '.join(overlayfs)}", do, fix=fix)
+    return fault(OF, "wrapper", says, do, fix=Fix(f"put {', '.join(wrong)} in place", put))
 
 
 def _wrong(found: Mapping[str, Any] | None, content: bytes) -> str:

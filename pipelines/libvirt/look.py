@@ -275,6 +275,7 @@ def _guest(handover: types.ModuleType, asked: Mapping[str, Any], signs: types.Mo
     found["layers"] = any(point == root and kind == "overlay" for point, kind, _ in _mounts())
     found["boot"] = _mode(boot)
     found["files"] = {name: _mode(f"{boot}/{name}") for name in ("kernel", "initrd")}
+    found["release"] = handover.release(f"{boot}/kernel")
     found["shares"] = {path: os.path.realpath(path) if os.path.isdir(path) else "" for path in asked["shares"]}
     if found["directory"]:
         handle = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -22,7 +22,7 @@ OF = "this machine"
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything and change nothing; no guest, container or pool is made."""
     return [
-        _engine(),
+        _engine(settings),
         _registry(settings),
         _images(settings),
         _mirror_tool(),
@@ -32,12 +32,20 @@ def examine(settings: Settings) -> list[Finding]:
     ]
 
 
-def _engine() -> Finding:
+def _engine(settings: Settings) -> Finding:
     try:
         memory = engines.connect().memory()
     except VirtrootError as error:
+        if _uses_own_libvirt(settings):
+            says = f"{error.what}; only builds and imports need one here, guests run on the host's libvirt"
+            return fault(OF, "Docker engine", says, f"to build here: {error.hint}", needed=False)
         return fault(OF, "Docker engine", error.what, error.hint)
     return fine(OF, "Docker engine", f"answers, {memory >> 20} MiB of memory to build in")
+
+
+def _uses_own_libvirt(settings: Settings) -> bool:
+    """Return whether guests run on this machine's own libvirt, for which no engine is needed."""
+    return settings.connect != "embedded" and connecting.host_answers()
 
 
 def _registry(settings: Settings) -> Finding:

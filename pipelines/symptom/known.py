@@ -23,7 +23,7 @@ OVERLAYFS = Symptom(
     ),
     cause="the guest's root cannot hold overlayfs' upper directories, which Docker's overlay2 needs",
     remedy="install it with --overlayfs, or say guest: {overlayfs: true} in its recipe; one that is there gets it by "
-    "<binary path='/etc/libvirt/hooks/virtroot/virtiofsd' xattr='on'>: virsh edit {name}",
+    "<binary path='/etc/libvirt/hooks/virtroot/virtiofsd-acl-overlayfs' xattr='on'>: virsh edit {name}",
     comes_up=True,
 )
 
@@ -86,7 +86,7 @@ SYMPTOMS = (
         ),
         cause="libvirt finds no virtiofsd on its machine",
         remedy="install virtiofsd there (a package of that name; Debian 12: qemu-system-common), with its "
-        "file in /usr/share/qemu/vhost-user",
+        "file in /usr/share/qemu/vhost-user; ./inv doctor --fix puts virtroot's wrapper back",
     ),
     Symptom(
         name="lock-element",
@@ -111,6 +111,14 @@ SYMPTOMS = (
         ),
         cause="AppArmor, SELinux or a container's limits keep virtiofsd from making its sandbox",
         remedy="see what was denied, by dmesg | grep -i denied on libvirt's machine, and allow it in that profile",
+    ),
+    Symptom(
+        name="missing-capability",
+        heading="can't apply the child capabilities: failed to sync capabilities with the kernel",
+        pattern=re.compile(r"can't apply the child capabilities"),
+        cause="virtiofsd wants a capability that libvirt's daemon does not have",
+        remedy="./inv doctor {name} --fix lets it do without file handles, which 1.14 wants by itself; with overlayfs "
+        "it needs CAP_SYS_ADMIN",
     ),
     Symptom(
         name="invalid-param",
@@ -204,7 +212,8 @@ SYMPTOMS = (
         heading="switch_root: can't change directory to '/newroot': Connection refused",
         pattern=re.compile(r"switch_root[^\n]{0,200}Connection refused"),
         cause="the guest's kernel refuses what virtiofsd offers, as old ones do with POSIX ACLs",
-        remedy="take --posix-acl from the <binary> in virsh dumpxml {name}, or give the guest a newer kernel",
+        remedy="./inv doctor {name} --fix, which lets a kernel before 5.13 go without them; or take --posix-acl out of "
+        "a wrapper of your own",
     ),
     Symptom(
         name="stale-handle",

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
+from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.libvirt import beside, wrappers
 from pipelines.recipe import machine_specific
 from pipelines.symptom.known import OVERLAYFS
 from pipelines.text import split_fields, split_lines, trim
 from pipelines.verify import Context
-from tests.acceptance import expectations
+from tests.acceptance import acl, expectations
 from tests.acceptance.conftest import Drift
 from tests.acceptance.facts import GREETING, TO_HOST, Facts
 
@@ -150,6 +152,28 @@ def test_file_written_in_the_guest_is_seen_on_the_host(facts: Facts, guest: Gues
 
 def test_file_written_on_the_host_is_seen_in_the_guest(facts: Facts) -> None:
     assert facts.text("from-host") == trim(GREETING)
+
+
+def test_an_acl_decides_who_gets_in(
+    running: Host, guest: Guest, record_property: Callable[[str, object], None]
+) -> None:
+    if not all((found := wrappers.parse(path)) and found.acl for path in guest.binaries):
+        # An old kernel, or a definition of an earlier version or of the user's own; doctor says which.
+        record_property("not applicable", "the guest's virtiofsd is not asked for POSIX ACLs")
+        return
+    said = running.check_output(acl.SCRIPT)
+    if said.startswith(acl.CANNOT_TELL):
+        record_property("not applicable", said)
+    elif said.startswith("refused: ") and not _pool_takes_acls(guest):
+        record_property("not applicable", "the file system of the guest's root has no ACLs")
+    else:
+        assert said == acl.DECIDES
+
+
+def _pool_takes_acls(guest: Guest) -> bool:
+    script = 'import errno, os, sys\ntry:\n    os.getxattr(sys.argv[1], "system.posix_acl_access")\n'
+    script += "except OSError as error:\n    sys.exit(error.errno != errno.ENODATA)"
+    return guest.target.run([guest.target.python, "-I", "-c", script, guest.root], check=False).returncode == 0
 
 
 def test_nothing_in_the_guest_was_refused_overlayfs(facts: Facts, guest: Guest) -> None:

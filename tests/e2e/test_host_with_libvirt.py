@@ -12,9 +12,10 @@ import pytest
 from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.host.engine import Container
-from pipelines.libvirt import embedded
-from pipelines.libvirt.beside import HOOK, WRAPPER, wrapper
+from pipelines.libvirt import embedded, wrappers
+from pipelines.libvirt.beside import HOOK, wrapper
 from pipelines.libvirt.pool import MARK
+from pipelines.libvirt.wrappers import Wrapper
 from pipelines.settings import CHECKOUT
 from tests.conftest import HYPERVISOR, Virtroot
 
@@ -38,7 +39,7 @@ def host(inv: Virtroot, trixie: Path) -> Iterator[Container]:
         hostname="farm1",
     )
     try:
-        container.run(["rm", HOOK, WRAPPER])
+        container.run(["sh", "-ec", 'rm "$1"; rm -r "$2"', "rm", HOOK, wrappers.DIRECTORY])
         container.run(["mkdir", "/src", "/artifact"])
         container.run(["tar", "-x", "-C", "/src"], stdin=checkout())
         container.run(["tar", "-x", "-C", "/artifact"], stdin=process.run(["tar", "-c", "-C", str(trixie), "."]).stdout)
@@ -72,7 +73,7 @@ def run(host: Container, *arguments: str, status: int = 0) -> str:
 
 
 def test_install_boot_verify_remove_on_the_hosts_libvirt(host: Container) -> None:
-    assert "the host's answers" in run(host, "doctor", status=1)  # no engine there, and none needed
+    assert "the host's answers" in run(host, "doctor", status=1)  # no hook there yet
     # Directories of the host, one of them made, and a virtiofsd that keeps what overlayfs needs.
     host.run(["mkdir", "/srv/kept"])
     host.run(["chown", "games:games", "/srv/kept"])
@@ -82,7 +83,10 @@ def test_install_boot_verify_remove_on_the_hosts_libvirt(host: Container) -> Non
     assert host.run(["stat", "--format=%U %a", "/srv/kept", "/srv/made/for it"]).text == "games 755\nroot 755"
     assert '"where": "qemu:///system"' in run(host, "list", "--json")
     run(host, "verify", "--name", "farm", "--boot")
-    assert host.run(["cat", WRAPPER]).stdout == wrapper()
+    for each in (Wrapper(acl=True, overlayfs=True), Wrapper(acl=True)):
+        assert host.run(["cat", each.path]).stdout == wrapper()
+    # No engine there, and none needed: guests run on the host's libvirt.
+    assert "only builds and imports need one here" in run(host, "doctor")
     run(host, "verify", "--name", "farm")
     for directory in ("/", "/var/lib/libvirt/boot", "/var/lib/libvirt/filesystems/root.farm/srv", "/srv"):
         run(host, "share", "farm", f"more:{directory}:/srv/more", status=2)

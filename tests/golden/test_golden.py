@@ -10,6 +10,7 @@ import pytest
 from pipelines.builder import inputs
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.shares import Shared
+from pipelines.libvirt.wrappers import Wrapper
 from pipelines.recipe.plan import as_text
 
 FILES = Path(__file__).parent / "files"
@@ -19,11 +20,13 @@ DOMAINS = {
     "emulated-user-network-cache-always": {"kvm": False, "network": "user", "cache": "always"},
     "mixed": {"kvm": True, "network": "none", "cache": "mixed"},
     "no-network": {"kvm": True, "network": "none", "cache": "none"},
-    "overlayfs": {"kvm": False, "network": "user", "cache": "always", "overlayfs": True},
+    "overlayfs": {"kvm": False, "network": "user", "cache": "always", "wrapper": Wrapper(acl=True, overlayfs=True)},
+    "without-acls": {"kvm": True, "network": "none", "cache": "mixed", "wrapper": Wrapper()},
     "shares": {
         "kvm": True,
         "network": "none",
         "cache": "always",
+        "wrapper": Wrapper(acl=True, overlayfs=True, handles=True),
         "shares": (Shared("data", "/srv/a <b>"), Shared("look", "/srv/look", readonly=True)),
     },
     "no-initramfs": {"kvm": True, "network": "user", "cache": "auto", "initrd": ""},
@@ -52,7 +55,7 @@ def domain(name: str) -> str:
             cmdline="root=root rootfstype=virtiofs rw console=ttyS0",
             memory=2 << 30,
             vcpus=2,
-            **{"initrd": "initrd.img", **DOMAINS[name]},  # type: ignore[arg-type]
+            **{"initrd": "initrd.img", "wrapper": Wrapper(acl=True), **DOMAINS[name]},  # type: ignore[arg-type]
         )
     )
 

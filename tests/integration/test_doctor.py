@@ -19,8 +19,9 @@ from pipelines.guest import place
 from pipelines.guest.guest import find
 from pipelines.host import lock, process
 from pipelines.host.target import Target
-from pipelines.libvirt import beside, connect
+from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.wrappers import Wrapper
 from tests.conftest import Virtroot
 from tests.e2e.test_clones import pool_on
 from tests.unit.artifacts import made
@@ -31,13 +32,23 @@ WEB_BOOT = place.boot("web")
 JSON = "/usr/share/qemu/vhost-user/50-virtiofsd.json"
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 
+#: Says what it is, and does not start: what 1.14 says without a capability that it wants.
+REFUSES = """#!/bin/sh
+case $1 in --help | --version | --print-capabilities) exec /tmp/virtiofsd "$@" ;; esac
+echo "[z ERROR virtiofsd] can't apply the child capabilities: failed to sync capabilities with the kernel" >&2
+exit 1
+"""
+
 MACHINE, POOLS = "libvirt's machine", "the pool"
 
 TINY = """
 cd "$1"; umask 022
 mkdir -p boot etc root srv usr/bin var/lib
 printf 'root / virtiofs defaults 0 0\n' > etc/fstab
-echo kernel > boot/vmlinuz-1; ln -s boot/vmlinuz-1 vmlinuz
+# The header of a kernel that names its release, see Documentation/arch/x86/boot.rst of Linux.
+{ head -c 514 /dev/zero; printf HdrS; head -c 8 /dev/zero; printf '\\000\\002'
+  head -c 496 /dev/zero; printf '6.12.48-amd64 (x) #1'; } > boot/vmlinuz-1
+ln -s boot/vmlinuz-1 vmlinuz
 echo initramfs > initrd.img
 """
 
@@ -65,6 +76,12 @@ CASES = {
     "a hook that is not run": case(f"chmod 644 {beside.HOOK}", (MACHINE, "hook"), says="is not executable"),
     "another version's hook": case(f"echo : >> {beside.HOOK}", (MACHINE, "hook"), says="is not this version's"),
     "a wrapper that is not run": case(f"chmod 644 {beside.WRAPPER}", (MACHINE, "wrapper"), says="which serves web"),
+    "a virtiofsd that does not start": case(
+        f"mv {VIRTIOFSD} /tmp/; cat > {VIRTIOFSD} <<'END'\n{REFUSES}END\nchmod 755 {VIRTIOFSD}",
+        (MACHINE, "virtiofsd"),
+        says="can't apply the child capabilities",
+        mend=f"mv /tmp/virtiofsd {VIRTIOFSD}",
+    ),
     "nothing describes virtiofsd": case(
         f"mv {JSON} /tmp/", (MACHINE, "vhost-user"), says="Unable to find a satisfying", mend=f"mv /tmp/*.json {JSON}"
     ),
@@ -324,6 +341,40 @@ def test_a_definition_that_somebody_edited(
         hypervisor.virsh("define", "/dev/stdin", stdin=before.encode())
     assert set(found) == {("web", finding)}
     assert do in found["web", finding]["do"]
+
+
+@pytest.mark.parametrize(
+    ("path", "then"),
+    [
+        ("", "virtiofsd-acl"),
+        (wrappers.FORMER, "virtiofsd-acl-overlayfs"),
+        (Wrapper(overlayfs=True).path, "virtiofsd-acl-overlayfs"),
+    ],
+)
+def test_a_guest_of_an_earlier_version_gets_the_wrapper_of_its_kernel(
+    machine: Virtroot, hypervisor: Hypervisor, path: str, then: str
+) -> None:
+    guest = find(hypervisor, "web")
+    before = hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
+    own = f" path='{Wrapper(acl=True, overlayfs=True).path}'"
+    assert own in before
+    shared = f" path='{Wrapper(acl=True).path}'"
+    older = before.replace(own, f" path='{path}'" if path else "").replace(shared, "")
+    hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
+    try:
+        assert find(hypervisor, "web").overlayfs is bool(path)
+        found = faults(machine("doctor", "web", "--json").stdout)
+        assert set(found) == {("web", "wrapper of virtiofsd")}
+        assert faults(machine("doctor", "web", "--fix", "--json").stdout) == {}
+        named = {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries}
+        assert named == {then, "virtiofsd-acl"}
+        # A share and its end are changes of the definition, too.
+        hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
+        machine("share", "web", "more:more:/srv/more")
+        assert {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries} == named
+        machine("unshare", "web", "more")
+    finally:
+        hypervisor.virsh("define", "/dev/stdin", stdin=before.encode())
 
 
 def test_what_a_task_has_under_way_is_none_of_the_doctors(

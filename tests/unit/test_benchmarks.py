@@ -154,6 +154,33 @@ def test_caches(stage: Stage) -> None:
     cleared.assert_called_once()
 
 
+def test_acls(stage: Stage) -> None:
+    guest = create_autospec(Guest, instance=True, uuid="uuid")
+    guest.name, guest.target = "benchmark-acls", create_autospec(Local, instance=True)
+    guest.hypervisor = create_autospec(Hypervisor, instance=True)
+    device = '<filesystem><driver type="virtiofs"/><target dir="root"/></filesystem>'
+    guest.hypervisor.xml.side_effect = lambda _: parsed(f"<domain><devices>{device}</devices></domain>")
+    stage.replace("pipelines.build.build", Artifact(Path("artifact")))
+    stage.replace("pipelines.install.install")
+    stage.replace("pipelines.libvirt.connect.connect")
+    stage.replace("pipelines.guest.guest.find", guest)
+    stage.replace("pipelines.libvirt.beside.install_wrapper")
+    stage.replace("pipelines.operate.start", side_effect=[50.0, 20.0, 22.0, 10.0, 11.0])
+    stage.replace("pipelines.operate.stop", 1.0)
+    cleared = stage.replace("pipelines.libvirt.embedded.stop")
+
+    lines = stage.run("acls", "2")
+
+    assert lines == [
+        "without ACLs  cache always  min  10.0  median  15.0  max  20.0 s   1.00",
+        "with ACLs     cache always  min  11.0  median  16.5  max  22.0 s   1.10",
+    ]
+    defined = [parsed(call.kwargs["stdin"].decode()) for call in guest.hypervisor.virsh.call_args_list]
+    named = [each.find("devices/filesystem/binary").get("path").rpartition("-")[2] for each in defined]  # type: ignore[union-attr]
+    assert named == ["acl", "plain", "acl", "plain", "acl"]
+    cleared.assert_called_once()
+
+
 def test_pacstrap(stage: Stage) -> None:
     engine = create_autospec(Engine, instance=True)
     worker = create_autospec(Builder, instance=True)

@@ -16,6 +16,7 @@ from pipelines.host import process
 from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.host.process import Completed
 from pipelines.libvirt import fitness
+from pipelines.libvirt.wrappers import Wrapper
 from pipelines.settings import Settings
 
 #: All that it may ask of an engine, and of virsh.
@@ -67,15 +68,19 @@ SEEN = {
             "usr": True,
             "kernel": {"refused": "", "same": True},
             "shares": {},
+            "release": "6.12.1",
         }
     },
 }
+
+BINARY = f'<binary path="{Wrapper(acl=True).path}" xattr="on"/>'
 
 DEFINITION = f"""<domain><name>web</name><metadata><v:guest xmlns:v="urn:virtroot:1"><v:artifact>a/1</v:artifact>
 <v:root>{POOL}/root.web</v:root><v:kernel>vmlinuz</v:kernel></v:guest></metadata>
 <memoryBacking><source type="memfd"/><access mode="shared"/></memoryBacking>
 <os><kernel>{place.boot("web")}/kernel</kernel><cmdline>root=root rootfstype=virtiofs rw</cmdline></os>
-<devices><filesystem><driver type="virtiofs"/><source dir="{POOL}/root.web"/><target dir="root"/></filesystem></devices>
+<devices><filesystem><driver type="virtiofs"/>{BINARY}<source dir="{POOL}/root.web"/><target dir="root"/></filesystem>
+</devices>
 </domain>"""
 
 VIRSH = {
@@ -132,10 +137,11 @@ def test_nothing_is_started_or_defined(ran: list[list[str]], connect: str) -> No
         if "virsh" in argv:
             assert argv[argv.index("--connect") + 2] in ASKS, argv
         elif argv[1:3] != ["-I", "-c"]:
-            # The programs that read, the probe of KVM, and virtiofsd, which says what it is.
+            # The programs that read, the probe of KVM, and virtiofsd, asked what it is and started for a moment.
             probe = "q35,accel=kvm" in argv and "isa-debug-exit,iobase=0xf4,iosize=4" in argv
             asked = argv[1:] in (["--version"], ["--help"])
-            assert probe or asked or (argv[:2] == ["sh", "-c"] and argv[3] == "installed"), argv
+            tried = argv[:3] == ["sh", "-s", "--"] and argv[4] == "virtiofsd-acl"
+            assert probe or asked or tried or (argv[:2] == ["sh", "-c"] and argv[3] == "installed"), argv
 
 
 def test_a_guest_that_is_as_it_should_be_has_no_fault(ran: list[list[str]]) -> None:
@@ -226,6 +232,6 @@ def test_a_guest_that_cannot_be_looked_at_is_a_finding_of_its_own(monkeypatch: p
         raise VirtrootError("what it wrote", "look at it")
 
     monkeypatch.setattr(soundness, "examine", examine)
-    [found] = doctor._guest(SimpleNamespace(name="web"), {}, running=False)  # type: ignore[arg-type]
+    [found] = doctor._guest(SimpleNamespace(name="web"), {}, handles=False, running=False)  # type: ignore[arg-type]
     assert (found.of, found.ok, found.do) == ("web", False, "look at it")
     assert found.says == "cannot be looked at: what it wrote"

@@ -19,9 +19,13 @@ from pipelines.guest.shares import Shared
 from pipelines.host import finding
 from pipelines.host.finding import Finding
 from pipelines.host.target import Target
-from pipelines.libvirt import beside, confinement, daemon, fitness
+from pipelines.libvirt import beside, confinement, daemon, fitness, wrappers
+from pipelines.libvirt.daemon import Tried
 from pipelines.libvirt.hypervisor import Hypervisor
-from tests.unit.test_doctor import DEFINITION, DIRECTORY, POOL, SEEN, WEB
+from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
+from pipelines.machine import fitness as machine
+from pipelines.settings import Settings
+from tests.unit.test_doctor import BINARY, DEFINITION, DIRECTORY, POOL, SEEN, WEB
 from tests.unit.test_mixed import parsed
 
 RUST = """Launch a virtiofsd backend.
@@ -45,6 +49,11 @@ C = """usage: virtiofsd [options]
     -o modcaps=CAPLIST         Modify the list of capabilities
     -o sandbox=namespace|chroot
 """
+
+ACL = Wrapper(acl=True).path
+
+#: What 1.14 says where it cannot have CAP_DAC_READ_SEARCH.
+CAPABILITIES = "can't apply the child capabilities: failed to sync capabilities with the kernel"
 
 #: Debian's, and what an older one had.
 PROFILE = """
@@ -88,11 +97,53 @@ def test_the_families_of_virtiofsd_and_what_each_can() -> None:
 
 
 def test_a_virtiofsd_that_is_missing_or_cannot_keep_capabilities() -> None:
-    assert not fitness.virtiofsd(None).ok
-    assert fitness.virtiofsd(None).needed
-    bare = fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.2.0", "--shared-dir"))
+    (missing,) = fitness.virtiofsd(None, {}, {})
+    assert (missing.ok, missing.needed) == (False, True)
+    serves = {ACL: Tried(True, "")}
+    (bare,) = fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.2.0", "--shared-dir"), serves, {})
     assert (bare.ok, bare.needed) == (False, False)
-    assert fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.13.2", RUST)).ok
+    (right,) = fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.13.2", RUST), serves, {})
+    assert right.ok
+
+
+def test_a_virtiofsd_that_does_not_start_is_not_in_order() -> None:
+    found = daemon.read("/v", "virtiofsd 1.14.0", RUST)
+    refused = Tried(False, f"[2026-11-30T08:58:32Z WARN  virtiofsd::limits] x\n[z ERROR virtiofsd] {CAPABILITIES}\n")
+    (alone,) = fitness.virtiofsd(found, {ACL: Tried(True, ""), "": refused}, {ACL: ["new"], "": ["web", "db"]})
+    assert (alone.ok, alone.needed) == (False, True)
+    assert alone.says == f"/v 1.14.0 does not start without virtroot's wrapper: {CAPABILITIES}"
+    assert "--fix lets web, db name the wrapper" in alone.do
+    (by_wrapper,) = fitness.virtiofsd(found, {ACL: refused}, {})
+    assert (by_wrapper.ok, by_wrapper.needed) == (False, True)
+    assert f'./inv help "{CAPABILITIES}"' in by_wrapper.do
+    (silent,) = fitness.virtiofsd(found, {ACL: Tried(False, "")}, {})
+    assert "it prints nothing" in silent.says
+    (handles,) = fitness.virtiofsd(found, {ACL: Tried(True, f"{NO_HANDLES}, so it uses none\n")}, {})
+    assert (handles.ok, handles.needed) == (False, False)
+    assert "inode_file_handles" in handles.do
+
+
+@pytest.mark.parametrize(
+    ("connect", "answers", "needed"),
+    [
+        ("auto", True, False),
+        ("qemu:///system", True, False),
+        ("auto", False, True),
+        ("qemu:///system", False, True),
+        ("embedded", True, True),
+    ],
+)
+def test_an_engine_is_needed_where_guests_run_in_one(
+    monkeypatch: pytest.MonkeyPatch, connect: str, answers: bool, needed: bool
+) -> None:
+    def refuse() -> None:
+        raise VirtrootError("no Docker engine answers", "run ./inv setup")
+
+    monkeypatch.setattr("pipelines.host.engine.connect", refuse)
+    monkeypatch.setattr("pipelines.libvirt.connect.host_answers", lambda: answers)
+    found = machine._engine(Settings(connect=connect))
+    assert (found.ok, found.needed) == (False, needed)
+    assert ("only builds and imports need one" in found.says) is not needed
 
 
 @pytest.mark.parametrize(
@@ -170,13 +221,38 @@ def test_a_hook_that_is_missing_old_or_not_run() -> None:
     target.run.assert_not_called()
 
 
-def test_a_wrapper_matters_where_a_guest_has_overlayfs() -> None:
+def test_a_wrapper_matters_where_a_guest_names_it() -> None:
     target = create_autospec(Target)
-    gone = seen(files={beside.WRAPPER: None})
-    assert fitness.wrapper(target, gone, []).ok
-    wrong = fitness.wrapper(target, gone, ["web"])
+    right = {"sha256": hashlib.sha256(beside.wrapper()).hexdigest(), "mode": 0o755}
+    facts = seen(files={beside.WRAPPER: None, ACL: right})
+    assert fitness.wrapper(target, facts, {}).ok
+    assert fitness.wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
+    wrong = fitness.wrapper(target, facts, {beside.WRAPPER: ["web", "db"], ACL: ["new"]})
     assert not wrong.ok
-    assert "web" in wrong.says
+    assert f"{beside.WRAPPER} is missing, which serves web, db" in wrong.says
+    assert "new" not in wrong.says
+    assert wrong.fix
+
+
+@pytest.mark.parametrize(
+    ("path", "release", "ok", "needed"),
+    [
+        ("", "6.12.1", False, False),
+        (ACL, "6.12.1", True, False),
+        (ACL, "", True, False),
+        ("/opt/mine", "6.12.1", True, False),
+        # A daemon before 1.14 insists on ACLs, which this kernel does not know.
+        (ACL, "5.10.0", False, True),
+        (f"{wrappers.DIRECTORY}/virtiofsd-plain", "6.1.0", False, False),
+        (wrappers.FORMER, "6.1.0", False, False),
+    ],
+)
+def test_a_guest_names_the_wrapper_of_its_kernel(path: str, release: str, ok: bool, needed: bool) -> None:
+    binary = f'<binary path="{path}"/>' if path else ""
+    definition = parsed(DEFINITION.replace(BINARY, binary))
+    found = soundness.wrapped(guest(), definition, its(release=release), handles=False)
+    assert (found.ok, found.needed, found.fix is None) == (ok, needed, ok)
+    assert not soundness.wrapped(guest(), definition, its(release="6.12"), handles=True).ok or path == "/opt/mine"
 
 
 def test_a_hook_that_libvirts_daemon_may_not_know_of() -> None:

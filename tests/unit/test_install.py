@@ -22,6 +22,7 @@ from pipelines.host.target import Local
 from pipelines.install import Wishes
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.recipe.share import parse
+from pipelines.settings import Settings
 from tests.unit.artifacts import made
 
 UUID_OF_WEB = UUID(int=1)
@@ -39,7 +40,9 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def domain(artifact: Artifact, wishes: Wishes) -> Domain:
-    return install._domain(Place("/pool", "web"), artifact, wishes, (), network="none", kvm=False, uuid=UUID_OF_WEB)
+    wrapper = install._wrapper(artifact, wishes, Settings())
+    place = Place("/pool", "web")
+    return install._domain(place, artifact, wishes, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
 
 
 def test_a_guest_is_what_its_recipe_says(artifact: Artifact) -> None:

@@ -63,6 +63,11 @@ LINES = [
         "Docker Desktop's virtiofsd",
     ),
     (
+        "missing-capability",
+        "ERROR virtiofsd] can't apply the child capabilities: failed to sync capabilities with the kernel",
+        SEEN,
+    ),
+    (
         "invalid-param",
         "[2023-08-02T19:33:01Z ERROR virtiofsd] Waiting for daemon failed: HandleRequest(InvalidParam)",
         "kvm-guest-drivers-windows#875",

@@ -1,0 +1,87 @@
+"""The wrapper of virtiofsd in a guest's definition: which one its devices name, and which ones they should."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pipelines.errors import VirtrootError
+from pipelines.host.target import Target
+from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.libvirt.wrappers import Wrapper
+from pipelines.recipe.share import ROOT_TAG
+
+
+def binaries(definition: ET.Element) -> tuple[str, ...]:
+    """Return the programs that the virtiofs devices name, each once; empty for one that libvirt chooses."""
+    found = set()
+    for filesystem in _devices(definition):
+        binary = filesystem.find("binary")
+        found.add("" if binary is None else binary.get("path", ""))
+    return tuple(sorted(found))
+
+
+def has_overlayfs(definition: ET.Element) -> bool:
+    """Return whether a daemon of the guest keeps CAP_SYS_ADMIN."""
+    return any(found.overlayfs for path in binaries(definition) if (found := wrappers.parse(path)))
+
+
+def for_share(definition: ET.Element) -> Wrapper:
+    """Return the wrapper for a share of the guest: that of its root, without CAP_SYS_ADMIN."""
+    binary = definition.find(f"devices/filesystem/target[@dir='{ROOT_TAG}']/../binary")
+    root = wrappers.parse("" if binary is None else binary.get("path", "")) or Wrapper()
+    return replace(root, overlayfs=False)
+
+
+def update(definition: ET.Element, release: str, *, handles: bool | None = None) -> bool:
+    """Let all virtiofs devices name the wrapper for a kernel of that ``release``; return whether that changed any.
+
+    With an empty ``release``, of a kernel that does not name it, they get ACLs as before. A device keeps CAP_SYS_ADMIN,
+    or goes without, as before. ``handles`` says whether daemons shall use file handles;
+    with None that stays, too. A device with a program that is not virtroot's keeps it: someone chose that.
+    """
+    changed = False
+    for filesystem in _devices(definition):
+        element = filesystem.find("binary")
+        if element is None:
+            element = ET.SubElement(filesystem, "binary")
+        path = element.get("path", "")
+        now = wrappers.parse(path)
+        if path and now is None:
+            continue
+        now = now or Wrapper()
+        kept = now.handles if handles is None else handles
+        wanted = replace(now, acl=wrappers.takes_acls(release) if release else now.acl, handles=kept).path
+        changed = changed or wanted != path
+        element.set("path", wanted)
+    return changed
+
+
+def install(target: Target, definition: ET.Element) -> None:
+    """Write the wrapper under each name that the devices have for it."""
+    for path in filter(wrappers.parse, binaries(definition)):
+        beside.install_wrapper(target, path)
+
+
+def refresh(hypervisor: Hypervisor, domain: str, boot: str, *, handles: bool | None = None) -> ET.Element:
+    """Update the definition of a domain whose kernel was copied to ``boot``; return it. It counts from its next start.
+
+    Raises `VirtrootError` where the domain is gone, or libvirt does not take the definition.
+    """
+    definition = hypervisor.xml(domain)
+    if definition is None:
+        raise VirtrootError(f"the domain {domain} was removed meanwhile", "./inv list shows the guests")
+    changed = update(definition, beside.kernel_release(hypervisor.target, boot), handles=handles)
+    install(hypervisor.target, definition)
+    if changed:
+        hypervisor.virsh("define", "/dev/stdin", stdin=ET.tostring(definition))
+    return definition
+
+
+def _devices(definition: ET.Element) -> Iterator[ET.Element]:
+    """Yield the virtiofs devices."""
+    for filesystem in definition.iterfind("devices/filesystem"):
+        if filesystem.find("driver[@type='virtiofs']") is not None:
+            yield filesystem
