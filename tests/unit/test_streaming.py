@@ -29,7 +29,7 @@ class LocalAgent(Agent):
     def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
         assert len(stdin) <= LARGEST_INPUT
         pipe = subprocess.PIPE
-        env = {"PATH": os.environ["PATH"], "INVOCATION_ID": "1", "LANG": "C.UTF-8"}
+        env = {"PATH": os.environ["PATH"], "INVOCATION_ID": "1", "KEPT": "1"}
         child = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd="/", umask=0o027)
         assert child.stdin is not None
         with suppress(BrokenPipeError), child.stdin:
@@ -126,7 +126,7 @@ def test_little_of_what_a_slow_command_has_not_read_is_in_the_guest(run: Run, tm
 def test_a_command_that_does_not_read_its_input_ends(run: Run, tmp_path: Path, script: str) -> None:
     begin = time.monotonic()
     assert run("sh", "-c", script, stdin=given(tmp_path, bytes(5 << 20)))[0] == 0
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 60
 
 
 def test_the_status_is_the_commands_with_input_or_without(run: Run, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_command_has_what_a_login_has_and_nothing_of_the_agents(run: Run) -> N
     assert (status, umask, directory) == (0, "0022", home)
     assert (home, user, logname) == (root[5], root[0], root[0])
     assert {"/usr/local/sbin", "/usr/bin", "/sbin"} <= set(path.split(":"))
-    assert "LANG=C.UTF-8" in env
+    assert "KEPT=1" in env
     assert not [each for each in env if each.startswith(("INVOCATION_ID", "OLDPWD", "line", "uid"))]
     # Its own standard ones, and the one that ls reads the directory by.
     assert env[-4:] == ["0", "1", "2", "3"]
