@@ -11,6 +11,7 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.machine import import_graph
 from pipelines.settings import CHECKOUT
+from pipelines.text import trim
 
 #: Where tests are that take long.
 _SLOW = ("tests/integration", "tests/e2e")
@@ -47,7 +48,7 @@ def changed_files(base: str) -> list[str]:
         raise VirtrootError(
             f"no commit {base}" if base else "no branch to compare with", "name one: --changed --base COMMIT"
         )
-    differing = _git("diff", "--name-only", "-z", "--no-renames", commit.strip(), "--")
+    differing = _git("diff", "--name-only", "-z", "--no-renames", trim(commit), "--")
     untracked = _git("ls-files", "--others", "--exclude-standard", "-z")
     if differing is None or untracked is None:
         raise VirtrootError("git does not say what changed", "see git status")

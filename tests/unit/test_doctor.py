@@ -228,7 +228,7 @@ def test_programs_read_what_is_whether_it_can_be_mended_and_what_to_do() -> None
 
 
 def test_a_guest_that_cannot_be_looked_at_is_a_finding_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def examine(guest: SimpleNamespace, seen: object, *, running: bool) -> list[Finding]:
+    def examine(guest: SimpleNamespace, seen: object, *, running: bool, handles: bool) -> list[Finding]:
         raise VirtrootError("what it wrote", "look at it")
 
     monkeypatch.setattr(soundness, "examine", examine)

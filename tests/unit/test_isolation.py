@@ -34,7 +34,7 @@ def test_tests_pass_whatever_the_user_has(tmp_path: Path) -> None:
     """A few tests that read settings, and the one above, as somebody runs them who has all of that."""
     (tmp_path / ".invoke.yaml").write_text("virtroot: {output: /nowhere}\n")
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base")]
-    tests = ["tests/unit/test_surroundings.py::test_no_setting_home_or_language_of_the_users_is_seen"]
+    tests = ["tests/unit/test_isolation.py::test_no_setting_home_or_language_of_the_users_is_seen"]
     tests += ["tests/unit/test_status.py", "tests/unit/test_build.py"]
     done = subprocess.run(
         [*argv, *tests],

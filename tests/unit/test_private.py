@@ -73,7 +73,7 @@ def test_what_is_kept_of_a_build_is_its_owners_alone(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail(store)
     assert open_to_others(tmp_path / "web") == []
-    assert open_to_others(tmp_path / ".cache") == []
+    assert open_to_others(tmp_path / "stages") == []
     assert open_to_others(tmp_path / ".locks") == []
 
 
