@@ -65,7 +65,8 @@ setsid /bin/sh -c "$login" "$directory" "$@" > "$directory/o" 2> "$directory/e" 
 status=$?
 rm -f "$directory/pid"
 touch "$directory/closed"
-if [ -n "$feeder" ]; then kill -TERM "-$feeder" 2> /dev/null; fi
+# Before it has a session of its own, it has no process group either.
+if [ -n "$feeder" ]; then kill -TERM "-$feeder" 2> /dev/null || kill -TERM "$feeder" 2> /dev/null; fi
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     kill -0 "$first" 2> /dev/null || kill -0 "$second" 2> /dev/null || break
     sleep 0.1
