@@ -77,7 +77,7 @@ def _opened(path: Path) -> IO[bytes]:
 def _holder(target: Target, path: str) -> str:
     """Return in words who holds the lock file ``path`` on ``target``; empty where that cannot be told."""
     try:
-        return target.run([target.python, "-I", "-c", _WHO, path], check=False, timeout=60).text.strip()
+        return trim(target.run([target.python, "-I", "-c", _WHO, path], check=False, timeout=60).text)
     except VirtrootError:
         return ""
 

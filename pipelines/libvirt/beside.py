@@ -20,7 +20,7 @@ from pipelines.libvirt import signs as searching
 from pipelines.libvirt import sshd as reading
 from pipelines.libvirt import survey as surveying
 from pipelines.libvirt.carry import Owners, Plan
-from pipelines.text import split_lines
+from pipelines.text import split_lines, trim
 
 _PROGRAM = Path(handover.__file__)
 _LAYERS = Path(layers.__file__)
@@ -75,7 +75,7 @@ def hook() -> bytes:
 
 def kernel_release(target: Target, directory: str) -> str:
     """Return the release of the kernel that was copied to ``directory``, like ``uname -r`` has it; empty if unknown."""
-    return run(target, "--release", f"{directory}/kernel").decode().strip()
+    return trim(run(target, "--release", f"{directory}/kernel").decode())
 
 
 def run(target: Target, *arguments: str) -> bytes:

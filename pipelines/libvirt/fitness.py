@@ -15,6 +15,7 @@ from pipelines.libvirt import beside, confinement, daemon
 from pipelines.libvirt.daemon import Tried, Virtiofsd
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
+from pipelines.text import split_lines, trim
 
 OF = "libvirt's machine"
 
@@ -130,7 +131,7 @@ def virtiofsd(found: Virtiofsd | None, tried: Mapping[str, Tried], wrapped: Wrap
 
 
 def _cannot_start(found: Virtiofsd, wrapper: str, said: str, names: Sequence[str]) -> Finding:
-    last = (said.strip().splitlines() or ["it prints nothing, and does not wait for a guest"])[-1]
+    last = (split_lines(trim(said)) or ["it prints nothing, and does not wait for a guest"])[-1]
     reason = re.sub(r"^\[[^]]*\] ", "", last)
     how = f"as {wrapper}" if wrapper else "without virtroot's wrapper"
     says = f"{found.path} {found.version} does not start {how}: {reason}"

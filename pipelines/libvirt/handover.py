@@ -149,7 +149,7 @@ def boot_file_mode(conf: str = "") -> int:
     """
     try:
         with open(conf or QEMU_CONF, encoding="utf-8", errors="replace") as lines:
-            said = [line.split("=", 1)[1].split("#")[0].strip() for line in lines if _DYNAMIC.match(line)]
+            said = [line.split("=", 1)[1].split("#")[0].strip(" \t\r\n") for line in lines if _DYNAMIC.match(line)]
     except OSError:
         said = []
     return 0o644 if said[-1:] == ["0"] else 0o600

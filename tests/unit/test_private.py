@@ -73,7 +73,7 @@ def test_what_is_kept_of_a_build_is_its_owners_alone(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail(store)
     assert open_to_others(tmp_path / "web") == []
-    assert open_to_others(tmp_path / "stages") == []
+    assert stat.S_IMODE((tmp_path / "stages").stat().st_mode) == 0o700
     assert open_to_others(tmp_path / ".locks") == []
 
 
