@@ -17,10 +17,8 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import embedded
 from pipelines.settings import defaults
+from tests.support.site import Site, make_site
 from tests.unit.artifacts import made
-from tests.unit.test_publication import Site, site
-
-__all__ = ["site"]  # a fixture
 
 #: What a task is given after the context.
 Given = Callable[[Path], tuple[tuple[object, ...], dict[str, object]]]
@@ -81,6 +79,11 @@ def test_each_task_is_in_one_table() -> None:
     tables = [set(NEED_IT_OFF), set(HOLD_IT), REACH_IT, OF_OTHERS, OTHERS]
     listed = [name for table in tables for name in table]
     assert sorted(listed) == sorted(tasks.namespace.task_names)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return make_site(tmp_path, monkeypatch)
 
 
 @pytest.fixture
