@@ -155,17 +155,17 @@ def test_file_written_on_the_host_is_seen_in_the_guest(facts: Facts) -> None:
 
 
 def test_an_acl_decides_who_gets_in(
-    running: Host, guest: Guest, record_property: Callable[[str, object], None]
+    running: Host, guest: Guest, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     if not all((found := wrappers.parse(path)) and found.acl for path in guest.binaries):
         # An old kernel, or a definition of an earlier version or of the user's own; doctor says which.
-        record_property("not applicable", "the guest's virtiofsd is not asked for POSIX ACLs")
+        record_testsuite_property("not applicable", "the guest's virtiofsd is not asked for POSIX ACLs")
         return
     said = running.check_output(acl.SCRIPT)
     if said.startswith(acl.CANNOT_TELL):
-        record_property("not applicable", said)
+        record_testsuite_property("not applicable", said)
     elif said.startswith("refused: ") and not _pool_takes_acls(guest):
-        record_property("not applicable", "the file system of the guest's root has no ACLs")
+        record_testsuite_property("not applicable", "the file system of the guest's root has no ACLs")
     else:
         assert said == acl.DECIDES
 
