@@ -28,6 +28,7 @@ from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.guest import guest as guests
 from pipelines.host import process
+from pipelines.host.engine import LABEL
 from pipelines.install import Wishes, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
@@ -84,7 +85,9 @@ def _pool(kind: str, scratch: Path, settings: Settings) -> Iterator[None]:
     device = process.run(["losetup", "--find", "--show", str(image)]).text
     try:
         options = {"type": kind, "device": device}
-        docker.from_env().volumes.create(f"{settings.embedded}-state", driver="local", driver_opts=options)
+        docker.from_env().volumes.create(
+            f"{settings.embedded}-state", driver="local", driver_opts=options, labels={LABEL: "volume"}
+        )
         yield
     finally:
         embedded.stop(settings, with_volumes=True)

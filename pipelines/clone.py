@@ -90,14 +90,14 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
 def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
-        identity.forget(target, root, original.name, paths.name)
+        kept = target.run(["cat", place.manifest(original.boot)], check=False)
+        manifest = None if kept.returncode else manifests.parse(kept.stdout, f"the manifest of {original.name}")
+        identity.forget(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
         was = identity.hostname(target, root)
         identity.rewrite(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
-        kept = target.run(["cat", place.manifest(original.boot)], check=False)
         beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
-        if was and kept.returncode == 0:
-            manifest = manifests.parse(kept.stdout, f"the manifest of {original.name}")
+        if was and manifest:
             identity.name_files(target, root, manifest, was, own.hostname)
         pristine.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'

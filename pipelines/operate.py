@@ -28,7 +28,8 @@ def start(name: str, settings: Settings) -> float:
 
 def stop(name: str, settings: Settings, *, force: bool = False) -> float:
     """Shut the guest down and return the seconds that took; with ``force`` at once and without asking it."""
-    with hold.hold(connect(settings), name) as guest:
+    # Whatever is left of other tasks is no reason against it.
+    with hold.hold(connect(settings), name, tidy=False) as guest:
         return _running(guest).stop(settings.timeout, force=force)
 
 

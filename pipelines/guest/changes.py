@@ -236,14 +236,23 @@ def _same_lines(path: str, base: Survey, now: Survey) -> bool:
     before, name = base.contents.get(path, b""), trim(now.contents.get("etc/hostname", b""))
     if _BUILD_NAME in before and before.replace(_BUILD_NAME, name) == now.contents.get(path):
         return True
-    ours = _LINES.get(path)
-    if ours is None:
-        return False
-    then, today = (
+    return path in _LINES and has_same_own_lines(path, base, now)
+
+
+def is_virtroots(path: str, now: Survey) -> bool:
+    """Say whether a file has no other lines than those that virtroot writes."""
+    ours, content = _LINES.get(path), now.contents.get(path)
+    return ours is not None and content is not None and all(map(ours.fullmatch, split_lines(content)))
+
+
+def has_same_own_lines(path: str, one: Survey, other: Survey) -> bool:
+    """Say whether a file that virtroot writes to has the same other lines in both; a file that is missing has none."""
+    ours = _LINES[path]
+    kept = [
         [line for line in split_lines(survey.contents.get(path, b"")) if not ours.fullmatch(line)]
-        for survey in (base, now)
-    )
-    return then == today
+        for survey in (one, other)
+    ]
+    return kept[0] == kept[1]
 
 
 def of_package(entry: Configured, packages: AbstractSet[str]) -> bool:

@@ -11,9 +11,22 @@ from pipelines.errors import VirtrootError
 from pipelines.host.target import Target
 
 # Above a directory that is not there yet, what is there counts. In a directory with the sticky bit only a file's owner
-# renames it.
+# renames it. Many users are the only members of their group, whose directories are 0775 then.
 _LOOK = """
-import json, os, stat, sys
+import grp, json, os, pwd, stat, sys
+
+def users(found):
+    if found.st_mode & 0o002:
+        return [-1]
+    if not found.st_mode & 0o020 or found.st_gid == 0:
+        return []
+    try:
+        group = grp.getgrgid(found.st_gid)
+    except KeyError:
+        return [-1]
+    members = {each.pw_uid for each in pwd.getpwall() if each.pw_gid == group.gr_gid or each.pw_name in group.gr_mem}
+    return sorted(members - {0})
+
 told = []
 for path in sys.argv[1:]:
     lineage, reached, writers = [path], True, []
@@ -26,8 +39,8 @@ for path in sys.argv[1:]:
         reached = reached and bool(found.st_mode & stat.S_IXOTH)
         if each != path:
             sticky = found.st_mode & stat.S_ISVTX and child is not None
-            if found.st_mode & 0o022 and not sticky:
-                writers.append([each, -1])
+            if not sticky:
+                writers += [[each, user] for user in users(found)]
             elif found.st_mode & 0o022 and child.st_uid != 0:
                 writers.append([each, child.st_uid])
             if found.st_uid != 0:

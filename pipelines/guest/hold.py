@@ -26,11 +26,12 @@ def new(hypervisor: Hypervisor, paths: Place) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def hold(hypervisor: Hypervisor, name: str, *, off: str = "") -> Iterator[Guest]:
+def hold(hypervisor: Hypervisor, name: str, *, off: str = "", tidy: bool = True) -> Iterator[Guest]:
     """Hold the lock of the guest ``name``, finish or undo what a killed task left of it, and yield it as it is then.
 
-    With ``off`` it has to be off, and stays off, see `keep_off`; a ``off`` is what to do about one that runs. The lock
-    is that of the guest's root: it is the same one after the domain was renamed.
+    With ``off`` it has to be off, and stays off, see `keep_off`; the text says what to do about one that runs. Without
+    ``tidy`` what a killed task left is not looked at: for a task that ends a guest. The lock is that of the guest's
+    root: it is the same one after the domain was renamed.
 
     Raises `VirtrootError` where there is no such guest, `lock.Busy` where another task works on it.
     """
@@ -39,7 +40,8 @@ def hold(hypervisor: Hypervisor, name: str, *, off: str = "") -> Iterator[Guest]
         now = guests.find(hypervisor, name)
         if (now.uuid, now.root) != (before.uuid, before.root):
             raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
-        publication.tidy(now)
+        if tidy:
+            publication.tidy(now)
         guest = guests.find(hypervisor, name)
         if not off:
             yield guest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,12 @@ def rewrite(target: Target, root: str, identity: Identity) -> None:
 def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     """Let further keys log in to a system that keeps its identity."""
     path = _keys_path(target, root)
-    beside.put(target, root, path, 0o600, _with_keys(target, root, path, authorized_keys))
+    beside.put(target, root, path, _keys_mode(path), _with_keys(target, root, path, authorized_keys))
+
+
+def _keys_mode(path: str) -> int:
+    """Return the mode of a file of keys: sshd reads one elsewhere than in root's home as the user who logs in."""
+    return 0o600 if path == sshd.AUTHORIZED_KEYS else 0o644
 
 
 def _with_keys(target: Target, root: str, path: str, authorized_keys: str) -> bytes:
@@ -111,15 +117,17 @@ def _with_keys(target: Target, root: str, path: str, authorized_keys: str) -> by
     return _text([*keys, *(key for key in split_lines(authorized_keys.encode()) if key not in keys)])
 
 
-def forget(target: Target, root: str, source: str, name: str) -> None:
+def forget(target: Target, root: str, source: str, name: str, overlay_keys: Sequence[str]) -> None:
     """Delete the keys and ids of the guest ``source`` in a copy of its root, but those that could not be made again.
 
-    Of those that stay, warn that the guest ``name`` has them, too.
+    What the recipe's overlay brought (``overlay_keys``) stays as well: it is for all guests. Of the others that stay,
+    warn that the guest ``name`` has them, too.
     """
-    known = machine_specific.MATERIALS
+    known = [each for each in machine_specific.MATERIALS if not machine_specific.of_overlay(each, overlay_keys)]
     has_unit = _has(target, root, machine_specific.UNIT)
     kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
-    beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths))
+    for path in beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths)):
+        warn(f"{name} may have /{path} of {source}: a link on the way leads out of the root")
     for each in kept:
         if _has(target, root, *each.paths):
             warn(f"{name} has {each.name} of {source}, since nothing in it would make another one")
@@ -174,7 +182,10 @@ def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: by
         "etc/machine-id": (0o444, f"{identity.uuid.hex}\n".encode()),
     }
     if keys:
-        files[_keys_path(target, root)] = (0o600, keys)
+        path = _keys_path(target, root)
+        # A file elsewhere than in root's home may be for all users, and have keys already.
+        content = keys if path == sshd.AUTHORIZED_KEYS else _with_keys(target, root, path, keys.decode())
+        files[path] = (_keys_mode(path), content)
     for path, (mode, content) in files.items():
         beside.put(target, root, path, mode, content)
 

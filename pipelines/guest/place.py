@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
 from pipelines.host.lock import LOCKS
-from pipelines.libvirt.handover import BOOT_PREFIX, OFF_LOCK, SWITCHING
+from pipelines.libvirt.handover import BOOT_PREFIX, OFF_LOCK, REMOVING, SWITCHING
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
 BOOT = "/var/lib/libvirt/boot"
@@ -111,7 +111,7 @@ class Place:
     @property
     def removal(self) -> str:
         """The file that says what a removal under way has renamed."""
-        return f"{self.pool}/.root.{self.name}@removal"
+        return f"{self.pool}/.root.{self.name}{REMOVING}"
 
     @property
     def lock(self) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from pipelines.guest import changes, pristine
 from pipelines.guest.moving import Move
 from pipelines.guest.pristine import Configured, Survey
+from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.text import trim
 
 #: virtroot writes to it after the guest's own was carried over: the root and the shares.
 _WRITTEN = ("etc/fstab",)
@@ -31,12 +34,12 @@ def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
             if found is None or found.content != hashlib.sha256(accounts[path]).hexdigest():
                 yield f"/{path} has not the accounts of both"
         elif decision and decision.verdict == "merged":
-            if found is None or found.content != hashlib.sha256(decision.content).hexdigest():
+            if found is None or found.content not in _digests(decision.content, ours):
                 yield f"/{path} has not the lines of both"
         elif decision and decision.verdict == "ours":
             if not _is_same(found, ours.etc.get(path), move.accounts.users, move.accounts.groups):
                 yield f"/{path} is not the guest's"
-        elif not _is_same(found, theirs.etc.get(path), {}, {}) and not _is_on_the_way(path, decided, ours.etc):
+        elif not _is_new_roots(path, found, theirs, ours) and not _is_on_the_way(path, decided, ours.etc):
             yield f"/{path} is not the new root's"
     for path in move.went:
         if path in now.unowned:
@@ -46,6 +49,19 @@ def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
     for name, wanted in move.selections.items():
         if (now.decisions or {}).get("selections", {}).get(name, "install") != wanted:
             yield f"{wanted} of the package {name}"
+
+
+def _digests(content: bytes, ours: Survey) -> tuple[str, str]:
+    """Return the digest of ``content``, and of it with the guest's name where it has that of the builder."""
+    named = content.replace(BUILD_NAME.encode(), trim(ours.contents.get("etc/hostname", b"")))
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(named).hexdigest()
+
+
+def _is_new_roots(path: str, found: Configured | None, theirs: Survey, ours: Survey) -> bool:
+    new, content = theirs.etc.get(path), theirs.contents.get(path)
+    if new is not None and content is not None and found is not None and found.content in _digests(content, ours):
+        new = replace(new, content=found.content)
+    return _is_same(found, new, {}, {})
 
 
 def _is_on_the_way(path: str, decided: Mapping[str, object], ours: Mapping[str, Configured]) -> bool:

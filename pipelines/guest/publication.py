@@ -75,8 +75,8 @@ give_back "$1"
 # libvirt's directory without the definition is on the disk, the journal says how all names are given back.
 _WITHDRAW = f"""{_GIVE_BACK}
 trap '' HUP INT TERM PIPE
-journal=$1 domain=$2 definitions=$3
-shift 3
+journal=$1 domain=$2 definitions=$3 boots=$4
+shift 4
 undo() {{ give_back "$journal"; exit 1; }}
 umask 077
 exec 9> "$journal" || exit 1
@@ -86,6 +86,7 @@ shift 8
 while read -r name && [ "$name" != end ] && read -r hidden; do
     if [ -d "$name" ]; then mv -T -- "$name" "$hidden" || undo; fi
 done < "$journal"
+sync "${{journal%/*}}" "$boots" || undo
 [ "$("$@" domstate "$domain")" = 'shut off' ] || {{ echo "the guest runs by now" >&2; undo; }}
 "$@" undefine "$domain" >&2 || undo
 [ ! -d "$definitions" ] || sync "$definitions"
@@ -124,7 +125,7 @@ def withdraw(guest: Guest) -> None:
         mounts.refuse(target, directory)
     tree, boot = (guest.root, paths.partial_root), (guest.boot, paths.partial_boot)
     renames = (*boot, *tree, paths.snapshots, paths.partial_snapshots, paths.formers, paths.partial_formers)
-    names = (paths.removal, guest.uuid, DEFINITIONS, *renames)
+    names = (paths.removal, guest.uuid, DEFINITIONS, place.BOOT, *renames)
     script = ["sh", "-c", _WITHDRAW, "withdraw", *names, *hypervisor.virsh_argv()]
     with process.uninterrupted():
         if guest.lower:
@@ -166,8 +167,13 @@ def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
         yield
     except BaseException:
         if wanted:
-            back = guests.find(guest.hypervisor, guest.name)
-            say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
+            # Nothing hides why it failed.
+            try:
+                tidy(guests.find(guest.hypervisor, guest.name))
+                back = guests.find(guest.hypervisor, guest.name)
+                say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
+            except VirtrootError as error:
+                warn(f"{guest.name} is off: {error.what}")
         raise
 
 

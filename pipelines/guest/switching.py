@@ -22,7 +22,7 @@ from dataclasses import asdict
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place
+from pipelines.guest import place, wrapping
 from pipelines.guest.domain import Made, remade
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
@@ -127,19 +127,25 @@ cat > "$1/made"
 for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 """
 
+# The boot directory of the root that comes, under its hidden name or in its place already.
+_COMING_BOOT = """
+value() { sed -n "s/^$1 //p" "$journal"; }
+journal=$1
+if [ -f "$(value partial_boot)/$(value token)" ]; then value partial_boot; else echo "$2"; fi
+"""
+
 # What is to change places is on the disk before the journal says so.
 _WRITE_JOURNAL = """
 umask 077
 journal=$1 directory=$2 final=$3 root=$4 boot=$5 partial_boot=$6 token=$7
 # A switch that was killed before it had a journal may have left one.
-rm -f -- "$directory/root"/.virtroot-????????????????
+find "$directory/root" -maxdepth 1 -type f -size 0 -name '.virtroot-????????????????' -delete
 : > "$directory/root/$token"
 : > "$partial_boot/$token"
 sync --file-system "$directory"
 sync --file-system "$partial_boot"
 printf '%s\\n' "directory $directory" "final $final" "root $root" "boot $boot" "partial_boot $partial_boot" \\
-    "token $token" end > "$journal"
-sync "$journal" "${journal%/*}"
+    "token $token" end > "$journal" && sync "$journal" "${journal%/*}" || { rm -f -- "$journal"; exit 1; }
 """
 
 
@@ -223,6 +229,9 @@ def _renew_definition(guest: Guest) -> None:
     definition = None if coming.returncode else guest.hypervisor.xml(guest.uuid)
     if definition is not None:
         remade(definition, guest.boot, Made(**json.loads(coming.stdout)))
+        boot = target.run(["sh", "-c", _COMING_BOOT, "boot", journal, guest.boot]).text
+        wrapping.update(definition, beside.kernel_release(target, boot))
+        wrapping.install(target, definition)
         durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
 
 

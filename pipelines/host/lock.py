@@ -121,6 +121,10 @@ for entry in glob.glob("/proc/[0-9]*/fd/*"):
             continue
         process = entry.split("/")[2]
         words = open(f"/proc/{process}/cmdline").read().split("\0")
+        if words[0] == "cat":
+            # It holds the lock for the task that started it, and without it the task would go on all the same.
+            process = open(f"/proc/{process}/stat").read().rpartition(")")[2].split(" ")[2]
+            words = open(f"/proc/{process}/cmdline").read().split("\0")
         owner = os.stat(f"/proc/{process}").st_uid
     except OSError:
         continue

@@ -53,6 +53,9 @@ _LOOKING_THROUGH = 1200
 #: Seconds beyond its own time after which counting a root is given up.
 _GRACE = 20
 
+#: Seconds that reading some files of a guest's may take.
+_READING = 60
+
 #: Seconds that looking at libvirt's machine may take, and bytes that it may say.
 _LOOKING, _SEEN = 300, 64 << 20
 
@@ -147,9 +150,9 @@ def exchange(target: Target, one: str, other: str) -> None:
     run(target, "--exchange", one, other)
 
 
-def forget(target: Target, root: str, *paths: str) -> None:
-    """Delete files of a guest's root, and its ssh host keys, never through a link out of it."""
-    run(target, "--forget", root, *paths)
+def forget(target: Target, root: str, *paths: str) -> list[str]:
+    """Delete files of a guest's root, and its ssh host keys; return those that stay behind a link that leads out."""
+    return [path for path in split_lines(run(target, "--forget", root, *paths).decode(errors="replace")) if path]
 
 
 def substitute(target: Target, root: str, old: str, new: str, paths: Iterable[str]) -> None:
@@ -160,7 +163,8 @@ def substitute(target: Target, root: str, old: str, new: str, paths: Iterable[st
 def sshd(target: Target, root: str) -> dict[str, Any]:
     """Return the sshd configuration and the public host keys in a guest's root; see `sshd.look`."""
     program = [target.python, "-I", "-c", _SSHD.read_text(encoding="utf-8"), root]
-    return cast("dict[str, Any]", json.loads(_checked(target.run(program, stdin=_PROGRAM.read_bytes(), check=False))))
+    done = target.run(program, stdin=_PROGRAM.read_bytes(), check=False, timeout=_READING)
+    return cast("dict[str, Any]", json.loads(_checked(done)))
 
 
 def make_directory(target: Target, root: str, path: str) -> None:

@@ -39,6 +39,9 @@ _CAPABILITY = "security.capability"
 #: Attributes that are copied. Others are the file system's or the host's, like a label of SELinux.
 _COPIED = ("user.", "trusted.", _CAPABILITY, *_ACLS)
 
+#: XFS shows root each ACL a second time.
+_ACLS_AGAIN = "trusted.SGI_ACL_"
+
 #: See statx(2): flags of chattr(1) that keep a file from being changed or deleted.
 _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 _ATTRIBUTES_OFFSET, _STATX_BYTES, _NO_FOLLOW = 8, 256, 0x100
@@ -569,7 +572,11 @@ def _attributes(path: int | str) -> dict[str, bytes]:
     follow = isinstance(path, int)
     try:
         names = os.listxattr(path, follow_symlinks=follow)
-        return {each: os.getxattr(path, each, follow_symlinks=follow) for each in names if each.startswith(_COPIED)}
+        return {
+            each: os.getxattr(path, each, follow_symlinks=follow)
+            for each in names
+            if each.startswith(_COPIED) and not each.startswith(_ACLS_AGAIN)
+        }
     except OSError:
         return {}
 
@@ -765,7 +772,8 @@ def _select(root: int, selections: Mapping[str, str]) -> None:
     native = next((each.get(b"Architecture") for each in fields if each.get(b"Package") == b"dpkg"), None)
     for index, each in enumerate(fields):
         package, architecture = each.get(b"Package", b""), each.get(b"Architecture", b"")
-        is_several = architecture not in (native, b"all") and each.get(b"Multi-Arch") == b"same"
+        is_foreign = native and architecture not in (native, b"all", b"")
+        is_several = is_foreign and each.get(b"Multi-Arch", b"same") == b"same"
         wanted = selections.get(os.fsdecode(package + b":" + architecture if is_several else package))
         if wanted:
             paragraphs[index] = _WANTED.sub(b"Status: %s " % wanted.encode(), paragraphs[index], count=1)

@@ -53,6 +53,9 @@ SWITCHING = "@switch"
 #: Locked while a task of virtroot's needs the guest off; it is called after the directory of the root.
 OFF_LOCK = "/run/virtroot/off-{}.lock"
 
+#: The same while the guest is being removed.
+REMOVING = "@removal"
+
 #: Where libvirt's daemon keeps the definitions of the domains that run.
 RUNNING = "/run/libvirt/qemu"
 
@@ -321,7 +324,8 @@ def write(root_path: str, path: str, mode: int, content: Iterable[bytes], *, ove
             os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
             _flush(directory)
         except BaseException:
-            os.unlink(partial, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=directory)
             raise
     finally:
         if directory != root:
@@ -433,11 +437,13 @@ def read(root_path: str, path: str, largest: int = LARGEST_READ) -> bytes:
         os.close(root)
 
 
-def forget(root_path: str, *paths: str) -> None:
+def forget(root_path: str, *paths: str) -> list[str]:
     """Delete the regular files ``paths`` of a guest's root, and all of sshd's host keys; what is not there is fine.
 
-    In the last component of a path a star stands for any characters.
+    In the last component of a path a star stands for any characters. Return the paths that stay, since a link on the
+    way leads out of the root; host keys are refused then.
     """
+    stay = []
     root = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in (*paths, "etc/ssh/"):
@@ -445,6 +451,11 @@ def forget(root_path: str, *paths: str) -> None:
             try:
                 directory = open_beneath(root, parent, os.O_RDONLY | os.O_DIRECTORY)
             except Missing:
+                continue
+            except Refused:
+                if not name:
+                    raise
+                stay.append(path)
                 continue
             try:
                 for each in os.listdir(directory):
@@ -454,6 +465,7 @@ def forget(root_path: str, *paths: str) -> None:
                 os.close(directory)
     finally:
         os.close(root)
+    return stay
 
 
 def _delete_regular(directory: int, name: str) -> None:
@@ -531,6 +543,8 @@ def hook(domain_xml: str, running: str = RUNNING) -> None:
     if domain.findtext("os/initrd") and not values["initrd"]:
         raise Refused("the domain names an initramfs, and its metadata none that it would be a copy of")
     pool, name = os.path.split(values["root"])
+    if os.path.lexists(os.path.join(pool, f".{name}{REMOVING}")):
+        raise Refused(f"{values['root']}: a removal of it was cut short; ./inv start undoes that")
     if os.path.lexists(os.path.join(pool, f".{name}{SWITCHING}")):
         raise Refused(f"{values['root']}: is being changed for another root; ./inv start does what is left of that")
     _refuse_kept_off(name)
@@ -567,7 +581,7 @@ def main(arguments: Sequence[str]) -> None:
         root, path, *largest = rest
         sys.stdout.buffer.write(read(root, path, *map(int, largest)))
     elif command == "--forget":
-        forget(*rest)
+        sys.stdout.write("".join(f"{path}\n" for path in forget(*rest)))
     elif command == "--hook":
         hook(sys.stdin.read())
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 #: Bytes of one file that are searched, entries of a directory that are looked at, and texts of one file that are kept.
-_LARGEST, _MOST_ENTRIES, _MOST_TEXTS = 1 << 20, 10_000, 100
+_LARGEST, _MOST_ENTRIES, _MOST_TEXTS = 256 << 10, 1000, 100
 
 #: Characters of a text that are kept.
 _LONGEST = 300

@@ -9,6 +9,7 @@ import fnmatch
 import json
 import os
 import posixpath
+import re
 import shlex
 import sys
 import types
@@ -24,6 +25,9 @@ _DEFAULT_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("ed25519", "e
 _LARGEST, _MOST_FILES, _DEEPEST, _MOST_SETTINGS, _MOST_KEYS = 64 << 10, 100, 16, 5000, 16
 
 _BLANKS = " \t\r\n"
+
+#: A keyword and its arguments, with blanks or one equals sign between them.
+_SETTING = re.compile(r"(?P<name>[^\s=#][^\s=]*)(?:[ \t]*=[ \t]*|[ \t]+|$)(?P<rest>.*)")
 
 #: A setting: its name in small letters, its arguments, and whether a Match block makes it depend on the connection.
 Setting = tuple[str, list[str], bool]
@@ -48,7 +52,13 @@ class Reader:
             return ""
 
     def matching(self, pattern: str) -> list[str]:
-        """Return the paths that a pattern of Include names, in the order in which sshd reads them."""
+        """Return the paths that a pattern of Include names, in the order in which sshd reads them.
+
+        A directory counts as a file: it may have as many entries as the guest likes.
+        """
+        self.files += 1
+        if self.files > _MOST_FILES:
+            return []
         parent, _, name = posixpath.join("/etc/ssh", pattern).rpartition("/")
         if not any(each in name for each in "*?["):
             return [f"{parent}/{name}"]
@@ -85,16 +95,14 @@ def settings(reader: Reader, path: str = _CONFIG, *, depends: bool = False, dept
 
 
 def _words(line: str) -> list[str]:
-    name, separator, rest = line.strip(_BLANKS).replace("=", " ", 1).partition(" ")
-    if not separator:
-        name, _, rest = line.strip(_BLANKS).partition("\t")
     # Paths go on into arguments of programs, which have no null bytes, and into messages.
-    if not name or name.startswith("#") or not line.replace("\t", " ").isprintable():
+    found = _SETTING.fullmatch(line.strip(_BLANKS))
+    if found is None or not line.strip(_BLANKS).replace("\t", " ").isprintable():
         return []
     try:
-        return [name.strip(_BLANKS), *shlex.split(rest, comments=True)]
+        return [found["name"], *shlex.split(found["rest"], comments=True)]
     except ValueError:
-        return [name.strip(_BLANKS), *rest.split(" ")]
+        return [found["name"], *found["rest"].split(" ")]
 
 
 def look(handover: types.ModuleType, root: str) -> dict[str, object]:

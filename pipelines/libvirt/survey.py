@@ -79,6 +79,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 #: Attributes that a guest's user decides about. Others are the file system's or the host's, like a label of SELinux.
+_ACLS_AGAIN = "trusted.SGI_ACL_"  # XFS shows root each ACL a second time
 _ATTRIBUTES = ("user.", "trusted.", "security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -432,7 +433,8 @@ def _attributes(entry: Found) -> str:
     """Return the digest of an entry's ACL, capabilities and other attributes; empty where it has none."""
     path = f"/proc/self/fd/{entry.directory}/{entry.name}"
     try:
-        names = [each for each in os.listxattr(path, follow_symlinks=False) if each.startswith(_ATTRIBUTES)]
+        listed = os.listxattr(path, follow_symlinks=False)
+        names = [each for each in listed if each.startswith(_ATTRIBUTES) and not each.startswith(_ACLS_AGAIN)]
         values = [(each, os.getxattr(path, each, follow_symlinks=False).hex()) for each in sorted(names)]
     except OSError:
         return ""

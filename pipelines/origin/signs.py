@@ -110,7 +110,7 @@ _CONTAINER = (
         "container-variable",
         "container",
         paths=(*_SHELLS, "etc/profile", "etc/systemd/system.conf", "etc/systemd/system.conf.d/*.conf"),
-        pattern=r"^\s*(?:export\s+|DefaultEnvironment=.*)?[\"']?container=\S*",
+        pattern=r"^[ \t]*(?:export[ \t]+|DefaultEnvironment=.*)?[\"']?container=\S*",
         said="the variable container in {paths} is a comment now: programs would take the guest for a container",
         verb="comment",
         arguments=("#", "[[:space:]]*(export[[:space:]]+|DefaultEnvironment=.*)?[\"']?container="),
@@ -121,7 +121,7 @@ _CONTAINER = (
         "container",
         paths=("etc/hosts",),
         pattern=(
-            rf"\A\s*\Z|^[0-9a-fA-F.:]+\s+(?:\S+\s+)?{CONTAINER_ID}\s*$"
+            rf"\A[ \t]*\Z|^[0-9a-fA-F.:]+[ \t]+(?:\S+[ \t]+)?{CONTAINER_ID}[ \t]*$"
             r"|\s(?:host|gateway)\.(?:docker|containers)\.internal\b"
         ),
         said="etc/hosts, as a container engine left it, loses the engine's lines and names localhost",
@@ -132,8 +132,8 @@ _CONTAINER = (
         "container",
         paths=("etc/resolv.conf",),
         pattern=(
-            r"\A\s*\Z|[Gg]enerated by (?:Docker|Podman|podman|LXC|lxc)|^nameserver\s+127\.0\.0\.11\b"
-            r"|^search\s+dns\.podman\b"
+            r"\A[ \t]*\Z|[Gg]enerated by (?:Docker|Podman|podman|LXC|lxc)|^nameserver[ \t]+127\.0\.0\.11\b"
+            r"|^search[ \t]+dns\.podman\b"
         ),
     ),
     Sign(
@@ -160,7 +160,7 @@ _BUILD = (
         "policy",
         "build environment",
         paths=("usr/sbin/policy-rc.d",),
-        pattern=r"^\s*exit\s+101\b",
+        pattern=r"^[ \t]*exit[ \t]+101\b",
         said="{paths}, which keeps packages from starting their services, is put aside",
         verb="aside",
         remedy="remove it in the guest: no package that is installed starts its service",
@@ -187,7 +187,7 @@ _BUILD = (
         "unsafe-io",
         "build environment",
         paths=_DPKG,
-        pattern=r"^\s*force-unsafe-io\b",
+        pattern=r"^[ \t]*force-unsafe-io\b",
         said="force-unsafe-io in {paths} is a comment now: a crash would leave half-written packages",
         verb="comment",
         arguments=("#", "[[:space:]]*force-unsafe-io"),
@@ -196,14 +196,14 @@ _BUILD = (
         "excludes",
         "build environment",
         paths=(*_DPKG, "etc/pacman.conf"),
-        pattern=r"^\s*(?:path-exclude|NoExtract)\s*=?\s*(\S.*)$",
+        pattern=r"^[ \t]*(?:path-exclude|NoExtract)[ \t]*=?[ \t]*(\S.*)$",
         said="{paths} keeps files out of packages that are installed: {found}",
     ),
     Sign(
         "apt-proxy",
         "build environment",
         paths=_APT,
-        pattern=rf'^[^{{}}\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S+)?\s+"({_BUILD_HOST}[^"\n]*)',
+        pattern=rf'^[^{{}}\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S{{1,100}})?[ \t]+"({_BUILD_HOST}[^"\n]*)',
         said="the proxy {found} in {paths} was on the machine of the build, and is a comment now",
         verb="comment",
         arguments=("//", rf'[^{{}}/#]*Proxy(-Auto-Detect)?(::[^[:space:]]+)?[[:space:]]+"{_BUILD_HOST_SED}'),
@@ -214,8 +214,8 @@ _BUILD = (
         "build environment",
         paths=_APT,
         pattern=(
-            rf'^[^\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S+)?\s+"((?!DIRECT|{_BUILD_HOST})[^"\n]+)'
-            rf'|^[^\n/#]*\{{[^\n]*\bProxy\S*\s+"({_BUILD_HOST}[^"\n]*)'
+            rf'^[^\n/#]*\bProxy(?:-Auto-Detect)?(?:::\S{{1,100}})?[ \t]+"((?!DIRECT|{_BUILD_HOST})[^"\n]+)'
+            rf'|^[^\n/#]*\{{[^\n]*\bProxy\S{{0,100}}[ \t]+"({_BUILD_HOST}[^"\n]*)'
         ),
         said="apt in the guest asks the proxy {found}, by {paths}: see whether the guest reaches it",
     ),
@@ -223,7 +223,7 @@ _BUILD = (
         "proxy-variable",
         "build environment",
         paths=(*_SHELLS, "etc/wgetrc", "etc/pip.conf"),
-        pattern=rf"^\s*(?:export\s+)?(?i:[a-z]*_?proxy)\s*=\s*[\"']?({_BUILD_HOST}[^\"'\n]*)",
+        pattern=rf"^[ \t]*(?:export[ \t]+)?(?i:[a-z]*_?proxy)[ \t]*=[ \t]*[\"']?({_BUILD_HOST}[^\"'\n]*)",
         said="the proxy {found} in {paths} was on the machine of the build, and is a comment now",
         verb="comment",
         arguments=(
@@ -239,7 +239,7 @@ _BUILD = (
         "build environment",
         paths=("etc/apt/sources.list", "etc/apt/sources.list.d/*", "etc/pacman.conf", "etc/pacman.d/*"),
         pattern=(
-            r"^\s*(?:deb(?:-src)?\s+(?:\[[^\]\n]*\]\s*)?|URIs:\s*|Server\s*=\s*)"
+            r"^[ \t]*(?:deb(?:-src)?[ \t]+(?:\[[^\]\n]*\][ \t]*)?|URIs:[ \t]*|Server[ \t]*=[ \t]*)"
             rf"((?:file|copy|cdrom):\S+|{_BUILD_HOST}\S*)"
         ),
         said="packages come from {found}, by {paths}: the guest may not have that",
@@ -248,7 +248,7 @@ _BUILD = (
         "unchecked",
         "build environment",
         paths=_APT,
-        pattern=r"^[^\n/#]*((?:AllowUnauthenticated|AllowInsecureRepositories|Check-Valid-Until)\s+\"?\w+)",
+        pattern=r"^[^\n/#]*((?:AllowUnauthenticated|AllowInsecureRepositories|Check-Valid-Until)[ \t]+\"?\w+)",
         said="{paths} makes apt check less than it could: {found}",
     ),
 )
@@ -265,7 +265,7 @@ _DISK = (
         "arrays",
         "disk",
         paths=("etc/mdadm/mdadm.conf", "etc/mdadm.conf"),
-        pattern=r"^\s*ARRAY\s+(\S+)",
+        pattern=r"^[ \t]*ARRAY[ \t]+(\S+)",
         said="the arrays {found} in {paths} are comments now: their disks are not there",
         verb="comment",
         arguments=("#", "[[:space:]]*ARRAY[[:space:]]"),
@@ -278,8 +278,8 @@ _KERNEL = (
         "kernel",
         paths=("etc/kernel-img.conf",),
         pattern=(
-            r"^\s*((?i:do_symlinks\s*=\s*(?:no|false|0)|no_symlinks\s*=\s*(?:yes|true|1)|link_in_boot\s*=\s*\w+"
-            r"|image_dest\s*=\s*\S+))"
+            r"^[ \t]*((?i:do_symlinks[ \t]*=[ \t]*(?:no|false|0)|no_symlinks[ \t]*=[ \t]*(?:yes|true|1)"
+            r"|link_in_boot[ \t]*=[ \t]*\w+|image_dest[ \t]*=[ \t]*\S+))"
         ),
         said="{found} in {paths} would keep the links to the kernel as they are: they follow it now",
         verb="kernel-img",
@@ -288,7 +288,7 @@ _KERNEL = (
         "no-update",
         "kernel",
         paths=("etc/initramfs-tools/update-initramfs.conf",),
-        pattern=r"^\s*update_initramfs\s*=\s*[\"']?(?:no|false)\b",
+        pattern=r"^[ \t]*update_initramfs[ \t]*=[ \t]*[\"']?(?:no|false)\b",
         said="update_initramfs in {paths} is yes now: no kernel would get an initramfs",
         verb="replace",
         arguments=("[[:space:]]*update_initramfs[[:space:]]*=.*", "update_initramfs=yes"),
@@ -298,7 +298,7 @@ _KERNEL = (
         "modules-of-a-machine",
         "kernel",
         paths=_INITRAMFS_TOOLS,
-        pattern=r"^\s*MODULES\s*=\s*[\"']?(?:dep|list|netboot)\b",
+        pattern=r"^[ \t]*MODULES[ \t]*=[ \t]*[\"']?(?:dep|list|netboot)\b",
         said="MODULES in {paths} is most now: what it was looks for the disk of /, and fails without one",
         verb="replace",
         arguments=("[[:space:]]*MODULES[[:space:]]*=.*", "MODULES=most"),
@@ -308,7 +308,7 @@ _KERNEL = (
         "boot-from-net",
         "kernel",
         paths=_INITRAMFS_TOOLS,
-        pattern=r"^\s*BOOT\s*=\s*[\"']?nfs\b",
+        pattern=r"^[ \t]*BOOT[ \t]*=[ \t]*[\"']?nfs\b",
         said="BOOT in {paths} is local now: the initramfs would look for / on NFS",
         verb="replace",
         arguments=("[[:space:]]*BOOT[[:space:]]*=.*", "BOOT=local"),
@@ -336,7 +336,7 @@ _KERNEL = (
         "unified-images",
         "kernel",
         paths=("etc/mkinitcpio.d/*.preset",),
-        pattern=r"^\s*\w+_uki\s*=\s*(\S+)",
+        pattern=r"^[ \t]*\w+_uki[ \t]*=[ \t]*(\S+)",
         said="{paths} made the unified image {found}, and makes an initramfs now: the hypervisor loads the kernel",
         verb="preset-image",
     ),
@@ -344,7 +344,7 @@ _KERNEL = (
         "unified-by-dracut",
         "kernel",
         paths=("etc/dracut.conf", "etc/dracut.conf.d/*.conf"),
-        pattern=r"^\s*uefi\s*=\s*[\"']?(?:yes|true)\b",
+        pattern=r"^[ \t]*uefi[ \t]*=[ \t]*[\"']?(?:yes|true)\b",
         said="uefi in {paths} is a comment now: the hypervisor loads the kernel and its initramfs",
         verb="comment",
         arguments=("#", "[[:space:]]*uefi[[:space:]]*="),
@@ -360,8 +360,8 @@ _NETWORK = (
         paths=(f"{_ENABLED}/systemd-networkd.service", "usr/lib/systemd/system/*.wants/systemd-networkd.service"),
     ),
     Sign("networkd-files", "network", paths=(_NETWORKD,)),
-    Sign("netplan", "network", paths=(_NETPLAN,), pattern=r"^\s*(?:ethernets|wifis|bonds|bridges):"),
-    Sign("interfaces", "network", paths=_INTERFACES, pattern=r"^\s*iface\s+(?!lo\b)(\S+)"),
+    Sign("netplan", "network", paths=(_NETPLAN,), pattern=r"^[ \t]*(?:ethernets|wifis|bonds|bridges):"),
+    Sign("interfaces", "network", paths=_INTERFACES, pattern=r"^[ \t]*iface[ \t]+(?!lo\b)(\S+)"),
     Sign(
         "managers",
         "network",
@@ -383,24 +383,27 @@ _NETWORK = (
         "network",
         paths=(_NETWORKD, _NETPLAN, _KEYFILES),
         pattern=(
-            r"^\s*((?:MACAddress|PermanentMACAddress|Driver|Path)\s*=\s*\S.*"
-            r"|(?:macaddress|driver)\s*:\s*\S.*|mac-address\s*=\s*\S.*)$"
+            r"^[ \t]*((?:MACAddress|PermanentMACAddress|Driver|Path)[ \t]*=[ \t]*\S.*"
+            r"|(?:macaddress|driver)[ \t]*:[ \t]*\S.*|mac-address[ \t]*=[ \t]*\S.*)$"
         ),
     ),
     Sign(
         "card-names",
         "network",
         paths=("etc/systemd/network/*.link", "etc/udev/rules.d/*net*.rules"),
-        pattern=r"^\s*Name\s*=\s*([A-Za-z][\w.-]{0,14})\s*$|\bNAME\s*:?=\s*\"([A-Za-z][\w.-]{0,14})\"",
+        pattern=(
+            r"^[ \t]*Name[ \t]*=[ \t]*([A-Za-z][\w.-]{0,14})[ \t]*$"
+            r"|\bNAME[ \t]*:?=[ \t]*\"([A-Za-z][\w.-]{0,14})\""
+        ),
     ),
     Sign(
         "fixed-addresses",
         "network",
         paths=(_NETWORKD, _NETPLAN, _KEYFILES, *_INTERFACES),
         pattern=(
-            r"^\s*Address\s*=\s*(\S+)|^\s*addresses\s*:\s*\[\s*[\"']?(\d+(?:\.\d+){3}/\d+)"
-            r"|^\s*-\s+[\"']?(\d+(?:\.\d+){3}/\d+)"
-            r"|^\s*address\d*\s*=\s*(\S+)|^\s*address\s+(\S+)"
+            r"^[ \t]*Address[ \t]*=[ \t]*(\S+)|^[ \t]*addresses[ \t]*:[ \t]*\[[ \t]*[\"']?(\d+(?:\.\d+){3}/\d+)"
+            r"|^[ \t]*-[ \t]+[\"']?(\d+(?:\.\d+){3}/\d+)"
+            r"|^[ \t]*address\d*[ \t]*=[ \t]*(\S+)|^[ \t]*address[ \t]+(\S+)"
         ),
         said="{paths} gives the guest the fixed address {found}: see whether that is one of its network",
     ),

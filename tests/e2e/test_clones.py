@@ -13,6 +13,7 @@ import docker
 import pytest
 
 from pipelines.guest.guest import find
+from pipelines.host.engine import LABEL
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
@@ -48,7 +49,8 @@ def pool_on(kind: str, inv: Virtroot, directory: Path) -> Iterator[Virtroot]:
     device = loop.stdout.strip()
     try:
         options = {"type": kind, "device": device}
-        docker.from_env().volumes.create(f"{own.embedded}-state", driver="local", driver_opts=options)
+        labels = {LABEL: "volume"}
+        docker.from_env().volumes.create(f"{own.embedded}-state", driver="local", driver_opts=options, labels=labels)
         yield own
     finally:
         clear(own)

@@ -99,7 +99,7 @@ def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: p
     (root / "etc/ssh/sshd_config").write_text("HostKey /etc/own\n")
     for name in ("own", "own.pub"):
         (root / "etc" / name).write_text("x")
-    identity.forget(Local(), str(root), "web", "web2")
+    identity.forget(Local(), str(root), "web", "web2", ())
     ours = {"etc/iscsi/initiatorname.iscsi", "etc/dropbear/dropbear_rsa_host_key", "etc/own"}
     assert ours <= files(root)
     assert not (root / "etc/ssh/ssh_host_rsa").exists()
@@ -110,9 +110,25 @@ def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: p
     for unit in (machine_specific.UNIT, machine_specific.KEYGEN_SCRIPT):
         (root / unit).parent.mkdir(parents=True, exist_ok=True)
         (root / unit).touch()
-    identity.forget(Local(), str(root), "web", "web2")
+    identity.forget(Local(), str(root), "web", "web2", ())
     assert not (ours | {"etc/own.pub"}) & files(root)
     assert capsys.readouterr().err == ""
+
+
+def test_a_clone_keeps_what_the_overlay_brought_and_what_is_behind_a_link_out(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / machine_specific.UNIT).parent.mkdir(parents=True, exist_ok=True)
+    (root / machine_specific.UNIT).touch()
+    elsewhere = tmp_path / "elsewhere"
+    (root / "etc/dropbear").rename(elsewhere)
+    (root / "etc/dropbear").symlink_to(elsewhere)
+    identity.forget(Local(), str(root), "web", "web2", ("etc/iscsi/initiatorname.iscsi",))
+    assert "etc/iscsi/initiatorname.iscsi" in files(root)
+    assert (elsewhere / "dropbear_rsa_host_key").exists()
+    assert "web2 may have /etc/dropbear/dropbear_*_host_key of web: a link on the way leads out" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize("path", THERE)

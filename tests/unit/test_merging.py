@@ -240,3 +240,22 @@ def test_an_alternative_is_taken_as_any_other_path_is() -> None:
     base, ours = survey({"etc/alternatives/e": link("/a")}), survey({"etc/alternatives/e": link("/b")})
     [found] = decisions(base, ours, base, {"etc/alternatives/e": "old"})
     assert (found.verdict, found.why) == ("ours", "as --take says")
+
+
+GUESTS_HOSTS = "127.0.0.1 localhost\n127.0.1.1 web\n::1 localhost ip6-localhost ip6-loopback\n"
+NETBASES_HOSTS = "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1\t\tip6-allnodes\n"
+
+
+@pytest.mark.parametrize("base", [{}, {"etc/hosts": NETBASES_HOSTS}])
+@pytest.mark.parametrize("new", [{}, {"etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"}])
+def test_the_names_that_virtroot_wrote_are_kept_whatever_hosts_a_root_of_another_version_has(
+    base: dict[str, str], new: dict[str, str]
+) -> None:
+    found = merged(survey(base), survey({"etc/hosts": GUESTS_HOSTS}), survey(new))
+    assert found["etc/hosts"][0] == "ours"
+
+
+def test_lines_in_hosts_that_a_recipe_brings_are_not_lost() -> None:
+    new = "127.0.0.1 localhost\n10.0.0.1 db\n"
+    found = merged(survey({}), survey({"etc/hosts": GUESTS_HOSTS}), survey({"etc/hosts": new}))
+    assert found["etc/hosts"][0] == "conflict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -9,12 +10,14 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from pipelines.guest import moving, pristine, proof
 from pipelines.guest.moving import Choices, Move
-from pipelines.guest.pristine import Survey
+from pipelines.guest.pristine import Configured, Survey
 from pipelines.host import lines
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, carry
@@ -157,3 +160,18 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     monkeypatch.setattr(moving, "carried", without)
     planned, now = move(old, new, base, theirs)
     assert list(proof.differences(planned, theirs, now)) == ["/etc/pipe is not the guest's"]
+
+
+def test_files_with_the_guests_name_in_place_of_the_builders_are_the_new_roots(tmp_path: Path) -> None:
+    def told(text: str) -> Survey:
+        content = text.encode()
+        entry = Configured("file", 0o644, 0, 0, content=hashlib.sha256(content).hexdigest(), size=len(content))
+        etc = {"etc/mailname": entry} if text else {}
+        return Survey((), etc, {}, (), {"etc/mailname": content, "etc/hostname": b"web\n"})
+
+    accounts = SimpleNamespace(files={}, users={}, groups={})
+    move = cast(Any, SimpleNamespace(ours=told(""), etc=(), accounts=accounts, went=(), selections={}))
+    theirs = told("virtroot-build.localdomain\n")
+    assert list(proof.differences(move, theirs, told("web.localdomain\n"))) == []
+    assert list(proof.differences(move, theirs, theirs)) == []
+    assert list(proof.differences(move, theirs, told("db.localdomain\n"))) == ["/etc/mailname is not the new root's"]

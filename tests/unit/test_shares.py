@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -394,13 +395,20 @@ def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("owner", "mode", "who"),
-    [(1234, 0o755, "user 1234 may write"), (0, 0o775, "other users may write"), (0, 0o757, "other users may write")],
+    ("owner", "group", "mode", "who"),
+    [
+        (1234, 0, 0o755, "user 1234 may write"),
+        (0, 12345, 0o775, "other users may write"),
+        (0, pwd.getpwnam("daemon").pw_gid, 0o775, f"user {pwd.getpwnam('daemon').pw_uid} may write"),
+        (0, 0, 0o757, "other users may write"),
+    ],
 )
-def test_a_share_that_others_could_replace_by_a_link_is_refused(host: Path, owner: int, mode: int, who: str) -> None:
+def test_a_share_that_others_could_replace_by_a_link_is_refused(
+    host: Path, owner: int, group: int, mode: int, who: str
+) -> None:
     above = host / "above"
     (above / "data").mkdir(parents=True)
-    os.chown(above, owner, 0)
+    os.chown(above, owner, group)
     above.chmod(mode)
     for source in ("HOST/above/data", "HOST/above/new"):
         with pytest.raises(VirtrootError, match=f"{who} to {above}, and could replace"):
@@ -410,6 +418,8 @@ def test_a_share_that_others_could_replace_by_a_link_is_refused(host: Path, owne
         if owner:
             find(host, "HOST/above/data")
     os.chown(above, 0, 0)
+    above.chmod(0o775)
+    find(host, "HOST/above/data")
     above.chmod(0o1777)
     find(host, "HOST/above/data")
     os.chown(above / "data", 1234, 0)

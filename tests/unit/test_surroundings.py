@@ -57,6 +57,13 @@ def test_what_is_lent_is_there_and_all_of_it_is_taken_back(root: Path) -> None:
     assert list((root / "proc").iterdir()) == []
 
 
+def test_a_root_that_had_no_hosts_has_none_afterwards(root: Path) -> None:
+    run(surroundings.lend(), root)
+    assert FQDN in (root / "etc/hosts").read_text()
+    run(surroundings.take_back(), root)
+    assert not (root / "etc/hosts").exists()
+
+
 def test_names_that_a_recipe_brings_stay(root: Path) -> None:
     run(surroundings.lend(), root)
     (root / "etc/hostname").write_text("mine\n")
