@@ -41,6 +41,8 @@ def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str
     with hold.hold(hypervisor, source, off=f"stop it first: ./inv stop {source}") as original:
         definition = _definition(original)
         paths = Place(place.of_root(original.root).pool, name)
+        if paths.root == original.root:
+            raise VirtrootError(f"{paths.root} is the root of {source}", "choose another name for the clone")
         with hold.new(hypervisor, paths):
             publication.refuse_taken(hypervisor, paths)
             publication.clear(hypervisor, paths)

@@ -13,10 +13,11 @@ from invoke.config import Config
 from invoke.context import Context
 
 import tasks
+from pipelines.clone import clone
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import embedded
-from pipelines.settings import defaults
+from pipelines.settings import Settings, defaults
 from tests.support.site import Site, make_site
 from tests.unit.artifacts import made
 
@@ -151,4 +152,14 @@ def test_a_task_that_needs_a_guest_off_refuses_one_that_runs(
     with pytest.raises(VirtrootError, match="the guest web is running") as raised:
         call(name)
     assert "./inv stop web" in raised.value.hint
+    assert site.names() == before
+
+
+def test_a_clone_cannot_be_called_as_its_sources_root_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.fill()
+    site.rename("www")
+    monkeypatch.setattr(embedded, "start", lambda _: site.hypervisor)
+    before = site.names()
+    with pytest.raises(VirtrootError, match=r"root\.web is the root of www"):
+        clone("www", "web", "auto", Settings(connect="embedded"))
     assert site.names() == before
