@@ -195,7 +195,8 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
     target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
     before = used(pool)
     pool("rollback", "moves", "--carry")
-    assert used(pool) - before < 2 * OWN[kind]
+    # Of 250 MiB; btrfs may count the file of 8 MiB that is carried once more.
+    assert used(pool) - before < 2 * OWN[kind] + (8 << 20)
     assert target(pool).run(["ls", f"{root}/srv"]).text.split() == ["much", "null", "out", "since"]
     pool("rollback", "moves")
     pool("remove", "moves", "--yes")
