@@ -92,6 +92,17 @@ def test_memory_that_is_not_shared(inv: Virtroot, ill: Hypervisor) -> None:
 
 
 def test_no_virtiofsd_to_be_found(inv: Virtroot, ill: Hypervisor) -> None:
+    sh(ill, 'mv "$1" "$1.away"', DAEMON)
+    try:
+        said = inv("start", NAME, status=2).stderr
+    finally:
+        sh(ill, 'mv "$1.away" "$1"', DAEMON)
+    says_first(said, "no-virtiofsd")
+
+
+def test_no_virtiofsd_is_described_to_libvirt(inv: Virtroot, ill: Hypervisor) -> None:
+    """A guest of an earlier version leaves it to libvirt to find one."""
+    change(ill, NAME, f"<binary path='{WRAPPER}' xattr='on'>", "<binary xattr='on'>")
     sh(ill, 'mv "$1" "$1.away"', DESCRIBED)
     try:
         said = inv("start", NAME, status=2).stderr
