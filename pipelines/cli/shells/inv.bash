@@ -27,7 +27,7 @@ _virtroot() {
     if [[ ${found[0]-} != ":files" ]]; then
         # bash inserts what is completed as it is, and would run a command that a guest is called after.
         for word in "${found[@]}"; do
-            COMPREPLY+=("$(printf %q "$word")")
+            [[ -z $word ]] || COMPREPLY+=("$(printf %q "$word")")
         done
     fi
 }
