@@ -123,7 +123,7 @@ def test_a_private_key_is_found_in_a_root_that_has_none_as_built(
     assert private_keys.find(worker.target, ROOT) == ("var/lib/key",)
 
 
-def test_databases_that_maintainer_scripts_could_not_make_are_made_outside_the_root(
+def test_databases_that_maintainer_scripts_did_not_make_are_made_or_left_to_the_guest(
     worker: Builder, inspect: Callable[[str], list[str]]
 ) -> None:
     hwdb, catalog = f"{ROOT}/usr/lib/udev/hwdb.bin", f"{ROOT}/var/lib/systemd/catalog/database"
