@@ -74,7 +74,6 @@ class Virtroot:
 
     output: Path
     embedded: str = HYPERVISOR
-    cache: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -87,7 +86,6 @@ class Virtroot:
             "INVOKE_VIRTROOT_OUTPUT": str(self.output),
             "INVOKE_VIRTROOT_EMBEDDED": self.embedded,
             "INVOKE_VIRTROOT_CONNECT": "embedded",
-            "INVOKE_VIRTROOT_CACHE_DIR": str(self.cache or ""),
             # Guests of several tests share the processors.
             "INVOKE_VIRTROOT_TIMEOUT": "900",
         }
@@ -120,10 +118,7 @@ class Virtroot:
 @pytest.fixture(scope="session")
 def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     """The command, with what the session makes, or a killed one left, cleared away."""
-    # Processes that test side by side share it: each directory of theirs is one below that of the session.
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    virtroot = Virtroot(tmp_path_factory.mktemp("output"), cache=shared / "stage-cache")
+    virtroot = Virtroot(tmp_path_factory.mktemp("output"))
     # Containers and volumes have the same names in every session, wherever that has its files.
     with lock.hold(Path(tempfile.gettempdir()) / f"{HYPERVISOR}.lock", "the tests on this machine"):
         clear(virtroot)

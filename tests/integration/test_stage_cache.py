@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ Recipe = Callable[..., Path]
 
 #: So little that no root could be made, nor any builder started that has one.
 NO_ROOM = {"INVOKE_VIRTROOT_WORKSPACE": "tmpfs:4k"}
-
-
-@pytest.fixture(scope="module")
-def inv(inv: Virtroot) -> Virtroot:
-    """The command with a cache that nobody else fills."""
-    return replace(inv, cache=None)
 
 
 @pytest.fixture
