@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -41,7 +42,7 @@ def test_kill_leaves_nothing(inv: Virtroot, trixie: Path, recipe: Callable[..., 
     assert task.returncode == -signal.SIGKILL, "".join(seen)
     assert published(inv, named("trixie")) == before
     # Nobody has to run it again for that: what it had on the engine ends with it.
-    left_by = {"label": f"virtroot.key={inv.settings.key}"}
+    left_by: dict[str, Any] = {"label": f"virtroot.key={inv.settings.key}"}
     deadline = time.monotonic() + 60
     while left := docker.from_env().containers.list(all=True, filters=left_by, ignore_removed=True):
         assert time.monotonic() < deadline, left
