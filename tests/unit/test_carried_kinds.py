@@ -23,10 +23,7 @@ CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
 
 def _device(kind: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        try:
-            os.mknod(path, kind | 0o640, os.makedev(1, 3))
-        except PermissionError:
-            pytest.skip("device nodes cannot be made here")
+        os.mknod(path, kind | 0o640, os.makedev(1, 3))
         os.chown(path, 7, 8)
 
     return make
@@ -245,8 +242,8 @@ def test_other_systems_are_found_by_what_is_in_them(tmp_path: Path) -> None:
 def test_immutable_files_are_named(tmp_path: Path) -> None:
     for name, flag in (("immutable", "+i"), ("append", "+a"), ("plain", "")):
         path = write(tmp_path / "home" / name, "text")
-        if flag and subprocess.run(["chattr", flag, str(path)], capture_output=True, check=False).returncode:
-            pytest.skip("chattr does nothing here")
+        if flag:
+            subprocess.run(["chattr", flag, str(path)], check=True)
     try:
         assert sorted(carry.owners(str(tmp_path), ["home"])["flagged"]) == ["home/append", "home/immutable"]
     finally:

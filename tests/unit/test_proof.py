@@ -60,10 +60,7 @@ def live(old: Path) -> None:
     os.mkfifo(old / "etc/pipe")
     (old / "etc/pipe").chmod(0o620)
     os.mknod(old / "etc/socket", stat.S_IFSOCK | 0o600)
-    try:
-        os.mknod(old / "etc/device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    except PermissionError:
-        pytest.skip("device nodes cannot be made here")
+    os.mknod(old / "etc/device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.setxattr(old / "etc/base.conf", "user.mine", b"value")
     (old / "srv/gone").unlink()
     write(old, "etc/docker/daemon.json", '{"data-root": "/srv/docker"}')
