@@ -644,8 +644,6 @@ def nightly(  # type: ignore[no-untyped-def]
     """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change, "connect": connect}
     settings = _settings(c, **given)
-    if jobs < 1:
-        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
     sources = [inputs.source(each) for each in recipe] or inputs.nightly()
     running.nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)
 
@@ -682,8 +680,6 @@ def nightly_timer(  # type: ignore[no-untyped-def]
         say("the timer is gone" if timing.remove(where) else "there is no timer of this checkout")
         return
     settings = _settings(c, keep=keep)
-    if jobs < 1:
-        raise VirtrootError(f"--jobs {jobs}: that is no number of jobs", "give 1 or more")
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
     for each in recipes:
         inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)

@@ -23,6 +23,9 @@ from tests import durations
 #: One that tests alone is the first.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
+# As ./inv has it, however pytest was started: what a test starts does not find the checkout by where it stands.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 HYPERVISOR = f"virtroot-test-{WORKER}"
 
 

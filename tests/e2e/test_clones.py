@@ -177,7 +177,7 @@ def test_an_upgrade_costs_what_differs_and_a_full_disk_changes_nothing(pool: Vir
     root = f"{POOL}/root.moves"
     target(pool).run(["sh", "-ec", OWNED, "owned", root])
     there = entries(pool)
-    target(pool).run(["sh", "-ec", FILL, "fill", POOL, str(200 << 20)])
+    target(pool).run(["sh", "-ec", FILL, "fill", POOL, str(100 << 20)])
     full = pool("upgrade", "moves", "--to", str(quick), "--clone", "copy", status=2)
     assert "No space left on device" in full.stderr
     target(pool).run(["rm", f"{POOL}/fill"])

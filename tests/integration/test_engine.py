@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -116,7 +117,8 @@ time.sleep(600)
 
 def test_a_tied_container_ends_with_its_task_however_that_ends(engine: Engine, base: str) -> None:
     argv = [sys.executable, "-c", _TIED, base]
-    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as task:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as task:
         assert task.stdout is not None
         name = task.stdout.readline().strip()
         assert engine.container_state(name) == "running"

@@ -138,7 +138,7 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
         ("", "what is wanted of the timer?"),
         ("--install --remove", "what is wanted of the timer?"),
         ("--remove --jobs 2", "--remove has no use"),
-        ("--show --jobs 0", "no number of jobs"),
+        ("--show --jobs 0", "--jobs: '0' is less than 1"),
         ("--show --keep none", "setting virtroot.keep"),
         ("--show --recipe nowhere.yaml", "no recipe"),
         ("--show --on-calendar nonsense", "--on-calendar 'nonsense'"),

@@ -14,6 +14,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import destination
 from pipelines.libvirt import handover
+from pipelines.settings import CHECKOUT
 
 
 def test_a_device_is_written_to_and_stays_one() -> None:
@@ -61,7 +62,8 @@ def test_standard_output_is_written_to_behind_what_is_there(tmp_path: Path, how:
         out.write(b"before ")
         out.flush()
         stdout = out if how == "file" else subprocess.PIPE
-        done = subprocess.run([sys.executable, "-c", script], check=True, stdout=stdout)
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, stdout=stdout)
     assert (done.stdout or (tmp_path / "out").read_bytes()).endswith(b"x")
     assert (tmp_path / "out").read_bytes().startswith(b"before ")
 
