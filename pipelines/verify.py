@@ -41,6 +41,8 @@ CONTEXT_VARIABLE = "VIRTROOT_CONTEXT"
 #: The property, in the suite's report, of what a check found in a guest otherwise than in its artifact, and not broken.
 DRIFT = "drift"
 
+#: Variables that would leave out checks, or what they assert, where the user has them for tests of their own.
+_WITHOUT_THE_USERS = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTHONOPTIMIZE": ""}
 
 #: No more of it is kept.
 _MOST, _LONGEST = 500, 200
@@ -155,7 +157,7 @@ def _judge(
         # -P: the current directory, which may be a guest's root, is no place to take modules from.
         argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(CHECKOUT / "pyproject.toml"), "-m", kind,
                 "-p", "no:cacheprovider", "--quiet", "--tb=short", "--color=no", f"--junit-xml={report}"]  # fmt: skip
-        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT)}
+        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT), **_WITHOUT_THE_USERS}
         # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
         status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
     written = report.read_text(encoding="utf-8") if report.exists() else ""

@@ -20,6 +20,9 @@ from pipelines.host.process import Completed, failed, overran, said_too_much
 #: The variable that a command which may have to be ended and all that it starts are known by.
 _MARK = "VIRTROOT_COMMAND"
 
+#: Seconds that a command may take to end after its input has.
+_PATIENCE = 10
+
 
 class NameTaken(VirtrootError):
     """A container of that name is there already."""
@@ -109,12 +112,19 @@ class Container:
 
     @contextmanager
     def holding(self, argv: Sequence[str]) -> Iterator[str]:
-        """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
+        """Run ``argv`` until the block ends, which ends its input; yield the first line it prints.
+
+        Waits for its end, so that what it holds is free afterwards; one that heeds no end of its input is left.
+        """
         api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True)["Id"]
         with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
-            said = next((chunk for _, chunk in exec_stream.frames(connection)), b"")
-            yield said.decode(errors="replace").partition("\n")[0]
+            frames = exec_stream.frames(connection)
+            said = next((chunk for _, chunk in frames), b"")
+            try:
+                yield said.decode(errors="replace").partition("\n")[0]
+            finally:
+                exec_stream.end(connection, frames, _PATIENCE)
 
     def stop(self, timeout: int) -> None:
         """Ask the container's first process to end, and kill it after ``timeout`` seconds; one that is gone is fine."""

@@ -110,6 +110,15 @@ def cut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
+def end(connection: Connection, frames: Iterator[tuple[int, bytes]], timeout: float) -> None:
+    """Say that there is no more input, and wait until the command has ended, at most ``timeout`` seconds."""
+    with suppress(OSError):
+        connection.socket.shutdown(socket.SHUT_WR)
+        connection.socket.settimeout(timeout)
+        for _ in frames:
+            pass
+
+
 def frames(connection: Connection) -> Iterator[tuple[int, bytes]]:
     """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
     early = io.BytesIO(connection.early)

@@ -78,8 +78,10 @@ class FakeApi:
         self._engine, self._status = engine, status
         self.asked: list[tuple[list[str], dict[str, str]]] = []
 
-    def exec_create(self, _: str, argv: list[str], *, stdin: bool, environment: dict[str, str]) -> dict[str, str]:
-        self.asked.append((argv, environment))
+    def exec_create(
+        self, _: str, argv: list[str], *, stdin: bool, environment: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        self.asked.append((argv, environment or {}))
         return {"Id": "1"}
 
     def exec_start(self, *_: Any, **__: Any) -> Any:
@@ -121,6 +123,21 @@ def test_a_command_in_a_container_that_is_cut_off_is_killed_there(bounds: dict[s
     ((name, value),) = environment.items()
     assert end[-1] == f"{name}={value}"
     assert name not in others
+
+
+def test_what_a_command_holds_is_free_when_the_block_that_it_was_held_for_ends() -> None:
+    """A lock is one that the command has until its input ends: the next task must not find it taken."""
+    free: list[bool] = []
+
+    def engine(connection: socket.socket) -> None:
+        connection.sendall(frame(1, b"held\n"))
+        assert received(connection) == b""
+        time.sleep(0.2)
+        free.append(True)
+
+    with Container("1", FakeApi(engine)).holding(["lock"]) as said:
+        assert (said, free) == ("held", [])
+    assert free == [True]
 
 
 def test_a_command_without_bounds_has_no_mark() -> None:

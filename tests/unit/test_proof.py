@@ -34,12 +34,14 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
     dpkg(old, "base", {**BASE, "etc/both.conf": "a\nb\nc\nd\ne\nf\n"}, conffiles=("etc/base.conf",))
     write(old, "etc/passwd", PASSWD)
     write(old, "etc/group", GROUP)
+    write(old, "etc/theirs.conf", "then")
     write(old, "srv/gone", "of the image")
     new = tmp_path / "new"
     shutil.copytree(old, new, symlinks=True)
     write(new, "etc/passwd", PASSWD.replace(":101:101", ":103:103") + "more:x:101:101::/:/b\n")
     write(new, "etc/group", GROUP.replace(":101", ":103") + "more:x:101:\n")
     write(new, "etc/both.conf", "a\nb\nc\nd\ne\ntheirs\n")
+    write(new, "etc/theirs.conf", "now")
     write(new, "etc/new.conf", "of the new root")
     return old, new
 
@@ -127,6 +129,7 @@ def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Pa
     (lambda new: write(new, "etc/plain.conf", "plain\n"), "/etc/plain.conf is not the guest's"),
     (lambda new: write(new, "etc/both.conf", "x"), "/etc/both.conf has not the lines of both"),
     (lambda new: write(new, "etc/new.conf", "x"), "/etc/new.conf is not the new root's"),
+    (lambda new: write(new, "etc/theirs.conf", "then"), "/etc/theirs.conf is not the new root's"),
     (lambda new: write(new, "etc/more", "x"), "/etc/more is not the new root's"),
     (lambda new: write(new, "etc/passwd", PASSWD), "/etc/passwd has not the accounts of both"),
     (lambda new: write(new, "srv/gone", "x"), "/srv/gone is there, and was to be taken away"),
