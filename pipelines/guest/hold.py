@@ -14,6 +14,7 @@ from pipelines.guest import place, publication
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host import lock
+from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 
 
@@ -64,4 +65,6 @@ def keep_off(guest: Guest, what_to_do: str = "") -> Iterator[None]:
             raise VirtrootError(f"the guest {guest.name} is running", hint)
         publication.refuse_kept(guest)
         guest.refuse_shared_root()
+        # One of an earlier version does not look at the lock.
+        beside.renew_hook(guest.target)
         yield

@@ -307,6 +307,13 @@ def install_hook(target: Target) -> bool:
     return _put(target, HOOK, hook())
 
 
+def renew_hook(target: Target) -> None:
+    """Put this version's hook in place of another version's; where there is none, none is made."""
+    there = ["sh", "-c", '[ -e "$1" ] && ! cmp -s - "$1"', "there", HOOK]
+    if target.run(there, stdin=hook(), check=False).returncode == 0:
+        install_hook(target)
+
+
 def install_wrapper(target: Target, path: str = "") -> None:
     """Write the wrapper of virtiofsd to ``path``, `WRAPPER` by default, where it is not this version's."""
     _put(target, path or WRAPPER, wrapper())

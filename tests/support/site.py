@@ -13,6 +13,7 @@ from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.guest.place import Place
 from pipelines.host.target import Local
+from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from tests.unit.test_mixed import parsed
@@ -77,6 +78,7 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     for directory in (machine, pool, boot, programs):
         directory.mkdir()
     monkeypatch.setattr(place, "BOOT", str(boot))
+    monkeypatch.setattr(beside, "HOOK", str(machine / "hooks" / "virtroot"))
     monkeypatch.setattr(place, "LOCKS", str(tmp_path / "locks"))
     monkeypatch.setattr(place, "OFF_LOCK", f"{tmp_path}/locks/off-{{}}.lock")
     (programs / "virsh").write_text(VIRSH.format(machine=machine))

@@ -16,7 +16,7 @@ import tasks
 from pipelines.clone import clone
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
-from pipelines.libvirt import embedded
+from pipelines.libvirt import beside, embedded
 from pipelines.settings import Settings, defaults
 from tests.support.site import Site, make_site
 from tests.unit.artifacts import made
@@ -163,3 +163,15 @@ def test_a_clone_cannot_be_called_as_its_sources_root_is(site: Site, monkeypatch
     with pytest.raises(VirtrootError, match=r"root\.web is the root of www"):
         clone("www", "web", "auto", Settings(connect="embedded"))
     assert site.names() == before
+
+
+@pytest.mark.parametrize("before", [None, b"#!/bin/sh\n# of an earlier version\n"])
+def test_a_hook_that_would_start_a_guest_that_is_kept_off_is_renewed(site: Site, before: bytes | None) -> None:
+    """Where there is none, libvirt hands nothing over: a task that keeps a guest off is not the one to change that."""
+    site.fill()
+    path = Path(beside.HOOK)
+    if before is not None:
+        path.parent.mkdir()
+        path.write_bytes(before)
+    with hold.hold(site.hypervisor, "web", off="stop it"):
+        assert (path.read_bytes() if path.exists() else None) == (before and beside.hook())
