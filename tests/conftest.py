@@ -18,6 +18,7 @@ from pipelines.host import lock
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 from tests import durations
+from tests.support import lean
 
 #: How pytest-xdist calls this process where several test side by side: each has a hypervisor and recipes of its own.
 #: One that tests alone is the first.
@@ -149,14 +150,16 @@ def clear(virtroot: Virtroot) -> None:
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a recipe file; lines given are added to it."""
+    """Write a recipe file; lines given are added to it. Without an overlay among them it has the one of `lean`."""
     directory = tmp_path_factory.mktemp("recipes")
+    lean.write(directory / "lean")
 
     def write(name: str, *lines: str, **fields: str) -> Path:
         path = directory / f"{name}.yaml"
         usual = {"release": "trixie", "bootstrap": "debootstrap", "generator": "initramfs-tools", "cache": "always"}
         filled = usual | fields
-        path.write_text("\n".join([_RECIPE.format(**filled), *lines]) + "\n")
+        overlay = [] if any(line.startswith("overlay:") for line in lines) else ["overlay: lean"]
+        path.write_text("\n".join([_RECIPE.format(**filled), *overlay, *lines]) + "\n")
         return path
 
     return write

@@ -21,7 +21,7 @@ from tests.conftest import Virtroot, clear
 
 POOL = "/var/lib/libvirt/filesystems"
 
-NAMES = [f"clone{number}" for number in range(10)]
+NAMES = [f"clone{number}" for number in range(6)]
 
 #: The best way that each has to make a root.
 WORDS = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}
@@ -71,7 +71,7 @@ def entries(pool: Virtroot) -> set[str]:
     return set(target(pool).run(["ls", "-A", POOL]).text.split()) - {".virtroot"}
 
 
-def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> None:
+def test_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> None:
     kind = pool.embedded.rpartition("-")[2]
     word = WORDS[kind]
     artifact = ("--artifact", str(quick), "--ssh-key", "none", "--cache", "always")
@@ -80,19 +80,19 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> Non
     assert f"making the root: {word} of the golden tree" in said
     (golden,) = (name for name in entries(pool) if name.startswith("golden."))
     before = used(pool)
-    for name in NAMES[1:8]:
+    for name in NAMES[1:4]:
         assert "unpacking" not in pool("install", name, *artifact).stderr
-    for source, name in ((NAMES[1], NAMES[8]), (NAMES[8], NAMES[9])):
+    for source, name in ((NAMES[1], NAMES[4]), (NAMES[4], NAMES[5])):
         assert f"{word} of that of {source}" in pool("clone", source, name).stderr
     assert entries(pool) == {golden, *(f"root.{name}" for name in NAMES)}
-    assert used(pool) - before < 9 * OWN[kind]
+    assert used(pool) - before < 5 * OWN[kind]
     listed = {row["name"]: row for row in json.loads(pool("list", "--json").stdout)}
     for name in NAMES:
         # btrfs keeps what is small inside its tables, and does not say who shares those.
         assert 100 << 20 < listed[name]["size"] < listed[name]["shared"] + (32 << 20)
 
     # Copies of every kind, side by side; where the root is a subvolume a clone of a clone shows what all do.
-    some = [NAMES[0], NAMES[7], NAMES[9]] if kind == "xfs" else [NAMES[9]]
+    some = [NAMES[0], NAMES[5]] if kind == "xfs" else [NAMES[5]]
     starting = [pool.start("start", name) for name in some]
     for task in starting:
         said = task.communicate()[1]
@@ -110,14 +110,14 @@ def test_ten_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> Non
         f"{tree}/etc/issue"
     ]
     if kind == "btrfs":
-        pool("verify", NAMES[9])
+        pool("verify", NAMES[5])
 
     pool("prune", "--yes")
     assert golden in entries(pool)
     for name in some[:-1]:
         pool("stop", name, "--force")
     restored(pool, some[-1], word, boot=False)
-    for name in [*NAMES[4::-1], *NAMES[5:]]:
+    for name in [*NAMES[2::-1], *NAMES[3:]]:
         pool("remove", name, "--yes")
     assert entries(pool) == {golden}
     assert "pruned 1 " in pool("prune", "--yes").stderr

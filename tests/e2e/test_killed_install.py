@@ -40,7 +40,8 @@ def kill_install(inv: Virtroot, artifact: Path, after: str, delay: float) -> Non
 
 @pytest.mark.parametrize(
     ("after", "delay"),
-    [("checking", 0.0), ("checking", 0.4), ("checking", 1.0), ("unpacking", 0.0), ("unpacking", 0.2)],
+    # A kill at each command of a publication is in tests/unit/test_publication.py.
+    [("checking", 0.4), ("unpacking", 0.2)],
 )
 def test_kill_leaves_nothing_under_a_final_name(inv: Virtroot, trixie: Path, after: str, delay: float) -> None:
     hypervisor = connect(inv.settings)

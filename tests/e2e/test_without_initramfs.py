@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pipelines.artifact.manifest import load
 from pipelines.guest.guest import find
 from pipelines.guest.place import boot, console_log
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
+
+# What still shows it in each run: guests of other tests boot without an initramfs, and on Arch one lives through an
+# upgrade of its kernel.
+pytestmark = pytest.mark.long
 
 ROOT = "/var/lib/libvirt/filesystems/root.bare"
 

@@ -227,6 +227,9 @@ def test_completion_in_a_shell(shell: str, typed: str, virsh: Callable[[str], di
 
     assert complete("star") == ["start"]
     assert complete("start", "we") == ["web"]
+    if typed != "./inv":
+        # The same script answers, whatever it was called by.
+        return
     assert complete("start", "") == ["web", "work"]
     assert complete("stop", "--force", "wo") == ["work"]
     # The checkout may have recipes of its user's own.
