@@ -9,44 +9,47 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from pipelines import build as building
-from pipelines import clean as cleaning
-from pipelines import clone as cloning
-from pipelines import demo as demonstrate
-from pipelines import diff as differing
-from pipelines import doctor as examining
-from pipelines import help as explaining
-from pipelines import import_system as importing
-from pipelines import install as installing
-from pipelines import nightly as running
-from pipelines import operate, show
-from pipelines import preview as previewing
-from pipelines import promote as promoting
-from pipelines import prune as pruning
-from pipelines import rollback as returning
-from pipelines import run as trying
-from pipelines import share as sharing
-from pipelines import snapshot as keeping
-from pipelines import ssh as reaching
-from pipelines import status as faring
-from pipelines import upgrade as upgrading
-from pipelines import upgrade_all as upgrading_all
-from pipelines import verify as verifying
-from pipelines.book import reference
-from pipelines.book import site as publishing
-from pipelines.builder import inputs
+from pipelines.cli import lazy
 from pipelines.cli.program import Program
 from pipelines.complete import NAMES
 from pipelines.errors import VirtrootError
-from pipelines.guest import place
-from pipelines.guest.asks import Consent, granted
-from pipelines.guest.moving import Move
 from pipelines.log import result, result_lines, say
-from pipelines.machine import setup as preparing
-from pipelines.machine import test as checks
-from pipelines.machine import timer as timing
-from pipelines.recipe import plan as planning
 from pipelines.settings import Settings, defaults, from_section, time_span
+
+# Each task uses a few of them.
+with lazy.imports():
+    from pipelines import build as building
+    from pipelines import clean as cleaning
+    from pipelines import clone as cloning
+    from pipelines import demo as demonstrate
+    from pipelines import diff as differing
+    from pipelines import doctor as examining
+    from pipelines import help as explaining
+    from pipelines import import_system as importing
+    from pipelines import install as installing
+    from pipelines import nightly as running
+    from pipelines import operate, show
+    from pipelines import preview as previewing
+    from pipelines import promote as promoting
+    from pipelines import prune as pruning
+    from pipelines import rollback as returning
+    from pipelines import run as trying
+    from pipelines import share as sharing
+    from pipelines import snapshot as keeping
+    from pipelines import ssh as reaching
+    from pipelines import status as faring
+    from pipelines import upgrade as upgrading
+    from pipelines import upgrade_all as upgrading_all
+    from pipelines import verify as verifying
+    from pipelines.book import reference
+    from pipelines.book import site as publishing
+    from pipelines.builder import inputs
+    from pipelines.guest import asks, moving, place
+    from pipelines.machine import setup as preparing
+    from pipelines.machine import test as checks
+    from pipelines.machine import timer as timing
+    from pipelines.machine import units
+    from pipelines.recipe import plan as planning
 
 
 def _settings(context: Context, **given: str) -> Settings:
@@ -283,7 +286,7 @@ def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool,
             _print(told)
 
 
-def _show_move(move: Move, *, everything: bool, json: bool) -> None:
+def _show_move(move: moving.Move, *, everything: bool, json: bool) -> None:
     if json:
         _print(previewing.as_data(move))
         return
@@ -654,7 +657,7 @@ def nightly(  # type: ignore[no-untyped-def]
         "install": "write the units, or write them anew, and start the timer",
         "remove": "stop the timer and delete the units",
         "show": "print the units, and when the next night begins",
-        "on-calendar": f"when: a calendar event of systemd's instead of '{timing.ON_CALENDAR}'",
+        "on-calendar": f"when: a calendar event of systemd's instead of '{units.ON_CALENDAR}'",
         "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
         "keep": "how many builds of each recipe are left",
         "jobs": "how many recipes are at work side by side",
@@ -945,8 +948,8 @@ def _ask(question: str) -> bool:
         return False
 
 
-def _consent(accept: bool) -> Consent:
-    return granted if accept else _ask
+def _consent(accept: bool) -> asks.Consent:
+    return asks.granted if accept else _ask
 
 
 namespace = Collection(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from invoke.context import Context
 
-from pipelines.artifact import naming
-from pipelines.artifact.store import Store
-from pipelines.book import pages
-from pipelines.builder import inputs
+from pipelines.cli import lazy
 from pipelines.cli.completion import FILES, Names
-from pipelines.guest.guest import every
-from pipelines.libvirt import connect
 from pipelines.settings import Settings, from_section
+
+with lazy.imports():
+    from pipelines.artifact import naming, store
+    from pipelines.book import pages
+    from pipelines.builder import inputs
+    from pipelines.guest import guest as all_guests
+    from pipelines.libvirt import connect
 
 
 def guests(context: Context) -> list[str]:
@@ -20,7 +22,7 @@ def guests(context: Context) -> list[str]:
     if hypervisor is None:
         return []
     # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
-    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else every(hypervisor))]
+    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else all_guests.every(hypervisor))]
 
 
 def _recipes(_: Context) -> list[str]:
@@ -28,7 +30,7 @@ def _recipes(_: Context) -> list[str]:
 
 
 def _built_recipes(context: Context) -> list[str]:
-    return Store(_settings(context).output_dir).recipes()
+    return store.Store(_settings(context).output_dir).recipes()
 
 
 def _builds(context: Context) -> list[str]:

@@ -129,12 +129,10 @@ def _tasks() -> dict[str, set[str]]:
     """Return for each task the modules that its function in tasks.py names, and those that its helpers there name."""
     tree = ast.parse((CHECKOUT / "tasks.py").read_text(encoding="utf-8"))
     aliases: dict[str, str] = {}
-    functions: dict[str, ast.FunctionDef] = {}
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines"):
             aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.FunctionDef):
-            functions[node.name] = node
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     graph = {name: {each.id for each in ast.walk(function) if isinstance(each, ast.Name)} & functions.keys()
              for name, function in functions.items()}  # fmt: skip
     found = {}

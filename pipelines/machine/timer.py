@@ -16,9 +16,6 @@ from pipelines.machine.units import MARK, Schedule
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.text import split_lines
 
-#: When nights run unless somebody says otherwise.
-ON_CALENDAR = "*-*-* 03:00:00"
-
 #: Seconds that systemd may take to answer.
 _TIMEOUT = 60
 
@@ -96,7 +93,7 @@ def schedule(
     return Schedule(
         checkout=CHECKOUT,
         output=settings.output_dir.resolve(),
-        on_calendar=on_calendar or ON_CALENDAR,
+        on_calendar=on_calendar or units.ON_CALENDAR,
         arguments=tuple(arguments),
         environment=_passed_on(),
         writable=(*writable, *pool),

@@ -12,6 +12,9 @@ from pathlib import Path
 from pipelines.errors import VirtrootError
 from pipelines.text import plain, without_logins
 
+#: When nights run unless somebody says otherwise.
+ON_CALENDAR = "*-*-* 03:00:00"
+
 #: What a unit file of ours begins with: any other file is somebody else's.
 MARK = "# Written by ./inv nightly-timer"
 

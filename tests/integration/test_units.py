@@ -12,7 +12,7 @@ from pipelines.host.target import Local, Target
 from pipelines.host.trees import archive
 from pipelines.libvirt import remounting
 from pipelines.libvirt.connect import connect
-from pipelines.machine import calendar, timer
+from pipelines.machine import calendar, timer, units
 from pipelines.machine.units import Schedule
 from tasks import program
 from tests.conftest import Virtroot
@@ -60,7 +60,7 @@ def test_systemd_takes_the_units_of_any_checkout(places: list[Target], tmp_path:
     night = Schedule(
         checkout,
         Path("/srv/out put"),
-        timer.ON_CALENDAR,
+        units.ON_CALENDAR,
         ("--recipe", "/srv/back\\slash.yaml"),
         {"A": 'x "y" %h \\'},
         user=user,
@@ -71,7 +71,7 @@ def test_systemd_takes_the_units_of_any_checkout(places: list[Target], tmp_path:
 
 
 def test_a_service_that_is_less_confined_would_be_noticed(places: list[Target], tmp_path: Path) -> None:
-    night = Schedule(Path("/opt/virtroot"), Path("/opt/virtroot/output"), timer.ON_CALENDAR)
+    night = Schedule(Path("/opt/virtroot"), Path("/opt/virtroot/output"), units.ON_CALENDAR)
     assert "PrivateTmp=yes" in night.service()
     open_to_all = night.service().partition("ProtectSystem=")[0]
     (target, *_) = places
@@ -99,7 +99,7 @@ def analyze(inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("analyze")
 def test_systemd_says_what_a_time_is() -> None:
-    for event in (timer.ON_CALENDAR, "daily", "Mon..Fri 04:30", "*:0/10", "*-*-* 03:00 Europe/Berlin"):
+    for event in (units.ON_CALENDAR, "daily", "Mon..Fri 04:30", "*:0/10", "*-*-* 03:00 Europe/Berlin"):
         assert calendar.checked(event) == event
     for event in ("", "nonsense", "-h", "--version", "25:00", "*-*-* 03:00 Mars/Base"):
         with pytest.raises(VirtrootError, match="does not know such a time"):

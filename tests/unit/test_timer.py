@@ -16,7 +16,7 @@ from pipelines.machine.timer import Systemd
 from pipelines.machine.units import Schedule
 from pipelines.settings import CHECKOUT, Settings
 
-NIGHT = Schedule(Path("/srv/virtroot"), Path("/srv/virtroot/output"), timer.ON_CALENDAR)
+NIGHT = Schedule(Path("/srv/virtroot"), Path("/srv/virtroot/output"), units.ON_CALENDAR)
 
 
 def setting(unit: str, name: str) -> list[str]:
