@@ -28,8 +28,8 @@ _KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
 #: Succeeds where one of the patterns names something in the directory $1.
 _IS_THERE = 'cd "$1"; shift; for pattern do for path in $pattern; do [ ! -e "$path" ] || exit 0; done; done; exit 1'
 
-#: Bytes of a file whose lines are kept.
-_LARGEST = 1 << 20
+#: Bytes of a file whose lines are kept: an /etc/hosts that blocks advertisements has some megabytes.
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,10 @@ def _has(target: Target, root: str, *patterns: str) -> bool:
 
 def hostname(target: Target, root: str) -> str:
     """Return the host name in a root; empty where it has none that is valid."""
-    name = trim(b"".join(_lines(target, root, "etc/hostname")[:1]).decode(errors="replace"))
+    try:
+        name = trim(b"".join(_lines(target, root, "etc/hostname")[:1]).decode(errors="replace"))
+    except VirtrootError:
+        return ""
     return name if _HOSTNAME.fullmatch(name) else ""
 
 
@@ -191,11 +194,11 @@ def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: by
 
 
 def _lines(target: Target, root: str, path: str) -> list[bytes]:
-    """Return the lines of a file in the root; none where it is missing."""
-    try:
-        return split_lines(beside.read(target, root, path, _LARGEST))
-    except VirtrootError:
-        return []
+    """Return the lines of a file in the root; none where it is missing.
+
+    Raises `VirtrootError` where they cannot be read: what is written in their place would lose them.
+    """
+    return split_lines(beside.read_if_there(target, root, path, _LARGEST))
 
 
 def _text(lines: list[bytes]) -> bytes:

@@ -140,6 +140,11 @@ def read(target: Target, root: str, path: str, largest: int = handover.LARGEST_R
     return run(target, "--read", root, path, str(largest))
 
 
+def read_if_there(target: Target, root: str, path: str, largest: int) -> bytes:
+    """Return a file of a guest's root that has ``largest`` bytes at most; nothing where it is missing."""
+    return run(target, "--read-if-there", root, path, str(largest))
+
+
 def refuse_replaced(target: Target, root: str, path: str) -> None:
     """Raise `VirtrootError` where ``path`` is no directory of a guest's root, but a link or anything else."""
     run(target, "--refuse-replaced", root, path)

@@ -580,6 +580,10 @@ def main(arguments: Sequence[str]) -> None:
     elif command == "--read":
         root, path, *largest = rest
         sys.stdout.buffer.write(read(root, path, *map(int, largest)))
+    elif command == "--read-if-there":
+        root, path, largest_read = rest
+        with contextlib.suppress(Missing):
+            sys.stdout.buffer.write(read(root, path, int(largest_read)))
     elif command == "--forget":
         sys.stdout.write("".join(f"{path}\n" for path in forget(*rest)))
     elif command == "--hook":

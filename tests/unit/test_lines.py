@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from pipelines.errors import VirtrootError
 from pipelines.guest import accounts, changes, identity
 from pipelines.guest.identity import Identity
 from pipelines.host import mounts
@@ -82,14 +84,32 @@ def test_a_restricted_key_stays_restricted(tmp_path: Path, odd: str, task: str) 
     assert keys.read_bytes() == theirs + b"\nssh-ed25519 BBBB own\n"
 
 
-def test_many_keys_are_kept(tmp_path: Path) -> None:
+def test_a_file_that_lines_are_added_to_is_kept_however_large_it_is(tmp_path: Path) -> None:
     """More than one argument of a program may have, and than is read of most files."""
     (tmp_path / "root/.ssh").mkdir(parents=True)
-    keys = tmp_path / "root/.ssh/authorized_keys"
-    theirs = b"".join(b"ssh-rsa %0400d nr%d\n" % (number, number) for number in range(1000))
+    (tmp_path / "etc").mkdir()
+    keys, hosts = tmp_path / "root/.ssh/authorized_keys", tmp_path / "etc/hosts"
+    theirs = b"".join(b"ssh-rsa %0400d nr%d\n" % (number, number) for number in range(4000))
+    blocked = b"".join(b"0.0.0.0 ads%d.example\n" % number for number in range(100_000))
     keys.write_bytes(theirs)
-    identity.add_keys(Local(), str(tmp_path), "ssh-ed25519 BBBB own\n")
+    hosts.write_bytes(blocked)
+    identity.rewrite(Local(), str(tmp_path), Identity("web", UUID(int=1), "ssh-ed25519 BBBB own\n"))
     assert keys.read_bytes() == theirs + b"ssh-ed25519 BBBB own\n"
+    assert hosts.read_bytes() == blocked + b"127.0.1.1 web\n"
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "root/.ssh").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    os.mkfifo(tmp_path / "root/.ssh/authorized_keys")
+    with pytest.raises(VirtrootError, match="authorized_keys: is no regular file"):
+        identity.add_keys(Local(), str(tmp_path), "ssh-ed25519 BBBB own\n")
+    with (tmp_path / "etc/hosts").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(VirtrootError, match="etc/hosts: has 1073741824 bytes"):
+        identity.rewrite(Local(), str(tmp_path), Identity("web", UUID(int=1)))
+    assert (tmp_path / "root/.ssh/authorized_keys").is_fifo()
+    assert (tmp_path / "etc/hosts").stat().st_size == 1 << 30
 
 
 @pytest.mark.parametrize("odd", [*NO_LINE_ENDS, "\udcff"])
