@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import docker
@@ -17,8 +19,8 @@ from pipelines.host import engine as engines
 from pipelines.host import lock
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
-from tests import durations
-from tests.support import lean
+from tests import book, durations
+from tests.support import lean, recording
 
 #: How pytest-xdist calls this process where several test side by side: each has a hypervisor and recipes of its own.
 #: One that tests alone is the first.
@@ -51,10 +53,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write the golden files anew instead of comparing")
 
 
+def pytest_configure() -> None:
+    recording.listen()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes test, what takes longest starts first, so that no process works alone at the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         durations.sort_longest_first(items, durations.read())
+
+
+@cache
+def _shown_in_the_book() -> dict[str, list[book.Block]]:
+    """Return the blocks of the book that tests run, by the test."""
+    found = defaultdict(list)
+    for block in (block for page in book.pages() for block in book.blocks(page) if block.test):
+        found[block.test].append(block)
+    return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that did not run what the book says that it runs; all its cases together do."""
+    report = yield
+    test = item.nodeid.partition("[")[0]
+    if call.when == "call" and report.passed and test in _shown_in_the_book():
+        last = [each for each in item.session.items if each.nodeid.partition("[")[0] == test][-1]
+        left = [words for block in _shown_in_the_book()[test] for words in recording.missing(block)]
+        if item is last and left:
+            report.outcome, report.longrepr = "failed", f"the book says that {test} runs: {left}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

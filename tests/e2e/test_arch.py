@@ -18,8 +18,8 @@ from pipelines.host.target import Local, Target
 from pipelines.libvirt.connect import connect
 from tests import mirror
 from tests.conftest import Virtroot, named
-from tests.e2e.comparison import made_elsewhere, same_bytes
 from tests.mirror import Repository
+from tests.support.comparison import made_elsewhere, same_bytes
 
 REFUSED = {
     # name: repository, keyring, pacman's reason, what to try

@@ -13,10 +13,10 @@ import pytest
 
 from pipelines.artifact.manifest import load
 from pipelines.libvirt.connect import connect
-from pipelines.libvirt.hypervisor import Hypervisor
 from tests import mirror
 from tests.conftest import Virtroot, named
-from tests.e2e.comparison import gives_the_same_bytes_again
+from tests.support.comparison import gives_the_same_bytes_again
+from tests.support.definitions import change
 
 Recipe = Callable[..., Path]
 
@@ -34,13 +34,6 @@ def real(overlay: Path) -> None:
     subprocess.run(
         ["tar", "--extract", "--zstd", "--file", package, "--directory", str(overlay), *programs], check=True
     )
-
-
-def change(hypervisor: Hypervisor, name: str, old: str, new: str) -> None:
-    """Replace a piece of a domain's definition, which must be there once."""
-    definition = hypervisor.virsh("dumpxml", "--inactive", name).text
-    assert definition.count(old) == 1
-    hypervisor.virsh("define", "/dev/stdin", stdin=definition.replace(old, new).encode())
 
 
 def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str) -> Path:

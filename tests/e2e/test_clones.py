@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import docker
 import pytest
 
 from pipelines.guest.guest import find
-from pipelines.host.engine import LABEL
 from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
-from tests.conftest import Virtroot, clear
+from tests.conftest import Virtroot
+from tests.support.pools import pool_on
 
 POOL = "/var/lib/libvirt/filesystems"
 
@@ -34,27 +31,6 @@ OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
 def pool(request: pytest.FixtureRequest, inv: Virtroot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
     with pool_on(request.param, inv, tmp_path_factory.mktemp(request.param)) as own:
         yield own
-
-
-@contextmanager
-def pool_on(kind: str, inv: Virtroot, directory: Path) -> Iterator[Virtroot]:
-    """Give a hypervisor of its own whose state, with the pool in it, is on a file system of that kind."""
-    own = replace(inv, embedded=f"{inv.embedded}-{kind}")
-    clear(own)
-    image = directory / "image"
-    with image.open("wb") as file:
-        file.truncate(4 << 30)
-    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
-    loop = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
-    device = loop.stdout.strip()
-    try:
-        options = {"type": kind, "device": device}
-        labels = {LABEL: "volume"}
-        docker.from_env().volumes.create(f"{own.embedded}-state", driver="local", driver_opts=options, labels=labels)
-        yield own
-    finally:
-        clear(own)
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def target(pool: Virtroot) -> Target:

@@ -10,7 +10,7 @@ import pytest
 from pipelines.artifact.manifest import load
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
-from tests.e2e.comparison import gives_the_same_bytes_again
+from tests.support.comparison import gives_the_same_bytes_again
 
 ROOT = "/var/lib/libvirt/filesystems/root.drac"
 

@@ -19,7 +19,7 @@ from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot, named
-from tests.e2e.terminal import converse
+from tests.support.terminal import converse
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW0jFZVcR test"
 

@@ -18,6 +18,7 @@ from pipelines.libvirt.pool import MARK
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.settings import CHECKOUT
 from tests.conftest import HYPERVISOR, Virtroot
+from tests.support import recording
 
 NAME = f"{HYPERVISOR}-host"
 ENV = {"LC_ALL": "C.UTF-8", "INVOKE_VIRTROOT_CONNECT": "auto"}
@@ -67,7 +68,9 @@ def run(host: Container, *arguments: str, status: int = 0) -> str:
         "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
         "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
     }
-    done = host.run(["/src/inv", *arguments], env=env, check=False)
+    argv = ["/src/inv", *arguments]
+    recording.note(argv)
+    done = host.run(argv, env=env, check=False)
     assert done.returncode == status, f"{arguments}: {done.stdout.decode()}\n{done.stderr.decode()}"
     return done.stdout.decode() + done.stderr.decode()
 

@@ -18,7 +18,7 @@ from pipelines.artifact.store import Store
 from pipelines.guest import guest as guests
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 GOOD, ALSO, BROKEN = named("one"), named("two"), named("ends")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Virtroot, named
-from tests.e2e.comparison import gives_the_same_bytes_again
+from tests.support.comparison import gives_the_same_bytes_again
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.symptom.known import SYMPTOMS
 from tests.conftest import Virtroot
-from tests.e2e.test_booster import change
+from tests.support.definitions import change
 
 NAME = "ill"
 ROOT = f"/var/lib/libvirt/filesystems/root.{NAME}"

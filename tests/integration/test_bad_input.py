@@ -10,19 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Virtroot, named
-
-
-def refused(inv: Virtroot, *arguments: str, **env: str) -> str:
-    """Run a task that must be refused, check the form of its answer, and return it."""
-    done = inv(*arguments, status=2, **env)
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    *_, what, hint = done.stderr.rstrip("\n").splitlines()
-    assert what.startswith("error: ")
-    assert hint.startswith("try: ")
-    assert len(what) > len("error: ")
-    assert len(hint) > len("try: ")
-    return done.stderr
+from tests.support.refusals import refused
 
 
 @pytest.fixture

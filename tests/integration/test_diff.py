@@ -17,7 +17,7 @@ from pipelines.artifact.archive import pack_argv
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Package
 from pipelines.settings import CHECKOUT
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 #: A package with a long name, two of the kind that comes first, and one whose author wishes us ill.
 BEFORE = {

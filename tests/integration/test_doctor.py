@@ -23,8 +23,8 @@ from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from tests.conftest import Virtroot
-from tests.e2e.test_clones import pool_on
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
+from tests.support.pools import pool_on
 
 POOL = "/var/lib/libvirt/filesystems"
 WEB, LAYERED = f"{POOL}/root.web", f"{POOL}/root.layered"

@@ -21,7 +21,7 @@ from pipelines.host import images
 from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
-from tests.unit.test_process import BadDisk
+from tests.support.bad_disk import BadDisk
 
 NAME = f"virtroot-test-engine-{uuid.uuid4().hex[:8]}"
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
-from tests.golden.test_golden import DOMAINS, domain
+from tests.support.domains import DOMAINS, domain
 
 
 @pytest.mark.parametrize("name", sorted(DOMAINS))

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.report import pages
 from pipelines.settings import Settings
 from tests.browser import PAGES, View, chromium
-from tests.unit import histories
+from tests.support import histories
 
 #: A desk's window, a tablet's and a phone's.
 WIDTHS = (1280, 768, 360)

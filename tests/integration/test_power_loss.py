@@ -28,9 +28,9 @@ from pipelines.host.target import Local
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from tests.support import artifacts
+from tests.support.definitions import parsed
 from tests.support.site import DOMAIN
-from tests.unit import artifacts
-from tests.unit.test_mixed import parsed
 
 #: Files of a root, and bytes of each.
 FILES, SIZE = 50, 9000

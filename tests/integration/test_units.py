@@ -16,7 +16,7 @@ from pipelines.machine import calendar, timer, units
 from pipelines.machine.units import Schedule
 from tasks import program
 from tests.conftest import Virtroot
-from tests.integration.test_bad_input import refused
+from tests.support.refusals import refused
 
 #: The exposure that systemd-analyze may find, of 100: a service without any confinement has 96.
 THRESHOLD = 45

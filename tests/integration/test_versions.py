@@ -12,7 +12,7 @@ from pipelines.host import images
 from pipelines.host.engine import Container
 from pipelines.recipe.distros import DISTROS
 from pipelines.settings import Settings
-from tests.unit.test_versions import ARCH, as_words, pairs
+from tests.support.versions import ARCH, as_words, pairs
 
 DPKG = """
 while read -r a b; do

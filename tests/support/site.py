@@ -16,7 +16,7 @@ from pipelines.host.target import Local
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
-from tests.unit.test_mixed import parsed
+from tests.support.definitions import parsed
 
 DOMAIN = """<domain><name>NAME</name><uuid>1</uuid><metadata><guest xmlns="{namespace}"><artifact>web/1</artifact>
 <root>{pool}/root.web</root><kernel>vmlinuz</kernel></guest></metadata><os><kernel>{boot}/virtroot.web/kernel</kernel></os>

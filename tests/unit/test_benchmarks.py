@@ -30,8 +30,8 @@ from pipelines.host.target import Local
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import CHECKOUT, Settings
 from tests.mirror import Repository
-from tests.unit.artifacts import made
-from tests.unit.test_mixed import parsed
+from tests.support.artifacts import made
+from tests.support.definitions import parsed
 
 
 class Stage:

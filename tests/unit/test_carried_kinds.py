@@ -15,7 +15,8 @@ import pytest
 
 from pipelines.libvirt import carry
 from pipelines.libvirt.carry import Plan
-from tests.unit.test_carry import plan, write
+from tests.support.files import write
+from tests.support.plans import plan
 
 ACL = carry._packed([(1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)])
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)

@@ -8,33 +8,15 @@ import stat
 import struct
 import subprocess
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from pipelines.libvirt import carry
-from pipelines.libvirt.carry import Plan
+from tests.support.files import write
+from tests.support.plans import plan
 
 #: The number of a line of an ACL that names nobody.
 _NOBODY = 0xFFFFFFFF
-
-
-def plan(**what: object) -> Plan:
-    nothing: dict[str, object] = {
-        "removals": [],
-        "copies": [],
-        "trees": [],
-        "left": [],
-        "untouched": [],
-        "whole": [],
-        "foreign": [],
-        "empty": [],
-        "writes": [],
-        "selections": {},
-        "users": {},
-        "groups": {},
-    }
-    return cast("Plan", {**nothing, **what})
 
 
 @pytest.fixture
@@ -44,14 +26,6 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
         (root / "etc").mkdir(parents=True)
         (root / "home").mkdir()
     return old, new
-
-
-def write(path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    os.chown(path, *owner)
-    path.chmod(mode)
-    return path
 
 
 def owners(path: Path) -> tuple[int, int, int]:

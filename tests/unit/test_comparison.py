@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.comparison import differences
+from tests.support.comparison import differences
 
 
 def tarball(path: Path, *, order: int = 1, **changed: object) -> Path:

@@ -10,9 +10,10 @@ import pytest
 from pipelines.guest import decisions
 from pipelines.guest.pristine import Survey
 from pipelines.libvirt import carry
-from tests.unit.test_carry import plan
-from tests.unit.test_merging import link, survey
-from tests.unit.test_survey import looked, write
+from tests.support.files import write
+from tests.support.plans import plan
+from tests.support.roots import looked
+from tests.support.surveys import link, survey
 
 
 def stanza(name: str, *, want: str = "install", now: str = "installed", version: str = "1", arch: str = "amd64") -> str:
@@ -28,18 +29,18 @@ STATUS = [stanza("dpkg"), stanza("jq"), stanza("bash"), stanza("libc6"), stanza(
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
-    write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
-    write(root, "var/lib/dpkg/status", "\n".join(STATUS))
-    write(root, "var/lib/dpkg/info/jq.list", "/usr/bin/jq\n")
+    write(root / "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    write(root / "var/lib/dpkg/status", "\n".join(STATUS))
+    write(root / "var/lib/dpkg/info/jq.list", "/usr/bin/jq\n")
     for name in ("amd64", "i386"):
-        write(root, f"var/lib/dpkg/info/libc6:{name}.list", f"/usr/lib/{name}/libc.so\n")
-        write(root, f"usr/lib/{name}/libc.so", "lib")
-    write(root, "usr/bin/jq", "jq")
-    write(root, "var/lib/dpkg/arch", "amd64\n")
-    write(root, "var/lib/dpkg/statoverride", "root mail 2755 /usr/bin/mail\n")
-    write(root, "var/lib/dpkg/diversions", "/usr/bin/a\n/usr/bin/a.dist\nbash\n")
-    write(root, "var/lib/apt/extended_states", "Package: jq\nArchitecture: amd64\nAuto-Installed: 1\n")
-    write(root, "var/cache/debconf/config.dat", "Name: jq/ask\nTemplate: jq/ask\nValue: no\nOwners: jq\nFlags: seen\n")
+        write(root / f"var/lib/dpkg/info/libc6:{name}.list", f"/usr/lib/{name}/libc.so\n")
+        write(root / f"usr/lib/{name}/libc.so", "lib")
+    write(root / "usr/bin/jq", "jq")
+    write(root / "var/lib/dpkg/arch", "amd64\n")
+    write(root / "var/lib/dpkg/statoverride", "root mail 2755 /usr/bin/mail\n")
+    write(root / "var/lib/dpkg/diversions", "/usr/bin/a\n/usr/bin/a.dist\nbash\n")
+    write(root / "var/lib/apt/extended_states", "Package: jq\nArchitecture: amd64\nAuto-Installed: 1\n")
+    write(root / "var/cache/debconf/config.dat", "Name: jq/ask\nTemplate: jq/ask\nValue: no\nOwners: jq\nFlags: seen\n")
     return root
 
 
@@ -65,8 +66,8 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
     shutil.copytree(root, new)
     changed = [*STATUS[:1], stanza("jq", want="hold"), *STATUS[2:4], stanza("libc6", arch="i386", want="hold")]
     changed += [stanza("never", want="hold", now="not-installed"), stanza("gone", want="deinstall", now="config-files")]
-    write(root, "var/lib/dpkg/status", "\n".join(changed))
-    write(new, "var/lib/dpkg/status", "\n".join([*STATUS[:1], stanza("jq", version="2"), *STATUS[2:]]))
+    write(root / "var/lib/dpkg/status", "\n".join(changed))
+    write(new / "var/lib/dpkg/status", "\n".join([*STATUS[:1], stanza("jq", version="2"), *STATUS[2:]]))
     ours, theirs = looked(root, base), looked(new, base)
     wanted = decisions.selections(base, ours, theirs)
     assert wanted == {"jq": "hold", "libc6:i386": "hold"}
@@ -88,13 +89,13 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
 
 def test_what_else_was_decided_is_to_be_said_again(root: Path) -> None:
     base = looked(root)
-    write(root, "var/lib/dpkg/arch", "amd64\nriscv64\n")
-    write(root, "var/lib/dpkg/statoverride", "root mail 2755 /usr/bin/mail\nroot adm 4750 /usr/bin/x y\n")
+    write(root / "var/lib/dpkg/arch", "amd64\nriscv64\n")
+    write(root / "var/lib/dpkg/statoverride", "root mail 2755 /usr/bin/mail\nroot adm 4750 /usr/bin/x y\n")
     diverted = "/usr/bin/a\n/usr/bin/a.dist\nbash\n/usr/bin/jq\n/usr/bin/jq.real\n:\n"
-    write(root, "var/lib/dpkg/diversions", diverted)
-    write(root, "var/lib/apt/extended_states", "Package: bash\nArchitecture: amd64\nAuto-Installed: 1\n")
+    write(root / "var/lib/dpkg/diversions", diverted)
+    write(root / "var/lib/apt/extended_states", "Package: bash\nArchitecture: amd64\nAuto-Installed: 1\n")
     answers = "Name: jq/ask\nTemplate: jq/ask\nValue: yes; rm -rf /\nOwners: jq\nFlags: seen\n"
-    write(root, "var/cache/debconf/config.dat", answers)
+    write(root / "var/cache/debconf/config.dat", answers)
     ours = looked(root, base)
     assert commands(base, ours, base) == [
         "dpkg --add-architecture riscv64",
@@ -121,14 +122,14 @@ def test_what_else_was_decided_is_to_be_said_again(root: Path) -> None:
 def test_arch(tmp_path: Path) -> None:
     root = tmp_path / "arch"
     for name, reason in (("jq", ""), ("lib", "%REASON%\n1\n\n")):
-        write(root, f"var/lib/pacman/local/{name}-1/desc", f"%NAME%\n{name}\n\n%VERSION%\n1\n\n{reason}")
-    write(root, "etc/pacman.conf", "[options]\nIgnorePkg = none jq\n")
+        write(root / f"var/lib/pacman/local/{name}-1/desc", f"%NAME%\n{name}\n\n%VERSION%\n1\n\n{reason}")
+    write(root / "etc/pacman.conf", "[options]\nIgnorePkg = none jq\n")
     base = looked(root)
     for name, reason in (("jq", "%REASON%\n1\n\n"), ("lib", "")):
-        write(root, f"var/lib/pacman/local/{name}-1/desc", f"%NAME%\n{name}\n\n%VERSION%\n1\n\n{reason}")
+        write(root / f"var/lib/pacman/local/{name}-1/desc", f"%NAME%\n{name}\n\n%VERSION%\n1\n\n{reason}")
     ours = looked(root, base)
     assert commands(base, ours, base) == ["pacman -D --asdeps jq", "pacman -D --asexplicit lib"]
-    write(root, "var/lib/pacman/local/jq-1/desc", "%NAME%\njq\n\n%VERSION%\n2\n\n")
+    write(root / "var/lib/pacman/local/jq-1/desc", "%NAME%\njq\n\n%VERSION%\n2\n\n")
     assert decisions.held(ours, looked(root, base)) == ["jq 1 -> 2"]
 
 

@@ -33,6 +33,8 @@ SHARED = {"errors", "log", "settings", "text"}
 LESS = {"recipe": {"errors"}, "symptom": {"errors", "text"}}
 #: Verbs that are made of verbs.
 OF_VERBS = {"demo", "nightly", "run", "upgrade", "upgrade_all"}
+#: Directories of tests that have nothing of each other.
+SEPARATE = ("tests.unit.", "tests.integration.", "tests.e2e.")
 
 
 def imports(path: Path) -> set[str]:
@@ -74,6 +76,16 @@ def test_no_module_imports_itself_through_others() -> None:
     graph = import_graph.graph("pipelines")
     assert graph["pipelines.install"] >= {"pipelines.guest.publication", "pipelines.libvirt.pool"}
     TopologicalSorter(graph).prepare()
+
+
+def test_tests_share_by_way_of_support_alone() -> None:
+    """A module of tests is imported by none, nor is anything below a directory of them from outside it."""
+    graph = import_graph.graph("tests")
+    assert "tests.support.nights" in graph["tests.unit.test_nightly"]
+    for module, imported in graph.items():
+        assert not [each for each in imported if each.rpartition(".")[2].startswith("test_")], module
+        others = tuple(each for each in SEPARATE if not module.startswith(each))
+        assert not [each for each in imported if each.startswith(others)], module
 
 
 @pytest.mark.parametrize("word", ['"manifest.json"', '".partial-', "rootfs.tar.zst", '"build.log"'])

@@ -12,7 +12,8 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import decisions, engines, meeting
 from pipelines.guest.moving import carried
 from pipelines.guest.pristine import Survey, Unowned
-from tests.unit.test_moving import moved, system, tree
+from tests.support.moves import moved
+from tests.support.surveys import system, tree
 
 
 def found(etc: Mapping[str, str], links: Mapping[str, str] | None = None) -> list[str]:

@@ -19,7 +19,7 @@ from pipelines.host import exec_stream
 from pipelines.host.container import Container
 from pipelines.host.exec_stream import Connection
 from pipelines.host.target import InContainer
-from tests.unit.test_process import BadDisk
+from tests.support.bad_disk import BadDisk
 
 
 def frame(stream: int, data: bytes) -> bytes:

@@ -25,8 +25,8 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
 from pipelines.machine import fitness as machine
 from pipelines.settings import Settings
-from tests.unit.test_doctor import BINARY, DEFINITION, DIRECTORY, POOL, SEEN, WEB
-from tests.unit.test_mixed import parsed
+from tests.support.definitions import parsed
+from tests.support.sound import BINARY, DEFINITION, DIRECTORY, POOL, SEEN, WEB
 
 RUST = """Launch a virtiofsd backend.
 

@@ -19,7 +19,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.verify import Context
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 TAG = next(symptom for symptom in SYMPTOMS if symptom.name == "tag-not-found")
 DIED = "[2026-11-28T04:00:00Z ERROR virtiofsd] Waiting for daemon failed: HandleRequest(InvalidParam)\n"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipelines.artifact.history import History, Night, state_since
 from pipelines.errors import VirtrootError
-from tests.unit import histories
+from tests.support import histories
 
 
 def night(day: int, **fields: object) -> Night:

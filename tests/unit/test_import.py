@@ -16,7 +16,7 @@ from pipelines.errors import VirtrootError
 from pipelines.libvirt import connect
 from pipelines.recipe.generators import GENERATORS
 from pipelines.settings import Settings
-from tests.unit.test_origin import ARCH, DEBIAN
+from tests.support.systems import ARCH, DEBIAN
 
 INITRAMFS_TOOLS = GENERATORS["debian", "initramfs-tools"]
 

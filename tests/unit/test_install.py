@@ -23,7 +23,7 @@ from pipelines.install import Wishes
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.recipe.share import parse
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 UUID_OF_WEB = UUID(int=1)
 

@@ -13,8 +13,8 @@ from pipelines import nightly as nights
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.store import Store
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
-from tests.unit.test_nightly import Stage
+from tests.support.artifacts import made
+from tests.support.nights import Stage
 
 #: What Python's audit hooks call a change of the file system.
 CHANGES = {"os.rename", "os.symlink", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from unittest.mock import create_autospec
 
@@ -12,10 +11,10 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.agent import Agent
 from pipelines.host import mounts
-from pipelines.host.process import Completed
 from pipelines.host.target import Target
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
+from tests.support.virsh import FakeTarget, hypervisor
 
 WEB, COPY = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 ROOT = "/var/lib/libvirt/filesystems/root.web"
@@ -24,28 +23,6 @@ ROOT = "/var/lib/libvirt/filesystems/root.web"
 def definition(name: str, root: str = ROOT, boot: str = "/var/lib/libvirt/boot/virtroot.web") -> str:
     metadata = f"<v:guest xmlns:v='{NAMESPACE}'><v:artifact>a/1</v:artifact><v:root>{root}</v:root></v:guest>"
     return f"<domain><name>{name}</name><metadata>{metadata}</metadata><os><kernel>{boot}/kernel</kernel></os></domain>"
-
-
-class FakeTarget:
-    """Answers commands by the words that tell them apart; keeps what was run."""
-
-    def __init__(self, answers: Mapping[str, str | Exception | list[Any]]) -> None:
-        self.answers, self.ran = dict(answers), list[list[str]]()
-
-    def run(self, argv: Sequence[str], **_: Any) -> Completed:
-        self.ran.append(list(argv))
-        line = " ".join(argv)
-        for words, answer in self.answers.items():
-            if all(word in line for word in words.split()):
-                said = answer.pop(0) if isinstance(answer, list) else answer
-                failed = isinstance(said, Exception)
-                output = b"" if failed else str(said).encode()
-                return Completed(tuple(argv), int(failed), output, str(said).encode() if failed else b"")
-        raise AssertionError(f"nobody expected {line}")
-
-
-def hypervisor(answers: Mapping[str, str | Exception | list[Any]]) -> Hypervisor:
-    return Hypervisor(cast(Target, FakeTarget(answers)))
 
 
 BOTH = {

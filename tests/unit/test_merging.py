@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 
-from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest import merging
 from pipelines.guest.merging import Decision
 from pipelines.guest.pristine import Configured, Survey
-
-
-def file(text: str, **what: object) -> Configured:
-    told = {"kind": "file", "mode": 0o644, "uid": 0, "gid": 0, "content": hashlib.sha256(text.encode()).hexdigest()}
-    return Configured(**{**told, "size": len(text), **what})  # type: ignore[arg-type]
-
-
-def link(to: str, package: str = "") -> Configured:
-    return Configured("link", 0o777, 0, 0, content=to, to=package)
-
-
-def survey(etc: Mapping[str, Configured | str], packages: tuple[str, ...] = ()) -> Survey:
-    entries = {path: file(each) if isinstance(each, str) else each for path, each in etc.items()}
-    contents = {path: each.encode() for path, each in etc.items() if isinstance(each, str)}
-    return Survey(tuple(Package(name=name, version="1") for name in packages), entries, {}, (), contents)
+from tests.support.surveys import file, link, survey
 
 
 def merged(base: Survey, ours: Survey, theirs: Survey, **take: Literal["old", "new"]) -> dict[str, tuple[str, str]]:

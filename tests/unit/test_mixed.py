@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -20,6 +19,7 @@ from pipelines.host.target import Local
 from pipelines.libvirt import beside, handover
 from pipelines.libvirt.handover import Refused
 from pipelines.settings import CHECKOUT
+from tests.support.definitions import parsed
 
 FSTAB = "root / virtiofs defaults 0 0\n"
 
@@ -56,10 +56,6 @@ def domain(root: Path, *given: Shared, cache: str = "mixed") -> str:
             shares=given,
         )
     )
-
-
-def parsed(text: str) -> ET.Element:
-    return ET.fromstring(text)  # noqa: S314 - our own
 
 
 def absolute(usr: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,24 +14,10 @@ from pipelines.guest.moving import Choices, Move
 from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines
 from pipelines.libvirt.carry import Owners
-from tests.unit.test_merging import file, survey
+from tests.support.moves import moved
+from tests.support.surveys import GROUP, PASSWD, file, survey, system, tree
 
-PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
-GROUP = "root:x:0:\nwww:x:101:\n"
 ALTERNATIVE = Configured("link", 0o777, 0, 0, "/opt/vi")
-
-
-def system(etc: Mapping[str, Configured | str] | None = None, packages: tuple[str, ...] = ("base",)) -> Survey:
-    return survey({"etc/passwd": PASSWD, "etc/group": GROUP, **(etc or {})}, packages)
-
-
-def tree(entries: int = 3, size: int = 4096) -> Unowned:
-    return Unowned("tree", 0, size, entries=entries, files=entries)
-
-
-def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
-    read = (ours.contents.get, theirs.contents.get)
-    return moving.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)
 
 
 def test_what_is_everybodys_own_is_kept_and_nothing_asked() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.artifact.naming import resolve
 from pipelines.errors import VirtrootError
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 BUILDS = [f"2026110{day}T020000Z-{day:012x}" for day in range(1, 7)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -15,7 +14,6 @@ import pytest
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import History, Night
-from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import CheckFailed, VirtrootError
@@ -23,77 +21,12 @@ from pipelines.host.engine import NameTaken
 from pipelines.host.lock import Busy
 from pipelines.report import pages
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support.nights import Stage, golden, history, night, stage
+
+__all__ = ["night", "stage"]
 
 HANGS = VirtrootError("the guest night-web did not come up: no agent answered within 300 s", "look", where="boot")
 PANICS = VirtrootError("the guest night-web did not come up: its console says 'Kernel panic'", "look", where="boot")
-
-
-class Stage:
-    """The verbs, told what to do by the tests; ``said`` is what was called."""
-
-    def __init__(self, output: Path) -> None:
-        self.output, self.said = output, list[str]()
-        self.builds: dict[str, str | Exception] = {}
-        self.boots: list[Exception | None] = []
-        self.kvm = False
-        self.anew = "9"
-
-    def build(self, inputs: Inputs, settings: Settings, *, asker: object, anew: bool = False) -> Artifact:
-        self.said.append(f"build {inputs.name}{' anew' if anew else ''}")
-        build = self.builds[inputs.name]
-        if isinstance(build, Exception):
-            raise build
-        if anew:
-            build = self.anew
-        artifact = Artifact(self.output / inputs.name / build)
-        return artifact if artifact.exists else made(self.output, inputs.name, build, good=None)
-
-    def prove(self, artifact: Artifact) -> None:
-        boot = self.boots.pop(0) if self.boots else None
-        self.said.append("boot")
-        manifest = Artifact(artifact.directory).manifest
-        if isinstance(boot, CheckFailed) or boot is None:
-            verdict = Verdict(passed=boot is None, tests=10, time="2026-11-01T00:00:00Z", seconds=1)
-            artifact.describe(manifest.model_copy(update={"verdicts": {"guest": verdict}}))
-        if boot:
-            raise boot
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    stage = Stage(tmp_path / "output")
-    monkeypatch.setattr(nights, "build", stage.build)
-    monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
-    monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
-    monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
-    return stage
-
-
-@pytest.fixture
-def night(stage: Stage, tmp_path: Path) -> Callable[..., list[str]]:
-    """Run a night over recipes of that name, and return the outcomes."""
-
-    def run(*names: str, jobs: int = 1, **settings: Any) -> list[str]:
-        sources = [tmp_path / f"{name}.yaml" for name in names]
-        for source in sources:
-            source.write_text("distro: debian\n")
-        stage.said.clear()
-        with suppress(CheckFailed):
-            nights.nightly(sources, Settings(output=str(stage.output), **settings), keep=3, jobs=jobs)
-        return [history(stage, name)[-1].outcome for name in names]
-
-    return run
-
-
-def history(stage: Stage, name: str) -> list[Night]:
-    return Store(stage.output).history(name).nights()
-
-
-def golden(stage: Stage, name: str) -> str:
-    artifact = Store(stage.output).golden(name).artifact
-    return artifact.directory.name if artifact else ""
 
 
 def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callable[..., list[str]]) -> None:

@@ -18,8 +18,8 @@ from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
-from tests.unit.test_nightly import Stage, golden, history, night, stage
+from tests.support.artifacts import made
+from tests.support.nights import Stage, golden, history, night, stage
 
 __all__ = ["night", "stage"]
 

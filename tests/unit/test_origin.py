@@ -22,21 +22,10 @@ from pipelines.origin import rules as applying
 from pipelines.origin.disk import Choice, Disks, Found, choose
 from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, needed, rewrite
 from pipelines.origin.rules import Installed
-from pipelines.origin.system import System, generator, refuse
+from pipelines.origin.system import generator, refuse
 from pipelines.recipe.generators import GENERATORS
-from pipelines.recipe.stage import Command, Tree
-
-DEBIAN = System(
-    top=frozenset({"etc", "usr", "var"}),
-    found=frozenset({"usr/bin", "usr/lib/systemd/systemd", "var/lib/dpkg/status", "usr/sbin/sshd", "etc/resolv.conf"}),
-    machine="003e",
-    release={"PRETTY_NAME": "Debian", "VERSION_CODENAME": "trixie"},
-    fstab="",
-    kernels=("6.1.0-1-amd64", "6.12.1-amd64"),
-    links={"vmlinuz": "boot/vmlinuz-6.12.1-amd64"},
-    signs={"managers": (("etc/systemd/system/multi-user.target.wants/NetworkManager.service", ()),)},
-)
-ARCH = replace(DEBIAN, found=DEBIAN.found - {"var/lib/dpkg/status"} | {"var/lib/pacman/local"}, kernels=("linux",))
+from pipelines.recipe.stage import Tree
+from tests.support.systems import ARCH, DEBIAN, applied
 
 OLD = """# static
 UUID=1 / ext4 errors=remount-ro 0 1
@@ -134,16 +123,6 @@ def test_the_generator_is_the_one_that_is_installed() -> None:
     ):
         with pytest.raises(VirtrootError, match=why):
             generator(DEBIAN, frozenset(packages), asked)
-
-
-def applied(system: System, *packages: str, keep_identity: bool = False, row: str = "") -> str:
-    """Return what the rules say and do, a line each."""
-    found = GENERATORS[system.distro, row or ("initramfs-tools" if system.distro == "debian" else "mkinitcpio")]
-    lines = []
-    for rule in applying.rules(system, Installed(frozenset(packages), found), keep_identity=keep_identity):
-        steps = [" ".join(step.argv) if isinstance(step, Command) else f"tree {step.name}" for step in rule.steps]
-        lines.append(f"{rule.said} | {'; '.join(steps)}")
-    return "\n".join(lines)
 
 
 def test_a_system_on_disks_loses_what_it_had_from_them() -> None:

@@ -18,8 +18,8 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import beside, embedded
 from pipelines.settings import Settings, defaults
+from tests.support.artifacts import made
 from tests.support.site import Site, make_site
-from tests.unit.artifacts import made
 
 #: What a task is given after the context.
 Given = Callable[[Path], tuple[tuple[object, ...], dict[str, object]]]

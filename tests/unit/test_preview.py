@@ -9,7 +9,8 @@ import pytest
 from pipelines import preview
 from pipelines.guest import staging
 from pipelines.guest.moving import Choices, Move
-from tests.unit.test_moving import GROUP, PASSWD, moved, system, tree
+from tests.support.moves import moved
+from tests.support.surveys import GROUP, PASSWD, system, tree
 
 MANY = [f"etc/own{number:02}.conf" for number in range(30)]
 

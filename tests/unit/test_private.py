@@ -21,7 +21,7 @@ from pipelines.errors import VirtrootError
 from pipelines.host import lock, private
 from pipelines.host.lock import Busy
 from pipelines.host.target import Local
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o002, 0o022], ids="umask {:03o}".format)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import os
@@ -18,20 +17,7 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.target import Local
 from pipelines.settings import CHECKOUT
-
-
-class BadDisk(io.RawIOBase):
-    """A file whose disk fails after its first bytes."""
-
-    name = "/srv/rootfs"
-
-    def __init__(self, good: bytes = b"begin") -> None:
-        self._good = [good] if good else []
-
-    def read(self, size: int = -1) -> bytes:
-        if self._good:
-            return self._good.pop()
-        raise OSError(errno.EIO, "Input/output error")
+from tests.support.bad_disk import BadDisk
 
 
 def test_output_and_status() -> None:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+import tasks
 from pipelines import promote as promoting
 from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.promotion import Golden
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support import recording
+from tests.support.artifacts import made
 
 
 @pytest.fixture
@@ -49,9 +51,18 @@ def test_it_never_goes_back_in_time_by_itself(tmp_path: Path, golden: Golden) ->
         golden.promote(older)
 
 
-def test_demote_goes_back_and_is_remembered(tmp_path: Path, golden: Golden) -> None:
+def test_demote_goes_back_and_is_remembered(
+    tmp_path: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     promote(tmp_path, golden, "1", "2", "3")
-    back, now = golden.demote()
+    back = golden.artifact
+    monkeypatch.setenv("INVOKE_VIRTROOT_OUTPUT", str(tmp_path))
+    recording.note(["inv", "demote", "web"])
+    tasks.program.run(["inv", "demote", "web"])
+    assert "web/2" in capsys.readouterr().err
+    now = golden.artifact
+    assert back is not None
+    assert now is not None
     assert (back.id, now.id) == ("web/3", "web/2")
     assert golden.was_demoted(back)
     assert not golden.was_demoted(now)

@@ -21,7 +21,8 @@ from pipelines.guest.pristine import Configured, Survey
 from pipelines.host import lines
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, carry
-from tests.unit.test_survey import BASE, MADE, dpkg, looked, write
+from tests.support.files import MADE, write
+from tests.support.roots import BASE, dpkg, looked
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nweb:x:101:101::/:/bin/false\n"
 GROUP = "root:x:0:\nweb:x:101:\n"
@@ -32,17 +33,17 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
     """Return a guest's root, and the one that it is to move to, which has another number for a user."""
     old = tmp_path / "old"
     dpkg(old, "base", {**BASE, "etc/both.conf": "a\nb\nc\nd\ne\nf\n"}, conffiles=("etc/base.conf",))
-    write(old, "etc/passwd", PASSWD)
-    write(old, "etc/group", GROUP)
-    write(old, "etc/theirs.conf", "then")
-    write(old, "srv/gone", "of the image")
+    write(old / "etc/passwd", PASSWD)
+    write(old / "etc/group", GROUP)
+    write(old / "etc/theirs.conf", "then")
+    write(old / "srv/gone", "of the image")
     new = tmp_path / "new"
     shutil.copytree(old, new, symlinks=True)
-    write(new, "etc/passwd", PASSWD.replace(":101:101", ":103:103") + "more:x:101:101::/:/b\n")
-    write(new, "etc/group", GROUP.replace(":101", ":103") + "more:x:101:\n")
-    write(new, "etc/both.conf", "a\nb\nc\nd\ne\ntheirs\n")
-    write(new, "etc/theirs.conf", "now")
-    write(new, "etc/new.conf", "of the new root")
+    write(new / "etc/passwd", PASSWD.replace(":101:101", ":103:103") + "more:x:101:101::/:/b\n")
+    write(new / "etc/group", GROUP.replace(":101", ":103") + "more:x:101:\n")
+    write(new / "etc/both.conf", "a\nb\nc\nd\ne\ntheirs\n")
+    write(new / "etc/theirs.conf", "now")
+    write(new / "etc/new.conf", "of the new root")
     return old, new
 
 
@@ -54,21 +55,21 @@ def select(root: Path, wanted: str) -> None:
 
 def live(old: Path) -> None:
     """Do what somebody does to a guest."""
-    write(old, "etc/both.conf", "ours\nb\nc\nd\ne\nf\n")
-    write(old, "etc/mine/deep.conf", "mine")
+    write(old / "etc/both.conf", "ours\nb\nc\nd\ne\nf\n")
+    write(old / "etc/mine/deep.conf", "mine")
     os.chown(old / "etc/mine/deep.conf", 101, 101)
     (old / "etc/plain.conf").unlink()
-    os.setxattr(write(old, "etc/acl.conf", "mine"), "user.mine", b"value")
+    os.setxattr(write(old / "etc/acl.conf", "mine"), "user.mine", b"value")
     os.mkfifo(old / "etc/pipe")
     (old / "etc/pipe").chmod(0o620)
     os.mknod(old / "etc/socket", stat.S_IFSOCK | 0o600)
     os.mknod(old / "etc/device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.setxattr(old / "etc/base.conf", "user.mine", b"value")
     (old / "srv/gone").unlink()
-    write(old, "etc/docker/daemon.json", '{"data-root": "/srv/docker"}')
+    write(old / "etc/docker/daemon.json", '{"data-root": "/srv/docker"}')
     for path in ("srv/docker/x", "srv/site", "srv/sid/var/x"):
-        os.chown(write(old, path, "mine"), 101, 101)
-    write(old, "srv/sid/etc/passwd", "of another system")
+        os.chown(write(old / path, "mine"), 101, 101)
+    write(old / "srv/sid/etc/passwd", "of another system")
     (old / "srv/sid/usr").mkdir()
     select(old, "hold")
 
@@ -104,7 +105,7 @@ def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -
     assert os.getxattr(new / "etc/base.conf", "user.mine") == b"value"
     assert "Status: hold ok installed" in (new / "var/lib/dpkg/status").read_text()
     # And back, with another record of what it was.
-    write(new, "etc/since.conf", "since")
+    write(new / "etc/since.conf", "since")
     move(new, old, now, looked(old, now))
     assert (old / "etc/since.conf").read_text() == "since"
     assert stat.S_ISFIFO((old / "etc/pipe").lstat().st_mode)
@@ -126,13 +127,13 @@ def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Pa
     (lambda new: (new / "etc/pipe").unlink(), "/etc/pipe is not the guest's"),
     (lambda new: (new / "etc/mine/deep.conf").chmod(0o600), "/etc/mine/deep.conf is not the guest's"),
     (lambda new: os.chown(new / "etc/mine/deep.conf", 101, 101), "/etc/mine/deep.conf is not the guest's"),
-    (lambda new: write(new, "etc/plain.conf", "plain\n"), "/etc/plain.conf is not the guest's"),
-    (lambda new: write(new, "etc/both.conf", "x"), "/etc/both.conf has not the lines of both"),
-    (lambda new: write(new, "etc/new.conf", "x"), "/etc/new.conf is not the new root's"),
-    (lambda new: write(new, "etc/theirs.conf", "then"), "/etc/theirs.conf is not the new root's"),
-    (lambda new: write(new, "etc/more", "x"), "/etc/more is not the new root's"),
-    (lambda new: write(new, "etc/passwd", PASSWD), "/etc/passwd has not the accounts of both"),
-    (lambda new: write(new, "srv/gone", "x"), "/srv/gone is there, and was to be taken away"),
+    (lambda new: write(new / "etc/plain.conf", "plain\n"), "/etc/plain.conf is not the guest's"),
+    (lambda new: write(new / "etc/both.conf", "x"), "/etc/both.conf has not the lines of both"),
+    (lambda new: write(new / "etc/new.conf", "x"), "/etc/new.conf is not the new root's"),
+    (lambda new: write(new / "etc/theirs.conf", "then"), "/etc/theirs.conf is not the new root's"),
+    (lambda new: write(new / "etc/more", "x"), "/etc/more is not the new root's"),
+    (lambda new: write(new / "etc/passwd", PASSWD), "/etc/passwd has not the accounts of both"),
+    (lambda new: write(new / "srv/gone", "x"), "/srv/gone is there, and was to be taken away"),
     (lambda new: dpkg(new, "other", {}), "other packages"),
     (lambda new: select(new, "install"), "hold of the package base"),
 ])  # fmt: skip

@@ -26,7 +26,7 @@ from pipelines.host.target import Local
 from pipelines.install import Wishes
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 PASSED = Verdict(passed=True, tests=10, time="2026-11-01T00:00:00Z", seconds=1, boot_seconds=12.5)
 

@@ -23,7 +23,7 @@ from pipelines.host.target import Local
 from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 NOW = datetime(2026, 11, 13, 12, tzinfo=UTC)
 

@@ -21,8 +21,8 @@ from pipelines.report import axis, pages
 from pipelines.report.facts import gather
 from pipelines.report.html import element
 from pipelines.text import plain
-from tests.unit import histories
-from tests.unit.artifacts import made
+from tests.support import histories
+from tests.support.artifacts import made
 
 NOW = datetime(2026, 11, 12, 12, tzinfo=UTC)
 

@@ -24,7 +24,7 @@ from pipelines.origin.system import System, refuse_incomplete
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT, Command
 from pipelines.settings import CHECKOUT
-from tests.unit.test_origin import ARCH, DEBIAN, applied
+from tests.support.systems import ARCH, DEBIAN, applied
 
 _SCRIPT = CHECKOUT / "containerfiles/debian/import-root"
 

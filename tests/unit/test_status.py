@@ -14,7 +14,7 @@ from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.settings import Settings
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.guest import standard_input, streaming
 from pipelines.guest.agent import LARGEST_INPUT, Agent, Piece, Status
-from tests.unit.test_libvirt import hypervisor
+from tests.support.virsh import hypervisor
 
 
 class LocalAgent(Agent):

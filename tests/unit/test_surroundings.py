@@ -24,7 +24,7 @@ from pipelines.recipe.parse import parse
 from pipelines.recipe.stage import Command
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import CHECKOUT
-from tests.unit.test_merging import file, survey
+from tests.support.surveys import file, survey
 
 FQDN = f"{BUILD_NAME}.localdomain"
 

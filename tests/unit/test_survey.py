@@ -25,52 +25,9 @@ from pipelines.guest.pristine import Survey
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, survey
 from pipelines.libvirt.hypervisor import Hypervisor
-from tests.unit.artifacts import made
-
-#: When the trees of these tests were made, in seconds of the epoch.
-MADE = 1_700_000_000
-
-
-def write(root: Path, path: str, text: str, *, when: int = MADE) -> Path:
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode(errors="surrogateescape"))
-    os.utime(file, (when, when))
-    return file
-
-
-def md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def dpkg(root: Path, name: str, files: dict[str, str], *, version: str = "1", conffiles: tuple[str, ...] = ()) -> None:
-    """Install a package as dpkg has it, by the names that are in it: of /bin, say, where that is a link."""
-    listed = {"/."}
-    for path in files:
-        listed |= {f"/{path}", *(f"/{parent}" for parent in Path(path).parents if str(parent) != ".")}
-    write(root, f"var/lib/dpkg/info/{name}.list", "".join(f"{path}\n" for path in sorted(listed)))
-    sums = "".join(f"{md5(text)}  {path}\n" for path, text in files.items() if path not in conffiles)
-    write(root, f"var/lib/dpkg/info/{name}.md5sums", sums)
-    for path, text in files.items():
-        write(root, path, text)
-    paragraph = f"Package: {name.partition(':')[0]}\nStatus: install ok installed\nVersion: {version}\n"
-    if conffiles:
-        paragraph += "Conffiles:\n" + "".join(f" /{path} {md5(files[path])}\n" for path in conffiles)
-    status = root / "var/lib/dpkg/status"
-    before = [each for each in (status.read_text() if status.exists() else "").split("\n\n") if each.strip()]
-    kept = [each for each in before if not each.startswith(f"Package: {name.partition(':')[0]}\n")]
-    write(root, "var/lib/dpkg/status", "\n\n".join([*kept, paragraph]))
-
-
-#: What every root has, with the directories that its packages have.
-BASE = {
-    "bin/true": "true",
-    "etc/base.conf": "as it came\n",
-    "etc/plain.conf": "plain\n",
-    "etc/base.d/10.conf": "as it came, too\n",
-    **{f"{directory}/.keep": "" for directory in ("boot", "home", "opt", "root", "srv", "usr/bin", "usr/lib/python3",
-                                                  "var/cache", "var/lib/systemd", "var/log")},
-}  # fmt: skip
+from tests.support.artifacts import made
+from tests.support.files import MADE, write
+from tests.support.roots import BASE, dpkg, looked, md5
 
 
 @pytest.fixture
@@ -79,22 +36,11 @@ def root(tmp_path: Path) -> Path:
     (root / "usr/bin").mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
     dpkg(root, "base", BASE, conffiles=("etc/base.conf", "etc/base.d/10.conf"))
-    write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
-    write(root, "etc/group", "root:x:0:\n")
-    write(root, "etc/shadow", "root:*:20000::::::\n")
-    write(root, "usr/share/made/index", "made by a trigger")
+    write(root / "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    write(root / "etc/group", "root:x:0:\n")
+    write(root / "etc/shadow", "root:*:20000::::::\n")
+    write(root / "usr/share/made/index", "made by a trigger")
     return root
-
-
-def looked(root: Path, base: Survey | None = None) -> Survey:
-    """Survey a tree by the program that is sent along."""
-    if base is None:
-        target = Local()
-        kept = root.parent / "pristine"
-        beside.keep_survey(target, str(root), MADE, str(kept))
-        assert kept.stat().st_mode & 0o777 == 0o600
-        return pristine.parse(kept.read_bytes())
-    return pristine.parse(beside.survey(Local(), str(root), MADE, base.unowned))
 
 
 def found(root: Path, base: Survey) -> Changes:
@@ -117,15 +63,15 @@ def test_exactly_what_a_guest_changed(root: Path) -> None:
     wants = root / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True)
     (wants / "nginx.service").symlink_to("/usr/lib/systemd/system/nginx.service")
-    write(root, "etc/base.conf", "mine\n", when=MADE + 9)
-    write(root, "etc/new.conf", "new\n", when=MADE + 9)
+    write(root / "etc/base.conf", "mine\n", when=MADE + 9)
+    write(root / "etc/new.conf", "new\n", when=MADE + 9)
     (root / "etc/plain.conf").unlink()
     (root / "etc/base.d/10.conf").unlink()
     for number in range(3):
-        write(root, f"srv/site/pages/{number}", "page", when=MADE + 9)
-    write(root, "bin/true", "false", when=MADE + 9)
-    write(root, "etc/passwd", "root:x:0:0::/root:/bin/bash\nme:x:1000:1000::/home/me:/bin/sh\n")
-    write(root, "etc/shadow", "root:$y$secret:20000::::::\nme:!:1::::::\n")
+        write(root / f"srv/site/pages/{number}", "page", when=MADE + 9)
+    write(root / "bin/true", "false", when=MADE + 9)
+    write(root / "etc/passwd", "root:x:0:0::/root:/bin/bash\nme:x:1000:1000::/home/me:/bin/sh\n")
+    write(root / "etc/shadow", "root:$y$secret:20000::::::\nme:!:1::::::\n")
     said = found(root, base)
     assert [(change.name, change.after) for change in said.packages.added] == [("jq", "1.7"), ("nginx", "2:1")]
     assert [(each.kind, each.name, each.what) for each in said.etc] == [
@@ -169,7 +115,7 @@ def test_what_the_system_makes_by_itself_is_none(root: Path) -> None:
     for path in ("var/log/wtmp", "var/cache/apt/x.deb", "var/lib/systemd/timesync/clock", "etc/machine-id", "tmp/x",
                  "etc/ssh/ssh_host_rsa_key", "etc/ld.so.cache", "usr/lib/python3/__pycache__/x.pyc", "etc/passwd-",
                  "boot/initrd.img-6.12", "root/.ssh/authorized_keys", "root/.bash_history"):  # fmt: skip
-        write(root, path, "made", when=MADE + 9)
+        write(root / path, "made", when=MADE + 9)
     assert not found(root, base)
 
 
@@ -182,7 +128,7 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     record = boot / "pristine.tar.gz"
     whole = (root.parent / "pristine").read_bytes()
     with tarfile.open(record, "w:gz") as tar:
-        tar.add(write(tmp_path, "survey.json", '{"packages": []}'), "survey.json")
+        tar.add(write(tmp_path / "survey.json", '{"packages": []}'), "survey.json")
     if damage in ("torn", "garbage"):
         record.write_bytes(whole[: len(whole) // 2] if damage == "torn" else b"no archive")
     elif damage == "gone":
@@ -221,19 +167,19 @@ def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     for boot in boots:
         pristine.keep(Local(), "/nonexistent", manifest, str(boot), golden)
-        write(root, "etc/base.conf", "changed afterwards\n")
+        write(root / "etc/base.conf", "changed afterwards\n")
     assert boots[0].joinpath("pristine.tar.gz").read_bytes() == boots[1].joinpath("pristine.tar.gz").read_bytes()
     assert b"as it came\n" in pristine.parse((boots[1] / "pristine.tar.gz").read_bytes()).contents.values()
     assert (boots[1] / "pristine.tar.gz").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_grew_and_what_went(root: Path) -> None:
-    write(root, "srv/data/one", "1")
-    write(root, "srv/data/two", "2")
+    write(root / "srv/data/one", "1")
+    write(root / "srv/data/two", "2")
     base = looked(root)
-    write(root, "srv/data/one", "one", when=MADE + 9)
+    write(root / "srv/data/one", "one", when=MADE + 9)
     (root / "srv/data/two").unlink()
-    write(root, "srv/data/three/deep", "3")
+    write(root / "srv/data/three/deep", "3")
     assert [(each.kind, each.name) for each in found(root, base).files] == [
         ("changed", "srv/data/one"),
         ("added", "srv/data/three"),
@@ -242,13 +188,13 @@ def test_what_grew_and_what_went(root: Path) -> None:
 
 
 def test_lines_that_virtroot_writes_are_not_the_users(root: Path) -> None:
-    write(root, "etc/fstab", "root / virtiofs defaults 0 0\n")
+    write(root / "etc/fstab", "root / virtiofs defaults 0 0\n")
     base = looked(root)
-    write(root, "etc/fstab", "root / virtiofs defaults 0 0\nusr /usr virtiofs defaults 0 0\n", when=MADE + 9)
-    write(root, "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 web\n", when=MADE + 9)
+    write(root / "etc/fstab", "root / virtiofs defaults 0 0\nusr /usr virtiofs defaults 0 0\n", when=MADE + 9)
+    write(root / "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 web\n", when=MADE + 9)
     assert not found(root, base)
-    write(root, "etc/hosts", "127.0.0.1 localhost\n10.0.0.1 db\n", when=MADE + 9)
-    write(root, "etc/fstab", "root / virtiofs defaults 0 0\ntmpfs /tmp tmpfs size=1G 0 0\n", when=MADE + 9)
+    write(root / "etc/hosts", "127.0.0.1 localhost\n10.0.0.1 db\n", when=MADE + 9)
+    write(root / "etc/fstab", "root / virtiofs defaults 0 0\ntmpfs /tmp tmpfs size=1G 0 0\n", when=MADE + 9)
     assert [(each.kind, each.name) for each in found(root, base).etc] == [
         ("changed", "etc/fstab"),
         ("added", "etc/hosts"),
@@ -261,14 +207,14 @@ def test_where_shares_are_is_not_the_users(root: Path) -> None:
     (root / "srv/mine").mkdir()
     now = looked(root, base)
     assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/mine"]
-    write(root, "srv/data/web/file", "below the mount")
+    write(root / "srv/data/web/file", "below the mount")
     now = looked(root, base)
     assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/data", "srv/mine"]
 
 
 def test_a_hostile_root_is_looked_at_and_nowhere_else(root: Path, tmp_path: Path) -> None:
     base = looked(root)
-    secret = write(tmp_path, "secret", "of the host")
+    secret = write(tmp_path / "secret", "of the host")
     (root / "etc/plain.conf").unlink()
     (root / "etc/plain.conf").symlink_to(secret)
     (root / "etc/dir").symlink_to(tmp_path)
@@ -311,12 +257,12 @@ def test_what_it_refuses_is_said_without_a_traceback(root: Path) -> None:
 def test_arch(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for path, text in {"etc/a.conf": "a\n", "usr/bin/a": "a", "usr/bin/odd name": "b"}.items():
-        write(root, path, text, when=MADE + 9)
+        write(root / path, text, when=MADE + 9)
     local = "var/lib/pacman/local/a-b-1.0-2"
-    write(root, f"{local}/desc", "%NAME%\na-b\n\n%VERSION%\n1.0-2\n")
+    write(root / f"{local}/desc", "%NAME%\na-b\n\n%VERSION%\n1.0-2\n")
     files = "%FILES%\netc/\netc/a.conf\nusr/\nusr/bin/\nusr/bin/a\nusr/bin/odd name\nvar/\nvar/lib/\n\n"
     digest = md5("a\n")
-    write(root, f"{local}/files", f"{files}%BACKUP%\netc/a.conf\t{digest}\n")
+    write(root / f"{local}/files", f"{files}%BACKUP%\netc/a.conf\t{digest}\n")
     lines = [f"./usr/bin/a time=1.0 size=1 md5digest={md5('a')} sha256digest={hashlib.sha256(b'a').hexdigest()}",
              rf"./usr/bin/odd\040name sha256digest={hashlib.sha256(b'c').hexdigest()}"]  # fmt: skip
     (root / local / "mtree").write_bytes(gzip.compress("\n".join(["#mtree", *lines, ""]).encode()))
@@ -338,13 +284,13 @@ def test_without_digests_what_was_changed_after_the_package_was_installed_is_edi
     assert looked(root).edited == ("usr/bin/edited",)
 
     arch = tmp_path / "arch"
-    write(arch, "usr/bin/as-it-came", "a", when=MADE + 9)
-    write(arch, "usr/bin/edited", "b", when=MADE + 999)
+    write(arch / "usr/bin/as-it-came", "a", when=MADE + 9)
+    write(arch / "usr/bin/edited", "b", when=MADE + 999)
     local = "var/lib/pacman/local/bare-1-1"
-    write(arch, f"{local}/desc", f"%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
-    write(arch, f"{local}/files", "%FILES%\nusr/\nusr/bin/\nusr/bin/as-it-came\nusr/bin/edited\n")
+    write(arch / f"{local}/desc", f"%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
+    write(arch / f"{local}/files", "%FILES%\nusr/\nusr/bin/\nusr/bin/as-it-came\nusr/bin/edited\n")
     assert looked(arch).edited == ("usr/bin/edited",)
-    write(arch, f"{local}/desc", "%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\nyesterday\n")
+    write(arch / f"{local}/desc", "%NAME%\nbare\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\nyesterday\n")
     assert looked(arch).edited == ("usr/bin/as-it-came", "usr/bin/edited")
 
 
@@ -358,7 +304,7 @@ def test_a_database_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(survey, "_LARGEST_DATABASE", 1 << 10)
     monkeypatch.setattr(survey, "_LARGEST_DATABASES", 2 << 10)
     for number in range(3):
-        write(tmp_path, f"var/lib/dpkg/info/huge{number}.list", "/x\n" * 300)
+        write(tmp_path / f"var/lib/dpkg/info/huge{number}.list", "/x\n" * 300)
     with pytest.raises(survey.Refused, match="bytes that are read"):
         survey.survey(str(tmp_path), MADE)
     monkeypatch.setattr(survey, "_LARGEST_DATABASES", 1 << 20)
@@ -370,7 +316,7 @@ def test_a_database_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch
 def test_entries_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dpkg(tmp_path, "base", {"srv/base": "x"})
     for number in range(9):
-        write(tmp_path, f"srv/{number}", "x")
+        write(tmp_path / f"srv/{number}", "x")
     monkeypatch.setattr(survey, "_MOST_OTHERS", 5)
     with pytest.raises(survey.Refused, match="more than 5 entries lie beside those of packages"):
         survey.survey(str(tmp_path), MADE)
@@ -381,7 +327,7 @@ def test_what_services_with_users_of_their_own_keep_is_told(root: Path) -> None:
     for made_at_a_boot in ("private", "systemd/linger"):
         (root / "var/lib" / made_at_a_boot).mkdir()
     assert not found(root, base)
-    write(root, "var/lib/private/db/data", "precious")
+    write(root / "var/lib/private/db/data", "precious")
     assert [each.name for each in found(root, base).files] == ["var/lib/private"]
 
 
@@ -430,7 +376,7 @@ def test_a_record_of_an_earlier_version_is_compared_as_far_as_it_goes(root: Path
 
 
 def test_rights_and_links_of_what_no_package_has_are_told(root: Path) -> None:
-    write(root, "opt/app/secret", "x")
+    write(root / "opt/app/secret", "x")
     (root / "opt/app/current").symlink_to("releases/1")
     base = looked(root)
     (root / "opt/app/secret").chmod(0o600)
@@ -446,7 +392,7 @@ def test_rights_and_links_of_what_no_package_has_are_told(root: Path) -> None:
 
 def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
     for number in range(survey._MOST_LISTED + 1):
-        write(root, f"opt/app/modules/{number}", "x")
+        write(root / f"opt/app/modules/{number}", "x")
     base = looked(root)
     assert base.unowned["opt/app"].kind == "tree"
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
@@ -455,12 +401,12 @@ def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
         return pristine.parse(beside.survey(Local(), str(root), MADE, known))
 
     assert told(changes(base, now(), "debian")) == []
-    write(root, "opt/app/modules/7", "y", when=MADE + 9)
+    write(root / "opt/app/modules/7", "y", when=MADE + 9)
     assert told(changes(base, now(), "debian")) == [("changed", "opt/app", "content")]
 
 
 def test_what_is_a_packages_by_now_did_not_go(root: Path) -> None:
-    write(root, "var/www/html/index.html", "page")
+    write(root / "var/www/html/index.html", "page")
     base = looked(root)
     dpkg(root, "web", {"var/www/.keep": ""})
     assert told(found(root, base)) == []
@@ -496,7 +442,7 @@ def test_a_configuration_of_a_package_that_came_and_was_edited_is_told(root: Pat
     base = looked(root)
     dpkg(root, "nginx", {"etc/nginx.conf": "of nginx\n", "etc/nginx.d/x": "x"}, conffiles=("etc/nginx.conf",))
     assert found(root, base).etc == ()
-    write(root, "etc/nginx.conf", "mine\n", when=MADE + 9)
+    write(root / "etc/nginx.conf", "mine\n", when=MADE + 9)
     assert [(each.kind, each.name) for each in found(root, base).etc] == [("added", "etc/nginx.conf")]
 
 
@@ -518,7 +464,7 @@ def test_links_to_certificates_of_packages_are_their_programs(root: Path) -> Non
     (certificates / "A.pem").unlink()
     (certificates / "B.pem").symlink_to("/usr/share/ca-certificates/B.crt")
     (certificates / "1234abcd.0").symlink_to("B.pem")
-    write(root, "etc/ssl/certs/ca-certificates.crt", "B", when=MADE + 9)
+    write(root / "etc/ssl/certs/ca-certificates.crt", "B", when=MADE + 9)
     assert not found(root, base)
     (certificates / "own.pem").symlink_to("/usr/local/share/ca-certificates/own.crt")
     assert [each.name for each in found(root, base).etc] == ["etc/ssl/certs/own.pem"]
@@ -527,9 +473,9 @@ def test_links_to_certificates_of_packages_are_their_programs(root: Path) -> Non
 def test_a_torn_mtree_says_nothing(root: Path, tmp_path: Path) -> None:
     arch = tmp_path / "arch"
     local = "var/lib/pacman/local/a-1-1"
-    write(arch, "etc/a.conf", "a", when=MADE + 9)
-    write(arch, f"{local}/desc", f"%NAME%\na\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
-    write(arch, f"{local}/files", "%FILES%\netc/\netc/a.conf\n")
+    write(arch / "etc/a.conf", "a", when=MADE + 9)
+    write(arch / f"{local}/desc", f"%NAME%\na\n\n%VERSION%\n1-1\n\n%INSTALLDATE%\n{MADE + 99}\n")
+    write(arch / f"{local}/files", "%FILES%\netc/\netc/a.conf\n")
     packed = bytearray(gzip.compress(b"#mtree\n" * 999))
     packed[12:20] = b"\xff" * 8
     (arch / local / "mtree").write_bytes(bytes(packed))
@@ -568,14 +514,14 @@ def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tm
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     with tarfile.open(tmp_path / "pristine.tar.gz", "w:gz") as tar:
         older = '{"packages": [], "etc": {}, "unowned": {}, "edited": []}'
-        tar.add(write(tmp_path, "survey.json", older), "survey.json")
+        tar.add(write(tmp_path / "survey.json", older), "survey.json")
     pristine.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
     assert pristine.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
 
 
 def test_attributes_and_special_files_are_told(root: Path) -> None:
     os.mkfifo(root / "etc/pipe")
-    write(root, "opt/app/run", "run")
+    write(root / "opt/app/run", "run")
     os.mkfifo(root / "opt/app/pipe")
     base = looked(root)
     assert (base.etc["etc/pipe"].content, base.unowned["opt/app/pipe"].content) == ("FIFO", "FIFO")
@@ -619,8 +565,8 @@ def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_pa
 @pytest.mark.parametrize("name", ["new\nline", "separator\u2028", "not-utf8-\udcff", "n" * 255])
 def test_odd_names_are_told_as_they_are(root: Path, name: str) -> None:
     base = looked(root)
-    write(root, f"etc/{name}", "mine")
-    write(root, f"opt/app/{name}", "mine")
+    write(root / f"etc/{name}", "mine")
+    write(root / f"opt/app/{name}", "mine")
     if "\n" not in name:
         dpkg(root, "odd", {f"usr/bin/{name}": "of a package"})
         os.utime(root / "usr/bin" / name, (MADE + 9, MADE + 9))

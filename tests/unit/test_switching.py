@@ -19,8 +19,8 @@ from pipelines.host.target import Local
 from pipelines.libvirt import beside
 from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
+from tests.support.definitions import parsed
 from tests.support.killing import Killing
-from tests.unit.test_mixed import parsed
 
 OLD = Made("web/1", "vmlinuz", "initrd.img", "root=root old")
 NEW = Made("web/2", "boot/vmlinuz-linux", "", "root=root new")

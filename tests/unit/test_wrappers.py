@@ -16,7 +16,7 @@ from pipelines.guest import wrapping
 from pipelines.host.target import Local
 from pipelines.libvirt import beside, daemon, handover, wrappers
 from pipelines.libvirt.wrappers import Wrapper
-from tests.unit.test_mixed import parsed
+from tests.support.definitions import parsed
 
 RUST = "--shared-dir <DIR>  --xattr  --posix-acl\n --inode-file-handles=<MODE>  --modcaps <MODCAPS>"
 RUST_1_14 = RUST.replace("--posix-acl", "--posix-acl[=<never|auto|always>]")

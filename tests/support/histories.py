@@ -9,7 +9,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.difference import compare
 from pipelines.artifact.history import Failing, Failure, History, Night
 from pipelines.artifact.manifest import Package, StageTime, Verdict
-from tests.unit.artifacts import made
+from tests.support.artifacts import made
 
 FIRST = datetime(2026, 11, 1, 2, 0, tzinfo=UTC)
 

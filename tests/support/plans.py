@@ -1,0 +1,25 @@
+"""Plans of what is carried from one root into another."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pipelines.libvirt.carry import Plan
+
+
+def plan(**what: object) -> Plan:
+    nothing: dict[str, object] = {
+        "removals": [],
+        "copies": [],
+        "trees": [],
+        "left": [],
+        "untouched": [],
+        "whole": [],
+        "foreign": [],
+        "empty": [],
+        "writes": [],
+        "selections": {},
+        "users": {},
+        "groups": {},
+    }
+    return cast("Plan", {**nothing, **what})

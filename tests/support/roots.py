@@ -1,0 +1,56 @@
+"""Roots with packages as dpkg has them, and surveys of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pipelines.guest import pristine
+from pipelines.guest.pristine import Survey
+from pipelines.host.target import Local
+from pipelines.libvirt import beside
+from tests.support.files import MADE, write
+
+#: What every root has, with the directories that its packages have.
+BASE = {
+    "bin/true": "true",
+    "etc/base.conf": "as it came\n",
+    "etc/plain.conf": "plain\n",
+    "etc/base.d/10.conf": "as it came, too\n",
+    **{f"{directory}/.keep": "" for directory in ("boot", "home", "opt", "root", "srv", "usr/bin", "usr/lib/python3",
+                                                  "var/cache", "var/lib/systemd", "var/log")},
+}  # fmt: skip
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def dpkg(root: Path, name: str, files: dict[str, str], *, version: str = "1", conffiles: tuple[str, ...] = ()) -> None:
+    """Install a package as dpkg has it, by the names that are in it: of /bin, say, where that is a link."""
+    listed = {"/."}
+    for path in files:
+        listed |= {f"/{path}", *(f"/{parent}" for parent in Path(path).parents if str(parent) != ".")}
+    write(root / f"var/lib/dpkg/info/{name}.list", "".join(f"{path}\n" for path in sorted(listed)))
+    sums = "".join(f"{md5(text)}  {path}\n" for path, text in files.items() if path not in conffiles)
+    write(root / f"var/lib/dpkg/info/{name}.md5sums", sums)
+    for path, text in files.items():
+        write(root / path, text)
+    paragraph = f"Package: {name.partition(':')[0]}\nStatus: install ok installed\nVersion: {version}\n"
+    if conffiles:
+        paragraph += "Conffiles:\n" + "".join(f" /{path} {md5(files[path])}\n" for path in conffiles)
+    status = root / "var/lib/dpkg/status"
+    before = [each for each in (status.read_text() if status.exists() else "").split("\n\n") if each.strip()]
+    kept = [each for each in before if not each.startswith(f"Package: {name.partition(':')[0]}\n")]
+    write(root / "var/lib/dpkg/status", "\n\n".join([*kept, paragraph]))
+
+
+def looked(root: Path, base: Survey | None = None) -> Survey:
+    """Survey a tree by the program that is sent along."""
+    if base is None:
+        target = Local()
+        kept = root.parent / "pristine"
+        beside.keep_survey(target, str(root), MADE, str(kept))
+        assert kept.stat().st_mode & 0o777 == 0o600
+        return pristine.parse(kept.read_bytes())
+    return pristine.parse(beside.survey(Local(), str(root), MADE, base.unowned))
