@@ -117,19 +117,17 @@ def build_id(artifact: str) -> str:
     return load(Path(artifact) / "manifest.json").id
 
 
-def look(inv: Virtroot, script: str = LOOK) -> list[str]:
-    return inv("exec", "moves", "--", "sh", "-ec", script).stdout.splitlines()
-
-
-def identity(inv: Virtroot) -> str:
-    return inv("exec", "moves", "--", "sh", "-c", "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub").stdout
+def look(inv: Virtroot, script: str = LOOK) -> tuple[list[str], list[str]]:
+    """Return what the script prints in the guest, and the guest's identity."""
+    identity = "\ncat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub\n"
+    lines = inv("exec", "moves", "--", "sh", "-ec", script + identity).stdout.splitlines()
+    return lines[:-2], lines[-2:]
 
 
 def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Roots) -> None:
     inv("install", "moves", "--artifact", roots.before, "--ssh-key", "none")
     inv("start", "moves")
-    inv("exec", "moves", "--", "sh", "-ec", LIVE)
-    own, before = identity(inv), look(inv)
+    _, own = look(inv, LIVE)
 
     assert "is running" in inv("upgrade", "moves", "--to", roots.after, status=2).stderr
     said = inv("upgrade", "moves", "--to", roots.after, "--restart", status=2).stderr
@@ -148,7 +146,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     decided = ["--take", "old", "/etc/conflict.conf", "--keep", "/var/lib/docker", "--discard", "/opt/app"]
     said = inv("upgrade", "moves", "--to", roots.after, "--restart", *decided).stderr
     assert f"moves is on {build_id(roots.after)}" in said
-    assert look(inv) == [
+    now = [
         "ours b c d e f theirs a b c ours e f g a b c d e f theirs ",
         "/srv/data/file svc 4755",
         "/home/ann/file ann 640",
@@ -160,7 +158,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "411",
         *FURTHER,
     ]
-    assert identity(inv) == own
+    assert look(inv) == (now, own)
     row = next(row for row in json.loads(inv("list", "--json").stdout) if row["name"] == "moves")
     assert row["former"] > 100 << 20
 
@@ -176,7 +174,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     said = inv("rollback", "moves", "--carry", "--restart", status=2).stderr
     assert "1 thing is for you to decide: /opt/since" in said
     inv("rollback", "moves", "--carry", "--restart", "--discard", "/opt/since")
-    assert look(inv, AFTER) == [
+    back = [
         "since b c d e f g a b c ours e f g a b c d e f g ",
         "/home/ann/file ann 640",
         "/home/bob bob 700",
@@ -188,18 +186,15 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         "410",
         *FURTHER,
     ]
-    assert identity(inv) == own
+    assert look(inv, AFTER) == (back, own)
     assert find(connect(inv.settings), "moves").artifact == build_id(roots.before)
-
-    before = look(inv, AFTER)
 
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
     said = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
     assert "goes back to its former root" in said
     assert "did not come up" in said
-    assert look(inv, AFTER) == before
-    assert identity(inv) == own
+    assert look(inv, AFTER) == (back, own)
     previewed = inv("upgrade", "moves", "--to", roots.broken, *decided, "--preview")
     assert "put on it again only with --again" in previewed.stderr
     assert "kept (" in previewed.stdout
