@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import tasks
+from pipelines.cli import ending
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT, Settings, defaults, described, from_section
 
@@ -123,12 +125,23 @@ def doctor(**variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, value, _ in BAD if isinstance(value, str) and value not in {" ", "nan"}]
 )
-def test_bad_variable_is_two_lines_and_exit_code_2(name: str, value: str) -> None:
-    done = doctor(**{f"INVOKE_VIRTROOT_{name.upper()}": value})
-    assert (done.returncode, done.stdout) == (2, "")
-    what, hint = done.stderr.splitlines()
+def test_bad_variable_is_two_lines_and_exit_code_2(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv(f"INVOKE_VIRTROOT_{name.upper()}", value)
+    assert ending.status(lambda: tasks.program.run(["inv", "doctor"])) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    what, hint = said.err.splitlines()
     assert what == f"error: setting virtroot.{name} is {value!r}"
     assert hint.startswith("try: use ")
+
+
+def test_the_program_ends_as_the_call_does() -> None:
+    done = doctor(INVOKE_VIRTROOT_TIMEOUT="-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == "error: setting virtroot.timeout is '-1'"
 
 
 def test_good_variables_are_taken() -> None:
