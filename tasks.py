@@ -424,12 +424,11 @@ def run(  # type: ignore[no-untyped-def]
     ./inv run --distro debian -- uname -r
     """
     settings = _settings(c, connect=connect)
-    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
     more = {"cache": "always", "overlayfs": overlayfs, "share": share, "consent": _consent(accept)}
     wishes = installing.wishes(memory, vcpus, "", "", **more)
-    sys.exit(trying.run(made, wishes, argv, settings))
+    sys.exit(trying.run(made, wishes, _after_dashes(), settings))
 
 
 @task(
@@ -513,8 +512,7 @@ def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
 
     ./inv exec web -- uname -r
     """
-    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    sys.exit(operate.execute(name, argv, _settings(c, connect=connect)))
+    sys.exit(operate.execute(name, _after_dashes(), _settings(c, connect=connect)))
 
 
 _USER = {"user": "log in as this user"}
@@ -527,8 +525,7 @@ def ssh(c, name, user="root", connect=""):  # type: ignore[no-untyped-def]
     ./inv ssh web
     ./inv ssh web -- journalctl -b
     """
-    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    sys.exit(reaching.ssh(name, argv, _settings(c, connect=connect), user=user))
+    sys.exit(reaching.ssh(name, _after_dashes(), _settings(c, connect=connect), user=user))
 
 
 @task(help={**_WHERE, **_USER})
@@ -946,6 +943,11 @@ def _ask(question: str) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
+
+
+def _after_dashes() -> list[str]:
+    """Return what was typed after two dashes: it is for a program in the guest."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
 def _consent(accept: bool) -> asks.Consent:

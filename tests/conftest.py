@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
 import signal
 import subprocess
+import sys
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +20,8 @@ from pathlib import Path
 import docker
 import pytest
 
+import tasks
+from pipelines.cli import ending
 from pipelines.host import engine as engines
 from pipelines.host import lock
 from pipelines.libvirt import embedded
@@ -146,6 +153,22 @@ class Virtroot:
             argv, env={**self.environment, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
         assert done.returncode == status, f"{' '.join(argv)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def here(self, *arguments: str, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Do the same in this process, which saves the start of another; for tasks that say something and end."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["inv", *arguments])
+            for name, value in {**self.environment, **env}.items():
+                patch.setenv(name, value)
+            code = ending.status(lambda: tasks.program.run(["inv", *arguments]))
+        # What a process leaves open ends with it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        done = subprocess.CompletedProcess(["inv", *arguments], code, out.getvalue(), err.getvalue())
+        assert done.returncode == status, f"{' '.join(done.args)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
 
