@@ -107,7 +107,9 @@ def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path])
     assert "the package mirror does not answer for debian trixie" in refused(inv, "build", "--recipe", str(path))
 
 
+@pytest.mark.usefixtures("trixie")
 def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    """What comes before the kernel is that of trixie, and kept."""
     path = recipe(named("broken"), "kernel: linux-image-of-dreams", bootstrap="mmdebstrap")
     answer = refused(inv, "build", "--recipe", str(path))
     assert "stage kernel: apt-get exited with 100" in answer
