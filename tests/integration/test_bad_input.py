@@ -107,6 +107,14 @@ def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path])
     assert "the package mirror does not answer for debian trixie" in refused(inv, "build", "--recipe", str(path))
 
 
+def test_full_disk(inv: Virtroot, recipe: Callable[..., Path]) -> None:
+    path = recipe(named("broken"), bootstrap="mmdebstrap")
+    answer = refused(inv, "build", "--recipe", str(path), INVOKE_VIRTROOT_WORKSPACE="tmpfs:48m")
+    assert "No space left on device" in answer
+    assert "the workspace is full" in answer
+    assert not (inv.output / named("broken") / "latest").exists()
+
+
 @pytest.mark.usefixtures("trixie")
 def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path]) -> None:
     """What comes before the kernel is that of trixie, and kept."""
@@ -116,14 +124,6 @@ def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path])
     assert "Unable to locate package linux-image-of-dreams" in answer
     assert not (inv.output / named("broken") / "latest").exists()
     assert (inv.output / named("broken") / "failed" / "build.log").exists()
-
-
-def test_full_disk(inv: Virtroot, recipe: Callable[..., Path]) -> None:
-    path = recipe(named("broken"), bootstrap="mmdebstrap")
-    answer = refused(inv, "build", "--recipe", str(path), INVOKE_VIRTROOT_WORKSPACE="tmpfs:48m")
-    assert "No space left on device" in answer
-    assert "the workspace is full" in answer
-    assert not (inv.output / named("broken") / "latest").exists()
 
 
 def test_nothing_built_yet(inv: Virtroot, written: Callable[[str], str]) -> None:
