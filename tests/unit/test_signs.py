@@ -363,3 +363,19 @@ def test_a_tree_with_other_owners_too_stays_as_it_is(shifted: Path) -> None:
     assert done.returncode == 1
     assert "usr/mine' has the id 5" in done.stderr
     assert (shifted / "usr/su").stat().st_uid == 100000
+
+
+def test_a_tree_that_cannot_be_listed_to_its_end_stays_as_it_is(shifted: Path) -> None:
+    """Deeper than a path can say: half of it must not be left with the owners of the other machine."""
+    here = os.open(shifted, os.O_RDONLY)
+    for _ in range(50):
+        os.mkdir("d" * 100, dir_fd=here)
+        os.chown("d" * 100, 100000, 100000, dir_fd=here)
+        here, above = os.open("d" * 100, os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    done = shift(shifted, 100000)
+    assert done.returncode == 1
+    assert "File name too long" in done.stderr
+    assert (shifted / "usr/su").stat().st_uid == 100000
+    subprocess.run(["rm", "-rf", "--", str(shifted)], check=True)
