@@ -59,7 +59,8 @@ MATERIALS: tuple[Material, ...] = (
     Material("the key of the Docker engine", ("etc/docker/key.json", "var/lib/docker/engine-id")),
 )
 
-#: Made of other files, with a random id in them: Berkeley DB's. The unit makes them again, too.
+#: Made of other files, with a random id in them: Berkeley DB's. The unit makes them again, too. A build deletes them
+#: for the same bytes each time; a system that is imported keeps them, whichever mailer they are of.
 GENERATED = ("etc/aliases.db",)
 
 #: What names or proves a machine, or a group of machines, and cannot be made again without its administrator.
@@ -76,17 +77,17 @@ def removal(overlay_paths: Iterable[str]) -> Command:
 
     A material of which the overlay has a file stays whole: the recipe's author put it there.
     """
-    return Command(("find", *(f"/{each}" for each in _PLACES), *find_tests("/", overlay_paths)), chroot=True)
+    return Command(("find", *(f"/{each}" for each in _PLACES), *find_tests("/", overlay_paths, GENERATED)), chroot=True)
 
 
-def find_tests(prefix: str = "", overlay_paths: Iterable[str] = ()) -> tuple[str, ...]:
+def find_tests(prefix: str = "", overlay_paths: Iterable[str] = (), more: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the tests for find(1) that delete all materials but those that the overlay has a file of.
 
-    ``prefix`` is what the paths that find prints have before those of the root.
+    ``prefix`` is what the paths that find prints have before those of the root, ``more`` are other files to delete.
     """
     there = tuple(overlay_paths)
     deleted = [each for each in MATERIALS if not of_overlay(each, there)]
-    paths = [*(path for each in deleted for path in each.paths), *(path for path in GENERATED if path not in there)]
+    paths = [*(path for each in deleted for path in each.paths), *(path for path in more if path not in there)]
     tests = [test for path in paths for test in ("-o", "-path", f"{prefix}{path}")]
     if _SNAKEOIL in deleted:
         # OpenSSL finds the certificate by a link whose name depends on the certificate.
