@@ -126,6 +126,16 @@ class Container:
             finally:
                 exec_stream.end(connection, frames, _PATIENCE)
 
+    @contextmanager
+    def standing(self, argv: Sequence[str]) -> Iterator[Connection]:
+        """Run ``argv`` until the block ends, which ends its input; yield the connection to it.
+
+        Raises requests.RequestException where the engine does not start it.
+        """
+        exec_id = self._api.exec_create(self.id, list(argv), stdin=True)["Id"]
+        with exec_stream.connection(self._api.exec_start(exec_id, socket=True)) as connection:
+            yield connection
+
     def stop(self, timeout: int) -> None:
         """Ask the container's first process to end, and kill it after ``timeout`` seconds; one that is gone is fine."""
         try:

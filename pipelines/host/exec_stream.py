@@ -6,7 +6,7 @@ import io
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +119,7 @@ def end(connection: Connection, frames: Iterator[tuple[int, bytes]], timeout: fl
             pass
 
 
-def frames(connection: Connection) -> Iterator[tuple[int, bytes]]:
+def frames(connection: Connection) -> Generator[tuple[int, bytes], None, None]:
     """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
     early = io.BytesIO(connection.early)
     with connection.socket.makefile("rb", buffering=_BUFFER) as reader:

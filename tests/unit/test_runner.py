@@ -1,0 +1,156 @@
+"""Commands that are run by a program which stands in a container; here it stands on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import pytest
+
+from pipelines.errors import VirtrootError
+from pipelines.host import runner
+from pipelines.host.container import Container
+from pipelines.host.exec_stream import Connection
+from pipelines.host.runner import Runner
+from pipelines.host.target import InContainer
+
+
+class Here:
+    """Stands for a container: its programs run on this machine, their output in the engine's frames."""
+
+    def __init__(self) -> None:
+        self.id = f"here-{id(self)}"
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.ran: list[Sequence[str]] = []
+
+    @contextmanager
+    def standing(self, argv: Sequence[str]) -> Iterator[Connection]:
+        ours, theirs = socket.socketpair()
+        how: dict[str, Any] = {"stdin": theirs.fileno(), "env": {"PATH": os.environ["PATH"]}}
+        with (
+            ours,
+            theirs,
+            subprocess.Popen(list(argv), stdout=subprocess.PIPE, **how) as child,
+        ):
+            self.children.append(child)
+
+            def pump() -> None:
+                with suppress(OSError):  # cut off
+                    while chunk := cast("Any", child.stdout).read1(1 << 16):
+                        theirs.sendall(struct.pack(">BxxxL", 1, len(chunk)) + chunk)
+                    theirs.shutdown(socket.SHUT_WR)
+
+            thread = threading.Thread(target=pump)
+            thread.start()
+            try:
+                yield Connection(ours)
+            finally:
+                thread.join(10)
+                assert not thread.is_alive()
+
+    def run(self, argv: Sequence[str], **_: Any) -> str:
+        self.ran.append(argv)
+        return "by an exec of its own"
+
+
+@pytest.fixture
+def here() -> Here:
+    return Here()
+
+
+@pytest.fixture
+def run(here: Here) -> Iterator[Callable[..., Any]]:
+    made = Runner(cast("Container", here), sys.executable)
+    yield made.run
+    made.close()
+    assert all(child.poll() is not None for child in here.children)
+
+
+def test_a_command_has_its_words_its_input_and_its_environment(run: Callable[..., Any], here: Here) -> None:
+    blob = os.urandom(3 << 20)
+    done = run(["sh", "-c", 'cat; echo "$1" >&2; exit 3', "sh", "a \udcff\nb"], blob)
+    assert (done.returncode, done.stdout, done.stderr) == (3, blob, b"a \xff\nb\n")
+    assert run(["cat"]).stdout == b""
+    assert run(["cat"], b"").stdout == b""
+    # As the engine gives it: Python, that runs it, adds nothing.
+    assert {line.partition(b"=")[0] for line in run(["env"]).stdout.splitlines()} == {b"PATH"}
+    assert run(["cat"], b"once more").stdout == b"once more"
+    assert len(here.children) == 1
+
+
+def test_a_command_that_does_not_run_or_is_killed_has_the_status_of_a_shell(run: Callable[..., Any]) -> None:
+    missing = run(["no-such-program"])
+    assert (missing.returncode, missing.stderr) == (127, b"no-such-program: No such file or directory\n")
+    assert run(["/etc"]).returncode == 126
+    assert run(["true", "a\0b"]).returncode == 126
+    assert run(["sh", "-c", "kill -KILL $$"]).returncode == 128 + signal.SIGKILL
+    assert run(["true"]).returncode == 0
+
+
+def test_a_container_that_goes_away_is_said_and_the_next_command_has_a_program_again(
+    run: Callable[..., Any], here: Here
+) -> None:
+    run(["true"])
+    here.children[0].kill()
+    here.children[0].wait()
+    time.sleep(0.1)
+    assert run(["echo", "again"]).stdout == b"again\n"
+    with pytest.raises(VirtrootError, match="the container that ran sh went away"):
+        run(["sh", "-c", f"kill -KILL {here.children[1].pid}; sleep 0.2"])
+    assert run(["echo", "again"]).stdout == b"again\n"
+    assert len(here.children) == 3
+
+
+def test_who_is_interrupted_reads_no_answer_of_another_command(run: Callable[..., Any]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(["sh", "-c", "sleep 1; echo late"])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert run(["echo", "own"]).stdout == b"own\n"
+
+
+def test_a_second_thread_and_much_input_have_an_exec_of_their_own(run: Callable[..., Any]) -> None:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(run(["sleep", "1"])))
+    thread.start()
+    time.sleep(0.3)
+    assert run(["true"]) is None
+    thread.join()
+    assert found != [None]
+    assert run(["cat"], bytes((4 << 20) + 1)) is None
+
+
+@pytest.mark.parametrize("python", ["echo", "/nowhere/python"])
+def test_where_no_python_stands_each_command_has_an_exec_of_its_own(here: Here, python: str) -> None:
+    target = InContainer(cast("Container", here), python)
+    for _ in range(2):
+        assert cast("Any", target.run(["true"])) == "by an exec of its own"
+    assert here.ran == [["true"]] * 2
+    assert len(here.children) <= 1
+    runner.of(target.container, python).close()
+
+
+def test_what_has_bounds_or_is_streamed_has_an_exec_of_its_own(here: Here) -> None:
+    target = InContainer(cast("Container", here), sys.executable)
+    for bounds in ({"timeout": 5.0}, {"limit": 10}, {"stdin": iter([b"x"])}):
+        assert cast("Any", target.run(["true"], **bounds)) == "by an exec of its own"
+    assert target.run(["echo", "x"]).text == "x"
+    with pytest.raises(VirtrootError, match="false exited with 1"):
+        target.run(["false"])
+    assert target.run(["false"], check=False).returncode == 1
+    runner.of(target.container, sys.executable).close()
