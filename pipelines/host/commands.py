@@ -1,8 +1,8 @@
 """Runs commands, one after the other, as standard input says: sent into a container, where it stands for a task's time.
 
-Needs nothing but Python's library. A request is a line of JSON (``argv``, and ``stdin``: how many bytes follow, or
-null) and those bytes; an answer is a line of JSON (``status``, ``out`` and ``err``: how many bytes follow) and both
-outputs.
+Needs nothing but Python's library. A request is a line of JSON (``argv``, ``env`` to add, and ``stdin``: how many bytes
+follow, or null) and those bytes; an answer is a line of JSON (``status``, ``out`` and ``err``: how many bytes follow)
+and both outputs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _MISSING, _CANNOT = 127, 126
 
 
 def serve(requests: IO[bytes], answers: IO[bytes], environment: dict[bytes, bytes]) -> None:
-    """Greet, then run what ``requests`` ask for until they end; commands have ``environment``."""
+    """Greet, then run what ``requests`` ask for until they end; commands have ``environment`` and what is added."""
     answers.write(GREETING)
     answers.flush()
     while line := requests.readline():
         asked = json.loads(line)
         given = None if asked["stdin"] is None else requests.read(asked["stdin"])
-        status, out, err = _run(asked["argv"], given, environment)
+        more = {name.encode(): value.encode() for name, value in asked["env"].items()}
+        status, out, err = _run(asked["argv"], given, {**environment, **more})
         answers.write(json.dumps({"status": status, "out": len(out), "err": len(err)}).encode() + b"\n" + out + err)
         answers.flush()
 

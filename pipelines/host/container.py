@@ -24,6 +24,11 @@ _MARK = "VIRTROOT_COMMAND"
 _PATIENCE = 10
 
 
+def new_mark() -> dict[str, str]:
+    """Return variables that a command and all that it starts are known by, see `Container.end`."""
+    return {_MARK: uuid.uuid4().hex}
+
+
 class NameTaken(VirtrootError):
     """A container of that name is there already."""
 
@@ -73,7 +78,7 @@ class Container:
 
         sinks = {1: stdout or keep(kept[0]), 2: stderr or keep(kept[1])}
         endless = timeout is None and limit is None and (stdin is None or isinstance(stdin, bytes))
-        mark = {} if endless else {_MARK: uuid.uuid4().hex}
+        mark = {} if endless else new_mark()
         api = self._api
         try:
             environment = {**(env or {}), **mark}
@@ -83,7 +88,7 @@ class Container:
                     raise overran(argv, timeout)
             status = api.exec_inspect(exec_id)["ExitCode"]
         except VirtrootError:
-            self._end(mark)
+            self.end(mark)
             raise
         except (requests.RequestException, ConnectionError) as error:
             raise VirtrootError(
@@ -96,7 +101,7 @@ class Container:
             raise failed(completed)
         return completed
 
-    def _end(self, mark: Mapping[str, str]) -> None:
+    def end(self, mark: Mapping[str, str]) -> None:
         """Kill what carries ``mark`` in its environment: the engine itself has no way to end a command."""
         script = 'for p in /proc/[0-9]*; do ! grep -qzx "$1" "$p/environ" || kill -KILL "${p#/proc/}"; done'
         for name, value in mark.items():

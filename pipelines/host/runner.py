@@ -18,11 +18,14 @@ import requests
 from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
 from pipelines.host.commands import GREETING
-from pipelines.host.container import Container
+from pipelines.host.container import Container, new_mark
 from pipelines.host.exec_stream import Connection
-from pipelines.host.process import Completed
+from pipelines.host.process import Completed, overran
 
 _PROGRAM = Path(__file__).with_name("commands.py")
+
+#: Seconds that Python may take to start.
+_GREETING_TIMEOUT = 60
 
 #: More input than this is streamed by an exec of its own.
 _MOST_INPUT = 4 << 20
@@ -41,17 +44,18 @@ class Runner:
         self._frames: Generator[tuple[int, bytes], None, None] | None = None
         self._left = bytearray()
 
-    def run(self, argv: Sequence[str], stdin: bytes | None = None) -> Completed | None:
+    def run(self, argv: Sequence[str], stdin: bytes | None = None, timeout: float | None = None) -> Completed | None:
         """Run ``argv``; return None where that is for an exec of its own: another thread waits for an answer here.
 
-        Raises `VirtrootError` where the container goes away meanwhile.
+        Raises `VirtrootError` where the container goes away meanwhile, and where ``timeout`` (seconds) passes: what was
+        started is killed then.
         """
         if stdin is not None and len(stdin) > _MOST_INPUT:
             return None
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            return self._asked(argv, stdin)
+            return self._asked(argv, stdin, timeout)
         except BaseException:
             # An answer that nobody reads would be taken for the next one's.
             self._close()
@@ -74,18 +78,24 @@ class Runner:
         with suppress(OSError):
             self._open.close()
 
-    def _asked(self, argv: Sequence[str], stdin: bytes | None) -> Completed | None:
+    def _asked(self, argv: Sequence[str], stdin: bytes | None, timeout: float | None) -> Completed | None:
         if not self._stands():
             self._close()
             self._start()
         connection = self._connection
         if connection is None:
             return None
-        asked = {"argv": list(argv), "stdin": None if stdin is None else len(stdin)}
+        mark = {} if timeout is None else new_mark()
+        asked = {"argv": list(argv), "env": mark, "stdin": None if stdin is None else len(stdin)}
         try:
+            connection.socket.settimeout(timeout)
             connection.socket.sendall(json.dumps(asked).encode() + b"\n" + (stdin or b""))
             answer = json.loads(self._line())
             out, err = self._take(answer["out"]), self._take(answer["err"])
+        except TimeoutError:
+            self._container.end(mark)
+            self._close()
+            raise overran(argv, timeout) from None
         except (OSError, EOFError) as error:
             raise VirtrootError(
                 f"the container that ran {argv[0]} went away: {error}",
@@ -112,6 +122,7 @@ class Runner:
             self._left.clear()
             self._frames = exec_stream.frames(connection)
             self._connection = connection
+            connection.socket.settimeout(_GREETING_TIMEOUT)
             if self._line() != GREETING:
                 raise EOFError("that was another program")
         except (requests.RequestException, OSError, EOFError):

@@ -110,8 +110,8 @@ class InContainer:
         limit: int | None = None,
     ) -> Completed:
         """See `Target.run`."""
-        if timeout is None and limit is None and not (stdin and not isinstance(stdin, bytes)):
-            done = runner.of(self.container, self.python).run(argv, stdin if isinstance(stdin, bytes) else None)
+        if limit is None and (stdin is None or isinstance(stdin, bytes)):
+            done = runner.of(self.container, self.python).run(argv, stdin, timeout)
             if done is not None:
                 if check and done.returncode:
                     raise process.failed(done)

@@ -18,7 +18,6 @@ from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
 from pipelines.host.container import Container
 from pipelines.host.exec_stream import Connection
-from pipelines.host.target import InContainer
 from tests.support.bad_disk import BadDisk
 
 
@@ -118,7 +117,7 @@ def endless(engine: socket.socket) -> None:
 def test_a_command_in_a_container_that_is_cut_off_is_killed_there(bounds: dict[str, Any], says: str) -> None:
     api = FakeApi(endless)
     with pytest.raises(VirtrootError, match=says):
-        InContainer(Container("1", api)).run(["cat"], **bounds)
+        Container("1", api).run(["cat"], **bounds)
     (_, environment), (end, others) = api.asked
     ((name, value),) = environment.items()
     assert end[-1] == f"{name}={value}"

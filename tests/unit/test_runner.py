@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -31,6 +32,7 @@ class Here:
         self.id = f"here-{id(self)}"
         self.children: list[subprocess.Popen[bytes]] = []
         self.ran: list[Sequence[str]] = []
+        self.ended: list[Mapping[str, str]] = []
 
     @contextmanager
     def standing(self, argv: Sequence[str]) -> Iterator[Connection]:
@@ -56,6 +58,15 @@ class Here:
             finally:
                 thread.join(10)
                 assert not thread.is_alive()
+
+    def end(self, mark: Mapping[str, str]) -> None:
+        """Kill what has the mark, as the container does."""
+        self.ended.append(mark)
+        ((name, value),) = mark.items()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if f"{name}={value}".encode() in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
 
     def run(self, argv: Sequence[str], **_: Any) -> str:
         self.ran.append(argv)
@@ -124,6 +135,18 @@ def test_who_is_interrupted_reads_no_answer_of_another_command(run: Callable[...
     assert run(["echo", "own"]).stdout == b"own\n"
 
 
+def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(
+    run: Callable[..., Any], here: Here, tmp_path: Path
+) -> None:
+    script = f"(sleep 60; true) & echo $! > {tmp_path}/pid; wait"
+    with pytest.raises(VirtrootError, match=r"sh did not end within 0\.5 s"):
+        run(["sh", "-c", script], None, 0.5)
+    assert len(here.ended) == 1
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
+    assert run(["echo", "own"], None, 5.0).stdout == b"own\n"
+    assert run(["echo", "own"]).stdout == b"own\n"
+
+
 def test_a_second_thread_and_much_input_have_an_exec_of_their_own(run: Callable[..., Any]) -> None:
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(run(["sleep", "1"])))
@@ -147,7 +170,7 @@ def test_where_no_python_stands_each_command_has_an_exec_of_its_own(here: Here, 
 
 def test_what_has_bounds_or_is_streamed_has_an_exec_of_its_own(here: Here) -> None:
     target = InContainer(cast("Container", here), sys.executable)
-    for bounds in ({"timeout": 5.0}, {"limit": 10}, {"stdin": iter([b"x"])}):
+    for bounds in ({"limit": 10}, {"stdin": iter([b"x"])}):
         assert cast("Any", target.run(["true"], **bounds)) == "by an exec of its own"
     assert target.run(["echo", "x"]).text == "x"
     with pytest.raises(VirtrootError, match="false exited with 1"):
