@@ -19,6 +19,7 @@ from pipelines.libvirt.connect import connect
 from tests import mirror
 from tests.conftest import Virtroot, named
 from tests.mirror import Repository
+from tests.support import lean
 from tests.support.comparison import made_elsewhere, same_bytes
 
 REFUSED = {
@@ -80,6 +81,7 @@ def repository(inv: Virtroot) -> Iterator[Repository]:
 def arch(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Write:
     """Write an Arch recipe for one of the repositories, trusting one of the keys, or none."""
     directory = tmp_path_factory.mktemp("arch")
+    lean.write(directory / "lean")
     for key in ("key.asc", "rogue.asc"):
         (directory / key).write_bytes(repository.file(key))
 
@@ -285,7 +287,8 @@ def test_without_an_initramfs_the_kernel_mounts_the_root_and_its_upgrades_arrive
     inv: Virtroot, arch: Write, repository: Repository
 ) -> None:
     guest, root = "arch-none", "/var/lib/libvirt/filesystems/root.arch-none"
-    manifest = load(boots(inv, arch(named("arch-none"), generator="none"), guest) / "manifest.json")
+    recipe = arch(named("arch-none"), generator="none", overlay="lean")
+    manifest = load(boots(inv, recipe, guest) / "manifest.json")
     packages = {package.name for package in manifest.packages}
     assert {"linux", "virtroot-no-initramfs"} <= packages
     assert not {"mkinitcpio", "booster", "dracut"} & packages
@@ -293,9 +296,8 @@ def test_without_an_initramfs_the_kernel_mounts_the_root_and_its_upgrades_arrive
 
     target = connect(inv.settings).target
     assert "VFS: Mounted root (virtiofs filesystem)" in target.run(["cat", console_log(guest)]).text
-    newer = inv(
-        "build", "--recipe", str(arch(named("arch-newer"), generator="none", run="['echo new > /etc/new.conf']"))
-    )
+    more = {"overlay": "lean", "run": "['echo new > /etc/new.conf']"}
+    newer = inv("build", "--recipe", str(arch(named("arch-newer"), generator="none", **more)))
     own = 'cd "$1"; echo mine > etc/mine.conf; echo "ann:x:1500:1500::/home/ann:/bin/sh" >> etc/passwd; mkdir home/ann'
     target.run(["sh", "-ec", f"{own}; chown 1500 home/ann; touch srv/mine", "own", root])
     inv("upgrade", guest, "--to", newer.stdout.strip())
