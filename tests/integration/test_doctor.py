@@ -202,7 +202,7 @@ CASES = {
         needed=False,
     ),
     "a root that is gone": case(
-        f"mv {WEB} {POOL}/away", ("web", "root"), says="is missing", mend=f"mv {POOL}/away {WEB}"
+        f"mv {WEB} {POOL}/away.web", ("web", "root"), says="is missing", mend=f"mv {POOL}/away.web {WEB}"
     ),
 }
 
