@@ -38,7 +38,10 @@ def _run(argv: list[str], given: bytes | None, environment: dict[bytes, bytes]) 
     stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
     pipe = subprocess.PIPE
     try:
-        with subprocess.Popen(argv, env=environment, stdin=stdin, stdout=pipe, stderr=pipe) as child:
+        # In a session of its own, as an exec of the engine's is: what signals its group does not reach this program.
+        with subprocess.Popen(
+            argv, env=environment, stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=True
+        ) as child:
             out, err = child.communicate(given)
     except (OSError, ValueError) as error:
         status = _MISSING if getattr(error, "errno", None) == errno.ENOENT else _CANNOT

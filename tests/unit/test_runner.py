@@ -95,6 +95,8 @@ def test_a_command_has_its_words_its_input_and_its_environment(run: Callable[...
     # As the engine gives it: Python, that runs it, adds nothing.
     assert {line.partition(b"=")[0] for line in run(["env"]).stdout.splitlines()} == {b"PATH"}
     assert run(["cat"], b"once more").stdout == b"once more"
+    process, session = run(["cut", "-d ", "-f1,6", "/proc/self/stat"]).stdout.split()
+    assert process == session
     assert len(here.children) == 1
 
 
