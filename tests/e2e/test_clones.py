@@ -24,7 +24,7 @@ NAMES = [f"clone{number}" for number in range(5)]
 WORDS = {"btrfs": "a snapshot", "xfs": "a copy that shares its blocks (reflink)"}
 
 #: Bytes that a root needs of its own: what is written as its identity, and the file system's own tables.
-OWN = {"btrfs": 4 << 20, "xfs": 12 << 20}
+OWN = {"btrfs": 6 << 20, "xfs": 12 << 20}
 
 
 @pytest.fixture(scope="module", params=["btrfs", "xfs"])
