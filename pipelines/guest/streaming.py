@@ -87,7 +87,7 @@ exit "$status"
 
 # What the command is started by. A login has what /etc/environment says, too: the settings of a proxy, for example.
 _LOGIN = r"""
-echo $$ > "$0/pid"
+echo $$ > "$0/pid" || exit 125
 umask 022
 unset INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID NOTIFY_SOCKET MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
 while IFS=: read -r USER _ uid _ _ HOME SHELL; do
@@ -113,8 +113,14 @@ _TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
 # A command that has not begun finds its directory taken, and does not.
 _GIVE_UP = """
 if mkdir "$1" 2> /dev/null; then exit; fi
-if pid=$(cat "$1/pid" 2> /dev/null); then kill -TERM "-$pid"; fi
-rm -rf "$1"
+# One that has begun and not said its process id finds no place for that from now on, and goes no further.
+mv "$1" "$1.ended" || exit
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    if [ ! -e "$1.ended/pid" ]; then break; fi
+    if [ -s "$1.ended/pid" ]; then kill -TERM "-$(cat "$1.ended/pid")"; break; fi
+    sleep 0.1
+done
+rm -rf "$1.ended"
 """
 _STATE = """
 if [ -e "$1/status" ]; then echo ended
