@@ -1,4 +1,4 @@
-"""Modules that run when something of them is used first: a task waits for the import of what it needs alone."""
+"""Delays the import of modules until they are first used, so that a task imports only what it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class _Finder:
-    """Finds modules of virtroot as Python does, and has them wait; packages do not."""
+    """Finds virtroot's modules as Python does and delays them; packages are imported at once."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -27,7 +27,7 @@ class _Finder:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Let modules that the block imports for the first time wait; ``from MODULE import NAME`` uses the module at once.
+    """Delay the modules that the block imports for the first time; ``from MODULE import NAME`` uses MODULE at once.
 
     See `importlib.util.LazyLoader`.
     """

@@ -113,7 +113,7 @@ _TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
 # A command that has not begun finds its directory taken, and does not.
 _GIVE_UP = """
 if mkdir "$1" 2> /dev/null; then exit; fi
-# One that has begun and not said its process id finds no place for that from now on, and goes no further.
+# A command that has not written its process id yet cannot do so after this, and exits.
 mv "$1" "$1.ended" || exit
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     if [ ! -e "$1.ended/pid" ]; then break; fi

@@ -1,4 +1,4 @@
-"""Runs commands, one after the other, as standard input says: sent into a container, where it stands for a task's time.
+"""Runs the commands that it reads from standard input, one after the other; `runner` starts it in a container.
 
 Needs nothing but Python's library. A request is a line of JSON (``argv``, ``env`` to add, and ``stdin``: how many bytes
 follow, or null) and those bytes; an answer is a line of JSON (``status``, ``out`` and ``err``: how many bytes follow)

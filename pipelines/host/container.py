@@ -29,6 +29,12 @@ def new_mark() -> dict[str, str]:
     return {_MARK: uuid.uuid4().hex}
 
 
+def went_away(argv: Sequence[str], error: Exception) -> VirtrootError:
+    """Return the error for a container that ended while it ran ``argv``."""
+    hint = "see the engine's log, then run the task again"
+    return VirtrootError(f"the container that ran {argv[0]} went away: {error}", hint, where="engine")
+
+
 class NameTaken(VirtrootError):
     """A container of that name is there already."""
 
@@ -91,11 +97,7 @@ class Container:
             self.end(mark)
             raise
         except (requests.RequestException, ConnectionError) as error:
-            raise VirtrootError(
-                f"the container that ran {argv[0]} went away: {error}",
-                "see the engine's log, then run the task again",
-                where="engine",
-            ) from error
+            raise went_away(argv, error) from error
         completed = Completed(tuple(argv), -1 if status is None else status, bytes(kept[0]), bytes(kept[1]))
         if check and completed.returncode:
             raise failed(completed)
@@ -119,7 +121,7 @@ class Container:
     def holding(self, argv: Sequence[str]) -> Iterator[str]:
         """Run ``argv`` until the block ends, which ends its input; yield the first line it prints.
 
-        Waits for its end, so that what it holds is free afterwards; one that heeds no end of its input is left.
+        Waits until it exits, so that a lock that it holds is free afterwards, but not for longer than `_PATIENCE`.
         """
         api = self._api
         exec_id = api.exec_create(self.id, list(argv), stdin=True)["Id"]

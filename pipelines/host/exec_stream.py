@@ -111,7 +111,7 @@ def cut(connection: socket.socket) -> None:
 
 
 def end(connection: Connection, frames: Iterator[tuple[int, bytes]], timeout: float) -> None:
-    """Say that there is no more input, and wait until the command has ended, at most ``timeout`` seconds."""
+    """Close the command's input and wait until it exits, at most ``timeout`` seconds."""
     with suppress(OSError):
         connection.socket.shutdown(socket.SHUT_WR)
         connection.socket.settimeout(timeout)

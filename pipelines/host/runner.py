@@ -1,6 +1,6 @@
-"""Commands in a container, run by a program that stands there: a tenth of the time that the engine takes for each.
+"""Runs commands in a container through one program that is started there once, instead of an exec for each command.
 
-There is one for each container and process. It ends with this process.
+There is one such program for each container and process. It exits with this process.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from pathlib import Path
 
 import requests
 
-from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
 from pipelines.host.commands import GREETING
-from pipelines.host.container import Container, new_mark
+from pipelines.host.container import Container, new_mark, went_away
 from pipelines.host.exec_stream import Connection
 from pipelines.host.process import Completed, overran
 
@@ -40,15 +39,15 @@ class Runner:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._open = ExitStack()
-        self._has_python = True
+        self._starts = True
         self._frames: Generator[tuple[int, bytes], None, None] | None = None
         self._left = bytearray()
 
     def run(self, argv: Sequence[str], stdin: bytes | None = None, timeout: float | None = None) -> Completed | None:
-        """Run ``argv``; return None where that is for an exec of its own: another thread waits for an answer here.
+        """Run ``argv``. Return None if the caller has to use an exec: for much input, or while another thread runs one.
 
-        Raises `VirtrootError` where the container goes away meanwhile, and where ``timeout`` (seconds) passes: what was
-        started is killed then.
+        Raises `VirtrootError` if the container goes away, and if ``timeout`` (seconds) passes: then the command and all
+        that it started are killed.
         """
         if stdin is not None and len(stdin) > _MOST_INPUT:
             return None
@@ -97,15 +96,11 @@ class Runner:
             self._close()
             raise overran(argv, timeout) from None
         except (OSError, EOFError) as error:
-            raise VirtrootError(
-                f"the container that ran {argv[0]} went away: {error}",
-                "see the engine's log, then run the task again",
-                where="engine",
-            ) from error
+            raise went_away(argv, error) from error
         return Completed(tuple(argv), answer["status"], out, err)
 
     def _stands(self) -> bool:
-        """Say whether the program waits for a request: one that has ended, or says something unasked, does not."""
+        """Return whether the program waits for a request. Unexpected output, or its end, makes it unusable."""
         if self._connection is None:
             return False
         with suppress(OSError, ValueError):
@@ -113,8 +108,8 @@ class Runner:
         return False
 
     def _start(self) -> None:
-        """Start the program, and wait for its greeting; where it cannot be, there is no connection afterwards."""
-        if not self._has_python:
+        """Start the program and wait for its greeting. If that fails, `_connection` stays None."""
+        if not self._starts:
             return
         program = [self._python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
         try:
@@ -126,8 +121,8 @@ class Runner:
             if self._line() != GREETING:
                 raise EOFError("that was another program")
         except (requests.RequestException, OSError, EOFError):
-            # Whatever the reason is, an exec of its own says it.
-            self._has_python = False
+            # The caller uses an exec instead, whose error gives the reason.
+            self._starts = False
             self._close()
 
     def _line(self) -> bytes:
