@@ -22,7 +22,7 @@ _SIZE, _EXIT_STATUS = 64 << 10, 33
 _TIMEOUT = "5"
 
 _PROBE = """
-firmware=$(mktemp)
+firmware=$(mktemp) || exit
 trap 'rm -f "$firmware"' EXIT
 cat > "$firmware"
 limit=$1; shift
