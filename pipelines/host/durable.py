@@ -12,11 +12,12 @@ from pathlib import Path
 
 from pipelines.host.target import Target
 
-# `sync FILE` is fsync(2) of that file or directory.
+# `sync FILE` is fsync(2) of that file or directory. The input ends early if whoever sends it is killed.
 _PUT = """
 umask 077
 partial=$1.partial
 cat > "$partial"
+[ "$(stat --format=%s "$partial")" = "$3" ]
 chmod "$2" "$partial"
 sync "$partial"
 mv -T -- "$partial" "$1"
@@ -58,7 +59,7 @@ def flush_directory(directory: Path) -> None:
 
 def put(target: Target, path: str, content: bytes, mode: int) -> None:
     """Give the file ``path`` on ``target`` the bytes ``content`` and ``mode`` in one step; raises `VirtrootError`."""
-    target.run(["sh", "-ec", _PUT, "put", path, f"{mode:o}"], stdin=content)
+    target.run(["sh", "-ec", _PUT, "put", path, f"{mode:o}", str(len(content))], stdin=content)
 
 
 def rename(target: Target, partial: str, path: str) -> None:

@@ -328,9 +328,11 @@ def _put(target: Target, path: str, content: bytes) -> bool:
     there = ["sh", "-c", '[ -x "$1" ] && cmp -s - "$1"', "there", path]
     if target.run(there, stdin=content, check=False).returncode == 0:
         return False
+    # The input ends early if whoever sends it is killed.
     script = (
         'mkdir -p "${1%/*}"; partial=$(mktemp "${1%/*}/../.virtroot.XXXXXX"); '
-        'cat > "$partial"; chmod 755 "$partial"; sync "$partial"; mv -T "$partial" "$1"; sync "${1%/*}"'
+        'cat > "$partial"; [ "$(stat --format=%s "$partial")" = "$2" ]; '
+        'chmod 755 "$partial"; sync "$partial"; mv -T "$partial" "$1"; sync "${1%/*}"'
     )
-    target.run(["sh", "-ec", f"umask 022; {script}", "put", path], stdin=content)
+    target.run(["sh", "-ec", f"umask 022; {script}", "put", path, str(len(content))], stdin=content)
     return True
