@@ -30,8 +30,8 @@ def new_mark() -> dict[str, str]:
 
 
 def went_away(argv: Sequence[str], error: Exception) -> VirtrootError:
-    """Return the error for a container that ended while it ran ``argv``."""
-    hint = "see the engine's log, then run the task again"
+    """Return the error for a container, or the program in it that runs commands, that ended while it ran ``argv``."""
+    hint = "see whether memory ran out (dmesg) and what the engine's log says, then run the task again"
     return VirtrootError(f"the container that ran {argv[0]} went away: {error}", hint, where="engine")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -17,7 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DriverConfig, Mount
 
 from pipelines.errors import VirtrootError
-from pipelines.host import environment, this_machine
+from pipelines.host import environment, exec_stream, this_machine
 from pipelines.host.container import Container, NameTaken, NoSuchDevice
 from pipelines.host.endpoint import endpoint
 from pipelines.host.exec_stream import Sink
@@ -29,9 +28,6 @@ __all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice",
 
 #: Containers, volumes and images that virtroot made carry this label.
 LABEL = "virtroot"
-
-#: Seconds of silence after which a connection to a remote engine is probed.
-_KEEPALIVE = 30
 
 #: A registry that has not answered by then, in seconds, counts as one that does not.
 REGISTRY_TIMEOUT = 8
@@ -253,11 +249,7 @@ class Engine:
     def _tie(self, container: str) -> Any:
         """Return a connection to a container's input, which the engine ends when this end of the connection is gone."""
         stream = self._client.api.attach_socket(container, params={"stdin": 1, "stream": 1})
-        below = getattr(stream, "_sock", stream)
-        with suppress(OSError):
-            # Nothing is ever sent: without this, what stands between here and a remote engine would forget it.
-            below.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+        exec_stream.keep_alive(getattr(stream, "_sock", stream))
         return stream
 
     def container(self, name: str) -> Container | None:

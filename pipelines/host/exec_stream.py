@@ -18,6 +18,9 @@ Sink = Callable[[bytes], object]
 
 _BUFFER = 1 << 20
 
+#: Seconds of silence after which a connection to a remote engine is probed.
+_KEEPALIVE = 30
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -34,9 +37,17 @@ def connection(stream: Any) -> Iterator[Connection]:
     try:
         early = _early(stream, below)
         below.settimeout(None)
+        keep_alive(below)
         yield Connection(below, early)
     finally:
         close(stream)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Let the kernel probe a silent connection. Otherwise a router may forget it, and neither end notices."""
+    with suppress(OSError):  # A Unix socket has no such option.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
 
 
 def close(stream: Any) -> None:

@@ -9,22 +9,31 @@ import atexit
 import json
 import select
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import requests
 
+from pipelines.errors import VirtrootError
 from pipelines.host import exec_stream
 from pipelines.host.commands import GREETING
 from pipelines.host.container import Container, new_mark, went_away
 from pipelines.host.exec_stream import Connection
 from pipelines.host.process import Completed, overran
+from pipelines.text import trim
 
 _PROGRAM = Path(__file__).with_name("commands.py")
 
 #: Seconds that Python may take to start.
 _GREETING_TIMEOUT = 60
+
+#: Seconds that `Runner.close` waits for a thread that runs a command.
+_CLOSING_TIMEOUT = 1
+
+#: How much of the program's own error output is kept, in bytes.
+_COMPLAINT = 4096
 
 #: More input than this is streamed by an exec of its own.
 _MOST_INPUT = 4 << 20
@@ -42,12 +51,14 @@ class Runner:
         self._starts = True
         self._frames: Generator[tuple[int, bytes], None, None] | None = None
         self._left = bytearray()
+        self._complaint = bytearray()
+        self._deadline: float | None = None
 
     def run(self, argv: Sequence[str], stdin: bytes | None = None, timeout: float | None = None) -> Completed | None:
         """Run ``argv``. Return None if the caller has to use an exec: for much input, or while another thread runs one.
 
-        Raises `VirtrootError` if the container goes away, and if ``timeout`` (seconds) passes: then the command and all
-        that it started are killed.
+        Raises `VirtrootError` if the program or its container goes away, and if ``timeout`` (seconds) passes. In both
+        cases the command and all that it started are killed.
         """
         if stdin is not None and len(stdin) > _MOST_INPUT:
             return None
@@ -64,8 +75,15 @@ class Runner:
 
     def close(self) -> None:
         """End the program."""
-        with self._lock:
-            self._close()
+        # A Ctrl-C at the wrong moment leaves the lock taken for ever.
+        taken = self._lock.acquire(timeout=_CLOSING_TIMEOUT)
+        self._close()
+        if taken:
+            self._lock.release()
+
+    def has_ended(self) -> bool:
+        """Say whether the program was started and has exited since."""
+        return self._connection is not None and not self._lock.locked() and not self._stands()
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -84,18 +102,23 @@ class Runner:
         connection = self._connection
         if connection is None:
             return None
-        mark = {} if timeout is None else new_mark()
+        mark = new_mark()
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         asked = {"argv": list(argv), "env": mark, "stdin": None if stdin is None else len(stdin)}
         try:
-            connection.socket.settimeout(timeout)
+            self._heed_deadline(connection)
             connection.socket.sendall(json.dumps(asked).encode() + b"\n" + (stdin or b""))
             answer = json.loads(self._line())
             out, err = self._take(answer["out"]), self._take(answer["err"])
-        except TimeoutError:
-            self._container.end(mark)
-            self._close()
-            raise overran(argv, timeout) from None
         except (OSError, EOFError) as error:
+            # First, so that the program does not run a request that it has not read yet.
+            exec_stream.cut(connection.socket)
+            with suppress(VirtrootError):
+                self._container.end(mark)
+            self._close()
+            # ETIMEDOUT, of a network, is a TimeoutError too.
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise overran(argv, timeout) from None
             raise went_away(argv, error) from error
         return Completed(tuple(argv), answer["status"], out, err)
 
@@ -111,13 +134,14 @@ class Runner:
         """Start the program and wait for its greeting. If that fails, `_connection` stays None."""
         if not self._starts:
             return
+        self._deadline = time.monotonic() + _GREETING_TIMEOUT
         program = [self._python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
         try:
             connection = self._open.enter_context(self._container.standing(program))
             self._left.clear()
+            self._complaint.clear()
             self._frames = exec_stream.frames(connection)
             self._connection = connection
-            connection.socket.settimeout(_GREETING_TIMEOUT)
             if self._line() != GREETING:
                 raise EOFError("that was another program")
         except (requests.RequestException, OSError, EOFError):
@@ -138,11 +162,21 @@ class Runner:
         return taken
 
     def _read(self) -> None:
+        if self._connection is not None:
+            self._heed_deadline(self._connection)
         for stream, chunk in self._frames or ():
             if stream == 1:
                 self._left += chunk
                 return
-        raise EOFError("the connection ended")
+            self._complaint = (self._complaint + chunk)[-_COMPLAINT:]
+        raise EOFError(trim(self._complaint.decode(errors="replace")) or "the connection ended")
+
+    def _heed_deadline(self, connection: Connection) -> None:
+        """Let the next operation on the socket take no longer than is left; raises TimeoutError if nothing is."""
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        connection.socket.settimeout(left)
 
 
 _runners: dict[str, Runner] = {}
@@ -150,6 +184,9 @@ _runners: dict[str, Runner] = {}
 
 def of(container: Container, python: str) -> Runner:
     """Return the runner in ``container``, which starts with its first command."""
+    if container.id not in _runners:
+        for each in [name for name, runner in _runners.items() if runner.has_ended()]:
+            _runners.pop(each).close()
     return _runners.setdefault(container.id, Runner(container, python))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import socket
@@ -14,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host import runner
+from pipelines.host import commands, runner
 from pipelines.host.container import Container
 from pipelines.host.exec_stream import Connection
 from pipelines.host.runner import Runner
@@ -92,8 +95,8 @@ def test_a_command_has_its_words_its_input_and_its_environment(run: Callable[...
     assert (done.returncode, done.stdout, done.stderr) == (3, blob, b"a \xff\nb\n")
     assert run(["cat"]).stdout == b""
     assert run(["cat"], b"").stdout == b""
-    # As the engine gives it: Python, that runs it, adds nothing.
-    assert {line.partition(b"=")[0] for line in run(["env"]).stdout.splitlines()} == {b"PATH"}
+    # As the engine gives it, and the mark: Python, that runs it, adds nothing.
+    assert {line.partition(b"=")[0] for line in run(["env"]).stdout.splitlines()} == {b"PATH", b"VIRTROOT_COMMAND"}
     assert run(["cat"], b"once more").stdout == b"once more"
     process, session = run(["cut", "-d ", "-f1,6", "/proc/self/stat"]).stdout.split()
     assert process == session
@@ -147,6 +150,81 @@ def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
     assert run(["echo", "own"], None, 5.0).stdout == b"own\n"
     assert run(["echo", "own"]).stdout == b"own\n"
+
+
+def test_a_command_ends_though_something_that_it_started_keeps_its_output(run: Callable[..., Any]) -> None:
+    """It is waited for as long as the engine waits, which ends an exec."""
+    began = time.monotonic()
+    assert run(["sh", "-c", "sleep 30 & echo said"]).stdout == b"said\n"
+    assert 1 < time.monotonic() - began < 20
+    assert run(["sh", "-c", "(sleep 0.5; echo late) & echo said"]).stdout == b"said\nlate\n"
+
+
+def test_the_command_of_a_program_that_was_killed_is_ended(run: Callable[..., Any], here: Here, tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; kill -KILL {{}}; sleep 60"
+    run(["true"])
+    with pytest.raises(VirtrootError, match="the container that ran sh went away"):
+        run(["sh", "-c", script.format(here.children[0].pid)])
+    exe = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe")
+    end = time.monotonic() + 10
+    while exe.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not exe.exists()
+
+
+def test_input_that_is_cut_short_is_never_worked_on(tmp_path: Path) -> None:
+    """Whoever sends it was killed: half of a file is not published."""
+    asked = json.dumps({"argv": ["sh", "-c", f"cat > {tmp_path}/file"], "env": {}, "stdin": 10}).encode() + b"\n"
+    argv, pipe = [sys.executable, "-I", commands.__file__], subprocess.PIPE
+    for given, written in ((b"123456789", False), (b"1234567890", False), (b"1234567890", True)):
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as child:
+            assert child.stdin is not None
+            child.stdin.write(asked + given)
+            child.stdin.flush()
+            if written:
+                assert child.stdout is not None
+                assert child.stdout.readline() == commands.GREETING
+                assert child.stdout.readline()
+        assert (tmp_path / "file").exists() == written
+
+
+def test_a_request_that_was_given_up_does_not_run_later(run: Callable[..., Any], here: Here, tmp_path: Path) -> None:
+    run(["true"])
+    here.children[0].send_signal(signal.SIGSTOP)
+    threading.Timer(1, here.children[0].send_signal, [signal.SIGCONT]).start()
+    with pytest.raises(VirtrootError, match="did not end within"):
+        run(["touch", f"{tmp_path}/file"], None, 0.3)
+    here.children[0].wait(10)
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_network_that_gives_up_is_no_command_that_takes_too_long(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(["true"])
+    gone = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    monkeypatch.setattr(Runner, "_line", Mock(side_effect=gone))
+    with pytest.raises(VirtrootError, match=r"the container that ran true went away: .*Connection timed out"):
+        run(["true"])
+
+
+def test_a_lock_that_a_ctrl_c_left_taken_does_not_stop_the_end(here: Here) -> None:
+    made = Runner(cast("Container", here), sys.executable)
+    made.run(["true"])
+    made._lock.acquire()
+    made.close()
+    assert here.children[0].poll() is not None
+
+
+def test_a_runner_whose_program_ended_is_forgotten(here: Here) -> None:
+    runner.of(cast("Container", here), sys.executable).run(["true"])
+    here.children[0].kill()
+    here.children[0].wait()
+    time.sleep(0.1)
+    other = Here()
+    runner.of(cast("Container", other), sys.executable)
+    assert here.id not in runner._runners
+    assert runner._runners.pop(other.id)
 
 
 def test_a_second_thread_and_much_input_have_an_exec_of_their_own(run: Callable[..., Any]) -> None:
