@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -84,14 +85,27 @@ def imports() -> Iterator[None]:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module with SIGINT held back: libraries turn one that arrives meanwhile into errors of their own."""
+    if isinstance(sys.modules.get(name), Delayed):
+        raise ImportError(f"{name} is used in the block that delays it")
     if name in sys.modules:
-        module = sys.modules[name]
-        if isinstance(module, Delayed):
-            raise ImportError(f"{name} is used in the block that delays it")
         return importlib.import_module(name)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _holding_back_ctrl_c():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _holding_back_ctrl_c() -> Iterator[None]:
+    """Let a SIGINT take effect after the block. Libraries turn one during their import into errors of their own."""
+    handler = signal.getsignal(signal.SIGINT)
+    # Python runs handlers in the main thread alone.
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
     try:
-        return importlib.import_module(name)
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[-1])
