@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
@@ -156,7 +157,9 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
         publication.clear(hypervisor, paths)
         try:
-            tree = held.enter_context(making.root(hypervisor, paths.pool, artifact, way, paths.partial_root))
+            lying_on = partial(guests.lying_on, hypervisor)
+            made = making.root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
+            tree = held.enter_context(made)
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
             with step("identity, kernel"):

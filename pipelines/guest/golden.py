@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.errors import VirtrootError
-from pipelines.guest import guest as guests
 from pipelines.guest import place
 from pipelines.host import durable, lock, mounts, subvolume
 from pipelines.host.target import Target
@@ -37,6 +36,9 @@ for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made "$1"/former.*/*/
 done
 """
 
+#: Returns the names of the guests whose roots are layers on a golden tree.
+LyingOn = Callable[[str], list[str]]
+
 #: Somebody else may delete a golden tree between its making and its use so many times.
 _ATTEMPTS = 3
 
@@ -58,12 +60,11 @@ class Golden:
 
 
 @contextmanager
-def held(hypervisor: Hypervisor, pool: str, artifact: Artifact) -> Iterator[Golden]:
+def held(target: Target, pool: str, artifact: Artifact, lying_on: LyingOn) -> Iterator[Golden]:
     """Yield the golden tree of ``artifact``, unpacked where there is none; nobody deletes it meanwhile.
 
     Raises `VirtrootError` for a damaged artifact, and for a golden tree that was changed and that a guest lies on.
     """
-    target = hypervisor.target
     # By content: builds that are equal have one.
     key = f"{artifact.manifest.name}.{artifact.manifest.rootfs.sha256[:16]}"
     path, file, what = place.golden(pool, key), place.golden_lock(key), f"the golden tree of {artifact.id}"
@@ -76,7 +77,7 @@ def held(hypervisor: Hypervisor, pool: str, artifact: Artifact) -> Iterator[Gold
                 return
         with lock.on(target, file, what, wait=_PATIENCE):
             if not _whole(target, path):
-                _make(hypervisor, path, artifact)
+                _make(target, path, artifact, lying_on)
     raise VirtrootError(f"{what} is deleted as soon as it is made", "see whether ./inv prune runs again and again")
 
 
@@ -122,11 +123,10 @@ def sweep(target: Target, path: str) -> None:
         mounts.delete(target, *_leftovers(target, path))
 
 
-def _make(hypervisor: Hypervisor, path: str, artifact: Artifact) -> None:
+def _make(target: Target, path: str, artifact: Artifact, lying_on: LyingOn) -> None:
     """Unpack a golden tree in place of what is there; the caller holds its lock."""
-    target = hypervisor.target
     if target.run(["test", "-e", path], check=False).returncode == 0:
-        _refuse_needed(hypervisor, path)
+        _refuse_needed(path, lying_on(path))
         say(f"{path} was changed: it is unpacked anew")
         mounts.delete(target, path)
     mounts.delete(target, *_leftovers(target, path))
@@ -151,8 +151,7 @@ def _make(hypervisor: Hypervisor, path: str, artifact: Artifact) -> None:
         raise
 
 
-def _refuse_needed(hypervisor: Hypervisor, path: str) -> None:
-    layered = [guest.name for guest in guests.every(hypervisor) if guest.lower and guest.golden == path]
+def _refuse_needed(path: str, layered: list[str]) -> None:
     if layered:
         raise VirtrootError(
             f"the golden tree {path} was changed, and {', '.join(layered)} lies on it",

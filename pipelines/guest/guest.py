@@ -290,6 +290,11 @@ def every(hypervisor: Hypervisor) -> list[Guest]:
     return [guest for guest in found if guest is not None]
 
 
+def lying_on(hypervisor: Hypervisor, golden: str) -> list[str]:
+    """Return the names of the guests whose roots are layers on the golden tree ``golden``."""
+    return [guest.name for guest in every(hypervisor) if guest.lower and guest.golden == golden]
+
+
 def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     definition = hypervisor.xml(known.uuid)
     metadata = None if definition is None else definition.find(f"metadata/{{{NAMESPACE}}}guest")

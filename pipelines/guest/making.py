@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.guest import golden, roots
-from pipelines.guest.golden import Golden
+from pipelines.guest.golden import Golden, LyingOn
 from pipelines.host import subvolume
-from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.host.target import Target
 from pipelines.log import step
 
 
 @contextmanager
-def root(hypervisor: Hypervisor, pool: str, artifact: Artifact, way: str, path: str) -> Iterator[Golden | None]:
+def root(
+    target: Target, pool: str, artifact: Artifact, way: str, path: str, lying_on: LyingOn
+) -> Iterator[Golden | None]:
     """Make the root ``path`` in ``pool`` of ``artifact`` by ``way``, one of `roots.WAYS` but ``auto``.
 
     Yields the golden tree that it was made from, if any, which stays meanwhile. A root of two layers is mounted.
     """
-    target = hypervisor.target
     if way == "copy":
         with step("checking the artifact"):
             artifact.refuse_damaged()
@@ -30,7 +31,7 @@ def root(hypervisor: Hypervisor, pool: str, artifact: Artifact, way: str, path: 
                 target.run(archive.unpack_argv(path), stdin=content)
         yield None
         return
-    with golden.held(hypervisor, pool, artifact) as tree:
+    with golden.held(target, pool, artifact, lying_on) as tree:
         with step(f"making the root: {roots.WORDS[way]} of the golden tree"):
             if way == "overlay":
                 roots.layer(target, tree, path)

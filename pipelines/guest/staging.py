@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
@@ -29,6 +30,7 @@ from pipelines.guest import (
     switching,
     wrapping,
 )
+from pipelines.guest import guest as guests
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
@@ -115,7 +117,8 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         way = roots.way(target, paths.pool, asked)
         if guest.overlayfs:
             overlayfs.refuse_layer(way)
-        making_root = making.root(guest.hypervisor, paths.pool, artifact, way, f"{directory}/root")
+        lying_on = partial(guests.lying_on, guest.hypervisor)
+        making_root = making.root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
         pristine.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = pristine.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
