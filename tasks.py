@@ -34,21 +34,23 @@ with lazy.imports():
     from pipelines import prune as pruning
     from pipelines import rollback as returning
     from pipelines import run as trying
+    from pipelines import setup as preparing
     from pipelines import share as sharing
     from pipelines import snapshot as keeping
     from pipelines import ssh as reaching
     from pipelines import status as faring
+    from pipelines import test as checks
     from pipelines import upgrade as upgrading
     from pipelines import upgrade_all as upgrading_all
     from pipelines import verify as verifying
     from pipelines.book import reference
     from pipelines.book import site as publishing
     from pipelines.builder import inputs
-    from pipelines.guest import asks, moving, place
-    from pipelines.machine import setup as preparing
-    from pipelines.machine import test as checks
-    from pipelines.machine import timer as timing
-    from pipelines.machine import units
+    from pipelines.guest import asks
+    from pipelines.merge import moving
+    from pipelines.night import timer as timing
+    from pipelines.night import units
+    from pipelines.pool import place
     from pipelines.recipe import plan as planning
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
 from pipelines.builder.unchanged import unchanged
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
+from pipelines.engine.engine import Container
 from pipelines.host import process
-from pipelines.host.engine import Container
 from pipelines.settings import CHECKOUT, Settings
 
 #: What a user types for the same packages: the directory to work in, then the packages with commas between them.

@@ -19,11 +19,11 @@ from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.host.target import Target
 from pipelines.install import Wishes, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import Settings
+from pipelines.target.target import Target
 
 #: Seconds after which a boot has failed.
 _PATIENCE = 150

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 
+from pipelines import setup
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
-from pipelines.guest import roots
-from pipelines.guest.golden import Golden
-from pipelines.host import process, subvolume
-from pipelines.host.target import Local
+from pipelines.host import process
 from pipelines.libvirt import beside
-from pipelines.machine import setup
+from pipelines.pool import roots
+from pipelines.pool.golden import Golden
 from pipelines.settings import Settings
+from pipelines.target import subvolume
+from pipelines.target.target import Local
 
 _SIZE = 24 << 30
 

@@ -20,7 +20,7 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import container, inputs
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
 from pipelines.host import process
 from pipelines.settings import CHECKOUT, Settings
 

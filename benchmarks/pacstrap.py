@@ -15,7 +15,7 @@ from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.container import builder
 from pipelines.builder.inputs import Inputs
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
 from pipelines.settings import Settings
 from tests import mirror
 

@@ -22,17 +22,16 @@ from pathlib import Path
 
 import docker
 
-from pipelines import operate
+from pipelines import operate, setup
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.engine.engine import LABEL
 from pipelines.guest import guest as guests
 from pipelines.host import process
-from pipelines.host.engine import LABEL
 from pipelines.install import Wishes, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
-from pipelines.machine import setup
 from pipelines.settings import CHECKOUT, Settings
 
 _NAME = "benchmark-upgrade"

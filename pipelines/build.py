@@ -20,8 +20,8 @@ from pipelines.builder.container import Builder, builder
 from pipelines.builder.inputs import Inputs
 from pipelines.builder.making import Making
 from pipelines.builder.stages import StageRunner
+from pipelines.engine import engine as engines
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
 from pipelines.log import say, step, warn
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.plan import Surroundings, plan_id, stage_ids

@@ -10,14 +10,16 @@ from uuid import uuid4
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, identity, place, pristine, publication, roots, wrapping
+from pipelines.guest import hold, identity, publication, wrapping
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
-from pipelines.guest.place import Place
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import step, warn
+from pipelines.merge import pristine
+from pipelines.pool import place, roots
+from pipelines.pool.place import Place
 from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
 

@@ -14,8 +14,8 @@ from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say
-from pipelines.machine.setup import setup
 from pipelines.settings import Settings
+from pipelines.setup import setup
 from pipelines.verify import verify_guest
 
 

@@ -14,11 +14,13 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.contents import FileChange
 from pipelines.artifact.difference import Change, Difference, compare
 from pipelines.artifact.store import Store
-from pipelines.guest import changes as changing
-from pipelines.guest import hold, place, pristine, shares
-from pipelines.guest.changes import Changed, Changes
+from pipelines.guest import hold
 from pipelines.libvirt.connect import connect
 from pipelines.log import warn
+from pipelines.merge import changes as changing
+from pipelines.merge import pristine
+from pipelines.merge.changes import Changed, Changes
+from pipelines.pool import place, shares
 from pipelines.settings import Settings
 from pipelines.text import counted, one_line, size
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, remains, soundness, storage
 from pipelines.guest.guest import Guest
-from pipelines.host.finding import Finding, fault, fine
-from pipelines.libvirt import beside, connect, fitness, pool, wrappers
+from pipelines.health import libvirt, machine, remains, soundness, storage
+from pipelines.health.finding import Finding, fault, fine
+from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
-from pipelines.machine import fitness as machine
+from pipelines.pool import place, pool
 from pipelines.settings import Settings
 
 
@@ -36,10 +36,10 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
         hypervisor = connect.find(settings)
         if hypervisor is None:
             says = "the embedded hypervisor does not run, so that neither it nor its guests are looked at"
-            return [*findings, fine(fitness.OF, "libvirt", says)]
+            return [*findings, fine(libvirt.OF, "libvirt", says)]
         return [*findings, *_libvirt(hypervisor, settings)]
     except VirtrootError as error:
-        return [*findings, fault(fitness.OF, "libvirt", error.what, error.hint)]
+        return [*findings, fault(libvirt.OF, "libvirt", error.what, error.hint)]
 
 
 def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
@@ -48,7 +48,7 @@ def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     every = guests.every(hypervisor)
     seen = _look(hypervisor, directory, every)
     handles = settings.inode_file_handles == "prefer"
-    found = fitness.examine(hypervisor, seen, _wrapped(every), handles=handles)
+    found = libvirt.examine(hypervisor, seen, _wrapped(every), handles=handles)
     found += storage.examine(hypervisor, settings, directory, seen)
     if directory and seen["directories"].get(directory):
         found += remains.examine(hypervisor, directory, seen, every)
@@ -82,7 +82,7 @@ def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest])
         hypervisor.target,
         {
             "files": [beside.HOOK, *filter(None, _wrapped(every))],
-            "directories": [*pools, place.BOOT, fitness.HOOKS, *(guest.root for guest in every)],
+            "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
             "locks": [*remains.LOCKED, *pools],
             "guests": {guest.name: soundness.asked(guest) for guest in every},
         },

@@ -13,25 +13,25 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
-from pipelines.builder import arriving, container, disk, inputs, inspection, looking, packing, private_keys
-from pipelines.builder.arriving import Source
+from pipelines.builder import container, inputs, inspection, packing, private_keys
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.stages import Contain, StageRunner, complaint
+from pipelines.engine import engine as engines
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place
-from pipelines.host import engine as engines
 from pipelines.libvirt import connect
 from pipelines.log import say, step, warn
+from pipelines.origin import arriving, guestfs, looking, network
 from pipelines.origin import disk as choosing
-from pipelines.origin import network
 from pipelines.origin import owners as owning
 from pipelines.origin import rules as applying
 from pipelines.origin import system as systems
+from pipelines.origin.arriving import Source
 from pipelines.origin.disk import Choice, Disks
 from pipelines.origin.rules import Installed, Rule
 from pipelines.origin.system import System
+from pipelines.pool import place
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.generators import GENERATORS, Generator
 from pipelines.recipe.stage import ROOT, Tree
@@ -92,8 +92,8 @@ def import_system(
         ):
             with container.unpacker(engine, image, name, settings) as unpacker:
                 if found.kind == "disk":
-                    with disk.reader(engine, name, settings) as container_of_disk:
-                        choice = disk.unpack(found, container_of_disk, passphrase, choose, unpacker)
+                    with guestfs.reader(engine, name, settings) as container_of_disk:
+                        choice = guestfs.unpack(found, container_of_disk, passphrase, choose, unpacker)
                     for point, device in choice.left:
                         warn(f"{point} on {device} is left behind; --include-mounts brings it along")
                 else:
@@ -136,7 +136,7 @@ def _passphrase(source: Source, root_device: str, key: str) -> str:
             f"{source.path} is a {source.kind}: {'--root-device' if root_device else '--key'} is of disk images",
             "leave it out",
         )
-    return disk.passphrase(key) if key else ""
+    return guestfs.passphrase(key) if key else ""
 
 
 def _refuse_running(source: Source, settings: Settings) -> None:

@@ -16,31 +16,21 @@ from pydantic import ValidationError
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import (
-    asks,
-    hold,
-    hostdir,
-    identity,
-    making,
-    overlayfs,
-    place,
-    pristine,
-    publication,
-    roots,
-    wrapping,
-)
+from pipelines.guest import asks, hold, hostdir, identity, publication, wrapping
 from pipelines.guest import guest as guests
-from pipelines.guest import shares as mounting
 from pipelines.guest.asks import Consent
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.identity import Identity
-from pipelines.guest.place import Place
-from pipelines.guest.shares import Shared
 from pipelines.host import process
-from pipelines.libvirt import beside, connect, pool, remounting
+from pipelines.libvirt import beside, connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper, takes_acls
 from pipelines.log import say, step, warn
+from pipelines.merge import pristine
+from pipelines.pool import making, overlayfs, place, pool, remounting, roots
+from pipelines.pool import shares as mounting
+from pipelines.pool.place import Place
+from pipelines.pool.shares import Shared
 from pipelines.recipe import share as shares
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share import Share

@@ -23,23 +23,23 @@ from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
+from pipelines.engine import engine as engines
+from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest import guest as guests
-from pipelines.guest.memory import Room
-from pipelines.host import engine as engines
-from pipelines.host.engine import NameTaken
-from pipelines.host.lock import Busy
 from pipelines.host.signals import as_ctrl_c
 from pipelines.install import Wishes, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn, whoever_hears
-from pipelines.machine import checkout, notice
+from pipelines.night import checkout, notice
+from pipelines.night.memory import Room
+from pipelines.night.report import pages
 from pipelines.prune import prune
-from pipelines.report import pages
 from pipelines.run import end, names, owner, throw_away
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.target.lock import Busy
 from pipelines.text import plain
 from pipelines.upgrade import Wishes as Moving
 from pipelines.upgrade_all import upgrade_all

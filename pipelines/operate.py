@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, place, publication, snapshots, standard_input, streaming
+from pipelines.guest import hold, hostdir, publication, snapshots, standard_input, streaming
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.libvirt import pool
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output
+from pipelines.pool import place, pool
+from pipelines.pool.place import Place
 from pipelines.settings import Settings
 
 

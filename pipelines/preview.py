@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.guest.changes import Changed
-from pipelines.guest.moving import Move
+from pipelines.merge.changes import Changed
+from pipelines.merge.moving import Move
 from pipelines.text import counted, one_line, size
 
 #: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.

@@ -9,13 +9,14 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, golden, hold
+from pipelines.guest import formers, hold
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import pool as pools
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
+from pipelines.pool import golden
+from pipelines.pool import pool as pools
 from pipelines.settings import Settings
 
 

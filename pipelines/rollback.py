@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import changes as changing
-from pipelines.guest import formers, hold, pristine, publication, shares, staging
+from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
-from pipelines.guest.changes import Changes
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
-from pipelines.guest.moving import Choices, Move
-from pipelines.guest.pristine import Survey
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, warn
+from pipelines.merge import changes as changing
+from pipelines.merge import pristine, staging
+from pipelines.merge.changes import Changes
+from pipelines.merge.moving import Choices, Move
+from pipelines.merge.pristine import Survey
+from pipelines.pool import shares
 from pipelines.settings import Settings
 
 

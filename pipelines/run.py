@@ -15,17 +15,18 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, place, publication, standard_input, streaming
+from pipelines.guest import hold, publication, standard_input, streaming
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host.lock import Busy
 from pipelines.host.signals import as_ctrl_c
 from pipelines.install import Wishes, install
-from pipelines.libvirt import beside, pool
+from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
+from pipelines.pool import place, pool
+from pipelines.pool.place import Place
 from pipelines.settings import Settings
+from pipelines.target.lock import Busy
 from pipelines.text import split_lines
 
 #: Guests that it makes are called after it.

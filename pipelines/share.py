@@ -9,11 +9,12 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, shares, wrapping
+from pipelines.guest import hold, hostdir, wrapping
 from pipelines.guest.guest import Guest
-from pipelines.guest.shares import Shared
-from pipelines.libvirt import beside, pool
+from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
+from pipelines.pool import pool, shares
+from pipelines.pool.shares import Shared
 from pipelines.recipe.share import ROOT_TAGS, Share, parse
 from pipelines.settings import Settings
 from pipelines.text import size, table

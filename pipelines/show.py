@@ -11,13 +11,14 @@ from typing import Any
 
 from pipelines.artifact import manifest as manifests
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, place, reach, shares
+from pipelines.guest import formers, reach
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
+from pipelines.pool import place, shares
 from pipelines.settings import Settings
 from pipelines.symptom import recognise
 from pipelines.symptom.symptom import Symptom

@@ -13,12 +13,14 @@ from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, hold, publication, roots, staging
+from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.guest.moving import Choices, Move
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, warn, whoever_hears
+from pipelines.merge import staging
+from pipelines.merge.moving import Choices, Move
+from pipelines.pool import roots
 from pipelines.settings import Settings
 
 

@@ -11,10 +11,10 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import formers
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.guest.moving import Move
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
+from pipelines.merge.moving import Move
 from pipelines.settings import Settings
 from pipelines.upgrade import WentBack, Wishes
 

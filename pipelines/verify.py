@@ -20,13 +20,14 @@ from pipelines.builder import private_keys
 from pipelines.builder.container import builder
 from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
+from pipelines.engine import engine as engines
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.guest import hold, place, publication
+from pipelines.guest import hold, publication
 from pipelines.guest.guest import Guest
-from pipelines.host import engine as engines
 from pipelines.host import private, process
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
+from pipelines.pool import place
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.symptom.recognise import recognise

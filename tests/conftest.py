@@ -22,10 +22,10 @@ import pytest
 
 import tasks
 from pipelines.cli import ending
-from pipelines.host import engine as engines
-from pipelines.host import lock
+from pipelines.engine import engine as engines
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.target import lock
 from tests import book, durations
 from tests.support import lean, recording
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.manifest import Manifest, Verdict
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
+from pipelines.target import durable
 
 #: The manifest's name, in an artifact and in the boot directory of each guest made from it.
 MANIFEST = "manifest.json"

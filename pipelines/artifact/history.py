@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
 from pipelines.errors import VirtrootError
-from pipelines.host import durable, lock
 from pipelines.log import warn
+from pipelines.target import durable, lock
 from pipelines.text import one_line, plain, trim
 
 SCHEMA = 1

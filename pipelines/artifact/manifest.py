@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.host import durable, private
+from pipelines.host import private
 from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
+from pipelines.target import durable
 
 SCHEMA = 1
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
+from pipelines.target import durable
 
 _LINK = "golden"
 

@@ -13,8 +13,9 @@ from pipelines.artifact.artifact import PARTIAL, Artifact, name_build
 from pipelines.artifact.history import History
 from pipelines.artifact.promotion import Golden
 from pipelines.errors import VirtrootError
-from pipelines.host import durable, lock, private
+from pipelines.host import private
 from pipelines.log import say
+from pipelines.target import durable, lock
 
 #: Names the recipe file whose builds a directory holds.
 _SOURCE = ".recipe"

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.host import lock, process
+from pipelines.host import process
 from pipelines.log import step
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.target import lock
 
 #: What makes the site has an environment of its own: who only uses virtroot does without its many packages.
 _VENV = CHECKOUT / ".venv-book"

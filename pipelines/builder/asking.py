@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pipelines.builder import container
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
+from pipelines.engine.engine import Engine
 from pipelines.errors import VirtrootError
-from pipelines.host.engine import Engine
 from pipelines.log import warn
 from pipelines.recipe import mirror as mirrors
 from pipelines.recipe.distros import Distro

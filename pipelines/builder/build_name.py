@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.host.target import Target
 from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.target.target import Target
 from pipelines.text import split_lines
 
 #: No more files are named, and their paths take fewer bytes; a recipe's commands may have written what they like.

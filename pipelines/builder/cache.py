@@ -20,8 +20,9 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.host import lock, private
+from pipelines.host import private
 from pipelines.log import warn
+from pipelines.target import lock
 
 SCHEMA = 1
 

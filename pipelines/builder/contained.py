@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.builder.container import Builder, container_mark, piped, remove_contained
-from pipelines.host.engine import Engine
+from pipelines.engine.engine import Engine
 from pipelines.recipe.stage import ROOT
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import Settings

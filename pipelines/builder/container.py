@@ -13,16 +13,16 @@ from typing import IO
 
 from pipelines.artifact import archive
 from pipelines.builder.inputs import Inputs
+from pipelines.engine import images
+from pipelines.engine.engine import Container, Engine, Sink
 from pipelines.errors import VirtrootError
-from pipelines.host import images
-from pipelines.host.engine import Container, Engine, Sink
 from pipelines.host.process import Completed
-from pipelines.host.target import InContainer
 from pipelines.host.trees import Packed
 from pipelines.recipe.distros import Distro
 from pipelines.recipe.stage import CACHE, ROOT, Command, Tree
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import Settings
+from pipelines.target.target import InContainer
 
 _GIB = 1 << 30
 

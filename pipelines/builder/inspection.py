@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Target
 from pipelines.recipe.generators import Generator
+from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
 # What comes from the root loses the two characters that part the sections, and no file is read that is none.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.host.target import Target
 from pipelines.log import say, warn
 from pipelines.recipe import machine_specific
+from pipelines.target.target import Target
 from pipelines.text import one_line, split_lines
 
 #: Only files of fewer bytes are read, and no more files than that; of what is found no more paths are returned.

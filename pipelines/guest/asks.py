@@ -7,8 +7,8 @@ from typing import Protocol
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.guest.shares import Shared
 from pipelines.log import say
+from pipelines.pool.shares import Shared
 from pipelines.recipe.share import Share
 from pipelines.text import one_line
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place, shares
-from pipelines.guest.place import Place
-from pipelines.guest.shares import Shared
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool import place, shares
+from pipelines.pool.place import Place
+from pipelines.pool.shares import Shared
 from pipelines.recipe.share import ROOT_TAG, USR_TAG
+from pipelines.target.payload.handover import NAMESPACE
 
 ET.register_namespace("virtroot", NAMESPACE)
 

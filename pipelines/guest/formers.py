@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipelines.guest import place, switching
+from pipelines.guest import switching
 from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
-from pipelines.host import durable, mounts
-from pipelines.host.target import Target
+from pipelines.pool import place
+from pipelines.target import durable, mounts
+from pipelines.target.target import Target
 from pipelines.text import split_lines
 
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")

@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import logs, place, shares, wrapping
+from pipelines.guest import logs, wrapping
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
 from pipelines.guest.serving import unserved
-from pipelines.guest.shares import Shared
-from pipelines.host import mounts
-from pipelines.host.target import Target
 from pipelines.libvirt import beside, wrappers
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
-from pipelines.libvirt.layers import TREE
+from pipelines.pool import place, shares
+from pipelines.pool.shares import Shared
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.symptom.recognise import recognise
 from pipelines.symptom.symptom import Symptom
+from pipelines.target import mounts
+from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.payload.layers import TREE
+from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
 #: What a guest prints that will not come up any more; grep reads it, too.

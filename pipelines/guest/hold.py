@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, publication
+from pipelines.guest import publication
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host import lock
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import place
+from pipelines.pool.place import Place
+from pipelines.target import lock
 
 
 def new(hypervisor: Hypervisor, paths: Place) -> AbstractContextManager[None]:

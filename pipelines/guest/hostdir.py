@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import exposure, place
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.guest.shares import Shared
-from pipelines.host import mounts
-from pipelines.host.target import Target
-from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
+from pipelines.pool import exposure, place, pool
+from pipelines.pool.shares import Shared
 from pipelines.recipe.share import Share
+from pipelines.target import mounts
+from pipelines.target.target import Target
 from pipelines.text import split_fields
 
 #: libvirt's first version whose virtiofs devices can be read-only.

@@ -14,11 +14,11 @@ from uuid import UUID
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import sshd
-from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.log import warn
 from pipelines.recipe import machine_specific
 from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.target.target import Target
 from pipelines.text import one_line, split_fields, split_lines, trim
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.host.target import Target
 from pipelines.symptom.recognise import since_start
+from pipelines.target.target import Target
 from pipelines.text import plain, split_lines
 
 CONSOLE, QEMU = "the console", "QEMU's log"

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, place, switching
+from pipelines.guest import hostdir, switching
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host import mounts, process
-from pipelines.host.target import Target
-from pipelines.libvirt import beside, remounting
+from pipelines.host import process
+from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import DEFINITIONS, Hypervisor
 from pipelines.log import say, warn
+from pipelines.pool import place, remounting
+from pipelines.pool.place import Place
 from pipelines.symptom.known import TIMERS
+from pipelines.target import mounts
+from pipelines.target.target import Target
 from pipelines.text import split_lines
 
 # One process on libvirt's machine publishes everything or takes it back: a task killed meanwhile changes nothing. Only

@@ -9,7 +9,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import sshd
 from pipelines.guest.guest import Guest
 from pipelines.guest.sshd import Sshd
-from pipelines.host.relay import PATIENCE
+from pipelines.target.relay import PATIENCE
 from pipelines.text import one_line, trim
 
 #: Kinds of host keys in the order in which ssh prefers them; one is enough.

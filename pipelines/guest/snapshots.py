@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import place, roots, shares
 from pipelines.guest.guest import Guest
-from pipelines.host import durable, mounts, process, subvolume
+from pipelines.host import process
 from pipelines.libvirt import beside
 from pipelines.log import warn
+from pipelines.pool import place, roots, shares
+from pipelines.target import durable, mounts, subvolume
 from pipelines.text import split_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.host.target import Target
 from pipelines.libvirt import beside
+from pipelines.target.target import Target
 
 #: Where sshd listens unless its configuration says otherwise.
 PORT = 22

@@ -22,14 +22,16 @@ from dataclasses import asdict
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, wrapping
+from pipelines.guest import wrapping
 from pipelines.guest.domain import Made, remade
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host import durable, process
-from pipelines.host.target import Target
-from pipelines.libvirt import beside, remounting
+from pipelines.host import process
+from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import DEFINITIONS
+from pipelines.pool import place, remounting
+from pipelines.pool.place import Place
+from pipelines.target import durable
+from pipelines.target.target import Target
 
 # Lines are a word and a value. Nothing is exchanged but what has the token that the journal names. libvirt knows of no
 # lock of virtroot's, but its hook refuses a start while there is a journal. One that had passed the hook before that

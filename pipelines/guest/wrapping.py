@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Target
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.recipe.share import ROOT_TAG
+from pipelines.target.target import Target
 
 
 def binaries(definition: ET.Element) -> tuple[str, ...]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed, Overran
-from pipelines.host.target import Target
-from pipelines.libvirt import carry as carrying
-from pipelines.libvirt import handover, layers, lengths, sizes, tree, wrappers
-from pipelines.libvirt import look as looking
-from pipelines.libvirt import signs as searching
-from pipelines.libvirt import sshd as reading
-from pipelines.libvirt import survey as surveying
-from pipelines.libvirt.carry import Owners, Plan
+from pipelines.libvirt import wrappers
+from pipelines.target import durable
+from pipelines.target.payload import carry as carrying
+from pipelines.target.payload import handover, layers, lengths, sizes, tree
+from pipelines.target.payload import look as looking
+from pipelines.target.payload import signs as searching
+from pipelines.target.payload import sshd as reading
+from pipelines.target.payload import survey as surveying
+from pipelines.target.payload.carry import Owners, Plan
+from pipelines.target.target import Target
 from pipelines.text import split_lines, trim
 
 _PROGRAM = Path(handover.__file__)
@@ -61,7 +62,7 @@ _LOOKING, _SEEN = 300, 64 << 20
 
 
 #: What imports the walker, and what stands there instead in a program that is sent.
-_IMPORT = re.compile(r"^from pipelines\.libvirt\.tree import .*\n", re.MULTILINE)
+_IMPORT = re.compile(r"^from pipelines\.target\.payload\.tree import .*\n", re.MULTILINE)
 
 
 def _whole(program: Path) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.host.target import Local
 from pipelines.libvirt import embedded
 from pipelines.libvirt.hypervisor import URI, Hypervisor
 from pipelines.settings import Settings
+from pipelines.target.target import Local
 
 
 def connect(settings: Settings) -> Hypervisor:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+from pipelines.engine import engine as engines
+from pipelines.engine import images
+from pipelines.engine.container import Container, NameTaken, NoSuchDevice
+from pipelines.engine.engine import Engine
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
-from pipelines.host import images
-from pipelines.host.container import Container, NameTaken, NoSuchDevice
-from pipelines.host.engine import Engine
-from pipelines.host.target import InContainer
 from pipelines.libvirt import beside, kvm, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import step
 from pipelines.settings import Settings
+from pipelines.target.target import InContainer
 
 #: Its Containerfile, and so its image, is called that.
 NAME = "hypervisor"

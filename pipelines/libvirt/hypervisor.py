@@ -10,8 +10,8 @@ from functools import cached_property
 from pipelines.errors import VirtrootError
 from pipelines.host import addresses
 from pipelines.host.process import Completed
-from pipelines.host.target import Target
 from pipelines.libvirt import kvm
+from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
 #: The system's libvirt, on the host and in the embedded hypervisor alike.

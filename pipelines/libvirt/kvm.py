@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Target
+from pipelines.target.target import Target
 
 # A firmware of 256 bytes behind zeros. A PC begins 16 bytes below its end (ljmp 0xf000:0xff00); from there it enters
 # 32-bit protected mode, and where the processor has BMI2 (cpuid, leaf 7) shifts by `shlx %ecx, %ecx, %edx`, an

@@ -1,7 +1,7 @@
 """What an existing system shows of where it came from, and what is done about each sign. Pure data.
 
-`pipelines.libvirt.signs` finds the signs in a root. Patterns are Python's; what a verb of `import-root` takes is an
-extended regular expression of POSIX.
+`pipelines.target.payload.signs` finds the signs in a root. Patterns are Python's; what a verb of `import-root` takes is
+an extended regular expression of POSIX.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shown = Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign, how it shows (see `pipelines.libvirt.signs.find`), and what is done about it.
+    """A sign, how it shows (see `pipelines.target.payload.signs.find`), and what is done about it.
 
     ``said`` is for a person; ``{paths}``, ``{names}`` and ``{found}`` stand for the paths, their last parts and the
     texts. ``verb`` is the verb of `import-root` that takes ``arguments`` and the paths. Without a verb ``said`` is a

@@ -7,7 +7,7 @@ from typing import Any
 from testinfra.backend.base import BaseBackend, CommandResult
 
 from pipelines.guest.agent import Agent
-from pipelines.host.target import Target
+from pipelines.target.target import Target
 
 #: The root, read-only, in namespaces of its own and without capabilities: what a guest left there can do no harm.
 _CONFINED = (

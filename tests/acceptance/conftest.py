@@ -12,14 +12,14 @@ from testinfra.host import Host
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
+from pipelines.engine import engine as engines
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.host import engine as engines
-from pipelines.host.target import InContainer
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
+from pipelines.target.target import InContainer
 from pipelines.verify import CONTEXT_VARIABLE, DRIFT, Context
 from tests.acceptance import facts as gathering
 from tests.acceptance.backends import AgentBackend, ChrootBackend

@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from pipelines.artifact.manifest import Manifest
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.pool import MARK
+from pipelines.pool.pool import MARK
 from pipelines.text import split_fields, trim
 from tests.acceptance import expectations
 from tests.acceptance.conftest import Drift

@@ -13,9 +13,9 @@ from typing import Any
 
 import docker
 
-from pipelines.host import engine as engines
-from pipelines.host import images
-from pipelines.host.engine import Container
+from pipelines.engine import engine as engines
+from pipelines.engine import images
+from pipelines.engine.engine import Container
 from pipelines.host.trees import archive
 from pipelines.recipe.distros import DISTROS
 

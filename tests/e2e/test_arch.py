@@ -11,11 +11,11 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, load
-from pipelines.guest.place import console_log
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
 from pipelines.host.process import Completed
-from pipelines.host.target import Local, Target
 from pipelines.libvirt.connect import connect
+from pipelines.pool.place import console_log
+from pipelines.target.target import Local, Target
 from tests import mirror
 from tests.conftest import Virtroot, named
 from tests.mirror import Repository

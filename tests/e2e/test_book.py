@@ -11,8 +11,8 @@ import docker
 import pytest
 
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.libvirt.connect import connect
+from pipelines.pool import place
 from pipelines.settings import CHECKOUT
 from tests import book
 from tests.conftest import Virtroot

@@ -10,9 +10,9 @@ import docker
 import pytest
 
 from pipelines.guest.guest import find
-from pipelines.host.target import Target
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
+from pipelines.target.target import Target
 from tests.conftest import Virtroot
 from tests.support.pools import pool_on
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import load
-from pipelines.guest import place
 from pipelines.host.process import Completed
 from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
+from pipelines.pool import place
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot, named
 from tests.support.terminal import converse

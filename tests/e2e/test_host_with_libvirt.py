@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
+from pipelines.engine.engine import Container
 from pipelines.host import process
-from pipelines.host.engine import Container
 from pipelines.libvirt import embedded, wrappers
 from pipelines.libvirt.beside import HOOK, wrapper
-from pipelines.libvirt.pool import MARK
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool.pool import MARK
 from pipelines.settings import CHECKOUT
 from tests.conftest import HYPERVISOR, Virtroot
 from tests.support import recording

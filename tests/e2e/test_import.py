@@ -16,11 +16,11 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
-from pipelines.builder import disk
+from pipelines.engine import engine as engines
 from pipelines.guest.guest import find
-from pipelines.host import engine as engines
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
+from pipelines.origin import guestfs
 from tests.conftest import Virtroot, named
 
 MACHINE_ID = "5d4b1d6e6e0c4c589d7e0e6f3b1f7a11"
@@ -319,7 +319,7 @@ def make_disk(inv: Virtroot, system: Path, name: str, made: Path) -> Path:
     """Make the disk ``name`` (``locked`` or ``plain``) of a system, as the file ``made``."""
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
     with (
-        disk.reader(engines.connect(), named("make-disks"), inv.settings) as container,
+        guestfs.reader(engines.connect(), named("make-disks"), inv.settings) as container,
         process.reading(tar) as content,
     ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)

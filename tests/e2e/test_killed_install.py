@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import hold, place
-from pipelines.guest.place import Place
+from pipelines.guest import hold
 from pipelines.libvirt.connect import connect
+from pipelines.pool import place
+from pipelines.pool.place import Place
 from tests.conftest import Virtroot
 
 POOL = "/var/lib/libvirt/filesystems"

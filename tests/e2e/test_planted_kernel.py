@@ -10,11 +10,11 @@ import pytest
 
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
-from pipelines.guest import place
 from pipelines.guest.guest import find
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import place
 from tests.conftest import Virtroot
 
 VICTIM = "/etc/victim"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.engine import engine as engines
+from pipelines.engine import images
 from pipelines.guest.guest import find
-from pipelines.host import engine as engines
-from pipelines.host import images
 from pipelines.libvirt.connect import connect
 from pipelines.recipe import machine_specific
 from tests.conftest import Virtroot, named

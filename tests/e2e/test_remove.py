@@ -10,9 +10,9 @@ import pytest
 from pipelines import operate
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
+from pipelines.pool import place
 from tests.conftest import Virtroot
 
 NAME = "kept"

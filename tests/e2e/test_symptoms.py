@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import place
 from pipelines.guest.guest import find
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool import place
 from pipelines.symptom.known import SYMPTOMS
 from tests.conftest import Virtroot
 from tests.support.definitions import change

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.artifact.manifest import load
 from pipelines.guest.guest import find
-from pipelines.guest.place import boot, console_log
 from pipelines.libvirt.connect import connect
+from pipelines.pool.place import boot, console_log
 from tests.conftest import Virtroot, named
 
 # What still shows it in each run: guests of other tests boot without an initramfs, and on Arch one lives through an

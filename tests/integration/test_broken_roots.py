@@ -13,7 +13,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
 from pipelines.builder import container, inputs, inspection, private_keys
 from pipelines.builder.container import Builder, builder
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT
 from tests.conftest import Virtroot, named

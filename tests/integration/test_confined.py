@@ -7,8 +7,8 @@ import shlex
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Target
 from pipelines.libvirt.connect import connect
+from pipelines.target.target import Target
 from tests.acceptance.backends import ChrootBackend
 from tests.conftest import Virtroot
 

@@ -14,8 +14,8 @@ from pipelines.builder import container
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder
 from pipelines.builder.stages import StageRunner
-from pipelines.host import engine as engines
-from pipelines.host.engine import Engine
+from pipelines.engine import engine as engines
+from pipelines.engine.engine import Engine
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT, Command, Stage
 from tests.conftest import Virtroot, named

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.builder import container
 from pipelines.builder.container import Builder, builder
-from pipelines.host import engine as engines
+from pipelines.engine import engine as engines
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT
 from tests.conftest import Virtroot, named

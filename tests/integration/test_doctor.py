@@ -15,13 +15,14 @@ import pytest
 from pipelines import doctor
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Rootfs
-from pipelines.guest import place
 from pipelines.guest.guest import find
-from pipelines.host import lock, process
-from pipelines.host.target import Target
+from pipelines.host import process
 from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool import place
+from pipelines.target import lock
+from pipelines.target.target import Target
 from tests.conftest import Virtroot
 from tests.support.artifacts import made
 from tests.support.pools import pool_on

@@ -11,8 +11,9 @@ import pytest
 from docker import APIClient
 
 from benchmarks import caches
-from pipelines.host import engine as engines
-from pipelines.libvirt import embedded, pool
+from pipelines.engine import engine as engines
+from pipelines.libvirt import embedded
+from pipelines.pool import pool
 from pipelines.settings import Settings
 from tests.conftest import HYPERVISOR, Virtroot
 

@@ -15,10 +15,10 @@ import docker
 import pytest
 
 from pipelines.builder.container import builder
+from pipelines.engine import engine as engines
+from pipelines.engine import images
+from pipelines.engine.engine import Container, Engine, NameTaken, NoSuchDevice
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
-from pipelines.host import images
-from pipelines.host.engine import Container, Engine, NameTaken, NoSuchDevice
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 from tests.support.bad_disk import BadDisk

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.artifact.manifest import load
 from pipelines.builder import container, inputs
-from pipelines.host import engine as engines
-from pipelines.host.container import Container
+from pipelines.engine import engine as engines
+from pipelines.engine.container import Container
 from pipelines.recipe.stage import CACHE
 from tests.conftest import Virtroot, built_now, named
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.report import pages
+from pipelines.night.report import pages
 from pipelines.settings import Settings
 from tests.browser import PAGES, View, chromium
 from tests.support import histories

@@ -20,14 +20,15 @@ from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, place, publication, snapshots, switching
+from pipelines.guest import hold, publication, snapshots, switching
 from pipelines.guest.domain import Made, made, remade
-from pipelines.guest.place import Place
-from pipelines.host import durable
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.pool import place
+from pipelines.pool.place import Place
+from pipelines.target import durable
+from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.target import Local
 from tests.support import artifacts
 from tests.support.definitions import parsed
 from tests.support.site import DOMAIN

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Local, Target
 from pipelines.host.trees import archive
-from pipelines.libvirt import remounting
 from pipelines.libvirt.connect import connect
-from pipelines.machine import calendar, timer, units
-from pipelines.machine.units import Schedule
+from pipelines.night import calendar, timer, units
+from pipelines.night.units import Schedule
+from pipelines.pool import remounting
+from pipelines.target.target import Local, Target
 from tasks import program
 from tests.conftest import Virtroot
 from tests.support.refusals import refused

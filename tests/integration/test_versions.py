@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from pipelines.artifact import versions
-from pipelines.host import engine as engines
-from pipelines.host import images
-from pipelines.host.engine import Container
+from pipelines.engine import engine as engines
+from pipelines.engine import images
+from pipelines.engine.engine import Container
 from pipelines.recipe.distros import DISTROS
 from pipelines.settings import Settings
 from tests.support.versions import ARCH, as_words, pairs

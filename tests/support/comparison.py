@@ -14,8 +14,8 @@ import pytest
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder import container
 from pipelines.builder.container import builder
+from pipelines.engine import engine as engines
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT

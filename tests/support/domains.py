@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from pipelines.guest.domain import Domain, domain_xml
-from pipelines.guest.shares import Shared
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool.shares import Shared
 
 DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},

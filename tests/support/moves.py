@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.guest import moving
-from pipelines.guest.moving import Choices, Move
-from pipelines.guest.pristine import Survey
 from pipelines.host import lines
+from pipelines.merge import moving
+from pipelines.merge.moving import Choices, Move
+from pipelines.merge.pristine import Survey
 
 
 def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pipelines.libvirt.carry import Plan
+from pipelines.target.payload.carry import Plan
 
 
 def plan(**what: object) -> Plan:

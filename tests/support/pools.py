@@ -10,7 +10,7 @@ from pathlib import Path
 
 import docker
 
-from pipelines.host.engine import LABEL
+from pipelines.engine.engine import LABEL
 from tests.conftest import Virtroot, clear
 
 

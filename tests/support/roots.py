@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipelines.guest import pristine
-from pipelines.guest.pristine import Survey
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
+from pipelines.merge import pristine
+from pipelines.merge.pristine import Survey
+from pipelines.target.target import Local
 from tests.support.files import MADE, write
 
 #: What every root has, with the directories that its packages have.

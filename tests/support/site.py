@@ -9,13 +9,13 @@ from unittest.mock import create_autospec
 import pytest
 
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.pool import place
+from pipelines.pool.place import Place
+from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
 DOMAIN = """<domain><name>NAME</name><uuid>1</uuid><metadata><guest xmlns="{namespace}"><artifact>web/1</artifact>

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.guest import place
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.pool import place
 
 POOL = "/var/lib/libvirt/filesystems"
 WEB = "11111111-1111-4111-8111-111111111111"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from pipelines.host.process import Completed
-from pipelines.host.target import Target
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.target.target import Target
 
 
 class FakeTarget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import accounts
+from pipelines.merge import accounts
 
 BASE = {
     "passwd": b"root:x:0:0:root:/root:/bin/sh\nsync:x:100:100::/:/bin/false\nadmin:x:1000:1000::/home/admin:/bin/sh\n",

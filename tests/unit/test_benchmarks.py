@@ -22,13 +22,13 @@ import benchmarks
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
+from pipelines.engine.engine import Container, Engine
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.host.engine import Container, Engine
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.target.target import Local
 from tests.mirror import Repository
 from tests.support.artifacts import made
 from tests.support.definitions import parsed
@@ -77,7 +77,7 @@ def test_build(stage: Stage) -> None:
     run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
     stage.replace("pipelines.builder.unchanged.unchanged", Artifact(Path("artifact")))
     stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
-    stage.replace("pipelines.host.engine.connect", engine)
+    stage.replace("pipelines.engine.engine.connect", engine)
 
     *lines, last = stage.run("build", "2")
 
@@ -189,7 +189,7 @@ def test_pacstrap(stage: Stage) -> None:
     repository.url.return_value = "http://192.0.2.1/good/$repo/os/$arch"
     made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
     stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
-    stage.replace("pipelines.host.engine.connect", engine)
+    stage.replace("pipelines.engine.engine.connect", engine)
     stage.replace("pipelines.builder.container.builder", nullcontext(worker))
     stage.replace("tests.mirror.serve", nullcontext(repository))
 
@@ -213,7 +213,7 @@ def test_night(stage: Stage, tmp_path: Path) -> None:
     said = b"a: nothing changed, golden root a/1\nb: nothing changed, golden root b/1\n"
     stage.replace("pipelines.build.build").side_effect = built
     night = stage.replace("pipelines.host.process.run", Completed((), 0, b"", said))
-    engine = stage.replace("pipelines.host.engine.connect", create_autospec(Engine, instance=True))
+    engine = stage.replace("pipelines.engine.engine.connect", create_autospec(Engine, instance=True))
     first, second = stage.run("night", "2")
     engine().remove_volume.assert_called_once()
     assert engine().remove_volume.call_args.args[0].startswith("virtroot-cache-benchmark-night-0-")
@@ -232,10 +232,10 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
         said = f"Used\n{next(used)}\n" if argv[0] == "df" else ""
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    stage.replace("pipelines.machine.setup.need")
+    stage.replace("pipelines.setup.need")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
-    layered = stage.replace("pipelines.guest.roots.layer")
+    layered = stage.replace("pipelines.pool.roots.layer")
     stage.replace("pipelines.libvirt.beside.digest", "0" * 64)
     unmounted = stage.replace("pipelines.libvirt.beside.unmount")
 
@@ -284,7 +284,7 @@ def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     guest = create_autospec(Guest, instance=True, root="/pool/root.web")
     guest.target = create_autospec(Local, instance=True)
     monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
-    stage.replace("pipelines.machine.setup.need")
+    stage.replace("pipelines.setup.need")
     commands = stage.replace("pipelines.host.process.run", Completed((), 0, b"/dev/loop0\n", b""))
     volumes = stage.replace("docker.from_env", create_autospec(docker.DockerClient, instance=True, volumes=MagicMock()))
     stage.replace("pipelines.install.install")

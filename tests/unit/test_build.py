@@ -11,8 +11,8 @@ import pytest
 from pipelines import build
 from pipelines.builder import asking, inputs
 from pipelines.builder.asking import Asker
+from pipelines.engine.engine import Container, Engine
 from pipelines.errors import VirtrootError
-from pipelines.host.engine import Container, Engine
 from pipelines.host.process import Completed
 from pipelines.recipe.mirror import MirrorState, parse
 from pipelines.settings import Settings

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.libvirt import carry
-from pipelines.libvirt.carry import Plan
+from pipelines.target.payload import carry
+from pipelines.target.payload.carry import Plan
 from tests.support.files import write
 from tests.support.plans import plan
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.libvirt import carry
+from pipelines.target.payload import carry
 from tests.support.files import write
 from tests.support.plans import plan
 

@@ -22,8 +22,8 @@ from pipelines.builder import inputs
 from pipelines.cli import ending
 from pipelines.cli.line import Line
 from pipelines.cli.program import Program
+from pipelines.engine import engine as engines
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.host import engine as engines
 from pipelines.libvirt import connect
 from pipelines.settings import CHECKOUT, defaults
 

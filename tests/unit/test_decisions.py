@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import decisions
-from pipelines.guest.pristine import Survey
-from pipelines.libvirt import carry
+from pipelines.merge import decisions
+from pipelines.merge.pristine import Survey
+from pipelines.target.payload import carry
 from tests.support.files import write
 from tests.support.plans import plan
 from tests.support.roots import looked

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import roots
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, carry, handover, lengths, look, signs, sizes, tree
+from pipelines.libvirt import beside
+from pipelines.pool import roots
+from pipelines.target.payload import carry, handover, lengths, look, signs, sizes, tree
+from pipelines.target.target import Local
 
 #: More than Python's limit of recursion, than descriptors of a process, and as a path more than 4095 bytes.
 DEEP = 3000

@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host import destination
-from pipelines.libvirt import handover
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
 
 
 def test_a_device_is_written_to_and_stays_one() -> None:

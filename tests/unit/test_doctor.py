@@ -11,11 +11,10 @@ import pytest
 
 from pipelines import doctor
 from pipelines.errors import VirtrootError
-from pipelines.guest import soundness
+from pipelines.health import libvirt, soundness
+from pipelines.health.finding import Finding, Fix, fault, fine
 from pipelines.host import process
-from pipelines.host.finding import Finding, Fix, fault, fine
 from pipelines.host.process import Completed
-from pipelines.libvirt import fitness
 from pipelines.settings import Settings
 from tests.support.sound import DEFINITION, POOL, SEEN, WEB
 
@@ -57,8 +56,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         said = json.dumps(SEEN) if argv[1:3] == ["-I", "-c"] else "virtiofsd 1.13.2 --shared-dir --modcaps"
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    monkeypatch.setattr("pipelines.host.engine.answers", lambda: True)
-    monkeypatch.setattr("pipelines.host.engine.connect", ReadOnly)
+    monkeypatch.setattr("pipelines.engine.engine.answers", lambda: True)
+    monkeypatch.setattr("pipelines.engine.engine.connect", ReadOnly)
     monkeypatch.setattr(process, "run", run)
     monkeypatch.setattr(process, "found", lambda _: True)
     monkeypatch.setattr("pipelines.guest.agent.Agent.answers", lambda _: True)
@@ -96,14 +95,14 @@ def test_who_is_not_root_is_told_so_and_not_that_roots_are_gone(
     monkeypatch.setitem(SEEN, "user", 1000)
     with pytest.raises(VirtrootError, match="by root alone"):
         doctor.examine(Settings(), "web")
-    (last,) = [each for each in doctor.examine(Settings()) if each.of == fitness.OF]
+    (last,) = [each for each in doctor.examine(Settings()) if each.of == libvirt.OF]
     assert (last.ok, last.do) == (False, "run this with sudo")
 
 
 def test_where_no_hypervisor_runs_a_guest_is_an_error_and_the_rest_is_looked_at(ran: list[list[str]]) -> None:
     with pytest.raises(VirtrootError, match="does not run"):
         doctor.examine(Settings(connect="embedded"), "web")
-    (last,) = [each for each in doctor.examine(Settings(connect="embedded")) if each.of == fitness.OF]
+    (last,) = [each for each in doctor.examine(Settings(connect="embedded")) if each.of == libvirt.OF]
     assert last.ok
     assert "does not run" in last.says
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host import durable
-from pipelines.host.target import Local, Target
 from pipelines.libvirt import beside
+from pipelines.target import durable
+from pipelines.target.target import Local, Target
 
 #: Each puts a file on a target.
 PUTS: dict[str, Callable[[Target, str], object]] = {

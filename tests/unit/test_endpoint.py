@@ -11,9 +11,9 @@ from unittest.mock import MagicMock
 import pytest
 from docker.errors import DockerException
 
+from pipelines.engine import engine as engines
+from pipelines.engine.endpoint import Endpoint, endpoint
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
-from pipelines.host.endpoint import Endpoint, endpoint
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
+from pipelines.engine import engine as engines
+from pipelines.engine import this_machine
+from pipelines.engine.container import Container
+from pipelines.engine.engine import Engine, NameTaken, NoSuchDevice
+from pipelines.engine.image import read_image
 from pipelines.errors import VirtrootError
-from pipelines.host import engine as engines
-from pipelines.host import environment, this_machine
-from pipelines.host.container import Container
-from pipelines.host.engine import Engine, NameTaken, NoSuchDevice
-from pipelines.host.image import read_image
+from pipelines.host import environment
 
 
 def refusal(status: int, explanation: str) -> APIError:

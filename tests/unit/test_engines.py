@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import decisions, engines, meeting
-from pipelines.guest.moving import carried
-from pipelines.guest.pristine import Survey, Unowned
+from pipelines.merge import decisions, engines, meeting
+from pipelines.merge.moving import carried
+from pipelines.merge.pristine import Survey, Unowned
 from tests.support.moves import moved
 from tests.support.surveys import system, tree
 

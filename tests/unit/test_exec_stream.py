@@ -14,10 +14,10 @@ from typing import Any
 import docker
 import pytest
 
+from pipelines.engine import exec_stream
+from pipelines.engine.container import Container
+from pipelines.engine.exec_stream import Connection
 from pipelines.errors import VirtrootError
-from pipelines.host import exec_stream
-from pipelines.host.container import Container
-from pipelines.host.exec_stream import Connection
 from tests.support.bad_disk import BadDisk
 
 

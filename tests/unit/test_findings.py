@@ -12,19 +12,18 @@ from unittest.mock import create_autospec
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import definition as definitions
-from pipelines.guest import exposure, place, remains, roots, soundness, storage
 from pipelines.guest.guest import Guest
-from pipelines.guest.shares import Shared
-from pipelines.host import finding
-from pipelines.host.finding import Finding
-from pipelines.host.target import Target
-from pipelines.libvirt import beside, confinement, daemon, fitness, wrappers
-from pipelines.libvirt.daemon import Tried
+from pipelines.health import confinement, daemon, finding, libvirt, machine, remains, soundness, storage
+from pipelines.health import definition as definitions
+from pipelines.health.daemon import Tried
+from pipelines.health.finding import Finding
+from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
-from pipelines.machine import fitness as machine
+from pipelines.pool import exposure, place, roots
+from pipelines.pool.shares import Shared
 from pipelines.settings import Settings
+from pipelines.target.target import Target
 from tests.support.definitions import parsed
 from tests.support.sound import BINARY, DEFINITION, DIRECTORY, POOL, SEEN, WEB
 
@@ -97,28 +96,28 @@ def test_the_families_of_virtiofsd_and_what_each_can() -> None:
 
 
 def test_a_virtiofsd_that_is_missing_or_cannot_keep_capabilities() -> None:
-    (missing,) = fitness.virtiofsd(None, {}, {})
+    (missing,) = libvirt.virtiofsd(None, {}, {})
     assert (missing.ok, missing.needed) == (False, True)
     serves = {ACL: Tried(True, "")}
-    (bare,) = fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.2.0", "--shared-dir"), serves, {})
+    (bare,) = libvirt.virtiofsd(daemon.read("/v", "virtiofsd 1.2.0", "--shared-dir"), serves, {})
     assert (bare.ok, bare.needed) == (False, False)
-    (right,) = fitness.virtiofsd(daemon.read("/v", "virtiofsd 1.13.2", RUST), serves, {})
+    (right,) = libvirt.virtiofsd(daemon.read("/v", "virtiofsd 1.13.2", RUST), serves, {})
     assert right.ok
 
 
 def test_a_virtiofsd_that_does_not_start_is_not_in_order() -> None:
     found = daemon.read("/v", "virtiofsd 1.14.0", RUST)
     refused = Tried(False, f"[2026-11-30T08:58:32Z WARN  virtiofsd::limits] x\n[z ERROR virtiofsd] {CAPABILITIES}\n")
-    (alone,) = fitness.virtiofsd(found, {ACL: Tried(True, ""), "": refused}, {ACL: ["new"], "": ["web", "db"]})
+    (alone,) = libvirt.virtiofsd(found, {ACL: Tried(True, ""), "": refused}, {ACL: ["new"], "": ["web", "db"]})
     assert (alone.ok, alone.needed) == (False, True)
     assert alone.says == f"/v 1.14.0 does not start without virtroot's wrapper: {CAPABILITIES}"
     assert "--fix lets web, db name the wrapper" in alone.do
-    (by_wrapper,) = fitness.virtiofsd(found, {ACL: refused}, {})
+    (by_wrapper,) = libvirt.virtiofsd(found, {ACL: refused}, {})
     assert (by_wrapper.ok, by_wrapper.needed) == (False, True)
     assert f'./inv help "{CAPABILITIES}"' in by_wrapper.do
-    (silent,) = fitness.virtiofsd(found, {ACL: Tried(False, "")}, {})
+    (silent,) = libvirt.virtiofsd(found, {ACL: Tried(False, "")}, {})
     assert "it prints nothing" in silent.says
-    (handles,) = fitness.virtiofsd(found, {ACL: Tried(True, f"{NO_HANDLES}, so it uses none\n")}, {})
+    (handles,) = libvirt.virtiofsd(found, {ACL: Tried(True, f"{NO_HANDLES}, so it uses none\n")}, {})
     assert (handles.ok, handles.needed) == (False, False)
     assert "inode_file_handles" in handles.do
 
@@ -139,7 +138,7 @@ def test_an_engine_is_needed_where_guests_run_in_one(
     def refuse() -> None:
         raise VirtrootError("no Docker engine answers", "run ./inv setup")
 
-    monkeypatch.setattr("pipelines.host.engine.connect", refuse)
+    monkeypatch.setattr("pipelines.engine.engine.connect", refuse)
     monkeypatch.setattr("pipelines.libvirt.connect.host_answers", lambda: answers)
     found = machine._engine(Settings(connect=connect))
     assert (found.ok, found.needed) == (False, needed)
@@ -154,10 +153,10 @@ def test_an_engine_is_needed_where_guests_run_in_one(
     ],
 )
 def test_libvirt_finds_virtiofsd_by_its_description(described: list[Any], says: str) -> None:
-    found = fitness.description(seen(descriptions=described))
+    found = libvirt.description(seen(descriptions=described))
     assert says in found.says
     assert "50-virtiofsd.json" in found.do
-    assert fitness.description(SEEN).ok
+    assert libvirt.description(SEEN).ok
 
 
 # libvirt's machine
@@ -179,7 +178,7 @@ CAPABLE = """<domainCapabilities><memoryBacking supported='yes'><enum name='sour
     ],
 )
 def test_what_libvirts_qemu_can(said: str, ok: bool, words: str) -> None:
-    found = fitness.devices(said)
+    found = libvirt.devices(said)
     assert found.ok is ok
     assert words in found.says
 
@@ -195,7 +194,7 @@ def test_apparmor_lets_run_what_its_profile_says() -> None:
 
 def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
     def found(profiles: dict[str, str], *, on: bool = True) -> Finding:
-        return fitness.security(seen(security={"apparmor": on, "selinux": "", "profiles": profiles}))
+        return libvirt.security(seen(security={"apparmor": on, "selinux": "", "profiles": profiles}))
 
     closed = found({"/etc/apparmor.d/usr.sbin.libvirtd": "  /usr/bin/* PUx,"})
     assert not closed.ok
@@ -203,7 +202,7 @@ def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": PROFILE}).ok
     assert found({}).ok
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": ""}, on=False).ok
-    assert "enforces" in fitness.security(seen(security={"apparmor": False, "selinux": "1", "profiles": {}})).says
+    assert "enforces" in libvirt.security(seen(security={"apparmor": False, "selinux": "1", "profiles": {}})).says
 
 
 def test_a_hook_that_is_missing_old_or_not_run() -> None:
@@ -211,7 +210,7 @@ def test_a_hook_that_is_missing_old_or_not_run() -> None:
     target = create_autospec(Target)
 
     def found(file: dict[str, Any] | None) -> Finding:
-        return fitness.hook(target, seen(files={beside.HOOK: file}))
+        return libvirt.hook(target, seen(files={beside.HOOK: file}))
 
     assert found(right).ok
     for file in (None, {**right, "sha256": "0"}, {**right, "mode": 0o644}):
@@ -225,9 +224,9 @@ def test_a_wrapper_matters_where_a_guest_names_it() -> None:
     target = create_autospec(Target)
     right = {"sha256": hashlib.sha256(beside.wrapper()).hexdigest(), "mode": 0o755}
     facts = seen(files={beside.WRAPPER: None, ACL: right})
-    assert fitness.wrapper(target, facts, {}).ok
-    assert fitness.wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
-    wrong = fitness.wrapper(target, facts, {beside.WRAPPER: ["web", "db"], ACL: ["new"]})
+    assert libvirt.wrapper(target, facts, {}).ok
+    assert libvirt.wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
+    wrong = libvirt.wrapper(target, facts, {beside.WRAPPER: ["web", "db"], ACL: ["new"]})
     assert not wrong.ok
     assert f"{beside.WRAPPER} is missing, which serves web, db" in wrong.says
     assert "new" not in wrong.says
@@ -258,20 +257,20 @@ def test_a_guest_names_the_wrapper_of_its_kernel(path: str, release: str, ok: bo
 def test_a_hook_that_libvirts_daemon_may_not_know_of() -> None:
     def found(changed: float, since: float, *, embedded: bool = False) -> Finding:
         daemons = [{"name": "virtqemud", "since": since}]
-        directories = {fitness.HOOKS: {**DIRECTORY, "changed": changed}}
-        return fitness.hook_is_read(seen(daemons=daemons, directories=directories), embedded=embedded)
+        directories = {libvirt.HOOKS: {**DIRECTORY, "changed": changed}}
+        return libvirt.hook_is_read(seen(daemons=daemons, directories=directories), embedded=embedded)
 
     assert found(1, since=2).ok
     late = found(2, since=1)
     assert (late.ok, late.needed) == (False, False)
     assert "systemctl restart virtqemud" in late.do
     assert found(2, since=1, embedded=True).ok
-    assert fitness.hook_is_read(SEEN, embedded=False).ok
+    assert libvirt.hook_is_read(SEEN, embedded=False).ok
 
 
 def test_how_many_files_virtiofsd_may_have_open() -> None:
     def found(*, embedded: bool = False, **facts: Any) -> Finding:
-        return fitness.open_files(seen(**{"daemons": [], "virtiofsds": [], **facts}), embedded=embedded)
+        return libvirt.open_files(seen(**{"daemons": [], "virtiofsds": [], **facts}), embedded=embedded)
 
     serving = {"pid": 7, "files": 1000000, "open": 900000}
     assert found(virtiofsds=[{**serving, "open": 10}]).ok
@@ -287,10 +286,10 @@ def test_how_many_files_virtiofsd_may_have_open() -> None:
 
 def test_programs_that_are_missing() -> None:
     there = cast("dict[str, str]", SEEN["programs"])
-    found = fitness.programs(seen(programs={**there, "flock": "", "zstd": ""}))
+    found = libvirt.programs(seen(programs={**there, "flock": "", "zstd": ""}))
     assert (found.says, found.do) == ("missing: zstd, flock", "install there: zstd util-linux")
-    assert not fitness.sandbox(seen(programs={})).needed
-    assert not fitness.openat2(seen(openat2=False)).ok
+    assert not libvirt.sandbox(seen(programs={})).needed
+    assert not libvirt.openat2(seen(openat2=False)).ok
 
 
 # The pool
@@ -610,7 +609,7 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     """A guest that was started meanwhile keeps what it booted."""
     running = guest()
     cast(Any, running.target).run.return_value.text = "running"
-    monkeypatch.setattr("pipelines.host.lock.on", lambda *_: nullcontext())
+    monkeypatch.setattr("pipelines.target.lock.on", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})

@@ -11,13 +11,13 @@ import pytest
 from pipelines import show, verify
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import place
 from pipelines.settings import Settings
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
+from pipelines.target.target import Local
 from pipelines.verify import Context
 from tests.support.artifacts import made
 

@@ -14,9 +14,9 @@ from pipelines import rollback, upgrade
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import formers
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host.target import Local
+from pipelines.pool.place import Place
 from pipelines.settings import Settings
+from pipelines.target.target import Local
 from pipelines.upgrade import WentBack
 
 ARTIFACT: Any = SimpleNamespace(id="web/2")
@@ -46,12 +46,12 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (upgrade, rollback):
         monkeypatch.setattr(module, "connect", lambda _: None)
-    monkeypatch.setattr("pipelines.guest.staging.held", held)
+    monkeypatch.setattr("pipelines.merge.staging.held", held)
     monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
     monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
-    monkeypatch.setattr("pipelines.guest.staging.put_back", note("put back"))
+    monkeypatch.setattr("pipelines.merge.staging.put_back", note("put back"))
     monkeypatch.setattr(formers, "every", lambda _: ["former"])
     monkeypatch.setattr(formers, "set_aside", note("set aside"))
     monkeypatch.setattr(formers, "failed", lambda _: "/pool/former.web/failed")
@@ -173,7 +173,7 @@ def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) ->
 def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in (1, 2, 3):
         former(guest, f"2026010{day}T000000Z")
-    monkeypatch.setattr("pipelines.host.subvolume.delete", failing(KeyboardInterrupt()))
+    monkeypatch.setattr("pipelines.target.subvolume.delete", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         formers.forget(guest)
     assert [each.when for each in formers.every(guest)] == ["20260102T000000Z", "20260103T000000Z"]

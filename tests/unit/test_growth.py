@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import accounts, changes, meeting, moving
-from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines, process
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, survey
+from pipelines.libvirt import beside
+from pipelines.merge import accounts, changes, meeting, moving
+from pipelines.merge.pristine import Configured, Survey, Unowned
+from pipelines.target.payload import survey
+from pipelines.target.target import Local
 
 #: Of twice the input; n log n is a little more than twice.
 MOST = 2.6

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.identity import checked_hostname, read_ssh_key
-from pipelines.guest.place import checked_name
 from pipelines.install import wishes
+from pipelines.pool.place import checked_name
 from pipelines.verify import read_junit
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"

@@ -14,11 +14,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipelines.guest.domain import Domain, domain_xml, renamed
-from pipelines.guest.place import Place
-from pipelines.host import lock
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, handover
-from pipelines.libvirt.handover import Refused
+from pipelines.libvirt import beside
+from pipelines.pool.place import Place
+from pipelines.target import lock
+from pipelines.target.payload import handover
+from pipelines.target.payload.handover import Refused
+from pipelines.target.target import Local
 
 
 @pytest.fixture

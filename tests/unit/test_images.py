@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from pipelines import setup
+from pipelines.engine import images
+from pipelines.engine.engine import Engine, Image
 from pipelines.errors import VirtrootError
-from pipelines.host import images
-from pipelines.host.engine import Engine, Image
-from pipelines.host.finding import Finding
-from pipelines.machine import fitness, setup
+from pipelines.health import machine
+from pipelines.health.finding import Finding
 from pipelines.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -176,8 +177,8 @@ def test_what_cannot_be_made_and_is_not_there_is_an_error(engine: Any) -> None:
 
 @pytest.fixture
 def on_this_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("pipelines.host.engine.answers", lambda: True)
-    monkeypatch.setattr("pipelines.host.engine.connect", lambda: cast(Engine, engine))
+    monkeypatch.setattr("pipelines.engine.engine.answers", lambda: True)
+    monkeypatch.setattr("pipelines.engine.engine.connect", lambda: cast(Engine, engine))
     return engine
 
 
@@ -202,7 +203,7 @@ def test_setup_alone_renews_nothing(on_this_engine: Any) -> None:
 
 
 def finding(settings: Settings, name: str) -> Finding:
-    return next(each for each in fitness.examine(settings) if each.name == name)
+    return next(each for each in machine.examine(settings) if each.name == name)
 
 
 def test_doctor_tells_the_age_of_old_images_and_makes_none(on_this_engine: Any) -> None:

@@ -11,9 +11,9 @@ from unittest.mock import MagicMock
 import pytest
 
 from pipelines import import_system as importing
-from pipelines.builder.arriving import Source
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import connect
+from pipelines.origin.arriving import Source
 from pipelines.recipe.generators import GENERATORS
 from pipelines.settings import Settings
 from tests.support.systems import ARCH, DEBIAN
@@ -68,7 +68,7 @@ def test_a_root_that_changes_meanwhile_is_not_read(
 def test_a_directory_that_cannot_come_is_refused_before_anything_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.host.engine.connect", lambda: pytest.fail("that begins to copy"))
+    monkeypatch.setattr("pipelines.engine.engine.connect", lambda: pytest.fail("that begins to copy"))
     monkeypatch.setattr(connect, "find", lambda _: None)
     root = tmp_path / "root"
     (root / "usr/bin").mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_an_offset_that_is_none_is_refused_before_anything_is_read(tmp_path: Pat
 def test_a_shifted_directory_is_refused_before_anything_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.host.engine.connect", lambda: pytest.fail("that begins to copy"))
+    monkeypatch.setattr("pipelines.engine.engine.connect", lambda: pytest.fail("that begins to copy"))
     monkeypatch.setattr(connect, "find", lambda _: None)
     monkeypatch.setattr("pipelines.origin.system.refuse", lambda _: None)
     root = tmp_path / "root"

@@ -12,17 +12,18 @@ from pipelines import install
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks, overlayfs
+from pipelines.guest import asks
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Domain
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.guest.shares import Shared
-from pipelines.host.target import Local
 from pipelines.install import Wishes
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import overlayfs
+from pipelines.pool.place import Place
+from pipelines.pool.shares import Shared
 from pipelines.recipe.share import parse
 from pipelines.settings import Settings
+from pipelines.target.target import Local
 from tests.support.artifacts import made
 
 UUID_OF_WEB = UUID(int=1)

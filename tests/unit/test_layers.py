@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, layers
-from pipelines.libvirt.layers import Refused
+from pipelines.libvirt import beside
+from pipelines.target.payload import layers
+from pipelines.target.payload.layers import Refused
+from pipelines.target.target import Local
 
 
 @pytest.fixture

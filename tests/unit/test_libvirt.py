@@ -10,10 +10,10 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.agent import Agent
-from pipelines.host import mounts
-from pipelines.host.target import Target
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.target import mounts
+from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.target import Target
 from tests.support.virsh import FakeTarget, hypervisor
 
 WEB, COPY = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

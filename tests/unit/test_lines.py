@@ -13,12 +13,13 @@ from uuid import UUID
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import accounts, changes, identity
+from pipelines.guest import identity
 from pipelines.guest.identity import Identity
-from pipelines.host import mounts
-from pipelines.host.target import Local
-from pipelines.libvirt import layers, look, survey
+from pipelines.merge import accounts, changes
 from pipelines.settings import CHECKOUT
+from pipelines.target import mounts
+from pipelines.target.payload import layers, look, survey
+from pipelines.target.target import Local
 from pipelines.text import split_fields, split_lines, trim
 
 #: What `str.splitlines` and `str.split` split at, and no program of a system.
@@ -163,7 +164,7 @@ ALLOWED = {
     "pipelines/book/reference.py": (4, "docstrings and descriptions of virtroot's own"),
     "pipelines/cli/ending.py": (1, "an error's message, which becomes one line"),
     "pipelines/cli/program.py": (1, "an error's message, which becomes one line"),
-    "pipelines/machine/calendar.py": (2, "what the user typed"),
+    "pipelines/night/calendar.py": (2, "what the user typed"),
     "pipelines/nightly.py": (1, "what the user typed"),
     "pipelines/recipe/recipe.py": (1, "what the user typed"),
     "pipelines/settings.py": (3, "what the user typed"),

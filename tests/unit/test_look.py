@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
 from pipelines.origin import signs
+from pipelines.target.target import Local
 
 
 @pytest.fixture

@@ -10,15 +10,16 @@ import pytest
 
 from pipelines.builder import private_keys
 from pipelines.builder.private_keys import Keys
-from pipelines.guest import changes, identity
-from pipelines.host.target import Local
-from pipelines.libvirt import handover
+from pipelines.guest import identity
+from pipelines.merge import changes
 from pipelines.recipe import machine_specific
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.machine_specific import MATERIALS
 from pipelines.recipe.parse import parse
 from pipelines.recipe.stage import Command
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
+from pipelines.target.target import Local
 
 SCRIPT = CHECKOUT / "pipelines/recipe/skeletons/machine-specific/usr/lib/virtroot/machine-specific"
 

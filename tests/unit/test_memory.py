@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import memory
-from pipelines.guest.memory import Room, available
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
+from pipelines.night import memory
+from pipelines.night.memory import Room, available
+from pipelines.target.target import Local
 
 GIB = 1 << 30
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import merging
-from pipelines.guest.merging import Decision
-from pipelines.guest.pristine import Configured, Survey
+from pipelines.merge import merging
+from pipelines.merge.merging import Decision
+from pipelines.merge.pristine import Configured, Survey
 from tests.support.surveys import file, link, survey
 
 

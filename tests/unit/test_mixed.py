@@ -11,14 +11,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import shares
 from pipelines.guest.domain import Domain, domain_xml, renamed
-from pipelines.guest.place import Place
-from pipelines.guest.shares import Shared
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, handover
-from pipelines.libvirt.handover import Refused
+from pipelines.libvirt import beside
+from pipelines.pool import shares
+from pipelines.pool.place import Place
+from pipelines.pool.shares import Shared
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
+from pipelines.target.payload.handover import Refused
+from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
 FSTAB = "root / virtiofs defaults 0 0\n"

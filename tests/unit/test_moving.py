@@ -9,11 +9,11 @@ import pytest
 
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
-from pipelines.guest import meeting, moving
-from pipelines.guest.moving import Choices, Move
-from pipelines.guest.pristine import Configured, Survey, Unowned
 from pipelines.host import lines
-from pipelines.libvirt.carry import Owners
+from pipelines.merge import meeting, moving
+from pipelines.merge.moving import Choices, Move
+from pipelines.merge.pristine import Configured, Survey, Unowned
+from pipelines.target.payload.carry import Owners
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, file, survey, system, tree
 

@@ -16,11 +16,11 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import History, Night
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
+from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.host.engine import NameTaken
-from pipelines.host.lock import Busy
-from pipelines.report import pages
+from pipelines.night.report import pages
 from pipelines.settings import Settings
+from pipelines.target.lock import Busy
 from tests.support.nights import Stage, golden, history, night, stage
 
 __all__ = ["night", "stage"]
@@ -137,7 +137,7 @@ def test_a_notice_that_fails_or_hangs_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("pipelines.machine.notice._TIMEOUT", 0.2)
+    monkeypatch.setattr("pipelines.night.notice._TIMEOUT", 0.2)
     stage.builds = {"web": VirtrootError("no", "look")}
     assert night("web", on_failure=command) == ["failed"]
     assert f"the notice '{command}' was not given" in capsys.readouterr().err

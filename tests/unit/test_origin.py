@@ -14,10 +14,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pipelines.builder import arriving, disk, looking
 from pipelines.errors import VirtrootError
-from pipelines.host import mounts
-from pipelines.host.target import Local
+from pipelines.origin import arriving, guestfs, looking
 from pipelines.origin import rules as applying
 from pipelines.origin.disk import Choice, Disks, Found, choose
 from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, needed, rewrite
@@ -25,6 +23,8 @@ from pipelines.origin.rules import Installed
 from pipelines.origin.system import generator, refuse
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import Tree
+from pipelines.target import mounts
+from pipelines.target.target import Local
 from tests.support.systems import ARCH, DEBIAN, applied
 
 OLD = """# static
@@ -402,7 +402,7 @@ def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() ->
                 chosen.append(found)
                 return choose(found, "", include_mounts=False)
 
-            reading = disk._Reading(choosing, reply, copied.write, stack)
+            reading = guestfs._Reading(choosing, reply, copied.write, stack)
             for begin in range(0, len(said), size):
                 reading.take(said[begin : begin + size])
         assert chosen == [disks]
@@ -413,7 +413,7 @@ def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() ->
 @pytest.mark.parametrize("said", [b"{}\n", b"tar\n", b"x" * (2 << 20)])
 def test_what_reads_a_disk_and_says_something_else_is_not_believed(said: bytes) -> None:
     with ExitStack() as stack, pytest.raises(VirtrootError, match="the disk image cannot be read"):
-        disk._Reading(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)
+        guestfs._Reading(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)
 
 
 def test_a_directory_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp_path: Path) -> None:
@@ -471,6 +471,6 @@ def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: 
             subprocess.run(here, input=stdin.read(), check=True)
 
     container.run.side_effect = run
-    disk.bring(found, container)
+    guestfs.bring(found, container)
     assert (copied / "image").read_bytes() == content
     assert (copied / "image").stat().st_blocks * 512 < len(content) // 2

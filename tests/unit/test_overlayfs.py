@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import overlayfs
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
+from pipelines.pool import overlayfs
+from pipelines.target.target import Local
 
 _DAEMON = """#!/bin/sh
 case $1 in

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pipelines import preview
-from pipelines.guest import staging
-from pipelines.guest.moving import Choices, Move
+from pipelines.merge import staging
+from pipelines.merge.moving import Choices, Move
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, system, tree
 

@@ -18,9 +18,10 @@ from pipelines.artifact.store import Store
 from pipelines.builder.cache import StageCache
 from pipelines.builder.stages import StageRunner
 from pipelines.errors import VirtrootError
-from pipelines.host import lock, private
-from pipelines.host.lock import Busy
-from pipelines.host.target import Local
+from pipelines.host import private
+from pipelines.target import lock
+from pipelines.target.lock import Busy
+from pipelines.target.target import Local
 from tests.support.artifacts import made
 
 

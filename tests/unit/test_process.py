@@ -15,8 +15,8 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.host.target import Local
 from pipelines.settings import CHECKOUT
+from pipelines.target.target import Local
 from tests.support.bad_disk import BadDisk
 
 

@@ -15,12 +15,13 @@ from typing import Any, cast
 
 import pytest
 
-from pipelines.guest import moving, pristine, proof
-from pipelines.guest.moving import Choices, Move
-from pipelines.guest.pristine import Configured, Survey
 from pipelines.host import lines
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, carry
+from pipelines.libvirt import beside
+from pipelines.merge import moving, pristine, proof
+from pipelines.merge.moving import Choices, Move
+from pipelines.merge.pristine import Configured, Survey
+from pipelines.target.payload import carry
+from pipelines.target.target import Local
 from tests.support.files import MADE, write
 from tests.support.roots import BASE, dpkg, looked
 

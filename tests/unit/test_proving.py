@@ -20,12 +20,12 @@ from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest.guest import Guest
-from pipelines.host.lock import Busy
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.install import Wishes
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.settings import Settings
+from pipelines.target.lock import Busy
+from pipelines.target.target import Local
 from tests.support.artifacts import made
 
 PASSED = Verdict(passed=True, tests=10, time="2026-11-01T00:00:00Z", seconds=1, boot_seconds=12.5)
@@ -209,7 +209,7 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
     run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = MagicMock()
-    monkeypatch.setattr("pipelines.host.engine.connect", lambda: engine)
+    monkeypatch.setattr("pipelines.engine.engine.connect", lambda: engine)
     machine.there = {"night-web": run.owner, "mine": ""}
     nightly._take_away(run)
     (labels,) = engine.remove_containers.call_args.args

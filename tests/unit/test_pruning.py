@@ -18,11 +18,11 @@ from pipelines.guest import formers, switching
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Made
 from pipelines.guest.formers import Former
-from pipelines.host.lock import Busy
-from pipelines.host.target import Local
-from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import pool
 from pipelines.settings import Settings
+from pipelines.target.lock import Busy
+from pipelines.target.target import Local
 from tests.support.artifacts import made
 
 NOW = datetime(2026, 11, 13, 12, tzinfo=UTC)

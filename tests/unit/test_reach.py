@@ -17,9 +17,9 @@ import pytest
 from pipelines import ssh
 from pipelines.errors import VirtrootError
 from pipelines.guest import identity, reach
-from pipelines.host import relay
 from pipelines.libvirt import beside
 from pipelines.settings import Settings
+from pipelines.target import relay
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 

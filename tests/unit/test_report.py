@@ -17,9 +17,9 @@ from pipelines.artifact.history import History
 from pipelines.artifact.manifest import StageTime
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.report import axis, pages
-from pipelines.report.facts import gather
-from pipelines.report.html import element
+from pipelines.night.report import axis, pages
+from pipelines.night.report.facts import gather
+from pipelines.night.report.html import element
 from pipelines.text import plain
 from tests.support import histories
 from tests.support.artifacts import made

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import golden, roots
-from pipelines.guest.golden import Golden
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.pool import golden, roots
+from pipelines.pool.golden import Golden
+from pipelines.target.target import Local
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pytest
 from pipelines import run
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest.place import Place
-from pipelines.host.lock import Busy
 from pipelines.libvirt.hypervisor import Known
+from pipelines.pool.place import Place
 from pipelines.settings import Settings
+from pipelines.target.lock import Busy
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
             raise Busy("the guest")
         yield
 
-    monkeypatch.setattr("pipelines.libvirt.pool.look", lambda *_: "/pool")
+    monkeypatch.setattr("pipelines.pool.pool.look", lambda *_: "/pool")
     monkeypatch.setattr("pipelines.guest.hold.new", locked)
     monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
     run._clear_unmade(hypervisor, settings)

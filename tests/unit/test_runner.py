@@ -20,12 +20,12 @@ from unittest.mock import Mock
 
 import pytest
 
+from pipelines.engine.container import Container
+from pipelines.engine.exec_stream import Connection
 from pipelines.errors import VirtrootError
-from pipelines.host import commands, runner
-from pipelines.host.container import Container
-from pipelines.host.exec_stream import Connection
-from pipelines.host.runner import Runner
-from pipelines.host.target import InContainer
+from pipelines.target import commands, runner
+from pipelines.target.runner import Runner
+from pipelines.target.target import InContainer
 
 
 class Here:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.checks import import_graph, selection
 from pipelines.errors import VirtrootError
-from pipelines.machine import import_graph, selection
 from pipelines.settings import CHECKOUT
 
 EVERYTHING = {
@@ -25,15 +25,15 @@ EVERYTHING = {
         # By a fixture that runs one.
         ("pipelines/builder/packing.py", "tests/e2e/test_run.py", "tests/integration/test_site.py"),
         # By an import.
-        ("pipelines/report/plot.py", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
+        ("pipelines/night/report/plot.py", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
         ("tests/mirror/__init__.py", "tests/e2e/test_arch.py", "tests/e2e/test_run.py"),
         # By the suite that a task runs in a process of its own.
         ("tests/acceptance/gather.sh", "tests/e2e/test_golden_root.py", "tests/e2e/test_run.py"),
         # Data counts as its package, a page as what reads it.
-        ("pipelines/report/style.css", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
+        ("pipelines/night/report/style.css", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
         ("docs/guests.md", "tests/e2e/test_book.py", "tests/e2e/test_run.py"),
         # A module that is gone.
-        ("pipelines/report/gone.py", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
+        ("pipelines/night/report/gone.py", "tests/integration/test_pages.py", "tests/e2e/test_run.py"),
     ],
 )
 def test_a_change_runs_what_it_can_reach(changed: str, reached: str, not_reached: str) -> None:

@@ -15,9 +15,9 @@ from pipelines.guest.agent import Silent
 from pipelines.guest.guest import Guest
 from pipelines.guest.serving import unserved
 from pipelines.host.process import Completed
-from pipelines.host.target import Local
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.symptom.known import GONE
+from pipelines.target.target import Local
 
 SOURCE = "<filesystem><driver type='{type}'/><source {source}/><target dir='root'/></filesystem>"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import setup
 from pipelines.errors import VirtrootError
-from pipelines.machine import setup
 from pipelines.settings import Settings
 
 

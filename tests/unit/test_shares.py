@@ -19,15 +19,15 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import exposure, hostdir, place, shares
 from pipelines.guest import guest as guests
+from pipelines.guest import hostdir
 from pipelines.guest.guest import Guest
-from pipelines.guest.shares import Shared
-from pipelines.host.target import Local
-from pipelines.libvirt import pool
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import exposure, place, pool, shares
+from pipelines.pool.shares import Shared
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share import Share, parse
+from pipelines.target.target import Local
 
 #: Lines that Python, but no program of a system, takes for two, and text that is not UTF-8.
 ODD_LINES = [b"x\r", b"# a\x0bb\x0cc", b"# \x1c\x1d\x1e", "# \x85\u2028\u2029\xa0".encode(), b"# caf\xe9"]

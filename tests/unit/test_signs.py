@@ -11,12 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.builder import looking
 from pipelines.errors import VirtrootError
-from pipelines.host.target import Local
-from pipelines.libvirt import handover
-from pipelines.libvirt import signs as searching
-from pipelines.origin import owners, signs
+from pipelines.origin import looking, owners, signs
 from pipelines.origin import rules as applying
 from pipelines.origin.network import Network, plan
 from pipelines.origin.rules import Installed
@@ -24,6 +20,9 @@ from pipelines.origin.system import System, refuse_incomplete
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT, Command
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
+from pipelines.target.payload import signs as searching
+from pipelines.target.target import Local
 from tests.support.systems import ARCH, DEBIAN, applied
 
 _SCRIPT = CHECKOUT / "containerfiles/debian/import-root"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, sizes
+from pipelines.libvirt import beside
+from pipelines.target.payload import sizes
+from pipelines.target.target import Local
 
 
 @pytest.fixture

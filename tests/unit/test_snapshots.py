@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import roots, snapshots
+from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, handover, layers
+from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.pool import roots
+from pipelines.target.payload import handover, layers
+from pipelines.target.target import Local
 
 
 @dataclass

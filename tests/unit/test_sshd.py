@@ -13,10 +13,11 @@ from pipelines.guest import identity, reach, sshd
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.guest.sshd import Sshd
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, handover
-from pipelines.libvirt import sshd as reading
+from pipelines.libvirt import beside
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
+from pipelines.target.payload import sshd as reading
+from pipelines.target.target import Local
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 KEYGEN = CHECKOUT / "pipelines/recipe/skeletons/sshd/usr/lib/virtroot/sshd-keygen"

@@ -10,8 +10,8 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import publication
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
-from pipelines.host.target import Target
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.target.target import Target
 
 STALL = "rcu: rcu_preempt kthread starved for 5247 jiffies! g-1043 f0x0 RCU_GP_WAIT_FQS(5)"
 

@@ -14,16 +14,17 @@ import pytest
 
 from pipelines.artifact.manifest import Manifest
 from pipelines.builder import build_name
-from pipelines.guest import changes, identity
-from pipelines.guest.pristine import Survey
-from pipelines.host.target import Local
-from pipelines.libvirt import handover
+from pipelines.guest import identity
+from pipelines.merge import changes
+from pipelines.merge.pristine import Survey
 from pipelines.recipe import surroundings
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.parse import parse
 from pipelines.recipe.stage import Command
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import CHECKOUT
+from pipelines.target.payload import handover
+from pipelines.target.target import Local
 from tests.support.surveys import file, survey
 
 FQDN = f"{BUILD_NAME}.localdomain"

@@ -17,14 +17,15 @@ import pytest
 
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
-from pipelines.guest import pristine
-from pipelines.guest.changes import Changed, Changes, changes, ignored
-from pipelines.guest.golden import Golden
 from pipelines.guest.guest import Guest
-from pipelines.guest.pristine import Survey
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, survey
+from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.merge import pristine
+from pipelines.merge.changes import Changed, Changes, changes, ignored
+from pipelines.merge.pristine import Survey
+from pipelines.pool.golden import Golden
+from pipelines.target.payload import survey
+from pipelines.target.target import Local
 from tests.support.artifacts import made
 from tests.support.files import MADE, write
 from tests.support.roots import BASE, dpkg, looked, md5

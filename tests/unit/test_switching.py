@@ -11,14 +11,15 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import place, switching
+from pipelines.guest import switching
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
-from pipelines.guest.place import Place
-from pipelines.host.target import Local
 from pipelines.libvirt import beside
-from pipelines.libvirt.handover import NAMESPACE
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import place
+from pipelines.pool.place import Place
+from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.target import Local
 from tests.support.definitions import parsed
 from tests.support.killing import Killing
 

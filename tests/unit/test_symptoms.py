@@ -13,11 +13,11 @@ from pipelines import help as explaining
 from pipelines import nightly
 from pipelines.book import pages
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import handover
 from pipelines.settings import CHECKOUT
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS, TIMERS
 from pipelines.symptom.recognise import recognise, since_start, symptoms
 from pipelines.symptom.symptom import Symptom
+from pipelines.target.payload import handover
 from pipelines.text import plain
 
 NAMES = [symptom.name for symptom in SYMPTOMS]
@@ -33,7 +33,7 @@ LINES = [
     ("shared-memory", "unsupported configuration: virtiofs requires shared memory", "vagrant-libvirt#1460"),
     ("no-virtiofsd", "error: operation failed: Unable to find a satisfying virtiofsd", SEEN),
     ("no-virtiofsd", "error: internal error: virtiofsd binary '/opt/virtiofsd' is not executable", "libvirt's source"),
-    ("no-virtiofsd", "virtroot: no virtiofsd is installed", "pipelines/libvirt/virtiofsd"),
+    ("no-virtiofsd", "virtroot: no virtiofsd is installed", "pipelines/target/payload/virtiofsd"),
     (
         "waits-for-cloud",
         "[***   ] A start job is running for Initial cloud-init job (metadata service crawler) (1min 2s / no limit)",

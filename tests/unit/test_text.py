@@ -11,7 +11,7 @@ import pytest
 from pipelines import diff, log
 from pipelines.artifact.difference import Change, Difference
 from pipelines.errors import VirtrootError
-from pipelines.guest.changes import Changed, Changes
+from pipelines.merge.changes import Changed, Changes
 from pipelines.text import flat, one_line, plain, table, without_logins
 
 ESC = "\x1b"

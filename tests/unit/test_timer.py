@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.machine import calendar, timer, units
-from pipelines.machine.timer import Systemd
-from pipelines.machine.units import Schedule
+from pipelines.night import calendar, timer, units
+from pipelines.night.timer import Systemd
+from pipelines.night.units import Schedule
 from pipelines.settings import CHECKOUT, Settings
 
 NIGHT = Schedule(Path("/srv/virtroot"), Path("/srv/virtroot/output"), units.ON_CALENDAR)

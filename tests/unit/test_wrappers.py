@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.guest import wrapping
-from pipelines.host.target import Local
-from pipelines.libvirt import beside, daemon, handover, wrappers
+from pipelines.health import daemon
+from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.wrappers import Wrapper
+from pipelines.target.payload import handover
+from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
 RUST = "--shared-dir <DIR>  --xattr  --posix-acl\n --inode-file-handles=<MODE>  --modcaps <MODCAPS>"

@@ -1,1 +1,0 @@
-"""This machine: what it lacks, and whether the checkout is sound."""

@@ -1,0 +1,89 @@
+"""The page of all recipes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipelines.night.report import axis, words
+from pipelines.night.report.facts import Facts
+from pipelines.night.report.html import Element, Node, document, element, table
+from pipelines.text import counted
+
+# The table scrolls where it is wide; the name of a build, which tells least, is what may be out of sight.
+_COLUMNS = ("Recipe", "State", "Since", "Last night", "When", "The last two weeks", "Golden root's age", "Golden root")
+
+#: Days of the small row of marks.
+_DAYS = 14
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe's line on the page."""
+
+    name: str
+    state: str
+    cells: tuple[Node, ...]
+
+
+def page(rows: Sequence[Row], now: datetime) -> str:
+    """Return the page of all recipes as they are at ``now``."""
+    counts = Counter(row.state for row in rows)
+    summary = ", ".join(f"{counts[state]} {state}" for state in ("failed", "good", "unknown") if counts[state])
+    recipes = counted(len(rows), "recipe", "recipes")
+    # What is wrong is what somebody looks for.
+    cells = [row.cells for row in sorted(rows, key=lambda row: (row.state != "failed", row.name))]
+    body = element(
+        "main",
+        element("h1", "Golden roots"),
+        element("p", f"{recipes}: {summary}." if rows else "No recipe has been built here yet."),
+        table("Recipes, those that fail first", _COLUMNS, cells, "recipes") if rows else None,
+    )
+    return document(f"Golden roots: {summary or 'none'} – virtroot", body, words.written(now))
+
+
+def row(facts: Facts, now: datetime) -> Row:
+    """Return the line of a recipe."""
+    last, golden = facts.last, facts.golden
+    came = facts.trouble
+    if last:
+        came = f"{last.failure.where}: {last.failure.label}" if last.failure else last.outcome
+    cells = (
+        words.link(facts.name, facts.name, "index.html"),
+        words.state(facts.state),
+        words.moment(facts.since),
+        came or "none yet",
+        words.moment(last.time if last else ""),
+        _marks(facts),
+        words.ago(facts.golden_time, now),
+        golden.directory.name if golden else "none",
+    )
+    return Row(facts.name, facts.state, cells)
+
+
+def _marks(facts: Facts) -> Element | None:
+    """Draw a mark for each of the last days with a night: what came of it, and where one is missing."""
+    if not facts.recent:
+        return None
+    calendar = axis.calendar([night.began for night in facts.recent])
+    start = max(calendar.days - _DAYS, 0)
+    drawn, counts = [], Counter[str]()
+    for day in range(start, calendar.days):
+        came = [night for night, slot in zip(facts.recent, calendar.slots, strict=True) if int(slot.start) == day]
+        kind = ("good" if came[-1].good else "failed") if came else "missing" if day in calendar.missing else ""
+        if kind:
+            counts[kind] += 1
+            drawn.append(_mark(kind, (day - start) * 13))
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    width = 13 * _DAYS
+    return element("svg", *drawn, viewBox=f"0 0 {width} 14", class_="marks", role="img", aria_label=f"days: {told}")
+
+
+def _mark(kind: str, x: int) -> Element:
+    if kind == "failed":
+        return element("path", d=f"M{x + 2} 3l8 8m0 -8l-8 8", class_="failed")
+    if kind == "missing":
+        return element("rect", x=x + 2, y=3, width=8, height=8, class_="missing")
+    return element("rect", x=x + 1, y=2, width=10, height=10, rx=2, class_="good")

@@ -1,0 +1,157 @@
+"""Locks that the kernel drops with the process that holds them, here or where libvirt is."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from pipelines.errors import VirtrootError
+from pipelines.host import private
+from pipelines.target.target import Local, Target
+from pipelines.text import trim
+
+
+class Busy(VirtrootError):
+    """Another task holds the lock of ``what``; ``who`` names that task."""
+
+    def __init__(self, what: str, who: str = "") -> None:
+        super().__init__(f"another task works on {what}{f': {who}' if who else ''}", "wait for it, then try again")
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` of this machine; raises `Busy` when another task has it.
+
+    ``what`` is what the lock stands for, in words. Raises `VirtrootError` where there can be no such file.
+    """
+    try:
+        handle = _opened(path)
+    except OSError as error:
+        raise VirtrootError(
+            f"cannot lock {what}: {path}: {error.strerror}", "run this as the user who owns it, or mend its owner"
+        ) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            said = trim(path.read_text(encoding="utf-8", errors="replace")[:200])
+            holder = _holder(Local(), str(path))
+            # What it wrote itself says since when; another program, that only locked the file, wrote nothing.
+            wrote = said.startswith(f"{holder.partition(' of ')[0]},")
+            raise Busy(what, said if wrote else holder or said) from error
+        with suppress(OSError):  # a full disk is no reason to stop
+            os.truncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
+        yield
+
+
+@contextmanager
+def wait_for(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` of this machine as soon as nobody else does; for what takes moments.
+
+    Raises OSError where there can be no such file, and where it is held for longer than `PATIENCE`.
+    """
+    with _opened(path) as handle:
+        deadline = time.monotonic() + PATIENCE
+        while not claim(handle):
+            if time.monotonic() > deadline:
+                who = _holder(Local(), str(path)) or "another process"
+                raise TimeoutError(errno.ETIMEDOUT, f"{who} has held it for {PATIENCE} s", str(path))
+            time.sleep(_POLL)
+        yield
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a lock file, made where it is missing: who can open it for reading can hold the lock, so nobody else can."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return private.append(path)
+
+
+def _holder(target: Target, path: str) -> str:
+    """Return in words who holds the lock file ``path`` on ``target``; empty where that cannot be told."""
+    try:
+        return trim(target.run([target.python, "-I", "-c", _WHO, path], check=False, timeout=60).text)
+    except VirtrootError:
+        return ""
+
+
+def claim(handle: IO[bytes]) -> bool:
+    """Lock an open file until it is closed, or its process ends; says no where another task has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# The lock is held by a program whose input is this task's: however the task ends, the input does, and the lock with it.
+_HOLD = """
+exec 2>&1
+# Who may open it for reading could hold the lock, too.
+umask 077
+mkdir -p "${1%/*}"
+chmod 700 "${1%/*}"
+path=$1
+shift
+exec 9> "$path"
+if flock "$@" 9; then echo held; exec cat > /dev/null; else echo busy; fi
+"""
+
+
+#: Seconds that a lock which others hold for moments is waited for; who takes longer hangs, or wants to be in the way.
+PATIENCE = 120
+
+#: Seconds after which a lock of this machine is tried again.
+_POLL = 0.05
+
+# Who holds the lock file, in words. What a program locked by a descriptor that it handed on is held by whoever has that
+# now, so descriptors are looked at, and not /proc/locks.
+_WHO = r"""
+import glob, os, pwd, sys
+for entry in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        if os.readlink(entry) != sys.argv[1] or "FLOCK" not in open(entry.replace("/fd/", "/fdinfo/")).read():
+            continue
+        process = entry.split("/")[2]
+        words = open(f"/proc/{process}/cmdline").read().split("\0")
+        if words[0] == "cat":
+            # It holds the lock for the task that started it, and without it the task would go on all the same.
+            process = open(f"/proc/{process}/stat").read().rpartition(")")[2].split(" ")[2]
+            words = open(f"/proc/{process}/cmdline").read().split("\0")
+        owner = os.stat(f"/proc/{process}").st_uid
+    except OSError:
+        continue
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    print(f"process {process} of {name}, {' '.join(words).strip()[:120]}")
+    break
+"""
+
+
+#: Where the locks of virtroot's tasks are on libvirt's machine.
+LOCKS = "/run/virtroot"
+
+
+@contextmanager
+def on(target: Target, path: str, what: str, *, wait: int = 0, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path`` on ``target``; when another task has it, ``wait`` so many seconds.
+
+    `Busy` is raised after that. ``what`` is what the lock stands for, in words. Any number of tasks hold it ``shared``
+    at once.
+    """
+    how = [*(["--timeout", str(wait)] if wait else ["--nonblock"]), *(["--shared"] if shared else [])]
+    with target.holding(["sh", "-ec", _HOLD, "hold", path, *how]) as said:
+        if said == "busy":
+            raise Busy(what, _holder(target, path))
+        if said != "held":
+            raise VirtrootError(f"cannot lock {what}: {said}", "run this as root, on the machine libvirt is on")
+        yield

@@ -1,0 +1,1 @@
+"""The programs that are sent to libvirt's host: standard library only."""

@@ -1,0 +1,81 @@
+"""Subvolumes of btrfs: directories of which another one can be made in a moment; see btrfs-subvolume(8)."""
+
+from __future__ import annotations
+
+from pipelines.target.target import Target
+from pipelines.text import trim
+
+# The inode of a subvolume's top is 256, and no other directory's is.
+_IS = """
+may_have_subvolumes() {
+    [ "$(stat --file-system --format=%T -- "$1" 2>/dev/null)" = btrfs ] && command -v btrfs > /dev/null
+}
+is_subvolume() {
+    [ "$(stat --format=%i -- "$1" 2>/dev/null)" = 256 ] && may_have_subvolumes "$1"
+}
+"""
+
+_MAKE = """
+if may_have_subvolumes "${1%/*}"; then
+    btrfs subvolume create "$1" >&2
+else
+    mkdir -- "$1"
+fi
+chmod 0755 -- "$1"
+"""
+
+# A subvolume inside another one arrives as an empty directory.
+_SNAPSHOT = """
+btrfs subvolume snapshot "$1" "$2" >&2
+[ "$3" ] || exit 0
+find "$1" -mindepth 1 -type d -inum 256 -printf '%P\\0' | xargs -0 -r -n 1 sh -ec '
+    rmdir -- "$2/$3"; btrfs subvolume snapshot "$1/$3" "$2/$3" >&2
+' inner "$1" "$2"
+"""
+
+_DELETE = """
+for path do
+    may_have_subvolumes "$path" || continue
+    # Nothing can be deleted in one that is read-only, which a snapshot with others inside is.
+    find "$path" -type d -inum 256 -exec btrfs property set -ts {} ro false \\;
+    find "$path" -depth -type d -inum 256 -exec btrfs --quiet subvolume delete -- {} +
+done
+exec rm -rf --one-file-system -- "$@"
+"""
+
+
+def possible(target: Target, directory: str) -> bool:
+    """Say whether there can be subvolumes in ``directory``, and somebody to make them."""
+    argv = ["sh", "-c", f'{_IS}may_have_subvolumes "$1"', "possible", directory]
+    return target.run(argv, check=False).returncode == 0
+
+
+def is_one(target: Target, path: str) -> bool:
+    """Say whether ``path`` is a subvolume."""
+    return target.run(["sh", "-c", f'{_IS}is_subvolume "$1"', "is", path], check=False).returncode == 0
+
+
+def make(target: Target, path: str) -> None:
+    """Make the directory ``path``, mode 0755, as a subvolume where there can be one."""
+    target.run(["sh", "-ec", _IS + _MAKE, "make", path])
+
+
+def close(target: Target, path: str) -> None:
+    """Let nobody write to ``path`` any more, where it is a subvolume."""
+    target.run(["sh", "-ec", f'{_IS}if is_subvolume "$1"; then btrfs property set -ts "$1" ro true; fi', "close", path])
+
+
+def closed(target: Target, path: str) -> bool:
+    """Say whether ``path`` is a subvolume that nobody can write to."""
+    script = f'{_IS}is_subvolume "$1" && btrfs property get -ts "$1" ro'
+    return trim(target.run(["sh", "-c", script, "closed", path], check=False).text) == "ro=true"
+
+
+def snapshot(target: Target, source: str, destination: str, *, nested: bool) -> None:
+    """Make ``destination`` of the subvolume ``source``; with ``nested`` those inside it come along."""
+    target.run(["sh", "-ec", _SNAPSHOT, "snapshot", source, destination, "nested" if nested else ""])
+
+
+def delete(target: Target, *paths: str) -> None:
+    """Delete trees, and the subvolumes that they are or have; links are deleted, not followed."""
+    target.run(["sh", "-ec", _IS + _DELETE, "delete", *paths])

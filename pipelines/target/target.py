@@ -1,0 +1,171 @@
+"""Where commands run: on this machine, or in a container (the builder, the embedded hypervisor)."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipelines.engine.engine import Container
+from pipelines.engine.exec_stream import Connection
+from pipelines.errors import VirtrootError
+from pipelines.host import process
+from pipelines.host.feed import Source
+from pipelines.host.process import Completed
+from pipelines.target import relay, runner
+
+# nc has read nothing where it could not connect.
+_RELAY = """
+end=$(($(date +%s) + $1))
+until nc -N -- "$2" "$3"; do
+    if [ "$(date +%s)" -gt "$end" ]; then exit 1; fi
+    sleep 0.5
+done
+"""
+
+
+class Target(Protocol):
+    """A machine that has what a command needs: its tools, its files, its libvirt."""
+
+    @property
+    def python(self) -> str:
+        """The Python interpreter on the target."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
+        """Run ``argv`` there; raises `VirtrootError` on a non-zero exit unless ``check`` is off.
+
+        ``timeout`` is in seconds, ``limit`` is how many bytes of each output are taken; overrunning one is an error.
+        """
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """Run ``argv`` there on the user's terminal, and return its exit status."""
+
+    def relay(self, address: str, port: int) -> None:
+        """Pass bytes on between standard input and output and a port that is reached from there, till it is closed."""
+
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """Run ``argv`` there until the block ends, which ends its input; yield the first line it prints."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """This machine."""
+
+    python: str = sys.executable
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
+        """See `Target.run`."""
+        return process.run(argv, stdin=stdin, check=check, timeout=timeout, limit=limit)
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """See `Target.attach`."""
+        return process.attach(argv)
+
+    def relay(self, address: str, port: int) -> None:
+        """See `Target.relay`."""
+        relay.relay(address, port)
+
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """See `Target.holding`."""
+        return process.holding(argv)
+
+
+@dataclass(frozen=True)
+class InContainer:
+    """A container that virtroot started."""
+
+    container: Container
+    python: str = "python3"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Completed:
+        """See `Target.run`."""
+        if limit is None and (stdin is None or isinstance(stdin, bytes)):
+            done = runner.of(self.container, self.python).run(argv, stdin, timeout)
+            if done is not None:
+                if check and done.returncode:
+                    raise process.failed(done)
+                return done
+        return self.container.run(argv, stdin=stdin, check=check, timeout=timeout, limit=limit)
+
+    def attach(self, argv: Sequence[str]) -> int:
+        """See `Target.attach`; the engine's terminal is joined to the user's, in raw mode."""
+        if not sys.stdin.isatty():
+            raise VirtrootError("standard input is no terminal", "run this from a terminal, or use ./inv exec")
+        with self.container.terminal(argv) as (connection, resize):
+            _join(connection, resize)
+        return 0
+
+    def relay(self, address: str, port: int) -> None:
+        """See `Target.relay`."""
+        argv = ["sh", "-c", _RELAY, "relay", str(relay.PATIENCE), address, str(port)]
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+            done = self.container.run(argv, stdin=stdin, stdout=relay.write, check=False)
+        if done.returncode:
+            raise VirtrootError(
+                f"nothing answers at {address} port {port}", "see whether sshd runs in the guest", done.complaint
+            )
+
+    def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
+        """See `Target.holding`."""
+        return self.container.holding(argv)
+
+
+def _join(joined: Connection, resize: Callable[[int, int], None]) -> None:
+    """Pass bytes between this terminal, in raw mode, and what is ``joined`` until the other end closes it."""
+    connection = joined.socket
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+
+    def follow(*_: object) -> None:
+        size = shutil.get_terminal_size()
+        resize(size.lines, size.columns)
+
+    previous = signal.signal(signal.SIGWINCH, follow)
+    try:
+        follow()
+        tty.setraw(keyboard)
+        relay.write(joined.early)
+        while True:
+            ready, _, _ = select.select([keyboard, connection], [], [])
+            if connection in ready:
+                data = connection.recv(1 << 16)
+                if not data:
+                    return
+                relay.write(data)
+            if keyboard in ready:
+                connection.sendall(os.read(keyboard, 1 << 12))
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, previous)

@@ -1,0 +1,62 @@
+"""Checks: what must hold before a change lands, in one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pipelines.checks import selection
+from pipelines.host import process
+from pipelines.log import say
+from pipelines.settings import CHECKOUT, Settings
+from pipelines.setup import need, setup
+
+_LINT = (["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"])
+_TYPES = (["-m", "mypy"],)
+
+#: What takes long comes first: who ends early goes on with what is short.
+_QUICK = ("tests/golden", "tests/unit")
+_TESTS = ("tests/e2e", "tests/integration", *_QUICK)
+
+#: Where the output directory has the tests' JUnit report; `tests/durations.py` reads it.
+_REPORT = ".tests/junit.xml"
+
+#: Each process that tests has a hypervisor of its own, and guests of 1 GiB.
+_SIDE_BY_SIDE = 4
+
+
+def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str) -> int:
+    """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status.
+
+    Tests that are marked as long run where they are named, or with ``long``. With ``changed`` those that take long run
+    where what differs from ``base`` can reach them, see `selection`; lint, types, unit and golden tests run all.
+    """
+    tests: tuple[str, ...] = _TESTS
+    if changed:
+        files = selection.choose(selection.changed_files(base))
+        say(f"changed: {len(files)} files of integration and end-to-end tests, {' '.join(files)}".rstrip(", "))
+        tests = (*files, *_QUICK)
+    chosen = [part for part in only.split(",") if part]
+    paths = [part for part in chosen if part not in {"lint", "types"}]
+    steps: list[list[str]] = []
+    if not chosen or "lint" in chosen:
+        steps += _LINT
+    if not chosen or "types" in chosen:
+        steps += _TYPES
+    if not chosen or paths:
+        setup(settings)
+        # Whoever uses virtroot has what they reach guests with; a bare machine of tests has not.
+        need("ssh", "rsync", "ansible", "mkfs.btrfs", "mkfs.xfs")
+        processes = min(len(os.sched_getaffinity(0)), _SIDE_BY_SIDE)
+        # What tests of one file share, they make once: a file is tested by one process. They start in the order that
+        # `tests/durations.py` gives them, longest first.
+        beside = [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]
+        chosen_tests = paths or [*tests, *([] if long else ["-m", "not long"])]
+        report = f"--junit-xml={settings.output_dir / _REPORT}"
+        steps.append(["-m", "pytest", "--durations=20", report, *beside, *chosen_tests])
+    for arguments in steps:
+        say(f"running {' '.join(arguments[1:])}")
+        status = process.attach([sys.executable, *arguments], cwd=CHECKOUT)
+        if status:
+            return status
+    return 0
