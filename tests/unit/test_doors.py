@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "book": {"book", "artifact", "recipe", "target", "host"},
     "symptom": {"symptom"},
 }
-#: What every room may use, but for those that may use less.
+#: What every package may use, but for those that may use less.
 SHARED = {"errors", "log", "settings", "text"}
 LESS = {"recipe": {"errors"}, "symptom": {"errors", "text"}}
 #: Verbs that are made of verbs.
@@ -43,7 +43,7 @@ SEPARATE = ("tests.unit.", "tests.integration.", "tests.e2e.")
 
 
 def imports(path: Path) -> set[str]:
-    """Return the rooms and modules of pipelines/ that a file imports."""
+    """Return the packages and modules of pipelines/ that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipelines"):
@@ -52,11 +52,11 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_imports_point_one_way(room: str) -> None:
-    files = list((CHECKOUT / "pipelines" / room).rglob("*.py"))
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_imports_point_one_way(package: str) -> None:
+    files = list((CHECKOUT / "pipelines" / package).rglob("*.py"))
     assert files
-    allowed = MAY_IMPORT[room] | LESS.get(room, SHARED)
+    allowed = MAY_IMPORT[package] | LESS.get(package, SHARED)
     for file in files:
         assert imports(file) <= allowed, file
 
@@ -65,9 +65,9 @@ def verbs() -> set[str]:
     return {path.stem for path in (CHECKOUT / "pipelines").glob("*.py")} - SHARED - {"__init__"}
 
 
-def test_every_room_has_its_rules() -> None:
-    rooms = {path.name for path in (CHECKOUT / "pipelines").iterdir() if (path / "__init__.py").exists()}
-    assert rooms == set(MAY_IMPORT)
+def test_every_package_has_its_rules() -> None:
+    packages = {path.name for path in (CHECKOUT / "pipelines").iterdir() if (path / "__init__.py").exists()}
+    assert packages == set(MAY_IMPORT)
 
 
 def test_verbs_do_not_import_verbs() -> None:
@@ -94,7 +94,7 @@ def test_tests_share_by_way_of_support_alone() -> None:
 
 
 @pytest.mark.parametrize("word", ['"manifest.json"', '".partial-', "rootfs.tar.zst", '"build.log"'])
-def test_an_artifacts_file_names_stand_in_its_room(word: str) -> None:
+def test_an_artifacts_file_names_stand_in_its_package(word: str) -> None:
     for path in (CHECKOUT / "pipelines").rglob("*.py"):
         if path.parent.name != "artifact":
             assert word not in path.read_text(), path
