@@ -19,25 +19,27 @@ from pipelines.settings import Settings, defaults, from_section, time_span
 # Each task uses a few of them.
 with lazy.imports():
     from pipelines import build as building
-    from pipelines import clean as cleaning
     from pipelines import clone as cloning
     from pipelines import demo as demonstrate
     from pipelines import diff as differing
     from pipelines import doctor as examining
+    from pipelines import exec as executing
     from pipelines import help as explaining
     from pipelines import import_system as importing
     from pipelines import install as installing
+    from pipelines import list as listing
+    from pipelines import logs as reading
     from pipelines import nightly as running
-    from pipelines import operate, show
-    from pipelines import preview as previewing
     from pipelines import promote as promoting
     from pipelines import prune as pruning
+    from pipelines import remove as removing
     from pipelines import rollback as returning
     from pipelines import run as trying
     from pipelines import setup as preparing
     from pipelines import share as sharing
     from pipelines import snapshot as keeping
     from pipelines import ssh as reaching
+    from pipelines import start as starting
     from pipelines import status as faring
     from pipelines import test as checks
     from pipelines import upgrade as upgrading
@@ -48,6 +50,7 @@ with lazy.imports():
     from pipelines.builder import inputs
     from pipelines.guest import asks
     from pipelines.merge import moving
+    from pipelines.merge import preview as previewing
     from pipelines.night import timer as timing
     from pipelines.night import units
     from pipelines.pool import place
@@ -458,7 +461,7 @@ def start(c, name, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv start web
     """
-    say(f"{name} is up after {operate.start(name, _settings(c, connect=connect)):.1f} s")
+    say(f"{name} is up after {starting.start(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug"})
@@ -468,7 +471,7 @@ def stop(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
     ./inv stop web
     ./inv stop web --force
     """
-    say(f"{name} is off after {operate.stop(name, _settings(c, connect=connect), force=force):.1f} s")
+    say(f"{name} is off after {starting.stop(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
 @task(help={**_GUEST, "force": "pull the plug instead of asking the guest"})
@@ -477,7 +480,7 @@ def restart(c, name, force=False, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv restart web
     """
-    say(f"{name} is up again after {operate.restart(name, _settings(c, connect=connect), force=force):.1f} s")
+    say(f"{name} is up again after {starting.restart(name, _settings(c, connect=connect), force=force):.1f} s")
 
 
 @task(help=_GUEST)
@@ -486,7 +489,7 @@ def refresh(c, name, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv refresh web
     """
-    operate.refresh(name, _settings(c, connect=connect))
+    executing.refresh(name, _settings(c, connect=connect))
     say(f"{name} reads anew what it had kept")
 
 
@@ -496,7 +499,7 @@ def wait(c, name, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv wait web
     """
-    say(f"{name} is up after {operate.wait(name, _settings(c, connect=connect)):.1f} s")
+    say(f"{name} is up after {starting.wait(name, _settings(c, connect=connect)):.1f} s")
 
 
 @task(help=_GUEST)
@@ -505,7 +508,7 @@ def console(c, name, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv console web
     """
-    sys.exit(operate.console(name, _settings(c, connect=connect)))
+    sys.exit(executing.console(name, _settings(c, connect=connect)))
 
 
 @task(help=_GUEST)
@@ -514,7 +517,7 @@ def exec(c, name, connect=""):  # type: ignore[no-untyped-def] # noqa: A001
 
     ./inv exec web -- uname -r
     """
-    sys.exit(operate.execute(name, _after_dashes(), _settings(c, connect=connect)))
+    sys.exit(executing.execute(name, _after_dashes(), _settings(c, connect=connect)))
 
 
 _USER = {"user": "log in as this user"}
@@ -578,8 +581,8 @@ def list_guests(c, shares=False, json=False, connect=""):  # type: ignore[no-unt
         shared = sharing.listing(settings)
         _print(shared if json else sharing.as_table(shared))
         return
-    guests = show.listing(settings)
-    _print(guests if json else show.as_table(guests))
+    guests = listing.listing(settings)
+    _print(guests if json else listing.as_table(guests))
 
 
 @task(help={**_GUEST, "json": "print JSON"})
@@ -588,8 +591,8 @@ def info(c, name, json=False, connect=""):  # type: ignore[no-untyped-def]
 
     ./inv info web
     """
-    facts = show.info(name, _settings(c, connect=connect))
-    _print(facts if json else show.as_lines(facts))
+    facts = listing.info(name, _settings(c, connect=connect))
+    _print(facts if json else listing.as_lines(facts))
 
 
 @task(
@@ -609,7 +612,7 @@ def logs(c, name, virtiofsd=False, qemu=False, follow=False, connect=""):  # typ
     if virtiofsd and qemu:
         raise VirtrootError("--virtiofsd and --qemu both given", "give one of them")
     which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
-    for piece in show.log(name, _settings(c, connect=connect), which=which, follow=follow):
+    for piece in reading.log(name, _settings(c, connect=connect), which=which, follow=follow):
         result(piece, end="")
 
 
@@ -620,7 +623,7 @@ def remove(c, name, yes=False, connect=""):  # type: ignore[no-untyped-def]
     ./inv remove web
     """
     settings = _settings(c, connect=connect)
-    operate.remove(name, settings, asking=None if yes else _ask)
+    removing.remove(name, settings, asking=None if yes else _ask)
     say(f"removed {name}")
 
 
@@ -776,7 +779,7 @@ def clean(c, cache=False, yes=False):  # type: ignore[no-untyped-def]
     """
     if not cache:
         raise VirtrootError("nothing to clean named", "give --cache")
-    freed = cleaning.clean_cache(_settings(c), asking=None if yes else _ask)
+    freed = pruning.clean_cache(_settings(c), asking=None if yes else _ask)
     say(f"freed {freed >> 20} MiB")
 
 

@@ -12,7 +12,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-from pipelines import operate
+from pipelines import start
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.guest import guest as guests
@@ -59,8 +59,8 @@ def _boot(guest: Guest, settings: Settings, release: str) -> float:
     wrapping.update(definition, release)
     wrapping.install(guest.target, definition)
     guest.hypervisor.virsh("define", "/dev/stdin", stdin=ET.tostring(definition))
-    seconds = operate.start(_NAME, settings)
-    operate.stop(_NAME, settings)
+    seconds = start.start(_NAME, settings)
+    start.stop(_NAME, settings)
     return seconds
 
 

@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from benchmarks import caches
-from pipelines import operate
+from pipelines import remove, start
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
@@ -79,24 +79,24 @@ def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
     artifact = build(replace(planned, plan=replace(planned.plan, recipe=cached)), settings)
     install(_NAME, artifact, Wishes(), settings)
     # The first boot makes host keys; what is compared is every boot after it.
-    operate.start(_NAME, settings)
-    operate.stop(_NAME, settings)
+    start.start(_NAME, settings)
+    start.stop(_NAME, settings)
     guest = guests.find(connecting.connect(settings), _NAME)
     seconds, not_found = [], 0
     for _ in range(boots):
         up = _start(settings)
         not_found += f"tag <{_TAG}> not found" in guest.console_tail(lines=1000)
         if guest.running:
-            operate.stop(_NAME, settings, force=up is None)
+            start.stop(_NAME, settings, force=up is None)
         seconds += [] if up is None else [up]
-    operate.remove(_NAME, settings, asking=None)
+    remove.remove(_NAME, settings, asking=None)
     return Boots(seconds, boots - len(seconds), not_found)
 
 
 def _start(settings: Settings) -> float | None:
     """Return the seconds until the agent answered, or None where it did not."""
     try:
-        return operate.start(_NAME, settings)
+        return start.start(_NAME, settings)
     except VirtrootError as error:
         print(error, file=sys.stderr)
         return None

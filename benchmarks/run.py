@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 
-from pipelines import operate
+from pipelines import start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
@@ -33,13 +33,13 @@ def main(runs: int) -> None:
         try:
             artifact = build(inputs.find("debian"), settings)
             install(_NAME, artifact, Wishes(cache="always"), settings)
-            operate.start(_NAME, settings)
-            operate.stop(_NAME, settings)
+            start.start(_NAME, settings)
+            start.stop(_NAME, settings)
             begun, ended, booted = [], [], []
             for number in range(runs + 1):
                 first, whole = _run(artifact, settings)
-                boot = operate.start(_NAME, settings)
-                operate.stop(_NAME, settings)
+                boot = start.start(_NAME, settings)
+                start.stop(_NAME, settings)
                 if number:
                     begun.append(first)
                     ended.append(whole)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import docker
 
-from pipelines import operate, setup
+from pipelines import setup, start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
@@ -96,7 +96,7 @@ def _pool(kind: str, scratch: Path, settings: Settings) -> Iterator[None]:
 
 def _measured(ways: tuple[str, ...], made: Artifact, rounds: int, settings: Settings) -> dict[str, list[float]]:
     install(_NAME, made, Wishes(clone="copy"), settings)
-    operate.start(_NAME, settings)
+    start.start(_NAME, settings)
     taken: dict[str, list[float]] = {way: [] for way in (*ways, _PEER)}
     for number in range(rounds + 1):
         for way, seconds in taken.items():
@@ -126,10 +126,10 @@ def _upgraded(way: str, made: Artifact, settings: Settings) -> float:
 def _by_hand(made: Artifact, settings: Settings) -> float:
     guest = guests.find(connecting.connect(settings), _NAME)
     begin = time.monotonic()
-    operate.stop(_NAME, settings)
+    start.stop(_NAME, settings)
     with made.tarball.open("rb") as content:
         guest.target.run(["sh", "-ec", _BY_HAND, "by-hand", guest.root], stdin=content)
-    operate.start(_NAME, settings)
+    start.start(_NAME, settings)
     return time.monotonic() - begin
 
 

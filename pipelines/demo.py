@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipelines import operate
+from pipelines import start
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder.inputs import Inputs
@@ -37,8 +37,8 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
             artifact = build(inputs, settings)
         install(name, artifact, replace(_wishes(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
-    if not operate.running(name, settings):
-        say(f"{name} is up after {operate.start(name, settings):.1f} s")
+    if not start.running(name, settings):
+        say(f"{name} is up after {start.start(name, settings):.1f} s")
     say(f"a command in it:   ./inv exec {name} -- uname -r")
     say(f"its console:       ./inv console {name}")
     say(f"shut it down:      ./inv stop {name}")

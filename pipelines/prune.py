@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
+from pipelines.builder.cache import StageCache
 from pipelines.errors import VirtrootError
 from pipelines.guest import formers, hold
 from pipelines.guest import guest as guests
@@ -109,3 +110,15 @@ def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: tim
     spared = (golden.artifact, golden.former, store.newest(name))
     needed = in_use | {artifact.stored_id for artifact in spared if artifact}
     return pruning.stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)
+
+
+def clean_cache(settings: Settings, *, asking: Callable[[str], bool] | None) -> int:
+    """Delete the kept roots and return how many bytes that freed; ``asking`` is asked first where it is given.
+
+    Builds that are at work go on: what they read or write they have open.
+    """
+    cache = StageCache(settings.cache_home, settings.cache_bytes)
+    size = cache.size()
+    if size and asking and not asking(f"delete {size >> 20} MiB of roots that builds start from?"):
+        raise VirtrootError("the stage cache was not deleted", "answer y, or give --yes")
+    return cache.clear()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
-from pipelines import operate
+from pipelines import remove
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
@@ -150,7 +150,7 @@ def throw_away(hypervisor: Hypervisor, name: str, settings: Settings, owner: str
             if guests.find(hypervisor, name).transient != owner:
                 return
             end(hypervisor, name)
-        operate.remove(name, settings, asking=None)
+        remove.remove(name, settings, asking=None)
     except VirtrootError as error:
         warn(f"the guest {name} was not removed, the next one tries again: {error.what}")
 

@@ -117,6 +117,11 @@ class Guest:
         """Whether the guest is anything but shut off."""
         return self.state != "shut off"
 
+    def check_running(self) -> None:
+        """Raise `VirtrootError` where the guest is shut off."""
+        if not self.running:
+            raise VirtrootError(f"the guest {self.name} is not running", f"start it first: ./inv start {self.name}")
+
     def refuse_shared_root(self, *, active: bool = False) -> None:
         """Raise `VirtrootError` where another domain (that runs, with ``active``) names this guest's root.
 

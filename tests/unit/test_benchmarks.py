@@ -107,10 +107,10 @@ def test_boots(stage: Stage) -> None:
     stage.replace("pipelines.guest.guest.find", guest)
     ended = VirtrootError("the guest ended", "look")
     stage.replace(
-        "pipelines.operate.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0, 50.0, 8.0, 9.0, 10.0]
+        "pipelines.start.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0, 50.0, 8.0, 9.0, 10.0]
     )
-    stage.replace("pipelines.operate.stop", 1.0)
-    removed = stage.replace("pipelines.operate.remove")
+    stage.replace("pipelines.start.stop", 1.0)
+    removed = stage.replace("pipelines.remove.remove")
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("boots", "3")
@@ -165,8 +165,8 @@ def test_acls(stage: Stage) -> None:
     stage.replace("pipelines.libvirt.connect.connect")
     stage.replace("pipelines.guest.guest.find", guest)
     stage.replace("pipelines.libvirt.beside.install_wrapper")
-    stage.replace("pipelines.operate.start", side_effect=[50.0, 20.0, 22.0, 10.0, 11.0])
-    stage.replace("pipelines.operate.stop", 1.0)
+    stage.replace("pipelines.start.start", side_effect=[50.0, 20.0, 22.0, 10.0, 11.0])
+    stage.replace("pipelines.start.stop", 1.0)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("acls", "2")
@@ -262,8 +262,8 @@ def test_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
     stage.replace("pipelines.build.build", artifact)
     stage.replace("pipelines.install.install")
-    stage.replace("pipelines.operate.start", 20.0)
-    stage.replace("pipelines.operate.stop", 1.0)
+    stage.replace("pipelines.start.start", 20.0)
+    stage.replace("pipelines.start.stop", 1.0)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("run", "2")
@@ -288,8 +288,8 @@ def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     commands = stage.replace("pipelines.host.process.run", Completed((), 0, b"/dev/loop0\n", b""))
     volumes = stage.replace("docker.from_env", create_autospec(docker.DockerClient, instance=True, volumes=MagicMock()))
     stage.replace("pipelines.install.install")
-    stage.replace("pipelines.operate.start", 20.0)
-    stage.replace("pipelines.operate.stop", 1.0)
+    stage.replace("pipelines.start.start", 20.0)
+    stage.replace("pipelines.start.stop", 1.0)
     stage.replace("pipelines.libvirt.connect.connect")
     stage.replace("pipelines.guest.guest.find", guest)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import clean
+from pipelines import prune
 from pipelines.builder.cache import Keeping, StageCache
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT, Settings
@@ -222,7 +222,7 @@ def test_cleaning_disturbs_neither_reader_nor_writer(cache: StageCache, home: Pa
         assert keeping
         keeping.write(b"root")
         (home / ".writing-killed").write_bytes(b"half")
-        assert clean.clean_cache(Settings(cache_dir=str(tmp_path)), asking=None) == len(b"root") + len(b"half")
+        assert prune.clean_cache(Settings(cache_dir=str(tmp_path)), asking=None) == len(b"root") + len(b"half")
         assert kept.read() == b"root"
         assert kept.is_whole()
         cache.commit(keeping)
@@ -238,12 +238,12 @@ def test_several_outputs_may_share_a_cache(tmp_path: Path) -> None:
 
 def test_cleaning_asks_where_there_is_something(cache: StageCache, tmp_path: Path) -> None:
     settings = Settings(cache_dir=str(tmp_path))
-    assert clean.clean_cache(settings, asking=lambda _: False) == 0
+    assert prune.clean_cache(settings, asking=lambda _: False) == 0
     keep(cache, "a", b"root")
     with pytest.raises(VirtrootError, match="was not deleted"):
-        clean.clean_cache(settings, asking=lambda _: False)
+        prune.clean_cache(settings, asking=lambda _: False)
     assert cache.has("a")
-    assert clean.clean_cache(settings, asking=lambda _: True) == 4
+    assert prune.clean_cache(settings, asking=lambda _: True) == 4
 
 
 @pytest.mark.parametrize("odd", ["a link to a root", "a link to nowhere", "a directory"])

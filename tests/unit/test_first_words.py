@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from pipelines import show, verify
+from pipelines import logs, verify
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -131,8 +131,8 @@ def test_logs_warns_of_what_it_shows(
     machine: type[Machine], capsys: pytest.CaptureFixture[str], overlayfs: bool, told: bool
 ) -> None:
     write(machine, place.console_log("web"), "overlayfs: upper fs missing required features.\nhello\n")
-    with patch.object(guests, "find", return_value=guest(machine, overlayfs=overlayfs)), patch.object(show, "connect"):
-        assert "hello" in "".join(show.log("web", Settings()))
+    with patch.object(guests, "find", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
+        assert "hello" in "".join(logs.log("web", Settings()))
     said = " ".join(capsys.readouterr().err.split())
     assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.hint('web')}") is told
     assert bool(said) is told
@@ -140,8 +140,8 @@ def test_logs_warns_of_what_it_shows(
 
 def test_logs_warns_of_the_last_start_alone(machine: type[Machine], capsys: pytest.CaptureFixture[str]) -> None:
     write(machine, place.qemu_log("web"), "qemu: could not open kernel file '/k': Permission denied\n" + STARTS)
-    with patch.object(guests, "find", return_value=guest(machine)), patch.object(show, "connect"):
-        assert "could not open" in "".join(show.log("web", Settings(), which="qemu"))
+    with patch.object(guests, "find", return_value=guest(machine)), patch.object(logs, "connect"):
+        assert "could not open" in "".join(logs.log("web", Settings(), which="qemu"))
     assert capsys.readouterr().err == ""
 
 

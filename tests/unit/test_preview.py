@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines import preview
-from pipelines.merge import staging
+from pipelines.merge import preview, staging
 from pipelines.merge.moving import Choices, Move
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, system, tree

@@ -96,7 +96,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     monkeypatch.setattr(nightly, "find", lambda settings: machine)
     monkeypatch.setattr(nightly, "install", install)
     monkeypatch.setattr(nightly, "verify_guest", verify)
-    monkeypatch.setattr("pipelines.operate.remove", remove)
+    monkeypatch.setattr("pipelines.remove.remove", remove)
     monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: machine.guests())
     monkeypatch.setattr(
         "pipelines.guest.guest.find", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)

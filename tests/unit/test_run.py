@@ -80,7 +80,7 @@ def test_nobody_elses_guest_is_thrown_away(
     gone: list[str] = []
     guest = SimpleNamespace(name="run-web", transient=transient, running=True, uuid="1")
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
-    monkeypatch.setattr("pipelines.operate.remove", lambda name, *_, **__: gone.append(name))
+    monkeypatch.setattr("pipelines.remove.remove", lambda name, *_, **__: gone.append(name))
     hypervisor = having("run-web")
     run.throw_away(hypervisor, "run-web", settings, "run here:/output")
     assert gone == removed

@@ -1,0 +1,44 @@
+"""Run commands in guests, and join their consoles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import standard_input, streaming
+from pipelines.libvirt.connect import connect
+from pipelines.log import output
+from pipelines.settings import Settings
+
+
+def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
+    """Run ``argv`` in the guest through its agent, its input and output passed on as they come; return its exit status.
+
+    A terminal as standard input is not read: it stays the user's.
+    """
+    if not argv:
+        raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
+    stdin = standard_input.find_descriptor(sys.stdin)
+    guest = guests.find(connect(settings), name)
+    guest.check_running()
+    with guest.answering():
+        return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
+
+
+def refresh(name: str, settings: Settings) -> None:
+    """Let the running guest forget what it has read, so that it sees what the host edited."""
+    guest = guests.find(connect(settings), name)
+    guest.check_running()
+    with guest.answering():
+        done = guest.agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
+    if done.returncode:
+        raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"start it anew: ./inv restart {name}")
+
+
+def console(name: str, settings: Settings) -> int:
+    """Join this terminal to the guest's console until Ctrl-]."""
+    guest = guests.find(connect(settings), name)
+    guest.check_running()
+    return guest.hypervisor.console(guest.uuid)

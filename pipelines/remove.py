@@ -1,0 +1,45 @@
+"""Remove guests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import hold, publication, snapshots
+from pipelines.libvirt.connect import connect
+from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.pool import place, pool
+from pipelines.pool.place import Place
+from pipelines.settings import Settings
+
+
+def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
+    """Undefine a guest that is shut off, and delete its root, its copy of the kernel and its console's log.
+
+    ``asking`` puts a question to the user; without it nothing is asked. What stands in the way is looked for before the
+    question, and again after it: the answer may take hours.
+    """
+    hypervisor = connect(settings)
+    if not hypervisor.defined(name) and _cleared(hypervisor, place.checked_name(name), settings):
+        return
+    guest = guests.find(hypervisor, name)
+    publication.refuse_busy(guest)
+    taken = snapshots.every(guest)
+    others = f", and its {len(taken)} snapshots" if taken else ""
+    if asking and not asking(f"Delete the guest {name} and everything in {guest.root}{others}?"):
+        raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
+    with hold.hold(hypervisor, name) as found:
+        if found.uuid != guest.uuid:
+            raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
+        publication.withdraw(found)
+
+
+def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
+    """Clear what a killed removal or installation left of a guest that is not there; say whether there was anything."""
+    directory = pool.look(hypervisor, settings)
+    if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
+        return False
+    with hold.new(hypervisor, paths):
+        publication.clear(hypervisor, paths)
+    return True

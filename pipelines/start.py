@@ -1,0 +1,52 @@
+"""Start, stop and restart guests, and wait for them."""
+
+from __future__ import annotations
+
+import time
+
+from pipelines.errors import VirtrootError
+from pipelines.guest import guest as guests
+from pipelines.guest import hold, hostdir, publication
+from pipelines.libvirt.connect import connect
+from pipelines.settings import Settings
+
+
+def start(name: str, settings: Settings) -> float:
+    """Boot the guest and return the seconds until its agent answered."""
+    with hold.hold(connect(settings), name) as guest:
+        if guest.running:
+            raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
+        return publication.start(guest, settings.timeout)
+
+
+def stop(name: str, settings: Settings, *, force: bool = False) -> float:
+    """Shut the guest down and return the seconds that took; with ``force`` at once and without asking it."""
+    # Whatever is left of other tasks is no reason against it.
+    with hold.hold(connect(settings), name, tidy=False) as guest:
+        guest.check_running()
+        return guest.stop(settings.timeout, force=force)
+
+
+def restart(name: str, settings: Settings, *, force: bool = False) -> float:
+    """Stop the guest where it runs, and boot it with the kernel that its root has now; return the seconds that took."""
+    begin = time.monotonic()
+    with hold.hold(connect(settings), name) as guest:
+        hostdir.refuse_gone(guest)
+        if guest.running:
+            guest.stop(settings.timeout, force=force)
+        publication.start(guest, settings.timeout)
+    return time.monotonic() - begin
+
+
+def running(name: str, settings: Settings) -> bool:
+    """Say whether the guest is anything but shut off."""
+    return guests.find(connect(settings), name).running
+
+
+def wait(name: str, settings: Settings) -> float:
+    """Wait until the agent of the running guest answers; return the seconds that took."""
+    guest = guests.find(connect(settings), name)
+    guest.check_running()
+    # An agent that is in memory answers though the guest can read no file any more.
+    guest.refuse_unserved()
+    return guest.wait(settings.timeout)
