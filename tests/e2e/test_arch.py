@@ -288,14 +288,16 @@ def test_without_an_initramfs_the_kernel_mounts_the_root_and_its_upgrades_arrive
 ) -> None:
     guest, root = "arch-none", "/var/lib/libvirt/filesystems/root.arch-none"
     recipe = arch(named("arch-none"), generator="none", overlay="lean")
-    manifest = load(boots(inv, recipe, guest) / "manifest.json")
+    artifact = Path(inv("build", "--recipe", str(recipe)).stdout.strip())
+    inv("verify", "--recipe", str(recipe))
+    inv("install", guest, "--artifact", str(artifact))
+    manifest = load(artifact / "manifest.json")
     packages = {package.name for package in manifest.packages}
     assert {"linux", "virtroot-no-initramfs"} <= packages
     assert not {"mkinitcpio", "booster", "dracut"} & packages
     assert manifest.boot.model_dump(include={"kernel", "initrd"}) == {"kernel": "boot/vmlinuz-linux", "initrd": ""}
 
     target = connect(inv.settings).target
-    assert "VFS: Mounted root (virtiofs filesystem)" in target.run(["cat", console_log(guest)]).text
     more = {"overlay": "lean", "run": "['echo new > /etc/new.conf']"}
     newer = inv("build", "--recipe", str(arch(named("arch-newer"), generator="none", **more)))
     own = 'cd "$1"; echo mine > etc/mine.conf; echo "ann:x:1500:1500::/home/ann:/bin/sh" >> etc/passwd; mkdir home/ann'
@@ -306,6 +308,7 @@ def test_without_an_initramfs_the_kernel_mounts_the_root_and_its_upgrades_arrive
     )
     assert there.text.split() == ["mine", "new", "mine", "1500"]
     inv("verify", guest, "--boot")
+    assert "VFS: Mounted root (virtiofs filesystem)" in target.run(["cat", console_log(guest)]).text
 
     follows_its_kernel(target, root, manifest, repository)
     assert target.run(["ls", "-A", f"{root}/boot"]).text == "vmlinuz-linux"
