@@ -145,11 +145,11 @@ def install(  # type: ignore[no-untyped-def]
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     more = {"cache": cache, "overlayfs": overlayfs, "share": share, "clone": clone, "consent": _consent(accept)}
     key = installing.own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
-    wishes = installing.wishes(memory, vcpus, hostname, key, **more)
+    options = installing.options(memory, vcpus, hostname, key, **more)
     if print_xml:
-        result(installing.print_xml(name, made, wishes, settings))
+        result(installing.print_xml(name, made, options, settings))
     else:
-        domain = installing.install(name, made, wishes, settings)
+        domain = installing.install(name, made, options, settings)
         say(f"installed in {domain.root}; boot it: ./inv start {name}")
 
 
@@ -175,9 +175,9 @@ def import_task(  # type: ignore[no-untyped-def]
     ./inv import web /srv/old/web.qcow2
     """
     disk = {"root_device": root_device, "key": key}
-    wishes = {"generator": generator, "include_mounts": include_mounts, "keep_identity": keep_identity}
+    options = {"generator": generator, "include_mounts": include_mounts, "keep_identity": keep_identity}
     disk["shift_ids"] = shift_ids
-    made = importing.import_system(name, source, _settings(c), **wishes, **disk)
+    made = importing.import_system(name, source, _settings(c), **options, **disk)
     result(str(made.directory))
 
 
@@ -239,19 +239,19 @@ def upgrade(  # type: ignore[no-untyped-def]
     ./inv upgrade web --restart --keep /var/lib/docker --take old /etc/motd
     """
     settings = _settings(c, connect=connect)
-    wishes = upgrading.wishes(upgrading.choices(take, keep, discard), clone=clone, restart=restart, again=again)
+    options = upgrading.options(upgrading.choices(take, keep, discard), clone=clone, restart=restart, again=again)
     if not name:
         if not all or to or take or keep or discard:
             raise VirtrootError(
                 "upgrade which guest?", "name one; or give --all, and no decisions, which are a guest's own"
             )
-        _upgrade_all(wishes, settings, preview=preview, json=json)
+        _upgrade_all(options, settings, preview=preview, json=json)
         return
     if all and not preview:
         raise VirtrootError(f"--all and {name}", "leave one out; --all shows all of a --preview")
     made = upgrading.artifact(name, to, settings)
     if preview:
-        _show_move(upgrading.preview(name, made, wishes, settings), everything=all, json=json)
+        _show_move(upgrading.preview(name, made, options, settings), everything=all, json=json)
         return
     asked = to or take or keep or discard or clone != "auto"
     if stays := "" if asked else upgrading.stays(name, made, settings):
@@ -259,23 +259,23 @@ def upgrade(  # type: ignore[no-untyped-def]
         if json:
             _print({"stays": stays})
         return
-    move = upgrading.upgrade(name, made, wishes, settings)
+    move = upgrading.upgrade(name, made, options, settings)
     if json:
         _print(previewing.as_data(move))
     say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
 
 
-def _upgrade_all(wishes: upgrading.Wishes, settings: Settings, *, preview: bool, json: bool) -> None:
+def _upgrade_all(options: upgrading.UpgradeOptions, settings: Settings, *, preview: bool, json: bool) -> None:
     if not preview:
         if json:
             raise VirtrootError(
                 "--all and --json without --preview", "--json shows what would be done: give --preview, too"
             )
-        upgrading_all.upgrade_all((), wishes, settings)
+        upgrading_all.upgrade_all((), options, settings)
         return
     told: dict[str, object] = {}
     try:
-        for name, move in upgrading_all.previews(wishes, settings):
+        for name, move in upgrading_all.previews(options, settings):
             if json:
                 told[name] = {"stays": move} if isinstance(move, str) else previewing.as_data(move)
                 continue
@@ -432,8 +432,8 @@ def run(  # type: ignore[no-untyped-def]
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
     more = {"cache": "always", "overlayfs": overlayfs, "share": share, "consent": _consent(accept)}
-    wishes = installing.wishes(memory, vcpus, "", "", **more)
-    sys.exit(trying.run(made, wishes, _after_dashes(), settings))
+    options = installing.options(memory, vcpus, "", "", **more)
+    sys.exit(trying.run(made, options, _after_dashes(), settings))
 
 
 @task(

@@ -18,7 +18,7 @@ from pipelines.builder import inputs
 from pipelines.guest import guest as guests
 from pipelines.guest import wrapping
 from pipelines.guest.guest import Guest
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import Settings
@@ -35,7 +35,7 @@ def main(boots: int, cache: str) -> None:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
         try:
             artifact = build(inputs.find("debian", overrides={"generator": "none"}), settings)
-            install(_NAME, artifact, Wishes(cache=cache), settings)
+            install(_NAME, artifact, InstallOptions(cache=cache), settings)
             guest = guests.find(connecting.connect(settings), _NAME)
             _boot(guest, settings, "6.12")
             taken: dict[str, list[float]] = {name: [] for name in _RELEASES}

@@ -23,7 +23,7 @@ from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.recipe.generators import GENERATORS
@@ -77,7 +77,7 @@ def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
     recipe = planned.recipe
     cached = recipe.model_copy(update={"guest": recipe.guest.model_copy(update={"cache": "always"})})
     artifact = build(replace(planned, plan=replace(planned.plan, recipe=cached)), settings)
-    install(_NAME, artifact, Wishes(), settings)
+    install(_NAME, artifact, InstallOptions(), settings)
     # The first boot makes host keys; what is compared is every boot after it.
     start.start(_NAME, settings)
     start.stop(_NAME, settings)

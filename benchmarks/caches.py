@@ -19,7 +19,7 @@ from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import Settings
@@ -90,7 +90,7 @@ def _contenders(settings: Settings) -> dict[str, Contender]:
 
 def _installed(artifact: Artifact, cache: str, settings: Settings) -> Guest:
     name = f"benchmark-{uuid4().hex[:8]}"
-    install(name, artifact, Wishes(cache=cache), settings)
+    install(name, artifact, InstallOptions(cache=cache), settings)
     return guests.find(connecting.connect(settings), name)
 
 

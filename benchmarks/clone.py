@@ -25,7 +25,7 @@ from pipelines.builder import inputs
 from pipelines.host import process
 from pipelines.libvirt import beside
 from pipelines.pool import roots
-from pipelines.pool.golden import Golden
+from pipelines.pool.base_trees import BaseTree
 from pipelines.settings import Settings
 from pipelines.target import subvolume
 from pipelines.target.target import Local
@@ -113,7 +113,7 @@ def _ways(kind: str, pool: Path, artifact: Artifact) -> dict[str, Way]:
     (pool / "golden").mkdir()
     unpack(tree)
     subvolume.close(target, tree)
-    golden = Golden(str(pool / "golden"), beside.digest(target, tree))
+    golden = BaseTree(str(pool / "golden"), beside.digest(target, tree))
     ways: dict[str, Way] = {
         "GNU tar": lambda root: plain(root, _TAR),
         "bsdtar": lambda root: plain(root, _BSDTAR),

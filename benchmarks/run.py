@@ -19,7 +19,7 @@ from pipelines import start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 
@@ -32,7 +32,7 @@ def main(runs: int) -> None:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
         try:
             artifact = build(inputs.find("debian"), settings)
-            install(_NAME, artifact, Wishes(cache="always"), settings)
+            install(_NAME, artifact, InstallOptions(cache="always"), settings)
             start.start(_NAME, settings)
             start.stop(_NAME, settings)
             begun, ended, booted = [], [], []

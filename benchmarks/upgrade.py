@@ -29,7 +29,7 @@ from pipelines.builder import inputs
 from pipelines.engine.engine import LABEL
 from pipelines.guest import guest as guests
 from pipelines.host import process
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
@@ -95,7 +95,7 @@ def _pool(kind: str, scratch: Path, settings: Settings) -> Iterator[None]:
 
 
 def _measured(ways: tuple[str, ...], made: Artifact, rounds: int, settings: Settings) -> dict[str, list[float]]:
-    install(_NAME, made, Wishes(clone="copy"), settings)
+    install(_NAME, made, InstallOptions(clone="copy"), settings)
     start.start(_NAME, settings)
     taken: dict[str, list[float]] = {way: [] for way in (*ways, _PEER)}
     for number in range(rounds + 1):

@@ -10,7 +10,7 @@ from pipelines.build import build
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest.asks import Consent
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say
@@ -35,7 +35,7 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
             say(f"{artifact.id} is built already; ./inv build --distro {name} builds a new one")
         except VirtrootError:
             artifact = build(inputs, settings)
-        install(name, artifact, replace(_wishes(hypervisor), consent=consent), settings)
+        install(name, artifact, replace(_options(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
     if not start.running(name, settings):
         say(f"{name} is up after {start.start(name, settings):.1f} s")
@@ -45,9 +45,9 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
     say(f"delete it:         ./inv remove {name}")
 
 
-def _wishes(hypervisor: Hypervisor) -> Wishes:
+def _options(hypervisor: Hypervisor) -> InstallOptions:
     """Return what makes the first guest that somebody sees boot in a time that they will wait for."""
     if hypervisor.kvm:
-        return Wishes()
+        return InstallOptions()
     say("without KVM the guest gets cache: always: it boots sooner, but sees your edits from its next boot")
-    return Wishes(cache="always")
+    return InstallOptions(cache="always")

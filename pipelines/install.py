@@ -30,15 +30,15 @@ from pipelines.merge import pristine
 from pipelines.pool import making, overlayfs, place, pool, remounting, roots
 from pipelines.pool import shares as mounting
 from pipelines.pool.place import Place
-from pipelines.pool.shares import Shared
-from pipelines.recipe import share as shares
+from pipelines.pool.shares import Share
+from pipelines.recipe import share_spec as shares
 from pipelines.recipe.recipe import GuestDefaults
-from pipelines.recipe.share import Share
+from pipelines.recipe.share_spec import ShareSpec
 from pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
-class Wishes:
+class InstallOptions:
     """What is asked of one guest beside its name; ``memory``, ``vcpus`` and ``cache`` are empty for the recipe's own.
 
     ``overlayfs`` and ``shares`` are asked for beside what the recipe says. A ``transient`` guest has none of the
@@ -54,13 +54,13 @@ class Wishes:
     authorized_keys: str = ""
     cache: str = ""
     overlayfs: bool = False
-    shares: tuple[Share, ...] = ()
+    shares: tuple[ShareSpec, ...] = ()
     transient: str = ""
     clone: str = "auto"
     consent: Consent | None = None
 
 
-def wishes(
+def options(
     memory: str,
     vcpus: int,
     hostname: str,
@@ -71,7 +71,7 @@ def wishes(
     share: Sequence[str] = (),
     clone: str = "auto",
     consent: Consent | None = None,
-) -> Wishes:
+) -> InstallOptions:
     """Validate what was given on the command line by the recipe's own rules; raises `VirtrootError`."""
     asking = {"memory": memory, "vcpus": vcpus, "cache": cache}
     given: Mapping[str, object] = {key: value for key, value in asking.items() if value}
@@ -88,7 +88,7 @@ def wishes(
     except ValueError as error:
         raise VirtrootError(f"--share: {error}", "like --share data:/srv/data:/srv/data:ro") from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
-    return Wishes(
+    return InstallOptions(
         asked.memory if memory else None,
         asked.vcpus if vcpus else None,
         hostname,
@@ -118,30 +118,30 @@ def own_key(artifact: Artifact) -> str:
     return path
 
 
-def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Domain:
+def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> Domain:
     """Install ``artifact`` as the guest ``name``, defined and shut off.
 
     Everything that can be refused is refused before anything changes.
     """
-    name, hostname = place.checked_name(name), _hostname(name, wishes)
+    name, hostname = place.checked_name(name), _hostname(name, options)
     manifest = artifact.manifest
     hypervisor = connect.connect(settings)
     if not hypervisor.embedded:
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
-    wanted = _wanted(artifact, wishes)
+    wanted = _wanted(artifact, options)
     if pool.look(hypervisor, settings) is None:
         hostdir.refuse_shared(hypervisor, settings.pool_path)
     directory = pool.look(hypervisor, settings) or settings.pool_path
-    _refuse_unaccepted(hypervisor, directory, name, artifact, wishes, wanted)
+    _refuse_unaccepted(hypervisor, directory, name, artifact, options, wanted)
     paths = Place(pool.find(hypervisor, settings), name)
     with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
-        wrapper = _wrapper(artifact, wishes, settings)
-        domain = _domain(paths, artifact, wishes, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
-        way = roots.way(hypervisor.target, paths.pool, wishes.clone)
+        wrapper = _wrapper(artifact, options, settings)
+        domain = _domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
+        way = roots.way(hypervisor.target, paths.pool, options.clone)
         if domain.overlayfs:
             overlayfs.refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
@@ -155,7 +155,7 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
             with step("identity, kernel"):
                 pristine.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
                 _personalise(
-                    hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, wishes.authorized_keys)
+                    hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, options.authorized_keys)
                 )
                 if domain.cache == mounting.MIXED:
                     mounting.mount_usr(hypervisor.target, paths.partial_root)
@@ -182,14 +182,14 @@ def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     return domain
 
 
-def print_xml(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> str:
+def print_xml(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> str:
     """Return the domain's XML as `install` would define it, but for its UUID; start and change nothing.
 
     Where no hypervisor runs yet, the XML is for the embedded one without KVM.
     """
-    name, _ = place.checked_name(name), _hostname(name, wishes)
+    name, _ = place.checked_name(name), _hostname(name, options)
     hypervisor = connect.find(settings)
-    asked, wanted = artifact.manifest.recipe.guest.network, _wanted(artifact, wishes)
+    asked, wanted = artifact.manifest.recipe.guest.network, _wanted(artifact, options)
     if hypervisor is None:
         network, directory, kvm = "user" if asked == "auto" else asked, settings.pool_path, False
         shared = hostdir.unseen(directory, wanted)
@@ -198,12 +198,12 @@ def print_xml(name: str, artifact: Artifact, wishes: Wishes, settings: Settings)
         directory = pool.look(hypervisor, settings) or settings.pool_path
         shared = hostdir.find(hypervisor, directory, wanted)
     paths = Place(directory, name)
-    wrapper = _wrapper(artifact, wishes, settings)
-    return domain_xml(_domain(paths, artifact, wishes, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
+    wrapper = _wrapper(artifact, options, settings)
+    return domain_xml(_domain(paths, artifact, options, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
 
 
-def _hostname(name: str, wishes: Wishes) -> str:
-    return identity.checked_hostname(wishes.hostname or name.replace(".", "-").replace("_", "-"))
+def _hostname(name: str, options: InstallOptions) -> str:
+    return identity.checked_hostname(options.hostname or name.replace(".", "-").replace("_", "-"))
 
 
 def _uuid(hypervisor: Hypervisor, artifact: Artifact) -> UUID:
@@ -222,29 +222,34 @@ def _uuid(hypervisor: Hypervisor, artifact: Artifact) -> UUID:
 
 
 def _refuse_unaccepted(
-    hypervisor: Hypervisor, directory: str, name: str, artifact: Artifact, wishes: Wishes, wanted: Sequence[Share]
+    hypervisor: Hypervisor,
+    directory: str,
+    name: str,
+    artifact: Artifact,
+    options: InstallOptions,
+    wanted: Sequence[ShareSpec],
 ) -> None:
     """Raise `VirtrootError` where the artifact asks of the host what the user neither gave nor consented to."""
-    recorded = [each for each in wanted if each not in wishes.shares]
+    recorded = [each for each in wanted if each not in options.shares]
     found = hostdir.unseen(directory, recorded)
     lines = (
         *asks.describe_shares(recorded, found, guests.every(hypervisor) if recorded else ()),
-        *asks.describe(artifact.manifest.recipe.guest, overlayfs_given=wishes.overlayfs),
+        *asks.describe(artifact.manifest.recipe.guest, overlayfs_given=options.overlayfs),
     )
-    asks.refuse_unaccepted(name, artifact.id, lines, wishes.consent)
+    asks.refuse_unaccepted(name, artifact.id, lines, options.consent)
 
 
-def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
+def _wanted(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpec, ...]:
     """Return all shares that the guest is to have, the recipe's first.
 
     One that the user gives takes the place of the recipe's share of that tag. Raises `VirtrootError` for a recorded
     directory of the host: a recipe can come from anybody, and would lend out what the user never named.
     """
-    texts = () if wishes.transient else artifact.manifest.recipe.guest.shares
-    given = {each.tag for each in wishes.shares}
+    texts = () if options.transient else artifact.manifest.recipe.guest.shares
+    given = {each.tag for each in options.shares}
     try:
         recorded = [each for text in texts if (each := shares.parse(text, recorded=True)).tag not in given]
-        wanted = (*recorded, *wishes.shares)
+        wanted = (*recorded, *options.shares)
         shares.refuse_doubles(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error
@@ -252,11 +257,11 @@ def _wanted(artifact: Artifact, wishes: Wishes) -> tuple[Share, ...]:
     return wanted
 
 
-def _wrapper(artifact: Artifact, wishes: Wishes, settings: Settings) -> Wrapper:
+def _wrapper(artifact: Artifact, options: InstallOptions, settings: Settings) -> Wrapper:
     """Return what the guest needs of its virtiofsd."""
     return Wrapper(
         acl=takes_acls(artifact.manifest.kernel_version),
-        overlayfs=wishes.overlayfs or artifact.manifest.recipe.guest.overlayfs,
+        overlayfs=options.overlayfs or artifact.manifest.recipe.guest.overlayfs,
         handles=settings.inode_file_handles == "prefer",
     )
 
@@ -264,8 +269,8 @@ def _wrapper(artifact: Artifact, wishes: Wishes, settings: Settings) -> Wrapper:
 def _domain(
     paths: Place,
     artifact: Artifact,
-    wishes: Wishes,
-    shared: tuple[Shared, ...],
+    options: InstallOptions,
+    shared: tuple[Share, ...],
     wrapper: Wrapper,
     *,
     network: str,
@@ -283,13 +288,13 @@ def _domain(
         kernel=manifest.boot.kernel,
         initrd=manifest.boot.initrd,
         cmdline=manifest.boot.cmdline,
-        memory=wishes.memory or recorded.memory,
-        vcpus=wishes.vcpus or recorded.vcpus,
+        memory=options.memory or recorded.memory,
+        vcpus=options.vcpus or recorded.vcpus,
         network=network,
-        cache=wishes.cache or recorded.cache,
+        cache=options.cache or recorded.cache,
         wrapper=wrapper,
         shares=shared,
-        transient=wishes.transient,
+        transient=options.transient,
         kvm=kvm,
     )
 

@@ -29,7 +29,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest import guest as guests
 from pipelines.host.signals import as_ctrl_c
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn, whoever_hears
@@ -41,7 +41,7 @@ from pipelines.run import end, names, owner, throw_away
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target.lock import Busy
 from pipelines.text import plain
-from pipelines.upgrade import Wishes as Moving
+from pipelines.upgrade import UpgradeOptions
 from pipelines.upgrade_all import upgrade_all
 from pipelines.verify import verify_guest
 
@@ -138,7 +138,7 @@ def _upgrade(settings: Settings) -> VirtrootError | None:
         return None
     names = () if settings.upgrade == "all" else settings.upgrade.split()
     try:
-        upgrade_all(names, Moving(restart=True), settings)
+        upgrade_all(names, UpgradeOptions(restart=True), settings)
     except VirtrootError as error:
         warn(f"{error.what}")
         return error
@@ -360,12 +360,12 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
 
 def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
     """Install a guest of ``artifact`` that is thrown away, and return its name."""
-    wishes = Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
     busy: set[str] = set()
     while True:
         name = _vacant(hypervisor, artifact.manifest.name, run, busy)
         try:
-            install(name, artifact, wishes, run.settings)
+            install(name, artifact, options, run.settings)
         except Busy:
             # Another checkout's run is about to install its own under that name.
             busy.add(name)

@@ -16,7 +16,7 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
-from pipelines.pool import golden
+from pipelines.pool import base_trees
 from pipelines.pool import pool as pools
 from pipelines.settings import Settings
 
@@ -50,7 +50,7 @@ def prune(
     pool = pools.look(hypervisor, settings)
     left = _left(hypervisor, recipes, older_than) if former else {}
     roots = [root for found in left.values() for root in found]
-    trees = golden.unused(hypervisor, pool, recipes, without=roots) if pool else []
+    trees = base_trees.unused(hypervisor, pool, recipes, without=roots) if pool else []
     if asking and ids + trees + roots:
         for each in ids + trees + roots:
             say(each)
@@ -78,7 +78,7 @@ def prune(
                 gone += still
         except VirtrootError as error:
             warn(f"the former roots of {name} stay: {error.what}")
-    return gone + [tree for tree in trees if golden.delete(hypervisor, tree)]
+    return gone + [tree for tree in trees if base_trees.delete(hypervisor, tree)]
 
 
 def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
@@ -106,8 +106,8 @@ def _in_use(hypervisor: Hypervisor) -> set[str]:
 
 
 def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:
-    golden = store.golden(name)
-    spared = (golden.artifact, golden.former, store.newest(name))
+    base_trees = store.golden(name)
+    spared = (base_trees.artifact, base_trees.former, store.newest(name))
     needed = in_use | {artifact.stored_id for artifact in spared if artifact}
     return pruning.stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)
 

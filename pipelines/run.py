@@ -18,7 +18,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, standard_input, streaming
 from pipelines.guest.guest import Guest
 from pipelines.host.signals import as_ctrl_c
-from pipelines.install import Wishes, install
+from pipelines.install import InstallOptions, install
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -47,16 +47,16 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
 """
 
 
-def run(artifact: Artifact, wishes: Wishes, argv: Sequence[str], settings: Settings) -> int:
+def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settings: Settings) -> int:
     """Boot a guest of ``artifact``, run ``argv`` in it or join its console, and throw it away; return the exit status.
 
     Raises `VirtrootError` where there is neither a command nor a terminal.
     """
-    wishes = replace(wishes, transient=owner(_TASK, settings))
+    options = replace(options, transient=owner(_TASK, settings))
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, wishes, settings) as guest:
+    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, options, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
                 beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
@@ -73,18 +73,18 @@ def owner(task: str, settings: Settings) -> str:
 
 
 @contextmanager
-def _guest(artifact: Artifact, wishes: Wishes, settings: Settings) -> Iterator[Guest]:
+def _guest(artifact: Artifact, options: InstallOptions, settings: Settings) -> Iterator[Guest]:
     """Install a guest and remove it afterwards; its lock, held meanwhile, tells others that it is not left over."""
     hypervisor = connect(settings)
-    _clear_left(hypervisor, wishes.transient, settings)
+    _clear_left(hypervisor, options.transient, settings)
     with ExitStack() as held:
         name = _vacant(hypervisor, artifact.manifest.name, settings, held)
         try:
-            install(name, artifact, wishes, settings)
+            install(name, artifact, options, settings)
             yield guests.find(hypervisor, name)
         finally:
             with step("throwing it away"):
-                throw_away(hypervisor, name, settings, wishes.transient)
+                throw_away(hypervisor, name, settings, options.transient)
 
 
 def _vacant(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:

@@ -14,13 +14,13 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.pool import pool, shares
-from pipelines.pool.shares import Shared
-from pipelines.recipe.share import ROOT_TAGS, Share, parse
+from pipelines.pool.shares import Share
+from pipelines.recipe.share_spec import ROOT_TAGS, ShareSpec, parse
 from pipelines.settings import Settings
 from pipelines.text import size, table
 
 
-def read(text: str) -> Share:
+def read(text: str) -> ShareSpec:
     """Read a share as it is written on the command line; raises `VirtrootError` for what is none."""
     try:
         return parse(text)
@@ -28,7 +28,7 @@ def read(text: str) -> Share:
         raise VirtrootError(str(error), "like data:/srv/data:/srv/data:ro") from error
 
 
-def share(name: str, wanted: Share, settings: Settings) -> Shared:
+def share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
     """Give the guest ``name``, which is off, a share; return what it is on libvirt's machine."""
     with _off(name, settings) as guest:
         hypervisor = guest.hypervisor
@@ -108,7 +108,7 @@ def _off(name: str, settings: Settings) -> Iterator[Guest]:
         yield guest
 
 
-def _change(guest: Guest, how: str, share: Shared, binary: str = "") -> str:
+def _change(guest: Guest, how: str, share: Share, binary: str = "") -> str:
     """Let libvirt attach or detach the share's device; return its complaint, empty when it did."""
     xml = ET.tostring(shares.device(share, binary))
     done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)

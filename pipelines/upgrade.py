@@ -25,7 +25,7 @@ from pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
-class Wishes:
+class UpgradeOptions:
     """What is asked of an upgrade: the user's ``choices``, one of `roots.WAYS`; the rest are options of the task."""
 
     choices: Choices = field(default_factory=Choices)
@@ -94,25 +94,25 @@ def choices(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) ->
     return Choices(tuple(path.strip("/") for path in keep), tuple(path.strip("/") for path in discard), taken)
 
 
-def wishes(choices: Choices, *, clone: str, restart: bool, again: bool) -> Wishes:
+def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
     """Validate the options of the task; raises `VirtrootError`."""
-    return Wishes(choices, roots.checked_way(clone), restart, again)
+    return UpgradeOptions(choices, roots.checked_way(clone), restart, again)
 
 
-def preview(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Move:
+def preview(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
     """Return what an upgrade would do; nothing of the guest changes, and it may run."""
     with staging.held(connect(settings), name) as guest:
         failed = artifact.id in formers.refused(guest)
         if failed:
             warn(f"{name} failed on {artifact.id} before, and is put on it again only with --again")
-        _refuse(guest, artifact, replace(wishes, again=True))
+        _refuse(guest, artifact, replace(options, again=True))
         made_of = Store(settings.output_dir).find(guest.artifact)
-        with staging.of_artifact(guest, artifact, wishes.clone, made_of) as staged:
-            move = staging.planned(guest, staged, _remembered(guest, artifact, wishes).choices)
+        with staging.of_artifact(guest, artifact, options.clone, made_of) as staged:
+            move = staging.planned(guest, staged, _remembered(guest, artifact, options).choices)
             return replace(move, failed=failed)
 
 
-def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> Move:
+def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
     """Put a guest on ``artifact``, with all that is its own, and keep its former root; return what was done.
 
     A guest that runs is refused without ``restart``; with it, it is shut down for the move, booted and verified, and
@@ -120,23 +120,23 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
     `VirtrootError`, with nothing changed, where something is left to decide.
     """
     with staging.held(connect(settings), name) as guest:
-        _refuse(guest, artifact, wishes)
+        _refuse(guest, artifact, options)
         again = guest.running
-        if again and not wishes.restart:
+        if again and not options.restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
         publication.refuse_kept(guest)
-        wishes = _remembered(guest, artifact, wishes)
+        options = _remembered(guest, artifact, options)
         made_of = Store(settings.output_dir).find(guest.artifact)
-        with staging.of_artifact(guest, artifact, wishes.clone, made_of) as staged:
-            staging.planned(guest, staged, wishes.choices).refuse_open(f"upgrade {name}")
+        with staging.of_artifact(guest, artifact, options.clone, made_of) as staged:
+            staging.planned(guest, staged, options.choices).refuse_open(f"upgrade {name}")
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
             with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
                 # What it wrote last counts.
-                move = staging.planned(guest, staged, wishes.choices)
+                move = staging.planned(guest, staged, options.choices)
                 move.refuse_open(f"upgrade {name}")
                 staging.carry(guest, staged, move)
-                staging.put_in_place(guest, staged, wishes.choices.keep, move)
+                staging.put_in_place(guest, staged, options.choices.keep, move)
         upgraded = guests.find(guest.hypervisor, name)
         if again:
             _prove(upgraded, artifact, settings)
@@ -149,13 +149,13 @@ def upgrade(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -
         return move
 
 
-def _remembered(guest: Guest, artifact: Artifact, wishes: Wishes) -> Wishes:
+def _remembered(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> UpgradeOptions:
     """Add what the recipe says is kept, and what was kept at earlier upgrades."""
     recorded = [path.strip("/") for path in artifact.manifest.recipe.guest.keep]
-    return replace(wishes, choices=wishes.choices.remembering((*recorded, *staging.kept(guest))))
+    return replace(options, choices=options.choices.remembering((*recorded, *staging.kept(guest))))
 
 
-def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
+def _refuse(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> None:
     then, now = staging.manifest(guest).recipe, artifact.manifest.recipe
     if then.distro != now.distro:
         raise VirtrootError(
@@ -163,7 +163,7 @@ def _refuse(guest: Guest, artifact: Artifact, wishes: Wishes) -> None:
         )
     if then.release != now.release:
         warn(f"{guest.name} moves from {then.release} to {now.release}: read what {now.release} says of upgrades first")
-    if artifact.id in formers.refused(guest) and not wishes.again:
+    if artifact.id in formers.refused(guest) and not options.again:
         raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "to try it again, give --again")
 
 

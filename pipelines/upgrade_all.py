@@ -16,10 +16,10 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
 from pipelines.merge.moving import Move
 from pipelines.settings import Settings
-from pipelines.upgrade import WentBack, Wishes
+from pipelines.upgrade import UpgradeOptions, WentBack
 
 
-def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
+def due(names: Collection[str], options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
     """Yield the guests, sorted, each with the golden root that it is to be put on, or in words why it stays as it is.
 
     ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
@@ -29,17 +29,17 @@ def due(names: Collection[str], wishes: Wishes, settings: Settings) -> Iterator[
     for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
         if guest.transient or (names and guest.name not in names):
             continue
-        yield guest.name, _becoming(guest, wishes, settings)
+        yield guest.name, _becoming(guest, options, settings)
 
 
-def _becoming(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
+def _becoming(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
     try:
-        return _golden_root(guest, wishes, settings)
+        return _golden_root(guest, options, settings)
     except VirtrootError as error:
         return f"stays as it is: {error.what}"
 
 
-def _golden_root(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact | str:
+def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
     artifact = upgrading.golden_root(guest, settings)
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
@@ -49,23 +49,23 @@ def _golden_root(guest: Guest, wishes: Wishes, settings: Settings) -> Artifact |
         return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
     if upgrading.is_newer(guest, artifact):
         return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
-    if artifact.id in formers.refused(guest) and not wishes.again:
+    if artifact.id in formers.refused(guest) and not options.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
     return artifact
 
 
-def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move | str]]:
+def previews(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Move | str]]:
     """Yield what an upgrade would do to each guest, or why it stays as it is; nothing changes.
 
     Raises `VirtrootError` at the end where that cannot be told of all.
     """
     untold: list[str] = []
-    for name, becoming in list(due((), wishes, settings)):
+    for name, becoming in list(due((), options, settings)):
         if isinstance(becoming, str):
             yield name, becoming
             continue
         try:
-            move = upgrading.preview(name, becoming, wishes, settings)
+            move = upgrading.preview(name, becoming, options, settings)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
             untold.append(name)
@@ -76,7 +76,7 @@ def previews(wishes: Wishes, settings: Settings) -> Iterator[tuple[str, Move | s
         raise VirtrootError(f"nothing can be told of {', '.join(untold)}", "the reasons are above")
 
 
-def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> None:
+def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Settings) -> None:
     """Upgrade each guest that is due; see `due`.
 
     One that something is left to decide about, or that runs without ``restart``, stays as it is, and the next one's
@@ -87,7 +87,7 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
     hypervisor = connect(settings)
     stayed = _missing(names, hypervisor)
     waiting: list[tuple[str, Artifact]] = []
-    for name, becoming in due(names, wishes, settings):
+    for name, becoming in due(names, options, settings):
         if isinstance(becoming, str):
             say(f"{name} {becoming}")
         else:
@@ -96,7 +96,7 @@ def upgrade_all(names: Collection[str], wishes: Wishes, settings: Settings) -> N
         name, artifact = waiting.pop(0)
         before = _state(hypervisor, name)
         try:
-            upgrading.upgrade(name, artifact, wishes, settings)
+            upgrading.upgrade(name, artifact, options, settings)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
             if isinstance(error, WentBack) or _state(hypervisor, name) != before:

@@ -53,7 +53,7 @@ _IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$
 
 
 @dataclass(frozen=True)
-class Facts:
+class RootFacts:
     """What the rules look at.
 
     ``kernel`` and ``initrd`` (empty: none) are the boot paths, ``kernel_link`` and ``initrd_link`` what the links
@@ -117,7 +117,7 @@ def _version(path: str) -> str:
     return match[1].removesuffix(".img") if match else ""
 
 
-def gather(target: Target, root: str, generator: Generator, packages: tuple[str, ...]) -> Facts:
+def gather(target: Target, root: str, generator: Generator, packages: tuple[str, ...]) -> RootFacts:
     """Collect the facts of the tree ``root`` on ``target``; ``packages`` are the installed packages' names."""
     facts = ["sh", "-c", _FACTS, "facts", root, generator.kernel, generator.initrd]
     answer = target.run(facts, limit=_LIMIT, timeout=_TIMEOUT).text
@@ -138,7 +138,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
             both.submit(_in_root, target, root, argv if readable else (), paths[1])
             for argv in (generator.list_initramfs, generator.show_resume)
         ]
-    return Facts(
+    return RootFacts(
         kernel=generator.kernel,
         initrd=generator.initrd,
         kernel_link=kernel_link,
@@ -165,7 +165,7 @@ def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tup
     return tuple(split_lines(done.text))
 
 
-def _modules(facts: Facts) -> str:
+def _modules(facts: RootFacts) -> str:
     """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
     version = facts.kernel_version
     if not facts.initrd:
@@ -199,7 +199,7 @@ def _module(entry: str) -> str:
     return match[1].replace("-", "_") if match else ""
 
 
-def _resume(facts: Facts) -> str:
+def _resume(facts: RootFacts) -> str:
     """Prevents a boot that waits for a device that is not there."""
     for line in facts.resume:
         match = re.fullmatch(r"\s*(?:export\s+)?RESUME=(.*)", line)
@@ -208,7 +208,7 @@ def _resume(facts: Facts) -> str:
     return ""
 
 
-def _fstab(facts: Facts) -> str:
+def _fstab(facts: RootFacts) -> str:
     """Prevents a root that stays read-only, and units that wait for disks of another machine."""
     lines = [fields for line in split_lines(facts.fstab) if (fields := split_fields(line)) and fields[0][:1] != "#"]
     if lines != [["root", "/", "virtiofs", "defaults", "0", "0"]]:
@@ -217,18 +217,18 @@ def _fstab(facts: Facts) -> str:
     return ""
 
 
-def _grub(facts: Facts) -> str:
+def _grub(facts: RootFacts) -> str:
     """Prevents kernel upgrades that fail in a boot loader's hooks."""
     traces = [*facts.grub, *(f"package {name}" for name in facts.packages if name.startswith("grub"))]
     return f"there is no boot loader in a virtiofs root, but found: {', '.join(traces)}" if traces else ""
 
 
-def _kernel(facts: Facts) -> str:
+def _kernel(facts: RootFacts) -> str:
     """Prevents a host that is handed a kernel from outside the root, or none."""
     return _boot_file("kernel", facts.kernel, facts.kernel_link, facts.kernel_path, facts.regular)
 
 
-def _initrd(facts: Facts) -> str:
+def _initrd(facts: RootFacts) -> str:
     """Prevents a host that is handed an initramfs from outside the root, or none where the domain names one."""
     if not facts.initrd:
         return ""
@@ -245,7 +245,7 @@ def _boot_file(what: str, path: str, link: str, followed: str, regular: frozense
     return ""
 
 
-def _versions(facts: Facts) -> str:
+def _versions(facts: RootFacts) -> str:
     """Prevents a kernel that finds the modules of another one in its initramfs."""
     kernel, initrd = _version(facts.kernel_path), _version(facts.initrd_path)
     if kernel and initrd and kernel != initrd:
@@ -253,7 +253,7 @@ def _versions(facts: Facts) -> str:
     return ""
 
 
-def _programs(facts: Facts) -> str:
+def _programs(facts: RootFacts) -> str:
     """Prevents an initramfs without the program that the kernel starts, or without one that goes on in the root.
 
     A generator that fails halfway may leave such an image, and its hook's failure is lost on the package manager.
@@ -271,12 +271,12 @@ def _programs(facts: Facts) -> str:
     return ""
 
 
-def _init(facts: Facts) -> str:
+def _init(facts: RootFacts) -> str:
     """Prevents an initramfs that mounts the root and finds no program to go on with."""
     return "" if facts.init else "no init: sbin/init is missing, no program, or a link that leads to none in the root"
 
 
-RULES: dict[str, Callable[[Facts], str]] = {
+RULES: dict[str, Callable[[RootFacts], str]] = {
     "kernel-path": _kernel,
     "initramfs-path": _initrd,
     "same-version": _versions,
@@ -289,17 +289,17 @@ RULES: dict[str, Callable[[Facts], str]] = {
 }
 
 
-def violations(facts: Facts) -> list[str]:
+def violations(facts: RootFacts) -> list[str]:
     """Return ``rule: what is wrong`` for each rule that ``facts`` break; empty for a root that may be published."""
     return [f"{name}: {complaint}" for name, rule in RULES.items() if (complaint := rule(facts))]
 
 
-def doubts(facts: Facts) -> list[str]:
+def doubts(facts: RootFacts) -> list[str]:
     """Return in words what is odd about a root that boots nevertheless."""
     return [f"/{path} is missing or empty: the program that makes it failed in the builder" for path in facts.databases]
 
 
-def refuse_broken(facts: Facts) -> None:
+def refuse_broken(facts: RootFacts) -> None:
     """Raise `VirtrootError` naming every broken rule."""
     broken = violations(facts)
     hint = "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up"

@@ -8,8 +8,8 @@ from typing import Protocol
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.log import say
-from pipelines.pool.shares import Shared
-from pipelines.recipe.share import Share
+from pipelines.pool.shares import Share
+from pipelines.recipe.share_spec import ShareSpec
 from pipelines.text import one_line
 
 #: Answers the question that it is given.
@@ -49,7 +49,7 @@ def describe(recorded: Recorded, *, overlayfs_given: bool = False) -> tuple[str,
     return tuple(lines)
 
 
-def describe_shares(wanted: Sequence[Share], found: Sequence[Shared], others: Iterable[Guest]) -> tuple[str, ...]:
+def describe_shares(wanted: Sequence[ShareSpec], found: Sequence[Share], others: Iterable[Guest]) -> tuple[str, ...]:
     """Return a line for each of the shares ``wanted``, which are ``found`` on the host, and which guests have it."""
     users: dict[str, list[str]] = {}
     for guest in others:
@@ -63,7 +63,7 @@ def describe_shares(wanted: Sequence[Share], found: Sequence[Shared], others: It
     return tuple(lines)
 
 
-def refuse_absolute(shares: Iterable[Share], source: str) -> None:
+def refuse_absolute(shares: Iterable[ShareSpec], source: str) -> None:
     """Raise `VirtrootError` for a share of ``source``, a recipe or an artifact, that names a directory of the host."""
     for share in shares:
         if not share.named:

@@ -10,8 +10,8 @@ from pipelines.errors import VirtrootError
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool import place, shares
 from pipelines.pool.place import Place
-from pipelines.pool.shares import Shared
-from pipelines.recipe.share import ROOT_TAG, USR_TAG
+from pipelines.pool.shares import Share
+from pipelines.recipe.share_spec import ROOT_TAG, USR_TAG
 from pipelines.target.payload.handover import NAMESPACE
 
 ET.register_namespace("virtroot", NAMESPACE)
@@ -48,7 +48,7 @@ class Domain:
     cache: str
     kvm: bool
     wrapper: Wrapper = _PLAIN
-    shares: tuple[Shared, ...] = ()
+    shares: tuple[Share, ...] = ()
     transient: str = ""
     golden: str = ""
     lower: str = ""

@@ -17,7 +17,7 @@ from pipelines.guest.serving import unserved
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place, shares
-from pipelines.pool.shares import Shared
+from pipelines.pool.shares import Share
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.symptom.recognise import recognise
 from pipelines.symptom.symptom import Symptom
@@ -84,7 +84,7 @@ class Guest:
     lower: str = ""
     overlayfs: bool = False
     cache: str = "auto"
-    shares: tuple[Shared, ...] = ()
+    shares: tuple[Share, ...] = ()
     binaries: tuple[str, ...] = ()
 
     @property

@@ -11,8 +11,8 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.pool import exposure, place, pool
-from pipelines.pool.shares import Shared
-from pipelines.recipe.share import Share
+from pipelines.pool.shares import Share
+from pipelines.recipe.share_spec import ShareSpec
 from pipelines.target import mounts
 from pipelines.target.target import Target
 from pipelines.text import split_fields
@@ -46,7 +46,7 @@ done
 """
 
 
-def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of: str = "") -> tuple[Shared, ...]:
+def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[ShareSpec], *, of: str = "") -> tuple[Share, ...]:
     """Return what the shares ``wanted`` are on libvirt's machine, whose pool is ``directory``; nothing is made yet.
 
     ``of`` is the UUID of the guest that they are for, where it is there. Raises `VirtrootError` for a directory that no
@@ -56,7 +56,7 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
     if not wanted:
         return ()
     others = guests.every(hypervisor)
-    found: list[Shared] = []
+    found: list[Share] = []
     for each in wanted:
         shared = _find(hypervisor, directory, each, others)
         _refuse_nested(shared, [(guest.name, other) for guest in others for other in guest.shares])
@@ -77,7 +77,7 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[Share], *, of:
     return tuple(found)
 
 
-def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequence[Guest]) -> Shared:
+def _find(hypervisor: Hypervisor, directory: str, wanted: ShareSpec, others: Sequence[Guest]) -> Share:
     if wanted.readonly and hypervisor.version < _READONLY_SINCE:
         raise VirtrootError(
             f"this libvirt ({'.'.join(map(str, hypervisor.version))}) has no read-only shares, which came with 11.0",
@@ -90,7 +90,7 @@ def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequenc
             f"give a name instead of the path: a directory in its pool, like {wanted.tag}:data:{wanted.point}",
         )
     [(identity, real)] = _resolved(hypervisor.target, [path])
-    found = Shared(wanted.tag, real, wanted.readonly)
+    found = Share(wanted.tag, real, wanted.readonly)
     if wanted.named and real != _resolved(hypervisor.target, [directory])[0][1] + path[len(directory) :]:
         raise VirtrootError(
             f"{path} leads to {real}", "a named share is a directory of the pool's own; remove the link"
@@ -104,13 +104,13 @@ def _find(hypervisor: Hypervisor, directory: str, wanted: Share, others: Sequenc
     return found
 
 
-def unseen(directory: str, wanted: Sequence[Share]) -> tuple[Shared, ...]:
+def unseen(directory: str, wanted: Sequence[ShareSpec]) -> tuple[Share, ...]:
     """Return what the shares ``wanted`` will be where no libvirt can be asked yet."""
     paths = [place.share(directory, each.source) if each.named else each.source for each in wanted]
-    return tuple(Shared(each.tag, path, each.readonly) for each, path in zip(wanted, paths, strict=True))
+    return tuple(Share(each.tag, path, each.readonly) for each, path in zip(wanted, paths, strict=True))
 
 
-def make(target: Target, shares: Sequence[Shared]) -> None:
+def make(target: Target, shares: Sequence[Share]) -> None:
     """Make the directories that are not there, root's own; what is there is left as it is."""
     for each in shares:
         target.run(["sh", "-ec", 'umask 022; [ -d "$1" ] || mkdir -p -- "$1"', "make", each.directory])
@@ -145,7 +145,7 @@ def used(target: Target, path: str) -> int | None:
     return None if done.returncode else int(split_fields(done.text)[0])
 
 
-def _warn_of_writers(shared: Shared, guest: Guest, *, own: bool) -> None:
+def _warn_of_writers(shared: Share, guest: Guest, *, own: bool) -> None:
     for other in guest.shares:
         if other.directory == shared.directory and not own and not (other.readonly and shared.readonly):
             warn(f"{guest.name} shares {shared.directory} too: file locks do not reach from one guest to another")
@@ -166,7 +166,7 @@ def refuse_shared(hypervisor: Hypervisor, directory: str) -> None:
             )
 
 
-def _refuse_hosts_own(target: Target, found: Shared, *, named: bool) -> None:
+def _refuse_hosts_own(target: Target, found: Share, *, named: bool) -> None:
     """Raise `VirtrootError` for a directory of the host's system, one that holds such, or one inside.
 
     A ``named`` share lies in the pool, wherever that is.
@@ -189,7 +189,7 @@ def _refuse_hosts_own(target: Target, found: Shared, *, named: bool) -> None:
 
 
 def _refuse_protected(
-    hypervisor: Hypervisor, directory: str, found: Shared, others: Sequence[Guest], *, own: bool
+    hypervisor: Hypervisor, directory: str, found: Share, others: Sequence[Guest], *, own: bool
 ) -> None:
     protected = {guest.root: f"the root of {guest.name}" for guest in others}
     protected |= {place.BOOT: "the directory of guests' kernels", directory: _THE_POOL}
@@ -213,7 +213,7 @@ def _refuse_protected(
             )
 
 
-def _refuse_nested(found: Shared, others: Sequence[tuple[str, Shared]]) -> None:
+def _refuse_nested(found: Share, others: Sequence[tuple[str, Share]]) -> None:
     for name, other in others:
         inner = _holds(other.directory, found.directory) or _holds(found.directory, other.directory)
         if inner and other.directory != found.directory:

@@ -10,7 +10,7 @@ from pipelines.errors import VirtrootError
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
-from pipelines.recipe.share import ROOT_TAG
+from pipelines.recipe.share_spec import ROOT_TAG
 from pipelines.target.target import Target
 
 

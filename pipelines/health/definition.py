@@ -8,7 +8,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.health.finding import Finding, fault, fine
 from pipelines.pool import place
-from pipelines.recipe.share import ROOT_TAG
+from pipelines.recipe.share_spec import ROOT_TAG
 from pipelines.text import split_fields
 
 #: What the kernel has to be told, whatever else it is.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.text import one_line
+
+#: What `beside.look` found on libvirt's host, or a part of it.
+Facts = Mapping[str, Any]
 
 #: What a fix does.
 Doing = Callable[[], object]

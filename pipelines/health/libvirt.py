@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.errors import VirtrootError
 from pipelines.health import confinement, daemon
 from pipelines.health.daemon import Tried, Virtiofsd
-from pipelines.health.finding import Finding, Fix, fault, fine
+from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
@@ -32,7 +32,6 @@ _FILES = 65536
 #: What virsh domcapabilities has of what a virtiofs root needs: an element, the name of its list, and a value in it.
 _DEVICES = {"memoryBacking": ("sourceType", "memfd"), "filesystem": ("driverType", "virtiofs")}
 
-Facts = Mapping[str, Any]
 
 #: The guests that name a wrapper of virtiofsd, by its path; empty for those that name none.
 Wrapped = Mapping[str, Sequence[str]]

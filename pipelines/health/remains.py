@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipelines.guest import hold, publication
 from pipelines.guest.guest import Guest
-from pipelines.health.finding import Finding, Fix, fault, fine
+from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.pool import golden, place
+from pipelines.pool import base_trees, place
 from pipelines.pool.place import Place
 from pipelines.target.lock import LOCKS
 
@@ -20,8 +19,6 @@ LOCKED = (LOCKS, place.BOOT)
 
 #: So many names are enough to know what it is about.
 _NAMED = 5
-
-Facts = Mapping[str, Any]
 
 
 def examine(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> list[Finding]:
@@ -52,7 +49,7 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
     for directory in (pool, place.BOOT):
         for entry in _entries(seen, directory):
             path = f"{directory}/{entry}"
-            name, key = place.left_of(entry), golden.left_of(entry)
+            name, key = place.left_of(entry), base_trees.left_of(entry)
             # libvirt's hook locks the directory while it copies a kernel there, a publication its journal.
             under_way = path in seen["held"] or (directory == place.BOOT and place.BOOT in seen["held"])
             if name and not _busy(seen, name) and not under_way:
@@ -67,7 +64,7 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
         for name in found:
             _sweep(hypervisor, Place(pool, name))
         for key in keys:
-            golden.sweep(hypervisor.target, place.golden(pool, key))
+            base_trees.sweep(hypervisor.target, place.golden(pool, key))
 
     do = "--fix deletes it; else the next install of that name does"
     fix = Fix(f"finish or delete what killed tasks left: {_some(stale)}", sweep)
@@ -122,11 +119,11 @@ def roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
 
 def trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
     """Judge whether golden trees are what was unpacked; that some serve nobody is only mentioned."""
-    keys = [key for key in map(golden.named, _entries(seen, pool)) if key]
+    keys = [key for key in map(base_trees.named, _entries(seen, pool)) if key]
     if not keys:
         return fine(OF, "golden trees", "none")
     paths = [place.golden(pool, key) for key in keys if place.golden_lock(key) not in seen["held"]]
-    damaged = [path for path in paths if not golden.whole(hypervisor.target, path)]
+    damaged = [path for path in paths if not base_trees.whole(hypervisor.target, path)]
     lying = [guest.name for guest in every if guest.lower and guest.golden in damaged]
     if damaged:
         says = f"{_some(damaged)} changed since it was unpacked"
@@ -135,7 +132,7 @@ def trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
             return fault(OF, "golden trees", f"{says}, and {', '.join(lying)} lies on it", do)
         return fault(OF, "golden trees", says, "nothing: the next install unpacks it anew", needed=False)
     served = {guest.golden for guest in every}
-    unused = len(golden.unused(hypervisor, pool, [])) if set(paths) - served else 0
+    unused = len(base_trees.unused(hypervisor, pool, [])) if set(paths) - served else 0
     more = f"; {unused} of them no guest is made from: ./inv prune" if unused else ""
     return fine(OF, "golden trees", f"{len(keys)}, as they were unpacked{more}")
 

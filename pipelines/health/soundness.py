@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from pipelines.guest import hold, wrapping
 from pipelines.guest.guest import Guest
 from pipelines.health import definition as definitions
 from pipelines.health import finding
-from pipelines.health.finding import Finding, Fix, fault, fine
+from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt import wrappers
 from pipelines.origin import signs
-from pipelines.pool import exposure, golden, place, shares
-from pipelines.recipe.share import ROOT_TAG, USR_TAG
+from pipelines.pool import base_trees, exposure, place, shares
+from pipelines.recipe.share_spec import ROOT_TAG, USR_TAG
 from pipelines.text import size, split_fields, split_lines
 
 #: The mode of a root.
@@ -29,8 +28,6 @@ chmod o+x -- "${1%/*}"
 chmod 0711 -- "$1"
 for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod "$2" -- "$1/$name"; done
 """
-
-Facts = Mapping[str, Any]
 
 
 def asked(guest: Guest) -> dict[str, object]:
@@ -256,7 +253,7 @@ def golden_tree(guest: Guest) -> Finding | None:
     """Judge whether the golden tree below a root of two layers is what it was."""
     if not guest.lower:
         return None
-    if golden.digest(guest.target, guest.golden) == guest.lower:
+    if base_trees.digest(guest.target, guest.golden) == guest.lower:
         return fine(guest.name, "golden tree", f"{guest.golden} is as the root was made on it")
     do = f"put it back as it was (a copy does not do), or ./inv remove {guest.name}"
     return fault(guest.name, "golden tree", f"{guest.golden} is not what the root was made on", do)

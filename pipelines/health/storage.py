@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipelines.errors import VirtrootError
 from pipelines.health import finding
-from pipelines.health.finding import Finding, Fix, fault, fine
+from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import pool, roots
 from pipelines.settings import Settings
@@ -27,8 +24,6 @@ _UNFIT = {
 
 #: Fewer inodes than a root has entries.
 _INODES = 10_000
-
-Facts = Mapping[str, Any]
 
 
 def examine(hypervisor: Hypervisor, settings: Settings, directory: str | None, seen: Facts) -> list[Finding]:

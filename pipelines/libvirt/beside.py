@@ -19,7 +19,7 @@ from pipelines.target.payload import look as looking
 from pipelines.target.payload import signs as searching
 from pipelines.target.payload import sshd as reading
 from pipelines.target.payload import survey as surveying
-from pipelines.target.payload.carry import Owners, Plan
+from pipelines.target.payload.carry import CopyPlan, Owners
 from pipelines.target.target import Target
 from pipelines.text import split_lines, trim
 
@@ -274,7 +274,7 @@ def owners(target: Target, root: str, other: str, trees: Iterable[str], foreign:
     return cast("Owners", json.loads(_checked(done)))
 
 
-def carry(target: Target, root: str, other: str, plan: Plan) -> None:
+def carry(target: Target, root: str, other: str, plan: CopyPlan) -> None:
     """Carry what ``plan`` says from one root to another one; see `carry.carry`."""
     # However long it takes: most of it is copying.
     program = [target.python, "-I", "-c", _whole(_CARRY), "--carry", root, other]

@@ -15,7 +15,7 @@ from pipelines.merge.changes import Changed
 from pipelines.merge.merging import Decision, MergeText, Read
 from pipelines.merge.pristine import Configured, Survey
 from pipelines.recipe.recipe import kept_by_nobody
-from pipelines.target.payload.carry import File, Owners, Plan
+from pipelines.target.payload.carry import CopyPlan, File, Owners
 from pipelines.text import one_line, split_lines
 
 
@@ -271,7 +271,7 @@ def _is_tree(path: str, survey: Survey) -> bool:
     return path in survey.unowned and survey.unowned[path].kind == "tree"
 
 
-def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
+def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> CopyPlan:
     """Return what is to be carried over; see `carry.carry`."""
     removals, copies = list(move.went), []
     writes: list[File] = []
@@ -291,7 +291,7 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> Plan:
         like = theirs.etc.get(f"etc/{name}") or ours.etc.get(f"etc/{name}")
         if like:
             writes.append(_file(f"etc/{name}", text, like.mode, like.uid, like.gid))
-    return Plan(
+    return CopyPlan(
         removals=removals,
         copies=copies,
         trees=[path for path in move.kept if not meeting.is_whole(path, move.systems)],

@@ -20,7 +20,7 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.log import step
 from pipelines.pool import place
-from pipelines.pool.golden import Golden
+from pipelines.pool.base_trees import BaseTree
 from pipelines.target import mounts
 from pipelines.target.target import Target
 
@@ -98,7 +98,7 @@ class Survey:
     has_attributes: bool = True
 
 
-def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: Golden | None) -> None:
+def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: BaseTree | None) -> None:
     """Keep what ``root`` is, in which nothing was changed since it was made, in the boot directory ``boot``.
 
     What the tree ``golden`` is, of which it was made, is found out once.

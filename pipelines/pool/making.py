@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.log import step
-from pipelines.pool import golden, roots
-from pipelines.pool.golden import Golden, LyingOn
+from pipelines.pool import base_trees, roots
+from pipelines.pool.base_trees import BaseTree, LyingOn
 from pipelines.target import subvolume
 from pipelines.target.target import Target
 
@@ -17,7 +17,7 @@ from pipelines.target.target import Target
 @contextmanager
 def root(
     target: Target, pool: str, artifact: Artifact, way: str, path: str, lying_on: LyingOn
-) -> Iterator[Golden | None]:
+) -> Iterator[BaseTree | None]:
     """Make the root ``path`` in ``pool`` of ``artifact`` by ``way``, one of `roots.WAYS` but ``auto``.
 
     Yields the golden tree that it was made from, if any, which stays meanwhile. A root of two layers is mounted.
@@ -31,7 +31,7 @@ def root(
                 target.run(archive.unpack_argv(path), stdin=content)
         yield None
         return
-    with golden.held(target, pool, artifact, lying_on) as tree:
+    with base_trees.held(target, pool, artifact, lying_on) as tree:
         with step(f"making the root: {roots.WORDS[way]} of the golden tree"):
             if way == "overlay":
                 roots.layer(target, tree, path)

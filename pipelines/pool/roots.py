@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import beside
-from pipelines.pool.golden import Golden
+from pipelines.pool.base_trees import BaseTree
 from pipelines.target import subvolume
 from pipelines.target.target import Target
 
@@ -112,7 +112,7 @@ def copy_layers(target: Target, source: str, root: str) -> None:
     beside.forget_layers(target, root)
 
 
-def layer(target: Target, golden: Golden, root: str) -> None:
+def layer(target: Target, golden: BaseTree, root: str) -> None:
     """Make and mount ``root`` as a layer on top of a golden tree."""
     target.run(["sh", "-ec", _LAYERS, "layers", root, golden.tree])
     beside.mount(target, root, golden.path, golden.digest)

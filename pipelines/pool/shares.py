@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import beside
 from pipelines.log import warn
-from pipelines.recipe.share import ROOT_TAG, USR_TAG
+from pipelines.recipe.share_spec import ROOT_TAG, USR_TAG
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
@@ -24,7 +24,7 @@ USR = "usr"
 
 
 @dataclass(frozen=True)
-class Shared:
+class Share:
     """A directory of libvirt's machine that a guest has as ``tag``; ``readonly`` is enforced by its virtiofsd."""
 
     tag: str
@@ -36,7 +36,7 @@ class Shared:
         return f"{self.tag}:{self.directory}{':ro' if self.readonly else ''}"
 
 
-def device(share: Shared, binary: str = "") -> ET.Element:
+def device(share: Share, binary: str = "") -> ET.Element:
     """Return the device that gives a guest the share; ``binary`` serves it, or libvirt's own choice where empty."""
     filesystem = ET.Element("filesystem", type="mount", accessmode="passthrough")
     ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
@@ -49,7 +49,7 @@ def device(share: Shared, binary: str = "") -> ET.Element:
     return filesystem
 
 
-def of(definition: ET.Element) -> tuple[Shared, ...]:
+def of(definition: ET.Element) -> tuple[Share, ...]:
     """Return the shares in a domain's definition: its virtiofs devices, those of the root apart."""
     found = [share for share in _devices(definition) if share.tag != ROOT_TAG]
     return tuple(share for share in found if not _is_usr(definition, share))
@@ -63,23 +63,23 @@ def cache(definition: ET.Element) -> str:
     return "auto" if mode is None else mode.get("mode", "auto")
 
 
-def _is_usr(definition: ET.Element, share: Shared) -> bool:
+def _is_usr(definition: ET.Element, share: Share) -> bool:
     roots = [each.directory for each in _devices(definition) if each.tag == ROOT_TAG]
     return share.tag == USR_TAG and share.directory in [f"{root}/{USR}" for root in roots]
 
 
-def _devices(definition: ET.Element) -> list[Shared]:
+def _devices(definition: ET.Element) -> list[Share]:
     found = []
     for filesystem in definition.findall("devices/filesystem"):
         driver, source, target = (filesystem.find(name) for name in ("driver", "source", "target"))
         if driver is None or source is None or target is None or driver.get("type") != "virtiofs":
             continue
         readonly = filesystem.find("readonly") is not None
-        found.append(Shared(target.get("dir", ""), source.get("dir", ""), readonly))
+        found.append(Share(target.get("dir", ""), source.get("dir", ""), readonly))
     return found
 
 
-def mount(target: Target, root: str, share: Shared, point: str) -> None:
+def mount(target: Target, root: str, share: Share, point: str) -> None:
     """Make the mount point in a guest's root and give it a line in its fstab, in place of an earlier one of that tag.
 
     A share that is not there delays nothing and fails nothing but its own mount (``nofail``); one that is there is
@@ -126,7 +126,7 @@ def points_if_told(target: Target, root: str) -> dict[str, str]:
         return {}
 
 
-def follow(target: Target, root: str, shared: Sequence[Shared], at: Mapping[str, str], *, usr: bool) -> None:
+def follow(target: Target, root: str, shared: Sequence[Share], at: Mapping[str, str], *, usr: bool) -> None:
     """Let the fstab in ``root``, which a guest is about to get, have the lines of the devices that the guest has.
 
     ``at`` says where those of ``shared`` are mounted in the root that it leaves, by tag; ``usr`` that its /usr is one.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from pipelines.recipe import share
+from pipelines.recipe import share_spec
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|TiB)")
@@ -81,13 +81,13 @@ def _snapshot_time(text: str) -> str:
 
 
 def _share(text: str) -> str:
-    share.parse(text)
+    share_spec.parse(text)
     return text
 
 
 def _shares(texts: tuple[str, ...]) -> tuple[str, ...]:
-    shares = tuple(map(share.parse, texts))
-    share.refuse_doubles(shares)
+    shares = tuple(map(share_spec.parse, texts))
+    share_spec.refuse_doubles(shares)
     for each in shares:
         # A recipe can come from anybody, and only the user says which of the host's directories a guest gets.
         if not each.named:

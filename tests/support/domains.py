@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pipelines.guest.domain import Domain, domain_xml
 from pipelines.libvirt.wrappers import Wrapper
-from pipelines.pool.shares import Shared
+from pipelines.pool.shares import Share
 
 DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
@@ -20,7 +20,7 @@ DOMAINS = {
         "network": "none",
         "cache": "always",
         "wrapper": Wrapper(acl=True, overlayfs=True, handles=True),
-        "shares": (Shared("data", "/srv/a <b>"), Shared("look", "/srv/look", readonly=True)),
+        "shares": (Share("data", "/srv/a <b>"), Share("look", "/srv/look", readonly=True)),
     },
     "no-initramfs": {"kvm": True, "network": "user", "cache": "auto", "initrd": ""},
 }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from pipelines.target.payload.carry import Plan
+from pipelines.target.payload.carry import CopyPlan
 
 
-def plan(**what: object) -> Plan:
+def plan(**what: object) -> CopyPlan:
     nothing: dict[str, object] = {
         "removals": [],
         "copies": [],
@@ -22,4 +22,4 @@ def plan(**what: object) -> Plan:
         "users": {},
         "groups": {},
     }
-    return cast("Plan", {**nothing, **what})
+    return cast("CopyPlan", {**nothing, **what})

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.target.payload import carry
-from pipelines.target.payload.carry import Plan
+from pipelines.target.payload.carry import CopyPlan
 from tests.support.files import write
 from tests.support.plans import plan
 
@@ -106,7 +106,7 @@ def described(path: Path) -> dict[str, object]:
     return found
 
 
-def planned(place: str, name: str, old: Path) -> Plan:
+def planned(place: str, name: str, old: Path) -> CopyPlan:
     how = PLACES[place]
     if how != "copies":
         return plan(**{how: [place]})

@@ -21,7 +21,7 @@ from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
 from pipelines.pool import exposure, place, roots
-from pipelines.pool.shares import Shared
+from pipelines.pool.shares import Share
 from pipelines.settings import Settings
 from pipelines.target.target import Target
 from tests.support.definitions import parsed
@@ -507,7 +507,7 @@ def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
     ],
 )
 def test_an_fstab_that_no_virtiofs_root_boots_with(fstab: str | None, needed: bool, words: str) -> None:
-    found = soundness.fstab(guest(shares=(Shared("data", "/srv"),)), its(fstab=fstab))
+    found = soundness.fstab(guest(shares=(Share("data", "/srv"),)), its(fstab=fstab))
     assert (found.ok, found.needed) == (False, needed)
     assert words in found.says
 
@@ -565,7 +565,7 @@ def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict
 
 
 def test_shares_that_are_gone_or_lead_elsewhere() -> None:
-    shared = guest(shares=(Shared("data", "/srv/data"),))
+    shared = guest(shares=(Share("data", "/srv/data"),))
     for real, words in (("", "is gone"), ("/etc", "leads to /etc now")):
         found = soundness.shared(shared, its(shares={"/srv/data": real}))
         assert found
@@ -579,13 +579,13 @@ def test_shares_that_are_gone_or_lead_elsewhere() -> None:
 def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
     lies = exposure.Exposure(reached=True, tame=False, writers=())
     monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
-    found = soundness.exposed(guest(shares=(Shared("data", "/srv/data"), Shared("r", "/srv/r", readonly=True))))
+    found = soundness.exposed(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
     assert found
     assert (found.ok, found.needed) == (False, False)
     assert "enter /srv/data, and what the guest makes" in found.says
-    assert soundness.exposed(guest(shares=(Shared("r", "/srv/r", readonly=True),))) is None
+    assert soundness.exposed(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
     lies = replace(lies, tame=True)
-    assert soundness.exposed(guest(shares=(Shared("data", "/srv/data"),))) is None
+    assert soundness.exposed(guest(shares=(Share("data", "/srv/data"),))) is None
 
 
 @pytest.mark.parametrize(

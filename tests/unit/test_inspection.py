@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.builder.inspection import RULES, Facts, doubts, refuse_broken, violations
+from pipelines.builder.inspection import RULES, RootFacts, doubts, refuse_broken, violations
 from pipelines.errors import VirtrootError
 
 VERSION = "6.1.0-1-cloud-amd64"
 MODULES = f"usr/lib/modules/{VERSION}/kernel"
-GOOD = Facts(
+GOOD = RootFacts(
     kernel="vmlinuz",
     initrd="initrd.img",
     kernel_link=f"boot/vmlinuz-{VERSION}",

@@ -16,12 +16,12 @@ from pipelines.guest import asks
 from pipelines.guest import guest as guests
 from pipelines.guest.domain import Domain
 from pipelines.guest.guest import Guest
-from pipelines.install import Wishes
+from pipelines.install import InstallOptions
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import overlayfs
 from pipelines.pool.place import Place
-from pipelines.pool.shares import Shared
-from pipelines.recipe.share import parse
+from pipelines.pool.shares import Share
+from pipelines.recipe.share_spec import parse
 from pipelines.settings import Settings
 from pipelines.target.target import Local
 from tests.support.artifacts import made
@@ -40,37 +40,37 @@ def artifact(tmp_path: Path) -> Artifact:
     return Artifact(artifact.directory)
 
 
-def domain(artifact: Artifact, wishes: Wishes) -> Domain:
-    wrapper = install._wrapper(artifact, wishes, Settings())
+def domain(artifact: Artifact, options: InstallOptions) -> Domain:
+    wrapper = install._wrapper(artifact, options, Settings())
     place = Place("/pool", "web")
-    return install._domain(place, artifact, wishes, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
+    return install._domain(place, artifact, options, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
 
 
 def test_a_guest_is_what_its_recipe_says(artifact: Artifact) -> None:
-    found = domain(artifact, Wishes())
+    found = domain(artifact, InstallOptions())
     assert (found.overlayfs, found.cache, found.vcpus) == (True, "mixed", 3)
-    assert install._wanted(artifact, Wishes()) == (parse("data:data:/srv/data"),)
+    assert install._wanted(artifact, InstallOptions()) == (parse("data:data:/srv/data"),)
 
 
 def test_what_is_said_beside_it_counts_more(artifact: Artifact) -> None:
-    wishes = Wishes(cache="always", vcpus=1, shares=(parse("more:more:/srv/more"),))
-    assert (domain(artifact, wishes).cache, domain(artifact, wishes).vcpus) == ("always", 1)
-    assert [each.tag for each in install._wanted(artifact, wishes)] == ["data", "more"]
+    options = InstallOptions(cache="always", vcpus=1, shares=(parse("more:more:/srv/more"),))
+    assert (domain(artifact, options).cache, domain(artifact, options).vcpus) == ("always", 1)
+    assert [each.tag for each in install._wanted(artifact, options)] == ["data", "more"]
     with pytest.raises(VirtrootError, match="two shares have the path '/srv/data'"):
-        install._wanted(artifact, Wishes(shares=(parse("x:x:/srv/data"),)))
+        install._wanted(artifact, InstallOptions(shares=(parse("x:x:/srv/data"),)))
 
 
 def test_a_share_that_the_user_gives_replaces_the_recorded_one_of_its_tag(artifact: Artifact) -> None:
     given = parse("data:/srv/x:/srv/x")
-    assert install._wanted(artifact, Wishes(shares=(given,))) == (given,)
+    assert install._wanted(artifact, InstallOptions(shares=(given,))) == (given,)
 
 
 def test_a_directory_of_the_host_in_a_manifest_is_refused(artifact: Artifact) -> None:
     hostile = recording(artifact, shares=("fine:name:/srv/a", "h:/srv/media:/mnt/h:ro"))
     with pytest.raises(VirtrootError, match="asks for the host's directory /srv/media") as refused:
-        install._wanted(hostile, Wishes(consent=asks.granted))
+        install._wanted(hostile, InstallOptions(consent=asks.granted))
     assert "--share h:/srv/media:/mnt/h:ro" in refused.value.hint
-    assert install._wanted(hostile, Wishes(transient="run here")) == ()
+    assert install._wanted(hostile, InstallOptions(transient="run here")) == ()
 
 
 def recording(artifact: Artifact, **guest: Any) -> Artifact:
@@ -90,12 +90,12 @@ class Machine(Hypervisor):
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
     values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
-    db = Guest(Machine(), "db", "uuid", root="/pool/root.db", shares=(Shared("d", "/pool/share.data"),), **values)
+    db = Guest(Machine(), "db", "uuid", root="/pool/root.db", shares=(Share("d", "/pool/share.data"),), **values)
     monkeypatch.setattr(guests, "every", lambda _: [db])
 
 
-def ask(artifact: Artifact, wishes: Wishes) -> None:
-    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, wishes, install._wanted(artifact, wishes))
+def ask(artifact: Artifact, options: InstallOptions) -> None:
+    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, options, install._wanted(artifact, options))
 
 
 @pytest.mark.usefixtures("others")
@@ -104,7 +104,7 @@ def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_conse
 ) -> None:
     asking = recording(artifact, overlayfs=True, network="lan", shares=("data:data:/srv/data", "new:new:/srv/n:ro"))
     with pytest.raises(VirtrootError, match="asks more of the host") as refused:
-        ask(asking, Wishes())
+        ask(asking, InstallOptions())
     assert (refused.value.exit_code, refused.value.hint[:13]) == (2, "give --accept")
     shown = capsys.readouterr().err
     for line in (
@@ -116,25 +116,25 @@ def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_conse
         assert line in shown
         assert line in refused.value.what
     with pytest.raises(VirtrootError, match="asks more of the host"):
-        ask(asking, Wishes(consent=lambda _: False))
-    ask(asking, Wishes(consent=asks.granted))
+        ask(asking, InstallOptions(consent=lambda _: False))
+    ask(asking, InstallOptions(consent=asks.granted))
 
 
 @pytest.mark.usefixtures("others")
 def test_what_the_user_gives_is_not_asked_again(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
-    ask(artifact, Wishes(overlayfs=True, shares=(parse("data:data:/srv/data"),)))
+    ask(artifact, InstallOptions(overlayfs=True, shares=(parse("data:data:/srv/data"),)))
     for network in ("auto", "user", "none", "default"):
-        ask(recording(artifact, network=network), Wishes())
+        ask(recording(artifact, network=network), InstallOptions())
     # The recorded shares are not for guests that are thrown away, and nothing else is asked.
-    ask(recording(artifact, shares=("data:data:/srv/data",)), Wishes(transient="run here"))
+    ask(recording(artifact, shares=("data:data:/srv/data",)), InstallOptions(transient="run here"))
     assert capsys.readouterr().err == ""
     with pytest.raises(VirtrootError, match="asks more of the host"):
-        ask(recording(artifact, overlayfs=True), Wishes(transient="run here"))
+        ask(recording(artifact, overlayfs=True), InstallOptions(transient="run here"))
 
 
 def test_a_guest_that_is_thrown_away_has_none_of_its_recipes_shares(artifact: Artifact) -> None:
-    wishes = Wishes(transient="nightly here", shares=(parse("more:more:/srv/more"),))
-    assert [each.tag for each in install._wanted(artifact, wishes)] == ["more"]
+    options = InstallOptions(transient="nightly here", shares=(parse("more:more:/srv/more"),))
+    assert [each.tag for each in install._wanted(artifact, options)] == ["more"]
 
 
 def test_overlayfs_on_a_root_that_is_an_overlay_is_refused() -> None:

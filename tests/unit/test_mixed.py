@@ -15,7 +15,7 @@ from pipelines.guest.domain import Domain, domain_xml, renamed
 from pipelines.libvirt import beside
 from pipelines.pool import shares
 from pipelines.pool.place import Place
-from pipelines.pool.shares import Shared
+from pipelines.pool.shares import Share
 from pipelines.settings import CHECKOUT
 from pipelines.target.payload import handover
 from pipelines.target.payload.handover import Refused
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def domain(root: Path, *given: Shared, cache: str = "mixed") -> str:
+def domain(root: Path, *given: Share, cache: str = "mixed") -> str:
     return domain_xml(
         Domain(
             name="web",
@@ -106,7 +106,7 @@ def test_with_another_cache_usr_may_be_anything(root: Path) -> None:
 
 def test_a_share_that_leads_elsewhere_is_not_served(root: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    text = domain(root, Shared("data", str(tmp_path / "data")))
+    text = domain(root, Share("data", str(tmp_path / "data")))
     handover.hook(text)
     (tmp_path / "data").rmdir()
     (tmp_path / "data").symlink_to("victim")
@@ -124,10 +124,10 @@ def test_usr_is_no_share_and_a_share_called_so_is_one(root: Path) -> None:
     definition = parsed(domain(root))
     assert shares.cache(definition) == "mixed"
     assert shares.of(definition) == ()
-    other = parsed(domain(root, Shared("usr", "/srv/usr"), cache="auto"))
+    other = parsed(domain(root, Share("usr", "/srv/usr"), cache="auto"))
     assert shares.cache(other) == "auto"
-    assert shares.cache(parsed(domain(root, Shared("data", "/srv"), cache="always"))) == "always"
-    assert shares.of(other) == (Shared("usr", "/srv/usr"),)
+    assert shares.cache(parsed(domain(root, Share("data", "/srv"), cache="always"))) == "always"
+    assert shares.of(other) == (Share("usr", "/srv/usr"),)
 
 
 def test_a_clone_has_its_own(root: Path) -> None:

@@ -155,9 +155,9 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     live(old)
     carried = moving.carried
 
-    def without(*arguments: object) -> carry.Plan:
+    def without(*arguments: object) -> carry.CopyPlan:
         plan = carried(*arguments)  # type: ignore[arg-type]
-        return carry.Plan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
+        return carry.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
 
     monkeypatch.setattr(moving, "carried", without)
     planned, now = move(old, new, base, theirs)

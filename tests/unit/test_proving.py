@@ -21,7 +21,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
-from pipelines.install import Wishes
+from pipelines.install import InstallOptions
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
@@ -75,10 +75,10 @@ def run(tmp_path: Path) -> nightly.Run:
 def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
-    def install(name: str, artifact: Artifact, wishes: Wishes, settings: Settings) -> None:
-        assert wishes == Wishes(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+    def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> None:
+        assert options == InstallOptions(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
         assert name not in machine.there
-        machine.there[name] = wishes.transient
+        machine.there[name] = options.transient
         machine.said.append(f"install {name}")
 
     def verify(name: str, settings: Settings, *, boot: bool) -> Verdict:

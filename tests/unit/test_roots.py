@@ -13,8 +13,8 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor, Known
-from pipelines.pool import golden, roots
-from pipelines.pool.golden import Golden
+from pipelines.pool import base_trees, roots
+from pipelines.pool.base_trees import BaseTree
 from pipelines.target.target import Local
 
 
@@ -116,9 +116,9 @@ def test_golden_trees_that_no_guest_names_go(tmp_path: Path) -> None:
         path.mkdir()
     (tmp_path / f"golden.e.{digest}").symlink_to(trees[0])
     machine = Machine(Local(), named=(str(trees[1]),))
-    assert golden.unused(machine, str(tmp_path), []) == [str(trees[0]), str(trees[2])]
-    assert golden.unused(machine, str(tmp_path), ["c.d", "b"]) == [str(trees[2])]
-    assert golden.unused(machine, str(tmp_path), ["c"]) == []
+    assert base_trees.unused(machine, str(tmp_path), []) == [str(trees[0]), str(trees[2])]
+    assert base_trees.unused(machine, str(tmp_path), ["c.d", "b"]) == [str(trees[2])]
+    assert base_trees.unused(machine, str(tmp_path), ["c"]) == []
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_a_golden_tree_below_a_root_that_is_under_way_stays(tmp_path: Path, desc
     tree = tmp_path / "golden.a.0123456789abcdef"
     tree.mkdir()
     machine = Machine(Local())
-    assert golden.unused(machine, str(tmp_path), []) == [str(tree)]
+    assert base_trees.unused(machine, str(tmp_path), []) == [str(tree)]
     about = tmp_path / described
     about.parent.mkdir(parents=True)
     about.write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
-    assert golden.unused(machine, str(tmp_path), []) == []
-    assert not golden.delete(machine, str(tree))
+    assert base_trees.unused(machine, str(tmp_path), []) == []
+    assert not base_trees.delete(machine, str(tree))
     assert tree.is_dir()
 
 
@@ -154,8 +154,8 @@ def test_what_a_guest_has_in_a_hidden_root_describes_nothing(tmp_path: Path) -> 
     for name in (".root.web@12345678/about/made", ".root.web@12345678-upgrade/root/about"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
-    assert golden.unused(Machine(Local()), str(tmp_path), []) == [str(tree)]
+    assert base_trees.unused(Machine(Local()), str(tmp_path), []) == [str(tree)]
 
 
 def test_the_tree_is_in_the_directory_of_a_golden_tree() -> None:
-    assert Golden("/pool/golden.web.0", "digest").tree == "/pool/golden.web.0/root"
+    assert BaseTree("/pool/golden.web.0", "digest").tree == "/pool/golden.web.0/root"

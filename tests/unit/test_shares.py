@@ -24,9 +24,9 @@ from pipelines.guest import hostdir
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import exposure, place, pool, shares
-from pipelines.pool.shares import Shared
+from pipelines.pool.shares import Share
 from pipelines.recipe.recipe import GuestDefaults
-from pipelines.recipe.share import Share, parse
+from pipelines.recipe.share_spec import ShareSpec, parse
 from pipelines.target.target import Local
 
 #: Lines that Python, but no program of a system, takes for two, and text that is not UTF-8.
@@ -38,14 +38,14 @@ FSTAB = "# ours\nroot / virtiofs defaults 0 0\n"
 @pytest.mark.parametrize(
     ("text", "share"),
     [
-        ("data:media:/srv/media", Share("data", "media", "/srv/media")),
-        ("a.b-c_1:/srv/x/:/mnt//y/:ro", Share("a.b-c_1", "/srv/x", "/mnt/y", readonly=True)),
-        ("d:/srv/x:/y:create:ro", Share("d", "/srv/x", "/y", readonly=True, create=True)),
-        (f"{'t' * 36}:/a b:/c d", Share("t" * 36, "/a b", "/c d")),
-        ("d://x//..//y:/z", Share("d", "/y", "/z")),
+        ("data:media:/srv/media", ShareSpec("data", "media", "/srv/media")),
+        ("a.b-c_1:/srv/x/:/mnt//y/:ro", ShareSpec("a.b-c_1", "/srv/x", "/mnt/y", readonly=True)),
+        ("d:/srv/x:/y:create:ro", ShareSpec("d", "/srv/x", "/y", readonly=True, create=True)),
+        (f"{'t' * 36}:/a b:/c d", ShareSpec("t" * 36, "/a b", "/c d")),
+        ("d://x//..//y:/z", ShareSpec("d", "/y", "/z")),
     ],
 )
-def test_what_is_a_share(text: str, share: Share) -> None:
+def test_what_is_a_share(text: str, share: ShareSpec) -> None:
     assert parse(text) == share
 
 
@@ -134,8 +134,8 @@ def test_fstab_gets_one_line_for_each_share_and_loses_it_again(root: Path) -> No
     target, at = Local(), str(root)
     before = os.umask(0o077)
     try:
-        shares.mount(target, at, Shared("data", "/x"), "/srv/a b\\c")
-        shares.mount(target, at, Shared("more", "/y", readonly=True), "/srv/more")
+        shares.mount(target, at, Share("data", "/x"), "/srv/a b\\c")
+        shares.mount(target, at, Share("more", "/y", readonly=True), "/srv/more")
     finally:
         os.umask(before)
     always = "nofail,x-systemd.before=local-fs.target"
@@ -147,7 +147,7 @@ def test_fstab_gets_one_line_for_each_share_and_loses_it_again(root: Path) -> No
         0o755,
         0o644,
     ]
-    shares.mount(target, at, Shared("more", "/y"), "/srv/elsewhere")
+    shares.mount(target, at, Share("more", "/y"), "/srv/elsewhere")
     assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/elsewhere virtiofs {always} 0 0\n"
     assert shares.unmount(target, at, "more")
     assert not shares.unmount(target, at, "more")
@@ -165,14 +165,14 @@ def test_the_roots_own_line_is_no_shares(root: Path) -> None:
 def test_a_fstab_that_is_no_text_is_left_alone(root: Path, content: bytes) -> None:
     (root / "etc/fstab").write_bytes(content)
     with pytest.raises(VirtrootError, match="is no text"):
-        shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/data")
+        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert (root / "etc/fstab").read_bytes() == content
 
 
 @pytest.mark.parametrize("odd", ODD_LINES)
 def test_other_lines_of_the_fstab_stay_byte_for_byte(root: Path, odd: bytes) -> None:
     (root / "etc/fstab").write_bytes(FSTAB.encode() + odd + b"\n")
-    shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/two words\nand\ttabs")
+    shares.mount(Local(), str(root), Share("data", "/x"), "/srv/two words\nand\ttabs")
     assert shares.points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
     assert (root / "etc/fstab").read_bytes().count(b"\n") == 4
     shares.unmount(Local(), str(root), "data")
@@ -194,15 +194,15 @@ def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str)
     path.unlink(missing_ok=True)
     path.symlink_to(victim / "file" if planted.endswith("fstab") else victim)
     with pytest.raises(VirtrootError, match="leaves the root through a link"):
-        shares.mount(Local(), str(root), Shared("data", "/x"), "/srv/data")
+        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert [each.name for each in victim.iterdir()] == ["file"]
     assert (victim / "file").read_text() == "theirs\n"
 
 
 def test_a_definition_says_what_it_was_given() -> None:
-    given = (Shared("data", "/srv/a b"), Shared("more", "/srv/<&>", readonly=True))
+    given = (Share("data", "/srv/a b"), Share("more", "/srv/<&>", readonly=True))
     devices = ET.Element("devices")
-    root = shares.device(Shared("root", "/pool/root.web"))
+    root = shares.device(Share("root", "/pool/root.web"))
     devices.extend([root, *map(shares.device, given), ET.Element("filesystem", type="mount")])
     definition = ET.Element("domain")
     definition.append(devices)
@@ -217,7 +217,7 @@ class Machine(Hypervisor):
         self.__dict__["version"] = version
 
 
-def guest(name: str, root: Path, *shared: Shared) -> Guest:
+def guest(name: str, root: Path, *shared: Share) -> Guest:
     values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
     return Guest(Machine(), name, f"uuid-{name}", root=str(root), shares=shared, **values)
 
@@ -231,13 +231,13 @@ def host(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "link").symlink_to(root)
     monkeypatch.setattr(place, "BOOT", str(tmp_path / "boot"))
     monkeypatch.setattr(pool, "directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
-    everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Shared("s", str(tmp_path / "shared")))]
+    everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Share("s", str(tmp_path / "shared")))]
     monkeypatch.setattr(guests, "every", lambda _: everyone)
     return tmp_path
 
 
-def find(host: Path, source: str, **more: bool) -> tuple[Shared, ...]:
-    wanted = Share("data", source.replace("HOST", str(host)), "/srv/data", **more)
+def find(host: Path, source: str, **more: bool) -> tuple[Share, ...]:
+    wanted = ShareSpec("data", source.replace("HOST", str(host)), "/srv/data", **more)
     return hostdir.find(Machine(), str(host / "pool"), [wanted])
 
 
@@ -292,9 +292,9 @@ def test_the_hosts_own_system_is_found_under_another_name_too(host: Path) -> Non
 
 
 def test_what_a_guest_may_have(host: Path) -> None:
-    assert find(host, "HOST/free") == (Shared("data", f"{host}/free"),)
-    assert find(host, "HOST/new/deep", create=True, readonly=True) == (Shared("data", f"{host}/new/deep", True),)
-    assert find(host, "name") == (Shared("data", f"{host}/pool/share.name"),)
+    assert find(host, "HOST/free") == (Share("data", f"{host}/free"),)
+    assert find(host, "HOST/new/deep", create=True, readonly=True) == (Share("data", f"{host}/new/deep", True),)
+    assert find(host, "name") == (Share("data", f"{host}/pool/share.name"),)
     assert not (host / "new").exists()
     hostdir.make(Local(), find(host, "name"))
     assert (host / "pool/share.name").is_dir()
@@ -345,7 +345,7 @@ def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
 
 
 def test_two_shares_of_one_guest_do_not_hold_one_another(host: Path) -> None:
-    wanted = [Share("a", f"{host}/free", "/srv/a"), Share("b", f"{host}/free/inner", "/srv/b")]
+    wanted = [ShareSpec("a", f"{host}/free", "/srv/a"), ShareSpec("b", f"{host}/free/inner", "/srv/b")]
     with pytest.raises(VirtrootError, match="which this guest shares as a, one holds the other"):
         hostdir.find(Machine(), str(host / "pool"), wanted)
 
@@ -358,7 +358,7 @@ def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
-    wanted = [Share("a", f"{host}/free", "/srv/a", readonly=True)]
+    wanted = [ShareSpec("a", f"{host}/free", "/srv/a", readonly=True)]
     with pytest.raises(VirtrootError, match=r"this libvirt \(10.9.0\) has no read-only shares"):
         hostdir.find(Machine((10, 9, 0)), str(host / "pool"), wanted)
 

@@ -23,7 +23,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.merge import pristine
 from pipelines.merge.changes import Changed, Changes, changes, ignored
 from pipelines.merge.pristine import Survey
-from pipelines.pool.golden import Golden
+from pipelines.pool.base_trees import BaseTree
 from pipelines.target.payload import survey
 from pipelines.target.target import Local
 from tests.support.artifacts import made
@@ -164,7 +164,7 @@ def test_looking_leaves_no_trace(root: Path) -> None:
 
 
 def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
-    golden, boots = Golden(str(tmp_path), "digest"), [tmp_path / name for name in ("boot1", "boot2")]
+    golden, boots = BaseTree(str(tmp_path), "digest"), [tmp_path / name for name in ("boot1", "boot2")]
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     for boot in boots:
         pristine.keep(Local(), "/nonexistent", manifest, str(boot), golden)
@@ -510,7 +510,7 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
 
 
 def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tmp_path: Path) -> None:
-    golden = Golden(str(tmp_path), "digest")
+    golden = BaseTree(str(tmp_path), "digest")
     root.rename(golden.tree)
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     with tarfile.open(tmp_path / "pristine.tar.gz", "w:gz") as tar:

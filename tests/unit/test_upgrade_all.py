@@ -15,7 +15,7 @@ from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import Settings, from_section
-from pipelines.upgrade import WentBack, Wishes
+from pipelines.upgrade import UpgradeOptions, WentBack
 
 GOLDEN = "web/20261102T000000Z"
 #: Another checkout's recipe of that name.
@@ -71,19 +71,19 @@ def fleet() -> Iterator[None]:
 @pytest.mark.parametrize("part", ["formers.refused", "Store.find", "upgrading.is_newer"])
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.upgrade_all.{part}", side_effect=VirtrootError("what it wrote", "")):
-        told = dict(upgrade_all.due((), Wishes(), Settings()))
+        told = dict(upgrade_all.due((), UpgradeOptions(), Settings()))
     assert told["a"] == told["c"] == "stays as it is: what it wrote"
     assert told["b"] == f"is on {GOLDEN} already"
 
 
 def due(*names: str, again: bool = False) -> list[str]:
-    found = upgrade_all.due(names, Wishes(again=again), Settings())
+    found = upgrade_all.due(names, UpgradeOptions(again=again), Settings())
     return [name for name, becoming in found if not isinstance(becoming, str)]
 
 
 def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
     assert due() == ["a", "c"]
-    said = dict(upgrade_all.due((), Wishes(), Settings()))
+    said = dict(upgrade_all.due((), UpgradeOptions(), Settings()))
     for name, words in {
         "b": "is on web/20261102T000000Z already",
         "bare": "stays as it is: its recipe has no golden root",
@@ -124,7 +124,7 @@ def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
         patch.object(Guest, "running", property(lambda _: running)),
         pytest.raises(VirtrootError) as stopped,
     ):
-        upgrade_all.upgrade_all((), Wishes(), Settings())
+        upgrade_all.upgrade_all((), UpgradeOptions(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == tried
     assert ("not touched any more: c" in stopped.value.what) == (tried == ["a"])
     assert ("1 guest stays as it was: a" in stopped.value.what) == (tried != ["a"])
@@ -137,7 +137,7 @@ def test_a_name_that_no_guest_has_keeps_no_other_from_its_upgrade(capsys: pytest
         patch("pipelines.upgrade_all.upgrading.upgrade") as upgraded,
         pytest.raises(VirtrootError, match="1 guest stays as it was: typo"),
     ):
-        upgrade_all.upgrade_all(["c", "typo"], Wishes(), Settings())
+        upgrade_all.upgrade_all(["c", "typo"], UpgradeOptions(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == ["c"]
     assert "there is no guest typo" in capsys.readouterr().err
 
@@ -153,7 +153,7 @@ def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[st
         patch("pipelines.upgrade_all.upgrading.preview", side_effect=preview),
         pytest.raises(VirtrootError, match="nothing can be told of a"),
     ):
-        told.extend(upgrade_all.previews(Wishes(), Settings()))
+        told.extend(upgrade_all.previews(UpgradeOptions(), Settings()))
     assert ("c", "what becomes of c") in told
     assert ("a", "nothing can be told of it: no account file") in told
     assert "no account file" in capsys.readouterr().err

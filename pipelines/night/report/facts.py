@@ -22,7 +22,7 @@ _MOST = 200
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecipeFacts:
     """A recipe: its nights, oldest first, and where its builds are; ``trouble`` is why its history cannot be read."""
 
     name: str
@@ -116,9 +116,9 @@ class Facts:
         return [None] if None in steps or not steps else steps
 
 
-def gather(store: Store, name: str) -> Facts:
+def gather(store: Store, name: str) -> RecipeFacts:
     """Return what there is to say of a recipe; a history that cannot be read is part of that."""
     try:
-        return Facts(name, store, tuple(store.history(name).nights()))
+        return RecipeFacts(name, store, tuple(store.history(name).nights()))
     except VirtrootError as error:
-        return Facts(name, store, (), f"{error.what}: {error.hint}")
+        return RecipeFacts(name, store, (), f"{error.what}: {error.hint}")

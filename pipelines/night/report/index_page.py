@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipelines.night.report import axis, words
-from pipelines.night.report.facts import Facts
+from pipelines.night.report.facts import RecipeFacts
 from pipelines.night.report.html import Element, Node, document, element, table
 from pipelines.text import counted
 
@@ -44,7 +44,7 @@ def page(rows: Sequence[Row], now: datetime) -> str:
     return document(f"Golden roots: {summary or 'none'} – virtroot", body, words.written(now))
 
 
-def row(facts: Facts, now: datetime) -> Row:
+def row(facts: RecipeFacts, now: datetime) -> Row:
     """Return the line of a recipe."""
     last, golden = facts.last, facts.golden
     came = facts.trouble
@@ -63,7 +63,7 @@ def row(facts: Facts, now: datetime) -> Row:
     return Row(facts.name, facts.state, cells)
 
 
-def _marks(facts: Facts) -> Element | None:
+def _marks(facts: RecipeFacts) -> Element | None:
     """Draw a mark for each of the last days with a night: what came of it, and where one is missing."""
     if not facts.recent:
         return None

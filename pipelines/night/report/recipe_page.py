@@ -9,7 +9,7 @@ from pipelines.artifact.difference import Difference
 from pipelines.artifact.history import Night
 from pipelines.night.report import axis, words
 from pipelines.night.report.axis import Scale
-from pipelines.night.report.facts import SHOWN, Facts
+from pipelines.night.report.facts import SHOWN, RecipeFacts
 from pipelines.night.report.html import Element, Node, document, element, scrolling, table
 from pipelines.night.report.plot import COLOURS, Plot, Series
 from pipelines.text import size
@@ -40,7 +40,7 @@ _MEANINGS = {
 }
 
 
-def page(facts: Facts, now: datetime) -> str:
+def page(facts: RecipeFacts, now: datetime) -> str:
     """Return the page of a recipe as it is at ``now``."""
     body = [
         element("nav", element("a", "All recipes", href="../index.html")),
@@ -52,7 +52,7 @@ def page(facts: Facts, now: datetime) -> str:
     return document(f"{facts.name}: {facts.state} – virtroot", *body)
 
 
-def _state(facts: Facts, now: datetime) -> list[Node]:
+def _state(facts: RecipeFacts, now: datetime) -> list[Node]:
     since, golden = facts.since, facts.golden
     state: Node = words.state(facts.state)
     if since:
@@ -69,7 +69,7 @@ def _state(facts: Facts, now: datetime) -> list[Node]:
     return [words.facts(*told)]
 
 
-def _suspects(facts: Facts) -> list[Node]:
+def _suspects(facts: RecipeFacts) -> list[Node]:
     """Show what a failure began with; for a recipe in order, what the newest night brought."""
     last = facts.last
     if last is None:
@@ -94,7 +94,7 @@ def _suspects(facts: Facts) -> list[Node]:
     return [*parts, element("h3", "This one"), _night(facts, last)]
 
 
-def _night(facts: Facts, night: Night) -> Element:
+def _night(facts: RecipeFacts, night: Night) -> Element:
     told: list[tuple[str, Node]] = [("Night", _joined(words.moment(night.time), " ", words.outcome(night)))]
     if night.failure:
         whole = element(
@@ -119,7 +119,7 @@ def _night(facts: Facts, night: Night) -> Element:
     return words.facts(*told)
 
 
-def _links(facts: Facts, night: Night) -> list[Node]:
+def _links(facts: RecipeFacts, night: Night) -> list[Node]:
     """Return links to the files of a night that still are there."""
     home, artifact = facts.store.home(facts.name), facts.artifact(night)
     log = facts.failed_log(night)
@@ -150,7 +150,7 @@ def _packages(caption: str, difference: Difference | None, h: int = 4) -> list[N
     return [heading, table(told, ("Package", "Change", "Before", "After"), rows[:_CHANGES], "packages"), more]
 
 
-def _plots(facts: Facts) -> list[Node]:
+def _plots(facts: RecipeFacts) -> list[Node]:
     nights = facts.recent
     if not nights:
         return []
@@ -178,7 +178,7 @@ def _plots(facts: Facts) -> list[Node]:
     return parts
 
 
-def _explained(facts: Facts, nights: tuple[Night, ...]) -> Element:
+def _explained(facts: RecipeFacts, nights: tuple[Night, ...]) -> Element:
     more = f" The history has {len(facts.nights)} nights." if len(facts.nights) > len(nights) else ""
     return element(
         "p",
@@ -208,13 +208,13 @@ def _scale(series: list[Series], scale: Callable[[float], Scale]) -> Scale | Non
     return scale(max(known)) if known else None
 
 
-def _nights(facts: Facts) -> list[Node]:
+def _nights(facts: RecipeFacts) -> list[Node]:
     nights = facts.recent
     rows = [_row(facts, night) for night in reversed(nights)]
     return [element("h2", "Nights"), table("Nights, the newest first", _COLUMNS, rows, "nights")] if rows else []
 
 
-def _row(facts: Facts, night: Night) -> tuple[Node, ...]:
+def _row(facts: RecipeFacts, night: Night) -> tuple[Node, ...]:
     cached = sum(stage.cached for stage in night.stages)
     changes = len(night.since_last.changes) if night.since_last is not None else None
     return (

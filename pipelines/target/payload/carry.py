@@ -76,7 +76,7 @@ class File(TypedDict):
     attributes: Literal["old", "new"]
 
 
-class Plan(TypedDict):
+class CopyPlan(TypedDict):
     """What is to be carried; see `carry`. Numbers are written as JSON has keys."""
 
     removals: list[str]
@@ -277,7 +277,7 @@ def _is_flagged(handle: int, name: str) -> bool:
 _LIBC = ctypes.CDLL(None)
 
 
-def carry(source: str, destination: str, plan: Plan) -> None:
+def carry(source: str, destination: str, plan: CopyPlan) -> None:
     """Make ``destination`` have what ``plan`` says, of what ``source`` has.
 
     ``removals`` are paths that go. ``copies`` are entries, a directory without what is in it, and ``trees`` entries
@@ -593,7 +593,7 @@ def _expected(
 def _finish(
     old: int,
     new: int,
-    plan: Plan,
+    plan: CopyPlan,
     users: Mapping[int, int],
     groups: Mapping[int, int],
     stayed: AbstractSet[str],
@@ -632,7 +632,7 @@ def _finish(
             os.utime(theirs, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _trees(plan: Plan) -> list[str]:
+def _trees(plan: CopyPlan) -> list[str]:
     return [*plan["trees"], *plan["whole"]]
 
 

@@ -34,7 +34,7 @@ _WHOLLY_NEEDED = (
 
 
 @dataclass(frozen=True)
-class Share:
+class ShareSpec:
     """``TAG:HOSTDIR:GUESTPATH[:ro][:create]``.
 
     ``source`` is a directory of libvirt's machine, or a name: a directory in the pool that virtroot makes. ``point`` is
@@ -53,7 +53,7 @@ class Share:
         return not self.source.startswith("/")
 
 
-def parse(text: str, *, recorded: bool = False) -> Share:
+def parse(text: str, *, recorded: bool = False) -> ShareSpec:
     """Read a share; raises ValueError for what is none.
 
     What was ``recorded`` was held to the rules of its day for where a share may be mounted, and is not to today's.
@@ -62,10 +62,10 @@ def parse(text: str, *, recorded: bool = False) -> Share:
     words = tuple(rest[2:])
     if len(rest) < 2 or any(word not in _WORDS for word in words) or len(set(words)) < len(words):
         raise ValueError(f"{text!r} is no share; write it like TAG:HOSTDIR:GUESTPATH, with :ro and :create behind it")
-    return Share(_tag(tag), _source(rest[0]), _point(rest[1], recorded=recorded), "ro" in words, "create" in words)
+    return ShareSpec(_tag(tag), _source(rest[0]), _point(rest[1], recorded=recorded), "ro" in words, "create" in words)
 
 
-def refuse_doubles(shares: tuple[Share, ...]) -> None:
+def refuse_doubles(shares: tuple[ShareSpec, ...]) -> None:
     """Raise ValueError where two shares of one guest have the same tag or mount point."""
     for what, values in (("tag", [share.tag for share in shares]), ("path", [share.point for share in shares])):
         double = next((value for value in values if values.count(value) > 1), None)

@@ -47,7 +47,7 @@ _PATIENCE = 3600
 
 
 @dataclass(frozen=True)
-class Golden:
+class BaseTree:
     """A golden tree: its directory, and the digest of the tree in it; see `layers.digest`."""
 
     path: str
@@ -60,7 +60,7 @@ class Golden:
 
 
 @contextmanager
-def held(target: Target, pool: str, artifact: Artifact, lying_on: LyingOn) -> Iterator[Golden]:
+def held(target: Target, pool: str, artifact: Artifact, lying_on: LyingOn) -> Iterator[BaseTree]:
     """Yield the golden tree of ``artifact``, unpacked where there is none; nobody deletes it meanwhile.
 
     Raises `VirtrootError` for a damaged artifact, and for a golden tree that was changed and that a guest lies on.
@@ -81,12 +81,12 @@ def held(target: Target, pool: str, artifact: Artifact, lying_on: LyingOn) -> It
     raise VirtrootError(f"{what} is deleted as soon as it is made", "see whether ./inv prune runs again and again")
 
 
-def _whole(target: Target, path: str) -> Golden | None:
+def _whole(target: Target, path: str) -> BaseTree | None:
     """Return the golden tree in ``path`` if it is what was unpacked."""
     recorded = target.run(["cat", f"{path}/{_DIGEST}"], check=False)
     if recorded.returncode:
         return None
-    found = Golden(path, recorded.text)
+    found = BaseTree(path, recorded.text)
     same = subvolume.closed(target, found.tree) or beside.digest(target, found.tree) == found.digest
     return found if same else None
 
