@@ -45,7 +45,7 @@ def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[dict[str, Any]]:
             "name": guest.name,
             "state": states[guest.uuid],
             "address": reach.address(guest) if states[guest.uuid] == "running" else "",
-            "recipe": guest.artifact.partition("/")[0],
+            "recipe": guest.artifact.recipe,
             "age": int(time.time()) - installed if installed else None,
             "size": size,
             "shared": shared,

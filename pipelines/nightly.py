@@ -218,7 +218,7 @@ def _one(source: Path, run: Run) -> Night:
         recipe=name,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", begin),
         seconds=round(time.monotonic() - clock, 1),
-        golden=f"{name}/{golden.directory.name}" if golden else "",
+        golden=golden.stored_id if golden else "",
         failure=failure,
         commit=run.commit,
         dirty=run.dirty,
@@ -276,7 +276,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
 
 
 def _facts(
-    store: Store, artifact: Artifact, before: Artifact | None, nights: Sequence[Night], known: set[str]
+    store: Store, artifact: Artifact, before: Artifact | None, nights: Sequence[Night], known: Collection[str]
 ) -> dict[str, Any]:
     manifest = artifact.manifest
     last = next((each.artifact for each in reversed(nights) if each.artifact), "")

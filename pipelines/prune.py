@@ -83,7 +83,7 @@ def prune(
 
 def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
     """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
-    found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.partition("/")[0] in recipes]
+    found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.recipe in recipes]
     left: dict[str, list[str]] = {}
     for guest in found:
         try:

@@ -55,7 +55,7 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
         latest = naming.resolve(settings.output_dir, "latest", recipe)
         say(f"{recipe} has no golden root: its latest build, {latest.id}, is taken")
         return latest
-    if is_newer(guest, golden):
+    if guest.artifact.is_newer(golden.id):
         raise VirtrootError(
             f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
             "to go to that one all the same: --to golden; to the newest build: --to latest",
@@ -66,11 +66,6 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
 def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
     """Return the golden root of the recipe that a guest was made by; None where it has none."""
     return Store(settings.output_dir).golden(staging.manifest(guest).name).artifact
-
-
-def is_newer(guest: Guest, artifact: Artifact) -> bool:
-    """Say whether a guest is on a later build of the artifact's recipe: builds are called after their times."""
-    return guest.artifact > artifact.id and guest.artifact.partition("/")[0] == artifact.id.partition("/")[0]
 
 
 def stays(name: str, artifact: Artifact, settings: Settings) -> str:

@@ -47,7 +47,7 @@ def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> A
         return f"is on {artifact.id} already"
     if Store(settings.output_dir).find(guest.artifact) is None:
         return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
-    if upgrading.is_newer(guest, artifact):
+    if guest.artifact.is_newer(artifact.id):
         return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
     if artifact.id in formers.refused(guest) and not options.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines.artifact import manifest as manifests
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Manifest, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.target import durable
@@ -79,14 +80,14 @@ class Artifact:
         return (self.directory / MANIFEST).read_bytes()
 
     @property
-    def id(self) -> str:
-        """Recipe and build, as the manifest says."""
+    def id(self) -> BuildId:
+        """The id that the manifest has."""
         return self.manifest.id
 
     @property
-    def stored_id(self) -> str:
-        """Recipe and build, as the directories of a store are called: known of one that cannot be read, too."""
-        return f"{self.directory.parent.name}/{self.directory.name}"
+    def stored_id(self) -> BuildId:
+        """The id by the names of the directories in a store. It is known if the manifest cannot be read, too."""
+        return BuildId.of(self.directory.parent.name, self.directory.name)
 
     @property
     def good(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.host import private
 from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
@@ -172,9 +173,9 @@ class Manifest(_Frozen):
     )
 
     @property
-    def id(self) -> str:
-        """The artifact's id: recipe and build."""
-        return f"{self.name}/{self.build}"
+    def id(self) -> BuildId:
+        """The artifact's id."""
+        return BuildId.of(self.name, self.build)
 
 
 def load(path: Path) -> Manifest:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import logs, wrapping
 from pipelines.guest.agent import Agent, Silent
@@ -73,7 +74,7 @@ class Guest:
     hypervisor: Hypervisor
     name: str
     uuid: str
-    artifact: str
+    artifact: BuildId
     root: str
     boot: str
     kernel: str
@@ -319,7 +320,7 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
         binaries=wrapping.binaries(definition),
         cache=shares.cache(definition),
         shares=shares.of(definition),
-        artifact=values["artifact"],
+        artifact=BuildId(values["artifact"]),
         root=values["root"],
         kernel=values["kernel"],
         initrd=values["initrd"],

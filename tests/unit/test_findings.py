@@ -11,6 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.health import confinement, daemon, finding, libvirt, machine, remains, soundness, storage
@@ -67,9 +68,8 @@ profile libvirtd /usr/sbin/libvirtd flags=(attach_disconnected) {
 
 def guest(**changed: Any) -> Guest:
     hypervisor = Hypervisor(create_autospec(Target))
-    made = Guest(
-        hypervisor, "web", WEB, "a/1", f"{POOL}/root.web", place.boot("web"), "vmlinuz", "", place.console_log("web")
-    )
+    paths = (f"{POOL}/root.web", place.boot("web"), "vmlinuz", "", place.console_log("web"))
+    made = Guest(hypervisor, "web", WEB, BuildId("a/1"), *paths)
     return replace(made, **changed)
 
 

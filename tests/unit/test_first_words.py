@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from pipelines import logs, verify
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -54,7 +55,8 @@ def machine(tmp_path: Path) -> type[Machine]:
 def guest(machine: type[Machine], *, overlayfs: bool = False) -> Guest:
     log = place.console_log("web")
     hypervisor = Hypervisor(machine())
-    return Guest(hypervisor, "web", "1", "", "/pool/root.web", "/boot", "vmlinuz", "", log, overlayfs=overlayfs)
+    paths = ("/pool/root.web", "/boot", "vmlinuz", "", log)
+    return Guest(hypervisor, "web", "1", BuildId(), *paths, overlayfs=overlayfs)
 
 
 def write(machine: type[Machine], path: str, text: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pipelines import nightly
 from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.asking import Asker
 from pipelines.errors import CheckFailed, VirtrootError
@@ -58,7 +59,7 @@ class Machine(Hypervisor):
 
     def guests(self) -> list[Guest]:
         return [
-            Guest(self, name, name, "web/1", "/r", "/b", "k", "i", "/log", transient=owner)
+            Guest(self, name, name, BuildId("web/1"), "/r", "/b", "k", "i", "/log", transient=owner)
             for name, owner in self.there.items()
             if owner is not None
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Silent
 from pipelines.guest.guest import Guest
@@ -90,7 +91,7 @@ def test_what_libvirt_does_not_serve_is_not_missed(tmp_path: Path) -> None:
 
 
 def guest(asked: Hypervisor) -> Guest:
-    return Guest(asked, "web", "1", "", "/pool/root.web", "/boot", "vmlinuz", "", "/log")
+    return Guest(asked, "web", "1", BuildId(), "/pool/root.web", "/boot", "vmlinuz", "", "/log")
 
 
 def test_an_agent_that_is_silent_is_explained_where_it_can_be(tmp_path: Path) -> None:

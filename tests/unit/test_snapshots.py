@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
@@ -41,7 +42,7 @@ def guest(tmp_path: Path) -> Guest:
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "issue").write_text("first\n")
     (root / "link").symlink_to("/etc")
-    return Guest(Machine(), "web", "uuid", "web/1", str(root), "/boot/virtroot.web", "k", "i", "/log")
+    return Guest(Machine(), "web", "uuid", BuildId("web/1"), str(root), "/boot/virtroot.web", "k", "i", "/log")
 
 
 def issue(guest: Guest) -> Path:

@@ -6,6 +6,7 @@ from unittest.mock import PropertyMock, create_autospec, patch
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import publication
 from pipelines.guest.guest import Guest
@@ -32,7 +33,7 @@ def test_a_start_is_tried_again(console: str, kvm: bool, running: bool, starts: 
         tuple(argv), 0 if argv[0] == "tail" else 1, console.encode() if argv[0] == "tail" else b"", b""
     )
     hypervisor = create_autospec(Hypervisor, instance=True, target=target, kvm=kvm)
-    guest = Guest(hypervisor, "web", "1", "", "/pool/root.web", "/boot", "vmlinuz", "", "/log")
+    guest = Guest(hypervisor, "web", "1", BuildId(), "/pool/root.web", "/boot", "vmlinuz", "", "/log")
     failed = VirtrootError("the guest web did not come up: no agent answered within 300 s", "", where="boot")
     with (
         patch.object(Guest, "start", side_effect=[failed, 1.0]) as start,

@@ -15,6 +15,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
@@ -138,7 +139,7 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     Local().run(["tar", "--create", "--zstd", f"--file={artifact.tarball}", "--directory", str(root), "."])
     manifest = artifact.manifest.model_copy(update={"source_date_epoch": MADE})
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
-    guest = Guest(hypervisor, "web", "", "", f"{pool}/root.web", str(boot), "vmlinuz", "", "")
+    guest = Guest(hypervisor, "web", "", BuildId(), f"{pool}/root.web", str(boot), "vmlinuz", "", "")
     assert pristine.of(guest, manifest, artifact) == base
     assert list(pool.iterdir()) == []
     assert pristine.parse(record.read_bytes()) == base
@@ -492,7 +493,8 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
         os.utime(root / "opt" / name, (MADE, MADE if name != "own" else MADE - 9), follow_symlinks=False)
     (root / "usr/bin/sh").symlink_to("dash")
     os.utime(root / "usr/bin/sh", (MADE, MADE), follow_symlinks=False)
-    guest = Guest(create_autospec(Hypervisor, instance=True, target=Local()), "web", "", "", "", str(boot), "", "", "")
+    hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
+    guest = Guest(hypervisor, "web", "", BuildId(), "", str(boot), "", "", "")
     assert pristine.arrived(guest) is None
     beside.keep_survey(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), "arrived")
     os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)

@@ -9,6 +9,7 @@ from unittest.mock import PropertyMock, create_autospec, patch
 
 import pytest
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import switching
@@ -90,7 +91,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor.virsh_argv.return_value = ("virsh",)
     hypervisor.state.return_value = "shut off"
     hypervisor.xml.side_effect = lambda _: parsed((pool / "defined").read_text())
-    guest = Guest(hypervisor, "web", "1", OLD.artifact, paths.root, paths.boot, OLD.kernel, OLD.initrd, "")
+    guest = Guest(hypervisor, "web", "1", BuildId(OLD.artifact), paths.root, paths.boot, OLD.kernel, OLD.initrd, "")
     return Site(guest, paths, pool, boot)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import nightly, upgrade_all
 from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.store import Store
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
@@ -24,7 +25,8 @@ ELSEWHERE = "web/20261101T111111Z"
 
 def guest(name: str, artifact: str, transient: str = "") -> Guest:
     hypervisor = create_autospec(Hypervisor, instance=True)
-    return Guest(hypervisor, name, name, artifact, f"/pool/root.{name}", "/boot", "k", "", "/log", transient=transient)
+    paths = (f"/pool/root.{name}", "/boot", "k", "", "/log")
+    return Guest(hypervisor, name, name, BuildId(artifact), *paths, transient=transient)
 
 
 GUESTS = [
@@ -68,7 +70,7 @@ def fleet() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("part", ["formers.refused", "Store.find", "upgrading.is_newer"])
+@pytest.mark.parametrize("part", ["formers.refused", "Store.find", "upgrading.golden_root"])
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.upgrade_all.{part}", side_effect=VirtrootError("what it wrote", "")):
         told = dict(upgrade_all.due((), UpgradeOptions(), Settings()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.difference import Difference, compare, joined
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
@@ -78,8 +79,8 @@ class RecipeFacts:
 
     def artifact(self, night: Night) -> Artifact | None:
         """Return what a night built or found, where it still is there and this recipe's own."""
-        recipe, _, build = night.artifact.partition("/")
-        found = self.store.find(night.artifact) if recipe == self.name and build else None
+        named = BuildId(night.artifact)
+        found = self.store.find(named) if named.recipe == self.name and named.build else None
         return found if found and not found.directory.is_symlink() else None
 
     def failed_log(self, night: Night) -> Path | None:

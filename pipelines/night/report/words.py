@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.history import Night
 from pipelines.night.report.html import Element, Node, element
 from pipelines.text import age
@@ -52,7 +53,7 @@ def file_link(text: str, path: Path, home: Path) -> Element | None:
 
 def build_name(artifact: str) -> str:
     """Return the part of an artifact's id that tells builds of a recipe apart."""
-    return artifact.partition("/")[2] or artifact or "–"
+    return BuildId(artifact).build or artifact or "–"
 
 
 def facts(*pairs: tuple[str, Node]) -> Element:

@@ -1,0 +1,31 @@
+"""The id of an artifact: the name of its recipe, a slash, and the name of its build."""
+
+from __future__ import annotations
+
+
+class BuildId(str):
+    """``RECIPE/BUILD``; empty for what was built by no version that wrote ids.
+
+    Builds of one recipe sort by their time.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, recipe: str, build: str) -> BuildId:
+        """Return the id of a recipe's build."""
+        return cls(f"{recipe}/{build}")
+
+    @property
+    def recipe(self) -> str:
+        """The name of the recipe."""
+        return self.partition("/")[0]
+
+    @property
+    def build(self) -> str:
+        """The name of the build; empty if the text has none."""
+        return self.partition("/")[2]
+
+    def is_newer(self, other: BuildId) -> bool:
+        """Say whether this is a later build of the same recipe."""
+        return self > other and self.recipe == other.recipe
