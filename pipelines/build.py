@@ -21,7 +21,7 @@ from pipelines.builder.inputs import Inputs
 from pipelines.builder.making import Making
 from pipelines.builder.stages import StageRunner
 from pipelines.engine import engine as engines
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.log import say, step, warn
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.plan import Surroundings, plan_id, stage_ids
@@ -103,7 +103,7 @@ def _make(
         cache = StageCache(settings.cache_home, 0 if fresh else settings.cache_bytes)
         with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:
             making.make()
-            with runner.logged("inspect", where="inspect"):
+            with runner.logged("inspect", where=Phase.INSPECT):
                 packages = packing.packages(making.builder, plan.distro)
                 names = tuple(package.name for package in packages)
                 facts = inspection.gather(making.builder.target, ROOT, plan.generator, names)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pipelines.text import one_line, plain, without_logins
+
+
+class Phase(StrEnum):
+    """The part of a build, a boot or a nightly run that failed."""
+
+    MIRROR = "mirror"
+    BUILD = "build"
+    INSPECT = "inspect"
+    BOOT = "boot"
+    CHECK = "check"
+    #: The engine, libvirt, or virtroot itself.
+    ENGINE = "engine"
 
 
 class VirtrootError(Exception):
@@ -10,13 +24,13 @@ class VirtrootError(Exception):
 
     ``what`` says in one line what went wrong and where; ``hint`` says in one line what to try; ``detail`` is the
     evidence (a log's tail, pacman's reason), shown before both. Each may quote what a guest or a package wrote: as text
-    they are plain. ``where`` is the part of a build or boot that failed, where that is known: ``mirror``, ``build``,
-    ``inspect``, ``boot``, ``check`` or ``engine``. The task ends with exit code 2.
+    they are plain. ``where`` is the part of a build or boot that failed, if that is known. The task ends with exit code
+    2.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "") -> None:
+    def __init__(self, what: str, hint: str, detail: str = "", *, where: Phase | None = None) -> None:
         super().__init__(without_logins(what))
         # What is quoted may have an address with a password, and an error is shown, logged and recorded.
         self.what = without_logins(what)
@@ -36,5 +50,5 @@ class CheckFailed(VirtrootError):
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str, detail: str = "", *, where: str = "check") -> None:
+    def __init__(self, what: str, hint: str, detail: str = "", *, where: Phase | None = Phase.CHECK) -> None:
         super().__init__(what, hint, detail, where=where)

@@ -18,7 +18,7 @@ from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.stages import Contain, StageRunner, complaint
 from pipelines.engine import engine as engines
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.libvirt import connect
 from pipelines.log import say, step, warn
@@ -180,7 +180,7 @@ def _adapt(
     runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log, wanted.contain)
     for rule in rules:
         _apply(rule, runner, worker)
-    with runner.logged("inspect", where="inspect"):
+    with runner.logged("inspect", where=Phase.INSPECT):
         installed = packing.packages(worker, distro)
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)

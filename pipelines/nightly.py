@@ -25,7 +25,7 @@ from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import NameTaken
-from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest import guest as guests
 from pipelines.host.signals import as_ctrl_c
@@ -207,10 +207,10 @@ def _one(source: Path, run: Run) -> Night:
         failure = Failure.of(error.where, error.what, str(error))
     except OSError as error:
         failure = Failure.of(
-            "engine", f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
+            Phase.ENGINE, f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
         )
     except Exception as error:
-        failure = Failure.of("engine", f"a bug of virtroot's: {error!r}", traceback.format_exc())
+        failure = Failure.of(Phase.ENGINE, f"a bug of virtroot's: {error!r}", traceback.format_exc())
     if failure:
         say(failure.text, lines=True)
     golden = run.store.golden(name).artifact
@@ -341,7 +341,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
                 verdict = verify_guest(name, settings, boot=True)
             except VirtrootError as error:
                 run.refuse_ended()
-                if error.where != "boot" or hypervisor.kvm or not _EMULATION.search(str(error)):
+                if error.where != Phase.BOOT or hypervisor.kvm or not _EMULATION.search(str(error)):
                     raise
                 warn(f"{error.what}: software emulation is known for that; once more")
                 facts["retried"] = error.what
@@ -424,7 +424,7 @@ def _tell(night: Night, run: Run) -> Night:
         _record(history, night, run)
     except VirtrootError as error:
         warn(f"{night.recipe}: {error.what}")
-        failure = night.failure or Failure.of("engine", error.what, str(error))
+        failure = night.failure or Failure.of(Phase.ENGINE, error.what, str(error))
         night = night.model_copy(update={"outcome": "failed", "failure": failure})
     former = nights[-1] if nights else None
     if night.good == (former.good if former else True):

@@ -12,7 +12,7 @@ from pipelines import verify
 from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -195,7 +195,7 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
     # A disk that the guest filled is no reason to stay on a root that does not boot.
     try:
         # What else went wrong, on this machine, says nothing of the artifact.
-        if why.where in ("boot", "check"):
+        if why.where in (Phase.BOOT, Phase.CHECK):
             formers.refuse(guest, artifact.id)
     except VirtrootError as error:
         warn(f"that {guest.name} failed on {artifact.id} could not be noted: {error.what}")

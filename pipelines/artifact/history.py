@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.manifest import StageTime, Verdict
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.log import warn
 from pipelines.target import durable, lock
 from pipelines.text import one_line, plain, trim
@@ -23,7 +23,6 @@ SCHEMA = 1
 
 #: Where a night can fail: what the mirror said, a command of a stage, the inspection of the root, the guest's boot, a
 #: check of the acceptance suite, or the machinery: the engine, libvirt, the output directory.
-Failing = Literal["mirror", "build", "inspect", "boot", "check", "engine"]
 
 #: Characters that a failure's label may have, so that it fits into the subject line of a mail.
 LABEL_LENGTH = 72
@@ -43,20 +42,19 @@ class _Frozen(BaseModel):
 class Failure(_Frozen):
     """Why a night failed: where, in a line short enough for a mail's subject, and in full."""
 
-    where: Failing
+    where: Phase
     label: str = Field(max_length=LABEL_LENGTH)
     text: str = ""
 
     @classmethod
-    def of(cls, where: str, what: str, text: str) -> Failure:
-        """Make the record of a failure from an error's words; a place that is none is the machinery."""
+    def of(cls, where: Phase | None, what: str, text: str) -> Failure:
+        """Make the record of a failure from an error's words; without a phase it is the engine's."""
         # The guest's name says nothing: it is gone by the time this is read.
         label = re.sub(r"(^|: )the guest \S+ ", r"\1", one_line(what), count=1)
         if len(label) > LABEL_LENGTH:
             label = f"{label[: LABEL_LENGTH - 1]}…"
-        known = cast("Failing", where if where in get_args(Failing) else "engine")
         # What a traceback quotes may be no text that a record could have.
-        return cls(where=known, label=label, text=plain(text)[-_TEXT_LENGTH:])
+        return cls(where=where or Phase.ENGINE, label=label, text=plain(text)[-_TEXT_LENGTH:])
 
 
 def _moment(text: str) -> str:

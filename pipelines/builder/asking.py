@@ -11,7 +11,7 @@ from pipelines.builder import container
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
 from pipelines.engine.engine import Engine
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.log import warn
 from pipelines.recipe import mirror as mirrors
 from pipelines.recipe.distros import Distro
@@ -140,5 +140,5 @@ def _no_answer(inputs: Inputs, complaint: str) -> VirtrootError:
         f"the package mirror does not answer for {inputs.recipe.distro} {inputs.recipe.release}",
         hint,
         complaint,
-        where="mirror",
+        where=Phase.MIRROR,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.recipe.generators import Generator
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
@@ -310,5 +310,5 @@ def refuse_broken(facts: RootFacts) -> None:
             f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",
             hint,
             "\n".join(broken) if len(broken) > 1 else "",
-            where="inspect",
+            where=Phase.INSPECT,
         )

@@ -14,7 +14,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.manifest import StageTime
 from pipelines.builder import hooks
 from pipelines.builder.container import Builder
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.host import private
 from pipelines.host.process import Completed
 from pipelines.host.trees import Packed
@@ -134,7 +134,7 @@ class StageRunner:
                 raise VirtrootError(
                     f"the builder ended ({done.returncode}) and left one of {len(commands)} commands unfinished",
                     "see whether the machine ran out of memory, and who removed the container; then run it again",
-                    where="engine",
+                    where=Phase.ENGINE,
                 )
             raise StepFailed(commands[min(int(done.text), len(commands) - 1)].argv, done.returncode)
 
@@ -154,7 +154,7 @@ class StageRunner:
                     raise VirtrootError(
                         f"a command prints without end: {self._log} has {_LOG_LIMIT >> 20} MiB",
                         "let the recipe's commands print less",
-                        where="build",
+                        where=Phase.BUILD,
                     )
                 log.write(chunk)
 
@@ -167,7 +167,7 @@ class StageRunner:
         builder.run(("chroot", ROOT, *unpack), stdin=self._trees[tree].open())
 
     @contextmanager
-    def logged(self, name: str, *, cached: bool = False, where: str = "build") -> Iterator[None]:
+    def logged(self, name: str, *, cached: bool = False, where: Phase = Phase.BUILD) -> Iterator[None]:
         """Time a part of the build; where a step of it fails, say which and show the log's tail."""
         label = f"{name} (from the cache)" if cached else name
         with private.append(self._log) as line:
@@ -182,7 +182,7 @@ class StageRunner:
             hint = next(found, f"read {self._failed_log}")
             fetched = not any(evidence in line for line in tail for evidence in _NOT_FETCHED)
             raise VirtrootError(
-                f"stage {name}: {failure}", hint, "\n".join(tail), where=where if fetched else "mirror"
+                f"stage {name}: {failure}", hint, "\n".join(tail), where=where if fetched else Phase.MIRROR
             ) from failure
         except VirtrootError as error:
             error.where = error.where or where

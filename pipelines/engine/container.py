@@ -13,7 +13,7 @@ import requests
 
 from pipelines.engine import exec_stream
 from pipelines.engine.exec_stream import Connection, Sink
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed, failed, overran, said_too_much
 
@@ -32,7 +32,7 @@ def new_mark() -> dict[str, str]:
 def went_away(argv: Sequence[str], error: Exception) -> VirtrootError:
     """Return the error for a container, or the program in it that runs commands, that ended while it ran ``argv``."""
     hint = "see whether memory ran out (dmesg) and what the engine's log says, then run the task again"
-    return VirtrootError(f"the container that ran {argv[0]} went away: {error}", hint, where="engine")
+    return VirtrootError(f"the container that ran {argv[0]} went away: {error}", hint, where=Phase.ENGINE)
 
 
 class NameTaken(VirtrootError):

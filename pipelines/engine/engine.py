@@ -20,7 +20,7 @@ from pipelines.engine.container import Container, NameTaken, NoSuchDevice
 from pipelines.engine.endpoint import endpoint
 from pipelines.engine.exec_stream import Sink
 from pipelines.engine.image import Image, read_image
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.host import environment
 from pipelines.host.trees import archive
 from pipelines.text import split_lines, trim
@@ -223,7 +223,7 @@ class Engine:
                 raise NameTaken(
                     f"a container {name} is at work on this engine, and is not this task's",
                     f"wait for it; if nobody uses it any more: docker rm --force {name}",
-                    where="engine",
+                    where=Phase.ENGINE,
                 ) from error
             raise _cannot_start(image, error) from error
         container = Container(str(made["Id"]), api)
@@ -329,7 +329,7 @@ def _refuse_foreign(kind: str, name: str, carried: Mapping[str, str] | None, lab
         raise VirtrootError(
             f"the {kind} {name} on this engine is not virtroot's: it lacks its labels",
             f"rename or remove it yourself, or use another name; look at it: docker {kind} inspect {name}",
-            where="engine",
+            where=Phase.ENGINE,
         )
 
 
@@ -362,7 +362,7 @@ class _Api(docker.APIClient):
                 f"the Docker engine answers no more {endpoint()}",
                 "see the engine's log, then run the task again",
                 str(error),
-                where="engine",
+                where=Phase.ENGINE,
             ) from error
 
 

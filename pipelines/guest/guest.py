@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.artifact.build_id import BuildId
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import logs, wrapping
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
@@ -220,7 +220,7 @@ class Guest:
         symptom = recognise([why, said, *written.values()], reasons)
         if symptom:
             what, hint = symptom.what(what), symptom.hint(self.name)
-        return VirtrootError(what, hint, logs.shown(written), where="boot")
+        return VirtrootError(what, hint, logs.shown(written), where=Phase.BOOT)
 
     @property
     def logs(self) -> Logs:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines
 
@@ -42,7 +42,7 @@ class Room:
                     raise VirtrootError(
                         f"a guest of {memory >> 20} MiB finds {free >> 20} MiB of memory available",
                         "stop guests, or give the recipe's guest less memory",
-                        where="engine",
+                        where=Phase.ENGINE,
                     )
                 begin, others = time.monotonic(), self._taken
                 self._changed.wait(_POLL)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.difference import compare
-from pipelines.artifact.history import Failing, Failure, History, Night
+from pipelines.artifact.history import Failure, History, Night
 from pipelines.artifact.manifest import Package, StageTime, Verdict
+from pipelines.errors import Phase
 from tests.support.artifacts import made
 
 FIRST = datetime(2026, 11, 1, 2, 0, tzinfo=UTC)
@@ -52,7 +53,7 @@ def times(day: int, *, cached: bool) -> tuple[StageTime, ...]:
     )
 
 
-def failure(where: Failing, label: str) -> Failure:
+def failure(where: Phase, label: str) -> Failure:
     return Failure(
         where=where, label=label, text=f"[    2.1] Kernel panic - not syncing\nerror: {label}\ntry: see above\n"
     )
@@ -69,14 +70,14 @@ def night(recipe: str, day: int, before: int | None) -> Night:
         "commit": "c7b83ed5a9d1e2f3",
     }
     if day == MIRROR:
-        label = failure("mirror", "the mirror does not answer: timed out")
+        label = failure(Phase.MIRROR, "the mirror does not answer: timed out")
         return Night.model_validate({**common, "seconds": 4.0, "outcome": "failed", "failure": label})
     since = compare(packages(before), packages(day), "debian") if before is not None else None
     return Night.model_validate(
         {
             **common,
             "outcome": "failed" if broken else "promoted",
-            "failure": failure("boot", "no agent answered within 300 s") if broken else None,
+            "failure": failure(Phase.BOOT, "no agent answered within 300 s") if broken else None,
             "artifact": artifact,
             "stages": times(day, cached=day > 0),
             "boot_seconds": None if broken else 28.0 + (day * 7) % 5,
@@ -147,7 +148,7 @@ def hostile(output: Path) -> Artifact:
                 update={
                     "outcome": outcome,
                     "artifact": f"{recipe}/{build_name(0)}" if day != 1 else "../../../etc",
-                    "failure": Failure(where="check", label=text[:72], text=text) if bad else None,
+                    "failure": Failure(where=Phase.CHECK, label=text[:72], text=text) if bad else None,
                     "stages": stages,
                     "retried": text,
                     "commit": text,

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from pipelines import rollback, upgrade
-from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import formers
 from pipelines.guest.guest import Guest
 from pipelines.pool.place import Place
@@ -77,7 +77,7 @@ def test_what_is_proven_stays(done: list[str]) -> None:
     ("error", "refused"),
     [
         (CheckFailed("1 of 9 checks failed", "look"), ["refuse"]),
-        (VirtrootError("1 of 9: it did not come up", "look", where="boot"), ["refuse"]),
+        (VirtrootError("1 of 9: it did not come up", "look", where=Phase.BOOT), ["refuse"]),
         # That is this machine's.
         (OSError(28, "No space left on device"), []),
     ],
@@ -95,7 +95,7 @@ def test_what_is_not_goes_back_before_anything_is_noted(
 def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_back(
     done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    down = VirtrootError("it did not come up", "look", where="boot")
+    down = VirtrootError("it did not come up", "look", where=Phase.BOOT)
     monkeypatch.setattr("pipelines.verify.verify_held", failing(down))
     monkeypatch.setattr(formers, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]

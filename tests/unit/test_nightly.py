@@ -17,7 +17,7 @@ from pipelines.artifact.history import History, Night
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.engine.engine import NameTaken
-from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.night.report import pages
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
@@ -25,8 +25,8 @@ from tests.support.nights import Stage, golden, history, night, stage
 
 __all__ = ["night", "stage"]
 
-HANGS = VirtrootError("the guest night-web did not come up: no agent answered within 300 s", "look", where="boot")
-PANICS = VirtrootError("the guest night-web did not come up: its console says 'Kernel panic'", "look", where="boot")
+HANGS = VirtrootError("the guest night-web did not come up: no agent answered within 300 s", "look", where=Phase.BOOT)
+PANICS = VirtrootError("the guest night-web did not come up: its console says 'Kernel panic'", "look", where=Phase.BOOT)
 
 
 def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callable[..., list[str]]) -> None:
@@ -46,7 +46,7 @@ def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callab
     [
         (CheckFailed("1 of 10 checks failed: test_sshd", "look"), "check", "1 of 10 checks failed: test_sshd"),
         (PANICS, "boot", "did not come up: its console says 'Kernel panic'"),
-        (VirtrootError(f"no init: {PANICS.what}", "", where="boot"), "boot", f"no init: {PANICS.what[20:]}"),
+        (VirtrootError(f"no init: {PANICS.what}", "", where=Phase.BOOT), "boot", f"no init: {PANICS.what[20:]}"),
         (OSError(28, "No space left on device", "/out"), "engine", "No space left on device: /out"),
         (VirtrootError("\x1b[31m" + "long " * 30, "look"), "engine", ("long " * 30)[:71] + "…"),
         (ZeroDivisionError("oops"), "engine", "a bug of virtroot's: ZeroDivisionError('oops')"),
@@ -72,7 +72,7 @@ def test_a_failed_night_is_tried_again_though_nothing_changed(stage: Stage, nigh
     stage.builds, stage.boots = {"web": "1"}, [CheckFailed("no", "look")]
     assert night("web") == ["failed"]
     assert night("web") == ["promoted"]
-    stage.builds["web"] = VirtrootError("the package mirror does not answer", "look", where="mirror")
+    stage.builds["web"] = VirtrootError("the package mirror does not answer", "look", where=Phase.MIRROR)
     assert night("web") == ["failed"]
     stage.builds["web"] = "1"
     assert night("web") == ["unchanged"]
@@ -93,7 +93,7 @@ def test_what_is_older_or_was_taken_back_is_not_promoted(stage: Stage, night: Ca
 
 
 def test_side_by_side_gives_the_same(stage: Stage, night: Callable[..., list[str]]) -> None:
-    stage.builds = dict.fromkeys("abcd", "1") | {"b": VirtrootError("no", "look", where="mirror")}
+    stage.builds = dict.fromkeys("abcd", "1") | {"b": VirtrootError("no", "look", where=Phase.MIRROR)}
     assert night(*"abcd", jobs=3) == ["promoted", "failed", "promoted", "promoted"]
 
 
@@ -111,7 +111,7 @@ def test_notice_is_given_when_the_state_changes(stage: Stage, night: Callable[..
     stage.builds = {"web": "1"}
     night("web", **commands)
     assert noticed() == []
-    stage.builds["web"] = VirtrootError("the mirror is away", "wait", where="mirror")
+    stage.builds["web"] = VirtrootError("the mirror is away", "wait", where=Phase.MIRROR)
     night("web", **commands)
     told = noticed()
     assert [each["state"] for each in told] == ["failed", "failed"]

@@ -18,7 +18,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.asking import Asker
-from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import asks
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
@@ -32,7 +32,7 @@ from tests.support.artifacts import made
 PASSED = Verdict(passed=True, tests=10, time="2026-11-01T00:00:00Z", seconds=1, boot_seconds=12.5)
 
 
-def hangs(why: str, where: str = "boot") -> VirtrootError:
+def hangs(why: str, where: Phase = Phase.BOOT) -> VirtrootError:
     return VirtrootError(f"the guest night-web did not come up: {why}", "look", where=where)
 
 
@@ -241,7 +241,7 @@ class Stubborn(SimpleNamespace):
         """Its root is of one layer."""
 
     def stop(self, timeout: float) -> None:
-        raise VirtrootError("the guest web did not shut down", "look", where="boot")
+        raise VirtrootError("the guest web did not shut down", "look", where=Phase.BOOT)
 
 
 @pytest.mark.parametrize(

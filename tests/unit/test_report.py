@@ -16,7 +16,7 @@ import pytest
 from pipelines.artifact.history import History
 from pipelines.artifact.manifest import StageTime
 from pipelines.artifact.store import Store
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.night.report import axis, pages
 from pipelines.night.report.facts import gather
 from pipelines.night.report.html import element
@@ -221,7 +221,12 @@ def test_the_log_of_a_build_that_failed_is_linked_while_it_is_the_last(output: P
     log.parent.mkdir()
     log.write_text("E: no such package\n")
     assert "failed/build.log" not in [each.get("href") for each in page(output, "web").all("a")]
-    later = {"time": "2026-11-13T02:00:00Z", "artifact": "", "stages": (), "failure": histories.failure("build", "apt")}
+    later = {
+        "time": "2026-11-13T02:00:00Z",
+        "artifact": "",
+        "stages": (),
+        "failure": histories.failure(Phase.BUILD, "apt"),
+    }
     history.append(nights[-1].model_copy(update=later))
     assert "failed/build.log" in [each.get("href") for each in page(output, "web").all("a")]
 

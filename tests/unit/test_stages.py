@@ -15,7 +15,7 @@ import pytest
 from pipelines.builder import inputs
 from pipelines.builder.container import Builder
 from pipelines.builder.stages import StageRunner, complaint, telling
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.host.process import Completed
 from pipelines.recipe.stage import Command, Stage
 
@@ -95,13 +95,13 @@ def test_a_download_that_failed_is_the_mirrors_failure(runner: StageRunner, buil
 
 
 def test_what_a_broken_root_is_told_by_and_what_an_engine_is(runner: StageRunner) -> None:
-    def where(error: VirtrootError) -> str:
-        with pytest.raises(VirtrootError) as raised, runner.logged("inspect", where="inspect"):
+    def where(error: VirtrootError) -> Phase | None:
+        with pytest.raises(VirtrootError) as raised, runner.logged("inspect", where=Phase.INSPECT):
             raise error
         return raised.value.where
 
     assert where(VirtrootError("no list of packages", "look")) == "inspect"
-    assert where(VirtrootError("the container went away", "see its log", where="engine")) == "engine"
+    assert where(VirtrootError("the container went away", "see its log", where=Phase.ENGINE)) == "engine"
 
 
 def test_a_builder_that_is_removed_blames_no_command(runner: StageRunner, builder: Any) -> None:

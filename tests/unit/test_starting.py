@@ -7,7 +7,7 @@ from unittest.mock import PropertyMock, create_autospec, patch
 import pytest
 
 from pipelines.artifact.build_id import BuildId
-from pipelines.errors import VirtrootError
+from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import publication
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
@@ -34,7 +34,7 @@ def test_a_start_is_tried_again(console: str, kvm: bool, running: bool, starts: 
     )
     hypervisor = create_autospec(Hypervisor, instance=True, target=target, kvm=kvm)
     guest = Guest(hypervisor, "web", "1", BuildId(), "/pool/root.web", "/boot", "vmlinuz", "", "/log")
-    failed = VirtrootError("the guest web did not come up: no agent answered within 300 s", "", where="boot")
+    failed = VirtrootError("the guest web did not come up: no agent answered within 300 s", "", where=Phase.BOOT)
     with (
         patch.object(Guest, "start", side_effect=[failed, 1.0]) as start,
         patch.object(Guest, "stop") as stop,

@@ -12,7 +12,7 @@ from pipelines import status
 from pipelines.artifact.history import Failure, Night
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
-from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.settings import Settings
 from tests.support.artifacts import made
 
@@ -25,7 +25,7 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
-    failure = None if good else Failure.of("boot", "the guest night-web did not come up: no agent answered", "why")
+    failure = None if good else Failure.of(Phase.BOOT, "the guest night-web did not come up: no agent answered", "why")
     store.history(recipe).append(
         Night(
             recipe=recipe,
