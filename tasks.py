@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -936,7 +937,7 @@ def book(c):  # type: ignore[no-untyped-def]
 
 
 def _print(what: object) -> None:
-    text = what if isinstance(what, str) else json.dumps(what, indent=2)
+    text = what if isinstance(what, str) else json.dumps(what, indent=2, default=asdict)
     if text:
         result(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.artifact import manifest as manifests
@@ -27,59 +27,77 @@ _COUNTING = 10
 _AGES = 'for boot do stat --format=%Y "$boot/manifest.json" 2>/dev/null || echo 0; done'
 
 
-def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Return what there is to know of each guest, as plain data; sizes in bytes, ``age`` in seconds, or None.
+@dataclass(frozen=True)
+class Row:
+    """A guest in the list. Sizes are in bytes and ``age`` is in seconds, or None if they are unknown.
 
-    ``shared`` is what of ``size`` other trees have, too, and ``former`` what the guest's former roots alone hold.
-    ``address`` is empty where the guest cannot be reached from outside.
+    ``shared`` is how much of ``size`` other trees have, too; ``former`` is what the previous roots alone hold.
+    ``address`` is empty if the guest cannot be reached from outside, ``where`` is ``embedded`` or libvirt's URI.
     """
+
+    name: str
+    state: str
+    address: str
+    recipe: str
+    age: int | None
+    size: int | None
+    shared: int | None
+    former: int | None
+    artifact: str
+    root: str
+    uuid: str
+    where: str
+
+
+def listing(settings: Settings) -> list[Row]:
+    """Return a row for each guest."""
     hypervisor = connect(settings)
     return _rows(hypervisor, guests.every(hypervisor))
 
 
-def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[dict[str, Any]]:
+def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
     states = hypervisor.states()
     found = [guest for guest in found if guest.uuid in states]
     return [
-        {
-            "name": guest.name,
-            "state": states[guest.uuid],
-            "address": reach.address(guest) if states[guest.uuid] == "running" else "",
-            "recipe": guest.artifact.recipe,
-            "age": int(time.time()) - installed if installed else None,
-            "size": size,
-            "shared": shared,
-            "former": former,
-            "artifact": guest.artifact,
-            "root": guest.root,
-            "uuid": guest.uuid,
-            "where": "embedded" if hypervisor.embedded else hypervisor.uri,
-        }
+        Row(
+            name=guest.name,
+            state=states[guest.uuid],
+            address=reach.address(guest) if states[guest.uuid] == "running" else "",
+            recipe=guest.artifact.recipe,
+            age=int(time.time()) - installed if installed else None,
+            size=size,
+            shared=shared,
+            former=former,
+            artifact=guest.artifact,
+            root=guest.root,
+            uuid=guest.uuid,
+            where="embedded" if hypervisor.embedded else hypervisor.uri,
+        )
         for guest, installed, (size, shared), former in zip(
             found, _installed(hypervisor, found), _measured(hypervisor, found), _former(hypervisor, found), strict=True
         )
     ]
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
+def as_table(rows: list[Row]) -> str:
     """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty without guests.
 
     Where some guest has former roots there is FORMER, too.
     """
     if not rows:
         return ""
-    former = any(row["former"] != 0 for row in rows)
+    former = any(row.former != 0 for row in rows)
     lines = [("NAME", "STATE", "ADDRESS", "RECIPE", "AGE", "SIZE", "SHARED", *(["FORMER"] if former else []))]
     lines += [
         (
-            row["name"],
-            row["state"],
-            row["address"] or "-",
-            row["recipe"] or "-",
-            age(row["age"]),
-            size(row["size"]),
-            size(row["shared"]),
-            *([size(row["former"])] if former else []),
+            row.name,
+            row.state,
+            row.address or "-",
+            row.recipe or "-",
+            age(row.age),
+            size(row.size),
+            size(row.shared),
+            *([size(row.former)] if former else []),
         )
         for row in rows
     ]
@@ -90,7 +108,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
     """Return what there is to know of one guest: the row of its list, and what is in its definition and manifest."""
     hypervisor = connect(settings)
     guest = guests.find(hypervisor, name)
-    row = next(iter(_rows(hypervisor, [guest])), {})
+    row = next((asdict(each) for each in _rows(hypervisor, [guest])), {})
     manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
     built: dict[str, Any] = {}
     if not manifest.returncode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
@@ -70,33 +70,48 @@ def unshare(name: str, tag: str, settings: Settings) -> str:
     return found.directory if found else ""
 
 
-def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Return what is shared, as plain data: named shares, whoever has them, and directories that guests have.
+@dataclass(frozen=True)
+class User:
+    """A guest that has a share."""
 
-    ``name`` is empty for a directory elsewhere than in the pool, ``size`` in bytes or None where counting takes long.
+    guest: str
+    tag: str
+    readonly: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A share in the list. ``name`` is empty for a directory outside the pool.
+
+    ``size`` is in bytes, or None if counting takes too long.
     """
+
+    name: str
+    directory: str
+    size: int | None
+    guests: list[User]
+
+
+def listing(settings: Settings) -> list[Row]:
+    """Return a row for each named share, used or not, and for each other directory that a guest shares."""
     hypervisor = connect(settings)
     target = hypervisor.target
     names = hostdir.named(target, pool.look(hypervisor, settings) or settings.pool_path)
-    users: dict[str, list[dict[str, Any]]] = {path: [] for path in names}
+    users: dict[str, list[User]] = {path: [] for path in names}
     for guest in guests.every(hypervisor):
         for each in guest.shares:
-            row = {"guest": guest.name, "tag": each.tag, "readonly": each.readonly}
-            users.setdefault(each.directory, []).append(row)
-    return [
-        {"name": names.get(path, ""), "directory": path, "size": hostdir.used(target, path), "guests": users[path]}
-        for path in sorted(users)
-    ]
+            users.setdefault(each.directory, []).append(User(guest.name, each.tag, each.readonly))
+    return [Row(names.get(path, ""), path, hostdir.used(target, path), users[path]) for path in sorted(users)]
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
+def as_table(rows: list[Row]) -> str:
     """Return a listing as people read it: SHARE SIZE GUESTS; empty without shares."""
     if not rows:
         return ""
     lines = [("SHARE", "SIZE", "GUESTS")]
     for row in rows:
-        users = ", ".join(f"{each['guest']} ({each['tag']}{', ro' * each['readonly']})" for each in row["guests"])
-        lines.append((row["name"] or row["directory"], size(row["size"]), users or "-"))
+        users = ", ".join(f"{each.guest} ({each.tag}{', ro' * each.readonly})" for each in row.guests)
+        lines.append((row.name or row.directory, size(row.size), users or "-"))
     return table(lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
@@ -46,18 +46,24 @@ def delete(guest: str, name: str, settings: Settings, asking: Callable[[str], bo
         snapshots.delete(held, name)
 
 
-def listing(guest: str, settings: Settings) -> list[dict[str, Any]]:
-    """Return a guest's snapshots as plain data, the oldest first: ``name``, ``taken`` in UTC, and ``how``."""
+@dataclass(frozen=True)
+class Row:
+    """A snapshot in the list: when it was taken, in UTC, and how its root was made."""
+
+    name: str
+    taken: str
+    how: str
+
+
+def listing(guest: str, settings: Settings) -> list[Row]:
+    """Return a row for each of a guest's snapshots, the oldest first."""
     found = snapshots.every(guests.find(connect(settings), guest))
-    return [
-        {"name": name, "taken": about.taken.isoformat(timespec="seconds"), "how": about.how}
-        for name, about in found.items()
-    ]
+    return [Row(name, about.taken.isoformat(timespec="seconds"), about.how) for name, about in found.items()]
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
+def as_table(rows: list[Row]) -> str:
     """Return a listing as people read it: NAME TAKEN HOW; empty without snapshots."""
-    return table([("NAME", "TAKEN", "HOW"), *((row["name"], row["taken"], row["how"]) for row in rows)]) if rows else ""
+    return table([("NAME", "TAKEN", "HOW"), *((row.name, row.taken, row.how) for row in rows)]) if rows else ""
 
 
 @contextmanager

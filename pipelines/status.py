@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pipelines.artifact import pruning
+from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
@@ -17,71 +18,84 @@ from pipelines.text import age, table
 _CLOCKS_DIFFER = 600
 
 
-def status(settings: Settings, now: datetime | None = None) -> list[dict[str, Any]]:
-    """Return what there is to know of each recipe with builds or in the checkout, as plain data; ages in seconds.
+@dataclass(frozen=True)
+class Row:
+    """What is known of a recipe. Ages are in seconds.
 
-    ``checked`` is the time since the last night that found the recipe in order, None where there was none. ``due`` says
-    whether nights are to be expected: of recipes that every night builds, and of those that some night built and that
-    still are there.
+    ``checked`` is the time since the last nightly run that found the recipe good, None if there was none. ``due`` says
+    whether runs are to be expected: of recipes that each run builds, and of those that some run built and that still
+    are there. ``why`` says why the last run failed, or why nothing is known.
     """
+
+    recipe: str
+    golden: BuildId
+    age: int | None = None
+    outcome: str = ""
+    why: str = ""
+    since: str = ""
+    checked: int | None = None
+    due: bool = False
+
+
+def status(settings: Settings, now: datetime | None = None) -> list[Row]:
+    """Return a row for each recipe that has builds or is in the checkout."""
     store, now = Store(settings.output_dir), now or datetime.now(UTC)
     nightly = {path.stem for path in inputs.nightly()}
     return [_row_or_why(store, name, now, every=name in nightly) for name in sorted({*store.recipes(), *nightly})]
 
 
-def _row_or_why(store: Store, name: str, now: datetime, *, every: bool) -> dict[str, Any]:
-    """Return the row of a recipe; of one whose files cannot be read it says why, and the others are told."""
+def _row_or_why(store: Store, name: str, now: datetime, *, every: bool) -> Row:
+    """Return the row of a recipe. If its files cannot be read, the row says why, so that the others are listed."""
     try:
         return _row(store, name, now, every=every)
     except VirtrootError as error:
-        nothing = {"golden": "", "age": None, "since": "", "checked": None}
-        return {"recipe": name, **nothing, "outcome": "cannot be told", "why": error.what, "due": every}
+        return Row(name, BuildId(), outcome="cannot be told", why=error.what, due=every)
 
 
-def _row(store: Store, name: str, now: datetime, *, every: bool) -> dict[str, Any]:
+def _row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     golden = store.golden(name).artifact
     nights = store.history(name).nights()
     last = nights[-1] if nights else None
     good = next((night for night in reversed(nights) if night.good), None)
     source = store.source(name)
-    return {
-        "recipe": name,
-        "golden": golden.stored_id if golden else "",
-        "age": _since(pruning.made(golden), now) if golden else None,
-        "outcome": last.outcome if last else "",
-        "why": last.failure.label if last and last.failure else "",
-        "since": state_since(nights),
-        "checked": _since(began(good), now) if good else None,
-        "due": every or bool(nights and source and source.is_file()),
-    }
+    return Row(
+        recipe=name,
+        golden=golden.stored_id if golden else BuildId(),
+        age=_since(pruning.made(golden), now) if golden else None,
+        outcome=last.outcome if last else "",
+        why=last.failure.label if last and last.failure else "",
+        since=state_since(nights),
+        checked=_since(began(good), now) if good else None,
+        due=every or bool(nights and source and source.is_file()),
+    )
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
+def as_table(rows: list[Row]) -> str:
     """Return a status as people read it."""
     cells = [("RECIPE", "GOLDEN ROOT", "AGE", "LAST GOOD NIGHT", "LAST NIGHT")]
     for row in rows:
-        outcome = ": ".join(filter(None, (row["outcome"], row["why"]))) or "-"
-        build = row["golden"].partition("/")[2] or "-"
+        outcome = ": ".join(filter(None, (row.outcome, row.why))) or "-"
+        build = row.golden.build or "-"
         cells.append(
             (
-                row["recipe"],
+                row.recipe,
                 build,
-                age(row["age"]),
-                age(row["checked"]) if row["checked"] is not None else "never" if row["due"] else "-",
+                age(row.age),
+                age(row.checked) if row.checked is not None else "never" if row.due else "-",
                 outcome,
             )
         )
     return table(cells)
 
 
-def refuse_stale(rows: list[dict[str, Any]], max_age: str) -> None:
+def refuse_stale(rows: list[Row], max_age: str) -> None:
     """Raise `CheckFailed` where the last good night of a recipe is longer ago than ``max_age``, or never was.
 
     One in the future, which a clock gone wrong has recorded, is none.
     """
     longest = time_span(max_age).total_seconds()
-    due = [row for row in rows if row["due"]]
-    stale = [row["recipe"] for row in due if row["checked"] is None or not -_CLOCKS_DIFFER <= row["checked"] <= longest]
+    due = [row for row in rows if row.due]
+    stale = [row.recipe for row in due if row.checked is None or not -_CLOCKS_DIFFER <= row.checked <= longest]
     if stale:
         raise CheckFailed(
             f"no good night within {max_age}: {', '.join(stale)}",

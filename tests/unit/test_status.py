@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,8 +36,8 @@ def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
     )
 
 
-def rows(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    return {row["recipe"]: row for row in status.status(Settings(output=str(tmp_path)), NOW)}
+def rows(tmp_path: Path) -> dict[str, status.Row]:
+    return {row.recipe: row for row in status.status(Settings(output=str(tmp_path)), NOW)}
 
 
 def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +51,7 @@ def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Store, "golden", golden)
     record(Store(tmp_path), "web", 10)
     found = rows(tmp_path)
-    assert (found["web"]["outcome"], found["mail"]["outcome"]) == ("unchanged", "cannot be told")
+    assert (found["web"].outcome, found["mail"].outcome) == ("unchanged", "cannot be told")
     assert "its manifest is damaged" in status.as_table(list(found.values()))
     with pytest.raises(CheckFailed, match=": mail"):
         status.refuse_stale(list(found.values()), "2d")
@@ -64,8 +63,8 @@ def test_an_old_golden_root_that_last_night_found_in_order_is_fine(tmp_path: Pat
         store.golden(recipe).promote(made(tmp_path, recipe, "20261001T030000Z-1"))
         record(store, recipe, 10)
     found = rows(tmp_path)
-    assert found["web"]["age"] == 40 * 86400 + 9 * 3600
-    assert (found["web"]["outcome"], found["web"]["checked"]) == ("unchanged", 9 * 3600)
+    assert found["web"].age == 40 * 86400 + 9 * 3600
+    assert (found["web"].outcome, found["web"].checked) == ("unchanged", 9 * 3600)
     status.refuse_stale(list(found.values()), "36h")
 
 
@@ -84,9 +83,9 @@ def test_failing_nights_are_no_good_nights(tmp_path: Path) -> None:
     for day in (8, 9, 10):
         record(store, "web", day, good=False)
     row = rows(tmp_path)["web"]
-    assert (row["outcome"], row["since"]) == ("failed", "2026-11-08T03:00:00Z")
-    assert row["why"] == "did not come up: no agent answered"
-    assert row["checked"] == 3 * 86400 + 9 * 3600
+    assert (row.outcome, row.since) == ("failed", "2026-11-08T03:00:00Z")
+    assert row.why == "did not come up: no agent answered"
+    assert row.checked == 3 * 86400 + 9 * 3600
     assert "failed: did not come up" in status.as_table([row])
 
 
@@ -110,7 +109,7 @@ def test_nights_are_due_where_there_are_any(tmp_path: Path) -> None:
     source.touch()
     (tmp_path / "elsewhere" / ".recipe").write_text(f"{source}\n")
     found = rows(tmp_path)
-    assert {name for name, row in found.items() if row["due"]} == {"web", "mail", "elsewhere"}
+    assert {name for name, row in found.items() if row.due} == {"web", "mail", "elsewhere"}
     with pytest.raises(CheckFailed, match=r"no good night within 36h: elsewhere\n"):
         status.refuse_stale(list(found.values()), "36h")
     cells = {line.split()[0]: line.split()[3] for line in status.as_table(list(found.values())).splitlines()[1:]}
