@@ -12,7 +12,7 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
-from pipelines.builder import build_name, container, inspection, packing, private_keys, unchanged
+from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, unchanged
 from pipelines.builder.asking import Asker, surroundings
 from pipelines.builder.cache import StageCache
 from pipelines.builder.contained import contained
@@ -20,9 +20,11 @@ from pipelines.builder.container import Builder, builder
 from pipelines.builder.inputs import Inputs
 from pipelines.builder.making import Making
 from pipelines.builder.stages import StageRunner
+from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.errors import Phase, VirtrootError
-from pipelines.log import say, step, warn
+from pipelines.log import result, say, step, warn
+from pipelines.recipe import plan as plans
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.plan import Surroundings, plan_id, stage_ids
 from pipelines.recipe.stage import ROOT
@@ -170,3 +172,70 @@ class _Watch:
 
 def _build_id(identity: str) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{identity[:12]}"
+
+
+_RECIPE = {
+    "distro": "recipe by name: recipes/NAME.yaml",
+    "recipe": "recipe by file",
+    "release": "override the recipe's release",
+    "generator": "override the recipe's initramfs generator",
+    "mirror": "override the recipe's mirror",
+    "bootstrap": "override the recipe's bootstrap tool",
+    "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
+}
+
+
+@task(name="build", help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+def build_task(
+    c: Context,
+    distro: str = "",
+    recipe: str = "",
+    release: str = "",
+    generator: str = "",
+    mirror: str = "",
+    bootstrap: str = "",
+    snapshot: str = "",
+    no_cache: bool = False,
+) -> None:
+    """Build a golden root, from the first stage on that changed; prints the artifact's path.
+
+    ./inv build --distro debian
+    ./inv build --recipe recipes/web.yaml --no-cache
+    """
+    settings = settings_of(c)
+    overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
+    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=settings.snapshots)
+    result(str(build(found, settings, fresh=no_cache).directory))
+
+
+@task(name="plan", help={**_RECIPE, "json": "print JSON"})
+def plan_task(
+    c: Context,
+    distro: str = "",
+    recipe: str = "",
+    release: str = "",
+    generator: str = "",
+    mirror: str = "",
+    bootstrap: str = "",
+    snapshot: str = "",
+    json: bool = False,
+) -> None:
+    """Print what a build would do; needs no engine and changes nothing.
+
+    ./inv plan --distro debian
+    """
+    overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
+    known = settings_of(c).snapshots
+    planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=known).plan
+    print_data(plans.as_data(planned) if json else plans.as_text(planned))
+
+
+@task(name="schema")
+def schema_task(
+    c: Context,
+) -> None:
+    """Print the JSON schema of recipes.
+
+    ./inv schema > recipes/schema.json
+    """
+    print_data(inputs.schema())

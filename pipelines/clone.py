@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from uuid import uuid4
 
 from pipelines.artifact import manifest as manifests
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, publication, wrapping
@@ -16,7 +17,7 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
-from pipelines.log import step, warn
+from pipelines.log import say, step, warn
 from pipelines.merge import pristine
 from pipelines.pool import place, roots
 from pipelines.pool.place import Place
@@ -24,7 +25,7 @@ from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
 
 
-def clone(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
+def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
     """Make the guest ``name`` of ``source``, which is off; ``how`` is one of `roots.WAYS` but ``overlay``.
 
     Raises `VirtrootError`, with nothing left of the new guest, for a source that runs or is more than its root, and
@@ -111,3 +112,28 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         wrapping.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")
+
+
+@task(
+    name="clone",
+    positional=["name", "to"],
+    help={
+        "name": "the guest that is cloned, which has to be off",
+        "to": "the new guest's name",
+        "clone": "auto (the best there is), snapshot, reflink or copy",
+        "hostname": "host name, when it is not the guest's name",
+    },
+)
+def clone_task(
+    c: Context,
+    name: str,
+    to: str,
+    clone: str = "auto",
+    hostname: str = "",
+) -> None:
+    """Make another guest with the root that a guest has now, and an identity of its own.
+
+    ./inv clone web web2
+    """
+    made = clone_guest(name, to, clone, settings_of(c), hostname=hostname)
+    say(f"cloned into {made.root}; boot it: ./inv start {to}")

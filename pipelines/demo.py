@@ -7,8 +7,11 @@ from dataclasses import replace
 from pipelines import start
 from pipelines.artifact.store import Store
 from pipelines.build import build
+from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
+from pipelines.cli.task import ACCEPT, Context, settings_of, task
 from pipelines.errors import VirtrootError
+from pipelines.guest import asks
 from pipelines.guest.asks import Consent
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect
@@ -51,3 +54,17 @@ def _options(hypervisor: Hypervisor) -> InstallOptions:
         return InstallOptions()
     say("without KVM the guest gets cache: always: it boots sooner, but sees your edits from its next boot")
     return InstallOptions(cache="always")
+
+
+@task(name="demo", help={"distro": "recipe by name", **ACCEPT})
+def demo_task(
+    c: Context,
+    distro: str = "debian",
+    accept: bool = False,
+) -> None:
+    """From an empty machine to a booted, verified guest.
+
+    ./inv demo
+    """
+    settings = settings_of(c)
+    demo(inputs.find(distro, snapshots=settings.snapshots), settings, asks.consent(accept))

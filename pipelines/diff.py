@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 from pipelines.artifact import contents, naming
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.contents import FileChange
-from pipelines.artifact.difference import Change, Difference, compare
+from pipelines.artifact.difference import Difference, compare
 from pipelines.artifact.store import Store
+from pipelines.cli.task import Context, print_data, settings_of, task
+from pipelines.errors import VirtrootError
 from pipelines.guest import hold
 from pipelines.libvirt.connect import connect
-from pipelines.log import warn
+from pipelines.log import result_lines, warn
 from pipelines.merge import changes as changing
-from pipelines.merge import pristine
-from pipelines.merge.changes import Changed, Changes
+from pipelines.merge import describe, pristine
+from pipelines.merge.changes import Changes
 from pipelines.pool import place, shares
 from pipelines.settings import Settings
-from pipelines.text import counted, one_line, size
-
-#: Columns of a terminal that nobody made wider.
-_COLUMNS = 80
-
-_MARKS = {"added": "+", "removed": "-", "changed": "~"}
+from pipelines.text import one_line, size
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def as_lines(pair: Pair, *, files: bool = False) -> Iterator[str]:
     if not pair.packages:
         yield "no package came, went or changed its version"
     for kind, changes in pair.packages:
-        yield from _section(kind, changes)
+        yield from describe.section(kind, changes)
     if files:
         yield from _file_lines(_files(pair))
 
@@ -98,38 +94,6 @@ def _resized(before: int, after: int) -> str:
     return f"{_turned(size(before), size(after))}{change}"
 
 
-def _section(kind: str, changes: tuple[Change, ...]) -> Iterator[str]:
-    if not changes:
-        return
-    yield ""
-    yield f"{kind} ({len(changes)})"
-    # A few long names must not push all versions out to the right.
-    names = [one_line(change.name) for change in changes]
-    width = min(max(map(len, names)), 32)
-    for name, change in zip(names, changes, strict=True):
-        versions = _versions(change)
-        line = f"  {name:<{width}}  {versions}"
-        if len(line) <= _COLUMNS:
-            yield line
-        else:
-            yield f"  {name}"
-            yield from _wrapped(versions)
-
-
-def _versions(change: Change) -> str:
-    return " -> ".join(filter(None, (one_line(change.before), one_line(change.after))))
-
-
-def _wrapped(versions: str) -> Iterator[str]:
-    if len(versions) + 6 <= _COLUMNS:
-        yield f"      {versions}"
-    else:
-        before, arrow, after = versions.partition(" -> ")
-        yield f"      {before}{arrow.rstrip(' ')}"
-        if after:
-            yield f"      {after}"
-
-
 def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
     yield ""
     yield "files"
@@ -139,7 +103,7 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
         sizes = [size(each) for each in (change.before, change.after) if each is not None]
         shown = sizes[0] if len(set(sizes)) == 1 else " -> ".join(sizes)
         what = f"  ({one_line(change.what)})" if change.what and change.what != "content" else ""
-        yield f"  {_MARKS[change.kind]} {shown:>20}  {one_line(change.path)}{what}"
+        yield f"  {describe.MARKS[change.kind]} {shown:>20}  {one_line(change.path)}{what}"
     yield f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} changed"
 
 
@@ -157,45 +121,45 @@ def of_guest(name: str, settings: Settings) -> Changes:
         return changing.changes(base, now, manifest.recipe.distro, points)
 
 
-def changes_as_data(changes: Changes) -> dict[str, Any]:
-    """Return what a guest has changed as plain data, sizes in bytes."""
-    return {
-        "packages": changes.packages.model_dump(),
-        **{part: [asdict(each) for each in getattr(changes, part)] for part in ("accounts", "etc", "files", "altered")},
-        "edited": list(changes.edited),
-    }
+@task(
+    name="diff",
+    positional=["before", "after"],
+    help={
+        "before": "a guest; or a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
+        "after": "the build that it is compared with; none for a guest",
+        "distro": "the recipe that golden and latest are of, by name",
+        "recipe": "that recipe, by name or file",
+        "files": "compare what is in the tarballs too",
+        "json": "print JSON",
+    },
+)
+def diff_task(
+    c: Context,
+    before: str,
+    after: str = "",
+    distro: str = "",
+    recipe: str = "",
+    files: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what a guest has changed, or what two builds differ in: packages, kernel, sizes; files with --files.
 
-
-def changes_as_lines(changes: Changes, *, since: str = "it was made") -> Iterator[str]:
-    """Yield what a guest has changed ``since`` then as people read it."""
-    if not changes:
-        yield f"nothing has changed since {since}"
-    # Sections begin with an empty line.
-    yield from islice(_sections(changes), 1, None)
-
-
-def _sections(changes: Changes) -> Iterator[str]:
-    for kind, packages in changes.packages:
-        yield from _section(f"{kind} packages", packages)
-    for title, found in (
-        ("accounts", changes.accounts),
-        ("/etc", changes.etc),
-        ("files that no package has", changes.files),
-    ):
-        yield from _changed_section(title, found)
-    edited = (Changed("changed", path, "content") for path in changes.edited)
-    yield from _changed_section(
-        "not as packages brought it", tuple(sorted((*edited, *changes.altered), key=lambda each: each.name))
-    )
-
-
-def _changed_section(title: str, found: tuple[Changed, ...]) -> Iterator[str]:
-    if not found:
+    ./inv diff web
+    ./inv diff debian/latest~1 debian/latest --files
+    """
+    if distro and recipe:
+        raise VirtrootError("--distro and --recipe both given", "give one of them")
+    if not after:
+        if distro or recipe or files:
+            raise VirtrootError(f"{before} and what?", "--distro, --recipe and --files are about two builds: name both")
+        changes = of_guest(before, settings_of(c))
+        if json:
+            print_data(describe.changes_as_data(changes))
+            return
+        result_lines(describe.changes_as_lines(changes))
         return
-    yield ""
-    yield f"{title} ({len(found)})"
-    for each in found:
-        entries = "" if each.entries is None else f"{counted(each.entries, 'entry', 'entries')} in it"
-        words = ", ".join(filter(None, (one_line(each.what), entries, "" if each.size is None else size(each.size))))
-        slash = "" if title == "accounts" else "/"
-        yield f"  {_MARKS[each.kind]} {slash}{one_line(each.name)}{f'  ({words})' if words else ''}"
+    pair = find(before, after, distro or recipe, settings_of(c))
+    if json:
+        print_data(as_data(pair, files=files))
+        return
+    result_lines(as_lines(pair, files=files))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -137,3 +139,32 @@ def as_data(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         }
         for each in findings
     ]
+
+
+@task(
+    name="doctor",
+    positional=["name"],
+    help={
+        "name": "look at this guest alone",
+        "fix": "do what is safe about what is found, saying each thing, and look again",
+        "json": "print JSON",
+    },
+)
+def doctor_task(
+    c: Context,
+    name: str = "",
+    fix: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what this machine, libvirt and the guests have of what is needed, and what to do about the rest.
+
+    ./inv doctor
+    ./inv doctor web --fix
+    """
+    settings = settings_of(c)
+    findings = examine(settings, name)
+    if fix:
+        mend(findings)
+        findings = examine(settings, name)
+    print_data(as_data(findings) if json else as_text(findings))
+    sys.exit(status(findings))

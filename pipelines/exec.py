@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import standard_input, streaming
 from pipelines.libvirt.connect import connect
-from pipelines.log import output
+from pipelines.log import output, say
 from pipelines.settings import Settings
 
 
@@ -42,3 +43,41 @@ def console(name: str, settings: Settings) -> int:
     guest = guests.find(connect(settings), name)
     guest.check_running()
     return guest.hypervisor.console(guest.uuid)
+
+
+@task(name="exec", help=GUEST)
+def exec_task(
+    c: Context,
+    name: str,
+    command: Sequence[str] = (),
+) -> None:
+    """Run a command in a guest through its agent.
+
+    ./inv exec web -- uname -r
+    """
+    sys.exit(execute(name, command, settings_of(c)))
+
+
+@task(name="console", help=GUEST)
+def console_task(
+    c: Context,
+    name: str,
+) -> None:
+    """Join a guest's serial console; Ctrl-] leaves it.
+
+    ./inv console web
+    """
+    sys.exit(console(name, settings_of(c)))
+
+
+@task(name="refresh", help=GUEST)
+def refresh_task(
+    c: Context,
+    name: str,
+) -> None:
+    """Let a guest with cache mixed or always see what was edited on the host.
+
+    ./inv refresh web
+    """
+    refresh(name, settings_of(c))
+    say(f"{name} reads anew what it had kept")

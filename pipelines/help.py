@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from pipelines.book import pages
+from pipelines.book import pages, site
 from pipelines.book.pages import Part
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.log import page, say
+from pipelines.log import page, result, say
 from pipelines.symptom.recognise import symptoms
 from pipelines.text import plain, table
 
@@ -63,3 +64,30 @@ def _words(text: str) -> list[str]:
 def _has(text: list[str], words: list[str]) -> bool:
     """Say whether ``words``, more than one, are in ``text`` as they stand; one alone is in too many."""
     return len(words) > 1 and f" {' '.join(words)} " in f" {' '.join(text)} "
+
+
+@task(name="help", positional=["topic"], help={"topic": "a page, a part of one that has a name, or an error's text"})
+def help_task(
+    c: Context,
+    topic: str = "",
+) -> None:
+    """Show a page of the book in the terminal; without a topic, list the pages.
+
+    ./inv help docker
+    ./inv help "Too many levels of symbolic links"
+    """
+    if topic:
+        show(topic)
+    else:
+        result(topics())
+
+
+@task(name="book")
+def book_task(
+    c: Context,
+) -> None:
+    """Make a site of the book, with a search of its own; prints its first page.
+
+    ./inv book
+    """
+    result(str(site.build(settings_of(c))))

@@ -17,11 +17,12 @@ from pipelines.builder import container, inputs, inspection, packing, private_ke
 from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.stages import Contain, StageRunner, complaint
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.libvirt import connect
-from pipelines.log import say, step, warn
+from pipelines.log import result, say, step, warn
 from pipelines.origin import arriving, guestfs, looking, network
 from pipelines.origin import disk as choosing
 from pipelines.origin import owners as owning
@@ -242,3 +243,46 @@ def _boot_paths(system: System, row: Generator) -> Generator:
         raise VirtrootError(f"{system.name} has no kernel in /boot", "install its package linux there first")
     kernel = next((name for name in system.kernels if name == "linux"), system.kernels[0])
     return replace(row, kernel=row.kernel.format(kernel=kernel), initrd=row.initrd.format(kernel=kernel))
+
+
+@task(
+    name="import",
+    positional=["name", "source"],
+    help={
+        "name": "what it is kept and installed as",
+        "source": "the directory that is the system's /, a tarball of it, or its disk's image",
+        "root-device": "of several systems on a disk the one whose root is on this device, as the error lists them",
+        "key": "file with the passphrase of an encrypted disk",
+        "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
+        "generator": "which of its initramfs generators makes the image, where it has several; none for no initramfs",
+        "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
+        "shift-ids": "move owners back that an unprivileged container shifted by this number; auto finds it",
+    },
+)
+def import_task(
+    c: Context,
+    name: str,
+    source: str,
+    generator: str = "",
+    root_device: str = "",
+    key: str = "",
+    include_mounts: bool = False,
+    keep_identity: bool = False,
+    shift_ids: str = "",
+) -> None:
+    """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path.
+
+    ./inv import web /srv/old/web.qcow2
+    """
+    made = import_system(
+        name,
+        source,
+        settings_of(c),
+        generator=generator,
+        include_mounts=include_mounts,
+        keep_identity=keep_identity,
+        root_device=root_device,
+        key=key,
+        shift_ids=shift_ids,
+    )
+    result(str(made.directory))

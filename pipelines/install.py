@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
+from pipelines.builder import inputs
+from pipelines.cli.task import ACCEPT, GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import asks, hold, hostdir, identity, publication, wrapping
 from pipelines.guest import guest as guests
@@ -25,7 +27,7 @@ from pipelines.host import process
 from pipelines.libvirt import beside, connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper, takes_acls
-from pipelines.log import say, step, warn
+from pipelines.log import result, say, step, warn
 from pipelines.merge import pristine
 from pipelines.pool import making, overlayfs, place, pool, remounting, roots
 from pipelines.pool import shares as mounting
@@ -182,7 +184,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
     return domain
 
 
-def print_xml(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> str:
+def preview_xml(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> str:
     """Return the domain's XML as `install` would define it, but for its UUID; start and change nothing.
 
     Where no hypervisor runs yet, the XML is for the embedded one without KVM.
@@ -323,3 +325,65 @@ def _personalise(
         identity.warn_of_sshd(target, paths.partial_root)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
     beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
+
+
+@task(
+    name="install",
+    positional=["name"],
+    iterable=["share"],
+    help={
+        **GUEST,
+        "distro": "install the latest build of this recipe",
+        "recipe": "install the latest build of this recipe file",
+        "artifact": "install the artifact in this directory",
+        "pool": "libvirt's dir pool",
+        "pool-path": "where to make the pool when it is missing",
+        "memory": "override the recipe's memory, like 2GiB",
+        "vcpus": "override the recipe's number of CPUs",
+        "ssh-key": "public key file of who may log in as root, instead of your own; none for nobody",
+        "hostname": "host name, when it is not the guest's name",
+        "cache": "override the recipe's cache of virtiofsd: auto, mixed, always or none",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
+        "overlayfs": "let the guest mount overlayfs (Docker); virtiofsd then keeps CAP_SYS_ADMIN on the host",
+        "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
+        "print-xml": "print the domain's XML and change nothing",
+        **ACCEPT,
+    },
+)
+def install_task(
+    c: Context,
+    name: str,
+    share: list[str],
+    distro: str = "",
+    recipe: str = "",
+    artifact: str = "",
+    pool: str = "",
+    pool_path: str = "",
+    memory: str = "",
+    vcpus: int = 0,
+    ssh_key: str = "",
+    hostname: str = "",
+    cache: str = "",
+    overlayfs: bool = False,
+    clone: str = "auto",
+    print_xml: bool = False,
+    accept: bool = False,
+) -> None:
+    """Install an artifact as a guest, defined and shut off.
+
+    ./inv install web --distro debian
+    ./inv install db --distro debian --memory 4GiB --share data:common:/srv/data
+    """
+    settings = settings_of(c, pool=pool, pool_path=pool_path)
+    made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
+    say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
+    key = own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
+    consent = asks.consent(accept)
+    wanted = options(
+        memory, vcpus, hostname, key, cache=cache, overlayfs=overlayfs, share=share, clone=clone, consent=consent
+    )
+    if print_xml:
+        result(preview_xml(name, made, wanted, settings))
+    else:
+        domain = install(name, made, wanted, settings)
+        say(f"installed in {domain.root}; boot it: ./inv start {name}")

@@ -7,7 +7,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines import share
 from pipelines.artifact import manifest as manifests
+from pipelines.cli.task import GUEST, Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import formers, reach
 from pipelines.guest import guest as guests
@@ -194,3 +196,37 @@ def _alone(measured: list[tuple[int, int] | None]) -> int | None:
     if None in measured:
         return None
     return sum(each[0] - each[1] for each in measured if each)
+
+
+@task(name="list", help={"shares": "list what is shared, and with whom", "json": "print JSON"})
+def list_task(
+    c: Context,
+    shares: bool = False,
+    json: bool = False,
+) -> None:
+    """List the guests.
+
+    ./inv list
+    ./inv list --shares
+    """
+    settings = settings_of(c)
+    if shares:
+        shared = share.listing(settings)
+        print_data(shared if json else share.as_table(shared))
+        return
+    guests = listing(settings)
+    print_data(guests if json else as_table(guests))
+
+
+@task(name="info", help={**GUEST, "json": "print JSON"})
+def info_task(
+    c: Context,
+    name: str,
+    json: bool = False,
+) -> None:
+    """Say what there is to know of a guest.
+
+    ./inv info web
+    """
+    facts = info(name, settings_of(c))
+    print_data(facts if json else as_lines(facts))

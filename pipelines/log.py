@@ -85,6 +85,16 @@ def result_lines(lines: Iterable[str]) -> None:
         result(flat(line))
 
 
+def confirm(question: str) -> bool:
+    """Ask the user on the terminal; without a terminal the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
 def page(markdown: str) -> None:
     """Print a page of the book on stdout: laid out where that is a terminal, elsewhere as it is written."""
     if not sys.stdout.isatty():

@@ -6,11 +6,12 @@ import codecs
 import time
 from collections.abc import Iterator
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
-from pipelines.log import warn
+from pipelines.log import result, warn
 from pipelines.pool import place
 from pipelines.settings import Settings
 from pipelines.symptom import recognise
@@ -80,3 +81,31 @@ def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
     size, _, content = done.stdout.partition(b"\n")
     begin = offset if offset <= int(size) else 0
     return content, begin + len(content), int(size)
+
+
+@task(
+    name="logs",
+    help={
+        **GUEST,
+        "virtiofsd": "the log of the daemon that serves the root, instead of the console's",
+        "qemu": "libvirt's log of QEMU",
+        "follow": "go on with what comes; Ctrl-C ends it",
+    },
+)
+def logs_task(
+    c: Context,
+    name: str,
+    virtiofsd: bool = False,
+    qemu: bool = False,
+    follow: bool = False,
+) -> None:
+    """Print what a guest wrote to its console since its last start, or a log of what serves it.
+
+    ./inv logs web
+    ./inv logs web --virtiofsd
+    """
+    if virtiofsd and qemu:
+        raise VirtrootError("--virtiofsd and --qemu both given", "give one of them")
+    which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
+    for piece in log(name, settings_of(c), which=which, follow=follow):
+        result(piece, end="")

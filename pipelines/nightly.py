@@ -23,6 +23,7 @@ from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.asking import Asker
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
@@ -41,8 +42,7 @@ from pipelines.run import end, names, owner, throw_away
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target.lock import Busy
 from pipelines.text import plain
-from pipelines.upgrade import UpgradeOptions
-from pipelines.upgrade_all import upgrade_all
+from pipelines.upgrade import UpgradeOptions, upgrade_all
 from pipelines.verify import verify_guest
 
 #: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
@@ -452,3 +452,35 @@ def _record(history: History, night: Night, run: Run) -> None:
             raise
         warn(f"{error.what}: room that was kept for that is used now")
         history.append(night)
+
+
+@task(
+    name="nightly",
+    iterable=["recipe"],
+    help={
+        "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "jobs": "how many recipes are at work side by side",
+        "on-failure": "run this command when a recipe begins to fail, the record on its standard input",
+        "on-change": "run this command when a recipe begins to fail or is in order again",
+        "accept": "let the host give what recipes from outside the checkout ask of it, too: overlayfs, a network",
+    },
+)
+def nightly_task(
+    c: Context,
+    recipe: list[str],
+    keep: str = "",
+    jobs: int = 1,
+    on_failure: str = "",
+    on_change: str = "",
+    accept: bool = False,
+) -> None:
+    """Build, boot, verify and promote each recipe; one that fails keeps its golden root.
+
+    ./inv nightly
+    ./inv nightly --recipe web --keep 3 --jobs 2
+    """
+    given = {"keep": keep, "on_failure": on_failure, "on_change": on_change}
+    settings = settings_of(c, **given)
+    sources = [inputs.source(each) for each in recipe] or inputs.nightly()
+    nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)

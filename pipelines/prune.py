@@ -9,16 +9,17 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.builder.cache import StageCache
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import formers, hold
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say, warn
+from pipelines.log import confirm, say, warn
 from pipelines.pool import base_trees
 from pipelines.pool import pool as pools
-from pipelines.settings import Settings
+from pipelines.settings import Settings, time_span
 
 
 def prune(
@@ -122,3 +123,49 @@ def clean_cache(settings: Settings, *, asking: Callable[[str], bool] | None) -> 
     if size and asking and not asking(f"delete {size >> 20} MiB of roots that builds start from?"):
         raise VirtrootError("the stage cache was not deleted", "answer y, or give --yes")
     return cache.clear()
+
+
+@task(
+    name="prune",
+    iterable=["recipe"],
+    help={
+        "recipe": "only builds of this recipe, and former roots of its guests; may be given several times",
+        "keep": "how many builds of each recipe are left",
+        "older-than": "delete only what is older, like 14d; golden trees, which can be made again, have no age",
+        "yes": "do not ask",
+    },
+)
+def prune_task(
+    c: Context,
+    recipe: list[str],
+    keep: str = "",
+    older_than: str = "",
+    yes: bool = False,
+) -> None:
+    """Delete builds that nobody needs (no golden root, none pinned or in use), former roots of guests, golden trees.
+
+    ./inv prune --keep 3 --older-than 14d
+    """
+    settings = settings_of(c, keep=keep)
+    try:
+        age = time_span(older_than) if older_than else None
+    except ValueError as error:
+        raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
+    gone = prune(recipe, settings, keep=settings.keep, older_than=age, former=True, asking=None if yes else confirm)
+    say(f"pruned {len(gone)} builds, golden trees and former roots")
+
+
+@task(name="clean", help={"cache": "delete the roots that are kept after stages", "yes": "do not ask"})
+def clean_task(
+    c: Context,
+    cache: bool = False,
+    yes: bool = False,
+) -> None:
+    """Free disk space: --cache deletes what builds keep for later ones.
+
+    ./inv clean --cache
+    """
+    if not cache:
+        raise VirtrootError("nothing to clean named", "give --cache")
+    freed = clean_cache(settings_of(c), asking=None if yes else confirm)
+    say(f"freed {freed >> 20} MiB")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import confirm, say
 from pipelines.pool import place, pool
 from pipelines.pool.place import Place
 from pipelines.settings import Settings
@@ -43,3 +45,18 @@ def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
     with hold.new(hypervisor, paths):
         publication.clear(hypervisor, paths)
     return True
+
+
+@task(name="remove", help={**GUEST, "yes": "do not ask"})
+def remove_task(
+    c: Context,
+    name: str,
+    yes: bool = False,
+) -> None:
+    """Delete a guest and its root.
+
+    ./inv remove web
+    """
+    settings = settings_of(c)
+    remove(name, settings, asking=None if yes else confirm)
+    say(f"removed {name}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pipelines.cli.task import DECIDE, GUEST, RESTART, Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
 from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
-from pipelines.log import say, warn
+from pipelines.log import result_lines, say, warn
 from pipelines.merge import changes as changing
-from pipelines.merge import pristine, staging
+from pipelines.merge import describe, pristine, staging
+from pipelines.merge import preview as previews
 from pipelines.merge.changes import Changes
-from pipelines.merge.moving import Choices, Move
+from pipelines.merge.moving import Choices, Move, decide
 from pipelines.merge.pristine import Survey
 from pipelines.pool import shares
 from pipelines.settings import Settings
@@ -25,7 +27,7 @@ def written(name: str, settings: Settings) -> Changes:
         return _written(guest, _arrived(guest))
 
 
-def preview(name: str, choices: Choices, settings: Settings) -> Move:
+def plan_carry(name: str, choices: Choices, settings: Settings) -> Move:
     """Return what carrying that along would come to; nothing of the guest changes, and it may run."""
     with staging.held(connect(settings), name) as guest:
         former = _former(guest)
@@ -130,3 +132,54 @@ def _say_written(guest: Guest) -> None:
     words = ", ".join(f"{count} {what}" for count, what in counts if count)
     if words:
         say(f"what {guest.name} wrote since it got its root stays in that: {words}; --carry takes it along")
+
+
+@task(
+    name="rollback",
+    positional=["name"],
+    iterable=["take", "keep", "discard"],
+    help={
+        **GUEST,
+        **RESTART,
+        "carry": "take along what the guest wrote since, into a copy of the former root",
+        **DECIDE,
+        "all": "with --carry --preview: show all, however much it is",
+    },
+)
+def rollback_task(
+    c: Context,
+    name: str,
+    take: list[str],
+    keep: list[str],
+    discard: list[str],
+    carry: bool = False,
+    restart: bool = False,
+    preview: bool = False,
+    all: bool = False,  # noqa: A002 - the option
+    json: bool = False,
+) -> None:
+    """Put a guest back on the root that it had before its last upgrade, alone or with what it wrote since.
+
+    ./inv rollback web --preview
+    ./inv rollback web --restart --carry
+    """
+    settings = settings_of(c)
+    choices = decide(take, keep, discard)
+    if not carry and (take or keep or discard):
+        raise VirtrootError("--take, --keep and --discard are about what is carried along", "give --carry, too")
+    if all and not (preview and carry):
+        raise VirtrootError("--all is about a preview of what is carried along", "give --preview --carry, too")
+    if preview and carry:
+        previews.show(plan_carry(name, choices, settings), everything=all, as_json=json)
+        return
+    if preview:
+        found = written(name, settings)
+        if json:
+            print_data(describe.changes_as_data(found))
+        else:
+            result_lines(describe.changes_as_lines(found, since="it got its root"))
+        return
+    if json:
+        raise VirtrootError("--json without --preview", "--json shows what would be done: give --preview, too")
+    former = rollback(name, settings, restart=restart, carry=choices if carry else None)
+    say(f"{name} is on {former.made.artifact} again; to the root that it left: ./inv rollback {name}")

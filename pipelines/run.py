@@ -13,12 +13,14 @@ from dataclasses import replace
 from pipelines import remove
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
+from pipelines.builder import inputs
+from pipelines.cli.task import ACCEPT, Context, settings_of, task
 from pipelines.errors import VirtrootError
+from pipelines.guest import asks, hold, publication, standard_input, streaming
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, publication, standard_input, streaming
 from pipelines.guest.guest import Guest
 from pipelines.host.signals import as_ctrl_c
-from pipelines.install import InstallOptions, install
+from pipelines.install import InstallOptions, install, options
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -160,3 +162,41 @@ def end(hypervisor: Hypervisor, name: str) -> None:
     guest = guests.find(hypervisor, name)
     if guest.running:
         hypervisor.virsh("destroy", guest.uuid, check=False)
+
+
+@task(
+    name="run",
+    iterable=["share"],
+    help={
+        "distro": "of which recipe; debian, where nothing is said",
+        "recipe": "of which recipe file",
+        "artifact": "of the artifact in this directory",
+        "memory": "override the recipe's memory, like 2GiB",
+        "vcpus": "override the recipe's number of CPUs",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
+        "overlayfs": "let the guest mount overlayfs (Docker)",
+        **ACCEPT,
+    },
+)
+def run_task(
+    c: Context,
+    share: list[str],
+    distro: str = "",
+    recipe: str = "",
+    artifact: str = "",
+    memory: str = "",
+    vcpus: int = 0,
+    overlayfs: bool = False,
+    accept: bool = False,
+    command: Sequence[str] = (),
+) -> None:
+    """Run a command, or a shell, in a guest that is thrown away.
+
+    ./inv run --distro debian -- uname -r
+    """
+    settings = settings_of(c)
+    distro = distro or ("" if recipe or artifact else "debian")
+    made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
+    consent = asks.consent(accept)
+    wanted = options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
+    sys.exit(run(made, wanted, command, settings))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.builder import container
+from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.engine import images
 from pipelines.engine.endpoint import endpoint
@@ -58,7 +59,7 @@ def _renew_images(engine: engines.Engine, settings: Settings) -> None:
         )
 
 
-def stop() -> None:
+def stop_engine() -> None:
     """Stop the engine that `setup` started without systemd; any other engine is left alone."""
     if process.stop_daemon("dockerd", _PIDFILE):
         say("stopped the Docker engine that ./inv setup started")
@@ -142,3 +143,26 @@ def _start_engine() -> None:
                     "the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker"
                 )
             time.sleep(0.5)
+
+
+@task(
+    name="setup",
+    help={
+        "stop": "stop the engine that an earlier setup started",
+        "refresh": "make the images of builders and embedded hypervisor anew, with today's packages",
+    },
+)
+def setup_task(
+    c: Context,
+    stop: bool = False,
+    refresh: bool = False,
+) -> None:
+    """Install and start what is missing, saying so first.
+
+    ./inv setup
+    ./inv setup --refresh
+    """
+    if stop:
+        stop_engine()
+    else:
+        setup(settings_of(c), refresh=refresh)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, hostdir, wrapping
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
+from pipelines.log import say
 from pipelines.pool import pool, shares
 from pipelines.pool.shares import Share
 from pipelines.recipe.share_spec import ROOT_TAGS, ShareSpec, parse
@@ -28,7 +30,7 @@ def read(text: str) -> ShareSpec:
         raise VirtrootError(str(error), "like data:/srv/data:/srv/data:ro") from error
 
 
-def share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
+def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
     """Give the guest ``name``, which is off, a share; return what it is on libvirt's machine."""
     with _off(name, settings) as guest:
         hypervisor = guest.hypervisor
@@ -128,3 +130,37 @@ def _change(guest: Guest, how: str, share: Share, binary: str = "") -> str:
     xml = ET.tostring(shares.device(share, binary))
     done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)
     return (done.complaint or "no reason given") if done.returncode else ""
+
+
+@task(
+    name="share",
+    help={
+        **GUEST,
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR is a directory of libvirt's machine, or a name",
+    },
+)
+def share_task(
+    c: Context,
+    name: str,
+    share: str,
+) -> None:
+    """Give a guest that is off a further directory.
+
+    ./inv share web data:/srv/data:/srv/data:ro
+    """
+    given = add_share(name, read(share), settings_of(c))
+    say(f"{name} has {given.directory} as {given.tag} from its next start on")
+
+
+@task(name="unshare", help={**GUEST, "tag": "the share's tag"})
+def unshare_task(
+    c: Context,
+    name: str,
+    tag: str,
+) -> None:
+    """Take a share from a guest that is off; what is in it stays.
+
+    ./inv unshare web data
+    """
+    directory = unshare(name, tag, settings_of(c))
+    say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipelines.cli.task import GUEST, RESTART, Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
-from pipelines.log import say, step
+from pipelines.log import confirm, say, step
 from pipelines.settings import Settings
 from pipelines.text import table
 
@@ -85,3 +86,66 @@ def _off(
         finally:
             if again:
                 say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
+
+
+@task(
+    name="snapshot",
+    positional=["name", "snapshot"],
+    help={**GUEST, "snapshot": "what it is called; the time, where it has no name", **RESTART},
+)
+def snapshot_task(
+    c: Context,
+    name: str,
+    snapshot: str = "",
+    restart: bool = False,
+) -> None:
+    """Keep the state that a guest's root has now.
+
+    ./inv snapshot web before
+    """
+    taken, how = take(name, snapshot, settings_of(c), restart=restart)
+    say(f"snapshot {taken} of {name}, {how}; back to it: ./inv restore {name} {taken}")
+
+
+@task(
+    name="restore",
+    positional=["name", "snapshot"],
+    help={**GUEST, "snapshot": "one that ./inv snapshots shows", **RESTART},
+)
+def restore_task(
+    c: Context,
+    name: str,
+    snapshot: str,
+    restart: bool = False,
+) -> None:
+    """Give a guest's root the state of a snapshot; what that replaces becomes a snapshot itself.
+
+    ./inv restore web before
+    """
+    kept = restore(name, snapshot, settings_of(c), restart=restart)
+    say(f"{name} is as it was at {snapshot}; what that replaced: ./inv snapshots {name} --remove {kept}")
+
+
+@task(
+    name="snapshots",
+    help={**GUEST, "remove": "delete this one, for good", "yes": "do not ask", "json": "print JSON"},
+)
+def snapshots_task(
+    c: Context,
+    name: str,
+    remove: str = "",
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """List the snapshots of a guest, or delete one of them.
+
+    ./inv snapshots web
+    ./inv snapshots web --remove before
+    """
+    settings = settings_of(c)
+    if remove:
+        delete(name, remove, settings, asking=None if yes else confirm)
+        say(f"{name} has no snapshot {remove} any more")
+        return
+    found = listing(name, settings)
+    print_data(found if json else as_table(found))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, reach
@@ -19,7 +21,7 @@ from pipelines.host import process
 from pipelines.host.destination import write as write_destination
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
-from pipelines.log import say, warn
+from pipelines.log import result, say, warn
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.text import split_fields, split_lines, without_logins
 
@@ -260,3 +262,68 @@ def _know(guest: Guest, settings: Settings) -> Sshd:
             f"cannot write {path}: {error.strerror}", "mend its owner, or set virtroot.output"
         ) from error
     return found
+
+
+_USER = {"user": "log in as this user"}
+
+
+@task(name="ssh", help={**GUEST, **_USER})
+def ssh_task(
+    c: Context,
+    name: str,
+    user: str = "root",
+    command: Sequence[str] = (),
+) -> None:
+    """Log in to a guest by ssh, or run a command there.
+
+    ./inv ssh web
+    ./inv ssh web -- journalctl -b
+    """
+    sys.exit(ssh(name, command, settings_of(c), user=user))
+
+
+@task(name="ssh-config", help=_USER)
+def ssh_config_task(
+    c: Context,
+    user: str = "root",
+) -> None:
+    """Print what lets plain ssh, scp and rsync reach every guest by its name, to be included in ~/.ssh/config.
+
+    ./inv ssh-config > ~/.ssh/virtroot
+    """
+    result(config(settings_of(c), user=user))
+
+
+@task(name="ssh-proxy", help=GUEST)
+def ssh_proxy_task(
+    c: Context,
+    name: str,
+) -> None:
+    """Join standard input and output to a guest's sshd: what ssh-config names as ProxyCommand.
+
+    ./inv ssh-proxy web
+    """
+    proxy(name, settings_of(c))
+
+
+@task(
+    name="cp",
+    positional=["source", "destination"],
+    help={
+        "source": "a file here, or GUEST:PATH",
+        "destination": "where to, the other one of the two",
+        **_USER,
+    },
+)
+def cp_task(
+    c: Context,
+    source: str,
+    destination: str,
+    user: str = "root",
+) -> None:
+    """Copy a file into a guest or out of it, running or not.
+
+    ./inv cp page.html web:/srv/www/
+    ./inv cp web:/var/log/dpkg.log .
+    """
+    sys.exit(copy(source, destination, settings_of(c), user=user))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, hostdir, publication
 from pipelines.libvirt.connect import connect
+from pipelines.log import say
 from pipelines.settings import Settings
 
 
@@ -50,3 +52,54 @@ def wait(name: str, settings: Settings) -> float:
     # An agent that is in memory answers though the guest can read no file any more.
     guest.refuse_unserved()
     return guest.wait(settings.timeout)
+
+
+@task(name="start", help=GUEST)
+def start_task(
+    c: Context,
+    name: str,
+) -> None:
+    """Boot a guest and wait until it is up.
+
+    ./inv start web
+    """
+    say(f"{name} is up after {start(name, settings_of(c)):.1f} s")
+
+
+@task(name="stop", help={**GUEST, "force": "pull the plug"})
+def stop_task(
+    c: Context,
+    name: str,
+    force: bool = False,
+) -> None:
+    """Shut a guest down.
+
+    ./inv stop web
+    ./inv stop web --force
+    """
+    say(f"{name} is off after {stop(name, settings_of(c), force=force):.1f} s")
+
+
+@task(name="restart", help={**GUEST, "force": "pull the plug instead of asking the guest"})
+def restart_task(
+    c: Context,
+    name: str,
+    force: bool = False,
+) -> None:
+    """Stop a guest where it runs, and boot it with the kernel that its root has now.
+
+    ./inv restart web
+    """
+    say(f"{name} is up again after {restart(name, settings_of(c), force=force):.1f} s")
+
+
+@task(name="wait", help=GUEST)
+def wait_task(
+    c: Context,
+    name: str,
+) -> None:
+    """Wait until a guest that was started elsewhere is up.
+
+    ./inv wait web
+    """
+    say(f"{name} is up after {wait(name, settings_of(c)):.1f} s")

@@ -10,7 +10,10 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.errors import CheckFailed, VirtrootError
+from pipelines.log import result
+from pipelines.night import timer
 from pipelines.settings import Settings, time_span
 from pipelines.text import age, table
 
@@ -110,3 +113,23 @@ def began(night: Night) -> datetime:
 
 def _since(moment: datetime, now: datetime) -> int:
     return int((now - moment).total_seconds())
+
+
+@task(name="status", help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
+def status_task(
+    c: Context,
+    max_age: str = "",
+    json: bool = False,
+) -> None:
+    """Say how each recipe fares; exit 1 where one had no good night for too long.
+
+    ./inv status
+    ./inv status --max-age 36h
+    """
+    settings = settings_of(c, max_age=max_age)
+    rows = status(settings)
+    print_data(rows if json else as_table(rows))
+    following = timer.next_run()
+    if following and not json:
+        result(f"next night: {following}")
+    refuse_stale(rows, settings.max_age)

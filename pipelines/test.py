@@ -6,6 +6,8 @@ import os
 import sys
 
 from pipelines.checks import selection
+from pipelines.cli.task import Context, settings_of, task
+from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.log import say
 from pipelines.settings import CHECKOUT, Settings
@@ -60,3 +62,34 @@ def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str)
         if status:
             return status
     return 0
+
+
+@task(
+    name="test",
+    help={
+        "only": "a part of the tests: lint, types or paths for pytest, comma-separated",
+        "all": "those that take longest without KVM, too",
+        "changed": "integration and end-to-end tests only where what changed can reach them",
+        "base": "what changed is what differs from this commit; by default where the branch left origin's main one",
+    },
+)
+def test_task(
+    c: Context,
+    only: str = "",
+    all: bool = False,  # noqa: A002 - the option
+    changed: bool = False,
+    base: str = "",
+) -> None:
+    """Set up everything and run lint, types and the tests.
+
+    ./inv test
+    ./inv test --only lint,types,tests/unit
+    ./inv test --changed
+    """
+    if changed and (only or all):
+        raise VirtrootError("--changed and --only or --all", "leave one out: --changed chooses by what changed")
+    if base and not changed:
+        raise VirtrootError("--base without --changed", "write ./inv test --changed --base COMMIT")
+    if all and only:
+        raise VirtrootError("--all and --only", "leave one out: tests that are named run, however long they take")
+    sys.exit(test(settings_of(c), only, long=all, changed=changed, base=base))

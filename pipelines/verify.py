@@ -16,10 +16,11 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
-from pipelines.builder import private_keys
+from pipelines.builder import inputs, private_keys
 from pipelines.builder.container import builder
 from pipelines.builder.container import image as builder_image
 from pipelines.builder.inputs import Inputs
+from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import hold, publication
@@ -50,7 +51,7 @@ _MOST, _LONGEST = 500, 200
 
 
 @dataclass(frozen=True)
-class Context:
+class SuiteContext:
     """What the suite has to know: what to check, and how to reach it.
 
     ``artifact`` is its directory. ``container`` is the builder with the artifact's tree at ``root``, else empty;
@@ -79,7 +80,7 @@ def verify_artifact(inputs: Inputs, settings: Settings) -> Verdict:
     ):
         with step("unpacking the artifact"), artifact.tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
-        context = Context(str(artifact.directory), asdict(settings), container=worker.container.id, root=ROOT)
+        context = SuiteContext(str(artifact.directory), asdict(settings), container=worker.container.id, root=ROOT)
         return _judge("tree", context, artifact)
 
 
@@ -98,7 +99,7 @@ def verify_held(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
     name = guest.name
     guest.assemble()
     artifact = _artifact_of(guest, settings)
-    context = Context(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
+    context = SuiteContext(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
     if not boot:
         return _judge("root", context, artifact, guest)
     started = not guest.running
@@ -145,7 +146,7 @@ def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
 
 
 def _judge(
-    kind: str, context: Context, artifact: Artifact, guest: Guest | None = None, booted: float | None = None
+    kind: str, context: SuiteContext, artifact: Artifact, guest: Guest | None = None, booted: float | None = None
 ) -> Verdict:
     """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
     report = artifact.report(kind, context.guest)
@@ -229,3 +230,32 @@ def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
     # A guest has a say in it.
     drift = [one_line(what)[:_LONGEST] for what in told]
     return len(cases), tuple(bad), tuple(drift[:_MOST])
+
+
+@task(
+    name="verify",
+    positional=["name"],
+    help={
+        **GUEST,
+        "distro": "check the latest build of this recipe",
+        "recipe": "check the latest build of this recipe file",
+        "boot": "check the running guest too, starting it when it is shut off",
+    },
+)
+def verify_task(
+    c: Context,
+    name: str = "",
+    distro: str = "",
+    recipe: str = "",
+    boot: bool = False,
+) -> None:
+    """Check an artifact's tree, an installed root or (--boot) a running guest.
+
+    ./inv verify --distro debian
+    ./inv verify web --boot
+    """
+    settings = settings_of(c)
+    if name:
+        verify_guest(name, settings, boot=boot)
+    else:
+        verify_artifact(inputs.find(distro, recipe, snapshots=settings.snapshots), settings)

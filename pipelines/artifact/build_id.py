@@ -26,6 +26,6 @@ class BuildId(str):
         """The name of the build; empty if the text has none."""
         return self.partition("/")[2]
 
-    def is_newer(self, other: BuildId) -> bool:
+    def is_newer(self, other: str) -> bool:
         """Say whether this is a later build of the same recipe."""
-        return self > other and self.recipe == other.recipe
+        return self > other and self.recipe == BuildId(other).recipe

@@ -20,10 +20,11 @@ Tasks, keys of recipes, settings, the manifest and exit codes. This page is writ
 each task says the same with `--help`.
 """
 
-#: The options that belong to no task: their names, whether they take a value, and what they do. The command line has
+#: The options of every task: their names, whether they take a value, and what they do. The command line has
 #: them in `cli.program`, which a book may not look into; a test compares.
 CORE = (
     ("config", "f", True, "Read settings from this file too."),
+    ("connect", "c", True, "Which libvirt: auto, embedded or qemu:///system."),
     ("debug", "d", False, "Show what invoke does, and tracebacks."),
     ("help", "h", False, "Show this, or a task's options."),
     ("list", "l", False, "List the tasks."),

@@ -126,26 +126,15 @@ def _words(path: Path) -> set[str]:
 
 @cache
 def _tasks() -> dict[str, set[str]]:
-    """Return for each task the modules that its function in tasks.py names, and those that its helpers there name."""
+    """Return the module of each task, as the table in tasks.py has it."""
     tree = ast.parse((CHECKOUT / "tasks.py").read_text(encoding="utf-8"))
-    aliases: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines"):
-            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    graph = {name: {each.id for each in ast.walk(function) if isinstance(each, ast.Name)} & functions.keys()
-             for name, function in functions.items()}  # fmt: skip
-    found = {}
-    for name, function in functions.items():
-        given = [keyword.value for decorator in function.decorator_list if isinstance(decorator, ast.Call)
-                 for keyword in decorator.keywords if keyword.arg == "name"]  # fmt: skip
-        called = str(given[0].value) if given and isinstance(given[0], ast.Constant) else name.replace("_", "-")
-        bodies = [functions[each] for each in import_graph.closure(graph, [name])]
-        names = {each.id for body in bodies for each in ast.walk(body) if isinstance(each, ast.Name)}
-        imported = {aliases[each] for each in names & aliases.keys()}
-        # A name from a module counts as the module.
-        found[called] = imported | {module.rpartition(".")[0] for module in imported} - {"pipelines"}
-    return found
+    tables = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and [each.id for each in node.targets if isinstance(each, ast.Name)] == ["TASKS"]
+    ]
+    return {name: {module} for table in tables for name, module in ast.literal_eval(table).items()}
 
 
 def _fork() -> str | None:

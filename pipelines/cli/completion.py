@@ -11,7 +11,6 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.parser.argument import Argument
-from invoke.parser.context import ParserContext
 
 from pipelines.cli.line import Line, flag
 from pipelines.errors import VirtrootError
@@ -71,21 +70,22 @@ def candidates(
         found = values(known[0]) if known and known[0].takes_value else []
         found = [each if each == FILES else f"{written}={each}" for each in found]
     elif begun.startswith("-"):
-        found = _options(line.context)
+        found = _options(line)
     elif not line.called:
         found = list(tasks)
     elif line.name:
-        found = values(line.name) or _options(line.context)
+        found = values(line.name) or _options(line)
     else:
-        found = _options(line.context)
+        found = _options(line)
     # The shell reads a candidate a line.
     return [each for each in found if each == FILES or (each.startswith(begun) and each.isprintable())]
 
 
-def _options(context: ParserContext) -> list[str]:
-    """Return the options of a task that were not given yet."""
-    left = [each for each in context.args.values() if each.raw_value is None or each.kind is list]
-    return sorted([*(flag(each) for each in left), *context.inverse_flags])
+def _options(line: Line) -> list[str]:
+    """Return the options of the task, or before any task, that were not given yet."""
+    arguments = [*line.context.args.values(), *([line.core.args["connect"]] if line.called else [])]
+    left = [each for each in arguments if each.raw_value is None or each.kind is list]
+    return sorted([*(flag(each) for each in left), *line.context.inverse_flags])
 
 
 @contextmanager

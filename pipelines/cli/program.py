@@ -9,7 +9,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import cached_property
 from pathlib import Path
 
 from invoke import program
@@ -24,9 +23,10 @@ from invoke.util import enable_logging
 from pipelines import __version__
 from pipelines.cli import completion
 from pipelines.cli.line import Line, Unknown
+from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.errors import VirtrootError
 from pipelines.log import result
-from pipelines.settings import CHECKOUT
+from pipelines.settings import CHECKOUT, defaults
 
 _HELP = ("-h", "--help")
 
@@ -35,14 +35,15 @@ _COLUMNS = 80
 
 
 class Program(program.Program):
-    """Runs the tasks of a collection; ``names`` finds what the shell completes, see `completion.Names`.
+    """Runs ``tasks``; ``names`` finds what the shell completes, see `completion.Names`.
 
     ``daily`` is what is shown where nothing is typed: what to type, and what that does.
     """
 
-    def __init__(self, namespace: Collection, names: completion.Names, daily: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(version=__version__, namespace=namespace, name="virtroot", binary="./inv")
-        self.collection = namespace
+    def __init__(self, tasks: Registry, names: completion.Names, daily: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(version=__version__, namespace=Collection(), name="virtroot", binary="./inv")
+        self.registry = tasks
+        self.contexts = Contexts(tasks)
         self._names = names
         self._daily = daily
 
@@ -53,21 +54,10 @@ class Program(program.Program):
             Argument(names=("list", "l"), kind=bool, default=False, help="List the tasks."),
             Argument(names=("version", "V"), kind=bool, default=False, help="Show the version."),
             Argument(names=("config", "f"), help="Read settings from this file too."),
+            Argument(names=("connect", "c"), help="Which libvirt: auto, embedded or qemu:///system."),
             Argument(names=("debug", "d"), kind=bool, default=False, help="Show what invoke does, and tracebacks."),
             Argument(names=("print-completion-script",), help="Print the completion for bash, zsh or fish."),
         ]
-
-    @cached_property
-    def contexts(self) -> dict[str, ParserContext]:
-        """What each task takes, by its name and its aliases."""
-        contexts: dict[str, ParserContext] = {}
-        for context in self.collection.to_contexts():
-            for argument in context.args.values():
-                # invoke gives every option the first free letter of its name, and -h is help.
-                argument.names = tuple(name for name in argument.names if name != "h")
-            ours = ParserContext(context.name, context.aliases, context.args.values())
-            contexts |= dict.fromkeys([str(context.name), *context.aliases], ours)
-        return contexts
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - invoke's name
         """Do what ``argv`` says; how that ends is for `ending` to say."""
@@ -117,7 +107,7 @@ class Program(program.Program):
             if each.kind is not list
         ]
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
-        what, _, examples = str(inspect.getdoc(self.collection[name])).partition("\n\n")
+        what, _, examples = str(inspect.getdoc(self.registry[name])).partition("\n\n")
         print(f"{usage}\n\n{textwrap.fill(what, _COLUMNS)}\n")  # noqa: T201
         for example in examples.split("\n"):
             print(f"  {example}")  # noqa: T201
@@ -125,7 +115,10 @@ class Program(program.Program):
             print()  # noqa: T201
         if context.args:
             print("Options:\n")  # noqa: T201
-            self.print_columns(context.help_tuples())
+            self.print_columns([*context.help_tuples(), *self._of_every_task()])
+
+    def _of_every_task(self) -> list[tuple[str, str | None]]:
+        return [each for each in self.initial_context.help_tuples() if each[0].startswith("--connect")]
 
     def _first_words(self) -> str:
         """Return what somebody who types nothing is shown: not everything, but where to begin."""
@@ -161,9 +154,8 @@ class Program(program.Program):
         result(_printed(lambda: self.print_task_help(context.name) if context.name else self.print_help()))
 
     def _list(self) -> None:
-        self.list_root, self.list_depth, self.list_format = None, None, "flat"
-        self.scoped_collection = self.collection
-        self.list_flat()
+        print(f"{self.task_list_opener()}:\n")  # noqa: T201
+        self.print_columns([(name, self.registry.summary(name)) for name in sorted(self.registry)])
 
     def _complete(self, words: Sequence[str]) -> None:
         def names() -> Context:
@@ -174,9 +166,17 @@ class Program(program.Program):
         result("\n".join(completion.candidates(line, words, self.contexts, self._names, names)))
 
     def _execute(self, line: Line, after: Sequence[str]) -> None:
+        self.collection = self.registry.collection(*(str(context.name) for context in line.called))
         self._configure(line.core.args["config"].value)
+        if line.core.args["connect"].value:
+            self.config.virtroot.connect = line.core.args["connect"].value
         self.core = ParseResult([line.core])
-        self.core.remainder = " ".join(after)
+        for context in line.called:
+            if COMMAND in inspect.signature(self.registry[str(context.name)].body).parameters:
+                argument = Argument(name=COMMAND, kind=list)
+                for word in after:
+                    argument.set_value(word)
+                context.add_arg(argument)
         self.tasks = ParseResult(line.called)
         try:
             self.execute()
@@ -195,7 +195,7 @@ class Program(program.Program):
                 path.stat()  # invoke passes over a file that is missing, whoever named it
                 self.config.set_runtime_path(path)
                 self.config.load_runtime(merge=False)
-            self.config.load_collection(self.collection.configuration(), merge=False)
+            self.config.load_collection({"virtroot": defaults()}, merge=False)
             self.config.merge()
             if not hasattr(self.config.virtroot, "keys"):
                 raise TypeError(f"virtroot: is {self.config.virtroot!r}, not settings with values")

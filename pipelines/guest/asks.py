@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.log import say
+from pipelines.log import confirm, say
 from pipelines.pool.shares import Share
 from pipelines.recipe.share_spec import ShareSpec
 from pipelines.text import one_line
@@ -29,6 +29,11 @@ class Recorded(Protocol):
     @property
     def overlayfs(self) -> bool:
         """Whether the guest may mount overlayfs."""
+
+
+def consent(accept: bool) -> Consent:
+    """Return the consent of a user who gave ``--accept``, or who is to be asked."""
+    return granted if accept else confirm
 
 
 def granted(_: str) -> bool:

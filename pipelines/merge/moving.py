@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -326,3 +326,17 @@ def _rights(
 def _file(path: str, content: bytes, mode: int, uid: int, gid: int) -> File:
     packed = base64.b64encode(content).decode()
     return File(path=path, mode=mode, uid=uid, gid=gid, content=packed, attributes="new")
+
+
+def decide(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
+    """Validate what the user decided on the command line; raises `VirtrootError`."""
+    taken: dict[str, Literal["old", "new"]] = {}
+    for each in take:
+        which, _, path = each.partition(":")
+        if which not in ("old", "new") or not path.startswith("/etc/"):
+            raise VirtrootError(f"--take {each}", "write --take old /etc/PATH or --take new /etc/PATH")
+        taken[path.strip("/")] = "old" if which == "old" else "new"
+    for each in keep:
+        if not each.startswith("/"):
+            raise VirtrootError(f"--keep {each}: that is no path in the guest", "begin it with a slash")
+    return Choices(tuple(path.strip("/") for path in keep), tuple(path.strip("/") for path in discard), taken)

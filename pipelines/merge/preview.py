@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipelines.log import result, result_lines
 from pipelines.merge.changes import Changed
 from pipelines.merge.moving import Move
 from pipelines.text import counted, one_line, size
@@ -113,3 +115,11 @@ def as_data(move: Move) -> dict[str, Any]:
         "reverted": [vars(each) for each in move.reverted],
         "to_run": [command for command, _ in move.to_run],
     }
+
+
+def show(move: Move, *, everything: bool, as_json: bool) -> None:
+    """Print what would become of a guest, for people or as JSON."""
+    if as_json:
+        result(json.dumps(as_data(move), indent=2))
+    else:
+        result_lines(as_lines(move, everything=everything))

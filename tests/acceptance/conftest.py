@@ -20,7 +20,7 @@ from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.settings import from_section
 from pipelines.target.target import InContainer
-from pipelines.verify import CONTEXT_VARIABLE, DRIFT, Context
+from pipelines.verify import CONTEXT_VARIABLE, DRIFT, SuiteContext
 from tests.acceptance import facts as gathering
 from tests.acceptance.backends import AgentBackend, ChrootBackend
 from tests.acceptance.facts import Facts
@@ -29,27 +29,27 @@ Drift = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
-def context() -> Context:
-    return Context(**json.loads(Path(os.environ[CONTEXT_VARIABLE]).read_text()))
+def context() -> SuiteContext:
+    return SuiteContext(**json.loads(Path(os.environ[CONTEXT_VARIABLE]).read_text()))
 
 
 @pytest.fixture(scope="session")
-def manifest(context: Context) -> Manifest:
+def manifest(context: SuiteContext) -> Manifest:
     return Artifact(Path(context.artifact)).manifest
 
 
 @pytest.fixture(scope="session")
-def hypervisor(context: Context) -> Hypervisor:
+def hypervisor(context: SuiteContext) -> Hypervisor:
     return connect(from_section(context.settings))
 
 
 @pytest.fixture(scope="session")
-def guest(context: Context, hypervisor: Hypervisor) -> Guest:
+def guest(context: SuiteContext, hypervisor: Hypervisor) -> Guest:
     return guests.find(hypervisor, context.guest)
 
 
 @pytest.fixture(scope="session")
-def tree(context: Context) -> Host:
+def tree(context: SuiteContext) -> Host:
     """The root as a tree: in the builder for an artifact, on libvirt's machine for a guest."""
     if context.container:
         container = engines.connect().container(context.container)

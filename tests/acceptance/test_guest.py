@@ -16,7 +16,7 @@ from pipelines.libvirt import beside, wrappers
 from pipelines.recipe import machine_specific
 from pipelines.symptom.known import OVERLAYFS
 from pipelines.text import split_fields, split_lines, trim
-from pipelines.verify import Context
+from pipelines.verify import SuiteContext
 from tests.acceptance import acl, expectations
 from tests.acceptance.conftest import Drift
 from tests.acceptance.facts import GREETING, TO_HOST, Facts
@@ -181,7 +181,7 @@ def test_nothing_in_the_guest_was_refused_overlayfs(facts: Facts, guest: Guest) 
     assert not OVERLAYFS.pattern.search(said), f"{guest.name}: {OVERLAYFS.cause}: {OVERLAYFS.remedy}\n{said}"
 
 
-def test_shuts_down_cleanly(context: Context, guest: Guest) -> None:
+def test_shuts_down_cleanly(context: SuiteContext, guest: Guest) -> None:
     if not context.shutdown:
         assert guest.running, "the guest was to stay up"
         return

@@ -121,7 +121,7 @@ def test_the_readmes_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("name", sorted(tasks.program.contexts))
 def test_every_task_has_an_example_that_can_be_typed(name: str) -> None:
-    summary, _, examples = inspect.cleandoc(str(tasks.namespace[name].__doc__)).partition("\n\n")
+    summary, _, examples = inspect.cleandoc(str(tasks.registry[name].__doc__)).partition("\n\n")
     assert summary.endswith(".")
     assert examples.splitlines()
     for example in examples.splitlines():

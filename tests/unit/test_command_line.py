@@ -6,14 +6,14 @@ import errno
 import re
 import signal
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 import pipelines
 import tasks
@@ -22,6 +22,7 @@ from pipelines.builder import inputs
 from pipelines.cli import ending
 from pipelines.cli.line import Line
 from pipelines.cli.program import Program
+from pipelines.cli.registry import Registry
 from pipelines.engine import engine as engines
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.libvirt import connect
@@ -36,9 +37,9 @@ def done_by(*words: str) -> dict[str, object]:
     called: dict[str, object] = {}
 
     @task
-    def start(c: Context, name, connect=""):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def start(c: Context, name: str) -> None:
         """Boot."""
-        called["start"] = (name, connect)
+        called["start"] = (name, c.config.virtroot.connect)
 
     @task(iterable=["share"])
     def install(c: Context, name, distro="", vcpus=0, hostname="", force=False, share=None):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
@@ -51,28 +52,27 @@ def done_by(*words: str) -> dict[str, object]:
         called["verify"] = (name, distro, boot)
 
     @task(name="exec")
-    def execute(c: Context, name):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def execute(c: Context, name: str, command: Sequence[str] = ()) -> None:
         """Run."""
-        called["exec"] = (name, c.remainder)
+        called["exec"] = (name, " ".join(command))
 
     @task(positional=["artifact"])
     def pin(c: Context, artifact):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         """Keep."""
         called["pin"] = artifact
 
-    namespace = Collection(start, install, verify, execute, pin)
-    namespace.configure({"virtroot": defaults()})
-    Program(namespace, {}).run(["inv", *words])
+    known = {"start": start, "install": install, "verify": verify, "exec": execute, "pin": pin}
+    Program(Registry(cast("dict[str, str | Task[Any]]", known)), {}).run(["inv", *words])
     return called
 
 
 @pytest.mark.parametrize(
     ("line", "called"),
     [
-        ("start web", {"start": ("web", "")}),
-        ("start --name web", {"start": ("web", "")}),
-        ("start --name=web", {"start": ("web", "")}),
-        ("start -n web", {"start": ("web", "")}),
+        ("start web", {"start": ("web", "auto")}),
+        ("start --name web", {"start": ("web", "auto")}),
+        ("start --name=web", {"start": ("web", "auto")}),
+        ("start -n web", {"start": ("web", "auto")}),
         ("start --connect embedded web", {"start": ("web", "embedded")}),
         ("start web -cembedded", {"start": ("web", "embedded")}),
         ("install web --distro debian", {"install": ("web", "debian", 0, "", False, [])}),
@@ -83,9 +83,9 @@ def done_by(*words: str) -> dict[str, object]:
         ("verify web", {"verify": ("web", "", True)}),
         ("verify --distro debian", {"verify": ("", "debian", True)}),
         ("verify --no-boot web", {"verify": ("web", "", False)}),
-        ("verify --distro debian start web", {"verify": ("", "debian", True), "start": ("web", "")}),
-        ("start verify", {"start": ("verify", "")}),
-        ("install web start web", {"install": ("web", "", 0, "", False, []), "start": ("web", "")}),
+        ("verify --distro debian start web", {"verify": ("", "debian", True), "start": ("web", "auto")}),
+        ("start verify", {"start": ("verify", "auto")}),
+        ("install web start web", {"install": ("web", "", 0, "", False, []), "start": ("web", "auto")}),
         ("exec web -- uname -r", {"exec": ("web", "uname -r")}),
         ("exec web -- ls --help", {"exec": ("web", "ls --help")}),
     ],
@@ -292,9 +292,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             "distro": lambda c: ["debian"],
             "install.name": lambda c: ["debian"],
         }
-        namespace = Collection(*tasks.namespace.tasks.values())
-        namespace.configure({"virtroot": defaults()})
-        program = Program(namespace, {**names, "connect": broken})
+        program = Program(tasks.registry, {**names, "connect": broken})
         # A task gives its help away once, to whoever asks first.
         program.contexts = tasks.program.contexts
         program.run(["inv", "--complete", "--", *words])
@@ -336,7 +334,7 @@ def test_a_name_that_is_no_line_of_its_own_is_not_offered(
     def names(_: Context) -> list[str]:
         return ["web", "we\nweb2", "we\x1b[2J", "we\u2028x", "we b"]
 
-    program = Program(Collection(*tasks.namespace.tasks.values()), {"name": names})
+    program = Program(tasks.registry, {"name": names})
     program.contexts = tasks.program.contexts
     monkeypatch.setattr(program, "_configure", lambda _: None)
     monkeypatch.setattr(program, "config", program.config_class(), raising=False)

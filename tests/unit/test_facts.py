@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.settings import CHECKOUT
-from pipelines.verify import CONTEXT_VARIABLE, Context
+from pipelines.verify import CONTEXT_VARIABLE, SuiteContext
 from tests.acceptance.facts import SERVICES, Fact, Facts, parse
 
 PROGRAM = (CHECKOUT / "tests" / "acceptance" / "gather.sh").read_text()
@@ -72,7 +72,7 @@ def test_services_are_told_by_their_order() -> None:
 
 def test_without_facts_one_check_fails_and_none_passes(tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text(SILENT)
-    (tmp_path / "context").write_text(json.dumps(asdict(Context("", {}, guest="web"))))
+    (tmp_path / "context").write_text(json.dumps(asdict(SuiteContext("", {}, guest="web"))))
     env = {**os.environ, CONTEXT_VARIABLE: str(tmp_path / "context"), "PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}
     argv = [sys.executable, "-m", "pytest", "tests/acceptance", "-m", "guest", "-p", "silent", "-p", "no:cacheprovider"]
     done = subprocess.run(argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ from pipelines.pool import place
 from pipelines.settings import Settings
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.target.target import Local
-from pipelines.verify import Context
+from pipelines.verify import SuiteContext
 from tests.support.artifacts import made
 
 TAG = next(symptom for symptom in SYMPTOMS if symptom.name == "tag-not-found")
@@ -159,7 +159,7 @@ def test_a_suite_that_says_no_says_why_first(tmp_path: Path, machine: type[Machi
         artifact.report("root", "web").write_text(junit)
         return 1
 
-    context = Context(str(artifact.directory), {}, guest="web")
+    context = SuiteContext(str(artifact.directory), {}, guest="web")
     machine.state = "shut off"
     with patch("pipelines.host.process.pass_on", suite), pytest.raises(CheckFailed) as told:
         verify._judge("root", context, artifact, guest(machine))

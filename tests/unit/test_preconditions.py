@@ -13,7 +13,7 @@ from invoke.config import Config
 from invoke.context import Context
 
 import tasks
-from pipelines.clone import clone
+from pipelines.clone import clone_guest
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import beside, embedded
@@ -81,7 +81,7 @@ OTHERS = {
 def test_each_task_is_in_one_table() -> None:
     tables = [set(NEED_IT_OFF), set(HOLD_IT), END_IT, REACH_IT, OF_OTHERS, OTHERS]
     listed = [name for table in tables for name in table]
-    assert sorted(listed) == sorted(tasks.namespace.task_names)
+    assert sorted(listed) == sorted(tasks.registry)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def call(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def do(name: str) -> None:
         arguments, options = {**NEED_IT_OFF, **HOLD_IT}[name](tmp_path)
-        found = tasks.namespace[name]
+        found = tasks.registry[name]
         found.body(context, *arguments, **options)
 
     return do
@@ -161,7 +161,7 @@ def test_a_clone_cannot_be_called_as_its_sources_root_is(site: Site, monkeypatch
     monkeypatch.setattr(embedded, "start", lambda _: site.hypervisor)
     before = site.names()
     with pytest.raises(VirtrootError, match=r"root\.web is the root of www"):
-        clone("www", "web", "auto", Settings(connect="embedded"))
+        clone_guest("www", "web", "auto", Settings(connect="embedded"))
     assert site.names() == before
 
 

@@ -8,7 +8,7 @@ from unittest.mock import create_autospec, patch
 
 import pytest
 
-from pipelines import nightly, upgrade_all
+from pipelines import nightly, upgrade
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.store import Store
@@ -60,32 +60,34 @@ def fleet() -> Iterator[None]:
         return found[name]
 
     with (
-        patch("pipelines.upgrade_all.connect"),
-        patch("pipelines.upgrade_all.guests.every", return_value=GUESTS),
-        patch("pipelines.upgrade_all.guests.find", side_effect=find),
-        patch("pipelines.upgrade_all.formers.refused", side_effect=lambda each: [GOLDEN] if each.name == "d" else []),
-        patch("pipelines.upgrade_all.upgrading.golden_root", side_effect=golden_root),
-        patch("pipelines.upgrade_all.Store.find", autospec=True, side_effect=made_here),
+        patch("pipelines.upgrade.connect"),
+        patch("pipelines.upgrade.guests.every", return_value=GUESTS),
+        patch("pipelines.upgrade.guests.find", side_effect=find),
+        patch("pipelines.upgrade.formers.refused", side_effect=lambda each: [GOLDEN] if each.name == "d" else []),
+        patch("pipelines.upgrade.golden_root", side_effect=golden_root),
+        patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),
     ):
         yield
 
 
-@pytest.mark.parametrize("part", ["formers.refused", "Store.find", "upgrading.golden_root"])
+@pytest.mark.parametrize(
+    "part", ["upgrade.formers.refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
+)
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
-    with patch(f"pipelines.upgrade_all.{part}", side_effect=VirtrootError("what it wrote", "")):
-        told = dict(upgrade_all.due((), UpgradeOptions(), Settings()))
+    with patch(f"pipelines.{part}", side_effect=VirtrootError("what it wrote", "")):
+        told = dict(upgrade.due((), UpgradeOptions(), Settings()))
     assert told["a"] == told["c"] == "stays as it is: what it wrote"
     assert told["b"] == f"is on {GOLDEN} already"
 
 
 def due(*names: str, again: bool = False) -> list[str]:
-    found = upgrade_all.due(names, UpgradeOptions(again=again), Settings())
+    found = upgrade.due(names, UpgradeOptions(again=again), Settings())
     return [name for name, becoming in found if not isinstance(becoming, str)]
 
 
 def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
     assert due() == ["a", "c"]
-    said = dict(upgrade_all.due((), UpgradeOptions(), Settings()))
+    said = dict(upgrade.due((), UpgradeOptions(), Settings()))
     for name, words in {
         "b": "is on web/20261102T000000Z already",
         "bare": "stays as it is: its recipe has no golden root",
@@ -115,18 +117,18 @@ def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
 ) -> None:
     running = True
 
-    def upgrade(name: str, *_: object) -> None:
+    def upgraded_to(name: str, *_: object) -> None:
         nonlocal running
         if name == "a":
             running = left
             raise error
 
     with (
-        patch("pipelines.upgrade_all.upgrading.upgrade", side_effect=upgrade) as upgraded,
+        patch("pipelines.upgrade.upgrade", side_effect=upgraded_to) as upgraded,
         patch.object(Guest, "running", property(lambda _: running)),
         pytest.raises(VirtrootError) as stopped,
     ):
-        upgrade_all.upgrade_all((), UpgradeOptions(), Settings())
+        upgrade.upgrade_all((), UpgradeOptions(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == tried
     assert ("not touched any more: c" in stopped.value.what) == (tried == ["a"])
     assert ("1 guest stays as it was: a" in stopped.value.what) == (tried != ["a"])
@@ -136,10 +138,10 @@ def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
 
 def test_a_name_that_no_guest_has_keeps_no_other_from_its_upgrade(capsys: pytest.CaptureFixture[str]) -> None:
     with (
-        patch("pipelines.upgrade_all.upgrading.upgrade") as upgraded,
+        patch("pipelines.upgrade.upgrade") as upgraded,
         pytest.raises(VirtrootError, match="1 guest stays as it was: typo"),
     ):
-        upgrade_all.upgrade_all(["c", "typo"], UpgradeOptions(), Settings())
+        upgrade.upgrade_all(["c", "typo"], UpgradeOptions(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == ["c"]
     assert "there is no guest typo" in capsys.readouterr().err
 
@@ -152,10 +154,10 @@ def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[st
 
     told: list[tuple[str, object]] = []
     with (
-        patch("pipelines.upgrade_all.upgrading.preview", side_effect=preview),
+        patch("pipelines.upgrade.plan_upgrade", side_effect=preview),
         pytest.raises(VirtrootError, match="nothing can be told of a"),
     ):
-        told.extend(upgrade_all.previews(UpgradeOptions(), Settings()))
+        told.extend(upgrade.plan_all(UpgradeOptions(), Settings()))
     assert ("c", "what becomes of c") in told
     assert ("a", "nothing can be told of it: no account file") in told
     assert "no account file" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""The tasks by their names. Each is imported with the module of its verb when it is first asked for."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.parser.context import ParserContext
+from invoke.tasks import Task
+
+from pipelines.settings import CHECKOUT, defaults
+
+#: The parameter of a task that takes the command after two dashes. It is not an option.
+COMMAND = "command"
+
+
+def function_name(task: str) -> str:
+    """Return the name of the function that is the task called ``task``."""
+    return f"{task.replace('-', '_')}_task"
+
+
+@cache
+def _docstrings(module: str) -> dict[str, str | None]:
+    """Return the docstrings of a module's functions by their names."""
+    source = (CHECKOUT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return {function.name: ast.get_docstring(function) for function in functions}
+
+
+def _first_line(docstring: str | None) -> str:
+    return inspect.cleandoc(docstring or "").partition("\n")[0]
+
+
+class Registry(Mapping[str, "Task[Any]"]):
+    """Maps the name of a task to the task; ``known`` maps it to the task, or to the module that has it as NAME_task."""
+
+    def __init__(self, known: Mapping[str, str | Task[Any]]) -> None:
+        self._known = known
+
+    def __getitem__(self, name: str) -> Task[Any]:
+        found = self._known[name]
+        if isinstance(found, str):
+            found = getattr(importlib.import_module(found), function_name(name))
+        assert isinstance(found, Task)  # noqa: S101 - a mistake of ours, which a test finds
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def collection(self, *names: str) -> Collection:
+        """Return invoke's collection of the tasks ``names``, or of all."""
+        found = Collection(*(self[name] for name in names or self))
+        found.configure({"virtroot": defaults()})
+        return found
+
+    def summary(self, name: str) -> str:
+        """Return the first line of the task's docstring, without importing its module: all of them take long."""
+        module = self._known[name]
+        if not isinstance(module, str):
+            return _first_line(module.__doc__)
+        return _first_line(_docstrings(module).get(function_name(name)))
+
+
+class Contexts(Mapping[str, ParserContext]):
+    """Maps the name of a task to what invoke's parser has to know of it."""
+
+    def __init__(self, tasks: Registry) -> None:
+        self._tasks = tasks
+        self._context = cache(self._made)
+
+    def __getitem__(self, name: str) -> ParserContext:
+        if name not in self._tasks:
+            raise KeyError(name)
+        return self._context(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def _made(self, name: str) -> ParserContext:
+        (context,) = self._tasks.collection(name).to_contexts()
+        arguments = [each for each in context.args.values() if each.name != COMMAND]
+        for argument in arguments:
+            # invoke gives every option the first free letter of its name, and -h is help.
+            argument.names = tuple(each for each in argument.names if each != "h")
+        return ParserContext(context.name, context.aliases, arguments)
