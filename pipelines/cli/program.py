@@ -22,7 +22,7 @@ from invoke.util import enable_logging
 
 from pipelines import __version__
 from pipelines.cli import completion
-from pipelines.cli.line import Line, Unknown
+from pipelines.cli.line import Line, Unknown, flag
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.errors import VirtrootError
 from pipelines.log import result
@@ -113,12 +113,12 @@ class Program(program.Program):
             print(f"  {example}")  # noqa: T201
         if examples:
             print()  # noqa: T201
-        if context.args:
-            print("Options:\n")  # noqa: T201
-            self.print_columns([*context.help_tuples(), *self._of_every_task()])
+        print("Options:\n")  # noqa: T201
+        self.print_columns([*context.help_tuples(), *self._of_every_task()])
 
     def _of_every_task(self) -> list[tuple[str, str | None]]:
-        return [each for each in self.initial_context.help_tuples() if each[0].startswith("--connect")]
+        argument = self.initial_context.args["connect"]
+        return [(f"{flag(argument)}=STRING", argument.help)]
 
     def _first_words(self) -> str:
         """Return what somebody who types nothing is shown: not everything, but where to begin."""

@@ -162,6 +162,12 @@ def test_a_number_counts_something(name: str, option: str) -> None:
                 read(name, f"--{option}={value}")
 
 
+def test_the_help_of_each_task_shows_the_option_of_every_task(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("exec", "install", "schema"):
+        tasks.program.run(["inv", name, "--help"])
+        assert capsys.readouterr().out.count("--connect=STRING") == 1, name
+
+
 @pytest.mark.parametrize("asking", [["--help"], ["-h"]])
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_help(name: str, asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
