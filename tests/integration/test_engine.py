@@ -109,7 +109,7 @@ def test_names_devices_and_states_are_told_apart(engine: Engine, base: str, cont
 #: Starts a container that is tied to it, says which, and waits for its end.
 _TIED = """
 import sys, time
-from pipelines.host import engine
+from pipelines.engine import engine
 print(engine.connect().start(sys.argv[1], labels={}, tied=True).id, flush=True)
 time.sleep(600)
 """
