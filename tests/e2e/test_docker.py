@@ -72,7 +72,8 @@ def test_docker_in_a_guest_that_may_have_overlayfs_and_in_one_that_may_not(
 
     inv("install", "refused", "--artifact", artifact)
     inv("start", "refused")
-    inv("exec", "refused", "--", "systemctl", "is-system-running", "--wait", status=1)
+    # Docker tries overlay2, is refused, and comes up with copies of whole images.
+    inv("exec", "refused", "--", "systemctl", "is-system-running", "--wait")
     assert "install it with --overlayfs" in inv("verify", "refused", "--boot", status=1).stderr
     assert "guest: {overlayfs: true}" in inv("logs", "refused").stderr
     inv("stop", "refused", "--force")
