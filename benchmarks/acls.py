@@ -16,7 +16,7 @@ from pipelines import start
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.guest import guest as guests
-from pipelines.guest import wrapping
+from pipelines.guest import virtiofsd_wrapper
 from pipelines.guest.guest import Guest
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt import connect as connecting
@@ -56,8 +56,8 @@ def _boot(guest: Guest, settings: Settings, release: str) -> float:
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
         raise AssertionError(guest.name)
-    wrapping.update(definition, release)
-    wrapping.install(guest.target, definition)
+    virtiofsd_wrapper.update(definition, release)
+    virtiofsd_wrapper.install(guest.target, definition)
     guest.hypervisor.virsh("define", "/dev/stdin", stdin=ET.tostring(definition))
     seconds = start.start(_NAME, settings)
     start.stop(_NAME, settings)

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.builder import container, inputs
-from pipelines.builder.asking import Asker
-from pipelines.builder.unchanged import unchanged
+from pipelines.builder.mirror_state import Asker
+from pipelines.builder.reuse import unchanged
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import Container
 from pipelines.host import process

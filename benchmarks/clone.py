@@ -24,7 +24,7 @@ from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.host import process
 from pipelines.libvirt import beside
-from pipelines.pool import roots
+from pipelines.pool import clone_methods
 from pipelines.pool.base_trees import BaseTree
 from pipelines.settings import Settings
 from pipelines.target import subvolume
@@ -119,13 +119,13 @@ def _ways(kind: str, pool: Path, artifact: Artifact) -> dict[str, Way]:
         "bsdtar": lambda root: plain(root, _BSDTAR),
         "unpacked": unpack,
         "cp": lambda root: cp(root, "never"),
-        "copy": lambda root: roots.make(target, "copy", tree, root),
+        "copy": lambda root: clone_methods.make(target, "copy", tree, root),
         "cp --reflink": lambda root: cp(root, "always"),
-        "reflink": lambda root: roots.make(target, "reflink", tree, root),
+        "reflink": lambda root: clone_methods.make(target, "reflink", tree, root),
     }
     if kind == "btrfs":
-        return {**ways, "snapshot": lambda root: roots.make(target, "snapshot", tree, root)}
-    return {**ways, "overlay": lambda root: roots.layer(target, golden, root)}
+        return {**ways, "snapshot": lambda root: clone_methods.make(target, "snapshot", tree, root)}
+    return {**ways, "overlay": lambda root: clone_methods.layer(target, golden, root)}
 
 
 def _measured(pool: Path, ways: dict[str, Way], rounds: int) -> dict[str, Cost]:

@@ -12,13 +12,13 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
-from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, unchanged
-from pipelines.builder.asking import Asker, surroundings
+from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, reuse
+from pipelines.builder.build_root import Making
 from pipelines.builder.cache import StageCache
-from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
 from pipelines.builder.inputs import Inputs
-from pipelines.builder.making import Making
+from pipelines.builder.mirror_state import Asker, surroundings
+from pipelines.builder.root_container import contained
 from pipelines.builder.stages import StageRunner
 from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.engine import engine as engines
@@ -50,7 +50,7 @@ def build(
         with step("mirror"):
             found = surroundings(inputs, asking, again=True)
         identity = plan_id(inputs.plan, found)
-        there = None if fresh or anew else unchanged.find(inputs, identity, store)
+        there = None if fresh or anew else reuse.find(inputs, identity, store)
         if there:
             say(f"unchanged: {there.id}; --no-cache builds anew")
             if not inputs.overridden:

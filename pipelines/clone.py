@@ -11,15 +11,15 @@ from pipelines.artifact import manifest as manifests
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, identity, publication, wrapping
+from pipelines.guest import hold, identity, publication, virtiofsd_wrapper
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
-from pipelines.merge import pristine
-from pipelines.pool import place, roots
+from pipelines.merge import baselines
+from pipelines.pool import clone_methods, place
 from pipelines.pool.place import Place
 from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
@@ -33,7 +33,7 @@ def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostnam
     """
     name = place.checked_name(name)
     label = identity.checked_hostname(hostname or name.replace(".", "-").replace("_", "-"))
-    if roots.checked_way(how) == "overlay":
+    if clone_methods.checked_way(how) == "overlay":
         raise VirtrootError(
             "--clone overlay: only a golden tree can be below a layer, since a guest changes its root",
             f"use --clone auto, or install {name} of the artifact of {source} with --clone overlay",
@@ -85,9 +85,9 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
     original.assemble()
     # Of two layers one is made: the golden tree's files are another file system's to the copy.
     asked = "copy" if original.lower and how == "auto" else how
-    way = roots.way(target, original.root if original.lower else paths.pool, asked, source=original.root)
-    with step(f"making the root: {roots.WORDS[way]} of that of {original.name}"):
-        roots.make(target, way, original.root, paths.partial_root, nested=True)
+    way = clone_methods.way(target, original.root if original.lower else paths.pool, asked, source=original.root)
+    with step(f"making the root: {clone_methods.WORDS[way]} of that of {original.name}"):
+        clone_methods.make(target, way, original.root, paths.partial_root, nested=True)
     if original.running:
         raise VirtrootError(f"{original.name} was started while it was copied", "stop it, then clone it again")
 
@@ -104,12 +104,12 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
             identity.name_files(target, root, manifest, was, own.hostname)
-        pristine.copy(target, original.boot, paths.partial_boot)
+        baselines.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
-        wrapping.update(definition, beside.kernel_release(target, paths.partial_boot))
-        wrapping.install(target, definition)
+        virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
+        virtiofsd_wrapper.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")
 

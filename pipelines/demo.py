@@ -11,8 +11,8 @@ from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
 from pipelines.cli.task import ACCEPT, Context, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks
-from pipelines.guest.asks import Consent
+from pipelines.guest import host_requests
+from pipelines.guest.host_requests import Consent
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -67,4 +67,4 @@ def demo_task(
     ./inv demo
     """
     settings = settings_of(c)
-    demo(inputs.find(distro, snapshots=settings.snapshots), settings, asks.consent(accept))
+    demo(inputs.find(distro, snapshots=settings.snapshots), settings, host_requests.consent(accept))

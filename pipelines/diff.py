@@ -18,8 +18,8 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import hold
 from pipelines.libvirt.connect import connect
 from pipelines.log import result_lines, warn
+from pipelines.merge import baselines, describe
 from pipelines.merge import changes as changing
-from pipelines.merge import describe, pristine
 from pipelines.merge.changes import Changes
 from pipelines.pool import place, shares
 from pipelines.settings import Settings
@@ -115,8 +115,8 @@ def of_guest(name: str, settings: Settings) -> Changes:
             warn(f"{name} is running: what it has not written yet is not seen")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
-        base = pristine.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
-        now = pristine.now(guest.target, guest.root, manifest, base)
+        base = baselines.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
+        now = baselines.now(guest.target, guest.root, manifest, base)
         points = shares.points(guest.target, guest.root).values()
         return changing.changes(base, now, manifest.recipe.distro, points)
 

@@ -11,7 +11,7 @@ from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.health import libvirt, machine, remains, soundness, storage
+from pipelines.health import guest_checks, leftovers, libvirt, machine, storage
 from pipelines.health.finding import Finding, fault, fine
 from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -32,7 +32,7 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
             raise VirtrootError(f"no guest {name}: the embedded hypervisor does not run", "./inv list starts it")
         guest = guests.find(hypervisor, name)
         seen = _look(hypervisor, None, [guest])
-        return soundness.examine(guest, seen, running=guest.running, handles=handles)
+        return guest_checks.examine(guest, seen, running=guest.running, handles=handles)
     findings = machine.examine(settings)
     try:
         hypervisor = connect.find(settings)
@@ -53,7 +53,7 @@ def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     found = libvirt.examine(hypervisor, seen, _wrapped(every), handles=handles)
     found += storage.examine(hypervisor, settings, directory, seen)
     if directory and seen["directories"].get(directory):
-        found += remains.examine(hypervisor, directory, seen, every)
+        found += leftovers.examine(hypervisor, directory, seen, every)
     active = {known.uuid for known in hypervisor.domains(active=True)}
     return found + [
         each for guest in every for each in _guest(guest, seen, running=guest.uuid in active, handles=handles)
@@ -63,7 +63,7 @@ def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
 def _guest(guest: Guest, seen: dict[str, Any], *, running: bool, handles: bool) -> list[Finding]:
     """Look at one guest; where that fails it is a finding of this guest's, and the next one is looked at."""
     try:
-        return soundness.examine(guest, seen, running=running, handles=handles)
+        return guest_checks.examine(guest, seen, running=running, handles=handles)
     except VirtrootError as error:
         return [fault(guest.name, "guest", f"cannot be looked at: {error.what}", error.hint)]
 
@@ -85,8 +85,8 @@ def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest])
         {
             "files": [beside.HOOK, *filter(None, _wrapped(every))],
             "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
-            "locks": [*remains.LOCKED, *pools],
-            "guests": {guest.name: soundness.asked(guest) for guest in every},
+            "locks": [*leftovers.LOCKED, *pools],
+            "guests": {guest.name: guest_checks.asked(guest) for guest in every},
         },
     )
     if seen["user"] != 0:

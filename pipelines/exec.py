@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
+from pipelines.guest import command_stream, standard_input
 from pipelines.guest import guest as guests
-from pipelines.guest import standard_input, streaming
 from pipelines.libvirt.connect import connect
 from pipelines.log import output, say
 from pipelines.settings import Settings
@@ -25,7 +25,7 @@ def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
     guest = guests.find(connect(settings), name)
     guest.check_running()
     with guest.answering():
-        return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
+        return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
 
 
 def refresh(name: str, settings: Settings) -> None:

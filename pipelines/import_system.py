@@ -14,8 +14,8 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
 from pipelines.builder import container, inputs, inspection, packing, private_keys
-from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder, builder
+from pipelines.builder.root_container import contained
 from pipelines.builder.stages import Contain, StageRunner, complaint
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
@@ -23,15 +23,15 @@ from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.libvirt import connect
 from pipelines.log import result, say, step, warn
-from pipelines.origin import arriving, guestfs, looking, network
 from pipelines.origin import disk as choosing
+from pipelines.origin import guestfs, network, system_facts, tree_stream
 from pipelines.origin import owners as owning
 from pipelines.origin import rules as applying
 from pipelines.origin import system as systems
-from pipelines.origin.arriving import Source
 from pipelines.origin.disk import Choice, Disks
 from pipelines.origin.rules import Installed, Rule
 from pipelines.origin.system import System
+from pipelines.origin.tree_stream import Source
 from pipelines.pool import place
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.generators import GENERATORS, Generator
@@ -66,13 +66,13 @@ def import_system(
     if shift_ids not in {"", "auto"}:
         owning.offset(shift_ids, {})
     store = Store(settings.output_dir)
-    found = arriving.find(source, outside=settings.output_dir, include_mounts=include_mounts)
+    found = tree_stream.find(source, outside=settings.output_dir, include_mounts=include_mounts)
     _refuse_running(found, settings)
     for each in found.left_out:
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
     if found.kind == "directory" and Path(found.opened, "etc").is_dir():
-        glanced = looking.glance(Path(found.opened))
+        glanced = system_facts.glance(Path(found.opened))
         systems.refuse(glanced)
         _check_owners(glanced, shift_ids)
     engine = engines.connect()
@@ -98,7 +98,7 @@ def import_system(
                     for point, device in choice.left:
                         warn(f"{point} on {device} is left behind; --include-mounts brings it along")
                 else:
-                    arriving.unpack(found, unpacker)
+                    tree_stream.unpack(found, unpacker)
                 if shift_ids:
                     _shift_ids(unpacker, shift_ids)
             artifact.describe(_adapt(wanted, found, worker, artifact, store.failed_log(name), digest))
@@ -120,7 +120,7 @@ def _check_owners(system: System, shift_ids: str) -> None:
 
 def _shift_ids(unpacker: Builder, asked: str) -> None:
     """Move the owners of the tree in ``unpacker`` back; no program of the tree runs meanwhile."""
-    offset = owning.offset(asked, looking.owners(unpacker.target, ROOT))
+    offset = owning.offset(asked, system_facts.owners(unpacker.target, ROOT))
     with step(f"moving owners back by {offset}"):
         done = unpacker.run(("/usr/local/lib/virtroot/shift-owners", ROOT, str(offset)), check=False)
     if done.returncode:
@@ -166,7 +166,7 @@ def _adapt(
     wanted: _Wanted, source: Source, worker: Builder, artifact: Artifact, failed_log: Path, builder_digest: str
 ) -> Manifest:
     """Apply the rules to the root in ``worker``, inspect it and pack it into ``artifact``; return its manifest."""
-    system = looking.look(worker.target, ROOT)
+    system = system_facts.look(worker.target, ROOT)
     systems.refuse(system)
     owning.refuse_shifted(system.owners)
     distro = DISTROS[system.distro]

@@ -18,18 +18,18 @@ from pipelines.artifact.manifest import RecordedGuest
 from pipelines.builder import inputs
 from pipelines.cli.task import ACCEPT, GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks, hold, hostdir, identity, publication, wrapping
 from pipelines.guest import guest as guests
-from pipelines.guest.asks import Consent
+from pipelines.guest import hold, host_requests, hostdir, identity, publication, virtiofsd_wrapper
 from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.host_requests import Consent
 from pipelines.guest.identity import Identity
 from pipelines.host import process
 from pipelines.libvirt import beside, connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper, takes_acls
 from pipelines.log import result, say, step, warn
-from pipelines.merge import pristine
-from pipelines.pool import making, overlayfs, place, pool, remounting, roots
+from pipelines.merge import baselines
+from pipelines.pool import clone_methods, mount_units, overlayfs, place, pool, roots
 from pipelines.pool import shares as mounting
 from pipelines.pool.place import Place
 from pipelines.pool.shares import Share
@@ -98,7 +98,7 @@ def options(
         cache=cache,
         overlayfs=overlayfs,
         shares=given_shares,
-        clone=roots.checked_way(clone),
+        clone=clone_methods.checked_way(clone),
         consent=consent,
     )
 
@@ -143,19 +143,19 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
         uuid = _uuid(hypervisor, artifact)
         wrapper = _wrapper(artifact, options, settings)
         domain = _domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
-        way = roots.way(hypervisor.target, paths.pool, options.clone)
+        way = clone_methods.way(hypervisor.target, paths.pool, options.clone)
         if domain.overlayfs:
             overlayfs.refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
         publication.clear(hypervisor, paths)
         try:
             lying_on = partial(guests.lying_on, hypervisor)
-            made = making.root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
+            made = roots.root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
             tree = held.enter_context(made)
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
             with step("identity, kernel"):
-                pristine.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
+                baselines.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
                 _personalise(
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, options.authorized_keys)
                 )
@@ -169,7 +169,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
                     # What is mounted cannot be renamed.
                     beside.unmount(hypervisor.target, paths.partial_root)
                 definition = domain_xml(domain)
-                wrapping.install(hypervisor.target, ET.fromstring(definition))  # noqa: S314 - just made here
+                virtiofsd_wrapper.install(hypervisor.target, ET.fromstring(definition))  # noqa: S314 - just made here
                 publication.publish(hypervisor, paths, definition)
         except BaseException:
             # The reason why it failed is what the user has to see; the next install clears what stays now.
@@ -178,7 +178,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
             raise
         if domain.lower:
             beside.mount(hypervisor.target, domain.root, domain.golden, domain.lower)
-            remounting.enable(hypervisor.target, domain.root, domain.golden)
+            mount_units.enable(hypervisor.target, domain.root, domain.golden)
         if beside.install_hook(hypervisor.target) and not hypervisor.embedded:
             say("libvirt's hook is new; until its daemon restarts, only ./inv start hands over a changed kernel")
     return domain
@@ -235,10 +235,10 @@ def _refuse_unaccepted(
     recorded = [each for each in wanted if each not in options.shares]
     found = hostdir.unseen(directory, recorded)
     lines = (
-        *asks.describe_shares(recorded, found, guests.every(hypervisor) if recorded else ()),
-        *asks.describe(artifact.manifest.recipe.guest, overlayfs_given=options.overlayfs),
+        *host_requests.describe_shares(recorded, found, guests.every(hypervisor) if recorded else ()),
+        *host_requests.describe(artifact.manifest.recipe.guest, overlayfs_given=options.overlayfs),
     )
-    asks.refuse_unaccepted(name, artifact.id, lines, options.consent)
+    host_requests.refuse_unaccepted(name, artifact.id, lines, options.consent)
 
 
 def _wanted(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpec, ...]:
@@ -255,7 +255,7 @@ def _wanted(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpec, ...
         shares.refuse_doubles(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error
-    asks.refuse_absolute(recorded, artifact.id)
+    host_requests.refuse_absolute(recorded, artifact.id)
     return wanted
 
 
@@ -378,7 +378,7 @@ def install_task(
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     key = own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
-    consent = asks.consent(accept)
+    consent = host_requests.consent(accept)
     wanted = options(
         memory, vcpus, hostname, key, cache=cache, overlayfs=overlayfs, share=share, clone=clone, consent=consent
     )

@@ -11,8 +11,8 @@ from pipelines import share
 from pipelines.artifact import manifest as manifests
 from pipelines.cli.task import GUEST, Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, reach
 from pipelines.guest import guest as guests
+from pipelines.guest import previous_roots, ssh_access
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
@@ -64,7 +64,7 @@ def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
         Row(
             name=guest.name,
             state=states[guest.uuid],
-            address=reach.address(guest) if states[guest.uuid] == "running" else "",
+            address=ssh_access.address(guest) if states[guest.uuid] == "running" else "",
             recipe=guest.artifact.recipe,
             age=int(time.time()) - installed if installed else None,
             size=size,
@@ -121,7 +121,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "kernel_version": made.kernel_version,
             "packages": len(made.packages),
         }
-    former = [{"artifact": each.made.artifact, "directory": each.directory} for each in formers.every(guest)]
+    former = [{"artifact": each.made.artifact, "directory": each.directory} for each in previous_roots.every(guest)]
     held = row.pop("former", None)
     serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _shares(guest)}
     paths = {
@@ -132,7 +132,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    failed = formers.failed(guest)
+    failed = previous_roots.failed(guest)
     return {**row, **built, "former": former, "failed": failed, "former_size": held, **serving, **paths}
 
 
@@ -186,7 +186,7 @@ def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple
 
 def _former(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
     """Return for each guest how many bytes its former roots alone hold; 0 where there are none."""
-    trees = formers.trees(hypervisor.target, [guest.root for guest in found])
+    trees = previous_roots.trees(hypervisor.target, [guest.root for guest in found])
     every = [tree for its in trees for tree in its]
     measured = dict(zip(every, _measure(hypervisor, [(tree, "") for tree in every]), strict=True))
     return [_alone([measured[tree] for tree in its]) for its in trees]

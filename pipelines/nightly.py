@@ -22,13 +22,13 @@ from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import container, inputs
-from pipelines.builder.asking import Asker
+from pipelines.builder.mirror_state import Asker
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
-from pipelines.guest import asks
 from pipelines.guest import guest as guests
+from pipelines.guest import host_requests
 from pipelines.host.signals import as_ctrl_c
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
@@ -241,9 +241,9 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
         raise run.asker
     planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
     # The files of the checkout are the user's own word. The guests of a night have no recorded shares.
-    consent = asks.granted if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
-    asks.refuse_unaccepted(
-        "the guest of this night", f"the recipe {source}", asks.describe(planned.recipe.guest), consent
+    consent = host_requests.granted if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
+    host_requests.refuse_unaccepted(
+        "the guest of this night", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
     artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
     facts |= _facts(store, artifact, before, nights, known)
@@ -360,7 +360,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
 
 def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
     """Install a guest of ``artifact`` that is thrown away, and return its name."""
-    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.granted)
     busy: set[str] = set()
     while True:
         name = _vacant(hypervisor, artifact.manifest.name, run, busy)

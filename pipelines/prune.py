@@ -11,8 +11,8 @@ from pipelines.artifact.store import Store
 from pipelines.builder.cache import StageCache
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, hold
 from pipelines.guest import guest as guests
+from pipelines.guest import hold, previous_roots
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -75,7 +75,7 @@ def prune(
             with hold.hold(hypervisor, name) as guest:
                 # The answer may have taken hours, and what is of that time was not asked about.
                 still = [each for each in found if each in _of(guest, older_than)]
-                formers.delete(guest, still)
+                previous_roots.delete(guest, still)
                 gone += still
         except VirtrootError as error:
             warn(f"the former roots of {name} stay: {error.what}")
@@ -96,8 +96,8 @@ def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | No
 
 def _of(guest: Guest, older_than: timedelta | None) -> list[str]:
     since = datetime.now(UTC) - older_than if older_than else None
-    former = [each.directory for each in formers.every(guest) if since is None or each.replaced < since]
-    failed = formers.failed(guest)
+    former = [each.directory for each in previous_roots.every(guest) if since is None or each.replaced < since]
+    failed = previous_roots.failed(guest)
     # When that was is not written down: it goes where all do.
     return [*former, *([failed] if failed and since is None else [])]
 

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from pipelines.cli.task import DECIDE, GUEST, RESTART, Context, print_data, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
-from pipelines.guest.formers import Former
+from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
+from pipelines.guest.previous_roots import Former
 from pipelines.libvirt.connect import connect
 from pipelines.log import result_lines, say, warn
+from pipelines.merge import baselines, describe, preparation
 from pipelines.merge import changes as changing
-from pipelines.merge import describe, pristine, staging
 from pipelines.merge import preview as previews
+from pipelines.merge.baselines import Survey
 from pipelines.merge.changes import Changes
-from pipelines.merge.moving import Choices, Move, decide
-from pipelines.merge.pristine import Survey
+from pipelines.merge.upgrade_plan import Choices, Move, decide
 from pipelines.pool import shares
 from pipelines.settings import Settings
 
 
 def written(name: str, settings: Settings) -> Changes:
     """Return what a guest wrote since it got its root, and what a rollback would leave behind; it may run."""
-    with staging.held(connect(settings), name) as guest:
+    with preparation.held(connect(settings), name) as guest:
         _former(guest)
         return _written(guest, _arrived(guest))
 
 
 def plan_carry(name: str, choices: Choices, settings: Settings) -> Move:
     """Return what carrying that along would come to; nothing of the guest changes, and it may run."""
-    with staging.held(connect(settings), name) as guest:
+    with preparation.held(connect(settings), name) as guest:
         former = _former(guest)
-        with staging.of_former(guest, former, _arrived(guest)) as staged:
-            return staging.planned(guest, staged, _remembered(guest, choices))
+        with preparation.of_former(guest, former, _arrived(guest)) as staged:
+            return preparation.planned(guest, staged, _remembered(guest, choices))
 
 
 def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
@@ -42,7 +42,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
     the former root, which stays as it is; raises `VirtrootError`, with nothing changed, where something of that is left
     to decide.
     """
-    with staging.held(connect(settings), name) as guest:
+    with preparation.held(connect(settings), name) as guest:
         again = guest.running
         if again and not restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
@@ -59,36 +59,36 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                 except VirtrootError as error:
                     # The more is broken, the more a way back is needed.
                     warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
-                staging.put_back(guest, former)
+                preparation.put_back(guest, former)
             move = None
         back = guests.find(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
         if move is not None:
-            staging.tell(name, move)
+            preparation.tell(name, move)
         try:
-            formers.forget(back)
+            previous_roots.forget(back)
         except VirtrootError as error:
             warn(f"older roots of {name} stay for now: {error.what}")
         return former
 
 
 def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
-    with staging.of_former(guest, former, _arrived(guest)) as staged:
-        staging.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
+    with preparation.of_former(guest, former, _arrived(guest)) as staged:
+        preparation.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
             say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
         with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
             # What it wrote last counts.
-            move = staging.planned(guest, staged, choices)
+            move = preparation.planned(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")
-            staging.carry(guest, staged, move)
-            staging.put_in_place(guest, staged, choices.keep, move)
+            preparation.carry(guest, staged, move)
+            preparation.put_in_place(guest, staged, choices.keep, move)
         return move
 
 
 def _former(guest: Guest) -> Former:
-    former = next(reversed(formers.every(guest)), None)
+    former = next(reversed(previous_roots.every(guest)), None)
     if former is None:
         raise VirtrootError(
             f"{guest.name} has no former root", "there is one after an ./inv upgrade, until ./inv prune"
@@ -97,7 +97,7 @@ def _former(guest: Guest) -> Former:
 
 
 def _arrived(guest: Guest) -> Survey:
-    found = pristine.arrived(guest)
+    found = baselines.arrived(guest)
     if found is None:
         raise VirtrootError(
             f"what {guest.name} wrote since is not known: there is no record of what its root was",
@@ -107,18 +107,18 @@ def _arrived(guest: Guest) -> Survey:
 
 
 def _remembered(guest: Guest, choices: Choices) -> Choices:
-    return choices.remembering(staging.kept(guest))
+    return choices.remembering(preparation.kept(guest))
 
 
 def _written(guest: Guest, base: Survey) -> Changes:
-    manifest = staging.manifest(guest)
-    now = pristine.now(guest.target, guest.root, manifest, base)
+    manifest = preparation.manifest(guest)
+    now = baselines.now(guest.target, guest.root, manifest, base)
     points = shares.points(guest.target, guest.root).values()
     return changing.changes(base, now, manifest.recipe.distro, points)
 
 
 def _say_written(guest: Guest) -> None:
-    base = pristine.arrived(guest)
+    base = baselines.arrived(guest)
     if base is None:
         return
     found = _written(guest, base)

@@ -16,7 +16,7 @@ from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.cli.task import ACCEPT, Context, settings_of, task
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks, hold, publication, standard_input, streaming
+from pipelines.guest import command_stream, hold, host_requests, publication, standard_input
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host.signals import as_ctrl_c
@@ -64,7 +64,7 @@ def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settin
                 beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
             seconds = publication.start(guest, settings.timeout)
         if argv:
-            return streaming.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
+            return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
         say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and deletes it")
         return guest.hypervisor.console(guest.uuid)
 
@@ -197,6 +197,6 @@ def run_task(
     settings = settings_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
-    consent = asks.consent(accept)
+    consent = host_requests.consent(accept)
     wanted = options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
     sys.exit(run(made, wanted, command, settings))

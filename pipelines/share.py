@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, wrapping
+from pipelines.guest import hold, hostdir, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
@@ -45,8 +45,8 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
         hostdir.make(guest.target, [found])
         # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
         shares.mount(guest.target, guest.root, found, wanted.point)
-        definition = wrapping.refresh(hypervisor, guest.uuid, guest.boot)
-        wrapper = wrapping.for_share(definition).path
+        definition = virtiofsd_wrapper.refresh(hypervisor, guest.uuid, guest.boot)
+        wrapper = virtiofsd_wrapper.for_share(definition).path
         beside.install_wrapper(guest.target, wrapper)
         attached = _change(guest, "attach-device", found, wrapper)
         if attached:
@@ -60,7 +60,7 @@ def unshare(name: str, tag: str, settings: Settings) -> str:
     with _off(name, settings) as guest:
         found = next((each for each in guest.shares if each.tag == tag), None)
         if found:
-            wrapping.refresh(guest.hypervisor, guest.uuid, guest.boot)
+            virtiofsd_wrapper.refresh(guest.hypervisor, guest.uuid, guest.boot)
             refused = _change(guest, "detach-device", found)
             if refused:
                 raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, reach
+from pipelines.guest import hold, ssh_access
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import own_ssh_keys
 from pipelines.guest.sshd import Sshd
@@ -65,7 +65,7 @@ def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root
     """Log in to a running guest, or run ``argv`` there as ssh does; return ssh's exit status."""
     _need("ssh")
     guest = guests.find(connect(settings), name)
-    reach.reachable(guest)
+    ssh_access.reachable(guest)
     found = _know(guest, settings)
     if user == "root" and found.refuses:
         warn(f"the sshd of {name} refuses root ({found.refuses}): log in as another user with --user")
@@ -77,7 +77,7 @@ def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root
 def proxy(name: str, settings: Settings) -> None:
     """Join standard input and output to a running guest's sshd, having written its host key where ssh looks for it."""
     guest = guests.find(connect(settings), name)
-    address = reach.reachable(guest)
+    address = ssh_access.reachable(guest)
     # ssh looks for the key when the other end has said who it is: after this.
     found = _know(guest, settings)
     guest.target.relay(address, found.port)
@@ -106,7 +106,7 @@ def copy(source: str, destination: str, settings: Settings, *, user: str = "root
     guest = guests.find(hypervisor, name)
     if guest.running:
         _need("scp")
-        reach.reachable(guest)
+        ssh_access.reachable(guest)
         _know(guest, settings)
         # A path that has a colon, or begins with a hyphen, is one nevertheless.
         words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
@@ -248,7 +248,7 @@ def _known_hosts(name: str, settings: Settings) -> Path:
 
 def _know(guest: Guest, settings: Settings) -> Sshd:
     """Write a guest's host key where ssh looks for it; return what its sshd does."""
-    line, found = reach.known_host(guest)
+    line, found = ssh_access.known_host(guest)
     path = _known_hosts(guest.name, settings)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

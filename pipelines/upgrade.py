@@ -13,16 +13,16 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.cli.task import DECIDE, GUEST, Context, print_data, settings_of, task
 from pipelines.errors import CheckFailed, Phase, VirtrootError
-from pipelines.guest import formers, hold, publication
 from pipelines.guest import guest as guests
+from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import result, result_lines, say, warn, whoever_hears
+from pipelines.merge import preparation
 from pipelines.merge import preview as previews
-from pipelines.merge import staging
-from pipelines.merge.moving import Choices, Move, decide
-from pipelines.pool import roots
+from pipelines.merge.upgrade_plan import Choices, Move, decide
+from pipelines.pool import clone_methods
 from pipelines.settings import Settings
 
 
@@ -49,7 +49,7 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
     if to and Path(to).is_dir() and "/" in to:
         return Artifact(Path(to).resolve())
     guest = guests.find(connect(settings), name)
-    recipe = staging.manifest(guest).name
+    recipe = preparation.manifest(guest).name
     if to:
         return naming.resolve(settings.output_dir, to, recipe)
     golden = golden_root(guest, settings)
@@ -67,7 +67,7 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
 
 def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
     """Return the golden root of the recipe that a guest was made by; None where it has none."""
-    return Store(settings.output_dir).golden(staging.manifest(guest).name).artifact
+    return Store(settings.output_dir).golden(preparation.manifest(guest).name).artifact
 
 
 def stays(name: str, artifact: Artifact, settings: Settings) -> str:
@@ -79,19 +79,19 @@ def stays(name: str, artifact: Artifact, settings: Settings) -> str:
 
 def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
     """Validate the options of the task; raises `VirtrootError`."""
-    return UpgradeOptions(choices, roots.checked_way(clone), restart, again)
+    return UpgradeOptions(choices, clone_methods.checked_way(clone), restart, again)
 
 
 def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
     """Return what an upgrade would do; nothing of the guest changes, and it may run."""
-    with staging.held(connect(settings), name) as guest:
-        failed = artifact.id in formers.refused(guest)
+    with preparation.held(connect(settings), name) as guest:
+        failed = artifact.id in previous_roots.refused(guest)
         if failed:
             warn(f"{name} failed on {artifact.id} before, and is put on it again only with --again")
         _refuse(guest, artifact, replace(options, again=True))
         made_of = Store(settings.output_dir).find(guest.artifact)
-        with staging.of_artifact(guest, artifact, options.clone, made_of) as staged:
-            move = staging.planned(guest, staged, _remembered(guest, artifact, options).choices)
+        with preparation.of_artifact(guest, artifact, options.clone, made_of) as staged:
+            move = preparation.planned(guest, staged, _remembered(guest, artifact, options).choices)
             return replace(move, failed=failed)
 
 
@@ -102,7 +102,7 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
     goes back to its former root where it does not come up or a check fails, which is raised then. Raises
     `VirtrootError`, with nothing changed, where something is left to decide.
     """
-    with staging.held(connect(settings), name) as guest:
+    with preparation.held(connect(settings), name) as guest:
         _refuse(guest, artifact, options)
         again = guest.running
         if again and not options.restart:
@@ -110,23 +110,23 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
         publication.refuse_kept(guest)
         options = _remembered(guest, artifact, options)
         made_of = Store(settings.output_dir).find(guest.artifact)
-        with staging.of_artifact(guest, artifact, options.clone, made_of) as staged:
-            staging.planned(guest, staged, options.choices).refuse_open(f"upgrade {name}")
+        with preparation.of_artifact(guest, artifact, options.clone, made_of) as staged:
+            preparation.planned(guest, staged, options.choices).refuse_open(f"upgrade {name}")
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
             with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
                 # What it wrote last counts.
-                move = staging.planned(guest, staged, options.choices)
+                move = preparation.planned(guest, staged, options.choices)
                 move.refuse_open(f"upgrade {name}")
-                staging.carry(guest, staged, move)
-                staging.put_in_place(guest, staged, options.choices.keep, move)
+                preparation.carry(guest, staged, move)
+                preparation.put_in_place(guest, staged, options.choices.keep, move)
         upgraded = guests.find(guest.hypervisor, name)
         if again:
             _prove(upgraded, artifact, settings)
-        staging.tell(name, move)
+        preparation.tell(name, move)
         try:
             # Not before: what goes back has the former roots that it had.
-            formers.forget(upgraded)
+            previous_roots.forget(upgraded)
         except VirtrootError as error:
             warn(f"older roots of {name} stay for now: {error.what}")
         return move
@@ -135,18 +135,18 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
 def _remembered(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> UpgradeOptions:
     """Add what the recipe says is kept, and what was kept at earlier upgrades."""
     recorded = [path.strip("/") for path in artifact.manifest.recipe.guest.keep]
-    return replace(options, choices=options.choices.remembering((*recorded, *staging.kept(guest))))
+    return replace(options, choices=options.choices.remembering((*recorded, *preparation.kept(guest))))
 
 
 def _refuse(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> None:
-    then, now = staging.manifest(guest).recipe, artifact.manifest.recipe
+    then, now = preparation.manifest(guest).recipe, artifact.manifest.recipe
     if then.distro != now.distro:
         raise VirtrootError(
             f"{guest.name} is {then.distro}, and {artifact.id} is {now.distro}", "install a new guest of that"
         )
     if then.release != now.release:
         warn(f"{guest.name} moves from {then.release} to {now.release}: read what {now.release} says of upgrades first")
-    if artifact.id in formers.refused(guest) and not options.again:
+    if artifact.id in previous_roots.refused(guest) and not options.again:
         raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "to try it again, give --again")
 
 
@@ -177,23 +177,23 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
         # One that ends by itself meanwhile is off, too.
         with suppress(VirtrootError):
             guest.stop(settings.timeout, force=True)
-    former = formers.every(guest)[-1]
+    former = previous_roots.every(guest)[-1]
     with hold.keep_off(guest):
-        staging.put_back(guest, former)
+        preparation.put_back(guest, former)
     # A disk that the guest filled is no reason to stay on a root that does not boot.
     try:
         # What else went wrong, on this machine, says nothing of the artifact.
         if why.where in (Phase.BOOT, Phase.CHECK):
-            formers.refuse(guest, artifact.id)
+            previous_roots.refuse(guest, artifact.id)
     except VirtrootError as error:
         warn(f"that {guest.name} failed on {artifact.id} could not be noted: {error.what}")
     try:
-        formers.set_aside(guest, former)
+        previous_roots.set_aside(guest, former)
     except VirtrootError as error:
         warn(f"the root that {guest.name} failed on is one of its former roots, or an earlier one stays: {error.what}")
     back = guests.find(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
-    if aside := formers.failed(back):
+    if aside := previous_roots.failed(back):
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
 
 
@@ -227,7 +227,7 @@ def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> A
         return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
     if guest.artifact.is_newer(artifact.id):
         return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
-    if artifact.id in formers.refused(guest) and not options.again:
+    if artifact.id in previous_roots.refused(guest) and not options.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
     return artifact
 

@@ -21,7 +21,7 @@ import docker
 import pytest
 
 import tasks
-from pipelines.cli import ending
+from pipelines.cli import exit_status
 from pipelines.engine import engine as engines
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
@@ -162,7 +162,7 @@ class Virtroot:
             patch.setattr(sys, "argv", ["inv", *arguments])
             for name, value in {**self.environment, **env}.items():
                 patch.setenv(name, value)
-            code = ending.status(lambda: tasks.program.run(["inv", *arguments]))
+            code = exit_status.status(lambda: tasks.program.run(["inv", *arguments]))
         # What a process leaves open ends with it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)

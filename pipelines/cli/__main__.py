@@ -15,7 +15,7 @@ if _interruptible:
 # Last on the path, so that no file that lies about in the checkout stands in for a library.
 sys.path.append(__file__.rpartition("/pipelines/")[0])
 
-from pipelines.cli.ending import status  # noqa: E402
+from pipelines.cli.exit_status import status  # noqa: E402
 
 
 def _main() -> None:

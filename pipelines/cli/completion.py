@@ -12,7 +12,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
-from pipelines.cli.line import Line, flag
+from pipelines.cli.command_line import Line, flag
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
 

@@ -22,7 +22,7 @@ from invoke.util import enable_logging
 
 from pipelines import __version__
 from pipelines.cli import completion
-from pipelines.cli.line import Line, Unknown, flag
+from pipelines.cli.command_line import Line, Unknown, flag
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.errors import VirtrootError
 from pipelines.log import result

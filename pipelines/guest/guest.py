@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import Phase, VirtrootError
-from pipelines.guest import logs, wrapping
+from pipelines.guest import logs, virtiofsd_wrapper
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
-from pipelines.guest.serving import unserved
+from pipelines.guest.virtiofsd import unserved
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place, shares
@@ -316,8 +316,8 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
         known.uuid,
         boot=boot,
         console_log=log,
-        overlayfs=wrapping.has_overlayfs(definition),
-        binaries=wrapping.binaries(definition),
+        overlayfs=virtiofsd_wrapper.has_overlayfs(definition),
+        binaries=virtiofsd_wrapper.binaries(definition),
         cache=shares.cache(definition),
         shares=shares.of(definition),
         artifact=BuildId(values["artifact"]),

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hostdir, switching
+from pipelines.guest import hostdir, swap
 from pipelines.guest.guest import Guest
 from pipelines.host import process
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import DEFINITIONS, Hypervisor
 from pipelines.log import say, warn
-from pipelines.pool import place, remounting
+from pipelines.pool import mount_units, place
 from pipelines.pool.place import Place
 from pipelines.symptom.known import TIMERS
 from pipelines.target import mounts
@@ -101,7 +101,7 @@ _CONSOLE_LINES = 1000
 
 def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
     """Give the partial root and boot directory their names and define the domain, or undo that and raise."""
-    names = (paths.partial_root, paths.root, paths.partial_boot, paths.boot, paths.journal, switching.new_token())
+    names = (paths.partial_root, paths.root, paths.partial_boot, paths.boot, paths.journal, swap.new_token())
     define = hypervisor.virsh_argv("define", "--validate", "/dev/stdin")
     script = ["sh", "-ec", _PUBLISH, "publish", *names, DEFINITIONS, *define]
     with process.uninterrupted():
@@ -132,12 +132,12 @@ def withdraw(guest: Guest) -> None:
     with process.uninterrupted():
         if guest.lower:
             # What is mounted cannot be renamed; a start mounts it anew.
-            remounting.disable(target, guest.root)
+            mount_units.disable(target, guest.root)
             beside.unmount(target, guest.root)
         done = target.run(script, check=False)
     if done.returncode:
         if guest.lower:
-            remounting.enable(target, guest.root, guest.golden)
+            mount_units.enable(target, guest.root, guest.golden)
         raise VirtrootError(
             f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
         )
@@ -151,7 +151,7 @@ def start(guest: Guest, timeout: float) -> float:
     """
     hostdir.refuse_gone(guest)
     if guest.lower:
-        remounting.ensure(guest.target, guest.root, guest.golden)
+        mount_units.ensure(guest.target, guest.root, guest.golden)
     try:
         return guest.start(timeout)
     except VirtrootError as error:
@@ -190,7 +190,7 @@ def tidy(guest: Guest) -> None:
     _settle(target, paths)
     _undo_removal(target, paths)
     _end_publication(target, paths)
-    if switching.finish(guest):
+    if swap.finish(guest):
         guest = guests.find(guest.hypervisor, guest.name)
     if not _exists(target, guest.root):
         # What is hidden may be all that there is of it.

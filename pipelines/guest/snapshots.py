@@ -18,7 +18,7 @@ from pipelines.guest.guest import Guest
 from pipelines.host import process
 from pipelines.libvirt import beside
 from pipelines.log import warn
-from pipelines.pool import place, roots, shares
+from pipelines.pool import clone_methods, place, shares
 from pipelines.target import durable, mounts, subvolume
 from pipelines.text import split_lines
 
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 _ABOUT = "about"
 
 #: How a snapshot was made, to people.
-WORDS = {**roots.WORDS, "overlay": "a copy of its upper layer"}
+WORDS = {**clone_methods.WORDS, "overlay": "a copy of its upper layer"}
 
 _LIST = """
 for each in "$1"/*/about; do
@@ -89,7 +89,7 @@ def take(guest: Guest, name: str) -> About:
 def refuse_uncopyable(guest: Guest) -> None:
     """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
     pool = place.of_root(guest.root).pool
-    if guest.lower or roots.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
+    if guest.lower or clone_methods.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
         beside.refuse_too_long(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
 
 
@@ -148,7 +148,7 @@ def _made(guest: Guest, source: str, name: str) -> About:
     """Make the snapshot ``name`` of the tree or the layers in ``source``."""
     target, directory = guest.target, _directory(guest)
     pool = place.of_root(guest.root).pool
-    way = "overlay" if guest.lower else roots.way(target, pool, "auto", source=source)
+    way = "overlay" if guest.lower else clone_methods.way(target, pool, "auto", source=source)
     about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
     _clear(guest)
     hidden = _hidden(guest, name)
@@ -156,9 +156,9 @@ def _made(guest: Guest, source: str, name: str) -> About:
         target.run(["mkdir", "--parents", "--mode=0700", directory])
         target.run(["mkdir", "--mode=0700", hidden])
         if guest.lower:
-            roots.copy_layers(target, source, f"{hidden}/root")
+            clone_methods.copy_layers(target, source, f"{hidden}/root")
         else:
-            roots.make(target, way, source, f"{hidden}/root", nested=True)
+            clone_methods.make(target, way, source, f"{hidden}/root", nested=True)
         if source == guest.root:
             subvolume.close(target, f"{hidden}/root")
         target.run(["sh", "-ec", 'cat > "$1"', "about", f"{hidden}/{_ABOUT}"], stdin=about.model_dump_json().encode())

@@ -6,7 +6,7 @@ from pipelines.errors import VirtrootError
 from pipelines.health import finding
 from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.pool import pool, roots
+from pipelines.pool import clone_methods, pool
 from pipelines.settings import Settings
 from pipelines.text import size, split_lines, trim
 
@@ -95,7 +95,7 @@ def fit(directory: str, found: Facts, *, btrfs: bool) -> Finding:
     if kind in _UNFIT:
         do = "install guests into a pool on ext4, xfs or btrfs: --pool and --pool-path"
         return fault(OF, name, f"{directory} is on {kind}, which {_UNFIT[kind]}", do, needed=kind in _NO_OWNERS)
-    ways = roots.by_type(kind, btrfs=btrfs)
+    ways = clone_methods.by_type(kind, btrfs=btrfs)
     return fine(OF, name, f"{kind}; by that type, roots can be made by {', '.join(ways)} (tried at install)")
 
 

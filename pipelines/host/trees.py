@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from pipelines.errors import VirtrootError
-from pipelines.host import opening
+from pipelines.host import user_file
 
 #: Bytes of a packed tree that are kept in memory.
 _IN_MEMORY = 1 << 20
@@ -67,9 +67,9 @@ class Packed:
 def pack_file(path: Path) -> Packed:
     """Return one file as a tar, mode 0644; raises `VirtrootError` when it cannot be read."""
     try:
-        handle = opening.open_path(path.absolute())
+        handle = user_file.open_path(path.absolute())
         try:
-            with Path(opening.named(handle)).open("rb") as content:
+            with Path(user_file.named(handle)).open("rb") as content:
                 return Packed(archive({path.name: content.read()}))
         finally:
             os.close(handle)
@@ -85,7 +85,7 @@ def pack(directory: Path, *, ours: bool = False) -> Packed:
     packed = Packed()
     try:
         # Somebody else's who can write there could put links to any file in the place of what is looked at here.
-        handle = opening.open_path(directory.absolute())
+        handle = user_file.open_path(directory.absolute())
         try:
             _pack(packed, directory, handle, ours=ours)
         finally:
@@ -99,7 +99,7 @@ def pack(directory: Path, *, ours: bool = False) -> Packed:
 def _pack(packed: Packed, directory: Path, handle: int, *, ours: bool) -> None:
     # A stream: nothing of it is read again while it is written.
     with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|") as tar:
-        for name, path in entries(Path(opening.named(handle))):
+        for name, path in entries(Path(user_file.named(handle))):
             entry = tar.gettarinfo(path, name)
             if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
                 raise VirtrootError(
@@ -111,6 +111,6 @@ def _pack(packed: Packed, directory: Path, handle: int, *, ours: bool) -> None:
             entry.mode &= ~0o022
             if ours:
                 entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
-            opened = os.fdopen(opening.open_inside(handle, name), "rb") if entry.isreg() else io.BytesIO()
+            opened = os.fdopen(user_file.open_inside(handle, name), "rb") if entry.isreg() else io.BytesIO()
             with opened as content:
                 tar.addfile(entry, cast("IO[bytes]", content))

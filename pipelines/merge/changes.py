@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
-from pipelines.merge.pristine import Configured, Survey, Unowned
+from pipelines.merge.baselines import Configured, Survey, Unowned
 from pipelines.recipe import machine_specific
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.text import split_lines, trim

@@ -9,8 +9,8 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from pipelines.merge import changes, meeting
-from pipelines.merge.pristine import Survey
+from pipelines.merge import changes, collisions
+from pipelines.merge.baselines import Survey
 from pipelines.text import split_fields
 
 #: A command, and why it is to be run, in words.
@@ -118,7 +118,7 @@ def _marks(base: Survey, ours: Survey, theirs: Survey, kind: str, words: tuple[s
 def _diversions(base: Survey, ours: Survey, theirs: Survey, kept: list[str]) -> Iterator[Command]:
     for path, away in _new(base, ours, theirs, "diversions").items():
         # A file of the guest's is in its place already where that is kept.
-        how = "--no-rename" if meeting.below(path.strip("/"), kept) else "--rename"
+        how = "--no-rename" if collisions.below(path.strip("/"), kept) else "--rename"
         yield shlex.join(["dpkg-divert", "--local", how, "--divert", away, "--add", path]), "diverted in the guest"
     for path in _taken_back(base, ours, theirs, "diversions"):
         yield shlex.join(["dpkg-divert", "--local", "--rename", "--remove", path]), _TAKEN_BACK
@@ -147,13 +147,13 @@ def made_again(own: Iterable[str], kept: Iterable[str]) -> Iterator[Command]:
     own, kept = [*own], [*kept]
 
     def is_own(*paths: str) -> bool:
-        return any(meeting.below(path, paths) for path in own)
+        return any(collisions.below(path, paths) for path in own)
 
     def is_kept(tree: str) -> bool:
         return (
-            meeting.below(tree, kept)
+            collisions.below(tree, kept)
             or any(each in kept for each in changes.above(tree))
-            or any(meeting.below(each, [tree]) for each in kept)
+            or any(collisions.below(each, [tree]) for each in kept)
         )
 
     if is_own("etc/locale.gen"):

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes, meeting
-from pipelines.merge.pristine import Survey
+from pipelines.merge import changes, collisions
+from pipelines.merge.baselines import Survey
 from pipelines.text import one_line, split_fields, trim
 
 #: Options that name the data of a program, by its name. See dockerd(8), containerd(8), systemd-nspawn(1), crio(8).
@@ -63,11 +63,11 @@ def foreign_trees(base: Survey, ours: Survey) -> dict[str, str]:
     links, mounts = _links(base) | _links(ours), _bounded(_mounts(ours.contents), _MOST_MOUNTS)
     named = dict(_bounded(_configured(ours.contents), _MOST_TREES))
     found: dict[str, str] = {}
-    for path, why in (*named.items(), *((path, "the usual place") for path in meeting.FOREIGN)):
+    for path, why in (*named.items(), *((path, "the usual place") for path in collisions.FOREIGN)):
         for place in _places(path, mounts):
             found.setdefault(_real(place, links), why)
-    own = {path: why for path, why in found.items() if not _is_shared(path) and path not in meeting.FOREIGN}
-    return {path: own[path] for path in sorted(meeting.outermost(own))}
+    own = {path: why for path, why in found.items() if not _is_shared(path) and path not in collisions.FOREIGN}
+    return {path: own[path] for path in sorted(collisions.outermost(own))}
 
 
 def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str]]:
@@ -83,7 +83,7 @@ def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str
 
 def _is_shared(path: str) -> bool:
     """Say whether a path is none of the guest's data, or holds other people's, too."""
-    is_above = any(meeting.below(each, [path]) for each in (*_SHARED, *meeting.FOREIGN))
+    is_above = any(collisions.below(each, [path]) for each in (*_SHARED, *collisions.FOREIGN))
     return not path or is_above or path.split("/")[0] in ("dev", "etc", "proc", "run", "sys", "tmp")
 
 
@@ -123,9 +123,9 @@ def _places(path: str, mounts: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield a path, and the directories that are mounted at it, above it or below it."""
     yield path
     for source, place in mounts:
-        if meeting.below(path, [place]):
+        if collisions.below(path, [place]):
             yield source + path.removeprefix(place)
-        elif meeting.below(place, [path]):
+        elif collisions.below(place, [path]):
             yield source
 
 

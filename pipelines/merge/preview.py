@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.log import result, result_lines
 from pipelines.merge.changes import Changed
-from pipelines.merge.moving import Move
+from pipelines.merge.upgrade_plan import Move
 from pipelines.text import counted, one_line, size
 
 #: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.

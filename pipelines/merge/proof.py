@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pipelines.merge import changes, pristine
-from pipelines.merge.moving import Move
-from pipelines.merge.pristine import Configured, Survey
+from pipelines.merge import baselines, changes
+from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.upgrade_plan import Move
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.text import trim
 
@@ -23,7 +23,7 @@ def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:
     """
     ours = move.ours
     if not (ours.has_attributes and theirs.has_attributes):
-        ours, theirs, now = (pristine.without_attributes(survey) for survey in (ours, theirs, now))
+        ours, theirs, now = (baselines.without_attributes(survey) for survey in (ours, theirs, now))
     decided = {each.path: each for each in move.etc}
     accounts = {f"etc/{name}": text for name, text in move.accounts.files.items()}
     for path in sorted({*theirs.etc, *now.etc, *decided, *accounts}):

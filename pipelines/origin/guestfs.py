@@ -19,9 +19,9 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.feed import counted
 from pipelines.log import progress, step
-from pipelines.origin import arriving
-from pipelines.origin.arriving import Source
+from pipelines.origin import tree_stream
 from pipelines.origin.disk import Choice, Disks
+from pipelines.origin.tree_stream import Source
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 from pipelines.text import split_lines, trim
@@ -145,6 +145,6 @@ def unpack(
                     raise _unreadable(done.complaint)
             found.append(reading.choice)
 
-    piped(write, lambda pipe: arriving.extract(builder, pipe))
+    piped(write, lambda pipe: tree_stream.extract(builder, pipe))
     builder.run(("sh", "-ec", _DIG_HOLES, "dig", ROOT))
     return found[0]

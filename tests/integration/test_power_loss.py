@@ -20,7 +20,7 @@ from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, publication, snapshots, switching
+from pipelines.guest import hold, publication, snapshots, swap
 from pipelines.guest.domain import Made, made, remade
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor, Known
@@ -176,7 +176,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(place, "BOOT", str(machine.disk / "boot"))
     monkeypatch.setattr(place, "LOCKS", str(tmp_path / "locks"))
     monkeypatch.setattr(place, "OFF_LOCK", f"{tmp_path}/locks/off-{{}}.lock")
-    for module in (publication, switching):
+    for module in (publication, swap):
         monkeypatch.setattr(module, "DEFINITIONS", str(machine.disk / "libvirt"))
     hypervisor.virsh_argv.side_effect = lambda *arguments: ["virsh", *arguments]
     hypervisor.state.return_value = "shut off"
@@ -292,10 +292,10 @@ def test_an_upgrade(machine: Machine) -> None:
         Path(paths.staged).mkdir()
         machine.fill(f"{paths.staged}/root", "new")
         machine.fill(paths.partial_boot, "new")
-        switching.describe(guest.target, f"{paths.staged}/next", made(definition), guest.boot)
+        swap.describe(guest.target, f"{paths.staged}/next", made(definition), guest.boot)
         now = Made("web/2", "vmlinuz", "", "root=root")
         remade(definition, guest.boot, now)
-        switching.switch(guest, paths, paths.staged, final, definition, now)
+        swap.switch(guest, paths, paths.staged, final, definition, now)
 
     seen = []
     with patch.object(machine.__class__, "paths", paths):

@@ -12,7 +12,7 @@ from pipelines.host.trees import archive
 from pipelines.libvirt.connect import connect
 from pipelines.night import calendar, timer, units
 from pipelines.night.units import Schedule
-from pipelines.pool import remounting
+from pipelines.pool import mount_units
 from pipelines.target.target import Local, Target
 from tasks import program
 from tests.conftest import Virtroot
@@ -156,12 +156,12 @@ def test_systemd_takes_the_unit_that_mounts_layers(places: list[Target], tmp_pat
     export SYSTEMD_UNIT_PATH="$2"; mkdir -p "$2"
     """
     root, golden = f"{pool}/root.web", f"{pool}/golden.web.0"
-    enabling = remounting._ENABLE.replace("[ -d /run/systemd/system ] || exit 0", "")
+    enabling = mount_units._ENABLE.replace("[ -d /run/systemd/system ] || exit 0", "")
     analyse = 'cd "$2"; ls -A; systemd-analyze --man=no --recursive-errors=no verify "./$unit"; rm -r "$2"'
     for place in places:
         scratch = f"/tmp/units-{tmp_path.name}"
         argv = ["sh", "-ec", script + enabling + analyse, "enable", root, scratch]
-        done = place.run(argv, stdin=remounting.unit(root, golden).encode())
+        done = place.run(argv, stdin=mount_units.unit(root, golden).encode())
         reload, enable, *there = done.text.splitlines()
         assert reload == "daemon-reload"
         assert enable == f"--quiet enable {there[0]}"

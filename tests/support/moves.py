@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pipelines.host import lines
-from pipelines.merge import moving
-from pipelines.merge.moving import Choices, Move
-from pipelines.merge.pristine import Survey
+from pipelines.merge import upgrade_plan
+from pipelines.merge.baselines import Survey
+from pipelines.merge.upgrade_plan import Choices, Move
 
 
 def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
     read = (ours.contents.get, theirs.contents.get)
-    return moving.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)
+    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)

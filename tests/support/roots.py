@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from pipelines.libvirt import beside
-from pipelines.merge import pristine
-from pipelines.merge.pristine import Survey
+from pipelines.merge import baselines
+from pipelines.merge.baselines import Survey
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
 
@@ -52,5 +52,5 @@ def looked(root: Path, base: Survey | None = None) -> Survey:
         kept = root.parent / "pristine"
         beside.keep_survey(target, str(root), MADE, str(kept))
         assert kept.stat().st_mode & 0o777 == 0o600
-        return pristine.parse(kept.read_bytes())
-    return pristine.parse(beside.survey(Local(), str(root), MADE, base.unowned))
+        return baselines.parse(kept.read_bytes())
+    return baselines.parse(beside.survey(Local(), str(root), MADE, base.unowned))

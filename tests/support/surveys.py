@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from pipelines.artifact.manifest import Package
-from pipelines.merge.pristine import Configured, Survey, Unowned
+from pipelines.merge.baselines import Configured, Survey, Unowned
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nwww:x:101:101::/:/bin/false\n"
 GROUP = "root:x:0:\nwww:x:101:\n"

@@ -75,7 +75,7 @@ def test_build(stage: Stage) -> None:
     engine.memory.return_value = 16 << 30
     engine.start.return_value = plain
     run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
-    stage.replace("pipelines.builder.unchanged.unchanged", Artifact(Path("artifact")))
+    stage.replace("pipelines.builder.reuse.unchanged", Artifact(Path("artifact")))
     stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.engine.engine.connect", engine)
 
@@ -235,7 +235,7 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
     stage.replace("pipelines.setup.need")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
-    layered = stage.replace("pipelines.pool.roots.layer")
+    layered = stage.replace("pipelines.pool.clone_methods.layer")
     stage.replace("pipelines.libvirt.beside.digest", "0" * 64)
     unmounted = stage.replace("pipelines.libvirt.beside.unmount")
 

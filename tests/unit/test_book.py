@@ -13,7 +13,7 @@ from invoke.parser.context import ParserContext
 import tasks
 from pipelines import help as explaining
 from pipelines.book import pages, reference
-from pipelines.cli.line import Line
+from pipelines.cli.command_line import Line
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
 from tests import book

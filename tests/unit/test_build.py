@@ -9,8 +9,8 @@ from unittest.mock import create_autospec
 import pytest
 
 from pipelines import build
-from pipelines.builder import asking, inputs
-from pipelines.builder.asking import Asker
+from pipelines.builder import inputs, mirror_state
+from pipelines.builder.mirror_state import Asker
 from pipelines.engine.engine import Container, Engine
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
@@ -117,7 +117,7 @@ def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, mon
             with pytest.raises(VirtrootError, match="does not answer"):
                 asker.ask(planned, again=True)
             assert asked() == count
-        monkeypatch.setattr(asking, "_SILENCE", 0)
+        monkeypatch.setattr(mirror_state, "_SILENCE", 0)
         with pytest.raises(VirtrootError, match="does not answer"):
             asker.ask(trixie)
         assert asked() == 3
@@ -125,9 +125,9 @@ def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, mon
 
 def test_the_epoch_is_the_mirrors_unless_the_environment_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert asking.epoch(MirrorState(7, ())) == 7
+    assert mirror_state.epoch(MirrorState(7, ())) == 7
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    assert asking.epoch(MirrorState(7, ())) == 1700000000
+    assert mirror_state.epoch(MirrorState(7, ())) == 1700000000
 
 
 def test_recipes_directory_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

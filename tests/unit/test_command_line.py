@@ -19,8 +19,8 @@ import pipelines
 import tasks
 from pipelines import complete
 from pipelines.builder import inputs
-from pipelines.cli import ending
-from pipelines.cli.line import Line
+from pipelines.cli import exit_status
+from pipelines.cli.command_line import Line
 from pipelines.cli.program import Program
 from pipelines.cli.registry import Registry
 from pipelines.engine import engine as engines
@@ -271,17 +271,17 @@ def test_endings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    assert ending.status(body) == status
+    assert exit_status.status(body) == status
     assert capsys.readouterr().err == said
 
 
 def test_a_pipe_that_breaks_elsewhere_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending.status(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 2
+    assert exit_status.status(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 2
     assert "error: Broken pipe\n" in capsys.readouterr().err
 
 
 def test_a_bug_is_shown_whole_and_is_no_answer_of_a_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending.status(raising(ZeroDivisionError("division"))) == 70
+    assert exit_status.status(raising(ZeroDivisionError("division"))) == 70
     assert "ZeroDivisionError: division" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.merge import decisions
-from pipelines.merge.pristine import Survey
+from pipelines.merge.baselines import Survey
 from pipelines.target.payload import carry
 from tests.support.files import write
 from tests.support.plans import plan

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import beside
-from pipelines.pool import roots
+from pipelines.pool import clone_methods
 from pipelines.target.payload import carry, handover, lengths, look, signs, sizes, tree
 from pipelines.target.target import Local
 
@@ -122,13 +122,13 @@ def test_no_error_in_one_root_hides_the_size_of_another(
 def test_what_cp_cannot_copy_is_refused_before_it_begins(place: Path, depth: int, name: str) -> None:
     nest(place / "srv", depth, name)
     with pytest.raises(VirtrootError, match="nested too deep") as refused:
-        roots.make(Local(), "copy", str(place / "srv"), str(place / "copy"))
+        clone_methods.make(Local(), "copy", str(place / "srv"), str(place / "copy"))
     assert "rm -rf" in refused.value.hint
     assert not (place / "copy").exists()
     (place / "layers/work").mkdir(parents=True)
     (place / "srv").rename(place / "layers/upper")
     with pytest.raises(VirtrootError, match="nested too deep"):
-        roots.copy_layers(Local(), str(place / "layers"), str(place / "copy"))
+        clone_methods.copy_layers(Local(), str(place / "layers"), str(place / "copy"))
     assert not (place / "copy").exists()
     with pytest.raises(carry.Refused, match="deeper than cp can copy"):
         carry.owners(str(place / "layers"), ["upper"])
@@ -140,7 +140,7 @@ def test_the_longest_path_that_is_let_through_is_one_that_cp_copies(place: Path)
     most = 2 * 1500 + len("leaf")
     assert lengths.too_long(str(srv), most) == ""
     assert lengths.too_long(str(srv), most - 1)
-    roots.make(Local(), "copy", str(srv), str(place / "copy"))
+    clone_methods.make(Local(), "copy", str(srv), str(place / "copy"))
     assert len(walked(place / "copy")) == 1501
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import doctor
 from pipelines.errors import VirtrootError
-from pipelines.health import libvirt, soundness
+from pipelines.health import guest_checks, libvirt
 from pipelines.health.finding import Finding, Fix, fault, fine
 from pipelines.host import process
 from pipelines.host.process import Completed
@@ -170,7 +170,7 @@ def test_a_guest_that_cannot_be_looked_at_is_a_finding_of_its_own(monkeypatch: p
     def examine(guest: SimpleNamespace, seen: object, *, running: bool, handles: bool) -> list[Finding]:
         raise VirtrootError("what it wrote", "look at it")
 
-    monkeypatch.setattr(soundness, "examine", examine)
+    monkeypatch.setattr(guest_checks, "examine", examine)
     [found] = doctor._guest(SimpleNamespace(name="web"), {}, handles=False, running=False)  # type: ignore[arg-type]
     assert (found.of, found.ok, found.do) == ("web", False, "look at it")
     assert found.says == "cannot be looked at: what it wrote"

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import decisions, engines, meeting
-from pipelines.merge.moving import carried
-from pipelines.merge.pristine import Survey, Unowned
+from pipelines.merge import collisions, decisions, engines
+from pipelines.merge.baselines import Survey, Unowned
+from pipelines.merge.upgrade_plan import carried
 from tests.support.moves import moved
 from tests.support.surveys import system, tree
 
@@ -74,7 +74,7 @@ def _bytes(etc: Mapping[str, str]) -> dict[str, bytes]:
         ("rancher/k3s/config.yaml", 'data-dir: "/srv/k3s"\n', ["srv/k3s"]),
         ("fstab", "/srv/a\\040b /var/lib/docker none defaults,bind 0 0\n", ["srv/a b"]),
         ("fstab", "/data/lib /var/lib none rbind 0 0\n", [
-            f"data/lib/{path.removeprefix('var/lib/')}" for path in sorted(meeting.FOREIGN)]),
+            f"data/lib/{path.removeprefix('var/lib/')}" for path in sorted(collisions.FOREIGN)]),
         ("fstab", "/srv/volumes /var/lib/docker/volumes none bind\n", ["srv/volumes"]),
         ("fstab", "/dev/sda /var/lib/docker ext4 defaults 0 0\n", []),
         ("fstab", "/srv/volumes /var/lib/docker/volumes none bind 0 0\n#/x /var/lib/lxc none bind\n", ["srv/volumes"]),

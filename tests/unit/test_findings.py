@@ -14,14 +14,14 @@ import pytest
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.health import confinement, daemon, finding, libvirt, machine, remains, soundness, storage
+from pipelines.health import confinement, daemon, finding, guest_checks, leftovers, libvirt, machine, storage
 from pipelines.health import definition as definitions
 from pipelines.health.daemon import Tried
 from pipelines.health.finding import Finding
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
-from pipelines.pool import exposure, place, roots
+from pipelines.pool import clone_methods, exposure, place
 from pipelines.pool.shares import Share
 from pipelines.settings import Settings
 from pipelines.target.target import Target
@@ -249,9 +249,9 @@ def test_a_wrapper_matters_where_a_guest_names_it() -> None:
 def test_a_guest_names_the_wrapper_of_its_kernel(path: str, release: str, ok: bool, needed: bool) -> None:
     binary = f'<binary path="{path}"/>' if path else ""
     definition = parsed(DEFINITION.replace(BINARY, binary))
-    found = soundness.wrapped(guest(), definition, its(release=release), handles=False)
+    found = guest_checks.wrapped(guest(), definition, its(release=release), handles=False)
     assert (found.ok, found.needed, found.fix is None) == (ok, needed, ok)
-    assert not soundness.wrapped(guest(), definition, its(release="6.12"), handles=True).ok or path == "/opt/mine"
+    assert not guest_checks.wrapped(guest(), definition, its(release="6.12"), handles=True).ok or path == "/opt/mine"
 
 
 def test_a_hook_that_libvirts_daemon_may_not_know_of() -> None:
@@ -328,7 +328,7 @@ def test_file_systems_are_told_by_their_type(kind: str, ok: bool, needed: bool, 
     found = storage.fit(POOL, {**DIRECTORY, "kind": kind}, btrfs=True)
     assert (found.ok, found.needed) == (ok, needed)
     assert words in found.says
-    assert roots.by_type("btrfs", btrfs=False) == ["reflink", "copy"]
+    assert clone_methods.by_type("btrfs", btrfs=False) == ["reflink", "copy"]
 
 
 @pytest.mark.parametrize(
@@ -380,23 +380,23 @@ def with_entries(pool: list[str], boot: list[str], held: list[str] | None = None
 
 def test_what_killed_tasks_left_and_what_one_at_work_has() -> None:
     pool = ["root.web", ".root.web@1", ".root.busy@2", ".golden.a.0123456789abcdef@3", ".virtroot", ".other@4"]
-    found = remains.left(hypervisor(), POOL, with_entries(pool, [".virtroot.gone@5"], [place.lock("busy")]))
+    found = leftovers.left(hypervisor(), POOL, with_entries(pool, [".virtroot.gone@5"], [place.lock("busy")]))
     assert found.says == (
         f"left {POOL}/.root.web@1, {place.BOOT}/.virtroot.gone@5, {POOL}/.golden.a.0123456789abcdef@3"
     )
     assert found.fix
     at_work = [place.BOOT, place.golden_lock("a.0123456789abcdef"), f"{POOL}/.root.web@journal"]
     quiet = with_entries([".root.web@journal", pool[3]], [".virtroot.gone@5"], at_work)
-    assert remains.left(hypervisor(), POOL, quiet).ok
+    assert leftovers.left(hypervisor(), POOL, quiet).ok
 
 
 def test_a_boot_directory_is_nobodys_when_neither_domain_nor_root_is_there() -> None:
     facts = with_entries(["root.web", "root.kept", "snapshots.old"], [f"virtroot.{name}" for name in NAMES])
     named = hypervisor(lambda path: ["somebody"] if path == place.boot("named") else [])
-    found = remains.boots(named, POOL, facts, [guest()])
+    found = leftovers.boots(named, POOL, facts, [guest()])
     assert found.says == f"{place.boot('ghost')} without a domain"
     assert found.fix
-    assert remains.boots(named, POOL, with_entries([], ["virtroot.web", "other"]), [guest()]).ok
+    assert leftovers.boots(named, POOL, with_entries([], ["virtroot.web", "other"]), [guest()]).ok
 
 
 NAMES = ("web", "kept", "old", "named", "ghost")
@@ -405,7 +405,7 @@ NAMES = ("web", "kept", "old", "named", "ghost")
 def test_a_root_without_a_domain_is_said_and_left_alone() -> None:
     facts = with_entries(["root.web", "snapshots.web", "former.gone", "root.named", "share.data"], [])
     named = hypervisor(lambda path: ["somebody"] if path.endswith("root.named") else [])
-    found = remains.roots(named, POOL, facts, [guest()])
+    found = leftovers.roots(named, POOL, facts, [guest()])
     assert found.says == f"{POOL}/former.gone without a domain"
     assert found.fix is None
 
@@ -413,8 +413,8 @@ def test_a_root_without_a_domain_is_said_and_left_alone() -> None:
 def test_a_mount_that_is_no_guests() -> None:
     mounts = [[f"{POOL}/root.web", "overlay"], [f"{POOL}/root.gone", "overlay"], [f"{POOL}/.root.x@1", "overlay"]]
     facts = {**with_entries([], []), "mounts": [*mounts, ["/", "overlay"]]}
-    assert remains.overlays(POOL, facts, [guest(lower="1")]).says == f"{POOL}/root.gone without a guest"
-    assert remains.overlays(POOL, {**facts, "mounts": mounts[:1]}, [guest(lower="1")]).ok
+    assert leftovers.overlays(POOL, facts, [guest(lower="1")]).says == f"{POOL}/root.gone without a guest"
+    assert leftovers.overlays(POOL, {**facts, "mounts": mounts[:1]}, [guest(lower="1")]).ok
 
 
 # A guest
@@ -465,19 +465,19 @@ def test_memory_shared_cell_by_cell_is_shared() -> None:
 def test_a_root_is_a_directory_of_roots_with_mode_0755(
     facts: dict[str, Any], needed: bool, mended: bool, words: str
 ) -> None:
-    (found,) = soundness.root(guest(), its(**facts))
+    (found,) = guest_checks.root(guest(), its(**facts))
     assert (found.ok, found.needed, bool(found.fix)) == (False, needed, mended)
     assert words in found.says
 
 
 def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> None:
-    assert soundness.left_over(guest(), its()) == []
+    assert guest_checks.left_over(guest(), its()) == []
     shown = {
         "policy": [["usr/sbin/policy-rc.d", ["exit 101"]]],
         "no-update": [["etc/x.conf", []]],
         "cloud-init": [["a", []]],
     }
-    found = soundness.left_over(guest(), its(signs=shown))
+    found = guest_checks.left_over(guest(), its(signs=shown))
     assert [(each.name, each.ok, each.needed) for each in found] == [
         ("cloud-init", False, False), ("policy", False, False), ("no-update", False, False),
     ]  # fmt: skip
@@ -489,7 +489,7 @@ def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> 
 
 
 def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
-    (found,) = soundness.root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
+    (found,) = guest_checks.root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
     assert (found.ok, found.needed) == (False, False)
     assert found.fix
 
@@ -507,7 +507,7 @@ def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
     ],
 )
 def test_an_fstab_that_no_virtiofs_root_boots_with(fstab: str | None, needed: bool, words: str) -> None:
-    found = soundness.fstab(guest(shares=(Share("data", "/srv"),)), its(fstab=fstab))
+    found = guest_checks.fstab(guest(shares=(Share("data", "/srv"),)), its(fstab=fstab))
     assert (found.ok, found.needed) == (False, needed)
     assert words in found.says
 
@@ -516,14 +516,14 @@ def test_an_fstab_that_no_virtiofs_root_boots_with(fstab: str | None, needed: bo
     "text", ["root / virtiofs defaults 0 0\nold /mnt virtiofs nofail\n", "root\t/\tvirtiofs\n\nbad\n"]
 )
 def test_an_fstab_that_boots(text: str) -> None:
-    assert soundness.fstab(guest(), its(fstab=text)).ok
+    assert guest_checks.fstab(guest(), its(fstab=text)).ok
 
 
 def test_a_guest_whose_usr_is_a_device_mounts_it() -> None:
-    assert not soundness.fstab(guest(cache="mixed"), its()).needed
-    assert soundness.fstab(guest(cache="mixed"), its(fstab="root / virtiofs x\nusr /usr virtiofs x\n")).ok
-    assert soundness.usr(guest(), its(usr=False)) is None
-    replaced = soundness.usr(guest(cache="mixed"), its(usr=False))
+    assert not guest_checks.fstab(guest(cache="mixed"), its()).needed
+    assert guest_checks.fstab(guest(cache="mixed"), its(fstab="root / virtiofs x\nusr /usr virtiofs x\n")).ok
+    assert guest_checks.usr(guest(), its(usr=False)) is None
+    replaced = guest_checks.usr(guest(cache="mixed"), its(usr=False))
     assert replaced
     assert replaced.needed
 
@@ -541,7 +541,7 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
     kernel: dict[str, Any], files: int | None, running: bool, needed: bool, mended: bool
 ) -> None:
     facts = its(kernel=kernel, files={"kernel": files, "initrd": None})
-    (found,) = soundness.kernels(guest(), facts, running=running)
+    (found,) = guest_checks.kernels(guest(), facts, running=running)
     assert (found.ok, found.needed, bool(found.fix)) == (False, needed, mended)
 
 
@@ -551,15 +551,15 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
 )
 def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict[str, Any]) -> None:
     there = {place.BOOT: {**DIRECTORY, "mode": 0o711, **above}}
-    found = soundness.boot(guest(), its(**facts), seen(directories=there))
+    found = guest_checks.boot(guest(), its(**facts), seen(directories=there))
     assert found
     assert found.fix
     out_of_reach = {place.BOOT: {**DIRECTORY, "mode": 0o711, "closed_above": "/var/lib"}}
     # Where libvirt was told not to give it to QEMU's user, that reads what everybody can.
     shared = seen(directories={place.BOOT: {**DIRECTORY, "mode": 0o711}}, boot_file_mode=0o644)
-    assert not cast(Any, soundness.boot(guest(), its(), shared)).ok
-    assert cast(Any, soundness.boot(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)).ok
-    closed = soundness.boot(guest(), its(), seen(directories=out_of_reach))
+    assert not cast(Any, guest_checks.boot(guest(), its(), shared)).ok
+    assert cast(Any, guest_checks.boot(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)).ok
+    closed = guest_checks.boot(guest(), its(), seen(directories=out_of_reach))
     assert closed
     assert (closed.do, closed.fix) == ("chmod o+x /var/lib", None)
 
@@ -567,11 +567,11 @@ def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict
 def test_shares_that_are_gone_or_lead_elsewhere() -> None:
     shared = guest(shares=(Share("data", "/srv/data"),))
     for real, words in (("", "is gone"), ("/etc", "leads to /etc now")):
-        found = soundness.shared(shared, its(shares={"/srv/data": real}))
+        found = guest_checks.shared(shared, its(shares={"/srv/data": real}))
         assert found
         assert words in found.says
         assert "./inv unshare web data" in found.do
-    there = soundness.shared(shared, its(shares={"/srv/data": "/srv/data"}))
+    there = guest_checks.shared(shared, its(shares={"/srv/data": "/srv/data"}))
     assert there
     assert there.ok
 
@@ -579,13 +579,13 @@ def test_shares_that_are_gone_or_lead_elsewhere() -> None:
 def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
     lies = exposure.Exposure(reached=True, tame=False, writers=())
     monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
-    found = soundness.exposed(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
+    found = guest_checks.exposed(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
     assert found
     assert (found.ok, found.needed) == (False, False)
     assert "enter /srv/data, and what the guest makes" in found.says
-    assert soundness.exposed(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
+    assert guest_checks.exposed(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
     lies = replace(lies, tame=True)
-    assert soundness.exposed(guest(shares=(Share("data", "/srv/data"),))) is None
+    assert guest_checks.exposed(guest(shares=(Share("data", "/srv/data"),))) is None
 
 
 @pytest.mark.parametrize(
@@ -600,7 +600,7 @@ def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPat
 )
 def test_a_running_guest_has_a_virtiofsd_for_each_directory(arguments: list[str], ok: bool) -> None:
     facts = seen(virtiofsds=[{"arguments": arguments}])
-    found = soundness.served(guest(), parsed(DEFINITION), facts)
+    found = guest_checks.served(guest(), parsed(DEFINITION), facts)
     assert found.ok is ok
     assert ok or "mounted of it hangs" in found.says
 
@@ -613,7 +613,7 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})
-    (found,) = soundness.kernels(running, facts, running=False)
+    (found,) = guest_checks.kernels(running, facts, running=False)
     assert found.fix
     with pytest.raises(VirtrootError, match="the guest web is running"):
         found.fix.do()

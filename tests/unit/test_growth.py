@@ -17,8 +17,8 @@ from pipelines.errors import VirtrootError
 from pipelines.host import lines, process
 from pipelines.host.process import Completed
 from pipelines.libvirt import beside
-from pipelines.merge import accounts, changes, meeting, moving
-from pipelines.merge.pristine import Configured, Survey, Unowned
+from pipelines.merge import accounts, changes, collisions, upgrade_plan
+from pipelines.merge.baselines import Configured, Survey, Unowned
 from pipelines.target.payload import survey
 from pipelines.target.target import Local
 
@@ -136,7 +136,7 @@ def test_many_new_directories_are_planned() -> None:
         files = {"etc/passwd": users(0), "etc/group": groups(0)}
         base, ours = Survey((), BASE.etc, {}, (), files), Survey((), BASE.etc, trees, (), files)
         read = (lambda _: None, lambda _: None)
-        return lambda: moving.plan(base, ours, base, "debian", moving.Choices(), read, lambda *_: None)
+        return lambda: upgrade_plan.plan(base, ours, base, "debian", upgrade_plan.Choices(), read, lambda *_: None)
 
     assert len(make(3)().empty) == 3  # type: ignore[attr-defined]
     assert grows(make, 200) < MOST
@@ -145,7 +145,7 @@ def test_many_new_directories_are_planned() -> None:
 def test_below_a_set_is_below_its_paths() -> None:
     trees = ("home", "var/lib/x", "a/b")
     for path in ("home", "home/ann/x", "homes", "var/lib", "var/lib/x/y", "a", "a/b/c/d", "a/bc", ""):
-        assert meeting.below(path, trees) == meeting.below(path, frozenset(trees)), path
+        assert collisions.below(path, trees) == collisions.below(path, frozenset(trees)), path
 
 
 def opened(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:

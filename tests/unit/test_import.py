@@ -13,7 +13,7 @@ import pytest
 from pipelines import import_system as importing
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import connect
-from pipelines.origin.arriving import Source
+from pipelines.origin.tree_stream import Source
 from pipelines.recipe.generators import GENERATORS
 from pipelines.settings import Settings
 from tests.support.systems import ARCH, DEBIAN

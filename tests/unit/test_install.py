@@ -12,8 +12,8 @@ from pipelines import install
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.errors import VirtrootError
-from pipelines.guest import asks
 from pipelines.guest import guest as guests
+from pipelines.guest import host_requests
 from pipelines.guest.domain import Domain
 from pipelines.guest.guest import Guest
 from pipelines.install import InstallOptions
@@ -68,7 +68,7 @@ def test_a_share_that_the_user_gives_replaces_the_recorded_one_of_its_tag(artifa
 def test_a_directory_of_the_host_in_a_manifest_is_refused(artifact: Artifact) -> None:
     hostile = recording(artifact, shares=("fine:name:/srv/a", "h:/srv/media:/mnt/h:ro"))
     with pytest.raises(VirtrootError, match="asks for the host's directory /srv/media") as refused:
-        install._wanted(hostile, InstallOptions(consent=asks.granted))
+        install._wanted(hostile, InstallOptions(consent=host_requests.granted))
     assert "--share h:/srv/media:/mnt/h:ro" in refused.value.hint
     assert install._wanted(hostile, InstallOptions(transient="run here")) == ()
 
@@ -117,7 +117,7 @@ def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_conse
         assert line in refused.value.what
     with pytest.raises(VirtrootError, match="asks more of the host"):
         ask(asking, InstallOptions(consent=lambda _: False))
-    ask(asking, InstallOptions(consent=asks.granted))
+    ask(asking, InstallOptions(consent=host_requests.granted))
 
 
 @pytest.mark.usefixtures("others")

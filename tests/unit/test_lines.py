@@ -162,7 +162,7 @@ def test_a_packages_name_leads_nowhere_out_of_the_root(tmp_path: Path, owner: st
 ALLOWED = {
     "pipelines/book/pages.py": (5, "pages of the book, and a topic that the user typed"),
     "pipelines/book/reference.py": (4, "docstrings and descriptions of virtroot's own"),
-    "pipelines/cli/ending.py": (1, "an error's message, which becomes one line"),
+    "pipelines/cli/exit_status.py": (1, "an error's message, which becomes one line"),
     "pipelines/cli/program.py": (1, "an error's message, which becomes one line"),
     "pipelines/night/calendar.py": (2, "what the user typed"),
     "pipelines/log.py": (1, "what the user typed"),

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.origin import arriving, guestfs, looking
+from pipelines.origin import guestfs, system_facts, tree_stream
 from pipelines.origin import rules as applying
 from pipelines.origin.disk import Choice, Disks, Found, choose
 from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, needed, rewrite
@@ -211,7 +211,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_the_facts_of_a_tree(tree: Path) -> None:
-    system = looking.look(Local(), str(tree))
+    system = system_facts.look(Local(), str(tree))
     refuse(system)
     assert (system.distro, system.machine, system.machine_id) == ("debian", "003e", "0" * 31 + "1")
     assert system.fstab == "UUID=1 / ext4 defaults 0 1\n"
@@ -223,7 +223,7 @@ def test_the_facts_of_a_tree(tree: Path) -> None:
 
 
 def test_a_glance_says_whether_a_tree_can_come(tree: Path, tmp_path: Path) -> None:
-    looked, glanced = looking.look(Local(), str(tree)), looking.glance(tree)
+    looked, glanced = system_facts.look(Local(), str(tree)), system_facts.glance(tree)
     for name in ("top", "found", "machine", "fstab", "distro"):
         assert getattr(glanced, name) == getattr(looked, name), name
     refuse(glanced)
@@ -235,7 +235,7 @@ def test_a_glance_says_whether_a_tree_can_come(tree: Path, tmp_path: Path) -> No
     (tree / "usr/lib/systemd/systemd").unlink()
     (tree / "usr/lib/systemd").rmdir()
     (tree / "usr/lib/systemd").symlink_to(tmp_path / "outside")
-    glanced = looking.glance(tree)
+    glanced = system_facts.glance(tree)
     assert (glanced.fstab, glanced.machine) == ("", "")
     assert "usr/lib/systemd/systemd" not in glanced.found
 
@@ -253,7 +253,7 @@ def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(text)
-    system = looking.look(Local(), str(tree))
+    system = system_facts.look(Local(), str(tree))
     assert system.dracut == ("etc/dracut.conf.d/cmdline.conf",)
     assert system.presets == ("etc/mkinitcpio.d/linux.preset",)
     assert system.fstype == ("etc/initramfs-tools/conf.d/type",)
@@ -274,14 +274,14 @@ def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
 def test_a_disk_is_told_by_what_it_says_where(tmp_path: Path, at: int, magic: bytes) -> None:
     path = tmp_path / "disk"
     path.write_bytes(b"\0" * at + magic + b"\0" * 1024)
-    assert arriving.find(str(path), outside=tmp_path / "output").kind == "disk"
+    assert tree_stream.find(str(path), outside=tmp_path / "output").kind == "disk"
 
 
 def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:
     with (tree / "etc/fstab").open("wb") as fstab:
         fstab.truncate(10 << 30)
     with pytest.raises(VirtrootError, match="more than 64 KiB"):
-        looking.look(Local(), str(tree))
+        system_facts.look(Local(), str(tree))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:
 def test_a_tarball_is_told_by_how_it_begins(tmp_path: Path, head: bytes, option: str) -> None:
     path = tmp_path / "anything"
     path.write_bytes(head)
-    found = arriving.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.find(str(path), outside=tmp_path / "output")
     assert (found.kind, found.size, found.decompress) == ("tarball", len(head), option)
 
 
@@ -310,9 +310,9 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         "/dev/null": "neither",
     }.items():
         with pytest.raises(VirtrootError, match=why):
-            arriving.find(str(tmp_path / name), outside=tmp_path / "output")
+            tree_stream.find(str(tmp_path / name), outside=tmp_path / "output")
     with pytest.raises(VirtrootError, match="the system that runs here"):
-        arriving.find("/", outside=Path("/nowhere/output"))
+        tree_stream.find("/", outside=Path("/nowhere/output"))
 
 
 def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,8 +320,8 @@ def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkey
     source.mkdir()
     there = [("/", "ext4"), (str(source), "ext4"), *((f"{source}/{point}", kind) for point, kind in MOUNTED.items())]
     monkeypatch.setattr(mounts, "points", lambda _: there)
-    assert arriving.find(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
-    assert arriving.find(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)
+    assert tree_stream.find(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
+    assert tree_stream.find(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)
 
 
 MOUNTED = {"proc": "proc", "boot": "ext4", "home": "xfs", "srv/data": "btrfs", "var/lib": "xfs"}
@@ -422,10 +422,10 @@ def test_a_directory_that_becomes_a_link_after_it_was_looked_at_stays_what_it_wa
     (tmp_path / "theirs/root/etc/name").write_text("the system")
     (tmp_path / "secret/etc").mkdir(parents=True)
     (tmp_path / "secret/etc/name").write_text("the host's own")
-    found = arriving.find(str(tmp_path / "theirs/root"), outside=tmp_path / "output")
+    found = tree_stream.find(str(tmp_path / "theirs/root"), outside=tmp_path / "output")
     (tmp_path / "theirs/root").rename(tmp_path / "theirs/aside")
     (tmp_path / "theirs/root").symlink_to(tmp_path / "secret")
-    with arriving._opened(found) as content, tarfile.open(fileobj=content, mode="r|") as tar:
+    with tree_stream._opened(found) as content, tarfile.open(fileobj=content, mode="r|") as tar:
         names = {entry.name: tar.extractfile(entry).read() for entry in tar if entry.isreg()}  # type: ignore[union-attr]
     assert names == {"./etc/name": b"the system"}
     assert Path(found.opened, "etc/name").read_text() == "the system"
@@ -437,17 +437,17 @@ def test_a_file_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp
     with tarfile.open(path, "w:gz" if ending else "w") as tar:
         tar.add(__file__, "etc/name")
     before = path.read_bytes()
-    found = arriving.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.find(str(path), outside=tmp_path / "output")
     path.unlink()
     path.symlink_to("/etc/shadow")
-    with arriving._opened(found) as content:
+    with tree_stream._opened(found) as content:
         assert content.read() == before
 
 
 def test_what_a_link_leads_to_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert arriving.find(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
+    assert tree_stream.find(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
     assert "leads to" in capsys.readouterr().err
 
 
@@ -460,7 +460,7 @@ def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: 
         image.seek(32 << 20)
         image.write(b"in the middle")
     content = path.read_bytes()
-    found = arriving.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.find(str(path), outside=tmp_path / "output")
     path.unlink()
     path.symlink_to("/etc/shadow")
     container = MagicMock()

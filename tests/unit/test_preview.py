@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.merge import preview, staging
-from pipelines.merge.moving import Choices, Move
+from pipelines.merge import preparation, preview
+from pipelines.merge.upgrade_plan import Choices, Move
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, system, tree
 
@@ -88,7 +88,7 @@ def test_what_is_not_as_it_was_is_said(move: Move, capsys: pytest.CaptureFixture
         assert f"{heading}\n  {line}" in text
     data = preview.as_data(found)
     assert (data["held"], data["systems"], data["selections"]) == (["jq 1 -> 2"], ["srv/docker"], {"jq": "hold"})
-    staging.tell("web", found)
+    preparation.tell("web", found)
     said = capsys.readouterr().err
     assert "to run in web: apt-mark manual 'x y', since marked so in the guest" in said
     assert "on hold in web, and another version now: jq 1 -> 2" in said

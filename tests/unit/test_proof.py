@@ -17,9 +17,9 @@ import pytest
 
 from pipelines.host import lines
 from pipelines.libvirt import beside
-from pipelines.merge import moving, pristine, proof
-from pipelines.merge.moving import Choices, Move
-from pipelines.merge.pristine import Configured, Survey
+from pipelines.merge import baselines, proof, upgrade_plan
+from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.upgrade_plan import Choices, Move
 from pipelines.target.payload import carry
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
@@ -78,16 +78,16 @@ def live(old: Path) -> None:
 def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None = None) -> tuple[Move, Survey]:
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
-    planned = moving.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
-    owners = beside.owners(Local(), str(old), str(new), moving.taken_along(planned), planned.systems)
+    planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
+    owners = beside.owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
-    beside.carry(Local(), str(old), str(new), moving.carried(planned, base, ours, theirs))
+    beside.carry(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
     return planned, arrived(new)
 
 
 def arrived(new: Path) -> Survey:
     beside.keep_survey(Local(), str(new), MADE, str(new.parent / "arrived"), "arrived")
-    return pristine.parse((new.parent / "arrived").read_bytes())
+    return baselines.parse((new.parent / "arrived").read_bytes())
 
 
 def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -> None:
@@ -115,10 +115,10 @@ def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -
 def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Path]) -> None:
     old, new = roots
     os.setxattr(old / "etc/base.conf", "user.then", b"value")
-    base, theirs = pristine.without_attributes(looked(old)), looked(new)
+    base, theirs = baselines.without_attributes(looked(old)), looked(new)
     live(old)
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
-    ours = pristine.without_attributes(pristine.parse(beside.survey(Local(), str(old), MADE, known)))
+    ours = baselines.without_attributes(baselines.parse(beside.survey(Local(), str(old), MADE, known)))
     planned, now = move(old, new, base, theirs, ours)
     assert list(proof.differences(planned, theirs, now)) == []
     assert stat.S_ISFIFO((new / "etc/pipe").lstat().st_mode)
@@ -153,13 +153,13 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     old, new = roots
     base, theirs = looked(old), looked(new)
     live(old)
-    carried = moving.carried
+    carried = upgrade_plan.carried
 
     def without(*arguments: object) -> carry.CopyPlan:
         plan = carried(*arguments)  # type: ignore[arg-type]
         return carry.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
 
-    monkeypatch.setattr(moving, "carried", without)
+    monkeypatch.setattr(upgrade_plan, "carried", without)
     planned, now = move(old, new, base, theirs)
     assert list(proof.differences(planned, theirs, now)) == ["/etc/pipe is not the guest's"]
 

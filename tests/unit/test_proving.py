@@ -17,9 +17,9 @@ from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Verdict
-from pipelines.builder.asking import Asker
+from pipelines.builder.mirror_state import Asker
 from pipelines.errors import CheckFailed, Phase, VirtrootError
-from pipelines.guest import asks
+from pipelines.guest import host_requests
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.install import InstallOptions
@@ -77,7 +77,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> None:
-        assert options == InstallOptions(cache="always", transient=run.owner, clone="copy", consent=asks.granted)
+        assert options == InstallOptions(
+            cache="always", transient=run.owner, clone="copy", consent=host_requests.granted
+        )
         assert name not in machine.there
         machine.there[name] = options.transient
         machine.said.append(f"install {name}")

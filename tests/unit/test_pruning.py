@@ -14,10 +14,10 @@ from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import stale
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, switching
 from pipelines.guest import guest as guests
+from pipelines.guest import previous_roots, swap
 from pipelines.guest.domain import Made
-from pipelines.guest.formers import Former
+from pipelines.guest.previous_roots import Former
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import pool
 from pipelines.settings import Settings
@@ -148,9 +148,9 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: every)
     monkeypatch.setattr("pipelines.guest.hold.hold", held)
-    monkeypatch.setattr(formers, "every", lambda guest: found[guest.name])
-    monkeypatch.setattr(formers, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
-    monkeypatch.setattr(formers, "delete", lambda guest, directories: gone.extend(directories))
+    monkeypatch.setattr(previous_roots, "every", lambda guest: found[guest.name])
+    monkeypatch.setattr(previous_roots, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
+    monkeypatch.setattr(previous_roots, "delete", lambda guest, directories: gone.extend(directories))
 
     def asking(question: str) -> bool:
         found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("Made", None)))
@@ -189,4 +189,4 @@ def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
 def test_a_damaged_record_of_a_former_root_is_an_error_that_names_it(tmp_path: Path, record: str) -> None:
     (tmp_path / "made").write_text(record)
     with pytest.raises(VirtrootError, match="made is damaged"):
-        switching.described(Local(), str(tmp_path))
+        swap.described(Local(), str(tmp_path))

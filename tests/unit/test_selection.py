@@ -21,7 +21,7 @@ EVERYTHING = {
         # By a task that the test runs, directly or by a module in between.
         ("pipelines/rollback.py", "tests/e2e/test_upgrade.py", "tests/e2e/test_import.py"),
         ("pipelines/origin/disk.py", "tests/e2e/test_import.py", "tests/e2e/test_run.py"),
-        ("pipelines/guest/streaming.py", "tests/e2e/test_run.py", "tests/integration/test_site.py"),
+        ("pipelines/guest/command_stream.py", "tests/e2e/test_run.py", "tests/integration/test_site.py"),
         # By a fixture that runs one.
         ("pipelines/builder/packing.py", "tests/e2e/test_run.py", "tests/integration/test_site.py"),
         # By an import.

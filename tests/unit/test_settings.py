@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 import tasks
-from pipelines.cli import ending
+from pipelines.cli import exit_status
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT, Settings, defaults, described, from_section
 
@@ -130,7 +130,7 @@ def test_bad_variable_is_two_lines_and_exit_code_2(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv(f"INVOKE_VIRTROOT_{name.upper()}", value)
-    assert ending.status(lambda: tasks.program.run(["inv", "doctor"])) == 2
+    assert exit_status.status(lambda: tasks.program.run(["inv", "doctor"])) == 2
     said = capsys.readouterr()
     assert said.out == ""
     what, hint = said.err.splitlines()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.origin import looking, owners, signs
+from pipelines.origin import owners, signs, system_facts
 from pipelines.origin import rules as applying
 from pipelines.origin.network import Network, plan
 from pipelines.origin.rules import Installed
@@ -239,7 +239,7 @@ def test_the_guest_s_card_gets_an_address_and_name_servers(
 ) -> None:
     for path, content in files.items():
         write(tree, path, content)
-    system = looking.look(Local(), str(tree))
+    system = system_facts.look(Local(), str(tree))
     assert plan(system.signs, system.cards, frozenset(found), "debian") == expected
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from pipelines.guest import identity, reach, sshd
+from pipelines.guest import identity, ssh_access, sshd
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.guest.sshd import Sshd
@@ -136,12 +136,12 @@ def guest_of(root: Path) -> Guest:
 
 
 def test_ssh_knows_the_key_that_the_configuration_names(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "PATIENCE", 0)
+    monkeypatch.setattr(ssh_access, "PATIENCE", 0)
     write(root, sshd_config="HostKey /etc/keys/own\n")
     (root / "etc/keys").mkdir()
     (root / "etc/keys/own.pub").write_text(f"{KEY} own\n")
     (root / "etc/ssh/ssh_host_ed25519_key.pub").write_text(f"{KEY[:-1]}A usual\n")
-    line, seen = reach.known_host(guest_of(root))
+    line, seen = ssh_access.known_host(guest_of(root))
     assert line == f"web {KEY}\n"
     assert seen.port == 22
 

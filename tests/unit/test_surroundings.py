@@ -16,7 +16,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.builder import build_name
 from pipelines.guest import identity
 from pipelines.merge import changes
-from pipelines.merge.pristine import Survey
+from pipelines.merge.baselines import Survey
 from pipelines.recipe import surroundings
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.parse import parse
@@ -88,7 +88,7 @@ def test_packages_and_commands_of_every_distribution_find_a_name(distro: str) ->
 
 def test_the_builder_has_the_name_that_the_root_knows() -> None:
     # hostname --fqdn asks the kernel for the name, and the root's /etc/hosts for its domain.
-    sources = [(CHECKOUT / f"pipelines/builder/{name}.py").read_text() for name in ("container", "contained")]
+    sources = [(CHECKOUT / f"pipelines/builder/{name}.py").read_text() for name in ("container", "root_container")]
     assert all("hostname=BUILD_NAME" in text for text in sources)
 
 

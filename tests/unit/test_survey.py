@@ -21,9 +21,9 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.merge import pristine
+from pipelines.merge import baselines
+from pipelines.merge.baselines import Survey
 from pipelines.merge.changes import Changed, Changes, changes, ignored
-from pipelines.merge.pristine import Survey
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target.payload import survey
 from pipelines.target.target import Local
@@ -140,12 +140,12 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     manifest = artifact.manifest.model_copy(update={"source_date_epoch": MADE})
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     guest = Guest(hypervisor, "web", "", BuildId(), f"{pool}/root.web", str(boot), "vmlinuz", "", "")
-    assert pristine.of(guest, manifest, artifact) == base
+    assert baselines.of(guest, manifest, artifact) == base
     assert list(pool.iterdir()) == []
-    assert pristine.parse(record.read_bytes()) == base
+    assert baselines.parse(record.read_bytes()) == base
     record.unlink()
     with pytest.raises(VirtrootError, match="is kept neither with it nor in the output"):
-        pristine.of(guest, manifest, None)
+        baselines.of(guest, manifest, None)
 
 
 def test_looking_leaves_no_trace(root: Path) -> None:
@@ -168,10 +168,10 @@ def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
     golden, boots = BaseTree(str(tmp_path), "digest"), [tmp_path / name for name in ("boot1", "boot2")]
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     for boot in boots:
-        pristine.keep(Local(), "/nonexistent", manifest, str(boot), golden)
+        baselines.keep(Local(), "/nonexistent", manifest, str(boot), golden)
         write(root / "etc/base.conf", "changed afterwards\n")
     assert boots[0].joinpath("pristine.tar.gz").read_bytes() == boots[1].joinpath("pristine.tar.gz").read_bytes()
-    assert b"as it came\n" in pristine.parse((boots[1] / "pristine.tar.gz").read_bytes()).contents.values()
+    assert b"as it came\n" in baselines.parse((boots[1] / "pristine.tar.gz").read_bytes()).contents.values()
     assert (boots[1] / "pristine.tar.gz").stat().st_mode & 0o777 == 0o600
 
 
@@ -400,7 +400,7 @@ def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
 
     def now() -> Survey:
-        return pristine.parse(beside.survey(Local(), str(root), MADE, known))
+        return baselines.parse(beside.survey(Local(), str(root), MADE, known))
 
     assert told(changes(base, now(), "debian")) == []
     write(root / "opt/app/modules/7", "y", when=MADE + 9)
@@ -495,12 +495,12 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
     os.utime(root / "usr/bin/sh", (MADE, MADE), follow_symlinks=False)
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     guest = Guest(hypervisor, "web", "", BuildId(), "", str(boot), "", "", "")
-    assert pristine.arrived(guest) is None
+    assert baselines.arrived(guest) is None
     beside.keep_survey(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), "arrived")
     os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)
     beside.keep_survey(Local(), str(root), MADE, str(boot / "pristine.tar.gz"))
     os.utime(root / "opt/own", (MADE, MADE - 9), follow_symlinks=False)
-    arrived = pristine.arrived(guest)
+    arrived = baselines.arrived(guest)
     assert arrived is not None
     assert {path: entry.content for path, entry in arrived.unowned.items() if entry.kind == "link"} == {
         "opt/again": "somewhere", "opt/other": "somewhere", "opt/own": "", "opt/same": "somewhere",
@@ -518,8 +518,8 @@ def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tm
     with tarfile.open(tmp_path / "pristine.tar.gz", "w:gz") as tar:
         older = '{"packages": [], "etc": {}, "unowned": {}, "edited": []}'
         tar.add(write(tmp_path / "survey.json", older), "survey.json")
-    pristine.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
-    assert pristine.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
+    baselines.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
+    assert baselines.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
 
 
 def test_attributes_and_special_files_are_told(root: Path) -> None:
@@ -558,11 +558,11 @@ def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_pa
                 del entry["content"]
     older = io.BytesIO()
     survey.pack(told_then, contents, older)
-    then = pristine.parse(older.getvalue())
+    then = baselines.parse(older.getvalue())
     assert not then.has_attributes
     manifest = made(tmp_path, "web", "20261101T030000Z-1").manifest.model_copy(update={"source_date_epoch": MADE})
-    assert not changes(then, pristine.now(Local(), str(root), manifest, then), "debian")
-    assert pristine.now(Local(), str(root), manifest, base).etc["etc/plain.conf"].attributes
+    assert not changes(then, baselines.now(Local(), str(root), manifest, then), "debian")
+    assert baselines.now(Local(), str(root), manifest, base).etc["etc/plain.conf"].attributes
 
 
 @pytest.mark.parametrize("name", ["new\nline", "separator\u2028", "not-utf8-\udcff", "n" * 255])

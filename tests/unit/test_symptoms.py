@@ -96,7 +96,7 @@ LINES = [
     (
         "virtiofsd-gone",
         "no virtiofsd serves /var/lib/libvirt/filesystems/root.web any more",
-        "pipelines/guest/serving.py",
+        "pipelines/guest/virtiofsd.py",
     ),
     ("virtiofsd-gone", "[  242.1]  request_wait_answer+0x12f/0x210", "fs/fuse/dev.c, in a hung task's trace"),
     ("tag-not-found", "[    0.740641] virtio-fs: tag <root> not found", "mkosi#2371, dracut#2357"),

@@ -59,11 +59,14 @@ def fleet() -> Iterator[None]:
             raise VirtrootError(f"there is no guest {name}", "")
         return found[name]
 
+    def refused(each: Guest) -> list[str]:
+        return [GOLDEN] if each.name == "d" else []
+
     with (
         patch("pipelines.upgrade.connect"),
         patch("pipelines.upgrade.guests.every", return_value=GUESTS),
         patch("pipelines.upgrade.guests.find", side_effect=find),
-        patch("pipelines.upgrade.formers.refused", side_effect=lambda each: [GOLDEN] if each.name == "d" else []),
+        patch("pipelines.upgrade.previous_roots.refused", side_effect=refused),
         patch("pipelines.upgrade.golden_root", side_effect=golden_root),
         patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),
     ):
@@ -71,7 +74,7 @@ def fleet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "part", ["upgrade.formers.refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
+    "part", ["upgrade.previous_roots.refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
 )
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.{part}", side_effect=VirtrootError("what it wrote", "")):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest import wrapping
+from pipelines.guest import virtiofsd_wrapper
 from pipelines.health import daemon
 from pipelines.libvirt import beside, wrappers
 from pipelines.libvirt.wrappers import Wrapper
@@ -248,27 +248,27 @@ def named(path: Path | str) -> str:
 )
 def test_devices_get_the_wrapper_of_the_kernel(root: str, share: str, release: str, then: tuple[str, ...]) -> None:
     definition = parsed(DEFINITION.format(root=binary(root), share=binary(share)))
-    before = wrapping.has_overlayfs(definition)
-    assert wrapping.update(definition, release) is ({root, share} != {named(each) for each in then})
-    assert wrapping.binaries(definition) == tuple(named(each) for each in then)
-    assert wrapping.has_overlayfs(definition) is before
+    before = virtiofsd_wrapper.has_overlayfs(definition)
+    assert virtiofsd_wrapper.update(definition, release) is ({root, share} != {named(each) for each in then})
+    assert virtiofsd_wrapper.binaries(definition) == tuple(named(each) for each in then)
+    assert virtiofsd_wrapper.has_overlayfs(definition) is before
     assert definition.find("devices/filesystem/driver[@type='path']/../binary") is None
-    assert not wrapping.update(definition, release)
+    assert not virtiofsd_wrapper.update(definition, release)
 
 
 def test_a_program_that_someone_chose_stays() -> None:
     definition = parsed(DEFINITION.format(root=binary("/opt/mine"), share=""))
-    assert wrapping.update(definition, "6.12")
-    assert wrapping.binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
+    assert virtiofsd_wrapper.update(definition, "6.12")
+    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
 
 
 def test_file_handles_follow_the_setting_where_that_is_asked() -> None:
     definition = parsed(DEFINITION.format(root=binary(""), share=binary("")))
-    assert wrapping.update(definition, "6.12", handles=True)
-    assert wrapping.binaries(definition) == (named("virtiofsd-acl-handles"),)
-    assert not wrapping.update(definition, "6.12")
-    assert wrapping.for_share(definition) == Wrapper(acl=True, handles=True)
-    assert wrapping.update(definition, "6.12", handles=False)
+    assert virtiofsd_wrapper.update(definition, "6.12", handles=True)
+    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl-handles"),)
+    assert not virtiofsd_wrapper.update(definition, "6.12")
+    assert virtiofsd_wrapper.for_share(definition) == Wrapper(acl=True, handles=True)
+    assert virtiofsd_wrapper.update(definition, "6.12", handles=False)
 
 
 # What a kernel says it is

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.night.report import axis, words
+from pipelines.night.report import axis, page_parts
 from pipelines.night.report.facts import RecipeFacts
 from pipelines.night.report.html import Element, Node, document, element, table
 from pipelines.text import counted
@@ -41,7 +41,7 @@ def page(rows: Sequence[Row], now: datetime) -> str:
         element("p", f"{recipes}: {summary}." if rows else "No recipe has been built here yet."),
         table("Recipes, those that fail first", _COLUMNS, cells, "recipes") if rows else None,
     )
-    return document(f"Golden roots: {summary or 'none'} – virtroot", body, words.written(now))
+    return document(f"Golden roots: {summary or 'none'} – virtroot", body, page_parts.written(now))
 
 
 def row(facts: RecipeFacts, now: datetime) -> Row:
@@ -51,13 +51,13 @@ def row(facts: RecipeFacts, now: datetime) -> Row:
     if last:
         came = f"{last.failure.where}: {last.failure.label}" if last.failure else last.outcome
     cells = (
-        words.link(facts.name, facts.name, "index.html"),
-        words.state(facts.state),
-        words.moment(facts.since),
+        page_parts.link(facts.name, facts.name, "index.html"),
+        page_parts.state(facts.state),
+        page_parts.moment(facts.since),
         came or "none yet",
-        words.moment(last.time if last else ""),
+        page_parts.moment(last.time if last else ""),
         _marks(facts),
-        words.ago(facts.golden_time, now),
+        page_parts.ago(facts.golden_time, now),
         golden.directory.name if golden else "none",
     )
     return Row(facts.name, facts.state, cells)

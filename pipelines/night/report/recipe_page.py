@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pipelines.artifact.difference import Difference
 from pipelines.artifact.history import Night
-from pipelines.night.report import axis, words
+from pipelines.night.report import axis, page_parts
 from pipelines.night.report.axis import Scale
 from pipelines.night.report.facts import SHOWN, RecipeFacts
 from pipelines.night.report.html import Element, Node, document, element, scrolling, table
@@ -47,26 +47,26 @@ def page(facts: RecipeFacts, now: datetime) -> str:
         element(
             "main", element("h1", facts.name), *_state(facts, now), *_suspects(facts), *_plots(facts), *_nights(facts)
         ),
-        words.written(now),
+        page_parts.written(now),
     ]
     return document(f"{facts.name}: {facts.state} – virtroot", *body)
 
 
 def _state(facts: RecipeFacts, now: datetime) -> list[Node]:
     since, golden = facts.since, facts.golden
-    state: Node = words.state(facts.state)
+    state: Node = page_parts.state(facts.state)
     if since:
-        state = _joined(state, " since ", words.moment(since), f" ({words.ago(since, now)})")
-    age = f" ({words.ago(facts.golden_time, now)} old)"
+        state = _joined(state, " since ", page_parts.moment(since), f" ({page_parts.ago(since, now)})")
+    age = f" ({page_parts.ago(facts.golden_time, now)} old)"
     told: list[tuple[str, Node]] = [
         ("State", state),
         ("Golden root", _joined(golden.directory.name, age) if golden else "none"),
     ]
     if facts.last:
-        told.append(("Last night", _joined(words.outcome(facts.last), ": ", _MEANINGS[facts.last.outcome])))
+        told.append(("Last night", _joined(page_parts.outcome(facts.last), ": ", _MEANINGS[facts.last.outcome])))
     if facts.trouble:
         told.append(("Trouble", facts.trouble))
-    return [words.facts(*told)]
+    return [page_parts.facts(*told)]
 
 
 def _suspects(facts: RecipeFacts) -> list[Node]:
@@ -95,7 +95,7 @@ def _suspects(facts: RecipeFacts) -> list[Node]:
 
 
 def _night(facts: RecipeFacts, night: Night) -> Element:
-    told: list[tuple[str, Node]] = [("Night", _joined(words.moment(night.time), " ", words.outcome(night)))]
+    told: list[tuple[str, Node]] = [("Night", _joined(page_parts.moment(night.time), " ", page_parts.outcome(night)))]
     if night.failure:
         whole = element(
             "details", element("summary", "in full"), scrolling("the failure", element("pre", night.failure.text))
@@ -105,7 +105,7 @@ def _night(facts: RecipeFacts, night: Night) -> Element:
         )
     if night.retried:
         told.append(("Booted twice", night.retried))
-    told.append(("Build", words.build_name(night.artifact) if night.artifact else "nothing was built"))
+    told.append(("Build", page_parts.build_name(night.artifact) if night.artifact else "nothing was built"))
     if night.commit:
         told.append(("Checkout", f"{night.commit[:12]}{', with changes' if night.dirty else ''}"))
     for kind, verdict in sorted(night.verdicts.items()):
@@ -116,7 +116,7 @@ def _night(facts: RecipeFacts, night: Night) -> Element:
     links = _links(facts, night)
     if links:
         told.append(("Files", _joined(*links)))
-    return words.facts(*told)
+    return page_parts.facts(*told)
 
 
 def _links(facts: RecipeFacts, night: Night) -> list[Node]:
@@ -124,14 +124,14 @@ def _links(facts: RecipeFacts, night: Night) -> list[Node]:
     home, artifact = facts.store.home(facts.name), facts.artifact(night)
     log = facts.failed_log(night)
     if artifact is None:
-        return [words.file_link("log", log, home)] if log else []
+        return [page_parts.file_link("log", log, home)] if log else []
     # Through links of the directory's own the files would not be below it.
     reports = [(path.stem.removeprefix("junit-"), path) for path in artifact.reports()]
     found = [
-        words.file_link("manifest", artifact.manifest_file, home),
-        words.file_link("log", artifact.log, home),
-        words.file_link("console", artifact.console_log, home),
-        *(words.file_link(f"JUnit {kind}", path, home) for kind, path in reports),
+        page_parts.file_link("manifest", artifact.manifest_file, home),
+        page_parts.file_link("log", artifact.log, home),
+        page_parts.file_link("console", artifact.console_log, home),
+        *(page_parts.file_link(f"JUnit {kind}", path, home) for kind, path in reports),
     ]
     there = [each for each in found if each is not None]
     separated: list[Node] = [part for each in there for part in (" · ", each)]
@@ -218,10 +218,10 @@ def _row(facts: RecipeFacts, night: Night) -> tuple[Node, ...]:
     cached = sum(stage.cached for stage in night.stages)
     changes = len(night.since_last.changes) if night.since_last is not None else None
     return (
-        words.moment(night.time),
-        words.outcome(night),
+        page_parts.moment(night.time),
+        page_parts.outcome(night),
         f"{night.failure.where}: {night.failure.label}" if night.failure else "",
-        words.build_name(night.artifact),
+        page_parts.build_name(night.artifact),
         _seconds(night.seconds),
         _seconds(sum(stage.seconds for stage in night.stages)) if night.stages else "–",
         f"{cached} of {len(night.stages)}" if night.stages else "–",

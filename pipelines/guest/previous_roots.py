@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipelines.guest import switching
+from pipelines.guest import swap
 from pipelines.guest.domain import Made
 from pipelines.guest.guest import Guest
 from pipelines.pool import place
@@ -55,8 +55,7 @@ def every(guest: Guest) -> list[Former]:
     listed = split_lines(guest.target.run(["sh", "-c", script, "formers", directory]).text)
     found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
     return [
-        Former(f"{directory}/{each}", each, switching.described(guest.target, f"{directory}/{each}/about"))
-        for each in found
+        Former(f"{directory}/{each}", each, swap.described(guest.target, f"{directory}/{each}/about")) for each in found
     ]
 
 

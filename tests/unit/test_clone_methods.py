@@ -13,7 +13,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor, Known
-from pipelines.pool import base_trees, roots
+from pipelines.pool import base_trees, clone_methods
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target.target import Local
 
@@ -51,7 +51,7 @@ BTRFS, XFS, EXT4 = Pool(subvolumes=True, reflinks=True), Pool(reflinks=True), Po
     ],
 )
 def test_the_best_way_is_taken_or_the_one_that_is_asked_for(pool: Pool, asked: str, way: str) -> None:
-    assert roots.way(pool, "/pool", asked) == way
+    assert clone_methods.way(pool, "/pool", asked) == way
 
 
 @pytest.mark.parametrize(
@@ -64,25 +64,25 @@ def test_the_best_way_is_taken_or_the_one_that_is_asked_for(pool: Pool, asked: s
 )
 def test_what_a_pool_cannot_do_is_refused(pool: Pool, asked: str, why: str) -> None:
     with pytest.raises(VirtrootError, match=f"--clone {asked} in /pool: that {why}"):
-        roots.way(pool, "/pool", asked)
+        clone_methods.way(pool, "/pool", asked)
 
 
 def test_a_root_that_is_no_subvolume_is_copied_by_reflinks() -> None:
     unpacked_before = Pool(subvolumes=True, reflinks=True, source_is_subvolume=False)
-    assert roots.way(unpacked_before, "/pool", "auto", source="/pool/root.web") == "reflink"
+    assert clone_methods.way(unpacked_before, "/pool", "auto", source="/pool/root.web") == "reflink"
     with pytest.raises(VirtrootError, match="needs subvolumes"):
-        roots.way(unpacked_before, "/pool", "snapshot", source="/pool/root.web")
+        clone_methods.way(unpacked_before, "/pool", "snapshot", source="/pool/root.web")
 
 
 def test_a_directory_that_mount_would_misread_has_no_layers() -> None:
     with pytest.raises(VirtrootError, match="cannot be told of a directory"):
-        roots.way(EXT4, "/srv/a:b", "overlay")
+        clone_methods.way(EXT4, "/srv/a:b", "overlay")
 
 
 def test_a_way_that_is_none_is_refused() -> None:
-    assert roots.checked_way("auto") == "auto"
+    assert clone_methods.checked_way("auto") == "auto"
     with pytest.raises(VirtrootError, match="that is no way to make a root"):
-        roots.checked_way("hardlink")
+        clone_methods.checked_way("hardlink")
 
 
 def test_a_copy_shares_nothing_and_keeps_what_there_is(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_copy_shares_nothing_and_keeps_what_there_is(tmp_path: Path) -> None:
     (tree / "file").write_text("content")
     (tree / "again").hardlink_to(tree / "file")
     (tree / "out").symlink_to("/etc")
-    roots.make(Local(), "copy", str(tree), str(root))
+    clone_methods.make(Local(), "copy", str(tree), str(root))
     assert root.stat().st_mode & 0o777 == 0o711
     assert (root / "file").stat().st_ino == (root / "again").stat().st_ino != (tree / "file").stat().st_ino
     assert (root / "out").is_symlink()
     with pytest.raises(VirtrootError, match="cannot copy"):
-        roots.make(Local(), "copy", str(tmp_path / "gone"), str(tmp_path / "other"))
+        clone_methods.make(Local(), "copy", str(tmp_path / "gone"), str(tmp_path / "other"))
 
 
 @dataclass

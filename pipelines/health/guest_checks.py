@@ -6,7 +6,7 @@ import copy
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
-from pipelines.guest import hold, wrapping
+from pipelines.guest import hold, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
 from pipelines.health import definition as definitions
 from pipelines.health import finding
@@ -104,21 +104,21 @@ def root(guest: Guest, its: Facts) -> list[Finding]:
 def wrapped(guest: Guest, definition: ET.Element, its: Facts, *, handles: bool) -> Finding:
     """Judge whether the guest's devices name the wrapper of virtiofsd that its kernel and the settings ask for."""
     name, release = "wrapper of virtiofsd", its["release"]
-    named = wrapping.binaries(definition)
+    named = virtiofsd_wrapper.binaries(definition)
     wanted = copy.deepcopy(definition)
-    if not wrapping.update(wanted, release, handles=handles):
+    if not virtiofsd_wrapper.update(wanted, release, handles=handles):
         foreign = [path for path in named if not wrappers.parse(path)]
         if foreign:
             return fine(guest.name, name, f"{', '.join(foreign)} is not virtroot's, and left as it is")
         return fine(guest.name, name, ", ".join(path.rpartition("/")[2] for path in named))
     now = ", ".join(path.rpartition("/")[2] or "none" for path in named)
-    right = ", ".join(path.rpartition("/")[2] for path in wrapping.binaries(wanted))
+    right = ", ".join(path.rpartition("/")[2] for path in virtiofsd_wrapper.binaries(wanted))
     says = f"its devices name {now}, and with the kernel {release or 'that it has'} it should be {right}"
     # Only a daemon before 1.14 insists on ACLs, and it then refuses such a kernel.
     boots = wrappers.takes_acls(release) or not any(each and each.acl for each in map(wrappers.parse, named))
 
     def update(now: Guest) -> None:
-        wrapping.refresh(now.hypervisor, now.uuid, now.boot, handles=handles)
+        virtiofsd_wrapper.refresh(now.hypervisor, now.uuid, now.boot, handles=handles)
 
     fix = Fix(f"let the devices of {guest.name} name {right}, from its next start on", _locked(guest, update))
     return fault(guest.name, name, says, "--fix does it, as ./inv upgrade does", needed=not boots, fix=fix)

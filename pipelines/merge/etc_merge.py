@@ -12,7 +12,7 @@ from typing import Literal
 
 from pipelines.errors import VirtrootError
 from pipelines.merge import accounts, changes
-from pipelines.merge.pristine import Configured, Survey
+from pipelines.merge.baselines import Configured, Survey
 from pipelines.recipe import machine_specific
 
 #: ``ours``: the guest's is carried over, or it is taken away as it was in the guest. ``theirs``: the new root's stays,

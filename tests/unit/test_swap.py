@@ -12,7 +12,7 @@ import pytest
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import switching
+from pipelines.guest import swap
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
@@ -59,9 +59,9 @@ class Site:
 
     def switch(self) -> None:
         definition = parsed(DOMAIN)
-        switching.describe(self.guest.target, f"{self.paths.staged}/next", made(definition), self.guest.boot)
+        swap.describe(self.guest.target, f"{self.paths.staged}/next", made(definition), self.guest.boot)
         remade(definition, self.guest.boot, NEW)
-        switching.switch(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
+        swap.switch(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
 
     def which(self) -> tuple[str, str, str]:
         """Return what the root, the boot directory and libvirt have: ``old`` or ``new`` each."""
@@ -104,7 +104,7 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
     assert site.which() == ("new", "new", "new")
     final = Path(site.final)
     assert (final / "root/is").read_text() == "old"
-    assert switching.described(Local(), f"{final}/about") == OLD
+    assert swap.described(Local(), f"{final}/about") == OLD
     assert (final / "about/manifest.json").read_text() == "{}"
     assert {path.name for path in final.iterdir()} == {"root", "about"}
     assert sorted(path.name for path in site.pool.iterdir()) == ["defined", "former.web", "root.web"]
@@ -148,14 +148,14 @@ def test_a_guest_that_libvirt_starts_meanwhile_keeps_its_root(site: Site, states
 def test_what_was_written_down_and_not_begun_is_never_done_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(switching, "_finish", lambda *_, **__: None)
+    monkeypatch.setattr(swap, "_finish", lambda *_, **__: None)
     site.switch()
     monkeypatch.undo()
     monkeypatch.setattr(place, "BOOT", str(site.boot))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
     monkeypatch.setattr(guests, "find", lambda *_: site.guest)
-    assert switching.pending(site.guest)
-    switching.finish(site.guest)
+    assert swap.pending(site.guest)
+    swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not Path(site.paths.switching).exists()
 
@@ -167,7 +167,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
     """The machine went down after the exchange, libvirt is another one since, and the guest may have run on it."""
     monkeypatch.setattr(guests, "find", lambda *_: site.guest)
     with monkeypatch.context() as patched:
-        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
     beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
     virsh = tmp_path / "programs/virsh"
@@ -175,15 +175,15 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
     if running:
         (site.pool / "states").write_text("running\n")
         with pytest.raises(VirtrootError, match="web keeps the root that it has"):
-            switching.finish(site.guest)
+            swap.finish(site.guest)
         assert (Path(site.paths.root) / "is").read_text() == "new"
-        assert switching.pending(site.guest)
+        assert swap.pending(site.guest)
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
-        switching.finish(site.guest)
+        swap.finish(site.guest)
     assert f"is kept as {site.final}" in raised.value.detail
     assert site.which() == ("old", "old", "old")
     assert (Path(site.final) / "root/is").read_text() == "new"
-    switching.finish(site.guest)
+    swap.finish(site.guest)
 
 
 def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,11 +192,11 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
     root, staged = Path(site.paths.root), Path(site.paths.staged) / "root"
     aside = root.with_name(f"{root.name}@aside")
     with monkeypatch.context() as patched:
-        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
     journal = Path(site.paths.switching).read_bytes()
     root.rename(aside)
-    switching.finish(site.guest)
+    swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not token_in(staged)
     Path(site.paths.switching).write_bytes(journal)
@@ -205,7 +205,7 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
         (directory / token).touch()
     root.rename(aside)
     staged.rename(root)
-    switching.finish(site.guest)
+    swap.finish(site.guest)
     assert site.which() == ("new", "new", "new")
     assert (Path(site.final) / "root/is").read_text() == "old"
 
@@ -218,7 +218,7 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
     for where in killing.times((site.pool, site.boot), site.switch):
         assert site.which()[0] in ("old", "new"), where
         with patch.object(guests, "find", return_value=site.guest):
-            switching.finish(site.guest)
+            swap.finish(site.guest)
         left = site.which()
         assert left in (("old", "old", "old"), ("new", "new", "new")), (where, left)
         seen.add(left[0])
@@ -232,7 +232,7 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
 def begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a switch as a machine that went down before the exchange does."""
     with monkeypatch.context() as patched:
-        patched.setattr(switching, "_finish", lambda *_, **__: None)
+        patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
 
 
@@ -247,7 +247,7 @@ def test_which_root_is_which_is_known_whatever_number_the_device_has_by_then(
         shutil.copytree(path, copy, symlinks=True)
         shutil.rmtree(path)
         copy.rename(path)
-    switching.finish(site.guest)
+    swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert (Path(site.paths.staged) / "root/is").read_text() == "new"
     assert not Path(site.paths.switching).exists()
@@ -266,11 +266,11 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
     else:
         (root / token).touch()
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
-        switching.finish(site.guest)
+        swap.finish(site.guest)
     assert "is for certain the root that was prepared" in raised.value.detail
     assert (root / "is").read_text() == "old"
     assert (staged / "is").read_text() == "new"
-    assert switching.pending(site.guest)
+    assert swap.pending(site.guest)
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
@@ -291,7 +291,7 @@ def test_a_journal_of_an_earlier_version_is_understood(
     (Path(site.paths.staged) / "coming").unlink()
     if exchanged:
         beside.exchange(Local(), str(staged), site.paths.root)
-    switching.finish(site.guest)
+    swap.finish(site.guest)
     assert site.which() == (("new", "new", "new") if exchanged else ("old", "old", "old"))
     assert not journal.exists()
 
@@ -303,7 +303,7 @@ def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: p
     beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
     defined = site.pool / "defined"
     defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
-    switching.finish(site.guest)
+    swap.finish(site.guest)
     definition = parsed(defined.read_text())
     assert made(definition) == NEW
     assert definition.find("devices/filesystem/target") is not None

@@ -13,7 +13,7 @@ from typing import IO
 from pipelines.artifact import archive
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
-from pipelines.host import opening, process
+from pipelines.host import process, user_file
 from pipelines.host.feed import counted
 from pipelines.log import progress, say, warn
 from pipelines.origin import fstab
@@ -74,7 +74,7 @@ class Source:
     @property
     def opened(self) -> str:
         """A path to what was found, whatever its own path leads to by now."""
-        return opening.named(self.handle) if self.handle >= 0 else str(self.path)
+        return user_file.named(self.handle) if self.handle >= 0 else str(self.path)
 
 
 def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
@@ -89,13 +89,13 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
         if named != path:
             say(f"{named} leads to {path}")
         # Looked at and read by one descriptor: who can write above it could put a link in its place meanwhile.
-        handle = opening.open_path(path)
+        handle = user_file.open_path(path)
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
             return _directory(path, handle, outside, include_mounts=include_mounts)
         if not stat.S_ISREG(found.st_mode):
             raise VirtrootError(f"{path} is neither a directory nor a file", _WANTED)
-        with Path(opening.named(handle)).open("rb") as content:
+        with Path(user_file.named(handle)).open("rb") as content:
             head = content.read(_HEAD)
     except (OSError, RuntimeError, ValueError) as error:
         raise VirtrootError(f"cannot read {text}: {error}", _WANTED) from error

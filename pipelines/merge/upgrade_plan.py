@@ -9,11 +9,11 @@ from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.errors import VirtrootError
-from pipelines.merge import accounts, changes, decisions, engines, meeting, merging
+from pipelines.merge import accounts, changes, collisions, decisions, engines, etc_merge
 from pipelines.merge.accounts import Merged
+from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.changes import Changed
-from pipelines.merge.merging import Decision, MergeText, Read
-from pipelines.merge.pristine import Configured, Survey
+from pipelines.merge.etc_merge import Decision, MergeText, Read
 from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.target.payload.carry import CopyPlan, File, Owners
 from pipelines.text import one_line, split_lines
@@ -33,7 +33,7 @@ class Choices:
     def remembering(self, kept: Iterable[str]) -> Choices:
         """Return the same with what was ``kept`` earlier, but for what is discarded now."""
         # Rules for what may be kept were others once.
-        still = [path for path in kept if not meeting.below(path, self.discard) and not kept_by_nobody(path)]
+        still = [path for path in kept if not collisions.below(path, self.discard) and not kept_by_nobody(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
@@ -93,7 +93,7 @@ class Move:
     @property
     def conflicts(self) -> tuple[Decision, ...]:
         """The paths of /etc that the user has to decide about."""
-        return tuple(merging.conflicts(self.etc))
+        return tuple(etc_merge.conflicts(self.etc))
 
     @property
     def open(self) -> bool:
@@ -153,9 +153,9 @@ def plan(
             "mend it in the guest, or from the host; a plain ./inv rollback leaves it behind",
         )
     known = changes.changes(base, ours, distro, points)
-    kept = meeting.outermost((*meeting.KEPT, *choices.keep))
+    kept = collisions.outermost((*collisions.KEPT, *choices.keep))
     systems = engines.foreign_trees(base, ours)
-    empty = [path for path in _empty(known.files, ours, choices) if not meeting.below(path, kept)]
+    empty = [path for path in _empty(known.files, ours, choices) if not collisions.below(path, kept)]
     covered = frozenset((*kept, *empty))
     found = {
         each.name: each
@@ -164,31 +164,31 @@ def plan(
             *(Changed("changed", path) for path in known.edited),
             *(each for each in known.altered if _leads(each, ours)),
         )
-        if each.kind != "removed" and not meeting.below(each.name, covered) and not _brought(each, ours, theirs)
+        if each.kind != "removed" and not collisions.below(each.name, covered) and not _brought(each, ours, theirs)
     }
     if former:
-        found |= {each.name: each for each in meeting.only_there(base, ours, theirs, kept, systems)}
+        found |= {each.name: each for each in collisions.only_there(base, ours, theirs, kept, systems)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
-    meeting.refuse_in_the_way(kept, ours, theirs)
-    left, replaced = meeting.met(base, ours, theirs, kept, systems)
-    etc = tuple(merging.merge(base, ours, theirs, read, merge_text, choices.take))
-    chosen = [each.path for each in etc if each.verdict == "theirs" and each.why == merging.CHOSEN]
+    collisions.refuse_in_the_way(kept, ours, theirs)
+    left, replaced = collisions.met(base, ours, theirs, kept, systems)
+    etc = tuple(etc_merge.merge(base, ours, theirs, read, merge_text, choices.take))
+    chosen = [each.path for each in etc if each.verdict == "theirs" and each.why == etc_merge.CHOSEN]
     return Move(
         ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
         etc=etc,
         accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
         kept=kept,
-        dropped=tuple(each for each in found.values() if meeting.below(each.name, choices.discard)),
-        undecided=tuple(each for each in found.values() if not meeting.below(each.name, choices.discard)),
+        dropped=tuple(each for each in found.values() if collisions.below(each.name, choices.discard)),
+        undecided=tuple(each for each in found.values() if not collisions.below(each.name, choices.discard)),
         lost=tuple(sorted({*lost} - {*choices.discard})),
-        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or meeting.below(each.name, kept))),
+        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or collisions.below(each.name, kept))),
         left=left,
         replaced=replaced,
-        went=meeting.went(base, ours, theirs, kept, systems),
+        went=collisions.went(base, ours, theirs, kept, systems),
         empty=tuple(empty),
-        systems={path: why for path, why in systems.items() if meeting.below(path, kept) and _has(path, ours)},
+        systems={path: why for path, why in systems.items() if collisions.below(path, kept) and _has(path, ours)},
         selections=decisions.selections(base, ours, theirs),
         held=tuple(decisions.held(ours, theirs)),
         commands=(
@@ -205,7 +205,7 @@ def _has(path: str, survey: Survey) -> bool:
 
 def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str]:
     """Return new directories with nothing but directories in them: services make them for themselves."""
-    trees = (each.name for each in files if each.kind == "added" and not meeting.below(each.name, choices.discard))
+    trees = (each.name for each in files if each.kind == "added" and not collisions.below(each.name, choices.discard))
     return [name for name in trees if ours.unowned[name].kind == "tree" and ours.unowned[name].files == 0]
 
 
@@ -239,7 +239,7 @@ def _accounts(survey: Survey) -> dict[str, bytes]:
 
 def foreign_sizes(move: Move) -> dict[str, int | None]:
     """Return the bytes of what is kept and another system's, by path; None for what was not measured."""
-    there = {path: move.ours.unowned.get(path) for path in move.kept if meeting.foreign(path, move.systems)}
+    there = {path: move.ours.unowned.get(path) for path in move.kept if collisions.foreign(path, move.systems)}
     return {path: None if entry is None else entry.size for path, entry in there.items()}
 
 
@@ -264,7 +264,7 @@ def _named(text: bytes) -> dict[int, str]:
 def taken_along(move: Move) -> list[str]:
     """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
     own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
-    return [path for path in move.kept if not meeting.foreign(path, move.systems)] + list(move.empty) + own
+    return [path for path in move.kept if not collisions.foreign(path, move.systems)] + list(move.empty) + own
 
 
 def _is_tree(path: str, survey: Survey) -> bool:
@@ -294,11 +294,11 @@ def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> CopyPlan:
     return CopyPlan(
         removals=removals,
         copies=copies,
-        trees=[path for path in move.kept if not meeting.is_whole(path, move.systems)],
+        trees=[path for path in move.kept if not collisions.is_whole(path, move.systems)],
         left=[path for path in move.left if not _is_tree(path, ours)],
         untouched=[path for path in move.left if _is_tree(path, ours)],
-        whole=[path for path in move.kept if meeting.is_whole(path, move.systems)],
-        foreign=sorted({path for path in move.kept if meeting.foreign(path)} | {*move.systems}),
+        whole=[path for path in move.kept if collisions.is_whole(path, move.systems)],
+        foreign=sorted({path for path in move.kept if collisions.foreign(path)} | {*move.systems}),
         empty=list(move.empty),
         writes=writes,
         selections=dict(move.selections),

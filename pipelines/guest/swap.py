@@ -22,13 +22,13 @@ from dataclasses import asdict
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import wrapping
+from pipelines.guest import virtiofsd_wrapper
 from pipelines.guest.domain import Made, remade
 from pipelines.guest.guest import Guest
 from pipelines.host import process
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import DEFINITIONS
-from pipelines.pool import place, remounting
+from pipelines.pool import mount_units, place
 from pipelines.pool.place import Place
 from pipelines.target import durable
 from pipelines.target.target import Target
@@ -190,7 +190,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         try:
             if guest.lower:
                 # Should the machine go down on the way, nobody lays the new root on the old one's golden tree.
-                remounting.disable(target, guest.root)
+                mount_units.disable(target, guest.root)
             _finish(guest, begin=True)
         except BaseException:
             # Whichever root it has by now.
@@ -199,7 +199,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
             raise
     if now.lower:
         beside.mount(target, guest.root, now.golden, now.lower)
-        remounting.enable(target, guest.root, now.golden)
+        mount_units.enable(target, guest.root, now.golden)
 
 
 def pending(guest: Guest) -> bool:
@@ -232,14 +232,14 @@ def _renew_definition(guest: Guest) -> None:
     if definition is not None:
         remade(definition, guest.boot, Made(**json.loads(coming.stdout)))
         boot = target.run(["sh", "-c", _COMING_BOOT, "boot", journal, guest.boot]).text
-        wrapping.update(definition, beside.kernel_release(target, boot))
-        wrapping.install(target, definition)
+        virtiofsd_wrapper.update(definition, beside.kernel_release(target, boot))
+        virtiofsd_wrapper.install(target, definition)
         durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
 
 
 def _remount(guest: Guest) -> None:
     if guest.lower:
-        remounting.enable(guest.target, guest.root, guest.golden)
+        mount_units.enable(guest.target, guest.root, guest.golden)
 
 
 def _finish(guest: Guest, *, begin: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest import standard_input, streaming
+from pipelines.guest import command_stream, standard_input
 from pipelines.guest.agent import LARGEST_INPUT, Agent, Piece, Status
 from tests.support.virsh import hypervisor
 
@@ -80,7 +80,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
     def go(*argv: str, stdin: int | None = None) -> tuple[int, bytes, bytes]:
         agent = LocalAgent(machine, "uuid", "web")
         outputs = (bytearray(), bytearray())
-        status = streaming.run(agent, argv, outputs[0].extend, outputs[1].extend, stdin=stdin, memory=str(tmp_path))
+        status = command_stream.run(
+            agent, argv, outputs[0].extend, outputs[1].extend, stdin=stdin, memory=str(tmp_path)
+        )
         if stdin is not None:
             os.close(stdin)
         return status, bytes(outputs[0]), bytes(outputs[1])

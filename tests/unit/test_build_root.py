@@ -11,9 +11,9 @@ from unittest.mock import create_autospec
 import pytest
 
 from pipelines.builder import inputs
+from pipelines.builder.build_root import Making
 from pipelines.builder.cache import StageCache
 from pipelines.builder.container import Builder
-from pipelines.builder.making import Making
 from pipelines.builder.stages import StageRunner
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed

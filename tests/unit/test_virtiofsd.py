@@ -14,7 +14,7 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Silent
 from pipelines.guest.guest import Guest
-from pipelines.guest.serving import unserved
+from pipelines.guest.virtiofsd import unserved
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.symptom.known import GONE

@@ -11,8 +11,8 @@ import pytest
 
 from pipelines.artifact import archive
 from pipelines.builder import container
-from pipelines.builder.contained import contained
 from pipelines.builder.container import Builder
+from pipelines.builder.root_container import contained
 from pipelines.builder.stages import StageRunner
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import Engine

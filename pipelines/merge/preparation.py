@@ -14,20 +14,20 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
-from pipelines.guest import formers, hold, identity, publication, switching, wrapping
 from pipelines.guest import guest as guests
+from pipelines.guest import hold, identity, previous_roots, publication, swap, virtiofsd_wrapper
 from pipelines.guest.domain import Made, made, remade
-from pipelines.guest.formers import Former
 from pipelines.guest.guest import Guest
+from pipelines.guest.previous_roots import Former
 from pipelines.host import lines
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
-from pipelines.merge import moving, pristine, proof
-from pipelines.merge.merging import Read
-from pipelines.merge.moving import Choices, Move
-from pipelines.merge.pristine import Survey
-from pipelines.pool import making, overlayfs, place, roots, shares
+from pipelines.merge import baselines, proof, upgrade_plan
+from pipelines.merge.baselines import Survey
+from pipelines.merge.etc_merge import Read
+from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.pool import clone_methods, overlayfs, place, roots, shares
 from pipelines.pool.place import Place
 from pipelines.target import mounts
 from pipelines.text import one_line
@@ -102,15 +102,15 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
     with _directory(guest) as (paths, directory), ExitStack() as open_trees:
         target, manifest_now = guest.target, artifact.manifest
         asked = "overlay" if guest.lower and clone == "auto" else clone
-        way = roots.way(target, paths.pool, asked)
+        way = clone_methods.way(target, paths.pool, asked)
         if guest.overlayfs:
             overlayfs.refuse_layer(way)
         lying_on = partial(guests.lying_on, guest.hypervisor)
-        making_root = making.root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
+        making_root = roots.root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
-        pristine.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
-        theirs = pristine.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
-        base = pristine.of(guest, manifest(guest), made_of)
+        baselines.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
+        theirs = baselines.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
+        base = baselines.of(guest, manifest(guest), made_of)
         beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
@@ -126,14 +126,14 @@ def of_former(guest: Guest, former: Former, base: Survey) -> Iterator[Staged]:
         manifest_then = _manifest(guest, former.about)
         if now.lower:
             with step("copying the layer of the former root"):
-                roots.copy_layers(target, source, f"{directory}/root")
+                clone_methods.copy_layers(target, source, f"{directory}/root")
             beside.mount(target, f"{directory}/root", now.golden, now.lower)
         else:
-            way = roots.way(target, paths.pool, "auto", source=source)
-            with step(f"making the root: {roots.WORDS[way]} of the former one"):
-                roots.make(target, way, source, f"{directory}/root", nested=True)
+            way = clone_methods.way(target, paths.pool, "auto", source=source)
+            with step(f"making the root: {clone_methods.WORDS[way]} of the former one"):
+                clone_methods.make(target, way, source, f"{directory}/root", nested=True)
         _describe_boot(guest, former, paths)
-        theirs = pristine.now(target, f"{directory}/root", manifest_then, base)
+        theirs = baselines.now(target, f"{directory}/root", manifest_then, base)
         yield Staged(paths, directory, manifest_then, now, base, theirs, former=True)
 
 
@@ -156,16 +156,16 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
     """
     target = guest.target
     with step("comparing"):
-        ours = pristine.now(target, guest.root, manifest(guest), staged.base)
+        ours = baselines.now(target, guest.root, manifest(guest), staged.base)
         points = shares.points_if_told(target, guest.root).values()
         read = (_reader(guest, guest.root), _reader(guest, staged.root))
         distro = staged.manifest.recipe.distro
-        move = moving.plan(
+        move = upgrade_plan.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        owners = beside.owners(target, guest.root, staged.root, moving.taken_along(move), move.systems)
-        strangers = moving.strangers(move, ours, owners)
-        sizes = {**moving.foreign_sizes(move), **owners["sizes"]}
+        owners = beside.owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
+        strangers = upgrade_plan.strangers(move, ours, owners)
+        sizes = {**upgrade_plan.foreign_sizes(move), **owners["sizes"]}
         systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **move.systems}
         move = replace(
             move,
@@ -196,7 +196,9 @@ def _reader(guest: Guest, root: str) -> Read:
 def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
-        beside.carry(guest.target, guest.root, staged.root, moving.carried(move, staged.base, move.ours, staged.theirs))
+        beside.carry(
+            guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
+        )
         identity.name_files(guest.target, staged.root, staged.manifest)
 
 
@@ -218,7 +220,7 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) 
     paths = staged.paths
     beside.put_file(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("changing the root"):
-        _arrive(guest, paths, staged.directory, formers.following(guest), staged.made, staged.manifest, prove)
+        _arrive(guest, paths, staged.directory, previous_roots.following(guest), staged.made, staged.manifest, prove)
 
 
 def tell(name: str, move: Move) -> None:
@@ -289,11 +291,11 @@ def _arrive(
     beside.hand_over(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
     # It is as old as it was.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
-    pristine.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
+    baselines.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
     if prove is not None:
-        prove(pristine.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
-    switching.describe(target, f"{directory}/next", made(definition), guest.boot)
+        prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
+    swap.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)
-    wrapping.update(definition, beside.kernel_release(target, paths.partial_boot))
-    wrapping.install(target, definition)
-    switching.switch(guest, paths, directory, final, definition, now)
+    virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
+    virtiofsd_wrapper.install(target, definition)
+    swap.switch(guest, paths, directory, final, definition, now)

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import rollback, upgrade
 from pipelines.errors import CheckFailed, Phase, VirtrootError
-from pipelines.guest import formers
+from pipelines.guest import previous_roots
 from pipelines.guest.guest import Guest
 from pipelines.pool.place import Place
 from pipelines.settings import Settings
@@ -46,17 +46,17 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (upgrade, rollback):
         monkeypatch.setattr(module, "connect", lambda _: None)
-    monkeypatch.setattr("pipelines.merge.staging.held", held)
+    monkeypatch.setattr("pipelines.merge.preparation.held", held)
     monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
     monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
-    monkeypatch.setattr("pipelines.merge.staging.put_back", note("put back"))
-    monkeypatch.setattr(formers, "every", lambda _: ["former"])
-    monkeypatch.setattr(formers, "set_aside", note("set aside"))
-    monkeypatch.setattr(formers, "failed", lambda _: "/pool/former.web/failed")
-    monkeypatch.setattr(formers, "refuse", note("refuse"))
-    monkeypatch.setattr(formers, "forget", note("forget"))
+    monkeypatch.setattr("pipelines.merge.preparation.put_back", note("put back"))
+    monkeypatch.setattr(previous_roots, "every", lambda _: ["former"])
+    monkeypatch.setattr(previous_roots, "set_aside", note("set aside"))
+    monkeypatch.setattr(previous_roots, "failed", lambda _: "/pool/former.web/failed")
+    monkeypatch.setattr(previous_roots, "refuse", note("refuse"))
+    monkeypatch.setattr(previous_roots, "forget", note("forget"))
     monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
     return done
 
@@ -97,7 +97,7 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
 ) -> None:
     down = VirtrootError("it did not come up", "look", where=Phase.BOOT)
     monkeypatch.setattr("pipelines.verify.verify_held", failing(down))
-    monkeypatch.setattr(formers, "refuse", failing(VirtrootError("No space left on device", "")))
+    monkeypatch.setattr(previous_roots, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
         upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
@@ -140,34 +140,34 @@ def former(guest: Any, when: str, *, whole: bool = True) -> None:
 
 
 def test_former_roots_are_called_after_each_other_whatever_the_clock_says(guest: Any) -> None:
-    first = formers.following(guest)
+    first = previous_roots.following(guest)
     assert first.rpartition("/")[0] == str(guest.formers)
     former(guest, "29991231T235959Z")
-    assert formers.following(guest) == f"{guest.formers}/30000101T000000Z"
+    assert previous_roots.following(guest) == f"{guest.formers}/30000101T000000Z"
     former(guest, "30000101T000000Z")
-    assert [each.when for each in formers.every(guest)] == ["29991231T235959Z", "30000101T000000Z"]
+    assert [each.when for each in previous_roots.every(guest)] == ["29991231T235959Z", "30000101T000000Z"]
 
 
 def test_what_is_half_deleted_is_no_former_root(guest: Any) -> None:
-    assert formers.every(guest) == []
+    assert previous_roots.every(guest) == []
     former(guest, "20260101T000000Z", whole=False)
     former(guest, "20260102T000000Z")
-    assert [each.when for each in formers.every(guest)] == ["20260102T000000Z"]
+    assert [each.when for each in previous_roots.every(guest)] == ["20260102T000000Z"]
 
 
 def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) -> None:
     former(guest, "20260101T000000Z")
     for day in (2, 3):
         former(guest, f"2026010{day}T000000Z")
-        newest = formers.every(guest)[-1]
+        newest = previous_roots.every(guest)[-1]
         (guest.formers / newest.when / "root" / f"of day {day}").touch()
-        formers.set_aside(guest, newest)
-        assert [each.when for each in formers.every(guest)] == ["20260101T000000Z"]
-    failed = formers.failed(guest)
+        previous_roots.set_aside(guest, newest)
+        assert [each.when for each in previous_roots.every(guest)] == ["20260101T000000Z"]
+    failed = previous_roots.failed(guest)
     assert failed == f"{guest.formers}/failed"
     assert [path.name for path in (guest.formers / "failed/root").iterdir()] == ["of day 3"]
-    formers.delete(guest, [failed])
-    assert formers.failed(guest) == ""
+    previous_roots.delete(guest, [failed])
+    assert previous_roots.failed(guest) == ""
 
 
 def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monke
         former(guest, f"2026010{day}T000000Z")
     monkeypatch.setattr("pipelines.target.subvolume.delete", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        formers.forget(guest)
-    assert [each.when for each in formers.every(guest)] == ["20260102T000000Z", "20260103T000000Z"]
+        previous_roots.forget(guest)
+    assert [each.when for each in previous_roots.every(guest)] == ["20260102T000000Z", "20260103T000000Z"]
     [hidden] = [path for path in guest.formers.parent.iterdir() if path.name.startswith(".root.web@")]
     assert (hidden / "about/made").is_file()

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from pipelines.errors import VirtrootError
 from pipelines.merge import changes
+from pipelines.merge.baselines import Survey, Unowned
 from pipelines.merge.changes import Changed
-from pipelines.merge.pristine import Survey, Unowned
 
 #: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
 #: are no lines of passwd, and keys of this machine.

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import ssh
 from pipelines.errors import VirtrootError
-from pipelines.guest import identity, reach
+from pipelines.guest import identity, ssh_access
 from pipelines.libvirt import beside
 from pipelines.settings import Settings
 from pipelines.target import relay
@@ -40,32 +40,32 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
 def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.MonkeyPatch, content: str, line: str) -> None:
     told = {"settings": [], "public": {"/etc/ssh/ssh_host_ed25519_key": content}}
     monkeypatch.setattr(beside, "sshd", lambda *_: told)
-    monkeypatch.setattr(reach, "PATIENCE", 0)
+    monkeypatch.setattr(ssh_access, "PATIENCE", 0)
     guest = MagicMock()
     guest.name = "web"
     if line:
-        assert reach.known_host(guest)[0] == line
+        assert ssh_access.known_host(guest)[0] == line
     else:
         with pytest.raises(VirtrootError, match="has no ssh host key"):
-            reach.known_host(guest)
+            ssh_access.known_host(guest)
 
 
 def test_a_guest_that_cannot_be_reached_says_why() -> None:
     guest = MagicMock()
     guest.name, guest.running = "web", False
     with pytest.raises(VirtrootError, match="not running"):
-        reach.reachable(guest)
+        ssh_access.reachable(guest)
     guest.running = True
     guest.hypervisor.on_a_network.return_value = False
     with pytest.raises(VirtrootError, match="on no network"):
-        reach.reachable(guest)
+        ssh_access.reachable(guest)
     guest.hypervisor.on_a_network.return_value = True
     guest.hypervisor.address.return_value = ""
     guest.agent.addresses.return_value = []
     with pytest.raises(VirtrootError, match="no address yet"):
-        reach.reachable(guest)
+        ssh_access.reachable(guest)
     guest.hypervisor.address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
-    assert reach.reachable(guest) == "10.0.0.7"
+    assert ssh_access.reachable(guest) == "10.0.0.7"
 
 
 def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:

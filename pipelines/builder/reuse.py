@@ -6,8 +6,8 @@ from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, record
 from pipelines.artifact.store import Store
-from pipelines.builder.asking import Asker, surroundings
 from pipelines.builder.inputs import Inputs
+from pipelines.builder.mirror_state import Asker, surroundings
 from pipelines.errors import VirtrootError
 from pipelines.log import warn
 from pipelines.recipe.plan import plan_id
