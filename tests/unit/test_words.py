@@ -1,0 +1,118 @@
+"""The text of the project keeps to docs/words.md: none of the words in the left column of its second table."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.settings import CHECKOUT
+
+_PAGE = CHECKOUT / "docs" / "words.md"
+
+#: Text that was written before the table was; what is in here is taken out as it is rewritten.
+_OLD = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "DESIGN.md",
+    "README.md",
+    "docs",
+    "pipelines/artifact",
+    "pipelines/book",
+    "pipelines/build.py",
+    "pipelines/builder",
+    "pipelines/cli",
+    "pipelines/clone.py",
+    "pipelines/diff.py",
+    "pipelines/doctor.py",
+    "pipelines/engine",
+    "pipelines/errors.py",
+    "pipelines/exec.py",
+    "pipelines/guest",
+    "pipelines/health",
+    "pipelines/host",
+    "pipelines/install.py",
+    "pipelines/libvirt",
+    "pipelines/list.py",
+    "pipelines/log.py",
+    "pipelines/logs.py",
+    "pipelines/merge",
+    "pipelines/night",
+    "pipelines/nightly.py",
+    "pipelines/nightly_timer.py",
+    "pipelines/origin",
+    "pipelines/pool",
+    "pipelines/promote.py",
+    "pipelines/prune.py",
+    "pipelines/recipe",
+    "pipelines/rollback.py",
+    "pipelines/run.py",
+    "pipelines/settings.py",
+    "pipelines/setup.py",
+    "pipelines/snapshot.py",
+    "pipelines/ssh.py",
+    "pipelines/start.py",
+    "pipelines/status.py",
+    "pipelines/symptom",
+    "pipelines/target",
+    "pipelines/test.py",
+    "pipelines/text.py",
+    "pipelines/upgrade.py",
+    "pipelines/verify.py",
+)
+
+#: "is no" is wrong where it means "is not a".
+_AFTER_IS_NO = r"(?<!there )(?<!this )(?<!that )\b{}\b(?! (?:longer|more|one|\w+er than)\b)"
+
+
+def _left_column() -> list[str]:
+    table = _PAGE.read_text(encoding="utf-8").partition("## Words to avoid")[2]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    text = re.escape(word).replace(r"\ ", r"\s+")
+    return re.compile(_AFTER_IS_NO.format(text) if word.endswith(" no") else rf"\b{text}\b", re.IGNORECASE)
+
+
+_AVOIDED = {word: _pattern(word) for word in _left_column()}
+
+
+def avoided(text: str) -> list[str]:
+    """Return the words of the left column that are in ``text``."""
+    return [word for word, pattern in _AVOIDED.items() if pattern.search(text)]
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line numbers and text of a page; of a Python file its strings and comments, with more than one word."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from enumerate(content.splitlines(), 1)
+        return
+    kinds = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    for token in tokenize.generate_tokens(io.StringIO(content).readline):
+        if token.type in kinds and " " in token.string:
+            yield from enumerate(token.string.splitlines(), token.start[0])
+
+
+def _files() -> list[Path]:
+    found = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md"), *CHECKOUT.glob("pipelines/**/*.py")]
+    found.append(CHECKOUT / "tasks.py")
+    names = [path.relative_to(CHECKOUT) for path in found if path != _PAGE]
+    return sorted(name for name in names if not any(name.is_relative_to(old) for old in _OLD))
+
+
+@pytest.mark.parametrize("name", _files(), ids=str)
+def test_text_has_none_of_the_words_to_avoid(name: Path) -> None:
+    found = [f"{name}:{number}: {avoided(text)}: {text}" for number, text in _texts(CHECKOUT / name) if avoided(text)]
+    assert not found, "\n".join(["see docs/words.md:", *found])
+
+
+def test_the_table_is_read() -> None:
+    assert avoided("The file is no directory, and was written anew.") == ["anew", "is no"]
+    assert avoided("There is no directory, and it is no longer there.") == []
