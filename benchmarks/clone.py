@@ -23,11 +23,10 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.host import process
-from pipelines.libvirt import beside
 from pipelines.pool import clone_methods
 from pipelines.pool.base_trees import BaseTree
 from pipelines.settings import Settings
-from pipelines.target import subvolume
+from pipelines.target import programs, subvolume
 from pipelines.target.target import Local
 
 _SIZE = 24 << 30
@@ -113,7 +112,7 @@ def _ways(kind: str, pool: Path, artifact: Artifact) -> dict[str, Way]:
     (pool / "golden").mkdir()
     unpack(tree)
     subvolume.close(target, tree)
-    golden = BaseTree(str(pool / "golden"), beside.digest(target, tree))
+    golden = BaseTree(str(pool / "golden"), programs.digest(target, tree))
     ways: dict[str, Way] = {
         "GNU tar": lambda root: plain(root, _TAR),
         "bsdtar": lambda root: plain(root, _BSDTAR),
@@ -141,7 +140,7 @@ def _measured(pool: Path, ways: dict[str, Way], rounds: int) -> dict[str, Cost]:
             seconds = time.perf_counter() - begin
             costs[name].append(Cost(seconds, _used(pool) - before))
             if name == "overlay":
-                beside.unmount(Local(), root)
+                programs.unmount_layers(Local(), root)
     return {
         name: Cost(
             statistics.median(each.seconds for each in found[1:]),

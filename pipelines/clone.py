@@ -15,7 +15,6 @@ from pipelines.guest import hold, identity, publication, virtiofsd_wrapper
 from pipelines.guest.domain import renamed
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
-from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.merge import baselines
@@ -23,6 +22,7 @@ from pipelines.pool import clone_methods, place
 from pipelines.pool.place import Place
 from pipelines.recipe import machine_specific
 from pipelines.settings import Settings
+from pipelines.target import durable, programs
 
 
 def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
@@ -100,15 +100,15 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         identity.forget(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
         was = identity.hostname(target, root)
         identity.rewrite(target, root, own)
-        beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
-        beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
+        programs.copy_kernel(target, root, paths.partial_boot, original.kernel, original.initrd)
+        durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
             identity.name_files(target, root, manifest, was, own.hostname)
         baselines.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
-        virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
+        virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
         virtiofsd_wrapper.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
             warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")

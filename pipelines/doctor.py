@@ -13,11 +13,12 @@ from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.health import guest_checks, leftovers, libvirt, machine, storage
 from pipelines.health.finding import Finding, fault, fine
-from pipelines.libvirt import beside, connect, wrappers
+from pipelines.libvirt import connect, host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
 from pipelines.pool import place, pool
 from pipelines.settings import Settings
+from pipelines.target import programs
 
 
 def examine(settings: Settings, name: str = "") -> list[Finding]:
@@ -80,10 +81,10 @@ def _wrapped(every: Sequence[Guest]) -> dict[str, list[str]]:
 
 def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:
     pools = [directory] if directory else []
-    seen = beside.look(
+    seen = programs.collect_facts(
         hypervisor.target,
         {
-            "files": [beside.HOOK, *filter(None, _wrapped(every))],
+            "files": [host_files.HOOK, *filter(None, _wrapped(every))],
             "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
             "locks": [*leftovers.LOCKED, *pools],
             "guests": {guest.name: guest_checks.asked(guest) for guest in every},

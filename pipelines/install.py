@@ -24,7 +24,7 @@ from pipelines.guest.domain import Domain, domain_xml
 from pipelines.guest.host_requests import Consent
 from pipelines.guest.identity import Identity
 from pipelines.host import process
-from pipelines.libvirt import beside, connect
+from pipelines.libvirt import connect, host_files
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper, takes_acls
 from pipelines.log import result, say, step, warn
@@ -37,6 +37,7 @@ from pipelines.recipe import share_spec as shares
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share_spec import ShareSpec
 from pipelines.settings import Settings
+from pipelines.target import durable, programs
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
             with step("defining the domain"):
                 if domain.lower:
                     # What is mounted cannot be renamed.
-                    beside.unmount(hypervisor.target, paths.partial_root)
+                    programs.unmount_layers(hypervisor.target, paths.partial_root)
                 definition = domain_xml(domain)
                 virtiofsd_wrapper.install(hypervisor.target, ET.fromstring(definition))  # noqa: S314 - just made here
                 publication.publish(hypervisor, paths, definition)
@@ -177,9 +178,9 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
                 publication.clear(hypervisor, paths)
             raise
         if domain.lower:
-            beside.mount(hypervisor.target, domain.root, domain.golden, domain.lower)
+            programs.mount_layers(hypervisor.target, domain.root, domain.golden, domain.lower)
             mount_units.enable(hypervisor.target, domain.root, domain.golden)
-        if beside.install_hook(hypervisor.target) and not hypervisor.embedded:
+        if host_files.install_hook(hypervisor.target) and not hypervisor.embedded:
             say("libvirt's hook is new; until its daemon restarts, only ./inv start hands over a changed kernel")
     return domain
 
@@ -323,8 +324,8 @@ def _personalise(
     identity.name_files(target, paths.partial_root, artifact.manifest)
     if identity_of_guest.authorized_keys:
         identity.warn_of_sshd(target, paths.partial_root)
-    beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
-    beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
+    programs.copy_kernel(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
+    durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
 
 
 @task(

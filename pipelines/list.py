@@ -14,12 +14,12 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, ssh_access
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.pool import place, shares
 from pipelines.settings import Settings
+from pipelines.target import programs
 from pipelines.text import age, one_line, size, split_lines, table
 
 #: Seconds that counting a root's blocks may take in a list.
@@ -176,9 +176,9 @@ def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | No
 
 
 def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
-    """Return what `beside.measure` does, or None for each: a list without sizes is better than none."""
+    """Return what `programs.measure` does, or None for each: a list without sizes is better than none."""
     try:
-        return beside.measure(hypervisor.target, _COUNTING, roots) if roots else []
+        return programs.measure(hypervisor.target, _COUNTING, roots) if roots else []
     except VirtrootError as error:
         warn(f"sizes are not known: {error.what}")
         return [None] * len(roots)

@@ -21,13 +21,13 @@ from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host.signals import as_ctrl_c
 from pipelines.install import InstallOptions, install, options
-from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
 from pipelines.pool import place, pool
 from pipelines.pool.place import Place
 from pipelines.settings import Settings
+from pipelines.target import programs
 from pipelines.target.lock import Busy
 from pipelines.text import split_lines
 
@@ -61,7 +61,7 @@ def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settin
     with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, options, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
-                beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
+                programs.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
             seconds = publication.start(guest, settings.timeout)
         if argv:
             return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)

@@ -12,7 +12,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, hostdir, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.libvirt.connect import connect
 from pipelines.log import say
 from pipelines.pool import pool, shares
@@ -47,7 +47,7 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
         shares.mount(guest.target, guest.root, found, wanted.point)
         definition = virtiofsd_wrapper.refresh(hypervisor, guest.uuid, guest.boot)
         wrapper = virtiofsd_wrapper.for_share(definition).path
-        beside.install_wrapper(guest.target, wrapper)
+        host_files.install_wrapper(guest.target, wrapper)
         attached = _change(guest, "attach-device", found, wrapper)
         if attached:
             shares.unmount(guest.target, guest.root, wanted.tag)

@@ -19,10 +19,10 @@ from pipelines.guest.identity import own_ssh_keys
 from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
-from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
 from pipelines.log import result, say, warn
 from pipelines.settings import CHECKOUT, Settings
+from pipelines.target import programs
 from pipelines.text import split_fields, split_lines, without_logins
 
 #: Variables that say where guests are: a shell that runs ssh later may not have them. No others: what is in a
@@ -142,19 +142,19 @@ def _give(guest: Guest, source: Path, path: str) -> None:
                     f"start {guest.name}: what is larger, and directories, are copied by scp",
                 )
             try:
-                beside.put(guest.target, guest.root, _inside(path, source.name), mode, content, over_files=True)
+                programs.put(guest.target, guest.root, _inside(path, source.name), mode, content, over_files=True)
             except VirtrootError as error:
                 if "Is a directory" not in error.what:
                     raise
                 content.seek(0)
-                beside.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content, over_files=True)
+                programs.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content, over_files=True)
     except OSError as error:
         raise VirtrootError(f"cannot read {source}: {error.strerror}", "name a file") from error
 
 
 def _take(guest: Guest, path: str, destination: Path) -> None:
     inside = _inside(path, "")
-    content = beside.read(guest.target, guest.root, inside, _LARGEST)
+    content = programs.read(guest.target, guest.root, inside, _LARGEST)
     write_destination(destination, content, Path(inside).name)
 
 
@@ -204,7 +204,7 @@ def _let_in(guest: Guest, user: str) -> bool:
     if user != "root":
         return False
     try:
-        known = beside.read(guest.target, guest.root, "root/.ssh/authorized_keys").decode(errors="replace")
+        known = programs.read(guest.target, guest.root, "root/.ssh/authorized_keys").decode(errors="replace")
         own = [split_fields(Path(path).read_text(errors="replace")) for path in own_ssh_keys()]
     except (VirtrootError, OSError):
         return False

@@ -12,7 +12,8 @@ from pipelines.pool import place, shares
 from pipelines.pool.place import Place
 from pipelines.pool.shares import Share
 from pipelines.recipe.share_spec import ROOT_TAG, USR_TAG
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.payload import metadata
+from pipelines.target.payload.metadata import ELEMENT, NAMESPACE, tag
 
 ET.register_namespace("virtroot", NAMESPACE)
 
@@ -101,7 +102,7 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
     texts = {"name": paths.name, "uuid": str(uuid), "os/kernel": f"{paths.boot}/kernel"}
     if definition.find("os/initrd") is not None:
         texts["os/initrd"] = f"{paths.boot}/initrd"
-    texts[f"metadata/{{{NAMESPACE}}}guest/{{{NAMESPACE}}}root"] = paths.root
+    texts[f"{ELEMENT}/{tag('root')}"] = paths.root
     for path, text in texts.items():
         element = definition.find(path)
         if element is None:
@@ -113,16 +114,16 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
             source.set("dir", paths.root + directory[len(root) :])
     for log in definition.iterfind("devices/serial/log"):
         log.set("file", place.console_log(paths.name))
-    metadata = definition.find(f"metadata/{{{NAMESPACE}}}guest")
-    lower = None if metadata is None else metadata.find(f"{{{NAMESPACE}}}lower")
-    if metadata is not None and lower is not None:
-        # A copy of both layers lies on nothing, and shares nothing.
-        metadata.remove(lower)
-        for golden in metadata.findall(f"{{{NAMESPACE}}}golden"):
-            metadata.remove(golden)
+    guest = definition.find(ELEMENT)
+    lower = None if guest is None else guest.find(tag("lower"))
+    if guest is not None and lower is not None:
+        # A copy of both layers is not layered on a base tree any more.
+        guest.remove(lower)
+        for golden in guest.findall(tag("golden")):
+            guest.remove(golden)
     # Nobody keeps a guest for another one's sake, and what libvirt makes for each domain it makes anew.
     for parent, child in (
-        (f"metadata/{{{NAMESPACE}}}guest", f"{{{NAMESPACE}}}transient"),
+        (ELEMENT, tag("transient")),
         (".", "genid"),
         ("devices/interface", "mac"),
         ("devices/interface", "target"),
@@ -147,19 +148,18 @@ class Made:
 
 def made(definition: ET.Element) -> Made:
     """Return what a guest's definition says of its root."""
-    guest = f"metadata/{{{NAMESPACE}}}guest"
+    values = metadata.read(definition) or {}
     names = ("artifact", "kernel", "initrd", "golden", "lower")
-    values = {name: definition.findtext(f"{guest}/{{{NAMESPACE}}}{name}") or "" for name in names}
-    return Made(**values, cmdline=definition.findtext("os/cmdline") or "")
+    return Made(**{name: values.get(name, "") for name in names}, cmdline=definition.findtext("os/cmdline") or "")
 
 
 def remade(definition: ET.Element, boot: str, now: Made) -> None:
     """Change a guest's definition into that of the same guest with another root; what else is in it stays."""
-    guest, system = definition.find(f"metadata/{{{NAMESPACE}}}guest"), definition.find("os")
+    guest, system = definition.find(ELEMENT), definition.find("os")
     if guest is None or system is None:
         raise VirtrootError("the domain has no metadata of virtroot's", "look at it: virsh dumpxml")
     for name in ("artifact", "kernel", "initrd", "golden", "lower"):
-        _replace(guest, f"{{{NAMESPACE}}}{name}", getattr(now, name))
+        _replace(guest, tag(name), getattr(now, name))
     _replace(system, "initrd", f"{boot}/initrd" if now.initrd else "")
     _replace(system, "cmdline", now.cmdline)
 
@@ -176,10 +176,10 @@ def _replace(parent: ET.Element, tag: str, text: str) -> None:
 
 
 def _metadata(top: ET.Element, domain: Domain) -> None:
-    guest = ET.SubElement(ET.SubElement(top, "metadata"), f"{{{NAMESPACE}}}guest")
-    for name in ("artifact", "root", "kernel", "initrd", "transient", "golden", "lower"):
+    guest = ET.SubElement(ET.SubElement(top, "metadata"), tag("guest"))
+    for name in metadata.FIELDS:
         if getattr(domain, name):
-            _text(guest, f"{{{NAMESPACE}}}{name}", getattr(domain, name))
+            _text(guest, tag(name), getattr(domain, name))
 
 
 def _devices(devices: ET.Element, domain: Domain) -> None:

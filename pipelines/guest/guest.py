@@ -15,15 +15,15 @@ from pipelines.guest import logs, virtiofsd_wrapper
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
 from pipelines.guest.virtiofsd import unserved
-from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place, shares
 from pipelines.pool.shares import Share
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.symptom.recognise import recognise
 from pipelines.symptom.symptom import Symptom
-from pipelines.target import mounts
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target import mounts, programs
+from pipelines.target.payload import metadata
 from pipelines.target.payload.layers import TREE
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
@@ -143,7 +143,7 @@ class Guest:
         Raises `VirtrootError` where the golden tree is not what the root was made on.
         """
         if self.lower:
-            beside.mount(self.target, self.root, self.golden, self.lower)
+            programs.mount_layers(self.target, self.root, self.golden, self.lower)
 
     def refuse_mounts(self) -> None:
         """Raise `VirtrootError` where anything is mounted in the root but the root itself."""
@@ -151,7 +151,7 @@ class Guest:
 
     def hand_over(self) -> None:
         """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""
-        beside.hand_over(self.target, self.root, self.boot, self.kernel, self.initrd)
+        programs.copy_kernel(self.target, self.root, self.boot, self.kernel, self.initrd)
 
     def start(self, timeout: float) -> float:
         """Boot the guest and wait for its agent; return the seconds that took.
@@ -162,7 +162,7 @@ class Guest:
         self.assemble()
         try:
             if self.usr:
-                beside.refuse_replaced(self.target, self.root, shares.USR)
+                programs.check_not_replaced(self.target, self.root, shares.USR)
             self.hand_over()
         except VirtrootError as error:
             symptom = recognise([error.what], self.symptoms)
@@ -170,7 +170,7 @@ class Guest:
                 raise
             raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
         for path in filter(wrappers.parse, self.binaries):
-            beside.install_wrapper(self.target, path)
+            host_files.install_wrapper(self.target, path)
         before = self.logs.sizes()
         begin = time.monotonic()
         started = self.hypervisor.virsh("start", self.uuid, check=False)
@@ -304,11 +304,9 @@ def lying_on(hypervisor: Hypervisor, golden: str) -> list[str]:
 
 def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     definition = hypervisor.xml(known.uuid)
-    metadata = None if definition is None else definition.find(f"metadata/{{{NAMESPACE}}}guest")
-    if definition is None or metadata is None:
+    values = None if definition is None else metadata.read(definition)
+    if definition is None or values is None:
         return None
-    keys = ("artifact", "root", "kernel", "initrd", "transient", "golden", "lower")
-    values = {key: metadata.findtext(f"{{{NAMESPACE}}}{key}") or "" for key in keys}
     boot, log = _boot(definition, known.name), _log(definition, known.name)
     return Guest(
         hypervisor,

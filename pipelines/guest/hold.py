@@ -12,7 +12,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import publication
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import place
 from pipelines.pool.place import Place
@@ -67,5 +67,5 @@ def keep_off(guest: Guest, what_to_do: str = "") -> Iterator[None]:
         publication.refuse_kept(guest)
         guest.refuse_shared_root()
         # One of an earlier version does not look at the lock.
-        beside.renew_hook(guest.target)
+        host_files.update_hook(guest.target)
         yield

@@ -14,10 +14,10 @@ from uuid import UUID
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import sshd
-from pipelines.libvirt import beside
 from pipelines.log import warn
 from pipelines.recipe import machine_specific
 from pipelines.recipe.surroundings import BUILD_NAME
+from pipelines.target import programs
 from pipelines.target.target import Target
 from pipelines.text import one_line, split_fields, split_lines, trim
 
@@ -100,7 +100,7 @@ def rewrite(target: Target, root: str, identity: Identity) -> None:
 def add_keys(target: Target, root: str, authorized_keys: str) -> None:
     """Let further keys log in to a system that keeps its identity."""
     path = _keys_path(target, root)
-    beside.put(target, root, path, _keys_mode(path), _with_keys(target, root, path, authorized_keys))
+    programs.put(target, root, path, _keys_mode(path), _with_keys(target, root, path, authorized_keys))
 
 
 def _keys_mode(path: str) -> int:
@@ -126,14 +126,16 @@ def forget(target: Target, root: str, source: str, name: str, overlay_keys: Sequ
     known = [each for each in machine_specific.MATERIALS if not machine_specific.of_overlay(each, overlay_keys)]
     has_unit = _has(target, root, machine_specific.UNIT)
     kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
-    for path in beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths)):
+    for path in programs.delete_files(
+        target, root, *(path for each in known if each not in kept for path in each.paths)
+    ):
         warn(f"{name} may have /{path} of {source}: a link on the way leads out of the root")
     for each in kept:
         if _has(target, root, *each.paths):
             warn(f"{name} has {each.name} of {source}, since nothing in it would make another one")
     keys = [path for path in sshd.read(target, root).public_keys if not machine_specific.is_material(path)]
     if keys and _has(target, root, machine_specific.KEYGEN_SCRIPT):
-        beside.forget(target, root, *keys, *(f"{path}.pub" for path in keys))
+        programs.delete_files(target, root, *keys, *(f"{path}.pub" for path in keys))
     elif keys:
         shown = ", ".join(f"/{one_line(path)}" for path in keys)
         warn(f"{name} has the ssh host keys of {source} in {shown}: delete them and make others")
@@ -162,7 +164,7 @@ def name_files(target: Target, root: str, manifest: Manifest, old: str = BUILD_N
     own = new or (hostname(target, root) if manifest.named_in else "")
     if manifest.named_in and own:
         domain = "" if old == BUILD_NAME else ".localdomain"
-        beside.substitute(target, root, f"{old}{domain}", f"{own}{domain}", manifest.named_in)
+        programs.substitute(target, root, f"{old}{domain}", f"{own}{domain}", manifest.named_in)
 
 
 def warn_of_sshd(target: Target, root: str) -> None:
@@ -190,7 +192,7 @@ def _write(target: Target, root: str, identity: Identity, hosts: bytes, keys: by
         content = keys if path == sshd.AUTHORIZED_KEYS else _with_keys(target, root, path, keys.decode())
         files[path] = (_keys_mode(path), content)
     for path, (mode, content) in files.items():
-        beside.put(target, root, path, mode, content)
+        programs.put(target, root, path, mode, content)
 
 
 def _lines(target: Target, root: str, path: str) -> list[bytes]:
@@ -198,7 +200,7 @@ def _lines(target: Target, root: str, path: str) -> list[bytes]:
 
     Raises `VirtrootError` where they cannot be read: what is written in their place would lose them.
     """
-    return split_lines(beside.read_if_there(target, root, path, _LARGEST))
+    return split_lines(programs.read_if_exists(target, root, path, _LARGEST))
 
 
 def _text(lines: list[bytes]) -> bytes:

@@ -16,10 +16,9 @@ from pydantic import BaseModel, ValidationError
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host import process
-from pipelines.libvirt import beside
 from pipelines.log import warn
 from pipelines.pool import clone_methods, place, shares
-from pipelines.target import durable, mounts, subvolume
+from pipelines.target import durable, mounts, programs, subvolume
 from pipelines.text import split_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
@@ -90,7 +89,7 @@ def refuse_uncopyable(guest: Guest) -> None:
     """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
     pool = place.of_root(guest.root).pool
     if guest.lower or clone_methods.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
-        beside.refuse_too_long(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
+        programs.check_path_length(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
 
 
 def restore(guest: Guest, name: str, kept: str) -> None:
@@ -113,7 +112,7 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     # A copy of the snapshot lies where the root is going to, until one exchange makes them what they are called.
     _made(guest, f"{_directory(guest)}/{name}/root", kept)
     with process.uninterrupted():
-        beside.exchange(guest.target, guest.root, f"{_directory(guest)}/{kept}/root")
+        programs.exchange(guest.target, guest.root, f"{_directory(guest)}/{kept}/root")
     subvolume.close(guest.target, f"{_directory(guest)}/{kept}/root")
     guest.assemble()
     try:
@@ -141,7 +140,7 @@ def delete(guest: Guest, name: str) -> None:
 def _take_apart(guest: Guest) -> None:
     """Unmount the layers of a root: what is mounted hides them, and cannot be renamed. The next start mounts them."""
     if guest.lower:
-        beside.unmount(guest.target, guest.root)
+        programs.unmount_layers(guest.target, guest.root)
 
 
 def _made(guest: Guest, source: str, name: str) -> About:

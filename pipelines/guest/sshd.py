@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.libvirt import beside
+from pipelines.target import programs
 from pipelines.target.target import Target
 
 #: Where sshd listens unless its configuration says otherwise.
@@ -37,11 +37,11 @@ class Sshd:
 
 def read(target: Target, root: str) -> Sshd:
     """Return what the sshd in a guest's root does; the defaults where it has no readable configuration."""
-    return parse(beside.sshd(target, root))
+    return parse(programs.read_sshd(target, root))
 
 
 def parse(told: Mapping[str, Any]) -> Sshd:
-    """Interpret what `beside.sshd` returned. What depends on the connection is not taken into account."""
+    """Interpret what `programs.read_sshd` returned. What depends on the connection is not taken into account."""
     every: dict[str, list[list[str]]] = {}
     conditional = set()
     for name, arguments, depends in told["settings"]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.recipe.share_spec import ROOT_TAG
+from pipelines.target import programs
 from pipelines.target.target import Target
 
 
@@ -62,7 +63,7 @@ def update(definition: ET.Element, release: str, *, handles: bool | None = None)
 def install(target: Target, definition: ET.Element) -> None:
     """Write the wrapper under each name that the devices have for it."""
     for path in filter(wrappers.parse, binaries(definition)):
-        beside.install_wrapper(target, path)
+        host_files.install_wrapper(target, path)
 
 
 def refresh(hypervisor: Hypervisor, domain: str, boot: str, *, handles: bool | None = None) -> ET.Element:
@@ -73,7 +74,7 @@ def refresh(hypervisor: Hypervisor, domain: str, boot: str, *, handles: bool | N
     definition = hypervisor.xml(domain)
     if definition is None:
         raise VirtrootError(f"the domain {domain} was removed meanwhile", "./inv list shows the guests")
-    changed = update(definition, beside.kernel_release(hypervisor.target, boot), handles=handles)
+    changed = update(definition, programs.read_kernel_release(hypervisor.target, boot), handles=handles)
     install(hypervisor.target, definition)
     if changed:
         hypervisor.virsh("define", "/dev/stdin", stdin=ET.tostring(definition))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.target.target import Target
 
 #: The one in Rust is developed; QEMU's own, in C, ended with QEMU 8.0.
@@ -64,9 +64,9 @@ class Tried:
 
 def start(target: Target, found: Virtiofsd, wrapper: str = "") -> Tried:
     """Start the daemon on an empty directory, by virtroot's wrapper under the name ``wrapper`` if given, and end it."""
-    text, name = (beside.wrapper().decode(), wrapper) if wrapper else ("", found.path)
+    text, name = (host_files.wrapper().decode(), wrapper) if wrapper else ("", found.path)
     argv = ["sh", "-s", "--", text, name, "old" if found.family == C else "new"]
-    done = target.run(argv, stdin=beside.trial(), check=False, timeout=_TIMEOUT)
+    done = target.run(argv, stdin=host_files.trial(), check=False, timeout=_TIMEOUT)
     return Tried(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.text import one_line
 
-#: What `beside.look` found on libvirt's host, or a part of it.
+#: What `programs.collect_facts` found on libvirt's host, or a part of it.
 Facts = Mapping[str, Any]
 
 #: What a fix does.

@@ -10,7 +10,7 @@ from pipelines.health.finding import Facts, Finding, Fix, fault, fine
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import base_trees, place
 from pipelines.pool.place import Place
-from pipelines.target.lock import LOCKS
+from pipelines.target.payload.names import LOCKS
 
 OF = "the pool"
 

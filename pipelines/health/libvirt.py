@@ -1,4 +1,4 @@
-"""What libvirt's machine has of what guests need: judged on facts, which `beside.look` gathers."""
+"""What libvirt's machine has of what guests need: judged on facts, which `programs.collect_facts` gathers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.errors import VirtrootError
 from pipelines.health import confinement, daemon
 from pipelines.health.daemon import Tried, Virtiofsd
 from pipelines.health.finding import Facts, Finding, Fix, fault, fine
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
 from pipelines.target.target import Target
@@ -21,7 +21,7 @@ from pipelines.text import split_lines, trim
 OF = "libvirt's machine"
 
 #: Where libvirt looks for hooks when its daemon starts.
-HOOKS = beside.HOOK.rpartition("/")[0]
+HOOKS = host_files.HOOK.rpartition("/")[0]
 
 #: The programs that tasks run there, and the package of each that is called otherwise.
 _PROGRAMS = {"python3": "python3", "tar": "tar", "zstd": "zstd", "flock": "util-linux"}
@@ -182,21 +182,21 @@ def security(seen: Facts) -> Finding:
     if not found["apparmor"]:
         return fine(OF, name, selinux.get(found["selinux"], "neither is on"))
     profiles = found["profiles"]
-    if profiles and not confinement.may_run(profiles.values(), beside.WRAPPER):
+    if profiles and not confinement.may_run(profiles.values(), host_files.WRAPPER):
         path = min(profiles)
-        do = f"add to /etc/apparmor.d/local/{path.rpartition('/')[2]}: {beside.WRAPPER} rmix, and load it anew"
-        return fault(OF, name, f"AppArmor is on, and {path} does not let libvirt run {beside.WRAPPER}", do)
+        do = f"add to /etc/apparmor.d/local/{path.rpartition('/')[2]}: {host_files.WRAPPER} rmix, and load it anew"
+        return fault(OF, name, f"AppArmor is on, and {path} does not let libvirt run {host_files.WRAPPER}", do)
     return fine(OF, name, f"AppArmor is on{', and lets libvirt run what virtroot puts there' if profiles else ''}")
 
 
 def hook(target: Target, seen: Facts) -> Finding:
     """Judge whether libvirt's hook is there, this version's, and can be run."""
-    wrong = _wrong(seen["files"].get(beside.HOOK), beside.hook())
+    wrong = _wrong(seen["files"].get(host_files.HOOK), host_files.hook())
     if not wrong:
-        return fine(OF, "hook", f"{beside.HOOK} is this version's")
+        return fine(OF, "hook", f"{host_files.HOOK} is this version's")
     do = "--fix puts it there, as ./inv install does"
-    says = f"{beside.HOOK} {wrong}: a start by virsh, or at boot, hands over no new kernel, or by old rules"
-    fix = Fix(f"put {beside.HOOK} in place", lambda: beside.install_hook(target))
+    says = f"{host_files.HOOK} {wrong}: a start by virsh, or at boot, hands over no new kernel, or by old rules"
+    fix = Fix(f"put {host_files.HOOK} in place", lambda: host_files.install_hook(target))
     return fault(OF, "hook", says, do, fix=fix)
 
 
@@ -218,7 +218,7 @@ def hook_is_read(seen: Facts, *, embedded: bool) -> Finding:
 
 def wrapper(target: Target, seen: Facts, wrapped: Wrapped) -> Finding:
     """Judge the wrapper of virtiofsd under each name that a guest has for it."""
-    checked = {path: _wrong(seen["files"].get(path), beside.wrapper()) for path in wrapped if path}
+    checked = {path: _wrong(seen["files"].get(path), host_files.wrapper()) for path in wrapped if path}
     wrong = {path: reason for path, reason in checked.items() if reason}
     if not checked:
         return fine(OF, "wrapper", "no guest names one")
@@ -227,7 +227,7 @@ def wrapper(target: Target, seen: Facts, wrapped: Wrapped) -> Finding:
 
     def put() -> None:
         for path in wrong:
-            beside.install_wrapper(target, path)
+            host_files.install_wrapper(target, path)
 
     says = "; ".join(f"{path} {reason}, which serves {', '.join(wrapped[path])}" for path, reason in wrong.items())
     do = "--fix puts it there, as ./inv start does"

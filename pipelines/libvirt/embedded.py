@@ -10,7 +10,7 @@ from pipelines.engine import images
 from pipelines.engine.container import Container, NameTaken, NoSuchDevice
 from pipelines.engine.engine import Engine
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside, kvm, wrappers
+from pipelines.libvirt import host_files, kvm, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import step
 from pipelines.settings import Settings
@@ -45,8 +45,8 @@ def image(engine: Engine, settings: Settings, made_since: datetime | None = None
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     names = "".join(f"{name}\n" for name in wrappers.NAMES)
     files = {
-        f"{NAME}/hook": beside.hook(),
-        f"{NAME}/virtiofsd": beside.wrapper(),
+        f"{NAME}/hook": host_files.hook(),
+        f"{NAME}/virtiofsd": host_files.wrapper(),
         f"{NAME}/wrappers": names.encode(),
     }
     return images.built(engine, NAME, base, files, made_since=since)[0]

@@ -17,11 +17,10 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest, Package
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
 from pipelines.log import step
 from pipelines.pool import place
 from pipelines.pool.base_trees import BaseTree
-from pipelines.target import mounts
+from pipelines.target import mounts, programs
 from pipelines.target.target import Target
 
 _SURVEY = "survey.json"
@@ -105,12 +104,12 @@ def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: BaseT
     """
     target.run(["mkdir", "--parents", "--mode=0711", boot])
     if golden is None:
-        beside.keep_survey(target, root, manifest.source_date_epoch, place.pristine(boot))
+        programs.save_inventory(target, root, manifest.source_date_epoch, place.pristine(boot))
         return
     kept = _readable(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
     # An earlier version told less.
     if kept is None or kept.owned is None or not kept.has_attributes:
-        beside.keep_survey(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
+        programs.save_inventory(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
     copy(target, golden.path, boot)
 
 
@@ -141,7 +140,7 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
         with step("unpacking what the guest was made of"), artifact.tarball.open("rb") as content:
             guest.target.run(["mkdir", "--mode=0700", tree])
             guest.target.run(archive.unpack_argv(tree), stdin=content)
-        beside.keep_survey(guest.target, tree, manifest.source_date_epoch, place.pristine(guest.boot))
+        programs.save_inventory(guest.target, tree, manifest.source_date_epoch, place.pristine(guest.boot))
     finally:
         mounts.delete(guest.target, tree)
     return parse(guest.target.run(["cat", place.pristine(guest.boot)]).stdout)
@@ -149,7 +148,7 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
 
 def keep_arrived(target: Target, root: str, manifest: Manifest, boot: str) -> None:
     """Keep what ``root`` is, which a guest is about to get, in the boot directory ``boot``."""
-    beside.keep_survey(target, root, manifest.source_date_epoch, place.arrived(boot), "arrived")
+    programs.save_inventory(target, root, manifest.source_date_epoch, place.arrived(boot), links=False)
 
 
 def arrived(guest: Guest) -> Survey | None:
@@ -188,7 +187,7 @@ def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
     """Return what a root is that was ``base`` once."""
     # What was told as one is told so again.
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
-    found = parse(beside.survey(target, root, manifest.source_date_epoch, known))
+    found = parse(programs.take_inventory(target, root, manifest.source_date_epoch, known))
     return found if base.has_attributes else without_attributes(found)
 
 

@@ -20,7 +20,6 @@ from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import Former
 from pipelines.host import lines
-from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
 from pipelines.merge import baselines, proof, upgrade_plan
@@ -29,7 +28,7 @@ from pipelines.merge.etc_merge import Read
 from pipelines.merge.upgrade_plan import Choices, Move
 from pipelines.pool import clone_methods, overlayfs, place, roots, shares
 from pipelines.pool.place import Place
-from pipelines.target import mounts
+from pipelines.target import durable, mounts, programs
 from pipelines.text import one_line
 
 #: Of a file in /etc that both sides changed, no more bytes are merged.
@@ -111,7 +110,7 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         baselines.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = baselines.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
         base = baselines.of(guest, manifest(guest), made_of)
-        beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
+        durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
         now = Made(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
@@ -127,7 +126,7 @@ def of_former(guest: Guest, former: Former, base: Survey) -> Iterator[Staged]:
         if now.lower:
             with step("copying the layer of the former root"):
                 clone_methods.copy_layers(target, source, f"{directory}/root")
-            beside.mount(target, f"{directory}/root", now.golden, now.lower)
+            programs.mount_layers(target, f"{directory}/root", now.golden, now.lower)
         else:
             way = clone_methods.way(target, paths.pool, "auto", source=source)
             with step(f"making the root: {clone_methods.WORDS[way]} of the former one"):
@@ -163,7 +162,7 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         move = upgrade_plan.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        owners = beside.owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
+        owners = programs.find_owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
         strangers = upgrade_plan.strangers(move, ours, owners)
         sizes = {**upgrade_plan.foreign_sizes(move), **owners["sizes"]}
         systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **move.systems}
@@ -186,7 +185,7 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
 def _reader(guest: Guest, root: str) -> Read:
     def read(path: str) -> bytes | None:
         try:
-            return beside.read(guest.target, root, path, _LARGEST)
+            return programs.read(guest.target, root, path, _LARGEST)
         except VirtrootError:
             return None
 
@@ -196,7 +195,7 @@ def _reader(guest: Guest, root: str) -> Read:
 def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
-        beside.carry(
+        programs.copy_state(
             guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
         )
         identity.name_files(guest.target, staged.root, staged.manifest)
@@ -218,7 +217,7 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) 
             )
 
     paths = staged.paths
-    beside.put_file(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
+    durable.put(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("changing the root"):
         _arrive(guest, paths, staged.directory, previous_roots.following(guest), staged.made, staged.manifest, prove)
 
@@ -244,7 +243,7 @@ def put_back(guest: Guest, former: Former) -> None:
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
     with step("going back"):
         if former.made.lower:
-            beside.mount(target, root, former.made.golden, former.made.lower)
+            programs.mount_layers(target, root, former.made.golden, former.made.lower)
         try:
             _describe_boot(guest, former, paths)
             mounts.delete(target, f"{former.directory}/next")
@@ -253,7 +252,7 @@ def put_back(guest: Guest, former: Former) -> None:
             if former.made.lower:
                 # What is mounted in a former root keeps everybody from deleting it.
                 with contextlib.suppress(VirtrootError):
-                    beside.unmount(target, root)
+                    programs.unmount_layers(target, root)
             raise
 
 
@@ -288,7 +287,7 @@ def _arrive(
     except VirtrootError as error:
         # Whatever a guest made of its fstab is no reason to stay on a root that may be worse.
         warn(f"{guest.name} may not mount what it shares: {error.what}")
-    beside.hand_over(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
+    programs.copy_kernel(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
     # It is as old as it was.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
     baselines.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
@@ -296,6 +295,6 @@ def _arrive(
         prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
     swap.describe(target, f"{directory}/next", made(definition), guest.boot)
     remade(definition, guest.boot, now)
-    virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
+    virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
     virtiofsd_wrapper.install(target, definition)
     swap.switch(guest, paths, directory, final, definition, now)

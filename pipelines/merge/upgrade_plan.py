@@ -15,7 +15,8 @@ from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.changes import Changed
 from pipelines.merge.etc_merge import Decision, MergeText, Read
 from pipelines.recipe.recipe import kept_by_nobody
-from pipelines.target.payload.carry import CopyPlan, File, Owners
+from pipelines.target.payload.copy_plan import CopyPlan, File
+from pipelines.target.payload.owners import Owners
 from pipelines.text import one_line, split_lines
 
 

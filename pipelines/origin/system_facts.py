@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -12,9 +11,10 @@ from pipelines.errors import VirtrootError
 from pipelines.origin import owners as owning
 from pipelines.origin import signs as origins
 from pipelines.origin.system import ASKED, System
-from pipelines.target.payload import handover
+from pipelines.target import programs
 from pipelines.target.payload import signs as searching
-from pipelines.target.payload.handover import Refused, open_beneath, open_regular
+from pipelines.target.payload.beneath import open_beneath, open_regular
+from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
@@ -136,15 +136,7 @@ def owners(target: Target, root: str) -> dict[str, tuple[int, int, int]]:
 
 def _search(target: Target, root: str) -> tuple[origins.Shown, dict[str, tuple[int, int, int]]]:
     """Return the signs that show in a tree, and the owners of what belongs to root in every system."""
-    asked = {
-        "root": root,
-        "handover": Path(handover.__file__).read_text(encoding="utf-8"),
-        "signs": origins.queries(),
-        "owners": owning.ASKED,
-    }
-    program = [target.python, "-I", "-c", Path(searching.__file__).read_text(encoding="utf-8")]
-    done = target.run(program, stdin=json.dumps(asked).encode(), limit=32 << 20, timeout=300)
-    answer = json.loads(done.stdout)
+    answer = programs.find_signs(target, root, origins.queries(), owning.ASKED)
     if not answer["openat2"]:
         raise VirtrootError(
             "the builder cannot open files beneath a root: its engine forbids openat2",
@@ -170,7 +162,7 @@ def glance(root: Path) -> System:
             machine=next((f"{head[19]:02x}{head[18]:02x}" for head in heads if len(head) == _ELF), ""),
             release=_fields(tuple(split_lines(plain(release)))),
             fstab=_head(descriptor, "etc/fstab", _LARGEST).decode(errors="replace"),
-            owners=searching.owners(handover, descriptor, list(owning.ASKED)),
+            owners=searching.find_owners(descriptor, list(owning.ASKED)),
         )
     finally:
         os.close(descriptor)

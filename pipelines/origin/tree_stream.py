@@ -119,7 +119,7 @@ def _directory(path: Path, handle: int, outside: Path, *, include_mounts: bool) 
         )
     if os.geteuid() != 0:
         raise VirtrootError("a system's files belong to many users, so reading them needs root", "run this with sudo")
-    mounted = [(point.removeprefix(f"{path}/"), kind) for point, kind in mounts.points(Local())]
+    mounted = [(each.point.removeprefix(f"{path}/"), each.kind) for each in mounts.points(Local())]
     left_out = tuple(
         point
         for point, kind in mounted

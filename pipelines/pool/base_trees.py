@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step
 from pipelines.pool import place
-from pipelines.target import durable, lock, mounts, subvolume
+from pipelines.target import durable, lock, mounts, programs, subvolume
 from pipelines.target.payload.layers import TREE
 from pipelines.target.target import Target
 from pipelines.text import split_lines
@@ -87,7 +86,7 @@ def _whole(target: Target, path: str) -> BaseTree | None:
     if recorded.returncode:
         return None
     found = BaseTree(path, recorded.text)
-    same = subvolume.closed(target, found.tree) or beside.digest(target, found.tree) == found.digest
+    same = subvolume.closed(target, found.tree) or programs.digest(target, found.tree) == found.digest
     return found if same else None
 
 
@@ -99,7 +98,7 @@ def whole(target: Target, path: str) -> bool:
 def digest(target: Target, path: str) -> str:
     """Return the digest that the golden tree in ``path`` has now; empty where there is none."""
     try:
-        return beside.digest(target, f"{path}/{TREE}")
+        return programs.digest(target, f"{path}/{TREE}")
     except VirtrootError:
         return ""
 
@@ -141,7 +140,7 @@ def _make(target: Target, path: str, artifact: Artifact, lying_on: LyingOn) -> N
             with artifact.tarball.open("rb") as content:
                 target.run(archive.unpack_argv(f"{partial}/{TREE}"), stdin=content)
             subvolume.close(target, f"{partial}/{TREE}")
-            digest = beside.digest(target, f"{partial}/{TREE}")
+            digest = programs.digest(target, f"{partial}/{TREE}")
             target.run(["sh", "-ec", 'cat > "$1"', "record", f"{partial}/{_DIGEST}"], stdin=digest.encode())
             durable.rename(target, partial, path)
     except BaseException:

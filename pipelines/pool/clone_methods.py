@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
 from pipelines.pool.base_trees import BaseTree
-from pipelines.target import subvolume
+from pipelines.target import programs, subvolume
 from pipelines.target.target import Target
 
 #: ``snapshot`` is btrfs's, ``reflink`` a copy that shares blocks, ``overlay`` the host's overlayfs; ``copy`` shares
@@ -89,7 +88,7 @@ def make(target: Target, way: str, source: str, root: str, *, nested: bool = Fal
     if way == "snapshot":
         subvolume.snapshot(target, source, root, nested=nested)
         return
-    beside.refuse_too_long(target, source, root)
+    programs.check_path_length(target, source, root)
     subvolume.make(target, root)
     reflink = {"reflink": "always", "copy": "never"}[way]
     argv = [*_COPY, f"--reflink={reflink}", "--no-target-directory", "--", source, root]
@@ -105,14 +104,14 @@ def _copy(target: Target, argv: list[str], source: str) -> None:
 def copy_layers(target: Target, source: str, root: str) -> None:
     """Make the directory ``root`` with a copy of the layers that are in ``source``, none of them mounted."""
     for name in ("upper", "work"):
-        beside.refuse_too_long(target, f"{source}/{name}", f"{root}/{name}")
+        programs.check_path_length(target, f"{source}/{name}", f"{root}/{name}")
     target.run(["mkdir", "--mode=0700", "--", root])
     # In one go: overlayfs's index, in work, has links to the files in upper.
     _copy(target, [*_COPY, "--reflink=auto", "--", f"{source}/upper", f"{source}/work", f"{root}/"], source)
-    beside.forget_layers(target, root)
+    programs.detach_layers(target, root)
 
 
 def layer(target: Target, golden: BaseTree, root: str) -> None:
     """Make and mount ``root`` as a layer on top of a golden tree."""
     target.run(["sh", "-ec", _LAYERS, "layers", root, golden.tree])
-    beside.mount(target, root, golden.path, golden.digest)
+    programs.mount_layers(target, root, golden.path, golden.digest)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
-from pipelines.target.lock import LOCKS
-from pipelines.target.payload.handover import BOOT_PREFIX, OFF_LOCK, REMOVING, SWITCHING
+from pipelines.target.payload.names import BOOT_PREFIX, LOCKS, OFF_LOCK, REMOVAL, SWAP
 
 #: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
 BOOT = "/var/lib/libvirt/boot"
@@ -86,7 +85,7 @@ class Place:
     @property
     def switching(self) -> str:
         """The file that says to which root a guest is being switched."""
-        return f"{self.pool}/.root.{self.name}{SWITCHING}"
+        return f"{self.pool}/.root.{self.name}{SWAP}"
 
     @property
     def partial_snapshots(self) -> str:
@@ -111,7 +110,7 @@ class Place:
     @property
     def removal(self) -> str:
         """The file that says what a removal under way has renamed."""
-        return f"{self.pool}/.root.{self.name}{REMOVING}"
+        return f"{self.pool}/.root.{self.name}{REMOVAL}"
 
     @property
     def lock(self) -> str:

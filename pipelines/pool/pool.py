@@ -9,6 +9,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.settings import Settings
 from pipelines.target import lock
+from pipelines.target.payload.names import LOCKS
 from pipelines.text import split_lines, trim
 
 #: In a pool that virtroot made: it may insist on the mode it gave it.
@@ -37,7 +38,7 @@ def find(hypervisor: Hypervisor, settings: Settings) -> str:
     known = look(hypervisor, settings)
     if known is None or not _runs(hypervisor, settings):
         # Of two first users at once, the second finds the pool that the first has made.
-        with lock.on(hypervisor.target, f"{lock.LOCKS}/pool.lock", f"the pool {settings.pool}", wait=lock.PATIENCE):
+        with lock.on(hypervisor.target, f"{LOCKS}/pool.lock", f"the pool {settings.pool}", wait=lock.PATIENCE):
             known = look(hypervisor, settings)
             if known is None:
                 _define(hypervisor, settings.pool, settings.pool_path)

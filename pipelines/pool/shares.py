@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
 from pipelines.log import warn
 from pipelines.recipe.share_spec import ROOT_TAG, USR_TAG
+from pipelines.target import programs
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
@@ -87,7 +87,7 @@ def mount(target: Target, root: str, share: Share, point: str) -> None:
     """
     options = ["nofail", "x-systemd.before=local-fs.target", *(["ro"] if share.readonly else [])]
     line = f"{share.tag} {_escaped(point)} virtiofs {','.join(options)} 0 0"
-    beside.make_directory(target, root, point.lstrip("/"))
+    programs.make_directory(target, root, point.lstrip("/"))
     _write(target, root, [*_others(_read(target, root), share.tag), line])
 
 
@@ -96,7 +96,7 @@ def mount_usr(target: Target, root: str) -> None:
 
     Raises `VirtrootError` where it is no directory of the root's own.
     """
-    beside.refuse_replaced(target, root, USR)
+    programs.check_not_replaced(target, root, USR)
     line = f"{USR_TAG} /{USR} virtiofs defaults 0 0"
     _write(target, root, [*_others(_read(target, root), USR_TAG), line])
 
@@ -147,7 +147,7 @@ def _others(lines: list[str], tag: str) -> list[str]:
 
 def _read(target: Target, root: str) -> list[str]:
     """Return the lines of the fstab; bytes that are not UTF-8 are surrogates, and are written back as they were."""
-    text = beside.read(target, root, _FSTAB).decode(errors="surrogateescape")
+    text = programs.read(target, root, _FSTAB).decode(errors="surrogateescape")
     if "\0" not in text:
         return split_lines(text)
     raise VirtrootError(f"{_FSTAB} in {root} is no text", "the guest wrote it; mend it there, or from the host")
@@ -155,7 +155,7 @@ def _read(target: Target, root: str) -> list[str]:
 
 def _write(target: Target, root: str, lines: list[str]) -> None:
     content = "".join(f"{line}\n" for line in lines)
-    beside.put(target, root, _FSTAB, 0o644, content.encode(errors="surrogateescape"))
+    programs.put(target, root, _FSTAB, 0o644, content.encode(errors="surrogateescape"))
 
 
 def _escaped(path: str) -> str:

@@ -64,8 +64,10 @@ SYMPTOMS = (
         name="refused-path",
         heading="virtroot: vmlinuz: leaves the root through a link",
         pattern=re.compile(
-            r"leaves the root through a link|: is a loop of links|: is no regular file"
-            r"|is no directory of the root's own"
+            r"leaves the root through a link|: is a loop of links|: not a regular file"
+            r"|: not a directory of the root itself"
+            # The words of the hook of former versions.
+            r"|: is no regular file|is no directory of the root's own"
         ),
         cause="a path in the guest's root leads out of it, or is not what has to be there",
         remedy="look at that path below the root with ls -l, and mend it there",

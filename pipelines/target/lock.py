@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import IO
 
 from pipelines.errors import VirtrootError
 from pipelines.host import private
+from pipelines.target import payload_call
 from pipelines.target.target import Local, Target
 from pipelines.text import trim
 
@@ -41,7 +43,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             said = trim(path.read_text(encoding="utf-8", errors="replace")[:200])
-            holder = _holder(Local(), str(path))
+            holder = _find_holder(Local(), str(path))
             # What it wrote itself says since when; another program, that only locked the file, wrote nothing.
             wrote = said.startswith(f"{holder.partition(' of ')[0]},")
             raise Busy(what, said if wrote else holder or said) from error
@@ -61,7 +63,7 @@ def wait_for(path: Path) -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE
         while not claim(handle):
             if time.monotonic() > deadline:
-                who = _holder(Local(), str(path)) or "another process"
+                who = _find_holder(Local(), str(path)) or "another process"
                 raise TimeoutError(errno.ETIMEDOUT, f"{who} has held it for {PATIENCE} s", str(path))
             time.sleep(_POLL)
         yield
@@ -74,12 +76,13 @@ def _opened(path: Path) -> IO[bytes]:
     return private.append(path)
 
 
-def _holder(target: Target, path: str) -> str:
-    """Return in words who holds the lock file ``path`` on ``target``; empty where that cannot be told."""
+def _find_holder(target: Target, path: str) -> str:
+    """Describe the process that has locked the file ``path`` on ``target``; empty if it cannot be found."""
     try:
-        return trim(target.run([target.python, "-I", "-c", _WHO, path], check=False, timeout=60).text)
+        done = payload_call.call(target, "find-lock-holder", {"path": path}, timeout=60)
     except VirtrootError:
         return ""
+    return str(json.loads(done.stdout)) if done.returncode == 0 and done.stdout else ""
 
 
 def claim(handle: IO[bytes]) -> bool:
@@ -111,35 +114,6 @@ PATIENCE = 120
 #: Seconds after which a lock of this machine is tried again.
 _POLL = 0.05
 
-# Who holds the lock file, in words. What a program locked by a descriptor that it handed on is held by whoever has that
-# now, so descriptors are looked at, and not /proc/locks.
-_WHO = r"""
-import glob, os, pwd, sys
-for entry in glob.glob("/proc/[0-9]*/fd/*"):
-    try:
-        if os.readlink(entry) != sys.argv[1] or "FLOCK" not in open(entry.replace("/fd/", "/fdinfo/")).read():
-            continue
-        process = entry.split("/")[2]
-        words = open(f"/proc/{process}/cmdline").read().split("\0")
-        if words[0] == "cat":
-            # It holds the lock for the task that started it, and without it the task would go on all the same.
-            process = open(f"/proc/{process}/stat").read().rpartition(")")[2].split(" ")[2]
-            words = open(f"/proc/{process}/cmdline").read().split("\0")
-        owner = os.stat(f"/proc/{process}").st_uid
-    except OSError:
-        continue
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = str(owner)
-    print(f"process {process} of {name}, {' '.join(words).strip()[:120]}")
-    break
-"""
-
-
-#: Where the locks of virtroot's tasks are on libvirt's machine.
-LOCKS = "/run/virtroot"
-
 
 @contextmanager
 def on(target: Target, path: str, what: str, *, wait: int = 0, shared: bool = False) -> Iterator[None]:
@@ -151,7 +125,7 @@ def on(target: Target, path: str, what: str, *, wait: int = 0, shared: bool = Fa
     how = [*(["--timeout", str(wait)] if wait else ["--nonblock"]), *(["--shared"] if shared else [])]
     with target.holding(["sh", "-ec", _HOLD, "hold", path, *how]) as said:
         if said == "busy":
-            raise Busy(what, _holder(target, path))
+            raise Busy(what, _find_holder(target, path))
         if said != "held":
             raise VirtrootError(f"cannot lock {what}: {said}", "run this as root, on the machine libvirt is on")
         yield

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import re
-
 from pipelines.errors import VirtrootError
 from pipelines.target import subvolume
+from pipelines.target.payload import mountinfo
+from pipelines.target.payload.mountinfo import Mount
 from pipelines.target.target import Target
-from pipelines.text import split_lines
 
 
-def points(target: Target) -> list[tuple[str, str]]:
-    """Return the mount points on ``target`` and the type of each file system."""
-    return parse(target.run(["cat", "/proc/self/mountinfo"]).stdout)
-
-
-def parse(mountinfo: bytes) -> list[tuple[str, str]]:
-    """Return the mount points and types in the text of proc_pid_mountinfo(5), bytes that are not UTF-8 as surrogates.
-
-    The kernel writes spaces, tabs, newlines and backslashes in octal, and any other byte of a name as it is.
-    """
-    found = []
-    for line in split_lines(mountinfo.decode(errors="surrogateescape")):
-        before, _, after = line.partition(" - ")
-        found.append((_unescaped(before.split(" ")[4]), _unescaped(after.split(" ")[0])))
-    return found
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), text)
+def points(target: Target) -> list[Mount]:
+    """Return the mounts on ``target``."""
+    return mountinfo.parse(target.run(["cat", "/proc/self/mountinfo"]).stdout)
 
 
 def below(target: Target, path: str) -> list[str]:
     """Return the mount points at ``path`` or below it, on ``target``."""
-    return [point for point, _ in points(target) if point == path or point.startswith(f"{path}/")]
+    return [each.point for each in points(target) if each.point == path or each.point.startswith(f"{path}/")]
 
 
 def refuse(target: Target, path: str, *, besides: str = "") -> None:

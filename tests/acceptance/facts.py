@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.artifact.manifest import Manifest
 from pipelines.guest.agent import Agent
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.target import programs
 from pipelines.text import split_fields, split_lines
 from tests.acceptance import expectations
 
@@ -66,7 +66,7 @@ def parse(content: bytes) -> Facts:
 
 def gather(agent: Agent, guest: Guest, manifest: Manifest) -> Facts:
     """Run the program in the guest; raises `VirtrootError` or ValueError where it does not come to its end."""
-    beside.write(guest.target, guest.root, FROM_HOST, 0o644, GREETING)
+    programs.write(guest.target, guest.root, FROM_HOST, 0o644, GREETING)
     query, check = expectations.packages_query(manifest), expectations.packages_check(manifest)
     shares = [word for share in guest.shares for word in (share.tag, "ro" if share.readonly else "rw")]
     argv = [query, check, "" if guest.initrd else guest.kernel, *shares]

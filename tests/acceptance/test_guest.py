@@ -12,9 +12,10 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt import wrappers
 from pipelines.recipe import machine_specific
 from pipelines.symptom.known import OVERLAYFS
+from pipelines.target import programs
 from pipelines.text import split_fields, split_lines, trim
 from pipelines.verify import SuiteContext
 from tests.acceptance import acl, expectations
@@ -125,7 +126,7 @@ def test_other_keys_and_ids_are_the_guests_own(guest: Guest, manifest: Manifest,
 
 def _read(guest: Guest, path: str) -> str:
     try:
-        return beside.read(guest.target, guest.root, path).decode()
+        return programs.read(guest.target, guest.root, path).decode()
     except VirtrootError:
         return ""  # never booted, so it has no keys yet
 
@@ -145,7 +146,7 @@ def test_services_people_expect_are_running(facts: Facts, guest: Guest, manifest
 
 def test_file_written_in_the_guest_is_seen_on_the_host(facts: Facts, guest: Guest) -> None:
     facts.text("to-host")
-    seen = beside.read(guest.target, guest.root, TO_HOST)
+    seen = programs.read(guest.target, guest.root, TO_HOST)
     guest.agent.run(["rm", f"/{TO_HOST}"])
     assert seen == b"from the guest\n"
 

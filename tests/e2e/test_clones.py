@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from pipelines.guest.guest import find
-from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
+from pipelines.target import programs
 from pipelines.target.target import Target
 from tests.conftest import Virtroot
 from tests.support.pools import pool_on
@@ -244,7 +244,9 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
     assert 100 << 20 < row["shared"] < row["size"] < row["shared"] + (64 << 20)
 
     pool("snapshot", "layer", "early")
-    beside.mount(target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", find(connect(pool.settings), "layer").lower)
+    programs.mount_layers(
+        target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", find(connect(pool.settings), "layer").lower
+    )
     target(pool).run(["sh", "-ec", 'cd "$1"; rm root/kept; touch etc/issue', "spoil", f"{POOL}/root.layer"])
     pool("restore", "layer", "early")
 

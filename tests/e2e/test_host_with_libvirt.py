@@ -13,7 +13,7 @@ from pipelines.engine import engine as engines
 from pipelines.engine.engine import Container
 from pipelines.host import process
 from pipelines.libvirt import embedded, wrappers
-from pipelines.libvirt.beside import HOOK, wrapper
+from pipelines.libvirt.host_files import HOOK, wrapper
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool.pool import MARK
 from pipelines.settings import CHECKOUT

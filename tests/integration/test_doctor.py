@@ -17,7 +17,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Rootfs
 from pipelines.guest.guest import find
 from pipelines.host import process
-from pipelines.libvirt import beside, connect, wrappers
+from pipelines.libvirt import connect, host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool import place
@@ -76,10 +76,10 @@ def case(broken: str, *found: tuple[str, str], says: str, mend: str = "", needed
 _AT_ONCE = 4
 
 CASES = {
-    "no hook": case(f"rm {beside.HOOK}", (MACHINE, "hook"), says="is missing"),
-    "a hook that is not run": case(f"chmod 644 {beside.HOOK}", (MACHINE, "hook"), says="is not executable"),
-    "another version's hook": case(f"echo : >> {beside.HOOK}", (MACHINE, "hook"), says="is not this version's"),
-    "a wrapper that is not run": case(f"chmod 644 {beside.WRAPPER}", (MACHINE, "wrapper"), says="which serves web"),
+    "no hook": case(f"rm {host_files.HOOK}", (MACHINE, "hook"), says="is missing"),
+    "a hook that is not run": case(f"chmod 644 {host_files.HOOK}", (MACHINE, "hook"), says="is not executable"),
+    "another version's hook": case(f"echo : >> {host_files.HOOK}", (MACHINE, "hook"), says="is not this version's"),
+    "a wrapper that is not run": case(f"chmod 644 {host_files.WRAPPER}", (MACHINE, "wrapper"), says="which serves web"),
     "a virtiofsd that does not start": case(
         f"mv {VIRTIOFSD} /tmp/; cat > {VIRTIOFSD} <<'END'\n{REFUSES}END\nchmod 755 {VIRTIOFSD}",
         (MACHINE, "virtiofsd"),

@@ -22,12 +22,11 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots, swap
 from pipelines.guest.domain import Made, made, remade
-from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place
 from pipelines.pool.place import Place
-from pipelines.target import durable
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target import durable, programs
+from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Local
 from tests.support import artifacts
 from tests.support.definitions import parsed
@@ -350,12 +349,12 @@ def test_what_is_written_into_a_root_and_beside_it(machine: Machine) -> None:
 
     def prepare() -> None:
         prepared(machine)
-        beside.write(Local(), machine.paths.root, "etc/hostname", 0o644, "old")
+        programs.write(Local(), machine.paths.root, "etc/hostname", 0o644, "old")
 
     def task() -> None:
-        beside.write(Local(), machine.paths.root, "etc/hostname", 0o644, "new")
+        programs.write(Local(), machine.paths.root, "etc/hostname", 0o644, "new")
         machine.copy()
-        beside.put_file(Local(), f"{machine.paths.boot}/keep", b"[]", 0o600)
+        durable.put(Local(), f"{machine.paths.boot}/keep", b"[]", 0o600)
 
     seen = []
     for step in machine.each(prepare, task):
@@ -365,4 +364,4 @@ def test_what_is_written_into_a_root_and_beside_it(machine: Machine) -> None:
         seen.append(kept.exists())
     assert seen[-1]
     with pytest.raises(VirtrootError):
-        beside.put_file(Local(), f"{machine.directory}/nowhere/keep", b"[]", 0o600)
+        durable.put(Local(), f"{machine.directory}/nowhere/keep", b"[]", 0o600)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pipelines.target.payload.carry import CopyPlan
+from pipelines.target.payload.copy_plan import CopyPlan
 
 
 def plan(**what: object) -> CopyPlan:

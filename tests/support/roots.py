@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipelines.libvirt import beside
 from pipelines.merge import baselines
 from pipelines.merge.baselines import Survey
+from pipelines.target import programs
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
 
@@ -50,7 +50,7 @@ def looked(root: Path, base: Survey | None = None) -> Survey:
     if base is None:
         target = Local()
         kept = root.parent / "pristine"
-        beside.keep_survey(target, str(root), MADE, str(kept))
+        programs.save_inventory(target, str(root), MADE, str(kept))
         assert kept.stat().st_mode & 0o777 == 0o600
         return baselines.parse(kept.read_bytes())
-    return baselines.parse(beside.survey(Local(), str(root), MADE, base.unowned))
+    return baselines.parse(programs.take_inventory(Local(), str(root), MADE, base.unowned))

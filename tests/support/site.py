@@ -10,11 +10,11 @@ import pytest
 
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place
 from pipelines.pool.place import Place
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
@@ -78,7 +78,7 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     for directory in (machine, pool, boot, programs):
         directory.mkdir()
     monkeypatch.setattr(place, "BOOT", str(boot))
-    monkeypatch.setattr(beside, "HOOK", str(machine / "hooks" / "virtroot"))
+    monkeypatch.setattr(host_files, "HOOK", str(machine / "hooks" / "virtroot"))
     monkeypatch.setattr(place, "LOCKS", str(tmp_path / "locks"))
     monkeypatch.setattr(place, "OFF_LOCK", f"{tmp_path}/locks/off-{{}}.lock")
     (programs / "virsh").write_text(VIRSH.format(machine=machine))

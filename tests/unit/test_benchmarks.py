@@ -164,7 +164,7 @@ def test_acls(stage: Stage) -> None:
     stage.replace("pipelines.install.install")
     stage.replace("pipelines.libvirt.connect.connect")
     stage.replace("pipelines.guest.guest.find", guest)
-    stage.replace("pipelines.libvirt.beside.install_wrapper")
+    stage.replace("pipelines.libvirt.host_files.install_wrapper")
     stage.replace("pipelines.start.start", side_effect=[50.0, 20.0, 22.0, 10.0, 11.0])
     stage.replace("pipelines.start.stop", 1.0)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
@@ -236,8 +236,8 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
     layered = stage.replace("pipelines.pool.clone_methods.layer")
-    stage.replace("pipelines.libvirt.beside.digest", "0" * 64)
-    unmounted = stage.replace("pipelines.libvirt.beside.unmount")
+    stage.replace("pipelines.libvirt.programs.digest", "0" * 64)
+    unmounted = stage.replace("pipelines.libvirt.programs.unmount_layers")
 
     lines = stage.run("clone", "2", str(artifact.directory))
 

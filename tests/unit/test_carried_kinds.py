@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.target.payload import carry
-from pipelines.target.payload.carry import CopyPlan
+from pipelines.target.payload import attributes, copy_check, errors, owners, tree_copy
+from pipelines.target.payload.copy_plan import CopyPlan
 from tests.support.files import write
 from tests.support.plans import plan
 
-ACL = carry._packed([(1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)])
+ACL = attributes._pack_acl(
+    [(1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)]
+)
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
 
 
@@ -101,7 +103,7 @@ def described(path: Path) -> dict[str, object]:
         found[str(each.relative_to(path))] = (
             stat.filemode(status.st_mode), status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns,
             os.fsencode(each.readlink()) if each.is_symlink() else each.read_bytes() if each.is_file() else b"",
-            carry._attributes(str(each)), status.st_blocks < 1024,
+            attributes.read_attributes(str(each)), status.st_blocks < 1024,
         )  # fmt: skip
     return found
 
@@ -125,7 +127,7 @@ def test_each_kind_is_carried_exactly(kind: str, place: str, tmp_path: Path) -> 
     KINDS[kind](old / place / "entry")
     for each in (*(old / place).rglob("*"), old / place):
         os.utime(each, ns=(1, 1_600_000_000_123_456_789), follow_symlinks=False)
-    carry.carry(str(old), str(new), planned(place, "entry", old))
+    tree_copy.copy_state(str(old), str(new), planned(place, "entry", old))
     assert described(new / place) == described(old / place)
 
 
@@ -135,11 +137,11 @@ def test_each_name_is_carried(name: str, place: str, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     write(old / place / name, "mine")
     new.mkdir()
-    carry.carry(str(old), str(new), planned(place, name, old))
+    tree_copy.copy_state(str(old), str(new), planned(place, name, old))
     assert (new / place / name).read_text() == "mine"
     # The file is written where the lines of both are had, too.
     file = {"path": f"{place}/{name}", "mode": 0o600, "uid": 0, "gid": 0, "content": "eA==", "attributes": "old"}
-    carry.carry(str(old), str(new), plan(writes=[file]))
+    tree_copy.copy_state(str(old), str(new), plan(writes=[file]))
     assert (new / place / name).read_text() == "x"
     assert [each.name for each in (new / place).iterdir()] == [name]
 
@@ -153,7 +155,7 @@ def test_a_file_with_names_in_several_trees_keeps_them(tmp_path: Path) -> None:
         os.link(old / "home/ann/file", old / path / "again")
     os.utime(old / "srv", (5, 5))
     write(new / "srv/again", "of the new root")
-    carry.carry(
+    tree_copy.copy_state(
         str(old), str(new), plan(copies=["etc/again"], trees=["home", "srv"], whole=["var/lib/app"], users={"101": 102})
     )
     names = [new / path for path in ("home/ann/file", "srv/again", "var/lib/app/again", "etc/again")]
@@ -179,15 +181,15 @@ def test_a_copy_that_is_not_as_planned_is_an_error(
     old, new = tmp_path / "old", tmp_path / "new"
     write(old / place / "file", "mine")
     new.mkdir()
-    finish = carry._finish
+    finish = copy_check.complete
 
     def damaged(*arguments: object) -> None:
         damage(new / place / "file")
         finish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(carry, "_finish", damaged)
-    with pytest.raises(carry.Refused, match=f"{place}/file: (was not copied|the copy differs in )"):
-        carry.carry(str(old), str(new), planned(place, "file", old))
+    monkeypatch.setattr(copy_check, "complete", damaged)
+    with pytest.raises(errors.Refused, match=f"{place}/file: (was not copied|the copy differs in )"):
+        tree_copy.copy_state(str(old), str(new), planned(place, "file", old))
 
 
 def test_attributes_of_a_file_with_lines_of_both_are_of_the_side_that_changed_them(tmp_path: Path) -> None:
@@ -197,10 +199,10 @@ def test_attributes_of_a_file_with_lines_of_both_are_of_the_side_that_changed_th
         os.setxattr(root / "etc/file", "system.posix_acl_access", ACL)
     for side in ("old", "new"):
         file = {"path": "etc/file", "mode": 0o660, "uid": 0, "gid": 0, "content": "eA==", "attributes": side}
-        carry.carry(str(old), str(new), plan(writes=[file], users={"1234": 4321}))
+        tree_copy.copy_state(str(old), str(new), plan(writes=[file], users={"1234": 4321}))
         assert os.getxattr(new / "etc/file", "user.of") == side.encode()
-        acl = os.getxattr(new / "etc/file", "system.posix_acl_access")[carry._ACL_HEAD.size :]
-        named = [number for tag, _, number in carry._ACL_ENTRY.iter_unpack(acl) if tag == 2]
+        acl = os.getxattr(new / "etc/file", "system.posix_acl_access")[attributes._ACL_HEAD.size :]
+        named = [number for tag, _, number in attributes._ACL_ENTRY.iter_unpack(acl) if tag == 2]
         assert named == [4321 if side == "old" else 1234]
         os.setxattr(new / "etc/file", "user.of", b"new")
         os.setxattr(new / "etc/file", "system.posix_acl_access", ACL)
@@ -212,7 +214,7 @@ def test_another_system_in_a_tree_keeps_its_numbers_and_takes_the_place_of_the_n
         write(old / path, "mine", owner=(101, 101))
     write(new / "srv/docker/overlay2/of the new root", "half of a database")
     write(new / "srv/site/of the new root", "stays")
-    carry.carry(
+    tree_copy.copy_state(
         str(old), str(new),
         plan(trees=["srv", "data"], foreign=["srv/docker", "data/docker"], users={"101": 103}, groups={"101": 103}),
     )  # fmt: skip
@@ -233,11 +235,11 @@ def test_other_systems_are_found_by_what_is_in_them(tmp_path: Path) -> None:
     write(old / "srv/no system/etc/passwd", "text", owner=(7, 7))
     write(old / "srv/sid/srv/nested/etc/passwd", "text", owner=(9, 9))
     (old / "srv/sid/srv/nested/bin").mkdir()
-    found = carry.owners(str(old), ["home", "srv"], "", ["srv/given"])
+    found = owners.find_owners(str(old), ["home", "srv"], "", ["srv/given"])
     assert sorted(found["systems"]) == ["srv/deep/guest/root", "srv/sid"]
     # The person's own tree counts: what is in it is that person's.
     assert found["users"] == [0, 7, 101, 1000]
-    assert not carry.owners(str(old), ["srv/sid"])["users"][1:]
+    assert not owners.find_owners(str(old), ["srv/sid"])["users"][1:]
 
 
 def test_immutable_files_are_named(tmp_path: Path) -> None:
@@ -246,6 +248,6 @@ def test_immutable_files_are_named(tmp_path: Path) -> None:
         if flag:
             subprocess.run(["chattr", flag, str(path)], check=True)
     try:
-        assert sorted(carry.owners(str(tmp_path), ["home"])["flagged"]) == ["home/append", "home/immutable"]
+        assert sorted(owners.find_owners(str(tmp_path), ["home"])["flagged"]) == ["home/append", "home/immutable"]
     finally:
         subprocess.run(["chattr", "-R", "-i", "-a", str(tmp_path / "home")], check=True)

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.merge import decisions
 from pipelines.merge.baselines import Survey
-from pipelines.target.payload import carry
+from pipelines.target.payload import tree_copy
 from tests.support.files import write
 from tests.support.plans import plan
 from tests.support.roots import looked
@@ -73,7 +73,7 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
     assert wanted == {"jq": "hold", "libc6:i386": "hold"}
     assert decisions.held(ours, theirs) == ["jq 1 -> 2"]
     assert commands(base, ours, theirs) == ["apt-mark hold never"]
-    carry.carry(str(root), str(new), plan(selections=wanted))
+    tree_copy.copy_state(str(root), str(new), plan(selections=wanted))
     now = looked(new, base)
     assert now.decisions is not None
     assert now.decisions["selections"] == wanted
@@ -81,7 +81,7 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
     assert (new / "var/lib/dpkg/status").read_text().count(" Status: install ok installed") == len(STATUS)
     # What was taken back in the guest is not held by the new root, either.
     assert decisions.selections(now, theirs, now) == {"jq": "install", "libc6:i386": "install"}
-    carry.carry(str(root), str(new), plan(selections={"jq": "install", "libc6:i386": "install"}))
+    tree_copy.copy_state(str(root), str(new), plan(selections={"jq": "install", "libc6:i386": "install"}))
     again = looked(new, base).decisions
     assert again is not None
     assert again["selections"] == {}

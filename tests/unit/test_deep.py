@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
 from pipelines.pool import clone_methods
-from pipelines.target.payload import carry, handover, lengths, look, signs, sizes, tree
+from pipelines.target import programs
+from pipelines.target.payload import errors, facts, guest_facts, owners, path_length, tree_copy, usage, walk
 from pipelines.target.target import Local
 
 #: More than Python's limit of recursion, than descriptors of a process, and as a path more than 4095 bytes.
@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def walked(top: Path) -> list[tuple[str, str]]:
     handle = os.open(top, os.O_RDONLY)
     try:
-        return [("/".join(found.parts), name) for found, name, _ in tree.descend(handle)]
+        return [("/".join(found.parts), name) for found, name, _ in walk.descend(handle)]
     finally:
         os.close(handle)
 
@@ -62,11 +62,11 @@ def test_a_walk_does_not_leave_what_is_moved_away(tmp_path: Path) -> None:
     (tmp_path / "root/a/b").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     handle = os.open(tmp_path / "root", os.O_RDONLY)
-    walk = tree.descend(handle)
-    assert [next(walk)[1], next(walk)[1]] == ["a", "b"]
+    walking = walk.descend(handle)
+    assert [next(walking)[1], next(walking)[1]] == ["a", "b"]
     (tmp_path / "root/a").rename(tmp_path / "other/a")
     with pytest.raises(OSError, match="moved"):
-        list(walk)
+        list(walking)
     os.close(handle)
 
 
@@ -82,7 +82,7 @@ def test_a_walk_opens_two_directories_for_each(place: Path, depth: int, monkeypa
 
     monkeypatch.setattr(os, "open", count)
     handle = real(place / "srv", os.O_RDONLY)
-    assert sum(1 for _ in tree.descend(handle)) == depth + 1
+    assert sum(1 for _ in walk.descend(handle)) == depth + 1
     os.close(handle)
     monkeypatch.undo()
     assert len(opened) == 2 * depth
@@ -96,26 +96,23 @@ def test_one_deep_guest_hides_no_size(place: Path) -> None:
         ["du", "-s", "--block-size=1", str(place / "srv")], check=True, capture_output=True, text=True
     )
     own = (place / "srv").stat().st_blocks * 512
-    deep, other = beside.measure(Local(), 60, [(str(place / "srv"), ""), (str(place / "other"), "")])
+    deep, other = programs.measure(Local(), 60, [(str(place / "srv"), ""), (str(place / "other"), "")])
     assert deep == (int(said.stdout.partition("\t")[0]) - own, 0)
     assert other is not None
     assert other[0] >= 5000
 
 
-def test_no_error_in_one_root_hides_the_size_of_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_error_in_one_root_hides_the_size_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
-    real = sizes.measure
+    real = usage.measure
 
     def measure(path: str, deadline: float) -> tuple[int, int]:
         if path == "odd":
             raise RecursionError
         return real(path, deadline)
 
-    monkeypatch.setattr(sizes, "measure", measure)
-    sizes.main(["10", "odd", "", str(tmp_path / "a"), ""])
-    assert capsys.readouterr().out == "-\n0 0\n"
+    monkeypatch.setattr(usage, "measure", measure)
+    assert usage.measure_all([("odd", ""), (str(tmp_path / "a"), "")], 10) == [None, (0, 0)]
 
 
 @pytest.mark.parametrize(("depth", "name"), [(DEEP, "d"), (30, "x" * 200)])
@@ -130,60 +127,59 @@ def test_what_cp_cannot_copy_is_refused_before_it_begins(place: Path, depth: int
     with pytest.raises(VirtrootError, match="nested too deep"):
         clone_methods.copy_layers(Local(), str(place / "layers"), str(place / "copy"))
     assert not (place / "copy").exists()
-    with pytest.raises(carry.Refused, match="deeper than cp can copy"):
-        carry.owners(str(place / "layers"), ["upper"])
+    with pytest.raises(errors.Refused, match="deeper than cp can copy"):
+        owners.find_owners(str(place / "layers"), ["upper"])
 
 
 def test_the_longest_path_that_is_let_through_is_one_that_cp_copies(place: Path) -> None:
     srv = place / "srv"
     nest(srv, 1500)
     most = 2 * 1500 + len("leaf")
-    assert lengths.too_long(str(srv), most) == ""
-    assert lengths.too_long(str(srv), most - 1)
+    path_length.check(str(srv), most)
+    with pytest.raises(errors.TooLong):
+        path_length.check(str(srv), most - 1)
     clone_methods.make(Local(), "copy", str(srv), str(place / "copy"))
     assert len(walked(place / "copy")) == 1501
 
 
-def test_a_path_of_any_bytes_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_of_any_bytes_is_named(place: Path) -> None:
     (place / "srv" / os.fsdecode(b"\xff" * 200)).mkdir()
-    with pytest.raises(SystemExit):
-        lengths.main([str(place / "srv"), "100"])
+    with pytest.raises(errors.TooLong, match=r"^/\?+\.\.\. is nested too deep"):
+        path_length.check(str(place / "srv"), 100)
     with pytest.raises(VirtrootError, match="nested too deep"):
-        beside.refuse_too_long(Local(), str(place / "srv"), "/" + "x" * 3900)
+        programs.check_path_length(Local(), str(place / "srv"), "/" + "x" * 3900)
 
 
 def test_a_deep_tree_is_deleted(place: Path) -> None:
     nest(place / "srv", DEEP)
     handle = os.open(place, os.O_RDONLY)
-    carry._delete(handle, "srv")
+    tree_copy._delete(handle, "srv")
     os.close(handle)
     assert not (place / "srv").exists()
 
 
 def test_entries_of_guests_roots_are_not_told(place: Path) -> None:
     asked = {
-        "files": [], "locks": [], "handover": Path(handover.__file__).read_text(),
-        "signs": Path(signs.__file__).read_text(),
+        "files": [], "locks": [],
         "directories": [str(place), str(place / "srv")],
         "guests": {"web": {"root": str(place / "srv"), "boot": "/b", "kernel": "", "initrd": "", "shares": []}},
     }  # fmt: skip
     (place / "srv/etc").mkdir()
-    seen = look.look(asked)
+    seen = facts.collect(asked)
     assert seen["directories"][str(place)]["entries"] == [("srv", True)]
     assert seen["directories"][str(place / "srv")]["entries"] == []
     shutil.rmtree(place / "srv")
 
 
 def test_one_guest_that_cannot_be_looked_at_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def guest(_: object, asked: dict[str, str], __: object) -> dict[str, object]:
+    def guest(asked: dict[str, str]) -> dict[str, object]:
         if asked["root"] == "odd":
             raise ValueError("what it wrote")
         return {"directory": True}
 
-    monkeypatch.setattr(look, "_guest", guest)
+    monkeypatch.setattr(guest_facts, "_describe_guest", guest)
     asked = {
-        "files": [], "locks": [], "directories": [], "handover": Path(handover.__file__).read_text(),
-        "signs": Path(signs.__file__).read_text(),
+        "files": [], "locks": [], "directories": [],
         "guests": {"one": {"root": "odd"}, "two": {"root": "fine"}},
     }  # fmt: skip
-    assert look.look(asked)["guests"] == {"one": {"unread": "what it wrote"}, "two": {"directory": True}}
+    assert facts.collect(asked)["guests"] == {"one": {"unread": "what it wrote"}, "two": {"directory": True}}

@@ -14,7 +14,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import destination
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
+from pipelines.target.payload import errors, guest_files
 
 
 def test_a_device_is_written_to_and_stays_one() -> None:
@@ -94,9 +94,9 @@ def test_into_a_guest_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to("releases")
     (tmp_path / "page").write_text("old")
     for name, why in (("fifo", "not a regular file"), ("current", "is a link to 'releases'")):
-        with pytest.raises(handover.Refused, match=why):
-            handover.write(str(tmp_path), name, 0o644, [b"x"], over_files=True)
-    handover.write(str(tmp_path), "page", 0o644, [b"x"], over_files=True)
+        with pytest.raises(errors.Refused, match=why):
+            guest_files.write(str(tmp_path), name, 0o644, [b"x"], over_files=True)
+    guest_files.write(str(tmp_path), "page", 0o644, [b"x"], over_files=True)
     assert (tmp_path / "page").read_bytes() == b"x"
     assert (tmp_path / "fifo").is_fifo()
     assert (tmp_path / "current").is_symlink()

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.target import durable
 from pipelines.target.target import Local, Target
 
 #: Each puts a file on a target.
 PUTS: dict[str, Callable[[Target, str], object]] = {
     "put": lambda target, path: durable.put(target, path, b"new content", 0o640),
-    "wrapper": beside.install_wrapper,
+    "wrapper": host_files.install_wrapper,
 }
 
 

@@ -18,7 +18,7 @@ from pipelines.health import confinement, daemon, finding, guest_checks, leftove
 from pipelines.health import definition as definitions
 from pipelines.health.daemon import Tried
 from pipelines.health.finding import Finding
-from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import NO_HANDLES, Wrapper
 from pipelines.pool import clone_methods, exposure, place
@@ -184,12 +184,12 @@ def test_what_libvirts_qemu_can(said: str, ok: bool, words: str) -> None:
 
 
 def test_apparmor_lets_run_what_its_profile_says() -> None:
-    assert confinement.may_run([PROFILE], beside.WRAPPER)
+    assert confinement.may_run([PROFILE], host_files.WRAPPER)
     assert confinement.may_run([PROFILE], "/usr/lib/qemu/virtiofsd")
     assert not confinement.may_run([PROFILE], "/usr/lib/virtiofsd+sys_admin")
     assert not confinement.may_run([PROFILE], "/usr/bin/below/it")
-    assert not confinement.may_run(["  /etc/libvirt/hooks/** r,"], beside.WRAPPER)
-    assert not confinement.may_run(["  # /etc/libvirt/hooks/** rmix,", "  /etc/libvirt/[ rmix,"], beside.WRAPPER)
+    assert not confinement.may_run(["  /etc/libvirt/hooks/** r,"], host_files.WRAPPER)
+    assert not confinement.may_run(["  # /etc/libvirt/hooks/** rmix,", "  /etc/libvirt/[ rmix,"], host_files.WRAPPER)
 
 
 def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
@@ -198,7 +198,7 @@ def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
 
     closed = found({"/etc/apparmor.d/usr.sbin.libvirtd": "  /usr/bin/* PUx,"})
     assert not closed.ok
-    assert f"add to /etc/apparmor.d/local/usr.sbin.libvirtd: {beside.WRAPPER} rmix," in closed.do
+    assert f"add to /etc/apparmor.d/local/usr.sbin.libvirtd: {host_files.WRAPPER} rmix," in closed.do
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": PROFILE}).ok
     assert found({}).ok
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": ""}, on=False).ok
@@ -206,11 +206,11 @@ def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
 
 
 def test_a_hook_that_is_missing_old_or_not_run() -> None:
-    right = {"sha256": hashlib.sha256(beside.hook()).hexdigest(), "mode": 0o755}
+    right = {"sha256": hashlib.sha256(host_files.hook()).hexdigest(), "mode": 0o755}
     target = create_autospec(Target)
 
     def found(file: dict[str, Any] | None) -> Finding:
-        return libvirt.hook(target, seen(files={beside.HOOK: file}))
+        return libvirt.hook(target, seen(files={host_files.HOOK: file}))
 
     assert found(right).ok
     for file in (None, {**right, "sha256": "0"}, {**right, "mode": 0o644}):
@@ -222,13 +222,13 @@ def test_a_hook_that_is_missing_old_or_not_run() -> None:
 
 def test_a_wrapper_matters_where_a_guest_names_it() -> None:
     target = create_autospec(Target)
-    right = {"sha256": hashlib.sha256(beside.wrapper()).hexdigest(), "mode": 0o755}
-    facts = seen(files={beside.WRAPPER: None, ACL: right})
+    right = {"sha256": hashlib.sha256(host_files.wrapper()).hexdigest(), "mode": 0o755}
+    facts = seen(files={host_files.WRAPPER: None, ACL: right})
     assert libvirt.wrapper(target, facts, {}).ok
     assert libvirt.wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
-    wrong = libvirt.wrapper(target, facts, {beside.WRAPPER: ["web", "db"], ACL: ["new"]})
+    wrong = libvirt.wrapper(target, facts, {host_files.WRAPPER: ["web", "db"], ACL: ["new"]})
     assert not wrong.ok
-    assert f"{beside.WRAPPER} is missing, which serves web, db" in wrong.says
+    assert f"{host_files.WRAPPER} is missing, which serves web, db" in wrong.says
     assert "new" not in wrong.says
     assert wrong.fix
 

@@ -16,10 +16,10 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import lines, process
 from pipelines.host.process import Completed
-from pipelines.libvirt import beside
 from pipelines.merge import accounts, changes, collisions, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey, Unowned
-from pipelines.target.payload import survey
+from pipelines.target import programs
+from pipelines.target.payload import errors, inventory, packages, root_reader
 from pipelines.target.target import Local
 
 #: Of twice the input; n log n is a little more than twice.
@@ -167,7 +167,7 @@ def test_a_tree_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A chain of directories, each of which is opened from the root on for its entries, and measured once."""
     depth = 60
     (tmp_path / "opt" / "/".join(["d"] * depth)).mkdir(parents=True)
-    count = opened(lambda: survey.survey(str(tmp_path), 0, known), monkeypatch)
+    count = opened(lambda: inventory.take(str(tmp_path), 0, known), monkeypatch)
     assert count < (depth * depth / 2 if known is None else 0) + 8 * depth
 
 
@@ -191,17 +191,17 @@ def test_what_a_tree_is_known_by_stays(tmp_path: Path) -> None:
             else:
                 what += [status.st_size, int(status.st_mtime)]
             digest.update(json.dumps(what).encode())
-    assert survey._measured(survey.Root(str(tmp_path)), "opt")["digest"] == digest.hexdigest()
+    assert inventory._measure(root_reader.RootReader(str(tmp_path)), "opt")["digest"] == digest.hexdigest()
 
 
 def test_what_is_compared_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "_MOST_COMPARED", 5)
-    root = survey.Root(str(tmp_path))
+    monkeypatch.setattr(inventory, "_MOST_COMPARED", 5)
+    root = root_reader.RootReader(str(tmp_path))
     (tmp_path / "file").write_text("text of a file")
-    packages = survey.Database(owners={"file": "p"})
-    monkeypatch.setattr(survey.Digests, "of", lambda *_: ("md5", "0"))
-    with pytest.raises(survey.Refused, match="like file"):
-        list(survey._edited(root, packages, {"file": 1.0}))
+    database = packages.Database(owners={"file": "p"})
+    monkeypatch.setattr(packages.Digests, "find", lambda *_: ("md5", "0"))
+    with pytest.raises(errors.Refused, match="like file"):
+        list(inventory._edited(root, database, {"file": 1.0}))
 
 
 class Slow(Local):
@@ -215,10 +215,10 @@ class Slow(Local):
 @pytest.mark.parametrize(
     "look",
     [
-        lambda: beside.survey(Slow(), "/pool/root.web", 0, []),
-        lambda: beside.keep_survey(Slow(), "/pool/root.web", 0, "/boot/record"),
-        lambda: beside.owners(Slow(), "/pool/root.web", "/pool/other", ["home"]),
-        lambda: beside.refuse_too_long(Slow(), "/pool/root.web", "/pool/other"),
+        lambda: programs.take_inventory(Slow(), "/pool/root.web", 0, []),
+        lambda: programs.save_inventory(Slow(), "/pool/root.web", 0, "/boot/record"),
+        lambda: programs.find_owners(Slow(), "/pool/root.web", "/pool/other", ["home"]),
+        lambda: programs.check_path_length(Slow(), "/pool/root.web", "/pool/other"),
     ],
 )
 def test_looking_through_a_root_has_an_end(look: Callable[[], object]) -> None:

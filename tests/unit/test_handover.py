@@ -14,11 +14,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipelines.guest.domain import Domain, domain_xml, renamed
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.pool.place import Place
-from pipelines.target import lock
-from pipelines.target.payload import handover
-from pipelines.target.payload.handover import Refused
+from pipelines.target import lock, programs
+from pipelines.target.payload import before_start, beneath, exchange, guest_files, kernel_copy
+from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
 
 
@@ -76,7 +76,7 @@ PLANTS = [value for name, value in sorted(globals().items()) if name.startswith(
 
 
 def hand_over(root: Path, destination: Path) -> None:
-    handover.hand_over(str(root), str(destination), "vmlinuz", "initrd.img")
+    kernel_copy.copy_kernel(str(root), str(destination), "vmlinuz", "initrd.img")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_copies_are_the_hosts_own_and_readable_by_qemu_alone(
 ) -> None:
     if conf is not None:
         (tmp_path / "qemu.conf").write_text(conf)
-    monkeypatch.setattr(handover, "QEMU_CONF", str(tmp_path / "qemu.conf"))
+    monkeypatch.setattr(kernel_copy, "QEMU_CONF", str(tmp_path / "qemu.conf"))
     (root / "boot" / "vmlinuz-6").chmod(0o644)
     umask = os.umask(0)
     try:
@@ -129,16 +129,16 @@ def test_a_planted_path_is_refused_and_the_old_copy_stays(root: Path, tmp_path: 
 
 
 def listed(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir() if path.name != handover._LOCK)
+    return sorted(path.name for path in directory.iterdir() if path.name != kernel_copy._LOCK)
 
 
 def test_a_lock_that_somebody_holds_for_ever_is_named_and_not_waited_for(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hand_over(root, tmp_path / "virtroot.web")
-    lock = tmp_path / handover._LOCK
+    lock = tmp_path / kernel_copy._LOCK
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
-    monkeypatch.setattr(handover, "PATIENCE", 0.2)
+    monkeypatch.setattr(kernel_copy, "PATIENCE", 0.2)
     held = os.open(lock, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     with pytest.raises(Refused, match="another process has locked it"):
@@ -166,14 +166,14 @@ def test_a_file_without_an_end_is_refused_and_nothing_is_left(root: Path, tmp_pa
 def test_a_full_disk_leaves_the_old_pair(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hand_over(root, tmp_path / "virtroot.web")
     (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
-    copy = handover._copy_out
+    copy = kernel_copy._copy_out
 
     def fails_at_the_second(root: int, path: str, destination: str) -> None:
         if destination.endswith("initrd"):
             raise OSError(errno.ENOSPC, "No space left on device")
         copy(root, path, destination)
 
-    monkeypatch.setattr(handover, "_copy_out", fails_at_the_second)
+    monkeypatch.setattr(kernel_copy, "_copy_out", fails_at_the_second)
     with pytest.raises(OSError, match="No space"):
         hand_over(root, tmp_path / "virtroot.web")
     assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
@@ -197,7 +197,7 @@ def test_qemus_user_may_enter_whatever_the_umask(root: Path, tmp_path: Path) -> 
     before = os.umask(0o077)
     try:
         hand_over(root, tmp_path / "libvirt" / "virtroot.web")
-        handover.write(str(root), "home/me/file", 0o644, [b""])
+        guest_files.write(str(root), "home/me/file", 0o644, [b""])
     finally:
         os.umask(before)
     for directory in (root / "home", root / "home" / "me"):
@@ -230,16 +230,16 @@ def test_only_virtroots_own_directories_are_written_to(root: Path, tmp_path: Pat
 
 
 def test_what_is_read_from_a_root_is_small(root: Path) -> None:
-    (root / "key").write_bytes(b"k" * handover.LARGEST_READ)
-    assert len(handover.read(str(root), "key")) == handover.LARGEST_READ
+    (root / "key").write_bytes(b"k" * beneath.LARGEST_READ)
+    assert len(guest_files.read(str(root), "key")) == beneath.LARGEST_READ
     with (root / "key").open("ab") as key:
         key.truncate(1 << 40)
     with pytest.raises(Refused, match="more than the"):
-        handover.read(str(root), "key")
+        guest_files.read(str(root), "key")
 
 
 def test_write_makes_directories_inside_the_root(root: Path) -> None:
-    handover.write(str(root), "root/.ssh/authorized_keys", 0o600, [b"key\n"])
+    guest_files.write(str(root), "root/.ssh/authorized_keys", 0o600, [b"key\n"])
     written = root / "root" / ".ssh" / "authorized_keys"
     assert written.read_bytes() == b"key\n"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
@@ -248,7 +248,7 @@ def test_write_makes_directories_inside_the_root(root: Path) -> None:
 def test_write_replaces_a_link_and_leaves_what_it_names(root: Path, tmp_path: Path) -> None:
     (root / "etc").mkdir()
     (root / "etc" / "hostname").symlink_to(tmp_path / "victim")
-    handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
+    guest_files.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert (root / "etc" / "hostname").read_bytes() == b"web\n"
     assert (tmp_path / "victim").read_bytes() == b"secret"
 
@@ -257,14 +257,14 @@ def test_write_replaces_a_link_and_leaves_what_it_names(root: Path, tmp_path: Pa
 def test_write_refuses_a_directory_that_is_a_link_out_or_to_nowhere(root: Path, tmp_path: Path, link: str) -> None:
     (root / "etc").symlink_to(link)
     with pytest.raises(Refused):
-        handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
+        guest_files.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root.web", "victim"]
 
 
 def test_write_follows_a_link_that_stays_inside(root: Path) -> None:
     (root / "usr" / "etc").mkdir(parents=True)
     (root / "etc").symlink_to("usr/etc")
-    handover.write(str(root), "etc/hostname", 0o644, [b"web\n"])
+    guest_files.write(str(root), "etc/hostname", 0o644, [b"web\n"])
     assert (root / "usr" / "etc" / "hostname").read_bytes() == b"web\n"
 
 
@@ -275,7 +275,7 @@ def test_what_is_one_systems_own_is_forgotten_and_nothing_else(root: Path, tmp_p
     (root / "etc/ssh/ssh_host_link").symlink_to(tmp_path / "victim")
     (root / "var/lib/dbus").mkdir()
     (root / "var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
-    handover.forget(str(root), "var/lib/seed", "var/lib/dbus/machine-id", "not/there")
+    guest_files.delete(str(root), ["var/lib/seed", "var/lib/dbus/machine-id", "not/there"])
     assert sorted(path.name for path in (root / "etc/ssh").iterdir()) == ["ssh_host_link", "sshd_config"]
     assert not (root / "var/lib/seed").exists()
     assert (root / "var/lib/dbus/machine-id").is_symlink()
@@ -289,7 +289,7 @@ def test_nothing_outside_a_root_is_forgotten(root: Path, tmp_path: Path) -> None
     key.touch()
     (root / "etc/ssh").symlink_to(tmp_path / "ssh")
     with pytest.raises(Refused, match="leaves the root"):
-        handover.forget(str(root))
+        guest_files.delete(str(root), [])
     assert key.exists()
 
 
@@ -336,7 +336,7 @@ def domain(root: Path, boot: Path, initrd: str = "initrd.img") -> str:
 
 
 def test_hook_hands_over_what_the_domain_names(root: Path, tmp_path: Path) -> None:
-    handover.hook(domain(root, tmp_path / "virtroot.web"))
+    before_start.prepare(domain(root, tmp_path / "virtroot.web"))
     assert (tmp_path / "virtroot.web" / "kernel").read_bytes() == b"kernel"
 
 
@@ -344,17 +344,17 @@ def test_hook_refuses_a_planted_kernel(root: Path, tmp_path: Path) -> None:
     (root / "vmlinuz").unlink()
     plant_absolute(root / "vmlinuz")
     with pytest.raises(Refused, match="leaves the root"):
-        handover.hook(domain(root, tmp_path / "virtroot.web"))
+        before_start.prepare(domain(root, tmp_path / "virtroot.web"))
 
 
 def test_without_an_initramfs_the_kernel_alone_is_handed_over(root: Path, tmp_path: Path) -> None:
     boot = tmp_path / "virtroot.web"
-    handover.hook(domain(root, boot))
+    before_start.prepare(domain(root, boot))
     (boot / "manifest.json").write_text("manifest")
     # A guest that has one all the same: it is not looked at.
     (root / "initrd.img").unlink()
     plant_absolute(root / "initrd.img")
-    handover.hook(domain(root, boot, initrd=""))
+    before_start.prepare(domain(root, boot, initrd=""))
     assert {path.name: path.read_text() for path in boot.iterdir()} == {"kernel": "kernel", "manifest.json": "manifest"}
 
 
@@ -362,25 +362,25 @@ def test_without_an_initramfs_a_planted_kernel_is_refused_as_ever(root: Path, tm
     (root / "vmlinuz").unlink()
     plant_absolute(root / "vmlinuz")
     with pytest.raises(Refused, match="leaves the root"):
-        handover.hook(domain(root, tmp_path / "virtroot.web", initrd=""))
+        before_start.prepare(domain(root, tmp_path / "virtroot.web", initrd=""))
 
 
 def test_an_earlier_initramfs_goes_where_directories_cannot_be_exchanged(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = tmp_path / "virtroot.web"
-    handover.hand_over(str(root), str(boot), "vmlinuz", "initrd.img")
+    kernel_copy.copy_kernel(str(root), str(boot), "vmlinuz", "initrd.img")
     # An exchange flag that no kernel knows stands for a file system that has none.
-    monkeypatch.setattr(handover, "_RENAME_EXCHANGE", 1 << 30)
+    monkeypatch.setattr(exchange, "_RENAME_EXCHANGE", 1 << 30)
     (root / "boot" / "vmlinuz-6").write_bytes(b"new kernel")
-    handover.hand_over(str(root), str(boot), "vmlinuz")
+    kernel_copy.copy_kernel(str(root), str(boot), "vmlinuz")
     assert {path.name: path.read_text() for path in boot.iterdir()} == {"kernel": "new kernel"}
 
 
 def test_a_definition_with_an_initramfs_that_its_metadata_does_not_know_is_refused(root: Path, tmp_path: Path) -> None:
     changed = domain(root, tmp_path / "virtroot.web", initrd="").replace("</kernel>", "</kernel><initrd>/x</initrd>")
     with pytest.raises(Refused, match="names an initramfs"):
-        handover.hook(changed)
+        before_start.prepare(changed)
 
 
 def test_hook_refuses_a_root_that_another_domain_runs_on(root: Path, tmp_path: Path) -> None:
@@ -391,11 +391,11 @@ def test_hook_refuses_a_root_that_another_domain_runs_on(root: Path, tmp_path: P
     (running / "other.pid").write_text("1")
     (running / "web.xml").write_text(f"<domstatus>{own}</domstatus>")
     (running / "else.xml").write_text(f"<domstatus>{domain(tmp_path, tmp_path / 'virtroot.else')}</domstatus>")
-    handover.hook(own, str(running))
+    before_start.prepare(own, str(running))
     copy = domain(root, tmp_path / "virtroot.web").replace("<name>web<", "<name>copy<")
     (running / "copy.xml").write_text(f"<domstatus>{copy}</domstatus>")
     with pytest.raises(Refused, match="copy runs on it, and a root is one guest's"):
-        handover.hook(own, str(running))
+        before_start.prepare(own, str(running))
 
 
 def test_hook_refuses_a_guest_that_is_being_switched(root: Path, tmp_path: Path) -> None:
@@ -403,35 +403,35 @@ def test_hook_refuses_a_guest_that_is_being_switched(root: Path, tmp_path: Path)
     journal = root.with_name(f".{root.name}@switch")
     journal.touch()
     with pytest.raises(Refused, match="is being changed for another root"):
-        handover.hook(own)
+        before_start.prepare(own)
     journal.unlink()
-    handover.hook(own)
+    before_start.prepare(own)
 
 
 def test_hook_refuses_a_guest_that_a_task_keeps_off(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one by virsh: the task copies the root by paths, which a running guest could lead elsewhere."""
-    monkeypatch.setattr(handover, "OFF_LOCK", f"{tmp_path}/off-{{}}.lock")
+    monkeypatch.setattr(before_start, "OFF_LOCK", f"{tmp_path}/off-{{}}.lock")
     own = domain(root, tmp_path / "virtroot.web")
     with lock.on(Local(), f"{tmp_path}/off-{root.name}.lock", "the root of web"):
         with pytest.raises(Refused, match=f"a task of virtroot works on {root.name}"):
-            handover.hook(own)
+            before_start.prepare(own)
         root.rename(root.with_name("root.other"))
-        handover.hook(own.replace(f"/{root.name}<", "/root.other<"))
+        before_start.prepare(own.replace(f"/{root.name}<", "/root.other<"))
     root.with_name("root.other").rename(root)
-    handover.hook(own)
+    before_start.prepare(own)
 
 
 def test_hook_leaves_other_domains_alone(tmp_path: Path) -> None:
-    handover.hook("<domain><os><kernel>/x/kernel</kernel></os></domain>")
+    before_start.prepare("<domain><os><kernel>/x/kernel</kernel></os></domain>")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
 def hook(tmp_path: Path) -> Path:
     script = tmp_path / "hook"
-    script.write_bytes(beside.hook())
+    script.write_bytes(host_files.hook())
     script.chmod(0o755)
     return script
 
@@ -468,7 +468,7 @@ def test_the_program_takes_no_module_from_the_current_directory(root: Path, tmp_
     before = Path.cwd()
     os.chdir(root)
     try:
-        beside.hand_over(Local(), str(root), str(tmp_path / "virtroot.web"), "vmlinuz", "initrd.img")
+        programs.copy_kernel(Local(), str(root), str(tmp_path / "virtroot.web"), "vmlinuz", "initrd.img")
     finally:
         os.chdir(before)
     assert not (tmp_path / "ran").exists()

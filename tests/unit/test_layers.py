@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
-from pipelines.target.payload import layers
-from pipelines.target.payload.layers import Refused
+from pipelines.libvirt import host_files
+from pipelines.target import programs
+from pipelines.target.payload import before_start, layers
+from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
 
 
@@ -79,10 +80,10 @@ def test_every_change_of_a_golden_tree_changes_its_digest(golden: Path, change: 
 
 
 def test_reading_changes_no_digest(golden: Path) -> None:
-    before = beside.digest(Local(), f"{golden}/root")
+    before = programs.digest(Local(), f"{golden}/root")
     assert (golden / "root" / "etc" / "issue").read_text() == "first"
     os.utime(golden, ns=(1, 1))
-    assert beside.digest(Local(), f"{golden}/root") == before
+    assert programs.digest(Local(), f"{golden}/root") == before
 
 
 def test_names_that_are_no_text_have_a_digest(golden: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_changed_golden_tree_is_not_mounted(golden: Path, root: Path) -> None:
     with pytest.raises(Refused, match=f"{golden} is not what {root} was made on"):
         layers.mount(str(root), str(golden), "0" * 64)
     with pytest.raises(VirtrootError, match=r"golden\.web\.0 is not what") as refused:
-        beside.mount(Local(), str(root), str(golden.parent / "golden.web.0"), "0" * 64)
+        programs.mount_layers(Local(), str(root), str(golden.parent / "golden.web.0"), "0" * 64)
     assert "has to stay as it was made" in str(refused.value)
 
 
@@ -113,8 +114,8 @@ def test_layers_that_are_links_are_not_mounted(golden: Path, root: Path, name: s
 
 
 def test_what_is_not_mounted_is_left(root: Path) -> None:
-    assert not layers.mounted(str(root))
-    beside.unmount(Local(), str(root))
+    assert not layers.is_mounted(str(root))
+    programs.unmount_layers(Local(), str(root))
     assert {path.name for path in root.iterdir()} == {"upper", "work"}
 
 
@@ -124,13 +125,13 @@ def test_what_somebody_else_mounted_is_not_taken_for_layers() -> None:
 
 
 def test_the_hook_leaves_roots_of_one_layer_alone() -> None:
-    layers.hook("<domain/>")
-    layers.hook('<domain><metadata><guest xmlns="urn:virtroot:1"><root>/r</root></guest></metadata></domain>')
+    before_start.prepare("<domain/>")
+    before_start.prepare('<domain><metadata><guest xmlns="urn:virtroot:1"><root>/r</root></guest></metadata></domain>')
 
 
 def test_libvirts_hook_refuses_a_changed_golden_tree(golden: Path, root: Path, tmp_path: Path) -> None:
     script = tmp_path / "hook"
-    script.write_bytes(beside.hook())
+    script.write_bytes(host_files.hook())
     script.chmod(0o755)
     definition = (
         '<domain xmlns:v="urn:virtroot:1"><metadata><v:guest>'
@@ -140,4 +141,4 @@ def test_libvirts_hook_refuses_a_changed_golden_tree(golden: Path, root: Path, t
     argv = [str(script), "web", "prepare", "begin", "-"]
     done = subprocess.run(argv, input=definition, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"virtroot: the golden tree {golden} is not what {root} was made on\n"
+    assert done.stderr == f"virtroot: the base tree {golden} is not the one that {root} was made on\n"

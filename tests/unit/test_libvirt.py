@@ -12,7 +12,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest.agent import Agent
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.target import mounts
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Target
 from tests.support.virsh import FakeTarget, hypervisor
 

@@ -17,8 +17,7 @@ from pipelines.guest import identity
 from pipelines.guest.identity import Identity
 from pipelines.merge import accounts, changes
 from pipelines.settings import CHECKOUT
-from pipelines.target import mounts
-from pipelines.target.payload import layers, look, survey
+from pipelines.target.payload import inventory, mountinfo, packages, root_reader
 from pipelines.target.target import Local
 from pipelines.text import split_fields, split_lines, trim
 
@@ -49,20 +48,17 @@ def test_no_text_has_no_lines_and_no_fields() -> None:
     assert (split_lines(""), split_fields(" \t"), split_lines("\n"), split_lines("a\n\n")) == ([], [], [""], ["a", ""])
 
 
-def mountinfo(points: list[bytes]) -> bytes:
+def shown_by_kernel(points: list[bytes]) -> bytes:
     """Return what the kernel shows of mount points, of whose names it escapes four characters."""
     escaped = [point.replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\n", b"\\012") for point in points]
     return b"".join(b"36 35 0:3%d / %b rw,noatime shared:1 - tmpfs none rw\n" % each for each in enumerate(escaped))
 
 
 @pytest.mark.parametrize("odd", [*NO_BLANKS, " ", "\n", "\\", " - ", "\\040", "\udcff"])
-def test_a_mount_point_of_any_name_is_one_for_each_reader(odd: str) -> None:
+def test_a_mount_point_can_have_any_name(odd: str) -> None:
     names = ["/", f"/srv/a{odd}b", f"/srv/{odd}", "/srv/last"]
-    text = mountinfo([name.encode(errors="surrogateescape") for name in names])
-    assert mounts.parse(text) == [(name, "tmpfs") for name in names]
-    assert look.parse_mounts(text) == [(name, "tmpfs", ["rw", "noatime"]) for name in names]
-    assert [layers.mounted_at(name, text) for name in names] == [["tmpfs"]] * 4
-    assert layers.mounted_at("/srv/a", text) == []
+    text = shown_by_kernel([name.encode(errors="surrogateescape") for name in names])
+    assert mountinfo.parse(text) == [(name, "tmpfs", ["rw", "noatime"]) for name in names]
 
 
 @pytest.mark.parametrize("odd", [*NO_LINE_ENDS, "\udcff", "\0"])
@@ -137,11 +133,11 @@ def test_files_of_packages_have_any_name(tmp_path: Path, odd: str) -> None:
     (info.parent / "status").write_bytes(b"Package: odd\nStatus: install ok installed\nVersion: 1\n" + conffile)
     (info / "odd.list").write_bytes(b"/.\n/usr\n/usr/share\n/usr/share/odd\n/%b\n" % raw)
     (info / "odd.md5sums").write_bytes(b"1cb251ec0d568de6a929b520c4aed8d1  %b\n" % raw)
-    found, _ = survey.survey(str(tmp_path), 0)
+    found, _ = inventory.take(str(tmp_path), 0)
     assert name not in found["unowned"]  # type: ignore[operator]
     assert found["edited"] == []
     assert found["missing"] == {}
-    told = survey.database(survey.Root(str(tmp_path))).configuration
+    told = packages.read_database(root_reader.RootReader(str(tmp_path))).configuration
     assert told == {f"etc/a{name[15:-1]}b": "5d41402abc4b2a76b9719d911017c592"}
     json.dumps(found)
 
@@ -152,10 +148,10 @@ def test_a_packages_name_leads_nowhere_out_of_the_root(tmp_path: Path, owner: st
     info = root / "var/lib/dpkg/info"
     info.mkdir(parents=True)
     (tmp_path / "victim.md5sums").write_text("d41d8cd98f00b204e9800998ecf8427e  etc/x\n")
-    found = survey.Digests(survey.Root(str(root)), survey.Database())
-    assert found.of("etc/x", owner) == ("", "")
-    assert found.of("usr/x", owner) == ("", "")
-    assert survey.Root(str(root)).read("../victim.md5sums") == b""
+    found = packages.Digests(root_reader.RootReader(str(root)), packages.Database())
+    assert found.find("etc/x", owner) == ("", "")
+    assert found.find("usr/x", owner) == ("", "")
+    assert root_reader.RootReader(str(root)).read("../victim.md5sums") == b""
 
 
 #: Where the usual methods may be called without saying at what, how often, and why.

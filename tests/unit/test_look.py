@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.libvirt import beside
 from pipelines.origin import signs
+from pipelines.target import programs
 from pipelines.target.target import Local
 
 
@@ -36,7 +36,7 @@ def seen(root: Path, **asked: Any) -> dict[str, Any]:
     guest = {"root": str(root), "boot": str(root.parent / "virtroot.web"), "kernel": "vmlinuz", "initrd": ""}
     guest |= {"shares": asked.pop("shares", [])}
     given = {"files": [], "directories": [], "locks": [], "guests": {"web": guest}, **asked}
-    return beside.look(Local(), given)
+    return programs.collect_facts(Local(), given)
 
 
 def test_a_guest_that_is_sound(root: Path) -> None:
@@ -147,7 +147,7 @@ def test_nothing_is_changed_by_looking(root: Path) -> None:
 
 def test_a_machine_without_python_is_an_error_with_what_to_do() -> None:
     with pytest.raises(VirtrootError, match="cannot be looked at") as error:
-        beside.look(Local(python="false"), {})
+        programs.collect_facts(Local(python="false"), {})
     assert "python3" in error.value.hint
 
 
@@ -162,7 +162,7 @@ def test_what_is_left_of_where_a_system_came_from_is_seen(root: Path) -> None:
     queries = {sign.name: sign.query for sign in signs.SIGNS if sign.remedy}
     guest = {"root": str(root), "boot": str(root.parent / "virtroot.web"), "kernel": "vmlinuz", "initrd": ""}
     asked = {"files": [], "directories": [], "locks": [], "guests": {"web": {**guest, "shares": [], "signs": queries}}}
-    its = beside.look(Local(), asked)["guests"]["web"]
+    its = programs.collect_facts(Local(), asked)["guests"]["web"]
     assert its["signs"] == {
         "policy": [["usr/sbin/policy-rc.d", ["exit 101"]]],
         "modules-of-a-machine": [["etc/initramfs-tools/conf.d/driver-policy", ["MODULES=dep"]]],

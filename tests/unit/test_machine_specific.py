@@ -18,7 +18,7 @@ from pipelines.recipe.machine_specific import MATERIALS
 from pipelines.recipe.parse import parse
 from pipelines.recipe.stage import Command
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
+from pipelines.target.payload import guest_files
 from pipelines.target.target import Local
 
 SCRIPT = CHECKOUT / "pipelines/recipe/skeletons/machine-specific/usr/lib/virtroot/machine-specific"
@@ -91,7 +91,7 @@ def test_an_import_deletes_nothing_through_a_link(root: Path) -> None:
 
 
 def test_a_clone_forgets_the_same(root: Path) -> None:
-    handover.forget(str(root), *machine_specific.patterns())
+    guest_files.delete(str(root), machine_specific.patterns())
     links = {"etc/ssl/certs/ca.0", "etc/ssl/certs/0a1b2c3d.0"}
     assert files(root) == {*OTHERS, *links, *machine_specific.GENERATED}
 

@@ -12,13 +12,13 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.domain import Domain, domain_xml, renamed
-from pipelines.libvirt import beside
 from pipelines.pool import shares
 from pipelines.pool.place import Place
 from pipelines.pool.shares import Share
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
-from pipelines.target.payload.handover import Refused
+from pipelines.target import programs
+from pipelines.target.payload import before_start
+from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
@@ -86,13 +86,13 @@ ATTACKS = [absolute, climbing, inside, a_file, nothing]
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callable[[Path], None]) -> None:
     text = domain(root)
-    handover.hook(text)
+    before_start.prepare(text)
     (root / "usr").rmdir()
     attack(root / "usr")
     with pytest.raises(Refused, match="usr: is no directory of the root's own"):
-        handover.hook(text)
+        before_start.prepare(text)
     with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
-        beside.refuse_replaced(Local(), str(root), "usr")
+        programs.check_not_replaced(Local(), str(root), "usr")
     with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
         shares.mount_usr(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == FSTAB
@@ -101,17 +101,17 @@ def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callabl
 def test_with_another_cache_usr_may_be_anything(root: Path) -> None:
     (root / "usr").rmdir()
     absolute(root / "usr")
-    handover.hook(domain(root, cache="auto"))
+    before_start.prepare(domain(root, cache="auto"))
 
 
 def test_a_share_that_leads_elsewhere_is_not_served(root: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     text = domain(root, Share("data", str(tmp_path / "data")))
-    handover.hook(text)
+    before_start.prepare(text)
     (tmp_path / "data").rmdir()
     (tmp_path / "data").symlink_to("victim")
     with pytest.raises(Refused, match=f"data: leads to {tmp_path}/victim now"):
-        handover.hook(text)
+        before_start.prepare(text)
 
 
 def test_usr_has_one_line_in_fstab(root: Path) -> None:

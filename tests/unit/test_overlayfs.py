@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.pool import overlayfs
 from pipelines.target.target import Local
 
@@ -37,7 +37,7 @@ def wrapped(root: Path, *arguments: str) -> list[str]:
     """Run the wrapper as on a machine whose /usr and /etc are below ``root``."""
     wrapper = root / "virtiofsd"
     wrapper.write_text(
-        beside.wrapper().decode().replace(" /usr/l", f" {root}/usr/l").replace("/etc/qemu", f"{root}/etc/qemu")
+        host_files.wrapper().decode().replace(" /usr/l", f" {root}/usr/l").replace("/etc/qemu", f"{root}/etc/qemu")
     )
     wrapper.chmod(0o755)
     done = subprocess.run([str(wrapper), *arguments], capture_output=True, text=True, check=False)
@@ -72,20 +72,20 @@ def test_the_wrapper_is_written_once_and_can_be_run_whatever_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "hooks/virtroot/virtiofsd"
-    monkeypatch.setattr(beside, "WRAPPER", str(path))
+    monkeypatch.setattr(host_files, "WRAPPER", str(path))
     before = os.umask(0o077)
     try:
-        beside.install_wrapper(Local())
+        host_files.install_wrapper(Local())
         first = path.stat()
-        beside.install_wrapper(Local())
+        host_files.install_wrapper(Local())
     finally:
         os.umask(before)
-    assert path.read_bytes() == beside.wrapper()
+    assert path.read_bytes() == host_files.wrapper()
     assert (first.st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o755, 0o755)
     assert path.stat().st_ino == first.st_ino
     path.write_text("#!/bin/sh\n# of an earlier version\n")
-    beside.install_wrapper(Local())
-    assert path.read_bytes() == beside.wrapper()
+    host_files.install_wrapper(Local())
+    assert path.read_bytes() == host_files.wrapper()
 
 
 class Machine(Local):

@@ -16,7 +16,7 @@ import tasks
 from pipelines.clone import clone_guest
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
-from pipelines.libvirt import beside, embedded
+from pipelines.libvirt import embedded, host_files
 from pipelines.settings import Settings, defaults
 from tests.support.artifacts import made
 from tests.support.site import Site, make_site
@@ -169,9 +169,9 @@ def test_a_clone_cannot_be_called_as_its_sources_root_is(site: Site, monkeypatch
 def test_a_hook_that_would_start_a_guest_that_is_kept_off_is_renewed(site: Site, before: bytes | None) -> None:
     """Where there is none, libvirt hands nothing over: a task that keeps a guest off is not the one to change that."""
     site.fill()
-    path = Path(beside.HOOK)
+    path = Path(host_files.HOOK)
     if before is not None:
         path.parent.mkdir()
         path.write_bytes(before)
     with hold.hold(site.hypervisor, "web", off="stop it"):
-        assert (path.read_bytes() if path.exists() else None) == (before and beside.hook())
+        assert (path.read_bytes() if path.exists() else None) == (before and host_files.hook())

@@ -16,11 +16,11 @@ from typing import Any, cast
 import pytest
 
 from pipelines.host import lines
-from pipelines.libvirt import beside
 from pipelines.merge import baselines, proof, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.upgrade_plan import Choices, Move
-from pipelines.target.payload import carry
+from pipelines.target import programs
+from pipelines.target.payload import copy_plan
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
 from tests.support.roots import BASE, dpkg, looked
@@ -79,14 +79,14 @@ def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
     planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
-    owners = beside.owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
+    owners = programs.find_owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
-    beside.carry(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
+    programs.copy_state(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
     return planned, arrived(new)
 
 
 def arrived(new: Path) -> Survey:
-    beside.keep_survey(Local(), str(new), MADE, str(new.parent / "arrived"), "arrived")
+    programs.save_inventory(Local(), str(new), MADE, str(new.parent / "arrived"), links=False)
     return baselines.parse((new.parent / "arrived").read_bytes())
 
 
@@ -118,7 +118,7 @@ def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Pa
     base, theirs = baselines.without_attributes(looked(old)), looked(new)
     live(old)
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
-    ours = baselines.without_attributes(baselines.parse(beside.survey(Local(), str(old), MADE, known)))
+    ours = baselines.without_attributes(baselines.parse(programs.take_inventory(Local(), str(old), MADE, known)))
     planned, now = move(old, new, base, theirs, ours)
     assert list(proof.differences(planned, theirs, now)) == []
     assert stat.S_ISFIFO((new / "etc/pipe").lstat().st_mode)
@@ -155,9 +155,9 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     live(old)
     carried = upgrade_plan.carried
 
-    def without(*arguments: object) -> carry.CopyPlan:
+    def without(*arguments: object) -> copy_plan.CopyPlan:
         plan = carried(*arguments)  # type: ignore[arg-type]
-        return carry.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
+        return copy_plan.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
 
     monkeypatch.setattr(upgrade_plan, "carried", without)
     planned, now = move(old, new, base, theirs)

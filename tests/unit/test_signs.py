@@ -20,7 +20,6 @@ from pipelines.origin.system import System, refuse_incomplete
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT, Command
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
 from pipelines.target.payload import signs as searching
 from pipelines.target.target import Local
 from tests.support.systems import ARCH, DEBIAN, applied
@@ -51,7 +50,7 @@ def write(root: Path, path: str, content: str = "") -> Path:
 def look(root: Path) -> signs.Shown:
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
-        return signs.read(searching.find(handover, descriptor, signs.queries()))
+        return signs.read(searching.find(descriptor, signs.queries()))
     finally:
         os.close(descriptor)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.libvirt import beside
-from pipelines.target.payload import sizes
+from pipelines.target import programs
+from pipelines.target.payload import usage
 from pipelines.target.target import Local
 
 
@@ -30,13 +30,13 @@ def tree(tmp_path: Path) -> Path:
 def test_a_tree_takes_what_du_says(tree: Path) -> None:
     said = subprocess.run(["du", "-s", "--block-size=1", str(tree)], check=True, capture_output=True, text=True)
     top = tree.stat().st_blocks * 512
-    assert beside.measure(Local(), 10, [(str(tree), "")]) == [(int(said.stdout.split()[0]) - top, 0)]
+    assert programs.measure(Local(), 10, [(str(tree), "")]) == [(int(said.stdout.split()[0]) - top, 0)]
 
 
 def test_what_takes_too_long_or_is_gone_is_not_known(tree: Path) -> None:
-    assert beside.measure(Local(), 0, [(str(tree), ""), ("/nowhere", "")]) == [None, None]
-    with pytest.raises(sizes.OutOfTime):
-        sizes.measure(str(tree), time.monotonic() - 1)
+    assert programs.measure(Local(), 0, [(str(tree), ""), ("/nowhere", "")]) == [None, None]
+    with pytest.raises(usage.OutOfTime):
+        usage.measure(str(tree), time.monotonic() - 1)
 
 
 def test_nothing_is_opened_that_is_no_file(tree: Path) -> None:
@@ -44,6 +44,6 @@ def test_nothing_is_opened_that_is_no_file(tree: Path) -> None:
     handle = os.open(tree, os.O_RDONLY)
     try:
         for name in ("pipe", "out", "etc", "gone"):
-            assert sizes._shared(handle, name) == 0
+            assert usage._shared(handle, name) == 0
     finally:
         os.close(handle)

@@ -14,10 +14,10 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
+from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import clone_methods
-from pipelines.target.payload import handover, layers
+from pipelines.target.payload import exchange, layers
 from pipelines.target.target import Local
 
 
@@ -138,7 +138,7 @@ def test_a_restore_that_cannot_exchange_leaves_the_root(guest: Guest, monkeypatc
     def refuse(*_: Any) -> None:
         raise VirtrootError("no", "try")
 
-    monkeypatch.setattr(beside, "exchange", refuse)
+    monkeypatch.setattr(host_files, "exchange", refuse)
     with pytest.raises(VirtrootError, match="no"):
         snapshots.restore(guest, "first", "replaced")
     assert issue(guest).read_text() == "second\n"
@@ -150,15 +150,15 @@ def test_directories_change_their_names(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     if number:
-        monkeypatch.setattr(handover, "_try_exchange", lambda *_: number)
-    handover.exchange(str(tmp_path / "one"), str(tmp_path / "other"))
+        monkeypatch.setattr(exchange, "try_exchange", lambda *_: number)
+    exchange.exchange(str(tmp_path / "one"), str(tmp_path / "other"))
     assert {path.name: names(path) for path in tmp_path.iterdir()} == {"one": {"other"}, "other": {"one"}}
 
 
 def test_a_directory_that_cannot_be_renamed_stays(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with pytest.raises(OSError, match="No such file"):
-        handover.exchange(str(tmp_path / "one"), str(tmp_path / "other"))
+        exchange.exchange(str(tmp_path / "one"), str(tmp_path / "other"))
     assert names(tmp_path) == {"one"}
 
 
@@ -170,6 +170,6 @@ def test_copied_layers_forget_their_originals(tmp_path: Path, monkeypatch: pytes
     (index / "file").touch()
     for path in (index, index / "directory", index / "file"):
         os.setxattr(path, "user.upper", b"handle")
-    layers.forget(str(tmp_path))
+    layers.detach_copy(str(tmp_path))
     assert [os.listxattr(path) for path in (index, index / "directory", index / "file")] == [[], [], ["user.upper"]]
-    layers.forget(str(tmp_path / "nothing"))
+    layers.detach_copy(str(tmp_path / "nothing"))

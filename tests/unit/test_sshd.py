@@ -13,9 +13,8 @@ from pipelines.guest import identity, ssh_access, sshd
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.guest.sshd import Sshd
-from pipelines.libvirt import beside
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
+from pipelines.target import programs
 from pipelines.target.payload import sshd as reading
 from pipelines.target.target import Local
 
@@ -120,7 +119,7 @@ def test_a_configuration_that_leads_out_of_the_root_or_never_ends_is_not_followe
     write(root, sshd_config="x" * (reading._LARGEST + 1))
     assert found(root) == Sshd(found(root).public_keys)
     write(root, sshd_config="Include *\nPort 1\n" * 2000)
-    assert len(str(reading.look(handover, str(root)))) < 1 << 20
+    assert len(str(reading.read_sshd(str(root)))) < 1 << 20
 
 
 def test_control_characters_are_in_no_path(root: Path) -> None:
@@ -177,4 +176,4 @@ def test_missing_host_keys_are_made_where_the_configuration_names_them(tmp_path:
 
 def test_the_program_runs_by_itself(root: Path) -> None:
     write(root, sshd_config="Port 2222\n")
-    assert beside.sshd(Local(), str(root))["settings"] == [["port", ["2222"], False]]
+    assert programs.read_sshd(Local(), str(root))["settings"] == [["port", ["2222"], False]]

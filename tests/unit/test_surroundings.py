@@ -23,7 +23,7 @@ from pipelines.recipe.parse import parse
 from pipelines.recipe.stage import Command
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.settings import CHECKOUT
-from pipelines.target.payload import handover
+from pipelines.target.payload import guest_files
 from pipelines.target.target import Local
 from tests.support.surveys import file, survey
 
@@ -138,7 +138,8 @@ def test_a_name_is_written_through_no_link_and_into_no_device(root: Path, tmp_pa
     (root / "etc/real").write_text(FQDN)
     os.mkfifo(root / "etc/pipe")
     (root / "out").symlink_to(tmp_path)
-    handover.substitute(str(root), BUILD_NAME, "web", "etc/link", "etc/inside", "etc/pipe", "out/outside", "none/there")
+    paths = ("etc/link", "etc/inside", "etc/pipe", "out/outside", "none/there")
+    guest_files.substitute(str(root), BUILD_NAME, "web", paths)
     assert (tmp_path / "outside").read_text() == FQDN
     assert (root / "etc/inside").is_symlink()
     assert (root / "etc/real").read_text() == FQDN

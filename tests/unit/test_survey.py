@@ -10,6 +10,7 @@ import stat
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 from unittest.mock import create_autospec
 
@@ -19,13 +20,13 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.merge import baselines
 from pipelines.merge.baselines import Survey
 from pipelines.merge.changes import Changed, Changes, changes, ignored
 from pipelines.pool.base_trees import BaseTree
-from pipelines.target.payload import survey
+from pipelines.target import programs
+from pipelines.target.payload import errors, inventory, packages, root_reader
 from pipelines.target.target import Local
 from tests.support.artifacts import made
 from tests.support.files import MADE, write
@@ -160,7 +161,7 @@ def test_looking_leaves_no_trace(root: Path) -> None:
         link.symlink_to("nowhere")
         os.utime(link, (1, MADE), follow_symlinks=False)
     looked(root, base)
-    beside.keep_survey(Local(), str(root), MADE, str(root.parent / "arrived"), "arrived")
+    programs.save_inventory(Local(), str(root), MADE, str(root.parent / "arrived"), links=False)
     assert [path.lstat().st_atime for path in links] == [1] * len(links)
 
 
@@ -239,21 +240,25 @@ def test_a_root_that_replaced_its_database_by_a_device_has_no_packages(root: Pat
 
 
 @pytest.mark.parametrize(
-    ("bound", "value", "why"),
-    [("_MOST_ENTRIES", 3, "more than 3 entries"), ("_MOST_BYTES", 10, "that are read"), ("_DEEPEST", 2, "further")],
+    ("module", "bound", "value", "why"),
+    [
+        (inventory, "_MOST_ENTRIES", 3, "more than 3 entries"),
+        (inventory, "_MOST_BYTES", 10, "the limit is"),
+        (root_reader, "_DEEPEST", 2, "more than 2 levels of directories"),
+    ],
 )
 def test_more_than_anybody_has_is_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, why: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, bound: str, value: int, why: str
 ) -> None:
-    monkeypatch.setattr(survey, bound, value)
-    with pytest.raises(survey.Refused, match=why):
-        survey.survey(str(root), MADE)
+    monkeypatch.setattr(module, bound, value)
+    with pytest.raises(errors.Refused, match=why):
+        inventory.take(str(root), MADE)
 
 
 def test_what_it_refuses_is_said_without_a_traceback(root: Path) -> None:
     (root / "/".join(["etc", *["d"] * 300])).mkdir(parents=True)
     with pytest.raises(VirtrootError, match="goes down further than 200"):
-        beside.survey(Local(), str(root), MADE, [])
+        programs.take_inventory(Local(), str(root), MADE, [])
 
 
 def test_arch(tmp_path: Path) -> None:
@@ -301,27 +306,27 @@ def test_a_database_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch
     for number in range(3):
         with (tmp_path / f"var/lib/dpkg/info/huge{number}.list").open("wb") as huge:
             huge.truncate(100 << 20)
-    with pytest.raises(survey.Refused, match="bytes that are read"):
-        survey.survey(str(tmp_path), MADE)
-    monkeypatch.setattr(survey, "_LARGEST_DATABASE", 1 << 10)
-    monkeypatch.setattr(survey, "_LARGEST_DATABASES", 2 << 10)
+    with pytest.raises(errors.Refused, match="the limit is"):
+        inventory.take(str(tmp_path), MADE)
+    monkeypatch.setattr(packages, "LARGEST_DATABASE", 1 << 10)
+    monkeypatch.setattr(packages, "_LARGEST_DATABASES", 2 << 10)
     for number in range(3):
         write(tmp_path / f"var/lib/dpkg/info/huge{number}.list", "/x\n" * 300)
-    with pytest.raises(survey.Refused, match="bytes that are read"):
-        survey.survey(str(tmp_path), MADE)
-    monkeypatch.setattr(survey, "_LARGEST_DATABASES", 1 << 20)
-    monkeypatch.setattr(survey, "_MOST_PATHS", 3)
-    with pytest.raises(survey.Refused, match="more than 3 files"):
-        survey.survey(str(tmp_path), MADE)
+    with pytest.raises(errors.Refused, match="the limit is"):
+        inventory.take(str(tmp_path), MADE)
+    monkeypatch.setattr(packages, "_LARGEST_DATABASES", 1 << 20)
+    monkeypatch.setattr(packages, "_MOST_PATHS", 3)
+    with pytest.raises(errors.Refused, match="more than 3 files"):
+        inventory.take(str(tmp_path), MADE)
 
 
 def test_entries_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dpkg(tmp_path, "base", {"srv/base": "x"})
     for number in range(9):
         write(tmp_path / f"srv/{number}", "x")
-    monkeypatch.setattr(survey, "_MOST_OTHERS", 5)
-    with pytest.raises(survey.Refused, match="more than 5 entries lie beside those of packages"):
-        survey.survey(str(tmp_path), MADE)
+    monkeypatch.setattr(inventory, "_MOST_OTHERS", 5)
+    with pytest.raises(errors.Refused, match="no package owns more than 5 entries"):
+        inventory.take(str(tmp_path), MADE)
 
 
 def test_what_services_with_users_of_their_own_keep_is_told(root: Path) -> None:
@@ -393,14 +398,14 @@ def test_rights_and_links_of_what_no_package_has_are_told(root: Path) -> None:
 
 
 def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
-    for number in range(survey._MOST_LISTED + 1):
+    for number in range(inventory._MOST_LISTED + 1):
         write(root / f"opt/app/modules/{number}", "x")
     base = looked(root)
     assert base.unowned["opt/app"].kind == "tree"
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
 
     def now() -> Survey:
-        return baselines.parse(beside.survey(Local(), str(root), MADE, known))
+        return baselines.parse(programs.take_inventory(Local(), str(root), MADE, known))
 
     assert told(changes(base, now(), "debian")) == []
     write(root / "opt/app/modules/7", "y", when=MADE + 9)
@@ -496,9 +501,9 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     guest = Guest(hypervisor, "web", "", BuildId(), "", str(boot), "", "", "")
     assert baselines.arrived(guest) is None
-    beside.keep_survey(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), "arrived")
+    programs.save_inventory(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), links=False)
     os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)
-    beside.keep_survey(Local(), str(root), MADE, str(boot / "pristine.tar.gz"))
+    programs.save_inventory(Local(), str(root), MADE, str(boot / "pristine.tar.gz"))
     os.utime(root / "opt/own", (MADE, MADE - 9), follow_symlinks=False)
     arrived = baselines.arrived(guest)
     assert arrived is not None
@@ -549,7 +554,7 @@ def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_pa
     for path in ("etc/plain.conf", "usr/bin/true"):
         os.setxattr(root / path, "user.mine", b"value")
     base = looked(root)
-    told_then, contents = survey.survey(str(root), MADE)
+    told_then, contents = inventory.take(str(root), MADE)
     del told_then["attributes"], told_then["decisions"]
     for part in ("etc", "unowned", "owned"):
         for entry in cast("dict[str, dict[str, object]]", told_then[part]).values():
@@ -557,7 +562,7 @@ def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_pa
             if entry["kind"] == "other":
                 del entry["content"]
     older = io.BytesIO()
-    survey.pack(told_then, contents, older)
+    inventory.pack(told_then, contents, older)
     then = baselines.parse(older.getvalue())
     assert not then.has_attributes
     manifest = made(tmp_path, "web", "20261101T030000Z-1").manifest.model_copy(update={"source_date_epoch": MADE})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from pipelines.guest import guest as guests
 from pipelines.guest import swap
 from pipelines.guest.domain import Made, made, remade
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import place
 from pipelines.pool.place import Place
-from pipelines.target.payload.handover import NAMESPACE
+from pipelines.target import programs
+from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
 from tests.support.killing import Killing
@@ -41,7 +42,7 @@ for last; do :; done
 cat "$last" > {pool}/defined
 """
 
-COMMANDS = ("mv", "rm", "mkdir", "sync", "chmod", "python3", "virsh")
+COMMANDS = ("mv", "mkdir", "sync", "chmod")
 
 
 @dataclass
@@ -139,7 +140,7 @@ def test_a_guest_that_libvirt_starts_meanwhile_keeps_its_root(site: Site, states
     (site.pool / "states").write_text("".join(f"{each}\n" for each in states))
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         site.switch()
-    assert "the guest runs by now" in raised.value.detail
+    assert "the guest is running" in raised.value.detail
     assert site.which() == ("old", "old", "old")
     assert not Path(site.paths.switching).exists()
     assert (Path(site.paths.staged) / "root/is").read_text() == "new"
@@ -169,7 +170,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
     with monkeypatch.context() as patched:
         patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
-    beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
     virsh = tmp_path / "programs/virsh"
     virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
     if running:
@@ -200,7 +201,7 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
     assert site.which() == ("old", "old", "old")
     assert not token_in(staged)
     Path(site.paths.switching).write_bytes(journal)
-    token = next(line for line in journal.decode().split("\n") if line.startswith("token ")).partition(" ")[2]
+    token = json.loads(journal)["token"]
     for directory in (staged, Path(site.paths.partial_boot)):
         (directory / token).touch()
     root.rename(aside)
@@ -213,7 +214,7 @@ def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monk
 def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    killing = Killing(tmp_path, monkeypatch, COMMANDS)
+    killing = Killing(tmp_path, monkeypatch, site.guest.hypervisor, COMMANDS)
     seen = set()
     for where in killing.times((site.pool, site.boot), site.switch):
         assert site.which()[0] in ("old", "new"), where
@@ -267,7 +268,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
         (root / token).touch()
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         swap.finish(site.guest)
-    assert "is for certain the root that was prepared" in raised.value.detail
+    assert "is certainly the root that was prepared" in raised.value.detail
     assert (root / "is").read_text() == "old"
     assert (staged / "is").read_text() == "new"
     assert swap.pending(site.guest)
@@ -286,11 +287,12 @@ def test_a_journal_of_an_earlier_version_is_understood(
         (directory / token).unlink()
         numbers[word] = f"{directory.stat().st_dev} {directory.stat().st_ino}"
     journal = Path(site.paths.switching)
-    kept = [line for line in journal.read_text().split("\n") if line and line.partition(" ")[0] not in ("token", "end")]
-    journal.write_text("\n".join([*kept, *(f"{word} {value}" for word, value in numbers.items()), "end"]) + "\n")
+    words = {**json.loads(journal.read_text()), **numbers}
+    del words["token"]
+    journal.write_text("".join(f"{word} {value}\n" for word, value in words.items()) + "end\n")
     (Path(site.paths.staged) / "coming").unlink()
     if exchanged:
-        beside.exchange(Local(), str(staged), site.paths.root)
+        programs.exchange(Local(), str(staged), site.paths.root)
     swap.finish(site.guest)
     assert site.which() == (("new", "new", "new") if exchanged else ("old", "old", "old"))
     assert not journal.exists()
@@ -300,7 +302,7 @@ def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: p
     """The machine went down after the exchange; an administrator gave the guest a device before anybody came to it."""
     monkeypatch.setattr(guests, "find", lambda *_: site.guest)
     begun(site, monkeypatch)
-    beside.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
     defined = site.pool / "defined"
     defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
     swap.finish(site.guest)

@@ -13,7 +13,7 @@ from pipelines.host import lines
 from pipelines.merge import collisions, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey, Unowned
 from pipelines.merge.upgrade_plan import Choices, Move
-from pipelines.target.payload.carry import Owners
+from pipelines.target.payload.owners import Owners
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, file, survey, system, tree
 

@@ -14,9 +14,10 @@ import pytest
 
 from pipelines.guest import virtiofsd_wrapper
 from pipelines.health import daemon
-from pipelines.libvirt import beside, wrappers
+from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.wrappers import Wrapper
-from pipelines.target.payload import handover
+from pipelines.target import programs
+from pipelines.target.payload import kernel_copy
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
 
@@ -52,7 +53,7 @@ def wrapper_text(root: Path, *, acls: bool = True, capabilities: str = "00000000
     """Return the wrapper for a machine whose files lie below ``root``, whose file system has ``acls``."""
     status = root / "status"
     status.write_text(f"Name:\tsh\nCapEff:\t{capabilities}\n")
-    text = beside.wrapper().decode()
+    text = host_files.wrapper().decode()
     text = text.replace(" /usr/l", f" {root}/usr/l").replace("/etc/qemu", f"{root}/etc/qemu")
     text = text.replace("/usr/share/qemu", f"{root}/usr/share/qemu").replace("/proc/self/status", str(status))
     python = root / "python3"
@@ -116,7 +117,7 @@ def test_a_file_system_without_acls_gets_none(tmp_path: Path, wrapped: Wrapped) 
 
 def test_the_wrapper_asks_the_file_system_and_does_not_guess(tmp_path: Path) -> None:
     """The probe itself: a directory here has ACLs or not, as the kernel says; what is gone has none."""
-    text = beside.wrapper().decode()
+    text = host_files.wrapper().decode()
     program = text.partition("-c '")[2].partition('\' "$1"')[0]
     assert "posix_acl_access" in program
 
@@ -157,7 +158,7 @@ def test_each_name_asks_for_its_words_and_the_former_one_for_overlayfs(tmp_path:
         assert ("--modcaps=+sys_admin" in options) is needs.overlayfs, name
         assert ("--posix-acl" in options) is needs.acl, name
         assert ("--inode-file-handles=prefer" in options) is needs.handles, name
-    former = wrappers.parse(beside.WRAPPER)
+    former = wrappers.parse(host_files.WRAPPER)
     assert former == Wrapper(overlayfs=True)
     assert wrapped("virtiofsd", *asked) == ["--modcaps=+sys_admin", NEVER, *asked]
 
@@ -189,7 +190,7 @@ def tried(tmp_path: Path, serves: str, name: str) -> daemon.Tried:
     text = wrapper_text(tmp_path, capabilities="00000000a82435fb") if name else ""
     found = daemon.read(str(path), "virtiofsd 1.14.0", RUST_1_14)
     argv = ["sh", "-s", "--", text, name or str(path), "new" if found.family == daemon.RUST else "old"]
-    done = Local().run(argv, stdin=beside.trial(), check=False, timeout=30)
+    done = Local().run(argv, stdin=host_files.trial(), check=False, timeout=30)
     return daemon.Tried(done.returncode == 0, done.text)
 
 
@@ -295,6 +296,6 @@ def kernel(release: bytes, offset: int = 0x3000) -> bytes:
 )
 def test_a_kernel_names_its_release_in_its_header(tmp_path: Path, content: bytes, release: str) -> None:
     (tmp_path / "kernel").write_bytes(content)
-    assert handover.release(str(tmp_path / "kernel")) == release
-    assert beside.kernel_release(Local(), str(tmp_path)) == release
-    assert beside.kernel_release(Local(), str(tmp_path / "gone")) == ""
+    assert kernel_copy.read_release(str(tmp_path / "kernel")) == release
+    assert programs.read_kernel_release(Local(), str(tmp_path)) == release
+    assert programs.read_kernel_release(Local(), str(tmp_path / "gone")) == ""

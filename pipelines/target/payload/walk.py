@@ -1,18 +1,20 @@
-"""Walks a tree that a guest wrote. A part of the programs that run on libvirt's host, which are sent with it inside."""
+"""Walks a tree that a guest wrote."""
+
+from __future__ import annotations
 
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 
-#: Times of access, where they are noted, would make what is shared between roots each root's own.
+#: To update an access time would unshare a block of a root that shares its blocks with another one.
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 
 
 class Directory:
-    """The directory that a walk is in: an open descriptor, the names on the way to it, and how long that path is.
+    """The directory that a walk is in: an open descriptor, the names of the path to it, and the length of that path.
 
-    ``length`` is in bytes, with a slash behind each name. All of it is another directory's at the next entry.
+    ``length`` is in bytes, with a slash after each name. The walk changes the object with each entry.
     """
 
     def __init__(self, handle: int) -> None:
@@ -21,36 +23,37 @@ class Directory:
         self.length = 0
 
     def enter(self, name: str) -> None:
-        """Go into the directory ``name``; raises OSError where it is none."""
-        self._be(os.open(name, _LIST, dir_fd=self.handle))
+        """Go into the directory ``name``; raises OSError if it is not a directory."""
+        self._replace(os.open(name, _LIST, dir_fd=self.handle))
         self.parts.append(name)
         self.length += len(os.fsencode(name)) + 1
 
     def leave(self) -> None:
-        """Go back to the directory that this one is in."""
-        self._be(os.open("..", _LIST, dir_fd=self.handle))
+        """Go back to the parent directory."""
+        self._replace(os.open("..", _LIST, dir_fd=self.handle))
         self.length -= len(os.fsencode(self.parts.pop())) + 1
 
     def identity(self) -> tuple[int, int]:
-        """Return what no other directory has."""
+        """Return the device and the inode."""
         status = os.fstat(self.handle)
         return status.st_dev, status.st_ino
 
-    def _be(self, handle: int) -> None:
+    def _replace(self, handle: int) -> None:
         os.close(self.handle)
         self.handle = handle
 
 
 def descend(
-    top: int, enter: Callable[["Directory", str, os.stat_result], bool] = lambda *_: True
+    top: int, enter: Callable[[Directory, str, os.stat_result], bool] = lambda *_: True
 ) -> Iterator[tuple[Directory, str, os.stat_result]]:
-    """Yield everything below the open directory ``top``: what directory it is in, its name and its status.
+    """Yield each entry below the open directory ``top``: its directory, its name and its status.
 
-    ``enter`` is asked, with the same three, whether to go into a directory. What vanishes meanwhile is left out; raises
-    OSError where a directory is moved meanwhile.
+    The entries of a directory come in the order of their names, before those of its subdirectories. ``enter`` is called
+    with the same three values and says whether to enter a directory. Entries that vanish during the walk are left out.
+    Raises OSError if a directory is moved during the walk.
 
-    A tree may be deeper than Python can recurse, a process can have files open, or a path can be long. So one directory
-    is open at a time, and the way back is "..", which has to be the directory that was left.
+    A tree can be deeper than Python can recurse, than a process can have files open, or than a path can be long. So one
+    directory is open at a time, and the way back is "..", which has to be the directory that was left.
     """
     here = Directory(os.dup(top))
     levels: list[tuple[tuple[int, int], list[str]]] = []
@@ -72,13 +75,13 @@ def descend(
                     return
                 here.leave()
                 if here.identity() != levels[-1][0]:
-                    raise OSError(errno.ESTALE, "a directory was moved while the tree was looked at")
+                    raise OSError(errno.ESTALE, "a directory was moved while the tree was read")
     finally:
         os.close(here.handle)
 
 
 def _enter_last(here: Directory, names: list[str]) -> bool:
-    """Enter the last of ``names`` that still is a directory, having taken it from them; say whether there is one."""
+    """Enter the last of ``names`` that is still a directory, and remove it from them; say whether there was one."""
     while names:
         try:
             here.enter(names.pop())

@@ -1,20 +1,21 @@
-#!/usr/bin/env python3
-"""Says how much of the disk trees take, and how much of that other trees have too. Runs beside libvirt.
+"""Measures how many bytes of the disk trees use, and how many of those other trees use too.
 
-Blocks that two files share are told by the file system alone, extent by extent; see the kernel's fiemap.rst. A guest
-may change its tree meanwhile: no link is followed, and nothing is opened that is no regular file.
+Only the file system knows which blocks two files share, for each extent; see fiemap.rst of the kernel. A guest can
+change its tree meanwhile: no link is followed, and only regular files are opened.
 """
+
+from __future__ import annotations
 
 import ctypes
 import fcntl
 import os
 import stat
 import struct
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from pipelines.target.payload.tree import descend
+from . import beneath
+from .walk import descend
 
 _FIEMAP = 0xC020660B
 _HEAD = struct.Struct("=QQLLLL")
@@ -26,23 +27,23 @@ _NEW_MOUNTS = 0x20000
 _PRIVATE, _RECURSIVE = 1 << 18, 1 << 14
 _DETACH = 2
 
-#: Python looks at the clock after so many files.
-_SOME = 256
+#: The clock is read after this many files.
+_CLOCK_INTERVAL = 256
 
 
 class OutOfTime(Exception):
-    """Counting takes longer than it may."""
+    """Measuring takes longer than the limit."""
 
 
 def measure(tree: str, deadline: float) -> tuple[int, int]:
-    """Return how many bytes of its file system ``tree`` takes, and how many of them are in another tree as well.
+    """Return how many bytes of its file system ``tree`` uses, and how many of them another tree uses too.
 
-    Raises `OutOfTime` after ``deadline``, in the seconds of `time.monotonic`.
+    Raises `OutOfTime` after ``deadline``, in seconds of `time.monotonic`.
     """
     taken = shared = 0
     seen: set[int] = set()
     for number, (directory, name, found) in enumerate(_entries(tree)):
-        if number % _SOME == 0 and time.monotonic() > deadline:
+        if number % _CLOCK_INTERVAL == 0 and time.monotonic() > deadline:
             raise OutOfTime
         if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
             if found.st_ino in seen:
@@ -55,19 +56,16 @@ def measure(tree: str, deadline: float) -> tuple[int, int]:
 
 
 def _entries(tree: str) -> Iterator[tuple[int, str, os.stat_result]]:
-    """Yield a directory's descriptor, a name in it and what that is, for all of ``tree`` on its own file system."""
-    top = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    """Yield a directory's descriptor, a name in it and its status, for all of ``tree`` on its own file system."""
+    with beneath.opened(tree, beneath.DIRECTORY) as top:
         device = os.fstat(top).st_dev
         for directory, name, found in descend(top, lambda _, __, status: status.st_dev == device):
             if found.st_dev == device:
                 yield directory.handle, name, found
-    finally:
-        os.close(top)
 
 
 def _shared(directory: int, name: str) -> int:
-    """Return how many bytes of a regular file's blocks belong to another file as well; 0 where nobody can tell."""
+    """Return how many bytes of a regular file's blocks belong to another file too; 0 if the file system cannot say."""
     try:
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
@@ -107,34 +105,31 @@ def _extents(content: int) -> Iterator[tuple[int, int]]:
 
 
 def measure_layers(root: str, below: str, deadline: float) -> tuple[int, int]:
-    """Return what `measure` does of a root of two layers, whose lower one is the tree ``below``."""
-    _unmount_for_us(root)
+    """Return what `measure` does for a root of two layers, whose lower one is the tree ``below``."""
+    _unmount_for_this_process(root)
     lower = measure(below, deadline)[0]
     return measure(root, deadline)[0] + lower, lower
 
 
-def _unmount_for_us(path: str) -> None:
-    """Let this process alone see what ``path`` is below what is mounted there."""
+def _unmount_for_this_process(path: str) -> None:
+    """Unmount what is mounted at ``path``, in this process's own mount namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_MOUNTS) or libc.mount(b"none", b"/", None, ctypes.c_ulong(_PRIVATE | _RECURSIVE), None):
-        raise OSError(ctypes.get_errno(), "no mounts of one's own")
+        raise OSError(ctypes.get_errno(), "cannot make a mount namespace")
     libc.umount2(os.fsencode(path), _DETACH)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print a line for each root: two numbers of bytes, or a dash where that takes longer than the first argument.
+def measure_all(roots: Sequence[tuple[str, str]], seconds: float) -> list[tuple[int, int] | None]:
+    """Measure each root within ``seconds``; None stands for one that takes longer, or that cannot be read.
 
-    Roots are given with the tree that they lie on, which is empty for most.
+    ``roots`` are given with the base tree that they are layered on, which is empty for most.
     """
-    limit, *pairs = arguments
-    for root, below in zip(pairs[::2], pairs[1::2], strict=True):
-        deadline = time.monotonic() + float(limit)
-        try:
-            counted = measure_layers(root, below, deadline) if below else measure(root, deadline)
-            sys.stdout.write(f"{counted[0]} {counted[1]}\n")
-        except Exception:
-            sys.stdout.write("-\n")
+    return [_measure_or_none(root, below, time.monotonic() + seconds) for root, below in roots]
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _measure_or_none(root: str, below: str, deadline: float) -> tuple[int, int] | None:
+    try:
+        return measure_layers(root, below, deadline) if below else measure(root, deadline)
+    except Exception:
+        # A guest wrote the root. No error in it may hide the size of another root.
+        return None
