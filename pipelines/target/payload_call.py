@@ -81,23 +81,29 @@ def call(
     stdin: Source | None = None,
     timeout: float | None = None,
     limit: int | None = None,
+    in_memory: bool = False,
 ) -> Completed:
     """Run a command of the payload on ``target`` with ``arguments``, and return how it ended; see `payload.__main__`.
 
-    ``stdin`` is the stream of a command that reads one. ``timeout`` is in seconds, ``limit`` in bytes of output.
+    ``stdin`` is the stream of a command that reads one. ``timeout`` is in seconds, ``limit`` in bytes of output. With
+    ``in_memory`` the payload is not written to the target's disk.
     """
     packed = json.dumps(arguments or {})
     words = [command] if stdin is None else [command, packed]
     given: Source = packed.encode() if stdin is None else stdin
     is_stream = not isinstance(given, bytes)
     # A stream can be sent once only, so the program has to exist before.
-    where = _locate(target, again=is_stream)
+    where = _in_memory() if in_memory else _locate(target, again=is_stream)
     done = target.run([target.python, "-I", *where, *words], stdin=given, check=False, timeout=timeout, limit=limit)
-    if done.returncode == _NO_PROGRAM and not is_stream:
+    if done.returncode == _NO_PROGRAM and not is_stream and not in_memory:
         # The target was started again since.
         where = _locate(target, again=True)
         done = target.run([target.python, "-I", *where, *words], stdin=given, check=False, timeout=timeout, limit=limit)
     return done
+
+
+def _in_memory() -> tuple[str, ...]:
+    return "-c", _LOADER, base64.b64encode(archive()).decode()
 
 
 def _locate(target: Target, *, again: bool) -> tuple[str, ...]:
@@ -109,5 +115,5 @@ def _locate(target: Target, *, again: bool) -> tuple[str, ...]:
         if not is_there:
             argv = ["sh", "-ec", _SEND, "send", path, str(len(packed))]
             is_there = target.run(argv, stdin=packed, check=False).returncode == 0
-        _found[target] = (path,) if is_there else ("-c", _LOADER, base64.b64encode(packed).decode())
+        _found[target] = (path,) if is_there else _in_memory()
     return _found[target]

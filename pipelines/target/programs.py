@@ -182,7 +182,7 @@ def copy_state(target: Target, root: str, other: str, plan: CopyPlan) -> None:
 
 def collect_facts(target: Target, asked: Mapping[str, object]) -> dict[str, Any]:
     """Return the facts about ``target`` that are ``asked``, and change nothing; see `facts.collect`."""
-    done = call(target, "collect-facts", {"asked": asked}, timeout=_FACTS, limit=_FACTS_SIZE)
+    done = call(target, "collect-facts", {"asked": asked}, timeout=_FACTS, limit=_FACTS_SIZE, in_memory=True)
     try:
         return cast("dict[str, Any]", _result(done.stdout))
     except ValueError as error:

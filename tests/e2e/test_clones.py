@@ -259,10 +259,10 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
 
     target(pool).run(["touch", f"{POOL}/{golden}/root/srv"])
     for argv in (["start", "layer"], ["clone", "layer", "another"], ["verify", "layer"]):
-        assert f"{golden} is not what" in pool(*argv, status=2).stderr
+        assert f"{golden} is not the one" in pool(*argv, status=2).stderr
     by_virsh = connect(pool.settings).virsh("start", "layer", check=False)
     assert by_virsh.returncode != 0
-    assert f"{golden} is not what" in by_virsh.complaint
+    assert f"{golden} is not the one" in by_virsh.complaint
     assert "layer lies on it" in pool("install", "other", *artifact, status=2).stderr
     pool("remove", "layer", "--yes")
     assert "was changed: it is unpacked anew" in pool("install", "other", *artifact).stderr

@@ -81,9 +81,9 @@ def test_a_usr_that_is_no_directory_is_served_to_nobody(
         assert find(hypervisor, "planted").state == "shut off"
     finally:
         hypervisor.target.run(["sh", "-ec", 'cd "$1"; rm usr; mv away usr', "mend", ROOT])
-    assert "usr: is no directory of the root's own" in said
+    assert "usr: not a directory of the root itself" in said
     assert started.returncode != 0
-    assert "virtroot: usr: is no directory of the root's own" in started.complaint
+    assert "virtroot: usr: not a directory of the root itself" in started.complaint
 
 
 @pytest.mark.parametrize("link", sorted(LINKS))

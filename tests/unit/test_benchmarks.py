@@ -236,8 +236,8 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
     layered = stage.replace("pipelines.pool.clone_methods.layer")
-    stage.replace("pipelines.libvirt.programs.digest", "0" * 64)
-    unmounted = stage.replace("pipelines.libvirt.programs.unmount_layers")
+    stage.replace("pipelines.target.programs.digest", "0" * 64)
+    unmounted = stage.replace("pipelines.target.programs.unmount_layers")
 
     lines = stage.run("clone", "2", str(artifact.directory))
 

@@ -208,6 +208,8 @@ class Slow(Local):
     """A target on which nothing ends in time."""
 
     def run(self, argv: Any, **given: Any) -> Completed:
+        if argv[0] == "sh":
+            return super().run(argv, **given)
         assert given["timeout"] > 0
         raise process.overran(argv, given["timeout"])
 
@@ -222,7 +224,7 @@ class Slow(Local):
     ],
 )
 def test_looking_through_a_root_has_an_end(look: Callable[[], object]) -> None:
-    with pytest.raises(VirtrootError, match=r"/pool/root\.web has so much in it") as refused:
+    with pytest.raises(VirtrootError, match=r"/pool/root\.web contains so many files") as refused:
         look()
     assert "import" not in str(refused.value)
 

@@ -224,7 +224,7 @@ def test_two_at_once_never_publish_a_short_kernel(root: Path, tmp_path: Path) ->
 def test_only_virtroots_own_directories_are_written_to(root: Path, tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
     (tmp_path / "boot" / "kernel").write_bytes(b"the host's")
-    with pytest.raises(Refused, match="no directory of virtroot's"):
+    with pytest.raises(Refused, match="is not a boot directory"):
         hand_over(root, tmp_path / "boot")
     assert (tmp_path / "boot" / "kernel").read_bytes() == b"the host's"
 
@@ -234,7 +234,7 @@ def test_what_is_read_from_a_root_is_small(root: Path) -> None:
     assert len(guest_files.read(str(root), "key")) == beneath.LARGEST_READ
     with (root / "key").open("ab") as key:
         key.truncate(1 << 40)
-    with pytest.raises(Refused, match="more than the"):
+    with pytest.raises(Refused, match="the limit is"):
         guest_files.read(str(root), "key")
 
 
@@ -394,7 +394,7 @@ def test_hook_refuses_a_root_that_another_domain_runs_on(root: Path, tmp_path: P
     before_start.prepare(own, str(running))
     copy = domain(root, tmp_path / "virtroot.web").replace("<name>web<", "<name>copy<")
     (running / "copy.xml").write_text(f"<domstatus>{copy}</domstatus>")
-    with pytest.raises(Refused, match="copy runs on it, and a root is one guest's"):
+    with pytest.raises(Refused, match="copy runs on it, and a root is for one guest"):
         before_start.prepare(own, str(running))
 
 
@@ -402,7 +402,7 @@ def test_hook_refuses_a_guest_that_is_being_switched(root: Path, tmp_path: Path)
     own = domain(root, tmp_path / "virtroot.web")
     journal = root.with_name(f".{root.name}@switch")
     journal.touch()
-    with pytest.raises(Refused, match="is being changed for another root"):
+    with pytest.raises(Refused, match="its swap with another root was interrupted"):
         before_start.prepare(own)
     journal.unlink()
     before_start.prepare(own)

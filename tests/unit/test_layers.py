@@ -93,15 +93,15 @@ def test_names_that_are_no_text_have_a_digest(golden: Path) -> None:
 
 
 def test_a_changed_golden_tree_is_not_mounted(golden: Path, root: Path) -> None:
-    with pytest.raises(Refused, match=f"{golden} is not what {root} was made on"):
+    with pytest.raises(Refused, match=f"{golden} is not the one that {root} was made on"):
         layers.mount(str(root), str(golden), "0" * 64)
-    with pytest.raises(VirtrootError, match=r"golden\.web\.0 is not what") as refused:
+    with pytest.raises(VirtrootError, match=r"golden\.web\.0 is not the one") as refused:
         programs.mount_layers(Local(), str(root), str(golden.parent / "golden.web.0"), "0" * 64)
     assert "has to stay as it was made" in str(refused.value)
 
 
 def test_a_golden_tree_that_is_gone_is_said(golden: Path, root: Path) -> None:
-    with pytest.raises(Refused, match="is not what"):
+    with pytest.raises(Refused, match="is not the one"):
         layers.mount(str(root), f"{golden}.gone", "0" * 64)
 
 

@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_missing(tmp_pat
     (tmp_path / "root/.ssh").mkdir(parents=True)
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "root/.ssh/authorized_keys")
-    with pytest.raises(VirtrootError, match="authorized_keys: is no regular file"):
+    with pytest.raises(VirtrootError, match="authorized_keys: not a regular file"):
         identity.add_keys(Local(), str(tmp_path), "ssh-ed25519 BBBB own\n")
     with (tmp_path / "etc/hosts").open("wb") as file:
         file.truncate(1 << 30)

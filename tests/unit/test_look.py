@@ -146,7 +146,7 @@ def test_nothing_is_changed_by_looking(root: Path) -> None:
 
 
 def test_a_machine_without_python_is_an_error_with_what_to_do() -> None:
-    with pytest.raises(VirtrootError, match="cannot be looked at") as error:
+    with pytest.raises(VirtrootError, match="cannot collect facts") as error:
         programs.collect_facts(Local(python="false"), {})
     assert "python3" in error.value.hint
 

@@ -89,11 +89,11 @@ def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callabl
     before_start.prepare(text)
     (root / "usr").rmdir()
     attack(root / "usr")
-    with pytest.raises(Refused, match="usr: is no directory of the root's own"):
+    with pytest.raises(Refused, match="usr: not a directory of the root itself"):
         before_start.prepare(text)
-    with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
+    with pytest.raises(VirtrootError, match="usr: not a directory of the root itself"):
         programs.check_not_replaced(Local(), str(root), "usr")
-    with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
+    with pytest.raises(VirtrootError, match="usr: not a directory of the root itself"):
         shares.mount_usr(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == FSTAB
 

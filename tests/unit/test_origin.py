@@ -24,6 +24,7 @@ from pipelines.origin.system import generator, refuse
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import Tree
 from pipelines.target import mounts
+from pipelines.target.payload import mountinfo
 from pipelines.target.target import Local
 from tests.support.systems import ARCH, DEBIAN, applied
 
@@ -318,7 +319,8 @@ def test_what_is_no_source(tmp_path: Path) -> None:
 def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "system"
     source.mkdir()
-    there = [("/", "ext4"), (str(source), "ext4"), *((f"{source}/{point}", kind) for point, kind in MOUNTED.items())]
+    points = {"/": "ext4", str(source): "ext4", **{f"{source}/{point}": kind for point, kind in MOUNTED.items()}}
+    there = [mountinfo.Mount(point, kind, []) for point, kind in points.items()]
     monkeypatch.setattr(mounts, "points", lambda _: there)
     assert tree_stream.find(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
     assert tree_stream.find(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)

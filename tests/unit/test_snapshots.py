@@ -14,9 +14,9 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
-from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import clone_methods
+from pipelines.target import programs
 from pipelines.target.payload import exchange, layers
 from pipelines.target.target import Local
 
@@ -138,7 +138,7 @@ def test_a_restore_that_cannot_exchange_leaves_the_root(guest: Guest, monkeypatc
     def refuse(*_: Any) -> None:
         raise VirtrootError("no", "try")
 
-    monkeypatch.setattr(host_files, "exchange", refuse)
+    monkeypatch.setattr(programs, "exchange", refuse)
     with pytest.raises(VirtrootError, match="no"):
         snapshots.restore(guest, "first", "replaced")
     assert issue(guest).read_text() == "second\n"

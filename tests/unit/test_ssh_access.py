@@ -17,7 +17,6 @@ import pytest
 from pipelines import ssh
 from pipelines.errors import VirtrootError
 from pipelines.guest import identity, ssh_access
-from pipelines.libvirt import host_files
 from pipelines.settings import Settings
 from pipelines.target import relay
 
@@ -39,7 +38,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
 )
 def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.MonkeyPatch, content: str, line: str) -> None:
     told = {"settings": [], "public": {"/etc/ssh/ssh_host_ed25519_key": content}}
-    monkeypatch.setattr(host_files, "sshd", lambda *_: told)
+    monkeypatch.setattr(programs, "read_sshd", lambda *_: told)
     monkeypatch.setattr(ssh_access, "PATIENCE", 0)
     guest = MagicMock()
     guest.name = "web"
@@ -228,7 +227,7 @@ def test_who_may_have_been_denied_is_told_how_to_let_a_key_in(
 ) -> None:  # fmt: skip
     (tmp_path / "id.pub").write_text(f"{KEY} me@here\n")
     monkeypatch.setattr(ssh, "own_ssh_keys", lambda: (str(tmp_path / "id.pub"),))
-    monkeypatch.setattr(host_files, "read", lambda *_: known.encode())
+    monkeypatch.setattr(programs, "read", lambda *_: known.encode())
     guest = MagicMock(running=True)
     guest.name = "web"
     assert ssh._explained(status, guest, user) == status

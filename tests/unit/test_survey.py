@@ -257,7 +257,7 @@ def test_more_than_anybody_has_is_refused(
 
 def test_what_it_refuses_is_said_without_a_traceback(root: Path) -> None:
     (root / "/".join(["etc", *["d"] * 300])).mkdir(parents=True)
-    with pytest.raises(VirtrootError, match="goes down further than 200"):
+    with pytest.raises(VirtrootError, match="has more than 200 levels"):
         programs.take_inventory(Local(), str(root), MADE, [])
 
 

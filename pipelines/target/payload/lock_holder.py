@@ -32,7 +32,7 @@ def _describe(process: str) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = str(owner)
-    return f"process {process} of {name}, {' '.join(words).strip()[:120]}"
+    return f"process {process} of {name}, {' '.join(words).strip(' ')[:120]}"
 
 
 def _read(path: str) -> str:
