@@ -70,7 +70,7 @@ def test_a_kernel_that_is_not_the_roots_is_not_read(root: Path, link: str, why: 
 def test_a_kernel_that_is_a_pipe_keeps_nobody_waiting(root: Path) -> None:
     (root / "boot/vmlinuz").unlink()
     os.mkfifo(root / "boot/vmlinuz")
-    assert "no regular file" in seen(root)["guests"]["web"]["kernel"]["refused"]
+    assert "not a regular file" in seen(root)["guests"]["web"]["kernel"]["refused"]
 
 
 def test_a_kernel_that_was_changed_or_never_copied(root: Path) -> None:

@@ -18,7 +18,7 @@ from pipelines import ssh
 from pipelines.errors import VirtrootError
 from pipelines.guest import identity, ssh_access
 from pipelines.settings import Settings
-from pipelines.target import relay
+from pipelines.target import programs, relay
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 

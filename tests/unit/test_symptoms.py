@@ -30,6 +30,7 @@ LINES = [
     ("refused-path", "error: refused to touch the guest's root: vmlinuz: is no regular file", SEEN),
     ("refused-path", "error: refused to touch the guest's root: vmlinuz: not a regular file", SEEN),
     ("refused-path", "error: refused to touch the guest's root: usr: not a directory of the root itself", SEEN),
+    ("refused-path", "error: refused to touch the guest's root: usr: is no directory of the root's own", SEEN),
     ("refused-path", "virtroot: usr: not a directory of the root itself, and would be served as one", SEEN),
     ("shared-memory", "error: unsupported configuration: 'virtiofs' requires shared memory", SEEN),
     ("shared-memory", "unsupported configuration: virtiofs requires shared memory", "vagrant-libvirt#1460"),
