@@ -76,8 +76,9 @@ def _left_column() -> list[str]:
 
 
 def _pattern(word: str) -> re.Pattern[str]:
+    # After two hyphens it is the name of an option: --carry.
     text = re.escape(word).replace(r"\ ", r"\s+")
-    return re.compile(_AFTER_IS_NO.format(text) if word.endswith(" no") else rf"\b{text}\b", re.IGNORECASE)
+    return re.compile(_AFTER_IS_NO.format(text) if word.endswith(" no") else rf"(?<!--)\b{text}\b", re.IGNORECASE)
 
 
 _AVOIDED = {word: _pattern(word) for word in _left_column()}
