@@ -31,9 +31,9 @@ def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostnam
     Raises `VirtrootError`, with nothing left of the new guest, for a source that runs or is more than its root, and
     where the pool's file system cannot do what is asked.
     """
-    name = place.checked_name(name)
+    name = place.check_name(name)
     label = identity.checked_hostname(hostname or name.replace(".", "-").replace("_", "-"))
-    if clone_methods.checked_way(how) == "overlay":
+    if clone_methods.check_method(how) == "overlay":
         raise VirtrootError(
             "--clone overlay: only a golden tree can be below a layer, since a guest changes its root",
             f"use --clone auto, or install {name} of the artifact of {source} with --clone overlay",
@@ -85,9 +85,11 @@ def _copy(original: Guest, paths: Place, how: str) -> None:
     original.assemble()
     # Of two layers one is made: the golden tree's files are another file system's to the copy.
     asked = "copy" if original.lower and how == "auto" else how
-    way = clone_methods.way(target, original.root if original.lower else paths.pool, asked, source=original.root)
-    with step(f"making the root: {clone_methods.WORDS[way]} of that of {original.name}"):
-        clone_methods.make(target, way, original.root, paths.partial_root, nested=True)
+    way = clone_methods.choose_method(
+        target, original.root if original.lower else paths.pool, asked, source=original.root
+    )
+    with step(f"making the root: {clone_methods.DESCRIPTIONS[way]} of that of {original.name}"):
+        clone_methods.clone(target, way, original.root, paths.partial_root, nested=True)
     if original.running:
         raise VirtrootError(f"{original.name} was started while it was copied", "stop it, then clone it again")
 
@@ -106,7 +108,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
             identity.name_files(target, root, manifest, was, own.hostname)
         baselines.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
-        target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
+        target.run(["sh", "-ec", script, "kept", place.keep_list(original.boot), place.keep_list(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)
         virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
         virtiofsd_wrapper.install(target, definition)

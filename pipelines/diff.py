@@ -117,7 +117,7 @@ def of_guest(name: str, settings: Settings) -> Changes:
         manifest = manifests.parse(content, f"the manifest of {name}")
         base = baselines.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
         now = baselines.now(guest.target, guest.root, manifest, base)
-        points = shares.points(guest.target, guest.root).values()
+        points = shares.read_mount_points(guest.target, guest.root).values()
         return changing.changes(base, now, manifest.recipe.distro, points)
 
 

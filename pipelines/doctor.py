@@ -46,7 +46,7 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
 
 def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     """Look at libvirt's machine, and at its guests."""
-    directory = pool.look(hypervisor, settings)
+    directory = pool.find_directory(hypervisor, settings)
     every = guests.every(hypervisor)
     seen = _look(hypervisor, directory, every)
     handles = settings.inode_file_handles == "prefer"

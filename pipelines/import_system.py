@@ -62,7 +62,7 @@ def import_system(
 
     Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
     """
-    name = place.checked_name(name)
+    name = place.check_name(name)
     if shift_ids not in {"", "auto"}:
         owning.offset(shift_ids, {})
     store = Store(settings.output_dir)

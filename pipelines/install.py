@@ -98,7 +98,7 @@ def options(
         cache=cache,
         overlayfs=overlayfs,
         shares=given_shares,
-        clone=clone_methods.checked_way(clone),
+        clone=clone_methods.check_method(clone),
         consent=consent,
     )
 
@@ -125,32 +125,32 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
 
     Everything that can be refused is refused before anything changes.
     """
-    name, hostname = place.checked_name(name), _hostname(name, options)
+    name, hostname = place.check_name(name), _hostname(name, options)
     manifest = artifact.manifest
     hypervisor = connect.connect(settings)
     if not hypervisor.embedded:
         _check_host()
     network = hypervisor.network(manifest.recipe.guest.network)
     wanted = _wanted(artifact, options)
-    if pool.look(hypervisor, settings) is None:
+    if pool.find_directory(hypervisor, settings) is None:
         hostdir.refuse_shared(hypervisor, settings.pool_path)
-    directory = pool.look(hypervisor, settings) or settings.pool_path
+    directory = pool.find_directory(hypervisor, settings) or settings.pool_path
     _refuse_unaccepted(hypervisor, directory, name, artifact, options, wanted)
-    paths = Place(pool.find(hypervisor, settings), name)
+    paths = Place(pool.ensure_directory(hypervisor, settings), name)
     with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.find(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
         wrapper = _wrapper(artifact, options, settings)
         domain = _domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
-        way = clone_methods.way(hypervisor.target, paths.pool, options.clone)
+        way = clone_methods.choose_method(hypervisor.target, paths.pool, options.clone)
         if domain.overlayfs:
             overlayfs.refuse_layer(way)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
         publication.clear(hypervisor, paths)
         try:
             lying_on = partial(guests.lying_on, hypervisor)
-            made = roots.root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
+            made = roots.make_root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
             tree = held.enter_context(made)
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
@@ -160,9 +160,9 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, options.authorized_keys)
                 )
                 if domain.cache == mounting.MIXED:
-                    mounting.mount_usr(hypervisor.target, paths.partial_root)
+                    mounting.add_usr_mount(hypervisor.target, paths.partial_root)
                 for each, found in zip(wanted, shared, strict=True):
-                    mounting.mount(hypervisor.target, paths.partial_root, found, each.point)
+                    mounting.add_mount(hypervisor.target, paths.partial_root, found, each.point)
                 hostdir.make(hypervisor.target, shared)
             with step("defining the domain"):
                 if domain.lower:
@@ -189,7 +189,7 @@ def preview_xml(name: str, artifact: Artifact, options: InstallOptions, settings
 
     Where no hypervisor runs yet, the XML is for the embedded one without KVM.
     """
-    name, _ = place.checked_name(name), _hostname(name, options)
+    name, _ = place.check_name(name), _hostname(name, options)
     hypervisor = connect.find(settings)
     asked, wanted = artifact.manifest.recipe.guest.network, _wanted(artifact, options)
     if hypervisor is None:
@@ -197,7 +197,7 @@ def preview_xml(name: str, artifact: Artifact, options: InstallOptions, settings
         shared = hostdir.unseen(directory, wanted)
     else:
         network, kvm = hypervisor.network(asked), hypervisor.kvm
-        directory = pool.look(hypervisor, settings) or settings.pool_path
+        directory = pool.find_directory(hypervisor, settings) or settings.pool_path
         shared = hostdir.find(hypervisor, directory, wanted)
     paths = Place(directory, name)
     wrapper = _wrapper(artifact, options, settings)

@@ -140,7 +140,7 @@ def _shares(guest: Guest) -> list[dict[str, Any]]:
     """Return a guest's shares; ``point`` is where its fstab mounts one, empty where that does not say."""
     points: dict[str, str] = {}
     with contextlib.suppress(VirtrootError):
-        points = shares.points(guest.target, guest.root)
+        points = shares.read_mount_points(guest.target, guest.root)
     return [{**asdict(each), "point": points.get(each.tag, "")} for each in guest.shares]
 
 

@@ -48,10 +48,10 @@ def prune(
     in_use = _in_use(hypervisor)
     going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
-    pool = pools.look(hypervisor, settings)
+    pool = pools.find_directory(hypervisor, settings)
     left = _left(hypervisor, recipes, older_than) if former else {}
     roots = [root for found in left.values() for root in found]
-    trees = base_trees.unused(hypervisor, pool, recipes, without=roots) if pool else []
+    trees = base_trees.find_unused(hypervisor, pool, recipes, without=roots) if pool else []
     if asking and ids + trees + roots:
         for each in ids + trees + roots:
             say(each)

@@ -23,7 +23,7 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
     question, and again after it: the answer may take hours.
     """
     hypervisor = connect(settings)
-    if not hypervisor.defined(name) and _cleared(hypervisor, place.checked_name(name), settings):
+    if not hypervisor.defined(name) and _cleared(hypervisor, place.check_name(name), settings):
         return
     guest = guests.find(hypervisor, name)
     publication.refuse_busy(guest)
@@ -39,7 +39,7 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
 
 def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
     """Clear what a killed removal or installation left of a guest that is not there; say whether there was anything."""
-    directory = pool.look(hypervisor, settings)
+    directory = pool.find_directory(hypervisor, settings)
     if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
         return False
     with hold.new(hypervisor, paths):

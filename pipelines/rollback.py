@@ -113,7 +113,7 @@ def _remembered(guest: Guest, choices: Choices) -> Choices:
 def _written(guest: Guest, base: Survey) -> Changes:
     manifest = preparation.manifest(guest)
     now = baselines.now(guest.target, guest.root, manifest, base)
-    points = shares.points(guest.target, guest.root).values()
+    points = shares.read_mount_points(guest.target, guest.root).values()
     return changing.changes(base, now, manifest.recipe.distro, points)
 
 

@@ -116,11 +116,11 @@ def _clear_left(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
 
 def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
     """Remove what is left of runs that were killed before their guest was there, or when it was gone."""
-    directory = pool.look(hypervisor, settings)
+    directory = pool.find_directory(hypervisor, settings)
     if directory is None:
         return
     listed = split_lines(hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text)
-    for name in sorted({place.left_of(each) for each in listed}):
+    for name in sorted({place.guest_of_leftover(each) for each in listed}):
         if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
             continue
         try:

@@ -38,19 +38,21 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
             raise VirtrootError(
                 f"{name} has a share {wanted.tag} already", f"choose another tag, or ./inv unshare {name} {wanted.tag}"
             )
-        taken = {point: tag for tag, point in shares.points(guest.target, guest.root).items() if tag != wanted.tag}
+        taken = {
+            point: tag for tag, point in shares.read_mount_points(guest.target, guest.root).items() if tag != wanted.tag
+        }
         if wanted.point in taken:
             raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "choose another path")
-        [found] = hostdir.find(hypervisor, pool.find(hypervisor, settings), [wanted], of=guest.uuid)
+        [found] = hostdir.find(hypervisor, pool.ensure_directory(hypervisor, settings), [wanted], of=guest.uuid)
         hostdir.make(guest.target, [found])
         # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
-        shares.mount(guest.target, guest.root, found, wanted.point)
+        shares.add_mount(guest.target, guest.root, found, wanted.point)
         definition = virtiofsd_wrapper.refresh(hypervisor, guest.uuid, guest.boot)
         wrapper = virtiofsd_wrapper.for_share(definition).path
         beside.install_wrapper(guest.target, wrapper)
         attached = _change(guest, "attach-device", found, wrapper)
         if attached:
-            shares.unmount(guest.target, guest.root, wanted.tag)
+            shares.remove_mount(guest.target, guest.root, wanted.tag)
             raise VirtrootError(f"libvirt does not give {name} the share", "read libvirt's reason above", attached)
     return found
 
@@ -65,7 +67,7 @@ def unshare(name: str, tag: str, settings: Settings) -> str:
             if refused:
                 raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)
         # Without a device, a killed task may have left the line.
-        line = (found is not None or tag not in ROOT_TAGS) and shares.unmount(guest.target, guest.root, tag)
+        line = (found is not None or tag not in ROOT_TAGS) and shares.remove_mount(guest.target, guest.root, tag)
         if not found and not line:
             has = ", ".join(each.tag for each in guest.shares) or "none"
             raise VirtrootError(f"{name} has no share {tag}", f"its shares: {has}")
@@ -98,7 +100,7 @@ def listing(settings: Settings) -> list[Row]:
     """Return a row for each named share, used or not, and for each other directory that a guest shares."""
     hypervisor = connect(settings)
     target = hypervisor.target
-    names = hostdir.named(target, pool.look(hypervisor, settings) or settings.pool_path)
+    names = hostdir.named(target, pool.find_directory(hypervisor, settings) or settings.pool_path)
     users: dict[str, list[User]] = {path: [] for path in names}
     for guest in guests.every(hypervisor):
         for each in guest.shares:
@@ -127,7 +129,7 @@ def _off(name: str, settings: Settings) -> Iterator[Guest]:
 
 def _change(guest: Guest, how: str, share: Share, binary: str = "") -> str:
     """Let libvirt attach or detach the share's device; return its complaint, empty when it did."""
-    xml = ET.tostring(shares.device(share, binary))
+    xml = ET.tostring(shares.make_device(share, binary))
     done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)
     return (done.complaint or "no reason given") if done.returncode else ""
 

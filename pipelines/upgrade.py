@@ -79,7 +79,7 @@ def stays(name: str, artifact: Artifact, settings: Settings) -> str:
 
 def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
     """Validate the options of the task; raises `VirtrootError`."""
-    return UpgradeOptions(choices, clone_methods.checked_way(clone), restart, again)
+    return UpgradeOptions(choices, clone_methods.check_method(clone), restart, again)
 
 
 def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:

@@ -189,7 +189,7 @@ def _devices(devices: ET.Element, domain: Domain) -> None:
         _tree(devices, domain, f"{domain.root}/{shares.USR}", USR_TAG, "always")
     # A share is not a root: its daemon has no use for CAP_SYS_ADMIN.
     plain = replace(domain.wrapper, overlayfs=False).path
-    devices.extend(shares.device(share, plain) for share in domain.shares)
+    devices.extend(shares.make_device(share, plain) for share in domain.shares)
     if domain.network != "none":
         user = domain.network == "user"
         interface = ET.SubElement(devices, "interface", type="user" if user else "network")

@@ -64,12 +64,12 @@ def find(hypervisor: Hypervisor, directory: str, wanted: Sequence[ShareSpec], *,
         for guest in others:
             _warn_of_writers(shared, guest, own=guest.uuid == of)
         found.append(shared)
-    exposures = exposure.look(hypervisor.target, [each.directory for each in found])
+    exposures = exposure.inspect(hypervisor.target, [each.directory for each in found])
     for given, shared, lies in zip(wanted, found, exposures, strict=True):
         # Who may write above the pool has the roots in it, too; that is no matter of one share.
         if not given.named:
             exposure.refuse_replaceable(shared.directory, lies)
-        if lies.dangerous and not shared.readonly:
+        if lies.is_dangerous and not shared.readonly:
             warn(
                 f"other users of the host enter {shared.directory}: a setuid program or a device that the guest makes "
                 f"there is theirs, too; {exposure.REMEDY}"
@@ -193,7 +193,7 @@ def _refuse_protected(
 ) -> None:
     protected = {guest.root: f"the root of {guest.name}" for guest in others}
     protected |= {place.BOOT: "the directory of guests' kernels", directory: _THE_POOL}
-    protected |= {path: _ANOTHER_POOL for path in pool.directories(hypervisor) if path != directory}
+    protected |= {path: _ANOTHER_POOL for path in pool.list_directories(hypervisor) if path != directory}
     paths = _ancestry(hypervisor.target, [found.directory, *protected])
     mine = paths[found.directory]
     resolved = [(what, path, paths[path]) for path, what in protected.items()]

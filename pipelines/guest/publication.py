@@ -151,7 +151,7 @@ def start(guest: Guest, timeout: float) -> float:
     """
     hostdir.refuse_gone(guest)
     if guest.lower:
-        mount_units.ensure(guest.target, guest.root, guest.golden)
+        mount_units.ensure_enabled(guest.target, guest.root, guest.golden)
     try:
         return guest.start(timeout)
     except VirtrootError as error:

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 _ABOUT = "about"
 
 #: How a snapshot was made, to people.
-WORDS = {**clone_methods.WORDS, "overlay": "a copy of its upper layer"}
+WORDS = {**clone_methods.DESCRIPTIONS, "overlay": "a copy of its upper layer"}
 
 _LIST = """
 for each in "$1"/*/about; do
@@ -89,7 +89,7 @@ def take(guest: Guest, name: str) -> About:
 def refuse_uncopyable(guest: Guest) -> None:
     """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
     pool = place.of_root(guest.root).pool
-    if guest.lower or clone_methods.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
+    if guest.lower or clone_methods.choose_method(guest.target, pool, "auto", source=guest.root) != "snapshot":
         beside.refuse_too_long(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
 
 
@@ -108,7 +108,7 @@ def restore(guest: Guest, name: str, kept: str) -> None:
         raise VirtrootError(f"the snapshot {name} and {guest.name} do not lie on the same golden tree", "take another")
     _refuse_used(guest)
     guest.assemble()
-    shared_at = shares.points_if_told(guest.target, guest.root) if guest.shares else {}
+    shared_at = shares.read_mount_points_or_warn(guest.target, guest.root) if guest.shares else {}
     _take_apart(guest)
     # A copy of the snapshot lies where the root is going to, until one exchange makes them what they are called.
     _made(guest, f"{_directory(guest)}/{name}/root", kept)
@@ -117,7 +117,7 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     subvolume.close(guest.target, f"{_directory(guest)}/{kept}/root")
     guest.assemble()
     try:
-        shares.follow(guest.target, guest.root, guest.shares, shared_at, usr=guest.usr)
+        shares.update_fstab(guest.target, guest.root, guest.shares, shared_at, usr=guest.usr)
     except VirtrootError as error:
         warn(f"{guest.name} has what it was, also in its fstab, whatever it shares now: {error.what}")
 
@@ -148,7 +148,7 @@ def _made(guest: Guest, source: str, name: str) -> About:
     """Make the snapshot ``name`` of the tree or the layers in ``source``."""
     target, directory = guest.target, _directory(guest)
     pool = place.of_root(guest.root).pool
-    way = "overlay" if guest.lower else clone_methods.way(target, pool, "auto", source=source)
+    way = "overlay" if guest.lower else clone_methods.choose_method(target, pool, "auto", source=source)
     about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
     _clear(guest)
     hidden = _hidden(guest, name)
@@ -158,7 +158,7 @@ def _made(guest: Guest, source: str, name: str) -> About:
         if guest.lower:
             clone_methods.copy_layers(target, source, f"{hidden}/root")
         else:
-            clone_methods.make(target, way, source, f"{hidden}/root", nested=True)
+            clone_methods.clone(target, way, source, f"{hidden}/root", nested=True)
         if source == guest.root:
             subvolume.close(target, f"{hidden}/root")
         target.run(["sh", "-ec", 'cat > "$1"', "about", f"{hidden}/{_ABOUT}"], stdin=about.model_dump_json().encode())

@@ -241,8 +241,8 @@ def shared(guest: Guest, its: Facts) -> Finding | None:
 def exposed(guest: Guest) -> Finding | None:
     """Judge whether other users of the host reach what the guest may leave in its shares; None where they do not."""
     writable = [share.directory for share in guest.shares if not share.readonly]
-    lie = zip(writable, exposure.look(guest.target, writable), strict=True)
-    reached = [directory for directory, lies in lie if lies.dangerous]
+    lie = zip(writable, exposure.inspect(guest.target, writable), strict=True)
+    reached = [directory for directory, lies in lie if lies.is_dangerous]
     if not reached:
         return None
     says = f"other users of the host enter {', '.join(reached)}, and what the guest makes there: setuid, devices"
@@ -253,7 +253,7 @@ def golden_tree(guest: Guest) -> Finding | None:
     """Judge whether the golden tree below a root of two layers is what it was."""
     if not guest.lower:
         return None
-    if base_trees.digest(guest.target, guest.golden) == guest.lower:
+    if base_trees.compute_digest(guest.target, guest.golden) == guest.lower:
         return fine(guest.name, "golden tree", f"{guest.golden} is as the root was made on it")
     do = f"put it back as it was (a copy does not do), or ./inv remove {guest.name}"
     return fault(guest.name, "golden tree", f"{guest.golden} is not what the root was made on", do)

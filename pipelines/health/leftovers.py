@@ -49,12 +49,12 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
     for directory in (pool, place.BOOT):
         for entry in _entries(seen, directory):
             path = f"{directory}/{entry}"
-            name, key = place.left_of(entry), base_trees.left_of(entry)
+            name, key = place.guest_of_leftover(entry), base_trees.parse_leftover_key(entry)
             # libvirt's hook locks the directory while it copies a kernel there, a publication its journal.
             under_way = path in seen["held"] or (directory == place.BOOT and place.BOOT in seen["held"])
             if name and not _busy(seen, name) and not under_way:
                 found.setdefault(name, []).append(path)
-            if key and place.golden_lock(key) not in seen["held"]:
+            if key and place.base_tree_lock(key) not in seen["held"]:
                 keys.setdefault(key, []).append(path)
     stale = [path for paths in (*found.values(), *keys.values()) for path in paths]
     if not stale:
@@ -64,7 +64,7 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
         for name in found:
             _sweep(hypervisor, Place(pool, name))
         for key in keys:
-            base_trees.sweep(hypervisor.target, place.golden(pool, key))
+            base_trees.delete_leftovers(hypervisor.target, place.base_tree(pool, key))
 
     do = "--fix deletes it; else the next install of that name does"
     fix = Fix(f"finish or delete what killed tasks left: {_some(stale)}", sweep)
@@ -81,12 +81,14 @@ def boots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
     """Judge the directories with guests' kernels: one that no domain names is nobody's, unless its root is there."""
     used = {guest.boot for guest in every}
     there = _entries(seen, pool)
-    names = [name for name in map(place.booted, _entries(seen, place.BOOT)) if name and place.boot(name) not in used]
+    names = [
+        name for name in map(place.guest_of_boot, _entries(seen, place.BOOT)) if name and place.boot(name) not in used
+    ]
     stale = [
         name
         for name in names
         if not _busy(seen, name)
-        and not {name} & {place.belongs_to(entry) for entry in there}
+        and not {name} & {place.guest_of_entry(entry) for entry in there}
         and not hypervisor.naming(place.boot(name))
     ]
     if not stale:
@@ -108,7 +110,9 @@ def roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
     alone = [
         f"{pool}/{entry}"
         for entry in _entries(seen, pool)
-        if (name := place.belongs_to(entry)) and not {name, Place(pool, name).root} & known and not _busy(seen, name)
+        if (name := place.guest_of_entry(entry))
+        and not {name, Place(pool, name).root} & known
+        and not _busy(seen, name)
     ]
     stale = [path for path in alone if not hypervisor.naming(path)]
     if not stale:
@@ -119,11 +123,11 @@ def roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
 
 def trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
     """Judge whether golden trees are what was unpacked; that some serve nobody is only mentioned."""
-    keys = [key for key in map(base_trees.named, _entries(seen, pool)) if key]
+    keys = [key for key in map(base_trees.parse_key, _entries(seen, pool)) if key]
     if not keys:
         return fine(OF, "golden trees", "none")
-    paths = [place.golden(pool, key) for key in keys if place.golden_lock(key) not in seen["held"]]
-    damaged = [path for path in paths if not base_trees.whole(hypervisor.target, path)]
+    paths = [place.base_tree(pool, key) for key in keys if place.base_tree_lock(key) not in seen["held"]]
+    damaged = [path for path in paths if not base_trees.is_unchanged(hypervisor.target, path)]
     lying = [guest.name for guest in every if guest.lower and guest.golden in damaged]
     if damaged:
         says = f"{_some(damaged)} changed since it was unpacked"
@@ -132,7 +136,7 @@ def trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
             return fault(OF, "golden trees", f"{says}, and {', '.join(lying)} lies on it", do)
         return fault(OF, "golden trees", says, "nothing: the next install unpacks it anew", needed=False)
     served = {guest.golden for guest in every}
-    unused = len(base_trees.unused(hypervisor, pool, [])) if set(paths) - served else 0
+    unused = len(base_trees.find_unused(hypervisor, pool, [])) if set(paths) - served else 0
     more = f"; {unused} of them no guest is made from: ./inv prune" if unused else ""
     return fine(OF, "golden trees", f"{len(keys)}, as they were unpacked{more}")
 
@@ -145,7 +149,7 @@ def overlays(pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
     alone = [
         point
         for point in mounted
-        if point not in layered and (name := place.belongs_to(point[len(pool) + 1 :])) and not _busy(seen, name)
+        if point not in layered and (name := place.guest_of_entry(point[len(pool) + 1 :])) and not _busy(seen, name)
     ]
     if alone:
         do = f"umount {alone[0]}" if len(alone) == 1 else "umount each of them"

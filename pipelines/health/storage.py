@@ -63,7 +63,7 @@ def started(info: str, directory: str, start: finding.Doing) -> Finding:
 
 def start(hypervisor: Hypervisor, settings: Settings) -> None:
     """Start the pool where it is not active, and have libvirt start it."""
-    pool.find(hypervisor, settings)
+    pool.ensure_directory(hypervisor, settings)
     hypervisor.virsh("pool-autostart", settings.pool)
 
 
@@ -83,7 +83,7 @@ def closed(directory: str, found: Facts, close: finding.Doing) -> Finding:
 
 def close(hypervisor: Hypervisor, settings: Settings, directory: str) -> None:
     """Close a pool that virtroot made to everybody but root."""
-    if pool.look(hypervisor, settings) != directory:
+    if pool.find_directory(hypervisor, settings) != directory:
         raise VirtrootError(f"{directory} is not the pool {settings.pool} any more", "look again")
     script = '[ -f "$1/$2" ] && [ "$(stat --format=%u -- "$1")" = 0 ] && chmod 0700 -- "$1"'
     hypervisor.target.run(["sh", "-ec", script, "close", directory, pool.MARK])
@@ -95,7 +95,7 @@ def fit(directory: str, found: Facts, *, btrfs: bool) -> Finding:
     if kind in _UNFIT:
         do = "install guests into a pool on ext4, xfs or btrfs: --pool and --pool-path"
         return fault(OF, name, f"{directory} is on {kind}, which {_UNFIT[kind]}", do, needed=kind in _NO_OWNERS)
-    ways = clone_methods.by_type(kind, btrfs=btrfs)
+    ways = clone_methods.guess_methods(kind, btrfs=btrfs)
     return fine(OF, name, f"{kind}; by that type, roots can be made by {', '.join(ways)} (tried at install)")
 
 

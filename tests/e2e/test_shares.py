@@ -180,5 +180,5 @@ def test_what_a_recipe_asks_of_the_host_is_refused_without_a_word_for_it(inv: Vi
 def test_a_root_on_an_overlay_cannot_have_overlayfs(inv: Virtroot, sharing: Path) -> None:
     where = ("--pool", "overlaid", "--pool-path", "/srv/overlaid", "--artifact", str(sharing))
     said = inv("install", "layered", "--overlayfs", *where, status=2).stderr
-    assert "/srv/overlaid (overlayfs) cannot have overlayfs" in said
+    assert "/srv/overlaid (overlayfs) cannot use overlayfs" in said
     assert connect(inv.settings).target.run(["ls", "-A", "/srv/overlaid"]).text == ".virtroot"

@@ -135,7 +135,7 @@ def test_name_that_fits_no_recipe(inv: Virtroot) -> None:
 
 
 def test_bad_name(inv: Virtroot, trixie: Path) -> None:
-    assert "is no name for a guest" in refused(inv, "install", "--name", "a/b", "--artifact", str(trixie))
+    assert "invalid guest name" in refused(inv, "install", "--name", "a/b", "--artifact", str(trixie))
 
 
 def test_bad_hostname(inv: Virtroot, trixie: Path) -> None:

@@ -40,7 +40,9 @@ def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtro
 
     hypervisor = embedded.start(settings)
     with ThreadPoolExecutor(4) as together:
-        assert set(together.map(lambda _: pool.find(hypervisor, settings), range(4))) == {settings.pool_path}
+        assert set(together.map(lambda _: pool.ensure_directory(hypervisor, settings), range(4))) == {
+            settings.pool_path
+        }
 
     container.run(["sh", "-c", "echo here > /var/lib/libvirt/witness"])
     docker = client()

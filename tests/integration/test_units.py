@@ -161,7 +161,7 @@ def test_systemd_takes_the_unit_that_mounts_layers(places: list[Target], tmp_pat
     for place in places:
         scratch = f"/tmp/units-{tmp_path.name}"
         argv = ["sh", "-ec", script + enabling + analyse, "enable", root, scratch]
-        done = place.run(argv, stdin=mount_units.unit(root, golden).encode())
+        done = place.run(argv, stdin=mount_units.render_unit(root, golden).encode())
         reload, enable, *there = done.text.splitlines()
         assert reload == "daemon-reload"
         assert enable == f"--quiet enable {there[0]}"

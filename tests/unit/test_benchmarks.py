@@ -235,7 +235,7 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
     stage.replace("pipelines.setup.need")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
-    layered = stage.replace("pipelines.pool.clone_methods.layer")
+    layered = stage.replace("pipelines.pool.clone_methods.make_layer")
     stage.replace("pipelines.libvirt.beside.digest", "0" * 64)
     unmounted = stage.replace("pipelines.libvirt.beside.unmount")
 

@@ -328,7 +328,7 @@ def test_file_systems_are_told_by_their_type(kind: str, ok: bool, needed: bool, 
     found = storage.fit(POOL, {**DIRECTORY, "kind": kind}, btrfs=True)
     assert (found.ok, found.needed) == (ok, needed)
     assert words in found.says
-    assert clone_methods.by_type("btrfs", btrfs=False) == ["reflink", "copy"]
+    assert clone_methods.guess_methods("btrfs", btrfs=False) == ["reflink", "copy"]
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_what_killed_tasks_left_and_what_one_at_work_has() -> None:
         f"left {POOL}/.root.web@1, {place.BOOT}/.virtroot.gone@5, {POOL}/.golden.a.0123456789abcdef@3"
     )
     assert found.fix
-    at_work = [place.BOOT, place.golden_lock("a.0123456789abcdef"), f"{POOL}/.root.web@journal"]
+    at_work = [place.BOOT, place.base_tree_lock("a.0123456789abcdef"), f"{POOL}/.root.web@journal"]
     quiet = with_entries([".root.web@journal", pool[3]], [".virtroot.gone@5"], at_work)
     assert leftovers.left(hypervisor(), POOL, quiet).ok
 
@@ -577,14 +577,14 @@ def test_shares_that_are_gone_or_lead_elsewhere() -> None:
 
 
 def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
-    lies = exposure.Exposure(reached=True, tame=False, writers=())
-    monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
+    lies = exposure.Exposure(reached=True, nosuid_nodev=False, writers=())
+    monkeypatch.setattr(exposure, "inspect", lambda _, directories: [lies for _ in directories])
     found = guest_checks.exposed(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
     assert found
     assert (found.ok, found.needed) == (False, False)
     assert "enter /srv/data, and what the guest makes" in found.says
     assert guest_checks.exposed(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
-    lies = replace(lies, tame=True)
+    lies = replace(lies, nosuid_nodev=True)
     assert guest_checks.exposed(guest(shares=(Share("data", "/srv/data"),))) is None
 
 

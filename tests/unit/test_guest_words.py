@@ -9,7 +9,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.guest.identity import checked_hostname, read_ssh_key
 from pipelines.install import options
-from pipelines.pool.place import checked_name
+from pipelines.pool.place import check_name
 from pipelines.verify import read_junit
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"
@@ -17,7 +17,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"
 
 @pytest.mark.parametrize("name", ["web", "web-1", "a.b_c+d", "x" * 63])
 def test_good_name(name: str) -> None:
-    assert checked_name(name) == name
+    assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_good_name(name: str) -> None:
     ],
 )
 def test_bad_name(name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no name for a guest"):
-        checked_name(name)
+    with pytest.raises(VirtrootError, match="invalid guest name"):
+        check_name(name)
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "W3"])

@@ -94,7 +94,7 @@ def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callabl
     with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
         beside.refuse_replaced(Local(), str(root), "usr")
     with pytest.raises(VirtrootError, match="usr: is no directory of the root's own"):
-        shares.mount_usr(Local(), str(root))
+        shares.add_usr_mount(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == FSTAB
 
 
@@ -116,18 +116,18 @@ def test_a_share_that_leads_elsewhere_is_not_served(root: Path, tmp_path: Path) 
 
 def test_usr_has_one_line_in_fstab(root: Path) -> None:
     for _ in range(2):
-        shares.mount_usr(Local(), str(root))
+        shares.add_usr_mount(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == f"{FSTAB}usr /usr virtiofs defaults 0 0\n"
 
 
 def test_usr_is_no_share_and_a_share_called_so_is_one(root: Path) -> None:
     definition = parsed(domain(root))
-    assert shares.cache(definition) == "mixed"
-    assert shares.of(definition) == ()
+    assert shares.parse_cache(definition) == "mixed"
+    assert shares.parse_shares(definition) == ()
     other = parsed(domain(root, Share("usr", "/srv/usr"), cache="auto"))
-    assert shares.cache(other) == "auto"
-    assert shares.cache(parsed(domain(root, Share("data", "/srv"), cache="always"))) == "always"
-    assert shares.of(other) == (Share("usr", "/srv/usr"),)
+    assert shares.parse_cache(other) == "auto"
+    assert shares.parse_cache(parsed(domain(root, Share("data", "/srv"), cache="always"))) == "always"
+    assert shares.parse_shares(other) == (Share("usr", "/srv/usr"),)
 
 
 def test_a_clone_has_its_own(root: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
         made(tmp_path, "web", f"2026110{day}T030000Z-x")
     (tmp_path / "web" / "20261101T030000Z-x" / "manifest.json").write_text("{")
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: [])
     assert pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2) == [
         "web/20261102T030000Z-x",
@@ -116,7 +116,7 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
         return True
 
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: used)
     gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
     assert gone == ["web/20261102T030000Z-x"]
@@ -145,7 +145,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "every", lambda hypervisor: every)
     monkeypatch.setattr("pipelines.guest.hold.hold", held)
     monkeypatch.setattr(previous_roots, "every", lambda guest: found[guest.name])

@@ -107,7 +107,7 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
             raise Busy("the guest")
         yield
 
-    monkeypatch.setattr("pipelines.pool.pool.look", lambda *_: "/pool")
+    monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda *_: "/pool")
     monkeypatch.setattr("pipelines.guest.hold.new", locked)
     monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
     run._clear_unmade(hypervisor, settings)

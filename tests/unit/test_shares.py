@@ -134,54 +134,54 @@ def test_fstab_gets_one_line_for_each_share_and_loses_it_again(root: Path) -> No
     target, at = Local(), str(root)
     before = os.umask(0o077)
     try:
-        shares.mount(target, at, Share("data", "/x"), "/srv/a b\\c")
-        shares.mount(target, at, Share("more", "/y", readonly=True), "/srv/more")
+        shares.add_mount(target, at, Share("data", "/x"), "/srv/a b\\c")
+        shares.add_mount(target, at, Share("more", "/y", readonly=True), "/srv/more")
     finally:
         os.umask(before)
     always = "nofail,x-systemd.before=local-fs.target"
     data = f"data /srv/a\\040b\\134c virtiofs {always} 0 0\n"
     assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/more virtiofs {always},ro 0 0\n"
-    assert shares.points(target, at) == {"root": "/", "data": "/srv/a b\\c", "more": "/srv/more"}
+    assert shares.read_mount_points(target, at) == {"root": "/", "data": "/srv/a b\\c", "more": "/srv/more"}
     assert [(root / path).stat().st_mode & 0o777 for path in ("srv/a b\\c", "srv/more", "etc/fstab")] == [
         0o755,
         0o755,
         0o644,
     ]
-    shares.mount(target, at, Share("more", "/y"), "/srv/elsewhere")
+    shares.add_mount(target, at, Share("more", "/y"), "/srv/elsewhere")
     assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/elsewhere virtiofs {always} 0 0\n"
-    assert shares.unmount(target, at, "more")
-    assert not shares.unmount(target, at, "more")
+    assert shares.remove_mount(target, at, "more")
+    assert not shares.remove_mount(target, at, "more")
     assert (root / "etc/fstab").read_text() == FSTAB + data
 
 
 def test_the_roots_own_line_is_no_shares(root: Path) -> None:
     (root / "etc/fstab").write_text(f"{FSTAB}data /x ext4 defaults 0 0\n# data /y virtiofs\n")
     before = (root / "etc/fstab").read_text()
-    assert not shares.unmount(Local(), str(root), "data")
+    assert not shares.remove_mount(Local(), str(root), "data")
     assert (root / "etc/fstab").read_text() == before
 
 
 @pytest.mark.parametrize("content", [b"root / virtiofs\0", "root".encode("utf-16")])
 def test_a_fstab_that_is_no_text_is_left_alone(root: Path, content: bytes) -> None:
     (root / "etc/fstab").write_bytes(content)
-    with pytest.raises(VirtrootError, match="is no text"):
-        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
+    with pytest.raises(VirtrootError, match="not a text file"):
+        shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert (root / "etc/fstab").read_bytes() == content
 
 
 @pytest.mark.parametrize("odd", ODD_LINES)
 def test_other_lines_of_the_fstab_stay_byte_for_byte(root: Path, odd: bytes) -> None:
     (root / "etc/fstab").write_bytes(FSTAB.encode() + odd + b"\n")
-    shares.mount(Local(), str(root), Share("data", "/x"), "/srv/two words\nand\ttabs")
-    assert shares.points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
+    shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/two words\nand\ttabs")
+    assert shares.read_mount_points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
     assert (root / "etc/fstab").read_bytes().count(b"\n") == 4
-    shares.unmount(Local(), str(root), "data")
+    shares.remove_mount(Local(), str(root), "data")
     assert (root / "etc/fstab").read_bytes() == FSTAB.encode() + odd + b"\n"
 
 
 def test_a_mount_point_of_any_bytes_is_read_and_written_as_it_is(root: Path) -> None:
     (root / "etc/fstab").write_bytes(b"data /srv/\\303\\251\\377\\012\xa0 virtiofs\n")
-    point = shares.points(Local(), str(root))["data"]
+    point = shares.read_mount_points(Local(), str(root))["data"]
     assert point.encode(errors="surrogateescape") == b"/srv/\xc3\xa9\xff\n\xa0"
 
 
@@ -194,7 +194,7 @@ def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str)
     path.unlink(missing_ok=True)
     path.symlink_to(victim / "file" if planted.endswith("fstab") else victim)
     with pytest.raises(VirtrootError, match="leaves the root through a link"):
-        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
+        shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert [each.name for each in victim.iterdir()] == ["file"]
     assert (victim / "file").read_text() == "theirs\n"
 
@@ -202,11 +202,11 @@ def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str)
 def test_a_definition_says_what_it_was_given() -> None:
     given = (Share("data", "/srv/a b"), Share("more", "/srv/<&>", readonly=True))
     devices = ET.Element("devices")
-    root = shares.device(Share("root", "/pool/root.web"))
-    devices.extend([root, *map(shares.device, given), ET.Element("filesystem", type="mount")])
+    root = shares.make_device(Share("root", "/pool/root.web"))
+    devices.extend([root, *map(shares.make_device, given), ET.Element("filesystem", type="mount")])
     definition = ET.Element("domain")
     definition.append(devices)
-    assert shares.of(definition) == given
+    assert shares.parse_shares(definition) == given
 
 
 class Machine(Hypervisor):
@@ -230,7 +230,7 @@ def host(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(root)
     monkeypatch.setattr(place, "BOOT", str(tmp_path / "boot"))
-    monkeypatch.setattr(pool, "directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
+    monkeypatch.setattr(pool, "list_directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
     everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Share("s", str(tmp_path / "shared")))]
     monkeypatch.setattr(guests, "every", lambda _: everyone)
     return tmp_path
@@ -364,12 +364,12 @@ def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
 
 
 def test_a_share_that_others_reach_is_warned_of(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lies = exposure.look(Local(), [str(host / "free")])[0]
+    lies = exposure.inspect(Local(), [str(host / "free")])[0]
     assert not lies.reached, "pytest's own directories are closed"
-    opened = exposure.Exposure(reached=True, tame=False, writers=())
+    opened = exposure.Exposure(reached=True, nosuid_nodev=False, writers=())
     for tame, readonly, warned in ((False, False, True), (True, False, False), (False, True, False)):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(exposure, "look", lambda *_, tame=tame: [replace(opened, tame=tame)])
+            patched.setattr(exposure, "inspect", lambda *_, tame=tame: [replace(opened, nosuid_nodev=tame)])
             find(host, "HOST/free", readonly=readonly)
         assert ("other users of the host enter" in " ".join(capsys.readouterr().err.split())) is warned
 
@@ -383,10 +383,10 @@ def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> N
             each.chmod(0o755)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", str(base / "media")], check=True)
         data.mkdir(mode=0o755)
-        look = partial(exposure.look, Local(), [str(data)])
-        assert (look()[0].reached, look()[0].tame, look()[0].dangerous) == (True, False, True)
+        look = partial(exposure.inspect, Local(), [str(data)])
+        assert (look()[0].reached, look()[0].nosuid_nodev, look()[0].is_dangerous) == (True, False, True)
         subprocess.run(["mount", "-o", "remount,nosuid,nodev", str(base / "media")], check=True)
-        assert (look()[0].tame, look()[0].dangerous) == (True, False)
+        assert (look()[0].nosuid_nodev, look()[0].is_dangerous) == (True, False)
         base.chmod(0o750)
         assert not look()[0].reached
     finally:

@@ -111,13 +111,13 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
 def test_a_guest_that_is_started_meanwhile_has_no_snapshot(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     guest = replace(guest, hypervisor=machine)
-    made = clone_methods.make
+    made = clone_methods.clone
 
     def make(*arguments: Any, **options: Any) -> None:
         made(*arguments, **options)
         machine.is_in = "running"
 
-    monkeypatch.setattr(clone_methods, "make", make)
+    monkeypatch.setattr(clone_methods, "clone", make)
     with pytest.raises(VirtrootError, match="web is running"):
         snapshots.take(guest, "first")
     assert kept(guest) == set()

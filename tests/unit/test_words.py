@@ -45,7 +45,6 @@ _OLD = (
     "pipelines/nightly.py",
     "pipelines/nightly_timer.py",
     "pipelines/origin",
-    "pipelines/pool",
     "pipelines/promote.py",
     "pipelines/prune.py",
     "pipelines/recipe",
