@@ -12,7 +12,7 @@ from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, publication, virtiofsd_wrapper
-from pipelines.guest.domain import renamed
+from pipelines.guest.domain import rename_definition
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.libvirt import beside
@@ -32,7 +32,7 @@ def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostnam
     where the pool's file system cannot do what is asked.
     """
     name = place.check_name(name)
-    label = identity.checked_hostname(hostname or name.replace(".", "-").replace("_", "-"))
+    label = identity.check_hostname(hostname or name.replace(".", "-").replace("_", "-"))
     if clone_methods.check_method(how) == "overlay":
         raise VirtrootError(
             "--clone overlay: only a golden tree can be below a layer, since a guest changes its root",
@@ -58,7 +58,7 @@ def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostnam
                 with contextlib.suppress(VirtrootError):
                     publication.clear(hypervisor, paths)
                 raise
-            made = guests.find(hypervisor, name)
+            made = guests.get(hypervisor, name)
     for each in made.shares:
         if not each.readonly:
             warn(f"{source} shares {each.directory} too: file locks do not reach from one guest to another")
@@ -82,7 +82,7 @@ def _definition(original: Guest) -> ET.Element:
 
 def _copy(original: Guest, paths: Place, how: str) -> None:
     target = original.target
-    original.assemble()
+    original.mount_layers()
     # Of two layers one is made: the golden tree's files are another file system's to the copy.
     asked = "copy" if original.lower and how == "auto" else how
     way = clone_methods.choose_method(
@@ -99,17 +99,17 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
     with step("identity, kernel"):
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
         manifest = None if kept.returncode else manifests.parse(kept.stdout, f"the manifest of {original.name}")
-        identity.forget(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
-        was = identity.hostname(target, root)
-        identity.rewrite(target, root, own)
+        identity.delete_secrets(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
+        was = identity.read_hostname(target, root)
+        identity.update(target, root, own)
         beside.hand_over(target, root, paths.partial_boot, original.kernel, original.initrd)
         beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
-            identity.name_files(target, root, manifest, was, own.hostname)
+            identity.replace_build_name(target, root, manifest, was, own.hostname)
         baselines.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.keep_list(original.boot), place.keep_list(paths.partial_boot)])
-        renamed(definition, original.root, paths, own.uuid)
+        rename_definition(definition, original.root, paths, own.uuid)
         virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
         virtiofsd_wrapper.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:

@@ -110,7 +110,7 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
 def of_guest(name: str, settings: Settings) -> Changes:
     """Return what the guest ``name`` has changed since it was made; one that runs may be changing meanwhile."""
     with hold.hold(connect(settings), name) as guest:
-        guest.assemble()
+        guest.mount_layers()
         if guest.running:
             warn(f"{name} is running: what it has not written yet is not seen")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout

@@ -22,17 +22,17 @@ def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
     if not argv:
         raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
-    with guest.answering():
+    with guest.explain_silence():
         return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
 
 
 def refresh(name: str, settings: Settings) -> None:
     """Let the running guest forget what it has read, so that it sees what the host edited."""
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
-    with guest.answering():
+    with guest.explain_silence():
         done = guest.agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
     if done.returncode:
         raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"start it anew: ./inv restart {name}")
@@ -40,7 +40,7 @@ def refresh(name: str, settings: Settings) -> None:
 
 def console(name: str, settings: Settings) -> int:
     """Join this terminal to the guest's console until Ctrl-]."""
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
     return guest.hypervisor.console(guest.uuid)
 

@@ -20,13 +20,13 @@ from pipelines.cli.task import ACCEPT, GUEST, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, host_requests, hostdir, identity, publication, virtiofsd_wrapper
-from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.domain import Domain, make_xml
 from pipelines.guest.host_requests import Consent
 from pipelines.guest.identity import Identity
 from pipelines.host import process
 from pipelines.libvirt import beside, connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.libvirt.wrappers import Wrapper, takes_acls
+from pipelines.libvirt.wrappers import Wrapper, has_acl_support
 from pipelines.log import result, say, step, warn
 from pipelines.merge import baselines
 from pipelines.pool import clone_methods, mount_units, overlayfs, place, pool, roots
@@ -108,7 +108,7 @@ def own_key(artifact: Artifact) -> str:
 
     A system that keeps its identity lets in whom it let in before, and nobody else by itself.
     """
-    path = next(iter(identity.own_ssh_keys()), "")
+    path = next(iter(identity.find_ssh_keys()), "")
     if not path or (artifact.manifest.origin and artifact.manifest.origin.machine_id):
         return ""
     try:
@@ -130,7 +130,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
     hypervisor = connect.connect(settings)
     if not hypervisor.embedded:
         _check_host()
-    network = hypervisor.network(manifest.recipe.guest.network)
+    network = hypervisor.resolve_network(manifest.recipe.guest.network)
     wanted = _wanted(artifact, options)
     if pool.find_directory(hypervisor, settings) is None:
         hostdir.refuse_shared(hypervisor, settings.pool_path)
@@ -139,7 +139,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
     paths = Place(pool.ensure_directory(hypervisor, settings), name)
     with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
-        shared = hostdir.find(hypervisor, paths.pool, wanted)
+        shared = hostdir.resolve(hypervisor, paths.pool, wanted)
         uuid = _uuid(hypervisor, artifact)
         wrapper = _wrapper(artifact, options, settings)
         domain = _domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
@@ -149,8 +149,8 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
         publication.clear(hypervisor, paths)
         try:
-            lying_on = partial(guests.lying_on, hypervisor)
-            made = roots.make_root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, lying_on)
+            find_guests_on = partial(guests.find_guests_on, hypervisor)
+            made = roots.make_root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, find_guests_on)
             tree = held.enter_context(made)
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
@@ -163,12 +163,12 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
                     mounting.add_usr_mount(hypervisor.target, paths.partial_root)
                 for each, found in zip(wanted, shared, strict=True):
                     mounting.add_mount(hypervisor.target, paths.partial_root, found, each.point)
-                hostdir.make(hypervisor.target, shared)
+                hostdir.make_directories(hypervisor.target, shared)
             with step("defining the domain"):
                 if domain.lower:
                     # What is mounted cannot be renamed.
                     beside.unmount(hypervisor.target, paths.partial_root)
-                definition = domain_xml(domain)
+                definition = make_xml(domain)
                 virtiofsd_wrapper.install(hypervisor.target, ET.fromstring(definition))  # noqa: S314 - just made here
                 publication.publish(hypervisor, paths, definition)
         except BaseException:
@@ -194,18 +194,18 @@ def preview_xml(name: str, artifact: Artifact, options: InstallOptions, settings
     asked, wanted = artifact.manifest.recipe.guest.network, _wanted(artifact, options)
     if hypervisor is None:
         network, directory, kvm = "user" if asked == "auto" else asked, settings.pool_path, False
-        shared = hostdir.unseen(directory, wanted)
+        shared = hostdir.predict(directory, wanted)
     else:
-        network, kvm = hypervisor.network(asked), hypervisor.kvm
+        network, kvm = hypervisor.resolve_network(asked), hypervisor.kvm
         directory = pool.find_directory(hypervisor, settings) or settings.pool_path
-        shared = hostdir.find(hypervisor, directory, wanted)
+        shared = hostdir.resolve(hypervisor, directory, wanted)
     paths = Place(directory, name)
     wrapper = _wrapper(artifact, options, settings)
-    return domain_xml(_domain(paths, artifact, options, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
+    return make_xml(_domain(paths, artifact, options, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
 
 
 def _hostname(name: str, options: InstallOptions) -> str:
-    return identity.checked_hostname(options.hostname or name.replace(".", "-").replace("_", "-"))
+    return identity.check_hostname(options.hostname or name.replace(".", "-").replace("_", "-"))
 
 
 def _uuid(hypervisor: Hypervisor, artifact: Artifact) -> UUID:
@@ -233,9 +233,9 @@ def _refuse_unaccepted(
 ) -> None:
     """Raise `VirtrootError` where the artifact asks of the host what the user neither gave nor consented to."""
     recorded = [each for each in wanted if each not in options.shares]
-    found = hostdir.unseen(directory, recorded)
+    found = hostdir.predict(directory, recorded)
     lines = (
-        *host_requests.describe_shares(recorded, found, guests.every(hypervisor) if recorded else ()),
+        *host_requests.describe_shares(recorded, found, guests.list_guests(hypervisor) if recorded else ()),
         *host_requests.describe(artifact.manifest.recipe.guest, overlayfs_given=options.overlayfs),
     )
     host_requests.refuse_unaccepted(name, artifact.id, lines, options.consent)
@@ -262,7 +262,7 @@ def _wanted(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpec, ...
 def _wrapper(artifact: Artifact, options: InstallOptions, settings: Settings) -> Wrapper:
     """Return what the guest needs of its virtiofsd."""
     return Wrapper(
-        acl=takes_acls(artifact.manifest.kernel_version),
+        acl=has_acl_support(artifact.manifest.kernel_version),
         overlayfs=options.overlayfs or artifact.manifest.recipe.guest.overlayfs,
         handles=settings.inode_file_handles == "prefer",
     )
@@ -317,10 +317,10 @@ def _personalise(
     if origin is None:
         identity.write(target, paths.partial_root, identity_of_guest)
     elif not origin.machine_id:
-        identity.rewrite(target, paths.partial_root, identity_of_guest)
+        identity.update(target, paths.partial_root, identity_of_guest)
     elif identity_of_guest.authorized_keys:
         identity.add_keys(target, paths.partial_root, identity_of_guest.authorized_keys)
-    identity.name_files(target, paths.partial_root, artifact.manifest)
+    identity.replace_build_name(target, paths.partial_root, artifact.manifest)
     if identity_of_guest.authorized_keys:
         identity.warn_of_sshd(target, paths.partial_root)
     beside.hand_over(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
@@ -378,7 +378,7 @@ def install_task(
     made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     key = own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
-    consent = host_requests.consent(accept)
+    consent = host_requests.get_consent(accept)
     wanted = options(
         memory, vcpus, hostname, key, cache=cache, overlayfs=overlayfs, share=share, clone=clone, consent=consent
     )

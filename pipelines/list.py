@@ -54,17 +54,17 @@ class Row:
 def listing(settings: Settings) -> list[Row]:
     """Return a row for each guest."""
     hypervisor = connect(settings)
-    return _rows(hypervisor, guests.every(hypervisor))
+    return _rows(hypervisor, guests.list_guests(hypervisor))
 
 
 def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
-    states = hypervisor.states()
+    states = hypervisor.list_states()
     found = [guest for guest in found if guest.uuid in states]
     return [
         Row(
             name=guest.name,
             state=states[guest.uuid],
-            address=ssh_access.address(guest) if states[guest.uuid] == "running" else "",
+            address=ssh_access.find_address(guest) if states[guest.uuid] == "running" else "",
             recipe=guest.artifact.recipe,
             age=int(time.time()) - installed if installed else None,
             size=size,
@@ -109,7 +109,7 @@ def as_table(rows: list[Row]) -> str:
 def info(name: str, settings: Settings) -> dict[str, Any]:
     """Return what there is to know of one guest: the row of its list, and what is in its definition and manifest."""
     hypervisor = connect(settings)
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     row = next((asdict(each) for each in _rows(hypervisor, [guest])), {})
     manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
     built: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def _installed(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
 
 def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
     """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
-    roots = [(guest.root, guest.below) for guest in found]
+    roots = [(guest.root, guest.lower_tree) for guest in found]
     return [each or (None, None) for each in _measure(hypervisor, roots)]
 
 

@@ -37,7 +37,7 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
     Where it shows symptoms that are known, warnings at the end say what causes them and what to do.
     """
     hypervisor = connect(settings)
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     shown: set[Symptom] = set()
     for piece in _pieces(guest, which, follow=follow):
         begin = -1 if which == "console" else recognise.last_start(piece)

@@ -187,7 +187,7 @@ def _take_away(run: Run) -> None:
     with suppress(VirtrootError):
         engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
-        for guest in guests.every(hypervisor) if hypervisor else ():
+        for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 # One that is off is not ended, which is no error.
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
@@ -241,7 +241,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
         raise run.asker
     planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
     # The files of the checkout are the user's own word. The guests of a night have no recorded shares.
-    consent = host_requests.granted if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
+    consent = host_requests.grant if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
     host_requests.refuse_unaccepted(
         "the guest of this night", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
@@ -351,7 +351,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     except VirtrootError:
         # The guest is about to go, and what it said with it.
         with suppress(VirtrootError, OSError):
-            console = guests.find(hypervisor, name).console_tail(_CONSOLE_LINES)
+            console = guests.get(hypervisor, name).read_console_tail(_CONSOLE_LINES)
             artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
         raise
     finally:
@@ -360,7 +360,7 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
 
 def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
     """Install a guest of ``artifact`` that is thrown away, and return its name."""
-    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.granted)
+    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.grant)
     busy: set[str] = set()
     while True:
         name = _vacant(hypervisor, artifact.manifest.name, run, busy)
@@ -375,7 +375,7 @@ def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
 
 def _vacant(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
     """Return a name for a guest that nobody has, none of ``busy``; one that could not be removed is removed again."""
-    there = {guest.name: guest for guest in guests.every(hypervisor)}
+    there = {guest.name: guest for guest in guests.list_guests(hypervisor)}
     taken = {*busy, *(known.name for known in hypervisor.domains())}
     for name in names("night", recipe):
         if name not in busy and name in there and there[name].transient == run.owner:
@@ -404,7 +404,7 @@ def _clear_left(run: Run) -> None:
             warn(f"what a killed build of {name} left is there still: {error}")
     try:
         hypervisor = find(run.settings)
-        for guest in guests.every(hypervisor) if hypervisor else ():
+        for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 say(f"removing the guest {guest.name} that a killed night left")
                 throw_away(guest.hypervisor, guest.name, run.settings, run.owner)

@@ -84,7 +84,7 @@ def prune(
 
 def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
     """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
-    found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.recipe in recipes]
+    found = [each for each in guests.list_guests(hypervisor) if not recipes or each.artifact.recipe in recipes]
     left: dict[str, list[str]] = {}
     for guest in found:
         try:
@@ -103,7 +103,7 @@ def _of(guest: Guest, older_than: timedelta | None) -> list[str]:
 
 
 def _in_use(hypervisor: Hypervisor) -> set[str]:
-    return {guest.artifact for guest in guests.every(hypervisor)}
+    return {guest.artifact for guest in guests.list_guests(hypervisor)}
 
 
 def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:

@@ -23,11 +23,11 @@ def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) 
     question, and again after it: the answer may take hours.
     """
     hypervisor = connect(settings)
-    if not hypervisor.defined(name) and _cleared(hypervisor, place.check_name(name), settings):
+    if not hypervisor.is_defined(name) and _cleared(hypervisor, place.check_name(name), settings):
         return
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     publication.refuse_busy(guest)
-    taken = snapshots.every(guest)
+    taken = snapshots.list_snapshots(guest)
     others = f", and its {len(taken)} snapshots" if taken else ""
     if asking and not asking(f"Delete the guest {name} and everything in {guest.root}{others}?"):
         raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")

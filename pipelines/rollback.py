@@ -61,7 +61,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                     warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
                 preparation.put_back(guest, former)
             move = None
-        back = guests.find(guest.hypervisor, name)
+        back = guests.get(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
         if move is not None:

@@ -83,7 +83,7 @@ def _guest(artifact: Artifact, options: InstallOptions, settings: Settings) -> I
         name = _vacant(hypervisor, artifact.manifest.name, settings, held)
         try:
             install(name, artifact, options, settings)
-            yield guests.find(hypervisor, name)
+            yield guests.get(hypervisor, name)
         finally:
             with step("throwing it away"):
                 throw_away(hypervisor, name, settings, options.transient)
@@ -103,7 +103,7 @@ def _vacant(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitS
 def _clear_left(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
     """Remove the guests that killed runs left: those whose lock nobody holds."""
     store = Store(settings.output_dir)
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         if guest.transient == owner:
             try:
                 with store.lock(guest.name, "run"):
@@ -121,7 +121,7 @@ def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
         return
     listed = split_lines(hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text)
     for name in sorted({place.guest_of_leftover(each) for each in listed}):
-        if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
+        if not name.startswith(f"{_TASK}-") or hypervisor.is_defined(name):
             continue
         try:
             # Whoever makes one now, in whichever checkout, holds its lock.
@@ -148,8 +148,8 @@ def throw_away(hypervisor: Hypervisor, name: str, settings: Settings, owner: str
     One that cannot be removed now is left to the next run of what made it.
     """
     try:
-        if hypervisor.defined(name):
-            if guests.find(hypervisor, name).transient != owner:
+        if hypervisor.is_defined(name):
+            if guests.get(hypervisor, name).transient != owner:
                 return
             end(hypervisor, name)
         remove.remove(name, settings, asking=None)
@@ -159,7 +159,7 @@ def throw_away(hypervisor: Hypervisor, name: str, settings: Settings, owner: str
 
 def end(hypervisor: Hypervisor, name: str) -> None:
     """Pull a guest's plug where it runs."""
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     if guest.running:
         hypervisor.virsh("destroy", guest.uuid, check=False)
 
@@ -197,6 +197,6 @@ def run_task(
     settings = settings_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
-    consent = host_requests.consent(accept)
+    consent = host_requests.get_consent(accept)
     wanted = options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
     sys.exit(run(made, wanted, command, settings))

@@ -43,12 +43,12 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
         }
         if wanted.point in taken:
             raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "choose another path")
-        [found] = hostdir.find(hypervisor, pool.ensure_directory(hypervisor, settings), [wanted], of=guest.uuid)
-        hostdir.make(guest.target, [found])
+        [found] = hostdir.resolve(hypervisor, pool.ensure_directory(hypervisor, settings), [wanted], of=guest.uuid)
+        hostdir.make_directories(guest.target, [found])
         # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
         shares.add_mount(guest.target, guest.root, found, wanted.point)
         definition = virtiofsd_wrapper.refresh(hypervisor, guest.uuid, guest.boot)
-        wrapper = virtiofsd_wrapper.for_share(definition).path
+        wrapper = virtiofsd_wrapper.choose_for_share(definition).path
         beside.install_wrapper(guest.target, wrapper)
         attached = _change(guest, "attach-device", found, wrapper)
         if attached:
@@ -100,12 +100,12 @@ def listing(settings: Settings) -> list[Row]:
     """Return a row for each named share, used or not, and for each other directory that a guest shares."""
     hypervisor = connect(settings)
     target = hypervisor.target
-    names = hostdir.named(target, pool.find_directory(hypervisor, settings) or settings.pool_path)
+    names = hostdir.list_named(target, pool.find_directory(hypervisor, settings) or settings.pool_path)
     users: dict[str, list[User]] = {path: [] for path in names}
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         for each in guest.shares:
             users.setdefault(each.directory, []).append(User(guest.name, each.tag, each.readonly))
-    return [Row(names.get(path, ""), path, hostdir.used(target, path), users[path]) for path in sorted(users)]
+    return [Row(names.get(path, ""), path, hostdir.measure_size(target, path), users[path]) for path in sorted(users)]
 
 
 def as_table(rows: list[Row]) -> str:
@@ -123,7 +123,7 @@ def as_table(rows: list[Row]) -> str:
 def _off(name: str, settings: Settings) -> Iterator[Guest]:
     off = f"its shares change while it is off: ./inv stop {name}"
     with hold.hold(connect(settings), name, off=off) as guest:
-        guest.assemble()
+        guest.mount_layers()
         yield guest
 
 

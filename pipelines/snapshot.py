@@ -22,16 +22,16 @@ def take(guest: str, name: str, settings: Settings, *, restart: bool = False) ->
 
     With ``restart`` a guest that runs is shut down for it and booted again, whatever comes of it.
     """
-    name = snapshots.checked_name(name or snapshots.stamp())
+    name = snapshots.check_name(name or snapshots.make_name())
     first = snapshots.refuse_uncopyable
     with _off(guest, settings, restart=restart, first=first) as found, step(f"snapshot {name}"):
-        return name, snapshots.WORDS[snapshots.take(found, name).how]
+        return name, snapshots.DESCRIPTIONS[snapshots.take(found, name).how]
 
 
 def restore(guest: str, name: str, settings: Settings, *, restart: bool = False) -> str:
     """Put a snapshot in place of a guest's root; return the name of the snapshot that the root became."""
-    kept = f"replaced-{snapshots.stamp()}"
-    snapshots.find(guests.find(connect(settings), guest), name)
+    kept = f"replaced-{snapshots.make_name()}"
+    snapshots.get(guests.get(connect(settings), guest), name)
     with _off(guest, settings, restart=restart) as found, step(f"restoring {name}"):
         snapshots.restore(found, name, kept)
     return kept
@@ -40,7 +40,7 @@ def restore(guest: str, name: str, settings: Settings, *, restart: bool = False)
 def delete(guest: str, name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
     """Delete a snapshot; ``asking`` puts a question to the user, without it nothing is asked."""
     hypervisor = connect(settings)
-    about = snapshots.find(guests.find(hypervisor, guest), name)
+    about = snapshots.get(guests.get(hypervisor, guest), name)
     if asking and not asking(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
         raise VirtrootError("nothing was deleted", "answer yes, or give --yes")
     with hold.hold(hypervisor, guest) as held:
@@ -58,7 +58,7 @@ class Row:
 
 def listing(guest: str, settings: Settings) -> list[Row]:
     """Return a row for each of a guest's snapshots, the oldest first."""
-    found = snapshots.every(guests.find(connect(settings), guest))
+    found = snapshots.list_snapshots(guests.get(connect(settings), guest))
     return [Row(name, about.taken.isoformat(timespec="seconds"), about.how) for name, about in found.items()]
 
 

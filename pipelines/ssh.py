@@ -15,7 +15,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, ssh_access
 from pipelines.guest.guest import Guest
-from pipelines.guest.identity import own_ssh_keys
+from pipelines.guest.identity import find_ssh_keys
 from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
@@ -64,8 +64,8 @@ _LARGEST = 256 << 20
 def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root") -> int:
     """Log in to a running guest, or run ``argv`` there as ssh does; return ssh's exit status."""
     _need("ssh")
-    guest = guests.find(connect(settings), name)
-    ssh_access.reachable(guest)
+    guest = guests.get(connect(settings), name)
+    ssh_access.get_address(guest)
     found = _know(guest, settings)
     if user == "root" and found.refuses:
         warn(f"the sshd of {name} refuses root ({found.refuses}): log in as another user with --user")
@@ -76,8 +76,8 @@ def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root
 
 def proxy(name: str, settings: Settings) -> None:
     """Join standard input and output to a running guest's sshd, having written its host key where ssh looks for it."""
-    guest = guests.find(connect(settings), name)
-    address = ssh_access.reachable(guest)
+    guest = guests.get(connect(settings), name)
+    address = ssh_access.get_address(guest)
     # ssh looks for the key when the other end has said who it is: after this.
     found = _know(guest, settings)
     guest.target.relay(address, found.port)
@@ -86,7 +86,7 @@ def proxy(name: str, settings: Settings) -> None:
 def config(settings: Settings, *, user: str = "root") -> str:
     """Return what lets plain ssh reach each guest, for a file that ``~/.ssh/config`` includes."""
     blocks = []
-    for guest in guests.every(connect(settings)):
+    for guest in guests.list_guests(connect(settings)):
         given = _config(guest.name, settings, user, _chosen())
         options = [f"    {key} {value}" for key, value in given.items()]
         blocks.append("\n".join([f"Host {guest.name}", *options]))
@@ -103,17 +103,17 @@ def copy(source: str, destination: str, settings: Settings, *, user: str = "root
     if all(name for name, _ in ends) or not any(name for name, _ in ends):
         raise VirtrootError("one end has to be in a guest, the other one here", "like ./inv cp page.html web:/srv/www/")
     name = next(name for name, _ in ends if name)
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     if guest.running:
         _need("scp")
-        ssh_access.reachable(guest)
+        ssh_access.get_address(guest)
         _know(guest, settings)
         # A path that has a colon, or begins with a hyphen, is one nevertheless.
         words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
         status = process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
         return _explained(status, guest, user)
     with hold.hold(hypervisor, name, off="it has just been started: run this again") as guest:
-        guest.assemble()
+        guest.mount_layers()
         if ends[0][0]:
             _take(guest, ends[0][1], Path(destination))
         else:
@@ -175,7 +175,7 @@ def _options(name: str, settings: Settings, user: str) -> list[str]:
     words = _words({**_config(name, settings, user), **_OURS})
     if os.environ.get("SUDO_USER"):
         # ssh looks for keys in root's home alone, and in no default place where it is given any.
-        words += [word for key in own_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
+        words += [word for key in find_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
     return words
 
 
@@ -193,7 +193,7 @@ def _explained(status: int, guest: Guest, user: str) -> int:
         script = f"mkdir -pm 700 {home}/.ssh; cat >> {home}/.ssh/authorized_keys"
         if user != "root":
             script += f"; chown -R {shlex.quote(user)}: {home}/.ssh"
-        key = next(iter(own_ssh_keys()), "~/.ssh/id_ed25519.pub")
+        key = next(iter(find_ssh_keys()), "~/.ssh/id_ed25519.pub")
         say(f"if permission was denied: no key of yours (~/.ssh/id_*.pub) is known to let {user} in; to add one:")
         say(f"./inv exec {guest.name} -- sh -c {shlex.quote(script)} < {key}")
     return status
@@ -205,7 +205,7 @@ def _let_in(guest: Guest, user: str) -> bool:
         return False
     try:
         known = beside.read(guest.target, guest.root, "root/.ssh/authorized_keys").decode(errors="replace")
-        own = [split_fields(Path(path).read_text(errors="replace")) for path in own_ssh_keys()]
+        own = [split_fields(Path(path).read_text(errors="replace")) for path in find_ssh_keys()]
     except (VirtrootError, OSError):
         return False
     keys = {word for line in split_lines(known) for word in split_fields(line)}
@@ -248,7 +248,7 @@ def _known_hosts(name: str, settings: Settings) -> Path:
 
 def _know(guest: Guest, settings: Settings) -> Sshd:
     """Write a guest's host key where ssh looks for it; return what its sshd does."""
-    line, found = ssh_access.known_host(guest)
+    line, found = ssh_access.make_known_hosts_line(guest)
     path = _known_hosts(guest.name, settings)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -42,12 +42,12 @@ def restart(name: str, settings: Settings, *, force: bool = False) -> float:
 
 def running(name: str, settings: Settings) -> bool:
     """Say whether the guest is anything but shut off."""
-    return guests.find(connect(settings), name).running
+    return guests.get(connect(settings), name).running
 
 
 def wait(name: str, settings: Settings) -> float:
     """Wait until the agent of the running guest answers; return the seconds that took."""
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
     # An agent that is in memory answers though the guest can read no file any more.
     guest.refuse_unserved()

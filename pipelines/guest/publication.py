@@ -155,7 +155,11 @@ def start(guest: Guest, timeout: float) -> float:
     try:
         return guest.start(timeout)
     except VirtrootError as error:
-        if guest.hypervisor.kvm or not guest.running or not TIMERS.pattern.search(guest.console_tail(_CONSOLE_LINES)):
+        if (
+            guest.hypervisor.kvm
+            or not guest.running
+            or not TIMERS.pattern.search(guest.read_console_tail(_CONSOLE_LINES))
+        ):
             raise
         warn(f"{error.what}; its timers stopped, as software emulation has it now and then: once more")
         guest.stop(timeout, force=True)
@@ -171,8 +175,8 @@ def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
         if wanted:
             # Nothing hides why it failed.
             try:
-                tidy(guests.find(guest.hypervisor, guest.name))
-                back = guests.find(guest.hypervisor, guest.name)
+                tidy(guests.get(guest.hypervisor, guest.name))
+                back = guests.get(guest.hypervisor, guest.name)
                 say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
             except VirtrootError as error:
                 warn(f"{guest.name} is off: {error.what}")
@@ -191,7 +195,7 @@ def tidy(guest: Guest) -> None:
     _undo_removal(target, paths)
     _end_publication(target, paths)
     if swap.finish(guest):
-        guest = guests.find(guest.hypervisor, guest.name)
+        guest = guests.get(guest.hypervisor, guest.name)
     if not _exists(target, guest.root):
         # What is hidden may be all that there is of it.
         raise VirtrootError(
@@ -305,7 +309,7 @@ def sweep(hypervisor: Hypervisor, paths: Place) -> None:
     """
     target = hypervisor.target
     _settle(target, paths)
-    owner = next((guest for guest in guests.every(hypervisor) if guest.root == paths.root), None)
+    owner = next((guest for guest in guests.list_guests(hypervisor) if guest.root == paths.root), None)
     if owner:
         tidy(owner)
     elif _exists(target, paths.root) and "root" not in _journal(target, paths):

@@ -195,7 +195,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         except BaseException:
             # Whichever root it has by now.
             with suppress(VirtrootError):
-                _remount(guests.find(guest.hypervisor, guest.name))
+                _remount(guests.get(guest.hypervisor, guest.name))
             raise
     if now.lower:
         beside.mount(target, guest.root, now.golden, now.lower)
@@ -216,7 +216,7 @@ def finish(guest: Guest) -> bool:
         return False
     _renew_definition(guest)
     _finish(guest, begin=False)
-    _remount(guests.find(guest.hypervisor, guest.name))
+    _remount(guests.get(guest.hypervisor, guest.name))
     return True
 
 

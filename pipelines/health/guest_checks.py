@@ -85,7 +85,7 @@ def root(guest: Guest, its: Facts) -> list[Finding]:
         return [fault(guest.name, "root", f"{guest.root} {what}", do)]
     if guest.lower and not its["layers"]:
         do = f"--fix mounts it, as ./inv start {guest.name} does"
-        fix = Fix(f"mount the layers of {guest.root}", _locked(guest, Guest.assemble))
+        fix = Fix(f"mount the layers of {guest.root}", _locked(guest, Guest.mount_layers))
         return [fault(guest.name, "root", f"the layers of {guest.root} are not mounted", do, needed=False, fix=fix)]
     if its["uid"] != 0:
         do = f"chown root:root {guest.root}"
@@ -104,7 +104,7 @@ def root(guest: Guest, its: Facts) -> list[Finding]:
 def wrapped(guest: Guest, definition: ET.Element, its: Facts, *, handles: bool) -> Finding:
     """Judge whether the guest's devices name the wrapper of virtiofsd that its kernel and the settings ask for."""
     name, release = "wrapper of virtiofsd", its["release"]
-    named = virtiofsd_wrapper.binaries(definition)
+    named = virtiofsd_wrapper.list_binaries(definition)
     wanted = copy.deepcopy(definition)
     if not virtiofsd_wrapper.update(wanted, release, handles=handles):
         foreign = [path for path in named if not wrappers.parse(path)]
@@ -112,10 +112,10 @@ def wrapped(guest: Guest, definition: ET.Element, its: Facts, *, handles: bool) 
             return fine(guest.name, name, f"{', '.join(foreign)} is not virtroot's, and left as it is")
         return fine(guest.name, name, ", ".join(path.rpartition("/")[2] for path in named))
     now = ", ".join(path.rpartition("/")[2] or "none" for path in named)
-    right = ", ".join(path.rpartition("/")[2] for path in virtiofsd_wrapper.binaries(wanted))
+    right = ", ".join(path.rpartition("/")[2] for path in virtiofsd_wrapper.list_binaries(wanted))
     says = f"its devices name {now}, and with the kernel {release or 'that it has'} it should be {right}"
     # Only a daemon before 1.14 insists on ACLs, and it then refuses such a kernel.
-    boots = wrappers.takes_acls(release) or not any(each and each.acl for each in map(wrappers.parse, named))
+    boots = wrappers.has_acl_support(release) or not any(each and each.acl for each in map(wrappers.parse, named))
 
     def update(now: Guest) -> None:
         virtiofsd_wrapper.refresh(now.hypervisor, now.uuid, now.boot, handles=handles)
@@ -194,7 +194,7 @@ def kernels(guest: Guest, its: Facts, *, running: bool) -> list[Finding]:
         do = f"./inv restart {guest.name} boots what the root has"
         return [fault(guest.name, "kernel", says, do, needed=False)]
     do = f"--fix hands it over, as the next ./inv start {guest.name} does"
-    fix = Fix(f"copy the kernel of {guest.name} to {guest.boot} anew", _locked(guest, Guest.hand_over, off=True))
+    fix = Fix(f"copy the kernel of {guest.name} to {guest.boot} anew", _locked(guest, Guest.copy_kernel, off=True))
     return [fault(guest.name, "kernel", says, do, needed=False, fix=fix)]
 
 
@@ -289,7 +289,7 @@ def _serves(word: str, path: str) -> bool:
 
 def agent(guest: Guest) -> Finding:
     """Judge whether the agent in a running guest answers."""
-    if guest.agent.answers():
+    if guest.agent.is_answering():
         return fine(guest.name, "agent", "answers")
     do = f"where it does not boot still: ./inv logs {guest.name}, or ./inv console {guest.name}"
     return fault(guest.name, "agent", "does not answer", do, needed=False)

@@ -47,7 +47,7 @@ def _engine(settings: Settings) -> Finding:
 
 def _uses_own_libvirt(settings: Settings) -> bool:
     """Return whether guests run on this machine's own libvirt, for which no engine is needed."""
-    return settings.connect != "embedded" and connecting.host_answers()
+    return settings.connect != "embedded" and connecting.is_host_answering()
 
 
 def _registry(settings: Settings) -> Finding:
@@ -95,7 +95,7 @@ def _mirror_tool() -> Finding:
 def _libvirt(settings: Settings) -> Finding:
     if settings.connect == "embedded":
         return fine(OF, "libvirt", "this machine's is not asked: connect is embedded")
-    if connecting.host_answers():
+    if connecting.is_host_answering():
         return fine(OF, "libvirt", "the host's answers")
     needed = settings.connect.startswith("qemu")
     do = "start libvirtd, or use connect: auto" if needed else "nothing: connect: auto uses the embedded hypervisor"
@@ -109,7 +109,7 @@ def _kvm() -> Finding:
         return fault(OF, "KVM", f"no /dev/kvm; {slow}", do, needed=False)
     if not process.found("qemu-system-x86_64"):
         return fine(OF, "KVM", "/dev/kvm is there; whether it works is tried when a guest is installed")
-    if kvm.works(Local()):
+    if kvm.is_working(Local()):
         return fine(OF, "KVM", "works")
     return fault(OF, "KVM", f"/dev/kvm is there but refuses guests; {slow}", do, needed=False)
 

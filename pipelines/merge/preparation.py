@@ -72,7 +72,7 @@ def held(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
     with hold.hold(hypervisor, name) as guest:
         guest.refuse_shared_root()
         guest.refuse_mounts()
-        guest.assemble()
+        guest.mount_layers()
         yield guest
 
 
@@ -105,7 +105,7 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         way = clone_methods.choose_method(target, paths.pool, asked)
         if guest.overlayfs:
             overlayfs.refuse_layer(way)
-        lying_on = partial(guests.lying_on, guest.hypervisor)
+        lying_on = partial(guests.find_guests_on, guest.hypervisor)
         making_root = roots.make_root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
         baselines.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
@@ -199,7 +199,7 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
         beside.carry(
             guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
         )
-        identity.name_files(guest.target, staged.root, staged.manifest)
+        identity.replace_build_name(guest.target, staged.root, staged.manifest)
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) -> None:

@@ -30,7 +30,7 @@ def host(inv: Virtroot, trixie: Path) -> Iterator[Container]:
     engine = engines.connect()
     engine.remove_container(NAME)
     container = engine.start(
-        embedded.image(engine, inv.settings),
+        embedded.ensure_image(engine, inv.settings),
         name=NAME,
         labels={"virtroot.purpose": "test-host"},
         capabilities=("SYS_ADMIN", "NET_ADMIN"),

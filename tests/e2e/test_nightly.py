@@ -50,7 +50,7 @@ def golden(inv: Virtroot, name: str) -> Path:
 
 
 def guests_of_nights(inv: Virtroot) -> list[str]:
-    return [guest.name for guest in guests.every(connect(inv.settings)) if guest.name.startswith("night-")]
+    return [guest.name for guest in guests.list_guests(connect(inv.settings)) if guest.name.startswith("night-")]
 
 
 def test_two_are_promoted_and_the_third_keeps_its_golden_root(

@@ -21,7 +21,7 @@ NAME = "kept"
 @pytest.fixture(scope="module")
 def guest(inv: Virtroot, trixie: Path) -> Iterator[Guest]:
     inv("install", NAME, "--artifact", str(trixie))
-    found = guests.find(connect(inv.settings), NAME)
+    found = guests.get(connect(inv.settings), NAME)
     yield found
     # Whatever name it has by now.
     found.hypervisor.virsh("undefine", found.uuid, check=False)

@@ -140,7 +140,7 @@ def test_bad_name(inv: Virtroot, trixie: Path) -> None:
 
 def test_bad_hostname(inv: Virtroot, trixie: Path) -> None:
     answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--hostname", "-x-")
-    assert "'-x-' is no host name" in answer
+    assert "invalid host name '-x-'" in answer
 
 
 def test_missing_ssh_key_file(inv: Virtroot, trixie: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pipelines import doctor
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Rootfs
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.host import process
 from pipelines.libvirt import beside, connect, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -185,7 +185,10 @@ CASES = {
         mend=f"cd {WEB}; rm usr; mv away usr",
     ),
     "a share that is gone": case(
-        f"mv {POOL}/share.data {POOL}/away", ("web", "shares"), says="is gone", mend=f"mv {POOL}/away {POOL}/share.data"
+        f"mv {POOL}/share.data {POOL}/away",
+        ("web", "shares"),
+        says="is missing",
+        mend=f"mv {POOL}/away {POOL}/share.data",
     ),
     "a share that leads out": case(
         f"cd {POOL}; mv share.data away; ln -s /etc share.data",
@@ -352,7 +355,7 @@ def test_the_task_mends_looks_again_and_ends_with_what_it_sees_then(machine: Vir
 
 def redefined(hypervisor: Hypervisor, name: str, old: str, new: str) -> str:
     """Change the text of a guest's definition, as virsh edit does, and return what it was."""
-    guest = find(hypervisor, name)
+    guest = get(hypervisor, name)
     before = hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
     assert old in before
     hypervisor.virsh("define", "/dev/stdin", stdin=before.replace(old, new).encode())
@@ -393,7 +396,7 @@ def test_a_definition_that_somebody_edited(
 def test_a_guest_of_an_earlier_version_gets_the_wrapper_of_its_kernel(
     machine: Virtroot, hypervisor: Hypervisor, path: str, then: str
 ) -> None:
-    guest = find(hypervisor, "web")
+    guest = get(hypervisor, "web")
     before = hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
     own = f" path='{Wrapper(acl=True, overlayfs=True).path}'"
     assert own in before
@@ -401,16 +404,16 @@ def test_a_guest_of_an_earlier_version_gets_the_wrapper_of_its_kernel(
     older = before.replace(own, f" path='{path}'" if path else "").replace(shared, "")
     hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
     try:
-        assert find(hypervisor, "web").overlayfs is bool(path)
+        assert get(hypervisor, "web").overlayfs is bool(path)
         found = faults(machine("doctor", "web", "--json").stdout)
         assert set(found) == {("web", "wrapper of virtiofsd")}
         assert faults(machine("doctor", "web", "--fix", "--json").stdout) == {}
-        named = {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries}
+        named = {each.rpartition("/")[2] for each in get(hypervisor, "web").binaries}
         assert named == {then, "virtiofsd-acl"}
         # A share and its end are changes of the definition, too.
         hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
         machine("share", "web", "more:more:/srv/more")
-        assert {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries} == named
+        assert {each.rpartition("/")[2] for each in get(hypervisor, "web").binaries} == named
         machine("unshare", "web", "more")
     finally:
         hypervisor.virsh("define", "/dev/stdin", stdin=before.encode())

@@ -25,7 +25,7 @@ def settings(inv: Virtroot) -> Iterator[Settings]:
     """Those of a hypervisor that nobody has started yet."""
     settings = replace(inv.settings, embedded=NAME)
     embedded.stop(settings, with_volumes=True)
-    embedded.image(engines.connect(), settings)
+    embedded.ensure_image(engines.connect(), settings)
     yield settings
     embedded.stop(settings, with_volumes=True)
 

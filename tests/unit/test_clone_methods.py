@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import base_trees, clone_methods
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target.target import Local
@@ -63,7 +63,7 @@ def test_the_best_way_is_taken_or_the_one_that_is_asked_for(pool: Pool, asked: s
     ],
 )
 def test_what_a_pool_cannot_do_is_refused(pool: Pool, asked: str, why: str) -> None:
-    with pytest.raises(VirtrootError, match=f"--clone {asked} in /pool: that {why}"):
+    with pytest.raises(VirtrootError, match=f"--clone {asked} in /pool: {asked} {why}"):
         clone_methods.choose_method(pool, "/pool", asked)
 
 
@@ -105,8 +105,8 @@ class Machine(Hypervisor):
 
     named: tuple[str, ...] = ()
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[Known]:
-        return [Known("uuid", "web") for each in self.named if each == path]
+    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+        return [ListedDomain("uuid", "web") for each in self.named if each == path]
 
 
 def test_golden_trees_that_no_guest_names_go(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_an_engine_is_needed_where_guests_run_in_one(
         raise VirtrootError("no Docker engine answers", "run ./inv setup")
 
     monkeypatch.setattr("pipelines.engine.engine.connect", refuse)
-    monkeypatch.setattr("pipelines.libvirt.connect.host_answers", lambda: answers)
+    monkeypatch.setattr("pipelines.libvirt.connect.is_host_answering", lambda: answers)
     found = machine._engine(Settings(connect=connect))
     assert (found.ok, found.needed) == (False, needed)
     assert ("only builds and imports need one" in found.says) is not needed
@@ -611,7 +611,7 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     cast(Any, running.target).run.return_value.text = "running"
     monkeypatch.setattr("pipelines.target.lock.on", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: running)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})
     (found,) = guest_checks.kernels(running, facts, running=False)
     assert found.fix

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.identity import checked_hostname, read_ssh_key
+from pipelines.guest.identity import check_hostname, read_ssh_key
 from pipelines.install import options
 from pipelines.pool.place import check_name
 from pipelines.verify import read_junit
@@ -50,13 +50,13 @@ def test_bad_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["web", "web-1", "W3"])
 def test_good_hostname(name: str) -> None:
-    assert checked_hostname(name) == name
+    assert check_hostname(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a.b", "a_b", "x" * 64])
 def test_bad_hostname(name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no host name"):
-        checked_hostname(name)
+    with pytest.raises(VirtrootError, match="invalid host name"):
+        check_hostname(name)
 
 
 def test_keys_are_kept_and_comments_are_not(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_keys_are_kept_and_comments_are_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "no public ssh key"),
-        ("hello", "no public ssh key"),
+        ("", "not a public ssh key"),
+        ("hello", "not a public ssh key"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
     ],
 )

@@ -42,7 +42,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr("pipelines.prune.connect", lambda settings: None)
     monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda hypervisor, settings: None)
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: [])
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: [])
     return stage
 
 

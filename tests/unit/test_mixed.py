@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.domain import Domain, domain_xml, renamed
+from pipelines.guest.domain import Domain, make_xml, rename_definition
 from pipelines.libvirt import beside
 from pipelines.pool import shares
 from pipelines.pool.place import Place
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def domain(root: Path, *given: Share, cache: str = "mixed") -> str:
-    return domain_xml(
+    return make_xml(
         Domain(
             name="web",
             uuid=uuid4(),
@@ -132,7 +132,7 @@ def test_usr_is_no_share_and_a_share_called_so_is_one(root: Path) -> None:
 
 def test_a_clone_has_its_own(root: Path) -> None:
     definition = parsed(domain(root))
-    renamed(definition, str(root), Place("/pool", "web2"), UUID(int=7))
+    rename_definition(definition, str(root), Place("/pool", "web2"), UUID(int=7))
     assert [source.get("dir") for source in definition.iterfind("devices/filesystem/source")] == [
         "/pool/root.web2",
         "/pool/root.web2/usr",

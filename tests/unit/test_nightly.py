@@ -276,7 +276,7 @@ def test_what_a_recipe_from_elsewhere_asks_of_the_host_is_given_only_when_accept
     assert stage.said == []
     failure = history(stage, "web")[-1].failure
     assert failure
-    assert "asks more of the host" in failure.text
+    assert "requests more from the host" in failure.text
     nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1, accept=True)
     assert stage.said[:2] == ["build web", "boot"]
     # A recipe of the checkout is the user's own word.

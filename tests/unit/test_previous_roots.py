@@ -57,7 +57,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(previous_roots, "failed", lambda _: "/pool/former.web/failed")
     monkeypatch.setattr(previous_roots, "refuse", note("refuse"))
     monkeypatch.setattr(previous_roots, "forget", note("forget"))
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     return done
 
 

@@ -23,7 +23,7 @@ from pipelines.guest import host_requests
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.install import InstallOptions
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
 from pipelines.target.target import Local
@@ -50,8 +50,8 @@ class Machine(Hypervisor):
     def kvm(self) -> bool:
         return not self.emulates
 
-    def domains(self, *, active: bool = False) -> list[Known]:
-        return [Known(name, name) for name in self.there]
+    def domains(self, *, active: bool = False) -> list[ListedDomain]:
+        return [ListedDomain(name, name) for name in self.there]
 
     def virsh(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> Completed:
         self.said.append(" ".join(arguments))
@@ -77,9 +77,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> None:
-        assert options == InstallOptions(
-            cache="always", transient=run.owner, clone="copy", consent=host_requests.granted
-        )
+        assert options == InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.grant)
         assert name not in machine.there
         machine.there[name] = options.transient
         machine.said.append(f"install {name}")
@@ -100,9 +98,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     monkeypatch.setattr(nightly, "install", install)
     monkeypatch.setattr(nightly, "verify_guest", verify)
     monkeypatch.setattr("pipelines.remove.remove", remove)
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: machine.guests())
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: machine.guests())
     monkeypatch.setattr(
-        "pipelines.guest.guest.find", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)
+        "pipelines.guest.guest.get", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)
     )
     return machine
 
@@ -265,7 +263,7 @@ def test_what_the_suite_found_is_not_hidden_by_a_shutdown_that_fails(
         return PASSED
 
     monkeypatch.setattr(verifying, "connect", lambda settings: None)
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.guest.hold.hold", lambda *_: nullcontext(guest))
     monkeypatch.setattr("pipelines.guest.publication.start", start)
     monkeypatch.setattr(verifying, "_artifact_of", lambda *_: made(tmp_path, "web", "1"))

@@ -14,7 +14,7 @@ import pytest
 from pipelines import run
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.libvirt.hypervisor import Known
+from pipelines.libvirt.hypervisor import ListedDomain
 from pipelines.pool.place import Place
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
@@ -27,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def having(*names: str) -> Any:
     hypervisor = MagicMock()
-    hypervisor.domains.return_value = [Known(name, name) for name in names]
+    hypervisor.domains.return_value = [ListedDomain(name, name) for name in names]
     return hypervisor
 
 
@@ -64,7 +64,7 @@ def test_only_what_nobody_works_on_is_left_over(settings: Settings, monkeypatch:
         }.items()
     ]
     gone: list[str] = []
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda _: guests)
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda _: guests)
     monkeypatch.setattr(run, "throw_away", lambda _, name, settings, owner: gone.append(name))
     monkeypatch.setattr(run, "_clear_unmade", lambda *_: None)
     with Store(settings.output_dir).lock("run-busy", "run"):
@@ -79,7 +79,7 @@ def test_nobody_elses_guest_is_thrown_away(
     """Somebody else's install may have had the name first."""
     gone: list[str] = []
     guest = SimpleNamespace(name="run-web", transient=transient, running=True, uuid="1")
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.remove.remove", lambda name, *_, **__: gone.append(name))
     hypervisor = having("run-web")
     run.throw_away(hypervisor, "run-web", settings, "run here:/output")
@@ -89,7 +89,7 @@ def test_nobody_elses_guest_is_thrown_away(
 
 def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     hypervisor = having("run-there")
-    hypervisor.defined.side_effect = lambda name: name == "run-there"
+    hypervisor.is_defined.side_effect = lambda name: name == "run-there"
     left = [
         ".root.run-web@1a",
         ".root.web@1a",

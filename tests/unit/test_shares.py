@@ -232,22 +232,22 @@ def host(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(place, "BOOT", str(tmp_path / "boot"))
     monkeypatch.setattr(pool, "list_directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
     everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Share("s", str(tmp_path / "shared")))]
-    monkeypatch.setattr(guests, "every", lambda _: everyone)
+    monkeypatch.setattr(guests, "list_guests", lambda _: everyone)
     return tmp_path
 
 
 def find(host: Path, source: str, **more: bool) -> tuple[Share, ...]:
     wanted = ShareSpec("data", source.replace("HOST", str(host)), "/srv/data", **more)
-    return hostdir.find(Machine(), str(host / "pool"), [wanted])
+    return hostdir.resolve(Machine(), str(host / "pool"), [wanted])
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("HOST/missing", "is not there"),
-        ("HOST/file", "is no directory"),
-        ("/", "holds"),
-        ("HOST", "holds"),
+        ("HOST/missing", "No such file or directory"),
+        ("HOST/file", "not a directory"),
+        ("/", "contains"),
+        ("HOST", "contains"),
         ("HOST/pool", "is the pool"),
         ("HOST/pool/root.web", "is the root of web"),
         ("HOST/pool/root.web/etc", "is inside the root of web|is inside the pool"),
@@ -255,10 +255,10 @@ def find(host: Path, source: str, **more: bool) -> tuple[Share, ...]:
         ("HOST/link/etc", "is inside"),
         ("HOST/pool/other", "is inside the pool"),
         ("HOST/boot", "is the directory of guests' kernels"),
-        ("HOST/images", "is a pool of libvirt's"),
-        ("HOST/far", "holds the root of far"),
+        ("HOST/images", "is another pool of libvirt"),
+        ("HOST/far", "contains the root of far"),
         ("HOST/far/root.far/srv", "is inside the root of far"),
-        ("HOST/shared/inner", "one holds the other"),
+        ("HOST/shared/inner", "contain one another"),
     ],
 )
 def test_what_no_guest_may_have(host: Path, source: str, reason: str) -> None:
@@ -275,19 +275,19 @@ OF_THE_SYSTEM = (
 @pytest.mark.parametrize("directory", OF_THE_SYSTEM)
 def test_no_guest_gets_the_hosts_own_system(host: Path, directory: str) -> None:
     for readonly in (True, False):
-        with pytest.raises(VirtrootError, match=r"is the host's own system|holds the pool"):
+        with pytest.raises(VirtrootError, match=r"belongs to the host's system|contains the pool"):
             find(host, directory, create=True, readonly=readonly)
 
 
 def test_the_hosts_own_system_is_found_under_another_name_too(host: Path) -> None:
     (host / "free" / "link").symlink_to("/etc")
-    with pytest.raises(VirtrootError, match="/etc is /etc, which is the host's own system"):
+    with pytest.raises(VirtrootError, match="/etc is /etc, which belongs to the host's system"):
         find(host, "HOST/free/link")
     (host / "alias").mkdir()
-    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="is the host's own system"):
+    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="belongs to the host's system"):
         find(host, "HOST/alias")
     (host / "free/etc").mkdir()
-    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="holds /etc"):
+    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="contains /etc"):
         find(host, "HOST/free")
 
 
@@ -296,12 +296,12 @@ def test_what_a_guest_may_have(host: Path) -> None:
     assert find(host, "HOST/new/deep", create=True, readonly=True) == (Share("data", f"{host}/new/deep", True),)
     assert find(host, "name") == (Share("data", f"{host}/pool/share.name"),)
     assert not (host / "new").exists()
-    hostdir.make(Local(), find(host, "name"))
+    hostdir.make_directories(Local(), find(host, "name"))
     assert (host / "pool/share.name").is_dir()
     (host / "pool/share.name").chmod(0o700)
-    hostdir.make(Local(), find(host, "name"))
+    hostdir.make_directories(Local(), find(host, "name"))
     assert (host / "pool/share.name").stat().st_mode & 0o777 == 0o700
-    assert hostdir.named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
+    assert hostdir.list_named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
 
 
 def test_a_directory_is_told_whatever_it_is_mounted_as(host: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_directory_is_told_whatever_it_is_mounted_as(host: Path) -> None:
                 find(host, f"HOST/{source}")
         with pytest.raises(VirtrootError, match="is inside"):
             find(host, "HOST/alias/root.web/etc")
-    with mounted(host / "far", host / "alias"), pytest.raises(VirtrootError, match="holds the root of far"):
+    with mounted(host / "far", host / "alias"), pytest.raises(VirtrootError, match="contains the root of far"):
         find(host, "HOST/alias")
 
 
@@ -328,7 +328,7 @@ def mounted(what: Path, where: Path) -> Iterator[None]:
 def test_what_is_mounted_in_a_directory_is_shared_with_it(host: Path) -> None:
     (host / "free/pool").mkdir()
     with mounted(host / "pool", host / "free/pool"):
-        with pytest.raises(VirtrootError, match="holds the root of web"):
+        with pytest.raises(VirtrootError, match="contains the root of web"):
             find(host, "HOST/free")
         find(host, "HOST/free/inner")
     (host / "shared/pool").mkdir()
@@ -338,7 +338,7 @@ def test_what_is_mounted_in_a_directory_is_shared_with_it(host: Path) -> None:
 
 def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
     for inside in ("shared", "shared/inner", "shared/not/there/yet"):
-        with pytest.raises(VirtrootError, match=r"far shares .*, and could change what is in the pool"):
+        with pytest.raises(VirtrootError, match=r"far shares .*, and could change the pool"):
             hostdir.refuse_shared(Machine(), str(host / inside))
     for beside in ("pool", "free", "shared.too"):
         hostdir.refuse_shared(Machine(), str(host / beside))
@@ -346,8 +346,8 @@ def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
 
 def test_two_shares_of_one_guest_do_not_hold_one_another(host: Path) -> None:
     wanted = [ShareSpec("a", f"{host}/free", "/srv/a"), ShareSpec("b", f"{host}/free/inner", "/srv/b")]
-    with pytest.raises(VirtrootError, match="which this guest shares as a, one holds the other"):
-        hostdir.find(Machine(), str(host / "pool"), wanted)
+    with pytest.raises(VirtrootError, match="which this guest shares as a, contain one another"):
+        hostdir.resolve(Machine(), str(host / "pool"), wanted)
 
 
 def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,8 +359,8 @@ def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str])
 
 def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
     wanted = [ShareSpec("a", f"{host}/free", "/srv/a", readonly=True)]
-    with pytest.raises(VirtrootError, match=r"this libvirt \(10.9.0\) has no read-only shares"):
-        hostdir.find(Machine((10, 9, 0)), str(host / "pool"), wanted)
+    with pytest.raises(VirtrootError, match=r"libvirt 10.9.0 has no read-only shares"):
+        hostdir.resolve(Machine((10, 9, 0)), str(host / "pool"), wanted)
 
 
 def test_a_share_that_others_reach_is_warned_of(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,7 +371,7 @@ def test_a_share_that_others_reach_is_warned_of(host: Path, capsys: pytest.Captu
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(exposure, "inspect", lambda *_, tame=tame: [replace(opened, nosuid_nodev=tame)])
             find(host, "HOST/free", readonly=readonly)
-        assert ("other users of the host enter" in " ".join(capsys.readouterr().err.split())) is warned
+        assert ("other users of the host can enter" in " ".join(capsys.readouterr().err.split())) is warned
 
 
 def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> None:

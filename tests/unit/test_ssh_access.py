@@ -44,28 +44,28 @@ def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.Monkey
     guest = MagicMock()
     guest.name = "web"
     if line:
-        assert ssh_access.known_host(guest)[0] == line
+        assert ssh_access.make_known_hosts_line(guest)[0] == line
     else:
         with pytest.raises(VirtrootError, match="has no ssh host key"):
-            ssh_access.known_host(guest)
+            ssh_access.make_known_hosts_line(guest)
 
 
 def test_a_guest_that_cannot_be_reached_says_why() -> None:
     guest = MagicMock()
     guest.name, guest.running = "web", False
     with pytest.raises(VirtrootError, match="not running"):
-        ssh_access.reachable(guest)
+        ssh_access.get_address(guest)
     guest.running = True
-    guest.hypervisor.on_a_network.return_value = False
-    with pytest.raises(VirtrootError, match="on no network"):
-        ssh_access.reachable(guest)
-    guest.hypervisor.on_a_network.return_value = True
-    guest.hypervisor.address.return_value = ""
-    guest.agent.addresses.return_value = []
+    guest.hypervisor.has_network.return_value = False
+    with pytest.raises(VirtrootError, match="is not on a network"):
+        ssh_access.get_address(guest)
+    guest.hypervisor.has_network.return_value = True
+    guest.hypervisor.find_address.return_value = ""
+    guest.agent.list_addresses.return_value = []
     with pytest.raises(VirtrootError, match="no address yet"):
-        ssh_access.reachable(guest)
-    guest.hypervisor.address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
-    assert ssh_access.reachable(guest) == "10.0.0.7"
+        ssh_access.get_address(guest)
+    guest.hypervisor.find_address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
+    assert ssh_access.get_address(guest) == "10.0.0.7"
 
 
 def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,17 +123,17 @@ def test_the_users_own_key_is_found_and_under_sudo_the_callers(tmp_path: Path, m
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="root"))
     monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=str(homes[name])))
     monkeypatch.delenv("SUDO_USER", raising=False)
-    assert identity.own_ssh_keys() == ()
+    assert identity.find_ssh_keys() == ()
     mine = homes["me"] / ".ssh/id_rsa.pub"
     mine.touch()
-    assert identity.own_ssh_keys() == ()
+    assert identity.find_ssh_keys() == ()
     monkeypatch.setenv("SUDO_USER", "me")
-    assert identity.own_ssh_keys() == (str(mine),)
+    assert identity.find_ssh_keys() == (str(mine),)
     roots = homes["root"] / ".ssh/id_ed25519.pub"
     roots.touch()
-    assert identity.own_ssh_keys() == (str(roots), str(mine))
+    assert identity.find_ssh_keys() == (str(roots), str(mine))
     monkeypatch.setenv("SUDO_USER", "nobody here")
-    assert identity.own_ssh_keys() == (str(roots),)
+    assert identity.find_ssh_keys() == (str(roots),)
 
 
 def test_a_relay_passes_on_both_ways_and_waits_for_who_is_late(

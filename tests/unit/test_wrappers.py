@@ -172,7 +172,7 @@ def test_libvirts_question_is_passed_on_alone(tmp_path: Path, wrapped: Wrapped) 
     [("6.12.118+deb13-cloud-amd64", True), ("5.13.0", True), ("5.10.0-32-amd64", False), ("4.19", False), ("", False)],
 )
 def test_which_kernels_take_acls(release: str, takes: bool) -> None:
-    assert wrappers.takes_acls(release) is takes
+    assert wrappers.has_acl_support(release) is takes
 
 
 def test_other_programs_are_not_virtroots() -> None:
@@ -250,7 +250,7 @@ def test_devices_get_the_wrapper_of_the_kernel(root: str, share: str, release: s
     definition = parsed(DEFINITION.format(root=binary(root), share=binary(share)))
     before = virtiofsd_wrapper.has_overlayfs(definition)
     assert virtiofsd_wrapper.update(definition, release) is ({root, share} != {named(each) for each in then})
-    assert virtiofsd_wrapper.binaries(definition) == tuple(named(each) for each in then)
+    assert virtiofsd_wrapper.list_binaries(definition) == tuple(named(each) for each in then)
     assert virtiofsd_wrapper.has_overlayfs(definition) is before
     assert definition.find("devices/filesystem/driver[@type='path']/../binary") is None
     assert not virtiofsd_wrapper.update(definition, release)
@@ -259,15 +259,15 @@ def test_devices_get_the_wrapper_of_the_kernel(root: str, share: str, release: s
 def test_a_program_that_someone_chose_stays() -> None:
     definition = parsed(DEFINITION.format(root=binary("/opt/mine"), share=""))
     assert virtiofsd_wrapper.update(definition, "6.12")
-    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
+    assert virtiofsd_wrapper.list_binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
 
 
 def test_file_handles_follow_the_setting_where_that_is_asked() -> None:
     definition = parsed(DEFINITION.format(root=binary(""), share=binary("")))
     assert virtiofsd_wrapper.update(definition, "6.12", handles=True)
-    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl-handles"),)
+    assert virtiofsd_wrapper.list_binaries(definition) == (named("virtiofsd-acl-handles"),)
     assert not virtiofsd_wrapper.update(definition, "6.12")
-    assert virtiofsd_wrapper.for_share(definition) == Wrapper(acl=True, handles=True)
+    assert virtiofsd_wrapper.choose_for_share(definition) == Wrapper(acl=True, handles=True)
     assert virtiofsd_wrapper.update(definition, "6.12", handles=False)
 
 
