@@ -86,7 +86,7 @@ def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest])
             "files": [beside.HOOK, *filter(None, _wrapped(every))],
             "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
             "locks": [*leftovers.LOCKED, *pools],
-            "guests": {guest.name: guest_checks.asked(guest) for guest in every},
+            "guests": {guest.name: guest_checks.make_query(guest) for guest in every},
         },
     )
     if seen["user"] != 0:

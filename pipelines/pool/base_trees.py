@@ -156,7 +156,7 @@ def _unpack(target: Target, path: str, artifact: Artifact, find_guests_on: FindG
 def _refuse_in_use(path: str, layered: list[str]) -> None:
     if layered:
         raise VirtrootError(
-            f"the base tree {path} was changed, and {', '.join(layered)} uses it",
+            f"the base tree {path} was changed, and is used by {', '.join(layered)}",
             "restore its original content (a copy is not enough), or remove that guest",
         )
 

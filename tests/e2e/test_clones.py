@@ -261,7 +261,7 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
     by_virsh = connect(pool.settings).virsh("start", "layer", check=False)
     assert by_virsh.returncode != 0
     assert f"{golden} is not what" in by_virsh.complaint
-    assert "layer uses it" in pool("install", "other", *artifact, status=2).stderr
+    assert "is used by layer" in pool("install", "other", *artifact, status=2).stderr
     pool("remove", "layer", "--yes")
     assert "was changed: unpacking it again" in pool("install", "other", *artifact).stderr
     for name in ("other", "whole"):

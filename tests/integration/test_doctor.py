@@ -79,7 +79,7 @@ CASES = {
     "no hook": case(f"rm {beside.HOOK}", (MACHINE, "hook"), says="is missing"),
     "a hook that is not run": case(f"chmod 644 {beside.HOOK}", (MACHINE, "hook"), says="is not executable"),
     "another version's hook": case(f"echo : >> {beside.HOOK}", (MACHINE, "hook"), says="is not this version's"),
-    "a wrapper that is not run": case(f"chmod 644 {beside.WRAPPER}", (MACHINE, "wrapper"), says="which serves web"),
+    "a wrapper that is not run": case(f"chmod 644 {beside.WRAPPER}", (MACHINE, "wrapper"), says="used by web"),
     "a virtiofsd that does not start": case(
         f"mv {VIRTIOFSD} /tmp/; cat > {VIRTIOFSD} <<'END'\n{REFUSES}END\nchmod 755 {VIRTIOFSD}",
         (MACHINE, "virtiofsd"),
@@ -93,7 +93,7 @@ CASES = {
         f"mv {VIRTIOFSD} /tmp/",
         (MACHINE, "virtiofsd"),
         (MACHINE, "vhost-user"),
-        says="missing: no guest can have its root",
+        says="missing: guests cannot have their roots",
         mend=f"mv /tmp/virtiofsd {VIRTIOFSD}",
     ),
     "no zstd": case(
@@ -104,7 +104,7 @@ CASES = {
     ),
     # The share in it is closed by itself: an open one would be a fault of its own.
     "an open pool": case(
-        f"chmod 700 {POOL}/share.data; chmod 755 {POOL}", (POOLS, "closed"), says="as root where it is setuid"
+        f"chmod 700 {POOL}/share.data; chmod 755 {POOL}", (POOLS, "closed"), says="as root if it is setuid"
     ),
     "a pool that is not started": case(
         "virsh pool-destroy filesystems", (POOLS, "pool"), says="is not active", needed=False
@@ -115,7 +115,7 @@ CASES = {
     "a pool that no program runs in": case(
         "mount -o remount,bind,noexec /var/lib/libvirt",
         (POOLS, "mount options"),
-        says="guests do not mind",
+        says="noexec: guests run",
         mend="mount -o remount,bind,exec /var/lib/libvirt",
         needed=False,
     ),
@@ -162,7 +162,7 @@ CASES = {
     "an fstab that is a link to the host's": case(
         f"cd {WEB}/etc; mv fstab old; ln -s /etc/fstab fstab",
         ("web", "fstab"),
-        says="no file that can be read",
+        says="missing or not readable",
         mend=f"cd {WEB}/etc; mv old fstab",
     ),
     "a kernel that is the host's": case(
@@ -435,7 +435,7 @@ def test_a_pool_of_somebody_elses_stays_open(machine: Virtroot, target: Target) 
     target.run(["sh", "-ec", 'mv "$1/.virtroot" /tmp; chmod 755 "$1"', "foreign", POOL])
     try:
         found = faults(machine("doctor", "--fix", "--json").stdout)
-        assert found[POOLS, "closed"]["do"].startswith("unless guests of your own boot from inside it: ")
+        assert found[POOLS, "closed"]["do"].endswith("; unless other guests of yours boot from inside it")
         assert target.run(["stat", "--format=%a", POOL]).text == "755"
     finally:
         target.run(["sh", "-ec", 'mv /tmp/.virtroot "$1/"; chmod 700 "$1"', "foreign", POOL])
@@ -453,7 +453,7 @@ def test_people_read_what_is_wrong_and_what_to_do_whatever_their_language(machin
     (number,) = [number for number, line in enumerate(lines) if line.startswith("  NO ")]
     assert lines[number].split(maxsplit=2)[1:] == [
         "fstab",
-        "it mounts /dev/x / ext4 at /: a boot waits for a disk, or stays read-only",
+        "it mounts /dev/x / ext4 at /: the boot waits for a disk, or / stays read-only",
     ]
     assert lines[number + 1].strip() == "do: one line in it: root / virtiofs defaults 0 0"
 
@@ -472,7 +472,7 @@ def test_a_golden_tree_that_was_changed_is_said_of_who_lies_on_it(
     target.run(["touch", f"{tree}/etc/more"])
     found = faults(machine("doctor", "--fix", "--json", status=1).stdout)
     assert frozenset(found) - usual == {(POOLS, "golden trees"), ("layered", "golden tree")}
-    assert "layered lies on it" in found[POOLS, "golden trees"]["says"]
+    assert "is used by layered" in found[POOLS, "golden trees"]["says"]
     machine("remove", "layered", "--yes")
     # Nobody needs it any more, and the next install unpacks it anew.
     assert frozenset(faults(machine("doctor", "--json").stdout)) - usual == {(POOLS, "golden trees")}

@@ -183,26 +183,26 @@ def test_other_programs_are_not_virtroots() -> None:
 # A start, tried
 
 
-def tried(tmp_path: Path, serves: str, name: str) -> daemon.Tried:
+def tried(tmp_path: Path, serves: str, name: str) -> daemon.Trial:
     """Try the start of a daemon that does as it is told."""
     path = write_daemon(tmp_path / "usr/libexec/virtiofsd", RUST_1_14, serves)
     text = wrapper_text(tmp_path, capabilities="00000000a82435fb") if name else ""
-    found = daemon.read(str(path), "virtiofsd 1.14.0", RUST_1_14)
+    found = daemon.parse(str(path), "virtiofsd 1.14.0", RUST_1_14)
     argv = ["sh", "-s", "--", text, name or str(path), "new" if found.family == daemon.RUST else "old"]
     done = Local().run(argv, stdin=beside.trial(), check=False, timeout=30)
-    return daemon.Tried(done.returncode == 0, done.text)
+    return daemon.Trial(done.returncode == 0, done.text)
 
 
 def test_a_start_is_tried_and_ended(tmp_path: Path) -> None:
     alone = tried(tmp_path, SERVES_AS_1_14, "")
     assert not alone.serves
-    assert "can't apply the child capabilities" in alone.said
+    assert "can't apply the child capabilities" in alone.output
     for name in wrappers.NAMES:
         found = tried(tmp_path, SERVES_AS_1_14, name)
-        assert found.serves, found.said
-        assert (wrappers.NO_HANDLES in found.said) is ("handles" in name)
+        assert found.serves, found.output
+        assert (wrappers.NO_HANDLES in found.output) is ("handles" in name)
     silent = tried(tmp_path, "exit 0", "virtiofsd-acl")
-    assert (silent.serves, silent.said) == (False, "")
+    assert (silent.serves, silent.output) == (False, "")
 
 
 def test_a_tried_daemon_does_not_stay(tmp_path: Path) -> None:
