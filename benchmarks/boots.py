@@ -89,7 +89,7 @@ def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
         if guest.running:
             start.stop(_NAME, settings, force=up is None)
         seconds += [] if up is None else [up]
-    remove.remove(_NAME, settings, asking=None)
+    remove.remove(_NAME, settings, ask=None)
     return Boots(seconds, boots - len(seconds), not_found)
 
 

@@ -40,7 +40,7 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
             artifact = build(inputs, settings)
         install(name, artifact, replace(_options(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
-    if not start.running(name, settings):
+    if not start.is_running(name, settings):
         say(f"{name} is up after {start.start(name, settings):.1f} s")
     say(f"a command in it:   ./inv exec {name} -- uname -r")
     say(f"its console:       ./inv console {name}")

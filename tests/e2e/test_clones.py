@@ -59,7 +59,7 @@ def test_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> None:
     for name in NAMES[1:3]:
         assert "unpacking" not in pool("install", name, *artifact).stderr
     for source, name in ((NAMES[1], NAMES[3]), (NAMES[3], NAMES[4])):
-        assert f"{word} of that of {source}" in pool("clone", source, name).stderr
+        assert f"{word} of the root of {source}" in pool("clone", source, name).stderr
     assert entries(pool) == {golden, *(f"root.{name}" for name in NAMES)}
     assert used(pool) - before < 4 * OWN[kind]
     listed = {row["name"]: row for row in json.loads(pool("list", "--json").stdout)}

@@ -101,7 +101,7 @@ def test_what_comes_between_question_and_answer_counts(inv: Virtroot, guest: Gue
 
     try:
         with pytest.raises(VirtrootError, match="is the root of copy too"):
-            remove.remove(NAME, inv.settings, asking=hours_later)
+            remove.remove(NAME, inv.settings, ask=hours_later)
     finally:
         guest.hypervisor.virsh("undefine", "copy")
 

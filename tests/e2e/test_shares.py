@@ -42,7 +42,7 @@ def sharing(inv: Virtroot, quick: Path) -> Iterator[Path]:
     inv("install", "able", "--artifact", str(quick), *asked)
     shares = ("--share", "common:common:/srv/common", "--share", "look:common:/mnt/to look:ro")
     said = inv("install", "plain", "--artifact", str(quick), *shares).stderr
-    assert f"able shares {POOL}/share.common too: file locks do not reach from one guest to another" in said
+    assert f"able shares {POOL}/share.common, too: file locks do not work between guests" in said
     yield quick
     for name in ("able", "plain"):
         inv("stop", name, "--force", status=0 if get(connect(inv.settings), name).running else 2)
@@ -130,7 +130,7 @@ def test_what_no_guest_may_share(inv: Virtroot) -> None:
         "a:/srv:/srv/a": "no access to /srv of this machine",
         "a:common/deep:/srv/a": "no directory of the host's",
         "a:common:/srv/common": "mounts common at /srv/common",
-        "common:common:/srv/a": "has a share common already",
+        "common:common:/srv/a": "already has a share common",
         "root:common:/srv/a": "that of the guest's root",
         f"{'a' * 37}:common:/srv/a": "more than 36 bytes",
         "a:common:/etc": "would hide what the guest needs",

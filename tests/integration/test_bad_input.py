@@ -52,10 +52,10 @@ def test_no_recipe_named(inv: Virtroot) -> None:
         ("upgrade --all --keep /srv/x", "no decisions"),
         ("upgrade --all --json", "without --preview"),
         ("upgrade web --all", "--all and web"),
-        ("rollback web --all", "--all is about a preview"),
-        ("rollback web --all --carry", "--all is about a preview"),
-        ("rollback web --keep /srv/x", "what is carried along"),
-        ("rollback web --json", "--json without --preview"),
+        ("rollback web --all", "--all needs --preview"),
+        ("rollback web --all --carry", "--all needs --preview"),
+        ("rollback web --keep /srv/x", "--discard need --carry"),
+        ("rollback web --json", "--json needs --preview"),
     ],
 )
 def test_options_that_would_do_nothing(inv: Virtroot, words: str, why: str) -> None:

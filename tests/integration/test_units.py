@@ -129,15 +129,15 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
     assert refused.value.hint == "add the line above by crontab -e, as the user who builds"
     assert list(tmp_path.iterdir()) == []
     program.run(["inv", "nightly-timer", "--remove"])
-    assert "there is no timer" in capsys.readouterr().err
+    assert "has no timer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("", "what is wanted of the timer?"),
-        ("--install --remove", "what is wanted of the timer?"),
-        ("--remove --jobs 2", "--remove has no use"),
+        ("", "no action or several actions"),
+        ("--install --remove", "no action or several actions"),
+        ("--remove --jobs 2", "--remove takes no options"),
         ("--show --jobs 0", "--jobs: '0' is less than 1"),
         ("--show --keep none", "setting virtroot.keep"),
         ("--show --recipe nowhere.yaml", "no recipe"),

@@ -134,7 +134,7 @@ def test_logs_warns_of_what_it_shows(
 ) -> None:
     write(machine, place.console_log("web"), "overlayfs: upper fs missing required features.\nhello\n")
     with patch.object(guests, "get", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
-        assert "hello" in "".join(logs.log("web", Settings()))
+        assert "hello" in "".join(logs.read_log("web", Settings()))
     said = " ".join(capsys.readouterr().err.split())
     assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.hint('web')}") is told
     assert bool(said) is told
@@ -143,7 +143,7 @@ def test_logs_warns_of_what_it_shows(
 def test_logs_warns_of_the_last_start_alone(machine: type[Machine], capsys: pytest.CaptureFixture[str]) -> None:
     write(machine, place.qemu_log("web"), "qemu: could not open kernel file '/k': Permission denied\n" + STARTS)
     with patch.object(guests, "get", return_value=guest(machine)), patch.object(logs, "connect"):
-        assert "could not open" in "".join(logs.log("web", Settings(), which="qemu"))
+        assert "could not open" in "".join(logs.read_log("web", Settings(), which="qemu"))
     assert capsys.readouterr().err == ""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.identity import check_hostname, read_ssh_key
-from pipelines.install import options
+from pipelines.install import parse_options
 from pipelines.pool.place import check_name
 from pipelines.verify import read_junit
 
@@ -79,12 +79,12 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path, content: str, says: st
 
 
 def test_sizes_on_the_command_line_follow_the_recipes_rules() -> None:
-    assert options("2GiB", 4, "", "").memory == 2 << 30
-    assert options("", 0, "", "").memory is None
+    assert parse_options("2GiB", 4, "", "").memory == 2 << 30
+    assert parse_options("", 0, "", "").memory is None
     with pytest.raises(VirtrootError, match="--memory: '2 apples' is no size"):
-        options("2 apples", 0, "", "")
+        parse_options("2 apples", 0, "", "")
     with pytest.raises(VirtrootError, match="--vcpus: "):
-        options("", -1, "", "")
+        parse_options("", -1, "", "")
 
 
 def test_junit_counts_failures_errors_and_skips() -> None:

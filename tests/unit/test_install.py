@@ -41,36 +41,36 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def domain(artifact: Artifact, options: InstallOptions) -> Domain:
-    wrapper = install._wrapper(artifact, options, Settings())
+    wrapper = install._choose_wrapper(artifact, options, Settings())
     place = Place("/pool", "web")
-    return install._domain(place, artifact, options, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
+    return install._make_domain(place, artifact, options, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
 
 
 def test_a_guest_is_what_its_recipe_says(artifact: Artifact) -> None:
     found = domain(artifact, InstallOptions())
     assert (found.overlayfs, found.cache, found.vcpus) == (True, "mixed", 3)
-    assert install._wanted(artifact, InstallOptions()) == (parse("data:data:/srv/data"),)
+    assert install._merge_shares(artifact, InstallOptions()) == (parse("data:data:/srv/data"),)
 
 
 def test_what_is_said_beside_it_counts_more(artifact: Artifact) -> None:
     options = InstallOptions(cache="always", vcpus=1, shares=(parse("more:more:/srv/more"),))
     assert (domain(artifact, options).cache, domain(artifact, options).vcpus) == ("always", 1)
-    assert [each.tag for each in install._wanted(artifact, options)] == ["data", "more"]
+    assert [each.tag for each in install._merge_shares(artifact, options)] == ["data", "more"]
     with pytest.raises(VirtrootError, match="two shares have the path '/srv/data'"):
-        install._wanted(artifact, InstallOptions(shares=(parse("x:x:/srv/data"),)))
+        install._merge_shares(artifact, InstallOptions(shares=(parse("x:x:/srv/data"),)))
 
 
 def test_a_share_that_the_user_gives_replaces_the_recorded_one_of_its_tag(artifact: Artifact) -> None:
     given = parse("data:/srv/x:/srv/x")
-    assert install._wanted(artifact, InstallOptions(shares=(given,))) == (given,)
+    assert install._merge_shares(artifact, InstallOptions(shares=(given,))) == (given,)
 
 
 def test_a_directory_of_the_host_in_a_manifest_is_refused(artifact: Artifact) -> None:
     hostile = recording(artifact, shares=("fine:name:/srv/a", "h:/srv/media:/mnt/h:ro"))
     with pytest.raises(VirtrootError, match="requests the directory /srv/media of the host") as refused:
-        install._wanted(hostile, InstallOptions(consent=host_requests.grant))
+        install._merge_shares(hostile, InstallOptions(consent=host_requests.grant))
     assert "--share h:/srv/media:/mnt/h:ro" in refused.value.hint
-    assert install._wanted(hostile, InstallOptions(transient="run here")) == ()
+    assert install._merge_shares(hostile, InstallOptions(transient="run here")) == ()
 
 
 def recording(artifact: Artifact, **guest: Any) -> Artifact:
@@ -95,7 +95,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(artifact: Artifact, options: InstallOptions) -> None:
-    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, options, install._wanted(artifact, options))
+    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, options, install._merge_shares(artifact, options))
 
 
 @pytest.mark.usefixtures("others")
@@ -134,7 +134,7 @@ def test_what_the_user_gives_is_not_asked_again(artifact: Artifact, capsys: pyte
 
 def test_a_guest_that_is_thrown_away_has_none_of_its_recipes_shares(artifact: Artifact) -> None:
     options = InstallOptions(transient="nightly here", shares=(parse("more:more:/srv/more"),))
-    assert [each.tag for each in install._wanted(artifact, options)] == ["more"]
+    assert [each.tag for each in install._merge_shares(artifact, options)] == ["more"]
 
 
 def test_overlayfs_on_a_root_that_is_an_overlay_is_refused() -> None:

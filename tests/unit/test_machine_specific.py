@@ -105,8 +105,8 @@ def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: p
     assert ours <= files(root)
     assert not (root / "etc/ssh/ssh_host_rsa").exists()
     said = capsys.readouterr().err
-    assert "web2 has the iSCSI initiator name of web" in said
-    assert "web2 has the host keys of dropbear of web" in said
+    assert "web2 shares the iSCSI initiator name with web" in said
+    assert "web2 shares the host keys of dropbear with web" in said
     assert "web2 shares the ssh host keys in /etc/own with web" in said
     for unit in (machine_specific.UNIT, machine_specific.KEYGEN_SCRIPT):
         (root / unit).parent.mkdir(parents=True, exist_ok=True)
