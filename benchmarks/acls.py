@@ -36,7 +36,7 @@ def main(boots: int, cache: str) -> None:
         try:
             artifact = build(inputs.find("debian", overrides={"generator": "none"}), settings)
             install(_NAME, artifact, InstallOptions(cache=cache), settings)
-            guest = guests.find(connecting.connect(settings), _NAME)
+            guest = guests.get(connecting.connect(settings), _NAME)
             _boot(guest, settings, "6.12")
             taken: dict[str, list[float]] = {name: [] for name in _RELEASES}
             for _ in range(boots):

@@ -81,15 +81,15 @@ def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
     # The first boot makes host keys; what is compared is every boot after it.
     start.start(_NAME, settings)
     start.stop(_NAME, settings)
-    guest = guests.find(connecting.connect(settings), _NAME)
+    guest = guests.get(connecting.connect(settings), _NAME)
     seconds, not_found = [], 0
     for _ in range(boots):
         up = _start(settings)
-        not_found += f"tag <{_TAG}> not found" in guest.console_tail(lines=1000)
+        not_found += f"tag <{_TAG}> not found" in guest.read_console_tail(lines=1000)
         if guest.running:
             start.stop(_NAME, settings, force=up is None)
         seconds += [] if up is None else [up]
-    remove.remove(_NAME, settings, asking=None)
+    remove.remove(_NAME, settings, ask=None)
     return Boots(seconds, boots - len(seconds), not_found)
 
 

@@ -91,7 +91,7 @@ def _contenders(settings: Settings) -> dict[str, Contender]:
 def _installed(artifact: Artifact, cache: str, settings: Settings) -> Guest:
     name = f"benchmark-{uuid4().hex[:8]}"
     install(name, artifact, InstallOptions(cache=cache), settings)
-    return guests.find(connecting.connect(settings), name)
+    return guests.get(connecting.connect(settings), name)
 
 
 def _on_a_disk(guest: Guest) -> Guest:

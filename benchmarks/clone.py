@@ -118,13 +118,13 @@ def _ways(kind: str, pool: Path, artifact: Artifact) -> dict[str, Way]:
         "bsdtar": lambda root: plain(root, _BSDTAR),
         "unpacked": unpack,
         "cp": lambda root: cp(root, "never"),
-        "copy": lambda root: clone_methods.make(target, "copy", tree, root),
+        "copy": lambda root: clone_methods.clone(target, "copy", tree, root),
         "cp --reflink": lambda root: cp(root, "always"),
-        "reflink": lambda root: clone_methods.make(target, "reflink", tree, root),
+        "reflink": lambda root: clone_methods.clone(target, "reflink", tree, root),
     }
     if kind == "btrfs":
-        return {**ways, "snapshot": lambda root: clone_methods.make(target, "snapshot", tree, root)}
-    return {**ways, "overlay": lambda root: clone_methods.layer(target, golden, root)}
+        return {**ways, "snapshot": lambda root: clone_methods.clone(target, "snapshot", tree, root)}
+    return {**ways, "overlay": lambda root: clone_methods.make_layer(target, golden, root)}
 
 
 def _measured(pool: Path, ways: dict[str, Way], rounds: int) -> dict[str, Cost]:

@@ -124,7 +124,7 @@ def _upgraded(way: str, made: Artifact, settings: Settings) -> float:
 
 
 def _by_hand(made: Artifact, settings: Settings) -> float:
-    guest = guests.find(connecting.connect(settings), _NAME)
+    guest = guests.get(connecting.connect(settings), _NAME)
     begin = time.monotonic()
     start.stop(_NAME, settings)
     with made.tarball.open("rb") as content:

@@ -1,4 +1,4 @@
-"""Clone: another guest with the root that a guest has now, and an identity of its own."""
+"""Clone a guest: make another guest with a copy of its root and an identity of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, publication, virtiofsd_wrapper
-from pipelines.guest.domain import renamed
+from pipelines.guest.domain import rename_definition
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
 from pipelines.libvirt.connect import connect
@@ -25,103 +25,105 @@ from pipelines.settings import Settings
 from pipelines.target import durable, programs
 
 
-def clone_guest(source: str, name: str, how: str, settings: Settings, *, hostname: str = "") -> Guest:
-    """Make the guest ``name`` of ``source``, which is off; ``how`` is one of `roots.WAYS` but ``overlay``.
+def clone_guest(source: str, name: str, method: str, settings: Settings, *, hostname: str = "") -> Guest:
+    """Make the guest ``name`` from ``source``, which is off; ``method`` is a clone method other than ``overlay``.
 
-    Raises `VirtrootError`, with nothing left of the new guest, for a source that runs or is more than its root, and
-    where the pool's file system cannot do what is asked.
+    Raises `VirtrootError`, and leaves nothing of the new guest, if the source is running, if it has devices that two
+    guests cannot share, or if the pool's file system does not support the method.
     """
-    name = place.checked_name(name)
-    label = identity.checked_hostname(hostname or name.replace(".", "-").replace("_", "-"))
-    if clone_methods.checked_way(how) == "overlay":
+    name = place.check_name(name)
+    label = identity.check_hostname(hostname or name.replace(".", "-").replace("_", "-"))
+    if clone_methods.check_method(method) == "overlay":
         raise VirtrootError(
-            "--clone overlay: only a golden tree can be below a layer, since a guest changes its root",
-            f"use --clone auto, or install {name} of the artifact of {source} with --clone overlay",
+            "--clone overlay: only a base tree can be below a layer, since a guest changes its root",
+            f"use --clone auto, or install {name} from the artifact of {source} with --clone overlay",
         )
     hypervisor = connect(settings)
     if not hypervisor.embedded and os.geteuid() != 0:
-        raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
-    with hold.hold(hypervisor, source, off=f"stop it first: ./inv stop {source}") as original:
-        definition = _definition(original)
+        raise VirtrootError("copying a root needs root: its files have many owners", "run this with sudo")
+    with hold.hold(hypervisor, source, off=f"run ./inv stop {source} first") as original:
+        definition = _get_definition(original)
         paths = Place(place.of_root(original.root).pool, name)
         if paths.root == original.root:
-            raise VirtrootError(f"{paths.root} is the root of {source}", "choose another name for the clone")
+            raise VirtrootError(f"{paths.root} is the root of {source}", "use another name for the clone")
         with hold.new(hypervisor, paths):
             publication.refuse_taken(hypervisor, paths)
             publication.clear(hypervisor, paths)
             try:
-                _copy(original, paths, how)
-                _personalise(original, paths, definition, Identity(label, uuid4()))
+                _clone_root(original, paths, method)
+                _write_identity(original, paths, definition, Identity(label, uuid4()))
                 publication.publish(hypervisor, paths, ET.tostring(definition, encoding="unicode"))
             except BaseException:
-                # The reason why it failed is what the user has to see; the next clone clears what stays now.
+                # An error of the clean-up would hide the error that the user has to see; the next clone cleans up.
                 with contextlib.suppress(VirtrootError):
                     publication.clear(hypervisor, paths)
                 raise
-            made = guests.find(hypervisor, name)
+            made = guests.get(hypervisor, name)
     for each in made.shares:
         if not each.readonly:
-            warn(f"{source} shares {each.directory} too: file locks do not reach from one guest to another")
+            warn(f"{source} shares {each.directory}, too: file locks do not work between guests")
     return made
 
 
-def _definition(original: Guest) -> ET.Element:
-    """Return the definition of a guest that can be cloned."""
+def _get_definition(original: Guest) -> ET.Element:
+    """Return the definition of a guest; raises `VirtrootError` if it cannot be cloned."""
     original.refuse_mounts()
     definition = original.hypervisor.xml(original.uuid)
     if definition is None:
-        raise VirtrootError(f"the guest {original.name} was removed meanwhile", "./inv list shows the guests")
+        raise VirtrootError(f"the guest {original.name} was removed meanwhile", "see ./inv list for the guests")
     for kind in ("disk", "hostdev", "tpm"):
         if definition.find(f"devices/{kind}") is not None:
             raise VirtrootError(
-                f"{original.name} has a device of its own, <{kind}>, which two guests cannot have",
-                f"take it away first: virsh edit {original.name}",
+                f"{original.name} has the device <{kind}>, which two guests cannot share",
+                f"remove it first: virsh edit {original.name}",
             )
     return definition
 
 
-def _copy(original: Guest, paths: Place, how: str) -> None:
+def _clone_root(original: Guest, paths: Place, method: str) -> None:
     target = original.target
-    original.assemble()
-    # Of two layers one is made: the golden tree's files are another file system's to the copy.
-    asked = "copy" if original.lower and how == "auto" else how
-    way = clone_methods.way(target, original.root if original.lower else paths.pool, asked, source=original.root)
-    with step(f"making the root: {clone_methods.WORDS[way]} of that of {original.name}"):
-        clone_methods.make(target, way, original.root, paths.partial_root, nested=True)
+    original.mount_layers()
+    # Both layers are merged into one tree: the files of the base tree are on another file system for the copy.
+    asked = "copy" if original.lower and method == "auto" else method
+    chosen = clone_methods.choose_method(
+        target, original.root if original.lower else paths.pool, asked, source=original.root
+    )
+    with step(f"making the root: {clone_methods.DESCRIPTIONS[chosen]} of the root of {original.name}"):
+        clone_methods.clone(target, chosen, original.root, paths.partial_root, nested=True)
     if original.running:
         raise VirtrootError(f"{original.name} was started while it was copied", "stop it, then clone it again")
 
 
-def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
+def _write_identity(original: Guest, paths: Place, definition: ET.Element, own: Identity) -> None:
     target, root = original.target, paths.partial_root
     with step("identity, kernel"):
         kept = target.run(["cat", place.manifest(original.boot)], check=False)
         manifest = None if kept.returncode else manifests.parse(kept.stdout, f"the manifest of {original.name}")
-        identity.forget(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
-        was = identity.hostname(target, root)
-        identity.rewrite(target, root, own)
+        identity.delete_secrets(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
+        was = identity.read_hostname(target, root)
+        identity.update(target, root, own)
         programs.copy_kernel(target, root, paths.partial_boot, original.kernel, original.initrd)
         durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
-            identity.name_files(target, root, manifest, was, own.hostname)
+            identity.replace_build_name(target, root, manifest, was, own.hostname)
         baselines.copy(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
-        target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
-        renamed(definition, original.root, paths, own.uuid)
+        target.run(["sh", "-ec", script, "kept", place.keep_list(original.boot), place.keep_list(paths.partial_boot)])
+        rename_definition(definition, original.root, paths, own.uuid)
         virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
         virtiofsd_wrapper.install(target, definition)
         if target.run(["test", "-f", f"{root}/{machine_specific.KEYGEN}"], check=False).returncode:
-            warn(f"{paths.name} has no ssh host keys and makes none by itself: run ssh-keygen -A in it")
+            warn(f"{paths.name} has no ssh host keys and will not generate any: run ssh-keygen -A in it")
 
 
 @task(
     name="clone",
     positional=["name", "to"],
     help={
-        "name": "the guest that is cloned, which has to be off",
-        "to": "the new guest's name",
-        "clone": "auto (the best there is), snapshot, reflink or copy",
-        "hostname": "host name, when it is not the guest's name",
+        "name": "the guest to clone, which has to be off",
+        "to": "the name of the new guest",
+        "clone": "clone method: auto (the best that works), snapshot, reflink or copy",
+        "hostname": "host name, if it differs from the guest's name",
     },
 )
 def clone_task(
@@ -131,9 +133,9 @@ def clone_task(
     clone: str = "auto",
     hostname: str = "",
 ) -> None:
-    """Make another guest with the root that a guest has now, and an identity of its own.
+    """Make another guest with a copy of a guest's root, and an identity of its own.
 
     ./inv clone web web2
     """
     made = clone_guest(name, to, clone, settings_of(c), hostname=hostname)
-    say(f"cloned into {made.root}; boot it: ./inv start {to}")
+    say(f"cloned to {made.root}; boot it: ./inv start {to}")

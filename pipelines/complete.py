@@ -22,7 +22,7 @@ def guests(context: Context) -> list[str]:
     if hypervisor is None:
         return []
     # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
-    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else all_guests.every(hypervisor))]
+    return [each.name for each in (hypervisor.domains() if hypervisor.embedded else all_guests.list_guests(hypervisor))]
 
 
 def _recipes(_: Context) -> list[str]:

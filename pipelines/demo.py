@@ -30,7 +30,7 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
     name = inputs.name
     setup(settings)
     hypervisor = connect(settings)
-    if hypervisor.defined(name):
+    if hypervisor.is_defined(name):
         say(f"there is a guest {name} already: it is taken as it is")
     else:
         try:
@@ -40,7 +40,7 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
             artifact = build(inputs, settings)
         install(name, artifact, replace(_options(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
-    if not start.running(name, settings):
+    if not start.is_running(name, settings):
         say(f"{name} is up after {start.start(name, settings):.1f} s")
     say(f"a command in it:   ./inv exec {name} -- uname -r")
     say(f"its console:       ./inv console {name}")
@@ -67,4 +67,4 @@ def demo_task(
     ./inv demo
     """
     settings = settings_of(c)
-    demo(inputs.find(distro, snapshots=settings.snapshots), settings, host_requests.consent(accept))
+    demo(inputs.find(distro, snapshots=settings.snapshots), settings, host_requests.get_consent(accept))

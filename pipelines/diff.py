@@ -110,14 +110,14 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
 def of_guest(name: str, settings: Settings) -> Changes:
     """Return what the guest ``name`` has changed since it was made; one that runs may be changing meanwhile."""
     with hold.hold(connect(settings), name) as guest:
-        guest.assemble()
+        guest.mount_layers()
         if guest.running:
             warn(f"{name} is running: what it has not written yet is not seen")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
         base = baselines.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
         now = baselines.now(guest.target, guest.root, manifest, base)
-        points = shares.points(guest.target, guest.root).values()
+        points = shares.read_mount_points(guest.target, guest.root).values()
         return changing.changes(base, now, manifest.recipe.distro, points)
 
 

@@ -31,7 +31,7 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
         hypervisor = connect.find(settings)
         if hypervisor is None:
             raise VirtrootError(f"no guest {name}: the embedded hypervisor does not run", "./inv list starts it")
-        guest = guests.find(hypervisor, name)
+        guest = guests.get(hypervisor, name)
         seen = _look(hypervisor, None, [guest])
         return guest_checks.examine(guest, seen, running=guest.running, handles=handles)
     findings = machine.examine(settings)
@@ -47,8 +47,8 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
 
 def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
     """Look at libvirt's machine, and at its guests."""
-    directory = pool.look(hypervisor, settings)
-    every = guests.every(hypervisor)
+    directory = pool.find_directory(hypervisor, settings)
+    every = guests.list_guests(hypervisor)
     seen = _look(hypervisor, directory, every)
     handles = settings.inode_file_handles == "prefer"
     found = libvirt.examine(hypervisor, seen, _wrapped(every), handles=handles)
@@ -87,7 +87,7 @@ def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest])
             "files": [host_files.HOOK, *filter(None, _wrapped(every))],
             "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
             "locks": [*leftovers.LOCKED, *pools],
-            "guests": {guest.name: guest_checks.asked(guest) for guest in every},
+            "guests": {guest.name: guest_checks.make_query(guest) for guest in every},
         },
     )
     if seen["user"] != 0:

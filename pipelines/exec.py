@@ -1,4 +1,4 @@
-"""Run commands in guests, and join their consoles."""
+"""Run commands in guests, and connect to their consoles."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from pipelines.settings import Settings
 
 
 def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
-    """Run ``argv`` in the guest through its agent, its input and output passed on as they come; return its exit status.
+    """Run ``argv`` in the guest through its agent and pass input and output on; return the exit status.
 
-    A terminal as standard input is not read: it stays the user's.
+    Standard input is not read if it is a terminal.
     """
     if not argv:
-        raise VirtrootError("no command given", f"write it after two dashes: ./inv exec {name} -- uname -r")
+        raise VirtrootError("no command given", f"write it after two hyphens: ./inv exec {name} -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
-    with guest.answering():
+    with guest.explain_silence():
         return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
 
 
 def refresh(name: str, settings: Settings) -> None:
-    """Let the running guest forget what it has read, so that it sees what the host edited."""
-    guest = guests.find(connect(settings), name)
+    """Make the running guest drop its caches, so that it sees what was changed on the host."""
+    guest = guests.get(connect(settings), name)
     guest.check_running()
-    with guest.answering():
+    with guest.explain_silence():
         done = guest.agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
     if done.returncode:
-        raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"start it anew: ./inv restart {name}")
+        raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"run ./inv restart {name}")
 
 
 def console(name: str, settings: Settings) -> int:
-    """Join this terminal to the guest's console until Ctrl-]."""
-    guest = guests.find(connect(settings), name)
+    """Connect this terminal to the guest's console until Ctrl-]."""
+    guest = guests.get(connect(settings), name)
     guest.check_running()
     return guest.hypervisor.console(guest.uuid)
 
@@ -63,7 +63,7 @@ def console_task(
     c: Context,
     name: str,
 ) -> None:
-    """Join a guest's serial console; Ctrl-] leaves it.
+    """Connect to a guest's serial console; Ctrl-] leaves it.
 
     ./inv console web
     """
@@ -75,9 +75,9 @@ def refresh_task(
     c: Context,
     name: str,
 ) -> None:
-    """Let a guest with cache mixed or always see what was edited on the host.
+    """Make a guest with cache mixed or always see what was changed on the host.
 
     ./inv refresh web
     """
     refresh(name, settings_of(c))
-    say(f"{name} reads anew what it had kept")
+    say(f"{name} dropped its caches")

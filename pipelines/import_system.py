@@ -62,7 +62,7 @@ def import_system(
 
     Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
     """
-    name = place.checked_name(name)
+    name = place.check_name(name)
     if shift_ids not in {"", "auto"}:
         owning.offset(shift_ids, {})
     store = Store(settings.output_dir)
@@ -145,7 +145,7 @@ def _refuse_running(source: Source, settings: Settings) -> None:
     hypervisor = connect.find(settings) if source.kind == "directory" else None
     if hypervisor is None or hypervisor.embedded:
         return
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         if source.path.is_relative_to(guest.root) and guest.running:
             raise VirtrootError(
                 f"{source.path} is the root of {guest.name}, which runs", f"./inv stop {guest.name} first"

@@ -1,4 +1,4 @@
-"""List the guests, and what is known of one."""
+"""List the guests, and show the details of one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pipelines.settings import Settings
 from pipelines.target import programs
 from pipelines.text import age, one_line, size, split_lines, table
 
-#: Seconds that counting a root's blocks may take in a list.
-_COUNTING = 10
+#: Seconds that measuring a root may take in a list.
+_MEASURE_SECONDS = 10
 
-# When each guest was installed.
+# Prints when each guest was installed.
 _AGES = 'for boot do stat --format=%Y "$boot/manifest.json" 2>/dev/null || echo 0; done'
 
 
@@ -33,8 +33,8 @@ _AGES = 'for boot do stat --format=%Y "$boot/manifest.json" 2>/dev/null || echo 
 class Row:
     """A guest in the list. Sizes are in bytes and ``age`` is in seconds, or None if they are unknown.
 
-    ``shared`` is how much of ``size`` other trees have, too; ``former`` is what the previous roots alone hold.
-    ``address`` is empty if the guest cannot be reached from outside, ``where`` is ``embedded`` or libvirt's URI.
+    ``shared`` is how much of ``size`` other trees share, ``former`` is the size of what only the previous roots have.
+    ``address`` is empty if the guest cannot be reached, ``where`` is ``embedded`` or libvirt's URI.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Row:
     where: str
 
 
-def listing(settings: Settings) -> list[Row]:
+def list_rows(settings: Settings) -> list[Row]:
     """Return a row for each guest."""
     hypervisor = connect(settings)
-    return _rows(hypervisor, guests.every(hypervisor))
+    return _make_rows(hypervisor, guests.list_guests(hypervisor))
 
 
-def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
-    states = hypervisor.states()
+def _make_rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
+    states = hypervisor.list_states()
     found = [guest for guest in found if guest.uuid in states]
     return [
         Row(
             name=guest.name,
             state=states[guest.uuid],
-            address=ssh_access.address(guest) if states[guest.uuid] == "running" else "",
+            address=ssh_access.find_address(guest) if states[guest.uuid] == "running" else "",
             recipe=guest.artifact.recipe,
             age=int(time.time()) - installed if installed else None,
             size=size,
@@ -76,15 +76,19 @@ def _rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
             where="embedded" if hypervisor.embedded else hypervisor.uri,
         )
         for guest, installed, (size, shared), former in zip(
-            found, _installed(hypervisor, found), _measured(hypervisor, found), _former(hypervisor, found), strict=True
+            found,
+            _read_install_times(hypervisor, found),
+            _measure_roots(hypervisor, found),
+            _measure_previous_roots(hypervisor, found),
+            strict=True,
         )
     ]
 
 
-def as_table(rows: list[Row]) -> str:
-    """Return a listing as people read it: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty without guests.
+def format_table(rows: list[Row]) -> str:
+    """Return a list as a table for people: NAME STATE ADDRESS RECIPE AGE SIZE SHARED; empty if there are no guests.
 
-    Where some guest has former roots there is FORMER, too.
+    The column FORMER is added if a guest has previous roots.
     """
     if not rows:
         return ""
@@ -107,10 +111,10 @@ def as_table(rows: list[Row]) -> str:
 
 
 def info(name: str, settings: Settings) -> dict[str, Any]:
-    """Return what there is to know of one guest: the row of its list, and what is in its definition and manifest."""
+    """Return the details of a guest: its row in the list, and parts of its definition and its manifest."""
     hypervisor = connect(settings)
-    guest = guests.find(hypervisor, name)
-    row = next((asdict(each) for each in _rows(hypervisor, [guest])), {})
+    guest = guests.get(hypervisor, name)
+    row = next((asdict(each) for each in _make_rows(hypervisor, [guest])), {})
     manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
     built: dict[str, Any] = {}
     if not manifest.returncode:
@@ -123,7 +127,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         }
     former = [{"artifact": each.made.artifact, "directory": each.directory} for each in previous_roots.every(guest)]
     held = row.pop("former", None)
-    serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _shares(guest)}
+    serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _describe_shares(guest)}
     paths = {
         "boot": guest.boot,
         "kernel": guest.kernel,
@@ -136,16 +140,16 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
     return {**row, **built, "former": former, "failed": failed, "former_size": held, **serving, **paths}
 
 
-def _shares(guest: Guest) -> list[dict[str, Any]]:
-    """Return a guest's shares; ``point`` is where its fstab mounts one, empty where that does not say."""
+def _describe_shares(guest: Guest) -> list[dict[str, Any]]:
+    """Return a guest's shares; ``point`` is the mount point in its fstab, or empty if there is none."""
     points: dict[str, str] = {}
     with contextlib.suppress(VirtrootError):
-        points = shares.points(guest.target, guest.root)
+        points = shares.read_mount_points(guest.target, guest.root)
     return [{**asdict(each), "point": points.get(each.tag, "")} for each in guest.shares]
 
 
-def as_lines(facts: dict[str, Any]) -> str:
-    """Return `info` as people read it, a line each."""
+def format_lines(facts: dict[str, Any]) -> str:
+    """Return `info` as lines for people."""
     shown = {
         **facts,
         "age": age(facts.get("age")),
@@ -163,42 +167,42 @@ def as_lines(facts: dict[str, Any]) -> str:
     )
 
 
-def _installed(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
-    """Return when each guest was installed, in seconds of the epoch; 0 where nobody knows."""
+def _read_install_times(hypervisor: Hypervisor, found: list[Guest]) -> list[int]:
+    """Return when each guest was installed, in seconds since the epoch; 0 if that is not known."""
     listed = hypervisor.target.run(["sh", "-c", _AGES, "ages", *[g.boot for g in found]]).text
     return [int(line) for line in split_lines(listed)]
 
 
-def _measured(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
-    """Return for each guest how many bytes its root takes, and how many of them other trees have, too."""
-    roots = [(guest.root, guest.below) for guest in found]
+def _measure_roots(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
+    """Return the size of each guest's root in bytes, and how many of these bytes other trees share."""
+    roots = [(guest.root, guest.lower_tree) for guest in found]
     return [each or (None, None) for each in _measure(hypervisor, roots)]
 
 
 def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
-    """Return what `programs.measure` does, or None for each: a list without sizes is better than none."""
+    """Return the result of `programs.measure`, or None for each root if it fails: the list is still useful then."""
     try:
-        return programs.measure(hypervisor.target, _COUNTING, roots) if roots else []
+        return programs.measure(hypervisor.target, _MEASURE_SECONDS, roots) if roots else []
     except VirtrootError as error:
-        warn(f"sizes are not known: {error.what}")
+        warn(f"cannot measure sizes: {error.what}")
         return [None] * len(roots)
 
 
-def _former(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
-    """Return for each guest how many bytes its former roots alone hold; 0 where there are none."""
+def _measure_previous_roots(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
+    """Return for each guest the bytes that only its previous roots have; 0 if there are none."""
     trees = previous_roots.trees(hypervisor.target, [guest.root for guest in found])
     every = [tree for its in trees for tree in its]
     measured = dict(zip(every, _measure(hypervisor, [(tree, "") for tree in every]), strict=True))
-    return [_alone([measured[tree] for tree in its]) for its in trees]
+    return [_sum_exclusive([measured[tree] for tree in its]) for its in trees]
 
 
-def _alone(measured: list[tuple[int, int] | None]) -> int | None:
+def _sum_exclusive(measured: list[tuple[int, int] | None]) -> int | None:
     if None in measured:
         return None
     return sum(each[0] - each[1] for each in measured if each)
 
 
-@task(name="list", help={"shares": "list what is shared, and with whom", "json": "print JSON"})
+@task(name="list", help={"shares": "list the shares and which guests have them", "json": "print JSON"})
 def list_task(
     c: Context,
     shares: bool = False,
@@ -211,11 +215,11 @@ def list_task(
     """
     settings = settings_of(c)
     if shares:
-        shared = share.listing(settings)
-        print_data(shared if json else share.as_table(shared))
+        shared = share.list_rows(settings)
+        print_data(shared if json else share.format_table(shared))
         return
-    guests = listing(settings)
-    print_data(guests if json else as_table(guests))
+    guests = list_rows(settings)
+    print_data(guests if json else format_table(guests))
 
 
 @task(name="info", help={**GUEST, "json": "print JSON"})
@@ -224,9 +228,9 @@ def info_task(
     name: str,
     json: bool = False,
 ) -> None:
-    """Say what there is to know of a guest.
+    """Show the details of a guest.
 
     ./inv info web
     """
     facts = info(name, settings_of(c))
-    print_data(facts if json else as_lines(facts))
+    print_data(facts if json else format_lines(facts))

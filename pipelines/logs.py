@@ -1,4 +1,4 @@
-"""Show what a guest wrote on its console, and what virtiofsd and QEMU wrote of it."""
+"""Show a guest's console, or the log of its virtiofsd or QEMU."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ size=$(stat --format=%s "$1"); echo "$size"
 tail -c "+$(($2 + 1))" "$1" | head -c 1048576
 """
 
-#: Characters of a line that are waited for before it is shown.
-_LONGEST = 64 << 10
+#: The most characters to wait for the end of a line.
+_LONGEST_LINE = 64 << 10
 
-#: Seconds between two looks at a log that is followed.
-_FOLLOW = 1.0
+#: Seconds between two polls of a log that is followed.
+_FOLLOW_SECONDS = 1.0
 
 
-def log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
-    """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; with ``follow`` also what comes.
+def read_log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
+    """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; ``follow`` continues with new text.
 
-    Where it shows symptoms that are known, warnings at the end say what causes them and what to do.
+    For known symptoms in it, warnings at the end give the cause and the remedy.
     """
     hypervisor = connect(settings)
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     shown: set[Symptom] = set()
-    for piece in _pieces(guest, which, follow=follow):
+    for piece in _read_pieces(guest, which, follow=follow):
         begin = -1 if which == "console" else recognise.last_start(piece)
         if begin >= 0:
-            # What was read before is of an earlier start.
+            # What was read so far is from an earlier start.
             shown.clear()
         shown.update(recognise.symptoms([piece[max(begin, 0) :]], guest.symptoms))
         yield piece
@@ -51,18 +51,18 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
             warn(f"{name}: {symptom.cause}: {symptom.hint(name)}")
 
 
-def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:
+def _read_pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:
     name = guest.name
     path = {"virtiofsd": place.virtiofsd_log(name), "qemu": place.qemu_log(name)}.get(which, guest.console_log)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     offset, end, begun = 0, -1, ""
     while True:
-        piece, offset, size = _after(guest, path, offset)
+        piece, offset, size = _read_after(guest, path, offset)
         end = size if end < 0 else end
         text = begun + decoder.decode(piece)
-        # Escapes end with their line, so whole lines can be made plain.
+        # Escape sequences end with their line, so only whole lines are converted to plain text.
         whole, newline, begun = text.rpartition("\n")
-        if len(begun) > _LONGEST:
+        if len(begun) > _LONGEST_LINE:
             whole, newline, begun = text, "", ""
         if whole or newline:
             yield plain(whole + newline)
@@ -70,14 +70,14 @@ def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:
             yield plain(begun)
             return
         if not piece:
-            time.sleep(_FOLLOW)
+            time.sleep(_FOLLOW_SECONDS)
 
 
-def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
-    """Return up to 1 MiB of a log after ``offset``, the offset behind it, and its size; one begun anew is read anew."""
+def _read_after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
+    """Return up to 1 MiB of a log after ``offset``, the new offset, and the log's size; a truncated log begins at 0."""
     done = guest.target.run(["sh", "-ec", _AFTER, "after", path, str(offset)], check=False)
     if done.returncode:
-        raise VirtrootError(f"{guest.name} has no log {path}", f"it gets one when it starts: ./inv start {guest.name}")
+        raise VirtrootError(f"{guest.name} has no log {path}", f"run ./inv start {guest.name}, which makes one")
     size, _, content = done.stdout.partition(b"\n")
     begin = offset if offset <= int(size) else 0
     return content, begin + len(content), int(size)
@@ -87,9 +87,9 @@ def _after(guest: Guest, path: str, offset: int) -> tuple[bytes, int, int]:
     name="logs",
     help={
         **GUEST,
-        "virtiofsd": "the log of the daemon that serves the root, instead of the console's",
-        "qemu": "libvirt's log of QEMU",
-        "follow": "go on with what comes; Ctrl-C ends it",
+        "virtiofsd": "show the log of the virtiofsd that serves the root",
+        "qemu": "show libvirt's log of QEMU",
+        "follow": "continue with new text; Ctrl-C ends it",
     },
 )
 def logs_task(
@@ -99,13 +99,13 @@ def logs_task(
     qemu: bool = False,
     follow: bool = False,
 ) -> None:
-    """Print what a guest wrote to its console since its last start, or a log of what serves it.
+    """Print the console of a guest since its last start, or a log of its virtiofsd or QEMU.
 
     ./inv logs web
     ./inv logs web --virtiofsd
     """
     if virtiofsd and qemu:
-        raise VirtrootError("--virtiofsd and --qemu both given", "give one of them")
+        raise VirtrootError("--virtiofsd and --qemu were both given", "use one of them")
     which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
-    for piece in log(name, settings_of(c), which=which, follow=follow):
+    for piece in read_log(name, settings_of(c), which=which, follow=follow):
         result(piece, end="")

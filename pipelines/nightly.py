@@ -1,4 +1,4 @@
-"""Nightly: each recipe built, booted, verified and promoted, or left as it was with the reason."""
+"""Build, boot, verify and promote each recipe; a recipe that fails keeps its golden root."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from pipelines.night import checkout, notice
 from pipelines.night.memory import Room
 from pipelines.night.report import pages
 from pipelines.prune import prune
-from pipelines.run import end, names, owner, throw_away
+from pipelines.run import delete_temporary, force_off, format_owner, generate_names
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target.lock import Busy
 from pipelines.text import plain
 from pipelines.upgrade import UpgradeOptions, upgrade_all
 from pipelines.verify import verify_guest
 
-#: Seconds that a night waits for another task at work on one of its recipes, and after which it looks again.
-_PATIENCE, _POLL = 3600, 2
+#: Seconds to wait for another task that works on the same recipe, and between two attempts.
+_BUSY_SECONDS, _POLL_SECONDS = 3600, 2
 
-#: What is said of a night's containers beside the output directory: nobody else's are ended with it.
+#: The owner in the labels of containers: ending a nightly run ends only the containers of that owner.
 _OWNER = "night"
 
-#: Lines of the console of a guest that failed that are kept beside its artifact.
+#: Lines of the console of a guest that failed, kept next to its artifact.
 _CONSOLE_LINES = 2000
 
-#: What a guest, or virtroot of it, says when software emulation was too slow for a timer, or wrong for once.
+#: What a guest, or virtroot about it, prints when software emulation was too slow for a timeout, or made an error.
 _EMULATION = re.compile(
     r"no agent answered within|soft lockup|rcu[^\n]*(stall|starved)|blocked for more than|timer doesn't work"
     r"|segfault|code=(dumped|killed)|timed out|shut off \((crashed|failed)\)",
@@ -67,10 +67,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """One night: what all its recipes share.
+    """One nightly run: what all its recipes share.
 
-    ``asker`` asks the mirrors, or is why nothing can be asked; ``ended`` is set when somebody ends the night early.
-    With ``accept`` the host gives what recipes from outside the checkout ask of it, too.
+    ``asker`` queries the mirrors, or is the error why it cannot; ``ended`` is set when the run is ended early.
+    ``accept`` grants recipes from outside the checkout what they request from the host.
     """
 
     settings: Settings
@@ -79,61 +79,63 @@ class Run:
     dirty: bool
     asker: Asker | VirtrootError
     room: Room = field(default_factory=Room)
-    telling: threading.Lock = field(default_factory=threading.Lock)
+    record_lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
     accept: bool = False
 
     @property
     def store(self) -> Store:
-        """Where builds and histories are."""
+        """The store of builds and histories."""
         return Store(self.settings.output_dir)
 
     def refuse_ended(self) -> None:
-        """Raise `VirtrootError` where somebody ended the night: what is not begun, let alone promoted, stays so."""
+        """Raise `VirtrootError` if the run was ended: nothing more may be begun or promoted."""
         if self.ended.is_set():
-            raise VirtrootError("the night was ended", "./inv nightly runs another one")
+            raise VirtrootError("the nightly run was ended", "run ./inv nightly again")
 
     @property
     def owner(self) -> str:
-        """Whose the guests are that this night throws away: no other machine's, and no other checkout's."""
-        return owner("nightly", self.settings)
+        """The owner of this run's temporary guests: it names this machine and the output directory."""
+        return format_owner("nightly", self.settings)
 
 
 @whoever_hears()
 def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
-    """Run a night over the recipe files ``sources``, ``jobs`` side by side, and return a record for each.
+    """Run the recipe files ``sources``, ``jobs`` in parallel, and return a run record for each.
 
-    The guests of recipes from outside the checkout get what those ask of the host only with ``accept``.
-    A recipe that fails keeps its golden root and stops no other. Raises `CheckFailed` at the end where one failed, and
-    `VirtrootError` at once where another night is at work.
+    Guests of recipes from outside the checkout get what those request from the host only with ``accept``.
+    A recipe that fails keeps its golden root and does not stop the others. Raises `CheckFailed` at the end if one
+    failed, and `VirtrootError` at once if another nightly run is at work.
     """
     stems = [source.stem for source in sources]
     twice = next((source for source in sources if stems.count(source.stem) > 1), None)
     if twice:
-        raise VirtrootError(f"two recipes are called {twice.stem}", "builds are kept under a recipe's name: rename one")
+        raise VirtrootError(f"two recipes are named {twice.stem}", "rename one: builds are stored under this name")
     with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
-            run = Run(settings, keep, *checkout.state(), _asker(settings, stack), accept=accept)
-            _clear_left(run)
-            nights = _side_by_side(sources, run, jobs) if jobs > 1 else [_one(source, run) for source in sources]
+            run = Run(settings, keep, *checkout.state(), _make_asker(settings, stack), accept=accept)
+            _clear_leftovers(run)
+            records = (
+                _run_parallel(sources, run, jobs) if jobs > 1 else [_run_recipe(source, run) for source in sources]
+            )
         _write_pages(settings)
         behind = _upgrade(settings)
-    for night in nights:
+    for night in records:
         say(f"{night.recipe}: {night.summary}")
-    failed = [night.recipe for night in nights if not night.good]
+    failed = [night.recipe for night in records if not night.good]
     if failed:
         raise CheckFailed(
-            f"{len(failed)} of {len(nights)} recipes failed: {', '.join(failed)}",
-            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are as they were",
+            f"{len(failed)} of {len(records)} recipes failed: {', '.join(failed)}",
+            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are unchanged",
         )
     if behind:
         raise CheckFailed(behind.what, behind.hint)
-    return nights
+    return records
 
 
 def _upgrade(settings: Settings) -> VirtrootError | None:
-    """Put guests on the golden roots where the settings say so; return why not all are on them, if so."""
+    """Upgrade guests to the golden roots as configured; return the error if some were not upgraded."""
     if settings.upgrade == "none":
         return None
     names = () if settings.upgrade == "all" else settings.upgrade.split()
@@ -146,27 +148,27 @@ def _upgrade(settings: Settings) -> VirtrootError | None:
 
 
 def _write_pages(settings: Settings) -> None:
-    """Write the pages; whatever keeps them from it, a bug included, is no part of the night."""
+    """Write the pages; no error, not even a bug in them, may fail the nightly run."""
     try:
-        say(f"the pages of all recipes: {pages.write(settings.output_dir)}")
+        say(f"wrote the pages of all recipes: {pages.write(settings.output_dir)}")
     except VirtrootError as error:
-        warn(f"the pages were not written: {error.what}")
+        warn(f"cannot write the pages: {error.what}")
     except Exception as error:
-        warn(f"the pages were not written, by a bug of virtroot's: {error!r}")
+        warn(f"cannot write the pages because of a bug in virtroot: {error!r}")
 
 
-def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
+def _make_asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
     try:
         return stack.enter_context(Asker(engines.connect(), settings, owner=_OWNER))
     except VirtrootError as error:
-        # A night without an engine is recorded, too.
+        # A run without an engine is recorded, too.
         return error
 
 
-def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
+def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
     def one(source: Path) -> Night:
         with speaking(source.stem):
-            return _one(source, run)
+            return _run_recipe(source, run)
 
     with ThreadPoolExecutor(jobs) as pool:
         pending = [pool.submit(one, source) for source in sources]
@@ -176,33 +178,33 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
             run.ended.set()
             for each in pending:
                 each.cancel()
-            # What is about to start a builder or a guest has it only after we looked.
+            # A recipe that is about to start a builder or a guest may do so after the first look, so look again.
             while wait(pending, timeout=1).not_done:
-                _take_away(run)
+                _end_work(run)
             raise
 
 
-def _take_away(run: Run) -> None:
-    """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
+def _end_work(run: Run) -> None:
+    """End builders and guests of the recipes at work; without them each recipe fails soon and cleans up."""
     with suppress(VirtrootError):
         engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
-        for guest in guests.every(hypervisor) if hypervisor else ():
+        for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
-                # One that is off is not ended, which is no error.
+                # virsh fails for a guest that is off, which is not an error here.
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
-def _one(source: Path, run: Run) -> Night:
-    """Run the night of one recipe, record it, and tell who wants to know."""
+def _run_recipe(source: Path, run: Run) -> Night:
+    """Run one recipe, record the result, and send notices."""
     begin, clock = time.gmtime(), time.monotonic()
     facts: dict[str, Any] = {}
     failure = None
-    # A file that no recipe can be called after is refused below, and that has to be written down, too.
+    # A file name that is not valid as a recipe's name is refused below, and this is recorded, too.
     name = plain(source.stem)
-    say(f"{name} begins")
+    say(f"{name}: started")
     try:
-        facts["outcome"] = _work(source, run, facts)
+        facts["outcome"] = _build_and_promote(source, run, facts)
     except VirtrootError as error:
         failure = Failure.of(error.where, error.what, str(error))
     except OSError as error:
@@ -210,7 +212,7 @@ def _one(source: Path, run: Run) -> Night:
             Phase.ENGINE, f"{error.strerror or error}: {error.filename or run.settings.output_dir}", str(error)
         )
     except Exception as error:
-        failure = Failure.of(Phase.ENGINE, f"a bug of virtroot's: {error!r}", traceback.format_exc())
+        failure = Failure.of(Phase.ENGINE, f"a bug in virtroot: {error!r}", traceback.format_exc())
     if failure:
         say(failure.text, lines=True)
     golden = run.store.golden(name).artifact
@@ -224,15 +226,15 @@ def _one(source: Path, run: Run) -> Night:
         dirty=run.dirty,
         **{"outcome": "failed", **facts},
     )
-    with run.telling:
-        # What failed because the night was ended says nothing of its recipe.
+    with run.record_lock:
+        # A failure because the run was ended says nothing about the recipe.
         if run.ended.is_set():
             return night
-        return _tell(night, run)
+        return _record_and_notify(night, run)
 
 
-def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
-    """Build, prove and promote one recipe, and return the outcome; what is known of it goes into ``facts``."""
+def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
+    """Build, verify and promote one recipe, and return the outcome; ``facts`` receives the fields of the record."""
     store, name = run.store, source.stem
     known = {artifact.stored_id for artifact in store.builds(name)}
     nights = store.history(name).nights()
@@ -240,42 +242,42 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     if isinstance(run.asker, VirtrootError):
         raise run.asker
     planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
-    # The files of the checkout are the user's own word. The guests of a night have no recorded shares.
-    consent = host_requests.granted if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
+    # Recipes in the checkout are the user's own. The guests of a nightly run have no recorded shares.
+    consent = host_requests.grant if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
     host_requests.refuse_unaccepted(
-        "the guest of this night", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
+        "the guest of this nightly run", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
-    artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
-    facts |= _facts(store, artifact, before, nights, known)
+    artifact = _retry_while_busy(run, lambda: build(planned, run.settings, asker=asker))
+    facts |= _collect_facts(store, artifact, before, nights, known)
     golden = store.golden(name)
     if golden.was_demoted(artifact):
-        say(f"{artifact.id} was taken back by ./inv demote: it is not promoted again until something changes")
+        say(f"{artifact.id} was demoted by ./inv demote: it is not promoted again until something changes")
         return "kept"
     if before and before.stored_id == artifact.stored_id and nights and nights[-1].good:
         facts["verdicts"] = artifact.manifest.verdicts
         return "unchanged"
     if artifact.stored_id in known and golden.older(artifact):
-        # A change was taken back: what was built before it is wanted again, and nothing golden goes back in time.
-        say(f"{artifact.id} is wanted again, and is older than the golden root: it is built anew")
-        artifact = _patiently(run, lambda: build(planned, run.settings, anew=True, asker=asker))
-        facts |= _facts(store, artifact, before, nights, known)
+        # A change was reverted, so an earlier build is current again. A golden root is never older than the one before.
+        say(f"{artifact.id} is current again, but older than the golden root: building it again")
+        artifact = _retry_while_busy(run, lambda: build(planned, run.settings, anew=True, asker=asker))
+        facts |= _collect_facts(store, artifact, before, nights, known)
     if golden.older(artifact):
-        say(f"{artifact.id} is older than the golden root, which never goes back in time")
+        say(f"{artifact.id} is older than the golden root, and is not promoted")
         return "kept"
     try:
-        _prove(artifact, run, facts)
+        _verify_in_guest(artifact, run, facts)
     finally:
         facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
-    _patiently(run, lambda: _promote(store, artifact))
+    _retry_while_busy(run, lambda: _promote(store, artifact))
     try:
-        _patiently(run, lambda: prune([name], run.settings, keep=run.keep))
+        _retry_while_busy(run, lambda: prune([name], run.settings, keep=run.keep))
     except (VirtrootError, OSError) as error:
-        # That says nothing of the root, which is golden by now.
-        warn(f"old builds of {name} stay for now: {error}")
+        # This does not concern the root, which is golden already.
+        warn(f"cannot delete old builds of {name}: {error}")
     return "unchanged" if before and before.stored_id == artifact.stored_id else "promoted"
 
 
-def _facts(
+def _collect_facts(
     store: Store, artifact: Artifact, before: Artifact | None, nights: Sequence[Night], known: Collection[str]
 ) -> dict[str, Any]:
     manifest = artifact.manifest
@@ -286,20 +288,20 @@ def _facts(
         "stages": () if artifact.stored_id in known else manifest.stages,
         "packed_size": manifest.rootfs.size,
         "unpacked_size": manifest.rootfs.unpacked_size,
-        "since_last": _since(store, last, artifact),
-        "since_golden": _since(store, before.stored_id if before else "", artifact),
+        "since_last": _compare_with(store, last, artifact),
+        "since_golden": _compare_with(store, before.stored_id if before else "", artifact),
     }
 
 
 def _promote(store: Store, artifact: Artifact) -> None:
     name = artifact.manifest.name
     with store.lock(name):
-        # Its manifest has the verdict by now.
+        # Read the manifest again: it has the verdict now.
         store.golden(name).promote(Artifact(artifact.directory))
 
 
-def _patiently(run: Run, task: Callable[[], T]) -> T:
-    """Return what ``task`` does, as soon as nobody else works on the same recipe: somebody may build it by hand."""
+def _retry_while_busy(run: Run, task: Callable[[], T]) -> T:
+    """Return the result of ``task``; wait while another task, like a manual build, works on the same recipe."""
     begin = time.monotonic()
     told = False
     while True:
@@ -307,28 +309,28 @@ def _patiently(run: Run, task: Callable[[], T]) -> T:
         try:
             return task()
         except (Busy, NameTaken) as error:
-            if time.monotonic() - begin > _PATIENCE:
+            if time.monotonic() - begin > _BUSY_SECONDS:
                 raise
             if not told:
                 say(f"{error.what}: waiting for it")
             told = True
-        run.ended.wait(_POLL)
+        run.ended.wait(_POLL_SECONDS)
 
 
-def _since(store: Store, former: str, artifact: Artifact) -> difference.Difference | None:
+def _compare_with(store: Store, former: str, artifact: Artifact) -> difference.Difference | None:
     made = store.find(former) if former else None
     if made is None:
         return None
     try:
         now, then = artifact.manifest, made.manifest
     except VirtrootError as error:
-        warn(f"{artifact.stored_id} is compared with nothing: {error.what}")
+        warn(f"cannot compare {artifact.stored_id} with {former}: {error.what}")
         return None
     return difference.compare(then.packages, now.packages, now.recipe.distro)
 
 
-def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
-    """Boot a guest of ``artifact`` and verify it; the guest is gone afterwards."""
+def _verify_in_guest(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
+    """Boot a guest from ``artifact``, verify it, and remove it."""
     settings = run.settings
     run.refuse_ended()
     hypervisor = connect(settings)
@@ -343,54 +345,54 @@ def _prove(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
                 run.refuse_ended()
                 if error.where != Phase.BOOT or hypervisor.kvm or not _EMULATION.search(str(error)):
                     raise
-                warn(f"{error.what}: software emulation is known for that; once more")
+                warn(f"{error.what}: this may be due to software emulation; trying once more")
                 facts["retried"] = error.what
-                end(hypervisor, name)
+                force_off(hypervisor, name)
                 verdict = verify_guest(name, settings, boot=True)
             facts["boot_seconds"] = verdict.boot_seconds
     except VirtrootError:
-        # The guest is about to go, and what it said with it.
+        # The guest is about to be removed, and its console log with it.
         with suppress(VirtrootError, OSError):
-            console = guests.find(hypervisor, name).console_tail(_CONSOLE_LINES)
+            console = guests.get(hypervisor, name).read_console_tail(_CONSOLE_LINES)
             artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
         raise
     finally:
-        throw_away(hypervisor, name, run.settings, run.owner)
+        delete_temporary(hypervisor, name, run.settings, run.owner)
 
 
 def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
-    """Install a guest of ``artifact`` that is thrown away, and return its name."""
-    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.granted)
+    """Install a temporary guest from ``artifact``, and return its name."""
+    options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.grant)
     busy: set[str] = set()
     while True:
-        name = _vacant(hypervisor, artifact.manifest.name, run, busy)
+        name = _choose_name(hypervisor, artifact.manifest.name, run, busy)
         try:
             install(name, artifact, options, run.settings)
         except Busy:
-            # Another checkout's run is about to install its own under that name.
+            # A run of another checkout is about to install its guest under that name.
             busy.add(name)
         else:
             return name
 
 
-def _vacant(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
-    """Return a name for a guest that nobody has, none of ``busy``; one that could not be removed is removed again."""
-    there = {guest.name: guest for guest in guests.every(hypervisor)}
+def _choose_name(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
+    """Return a free name for a guest, none of ``busy``; a guest that could not be removed before is removed again."""
+    there = {guest.name: guest for guest in guests.list_guests(hypervisor)}
     taken = {*busy, *(known.name for known in hypervisor.domains())}
-    for name in names("night", recipe):
+    for name in generate_names("night", recipe):
         if name not in busy and name in there and there[name].transient == run.owner:
-            say(f"removing the guest {name} that a killed night left")
-            throw_away(hypervisor, name, run.settings, run.owner)
+            say(f"removing the guest {name} that a killed nightly run left")
+            delete_temporary(hypervisor, name, run.settings, run.owner)
             return name
         if name not in taken:
             return name
-    raise VirtrootError(f"too many guests of {recipe} are there", "remove some of them")
+    raise VirtrootError(f"there are too many guests of {recipe}", "remove some of them")
 
 
-def _clear_left(run: Run) -> None:
-    """Remove what killed nights left: guests, of which no other night has any now, and builds that nobody works on.
+def _clear_leftovers(run: Run) -> None:
+    """Delete what killed runs left: guests, since no other run of this owner is at work, and incomplete builds.
 
-    A hypervisor that does not run is not started for that.
+    A hypervisor that is not running is not started for that.
     """
     for name in run.store.recipes():
         try:
@@ -401,21 +403,21 @@ def _clear_left(run: Run) -> None:
         except Busy:
             continue
         except (VirtrootError, OSError) as error:
-            warn(f"what a killed build of {name} left is there still: {error}")
+            warn(f"cannot delete what a killed build of {name} left: {error}")
     try:
         hypervisor = find(run.settings)
-        for guest in guests.every(hypervisor) if hypervisor else ():
+        for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
-                say(f"removing the guest {guest.name} that a killed night left")
-                throw_away(guest.hypervisor, guest.name, run.settings, run.owner)
+                say(f"removing the guest {guest.name} that a killed nightly run left")
+                delete_temporary(guest.hypervisor, guest.name, run.settings, run.owner)
     except VirtrootError as error:
-        warn(f"whether a killed night left guests is not known: {error.what}")
+        warn(f"cannot check whether a killed nightly run left guests: {error.what}")
 
 
-def _tell(night: Night, run: Run) -> Night:
-    """Record a night and, where the state of its recipe changed with it, give notice; return what came of it.
+def _record_and_notify(night: Night, run: Run) -> Night:
+    """Record a run and, if the state of its recipe changed, send notices; return the final record.
 
-    Nobody would know of a night without a record: it counts as failed, and stops no other.
+    A run that cannot be recorded counts as failed, since nobody would notice it otherwise; the others continue.
     """
     history = run.store.history(night.recipe)
     nights: list[Night] = []
@@ -450,7 +452,7 @@ def _record(history: History, night: Night, run: Run) -> None:
     except VirtrootError as error:
         if not Reserve(run.settings.output_dir).release():
             raise
-        warn(f"{error.what}: room that was kept for that is used now")
+        warn(f"{error.what}: using the disk space that was reserved for this")
         history.append(night)
 
 
@@ -459,11 +461,11 @@ def _record(history: History, night: Night, run: Run) -> None:
     iterable=["recipe"],
     help={
         "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
-        "keep": "how many builds of each recipe are left",
-        "jobs": "how many recipes are at work side by side",
-        "on-failure": "run this command when a recipe begins to fail, the record on its standard input",
-        "on-change": "run this command when a recipe begins to fail or is in order again",
-        "accept": "let the host give what recipes from outside the checkout ask of it, too: overlayfs, a network",
+        "keep": "how many builds of each recipe to keep",
+        "jobs": "how many recipes to process in parallel",
+        "on-failure": "run this command when a recipe begins to fail, with the record on its standard input",
+        "on-change": "run this command when a recipe begins to fail or succeeds again",
+        "accept": "also grant what recipes from outside the checkout request from the host: overlayfs, a network",
     },
 )
 def nightly_task(

@@ -1,4 +1,4 @@
-"""Let systemd run nightly builds of this checkout."""
+"""Let systemd run the nightly builds of this checkout."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipelines.pool import place
     name="nightly-timer",
     iterable=["recipe"],
     help={
-        "install": "write the units, or write them anew, and start the timer",
+        "install": "write the units, replacing earlier ones, and start the timer",
         "remove": "stop the timer and delete the units",
-        "show": "print the units, and when the next night begins",
-        "on-calendar": f"when: a calendar event of systemd's instead of '{units.ON_CALENDAR}'",
+        "show": "print the units, and the time of the next nightly run",
+        "on-calendar": f"when to run: a calendar event of systemd, by default '{units.ON_CALENDAR}'",
         "recipe": "a recipe by name or file instead of all in recipes/; may be given several times",
-        "keep": "how many builds of each recipe are left",
-        "jobs": "how many recipes are at work side by side",
-        "accept": "let the host give what recipes from outside the checkout ask of it, too: overlayfs, a network",
-        "user": "your own systemd runs it, not the machine's",
+        "keep": "how many builds of each recipe to keep",
+        "jobs": "how many recipes to process in parallel",
+        "accept": "also grant what recipes from outside the checkout request from the host: overlayfs, a network",
+        "user": "use your own systemd instance, not the system's",
     },
 )
 def nightly_timer_task(
@@ -43,13 +43,13 @@ def nightly_timer_task(
     ./inv nightly-timer --show
     """
     if [install, remove, show].count(True) != 1:
-        raise VirtrootError("what is wanted of the timer?", "give one of --install, --remove and --show")
+        raise VirtrootError("no action or several actions for the timer", "use one of --install, --remove and --show")
     named = bool(on_calendar or recipe or keep or jobs != 1 or accept)
     where = timer.systemd(user=user)
     if remove:
         if named:
-            raise VirtrootError("--remove has no use for options of a night", "give it alone, or with --user")
-        say("the timer is gone" if timer.remove(where) else "there is no timer of this checkout")
+            raise VirtrootError("--remove takes no options of a nightly run", "use it alone, or with --user")
+        say("removed the timer" if timer.remove(where) else "this checkout has no timer")
         return
     settings = settings_of(c, keep=keep)
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
@@ -64,4 +64,4 @@ def nightly_timer_task(
         result(timer.show(wanted, where, preview=named))
     if install:
         timer.install(wanted, where)
-        say(f"installed; the next night: {timer.next_run() or 'not known'}")
+        say(f"installed the timer; next nightly run: {timer.next_run() or 'not known'}")

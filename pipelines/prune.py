@@ -48,10 +48,10 @@ def prune(
     in_use = _in_use(hypervisor)
     going = {name: _stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
-    pool = pools.look(hypervisor, settings)
+    pool = pools.find_directory(hypervisor, settings)
     left = _left(hypervisor, recipes, older_than) if former else {}
     roots = [root for found in left.values() for root in found]
-    trees = base_trees.unused(hypervisor, pool, recipes, without=roots) if pool else []
+    trees = base_trees.find_unused(hypervisor, pool, recipes, without=roots) if pool else []
     if asking and ids + trees + roots:
         for each in ids + trees + roots:
             say(each)
@@ -84,7 +84,7 @@ def prune(
 
 def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None) -> dict[str, list[str]]:
     """Return the former roots of the guests of ``recipes`` (all, where none is named), by guest."""
-    found = [each for each in guests.every(hypervisor) if not recipes or each.artifact.recipe in recipes]
+    found = [each for each in guests.list_guests(hypervisor) if not recipes or each.artifact.recipe in recipes]
     left: dict[str, list[str]] = {}
     for guest in found:
         try:
@@ -103,7 +103,7 @@ def _of(guest: Guest, older_than: timedelta | None) -> list[str]:
 
 
 def _in_use(hypervisor: Hypervisor) -> set[str]:
-    return {guest.artifact for guest in guests.every(hypervisor)}
+    return {guest.artifact for guest in guests.list_guests(hypervisor)}
 
 
 def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:

@@ -16,30 +16,30 @@ from pipelines.pool.place import Place
 from pipelines.settings import Settings
 
 
-def remove(name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
-    """Undefine a guest that is shut off, and delete its root, its copy of the kernel and its console's log.
+def remove(name: str, settings: Settings, ask: Callable[[str], bool] | None) -> None:
+    """Undefine a guest that is shut off, and delete its root, its boot directory and its console log.
 
-    ``asking`` puts a question to the user; without it nothing is asked. What stands in the way is looked for before the
-    question, and again after it: the answer may take hours.
+    ``ask`` asks the user the question it is called with; None skips the question. Everything that prevents the removal
+    is checked before the question, and again after it, since the answer may take hours.
     """
     hypervisor = connect(settings)
-    if not hypervisor.defined(name) and _cleared(hypervisor, place.checked_name(name), settings):
+    if not hypervisor.is_defined(name) and _clear_leftovers(hypervisor, place.check_name(name), settings):
         return
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     publication.refuse_busy(guest)
-    taken = snapshots.every(guest)
+    taken = snapshots.list_snapshots(guest)
     others = f", and its {len(taken)} snapshots" if taken else ""
-    if asking and not asking(f"Delete the guest {name} and everything in {guest.root}{others}?"):
-        raise VirtrootError(f"the guest {name} was not removed", "answer yes, or give --yes")
+    if ask and not ask(f"Delete the guest {name} and everything in {guest.root}{others}?"):
+        raise VirtrootError(f"the guest {name} was not removed", "answer yes, or use --yes")
     with hold.hold(hypervisor, name) as found:
         if found.uuid != guest.uuid:
-            raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
+            raise VirtrootError(f"{name} is a different guest now", f"check it: ./inv info {name}")
         publication.withdraw(found)
 
 
-def _cleared(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
-    """Clear what a killed removal or installation left of a guest that is not there; say whether there was anything."""
-    directory = pool.look(hypervisor, settings)
+def _clear_leftovers(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
+    """Delete what a killed removal or install left of a guest without a domain; return whether there was anything."""
+    directory = pool.find_directory(hypervisor, settings)
     if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
         return False
     with hold.new(hypervisor, paths):
@@ -58,5 +58,5 @@ def remove_task(
     ./inv remove web
     """
     settings = settings_of(c)
-    remove(name, settings, asking=None if yes else confirm)
+    remove(name, settings, ask=None if yes else confirm)
     say(f"removed {name}")

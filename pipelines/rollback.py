@@ -1,4 +1,4 @@
-"""Rollback: a guest goes back to the root that it had before, alone or with what it wrote since."""
+"""Roll a guest back to its previous root, with or without what it wrote since."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ from pipelines.pool import shares
 from pipelines.settings import Settings
 
 
-def written(name: str, settings: Settings) -> Changes:
-    """Return what a guest wrote since it got its root, and what a rollback would leave behind; it may run."""
+def list_changes(name: str, settings: Settings) -> Changes:
+    """Return what a guest wrote since it got its root, and a rollback would leave behind; the guest may be running."""
     with preparation.held(connect(settings), name) as guest:
-        _former(guest)
-        return _written(guest, _arrived(guest))
+        _get_previous_root(guest)
+        return _compute_changes(guest, _get_baseline(guest))
 
 
-def plan_carry(name: str, choices: Choices, settings: Settings) -> Move:
-    """Return what carrying that along would come to; nothing of the guest changes, and it may run."""
+def plan_rollback(name: str, choices: Choices, settings: Settings) -> Move:
+    """Return what a rollback with --carry would do; nothing of the guest changes, and it may be running."""
     with preparation.held(connect(settings), name) as guest:
-        former = _former(guest)
-        with preparation.of_former(guest, former, _arrived(guest)) as staged:
-            return preparation.planned(guest, staged, _remembered(guest, choices))
+        former = _get_previous_root(guest)
+        with preparation.of_former(guest, former, _get_baseline(guest)) as staged:
+            return preparation.planned(guest, staged, _add_kept_paths(guest, choices))
 
 
 def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
-    """Put a guest back on the root that it had before its last upgrade; return what that was.
+    """Put a guest back on the root that it had before its last upgrade; return that root.
 
-    The root that it leaves becomes its former one. With ``carry`` it takes along what it wrote since, into a copy of
-    the former root, which stays as it is; raises `VirtrootError`, with nothing changed, where something of that is left
-    to decide.
+    The current root becomes the previous one. With --carry, what the guest wrote since is copied to a copy
+    of the previous root, which stays unchanged itself. Raises `VirtrootError`, with nothing changed, if any of it needs
+    a decision.
     """
     with preparation.held(connect(settings), name) as guest:
         again = guest.running
         if again and not restart:
-            raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
+            raise VirtrootError(f"the guest {name} is running", f"run ./inv stop {name} first, or use --restart")
         publication.refuse_kept(guest)
-        former = _former(guest)
+        former = _get_previous_root(guest)
         if carry is not None:
-            move = _carry(guest, former, _remembered(guest, carry), settings, again=again)
+            move = _rollback_with_changes(guest, former, _add_kept_paths(guest, carry), settings, again=again)
         else:
             if again:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
             with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
                 try:
-                    _say_written(guest)
+                    _report_changes(guest)
                 except VirtrootError as error:
-                    # The more is broken, the more a way back is needed.
-                    warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
+                    # A broken root must not prevent the rollback: that is when it is needed most.
+                    warn(f"cannot determine what {name} wrote since it got its root; it stays there: {error.what}")
                 preparation.put_back(guest, former)
             move = None
-        back = guests.find(guest.hypervisor, name)
+        back = guests.get(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
         if move is not None:
@@ -69,17 +69,17 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         try:
             previous_roots.forget(back)
         except VirtrootError as error:
-            warn(f"older roots of {name} stay for now: {error.what}")
+            warn(f"cannot delete older previous roots of {name}: {error.what}")
         return former
 
 
-def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
-    with preparation.of_former(guest, former, _arrived(guest)) as staged:
+def _rollback_with_changes(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
+    with preparation.of_former(guest, former, _get_baseline(guest)) as staged:
         preparation.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
             say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
         with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
-            # What it wrote last counts.
+            # The plan is made again when the guest is off: it may have written more before.
             move = preparation.planned(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")
             preparation.carry(guest, staged, move)
@@ -87,41 +87,41 @@ def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *
         return move
 
 
-def _former(guest: Guest) -> Former:
+def _get_previous_root(guest: Guest) -> Former:
     former = next(reversed(previous_roots.every(guest)), None)
     if former is None:
         raise VirtrootError(
-            f"{guest.name} has no former root", "there is one after an ./inv upgrade, until ./inv prune"
+            f"{guest.name} has no previous root", "an ./inv upgrade makes one, which stays until ./inv prune"
         )
     return former
 
 
-def _arrived(guest: Guest) -> Survey:
+def _get_baseline(guest: Guest) -> Survey:
     found = baselines.arrived(guest)
     if found is None:
         raise VirtrootError(
-            f"what {guest.name} wrote since is not known: there is no record of what its root was",
-            f"to go back without it: ./inv rollback {guest.name}",
+            f"cannot determine what {guest.name} wrote: there is no inventory of its root at install",
+            f"run ./inv rollback {guest.name} without it",
         )
     return found
 
 
-def _remembered(guest: Guest, choices: Choices) -> Choices:
+def _add_kept_paths(guest: Guest, choices: Choices) -> Choices:
     return choices.remembering(preparation.kept(guest))
 
 
-def _written(guest: Guest, base: Survey) -> Changes:
+def _compute_changes(guest: Guest, base: Survey) -> Changes:
     manifest = preparation.manifest(guest)
     now = baselines.now(guest.target, guest.root, manifest, base)
-    points = shares.points(guest.target, guest.root).values()
+    points = shares.read_mount_points(guest.target, guest.root).values()
     return changing.changes(base, now, manifest.recipe.distro, points)
 
 
-def _say_written(guest: Guest) -> None:
+def _report_changes(guest: Guest) -> None:
     base = baselines.arrived(guest)
     if base is None:
         return
-    found = _written(guest, base)
+    found = _compute_changes(guest, base)
     packages = sum(len(changes) for _, changes in found.packages)
     counts = (
         (packages, "packages"),
@@ -131,7 +131,7 @@ def _say_written(guest: Guest) -> None:
     )
     words = ", ".join(f"{count} {what}" for count, what in counts if count)
     if words:
-        say(f"what {guest.name} wrote since it got its root stays in that: {words}; --carry takes it along")
+        say(f"what {guest.name} wrote since it got its root stays there: {words}; use --carry to copy it over")
 
 
 @task(
@@ -141,9 +141,9 @@ def _say_written(guest: Guest) -> None:
     help={
         **GUEST,
         **RESTART,
-        "carry": "take along what the guest wrote since, into a copy of the former root",
+        "carry": "copy what the guest wrote since to a copy of the previous root",
         **DECIDE,
-        "all": "with --carry --preview: show all, however much it is",
+        "all": "with --carry --preview: show everything, not only the beginning of long lists",
     },
 )
 def rollback_task(
@@ -158,7 +158,7 @@ def rollback_task(
     all: bool = False,  # noqa: A002 - the option
     json: bool = False,
 ) -> None:
-    """Put a guest back on the root that it had before its last upgrade, alone or with what it wrote since.
+    """Put a guest back on the root that it had before its last upgrade, with or without what it wrote since.
 
     ./inv rollback web --preview
     ./inv rollback web --restart --carry
@@ -166,20 +166,20 @@ def rollback_task(
     settings = settings_of(c)
     choices = decide(take, keep, discard)
     if not carry and (take or keep or discard):
-        raise VirtrootError("--take, --keep and --discard are about what is carried along", "give --carry, too")
+        raise VirtrootError("--take, --keep and --discard need --carry", "add --carry")
     if all and not (preview and carry):
-        raise VirtrootError("--all is about a preview of what is carried along", "give --preview --carry, too")
+        raise VirtrootError("--all needs --preview and --carry", "add --preview --carry")
     if preview and carry:
-        previews.show(plan_carry(name, choices, settings), everything=all, as_json=json)
+        previews.show(plan_rollback(name, choices, settings), everything=all, as_json=json)
         return
     if preview:
-        found = written(name, settings)
+        found = list_changes(name, settings)
         if json:
             print_data(describe.changes_as_data(found))
         else:
             result_lines(describe.changes_as_lines(found, since="it got its root"))
         return
     if json:
-        raise VirtrootError("--json without --preview", "--json shows what would be done: give --preview, too")
+        raise VirtrootError("--json needs --preview", "add --preview")
     former = rollback(name, settings, restart=restart, carry=choices if carry else None)
-    say(f"{name} is on {former.made.artifact} again; to the root that it left: ./inv rollback {name}")
+    say(f"{name} is on {former.made.artifact} again; to go back to the root that it left: ./inv rollback {name}")

@@ -1,4 +1,4 @@
-"""Run: a guest that is made, used and thrown away."""
+"""Run a command or a shell in a temporary guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.guest import command_stream, hold, host_requests, publication, st
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.host.signals import as_ctrl_c
-from pipelines.install import InstallOptions, install, options
+from pipelines.install import InstallOptions, install, parse_options
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
@@ -31,18 +31,18 @@ from pipelines.target import programs
 from pipelines.target.lock import Busy
 from pipelines.text import split_lines
 
-#: Guests that it makes are called after it.
+#: The prefix of the guests' names.
 _TASK = "run"
 
-#: A guest's name may have so many characters, with a number behind it.
-_LONGEST = 56
+#: The most characters of a name without its number: a guest's name has at most 63.
+_LONGEST_STEM = 56
 
 _NUMBERS = range(1, 1000)
 
 _AUTOLOGIN = "etc/systemd/system/serial-getty@ttyS0.service.d/virtroot-autologin.conf"
 
-# Nobody else gets to this console, and the root has no password.
-_LOGGED_IN = """\
+# Only the user who runs this task reaches the console, and the root has no password.
+_AUTOLOGIN_CONTENT = """\
 [Service]
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,38400,9600 %I $TERM
@@ -50,116 +50,116 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
 
 
 def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settings: Settings) -> int:
-    """Boot a guest of ``artifact``, run ``argv`` in it or join its console, and throw it away; return the exit status.
+    """Boot a guest from ``artifact``, run ``argv`` in it or connect to its console, and remove it.
 
-    Raises `VirtrootError` where there is neither a command nor a terminal.
+    Returns the exit status. Raises `VirtrootError` if there is neither a command nor a terminal.
     """
-    options = replace(options, transient=owner(_TASK, settings))
+    options = replace(options, transient=format_owner(_TASK, settings))
     if not argv and not sys.stdin.isatty():
-        raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
+        raise VirtrootError("no command given, and standard input is not a terminal", "add a command: -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, options, settings) as guest:
+    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _temporary_guest(artifact, options, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
-                programs.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)
+                programs.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _AUTOLOGIN_CONTENT)
             seconds = publication.start(guest, settings.timeout)
         if argv:
             return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
-        say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and deletes it")
+        say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and removes it")
         return guest.hypervisor.console(guest.uuid)
 
 
-def owner(task: str, settings: Settings) -> str:
-    """Return whose the guests are that ``task`` throws away: no other machine's, and no other checkout's."""
+def format_owner(task: str, settings: Settings) -> str:
+    """Return the owner of the temporary guests of ``task``: it names this machine and the output directory."""
     return f"{task} {socket.gethostname()}:{settings.output_dir}"
 
 
 @contextmanager
-def _guest(artifact: Artifact, options: InstallOptions, settings: Settings) -> Iterator[Guest]:
-    """Install a guest and remove it afterwards; its lock, held meanwhile, tells others that it is not left over."""
+def _temporary_guest(artifact: Artifact, options: InstallOptions, settings: Settings) -> Iterator[Guest]:
+    """Install a guest and remove it afterwards; its lock, held meanwhile, tells other runs that it is in use."""
     hypervisor = connect(settings)
-    _clear_left(hypervisor, options.transient, settings)
+    _clear_killed_runs(hypervisor, options.transient, settings)
     with ExitStack() as held:
-        name = _vacant(hypervisor, artifact.manifest.name, settings, held)
+        name = _reserve_name(hypervisor, artifact.manifest.name, settings, held)
         try:
             install(name, artifact, options, settings)
-            yield guests.find(hypervisor, name)
+            yield guests.get(hypervisor, name)
         finally:
-            with step("throwing it away"):
-                throw_away(hypervisor, name, settings, options.transient)
+            with step("removing the guest"):
+                delete_temporary(hypervisor, name, settings, options.transient)
 
 
-def _vacant(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:
-    """Return a name that no domain has, its lock entered in ``held``."""
+def _reserve_name(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:
+    """Return a name that no domain has, and hold its lock until ``held`` is closed."""
     taken = {known.name for known in hypervisor.domains()}
-    for name in names(_TASK, recipe):
+    for name in generate_names(_TASK, recipe):
         if name not in taken:
             with suppress(Busy):
                 held.enter_context(Store(settings.output_dir).lock(name, "run"))
                 return name
-    raise VirtrootError(f"too many guests of {recipe} run", "./inv list shows them: remove some")
+    raise VirtrootError(f"there are too many guests of {recipe}", "remove some of them, see ./inv list")
 
 
-def _clear_left(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
-    """Remove the guests that killed runs left: those whose lock nobody holds."""
+def _clear_killed_runs(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
+    """Remove the guests that killed runs left: those whose lock is free."""
     store = Store(settings.output_dir)
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         if guest.transient == owner:
             try:
                 with store.lock(guest.name, "run"):
                     say(f"removing the guest {guest.name} that a killed run left")
-                    throw_away(hypervisor, guest.name, settings, owner)
+                    delete_temporary(hypervisor, guest.name, settings, owner)
             except Busy:
                 continue
-    _clear_unmade(hypervisor, settings)
+    _clear_leftovers(hypervisor, settings)
 
 
-def _clear_unmade(hypervisor: Hypervisor, settings: Settings) -> None:
-    """Remove what is left of runs that were killed before their guest was there, or when it was gone."""
-    directory = pool.look(hypervisor, settings)
+def _clear_leftovers(hypervisor: Hypervisor, settings: Settings) -> None:
+    """Delete what was left by runs that were killed before their guest was defined, or after it was undefined."""
+    directory = pool.find_directory(hypervisor, settings)
     if directory is None:
         return
     listed = split_lines(hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text)
-    for name in sorted({place.left_of(each) for each in listed}):
-        if not name.startswith(f"{_TASK}-") or hypervisor.defined(name):
+    for name in sorted({place.guest_of_leftover(each) for each in listed}):
+        if not name.startswith(f"{_TASK}-") or hypervisor.is_defined(name):
             continue
         try:
-            # Whoever makes one now, in whichever checkout, holds its lock.
+            # A run that is making one now, in any checkout, holds its lock.
             paths = Place(directory, name)
             with hold.new(hypervisor, paths):
                 publication.sweep(hypervisor, paths)
         except Busy:
             continue
         except VirtrootError as error:
-            warn(f"what a killed run left of {name} stays: {error.what}")
+            warn(f"cannot delete what a killed run left of {name}: {error.what}")
 
 
-def names(task: str, recipe: str) -> Iterator[str]:
-    """Yield names for guests of ``recipe`` that ``task`` throws away, the plain one first."""
+def generate_names(task: str, recipe: str) -> Iterator[str]:
+    """Yield names for temporary guests of ``recipe``, first the one without a number."""
     stem = f"{task}-{recipe}"
-    if len(stem) > _LONGEST:
-        stem = f"{stem[: _LONGEST - 9]}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    if len(stem) > _LONGEST_STEM:
+        stem = f"{stem[: _LONGEST_STEM - 9]}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     return (stem if number == 1 else f"{stem}-{number}" for number in _NUMBERS)
 
 
-def throw_away(hypervisor: Hypervisor, name: str, settings: Settings, owner: str) -> None:
-    """End and remove a guest that is ``owner``'s; one of that name that is not is left alone.
+def delete_temporary(hypervisor: Hypervisor, name: str, settings: Settings, owner: str) -> None:
+    """End and remove a guest if ``owner`` owns it.
 
-    One that cannot be removed now is left to the next run of what made it.
+    If that fails, the next run of the owner tries again.
     """
     try:
-        if hypervisor.defined(name):
-            if guests.find(hypervisor, name).transient != owner:
+        if hypervisor.is_defined(name):
+            if guests.get(hypervisor, name).transient != owner:
                 return
-            end(hypervisor, name)
-        remove.remove(name, settings, asking=None)
+            force_off(hypervisor, name)
+        remove.remove(name, settings, ask=None)
     except VirtrootError as error:
-        warn(f"the guest {name} was not removed, the next one tries again: {error.what}")
+        warn(f"the guest {name} was not removed, the next run tries again: {error.what}")
 
 
-def end(hypervisor: Hypervisor, name: str) -> None:
-    """Pull a guest's plug where it runs."""
-    guest = guests.find(hypervisor, name)
+def force_off(hypervisor: Hypervisor, name: str) -> None:
+    """End a guest at once if it is running."""
+    guest = guests.get(hypervisor, name)
     if guest.running:
         hypervisor.virsh("destroy", guest.uuid, check=False)
 
@@ -168,12 +168,12 @@ def end(hypervisor: Hypervisor, name: str) -> None:
     name="run",
     iterable=["share"],
     help={
-        "distro": "of which recipe; debian, where nothing is said",
-        "recipe": "of which recipe file",
-        "artifact": "of the artifact in this directory",
+        "distro": "use this recipe; by default debian",
+        "recipe": "use this recipe file",
+        "artifact": "use the artifact in this directory",
         "memory": "override the recipe's memory, like 2GiB",
         "vcpus": "override the recipe's number of CPUs",
-        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], a further directory; may be given several times",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create], an additional directory; may be given several times",
         "overlayfs": "let the guest mount overlayfs (Docker)",
         **ACCEPT,
     },
@@ -190,13 +190,13 @@ def run_task(
     accept: bool = False,
     command: Sequence[str] = (),
 ) -> None:
-    """Run a command, or a shell, in a guest that is thrown away.
+    """Run a command, or a shell, in a temporary guest.
 
     ./inv run --distro debian -- uname -r
     """
     settings = settings_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
     made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
-    consent = host_requests.consent(accept)
-    wanted = options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
+    consent = host_requests.get_consent(accept)
+    wanted = parse_options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
     sys.exit(run(made, wanted, command, settings))

@@ -52,7 +52,7 @@ def _renew_images(engine: engines.Engine, settings: Settings) -> None:
     for distro in DISTROS.values():
         if engine.images(f"virtroot/{distro.containerfile}"):
             container.image(engine, distro, settings, now)
-    if engine.images(f"virtroot/{embedded.NAME}") and embedded.renew(settings, now):
+    if engine.images(f"virtroot/{embedded.NAME}") and embedded.rebuild(settings, now):
         warn(
             f"guests run or tasks work in the embedded hypervisor {settings.embedded}, which goes on as it was made: "
             "when they are done, ./inv setup --refresh lets the next start take the new image"

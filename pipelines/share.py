@@ -1,4 +1,4 @@
-"""Share: a guest that is off gets or loses a directory of libvirt's machine; and what is shared with whom."""
+"""Add shares to guests that are off, remove them, and list shares and the guests that have them."""
 
 from __future__ import annotations
 
@@ -22,53 +22,55 @@ from pipelines.settings import Settings
 from pipelines.text import size, table
 
 
-def read(text: str) -> ShareSpec:
-    """Read a share as it is written on the command line; raises `VirtrootError` for what is none."""
+def parse_share(text: str) -> ShareSpec:
+    """Parse a share as written on the command line; raises `VirtrootError` if it is invalid."""
     try:
         return parse(text)
     except ValueError as error:
-        raise VirtrootError(str(error), "like data:/srv/data:/srv/data:ro") from error
+        raise VirtrootError(str(error), "use for example data:/srv/data:/srv/data:ro") from error
 
 
 def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
-    """Give the guest ``name``, which is off, a share; return what it is on libvirt's machine."""
-    with _off(name, settings) as guest:
+    """Add a share to the guest ``name``, which is off; return the share with its directory on libvirt's host."""
+    with _hold_off(name, settings) as guest:
         hypervisor = guest.hypervisor
         if any(each.tag == wanted.tag for each in guest.shares):
             raise VirtrootError(
-                f"{name} has a share {wanted.tag} already", f"choose another tag, or ./inv unshare {name} {wanted.tag}"
+                f"{name} already has a share {wanted.tag}", f"use another tag, or run ./inv unshare {name} {wanted.tag}"
             )
-        taken = {point: tag for tag, point in shares.points(guest.target, guest.root).items() if tag != wanted.tag}
+        taken = {
+            point: tag for tag, point in shares.read_mount_points(guest.target, guest.root).items() if tag != wanted.tag
+        }
         if wanted.point in taken:
-            raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "choose another path")
-        [found] = hostdir.find(hypervisor, pool.find(hypervisor, settings), [wanted], of=guest.uuid)
-        hostdir.make(guest.target, [found])
-        # A line in fstab for a device that is not there harms nothing; the other way about, the share is not mounted.
-        shares.mount(guest.target, guest.root, found, wanted.point)
+            raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "use another path")
+        [found] = hostdir.resolve(hypervisor, pool.ensure_directory(hypervisor, settings), [wanted], of=guest.uuid)
+        hostdir.make_directories(guest.target, [found])
+        # fstab first: its line without a device does no harm, but a device without a line is not mounted.
+        shares.add_mount(guest.target, guest.root, found, wanted.point)
         definition = virtiofsd_wrapper.refresh(hypervisor, guest.uuid, guest.boot)
-        wrapper = virtiofsd_wrapper.for_share(definition).path
+        wrapper = virtiofsd_wrapper.choose_for_share(definition).path
         host_files.install_wrapper(guest.target, wrapper)
-        attached = _change(guest, "attach-device", found, wrapper)
+        attached = _change_device(guest, "attach-device", found, wrapper)
         if attached:
-            shares.unmount(guest.target, guest.root, wanted.tag)
-            raise VirtrootError(f"libvirt does not give {name} the share", "read libvirt's reason above", attached)
+            shares.remove_mount(guest.target, guest.root, wanted.tag)
+            raise VirtrootError(f"libvirt cannot attach the share to {name}", "see libvirt's message above", attached)
     return found
 
 
 def unshare(name: str, tag: str, settings: Settings) -> str:
-    """Take the share ``tag`` from the guest ``name``, which is off; return its directory, which stays as it is."""
-    with _off(name, settings) as guest:
+    """Remove the share ``tag`` from the guest ``name``, which is off; return its directory, which stays as it is."""
+    with _hold_off(name, settings) as guest:
         found = next((each for each in guest.shares if each.tag == tag), None)
         if found:
             virtiofsd_wrapper.refresh(guest.hypervisor, guest.uuid, guest.boot)
-            refused = _change(guest, "detach-device", found)
+            refused = _change_device(guest, "detach-device", found)
             if refused:
-                raise VirtrootError(f"libvirt does not take the share {tag}", "read libvirt's reason above", refused)
-        # Without a device, a killed task may have left the line.
-        line = (found is not None or tag not in ROOT_TAGS) and shares.unmount(guest.target, guest.root, tag)
+                raise VirtrootError(f"libvirt cannot detach the share {tag}", "see libvirt's message above", refused)
+        # A killed task may have left the line without a device.
+        line = (found is not None or tag not in ROOT_TAGS) and shares.remove_mount(guest.target, guest.root, tag)
         if not found and not line:
             has = ", ".join(each.tag for each in guest.shares) or "none"
-            raise VirtrootError(f"{name} has no share {tag}", f"its shares: {has}")
+            raise VirtrootError(f"{name} has no share {tag}", f"existing shares: {has}")
     return found.directory if found else ""
 
 
@@ -85,7 +87,7 @@ class User:
 class Row:
     """A share in the list. ``name`` is empty for a directory outside the pool.
 
-    ``size`` is in bytes, or None if counting takes too long.
+    ``size`` is in bytes, or None if measuring it takes too long.
     """
 
     name: str
@@ -94,20 +96,20 @@ class Row:
     guests: list[User]
 
 
-def listing(settings: Settings) -> list[Row]:
+def list_rows(settings: Settings) -> list[Row]:
     """Return a row for each named share, used or not, and for each other directory that a guest shares."""
     hypervisor = connect(settings)
     target = hypervisor.target
-    names = hostdir.named(target, pool.look(hypervisor, settings) or settings.pool_path)
+    names = hostdir.list_named(target, pool.find_directory(hypervisor, settings) or settings.pool_path)
     users: dict[str, list[User]] = {path: [] for path in names}
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         for each in guest.shares:
             users.setdefault(each.directory, []).append(User(guest.name, each.tag, each.readonly))
-    return [Row(names.get(path, ""), path, hostdir.used(target, path), users[path]) for path in sorted(users)]
+    return [Row(names.get(path, ""), path, hostdir.measure_size(target, path), users[path]) for path in sorted(users)]
 
 
-def as_table(rows: list[Row]) -> str:
-    """Return a listing as people read it: SHARE SIZE GUESTS; empty without shares."""
+def format_table(rows: list[Row]) -> str:
+    """Return a list as a table for people: SHARE SIZE GUESTS; empty if there are no shares."""
     if not rows:
         return ""
     lines = [("SHARE", "SIZE", "GUESTS")]
@@ -118,16 +120,16 @@ def as_table(rows: list[Row]) -> str:
 
 
 @contextmanager
-def _off(name: str, settings: Settings) -> Iterator[Guest]:
-    off = f"its shares change while it is off: ./inv stop {name}"
+def _hold_off(name: str, settings: Settings) -> Iterator[Guest]:
+    off = f"run ./inv stop {name} first: shares can be changed only while the guest is off"
     with hold.hold(connect(settings), name, off=off) as guest:
-        guest.assemble()
+        guest.mount_layers()
         yield guest
 
 
-def _change(guest: Guest, how: str, share: Share, binary: str = "") -> str:
-    """Let libvirt attach or detach the share's device; return its complaint, empty when it did."""
-    xml = ET.tostring(shares.device(share, binary))
+def _change_device(guest: Guest, how: str, share: Share, binary: str = "") -> str:
+    """Make libvirt attach or detach the share's device; return its error message, empty on success."""
+    xml = ET.tostring(shares.make_device(share, binary))
     done = guest.hypervisor.virsh(how, guest.uuid, "/dev/stdin", "--config", stdin=xml, check=False)
     return (done.complaint or "no reason given") if done.returncode else ""
 
@@ -136,7 +138,7 @@ def _change(guest: Guest, how: str, share: Share, binary: str = "") -> str:
     name="share",
     help={
         **GUEST,
-        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR is a directory of libvirt's machine, or a name",
+        "share": "TAG:HOSTDIR:GUESTPATH[:ro][:create]; HOSTDIR is a directory of libvirt's host, or a name",
     },
 )
 def share_task(
@@ -144,12 +146,12 @@ def share_task(
     name: str,
     share: str,
 ) -> None:
-    """Give a guest that is off a further directory.
+    """Add a share to a guest that is off.
 
     ./inv share web data:/srv/data:/srv/data:ro
     """
-    given = add_share(name, read(share), settings_of(c))
-    say(f"{name} has {given.directory} as {given.tag} from its next start on")
+    given = add_share(name, parse_share(share), settings_of(c))
+    say(f"{name} has {given.directory} as {given.tag} from its next start")
 
 
 @task(name="unshare", help={**GUEST, "tag": "the share's tag"})
@@ -158,9 +160,9 @@ def unshare_task(
     name: str,
     tag: str,
 ) -> None:
-    """Take a share from a guest that is off; what is in it stays.
+    """Remove a share from a guest that is off; the directory stays.
 
     ./inv unshare web data
     """
     directory = unshare(name, tag, settings_of(c))
-    say(f"{name} has no share {tag} any more{f'; {directory} stays as it is' if directory else ''}")
+    say(f"removed the share {tag} of {name}{f'; {directory} stays as it is' if directory else ''}")

@@ -1,4 +1,4 @@
-"""Snapshot: the state of a guest's root is kept, listed, put back and deleted."""
+"""Take, list, restore and delete snapshots of a guest's root."""
 
 from __future__ import annotations
 
@@ -18,70 +18,70 @@ from pipelines.text import table
 
 
 def take(guest: str, name: str, settings: Settings, *, restart: bool = False) -> tuple[str, str]:
-    """Make a snapshot of a guest and return its name and in words how; ``name`` is empty for one that says when.
+    """Take a snapshot of a guest and return its name and a description; an empty ``name`` becomes the current time.
 
-    With ``restart`` a guest that runs is shut down for it and booted again, whatever comes of it.
+    ``restart`` shuts a running guest down for it and boots it again, even after an error.
     """
-    name = snapshots.checked_name(name or snapshots.stamp())
+    name = snapshots.check_name(name or snapshots.make_name())
     first = snapshots.refuse_uncopyable
-    with _off(guest, settings, restart=restart, first=first) as found, step(f"snapshot {name}"):
-        return name, snapshots.WORDS[snapshots.take(found, name).how]
+    with _hold_off(guest, settings, restart=restart, check=first) as found, step(f"snapshot {name}"):
+        return name, snapshots.DESCRIPTIONS[snapshots.take(found, name).how]
 
 
 def restore(guest: str, name: str, settings: Settings, *, restart: bool = False) -> str:
-    """Put a snapshot in place of a guest's root; return the name of the snapshot that the root became."""
-    kept = f"replaced-{snapshots.stamp()}"
-    snapshots.find(guests.find(connect(settings), guest), name)
-    with _off(guest, settings, restart=restart) as found, step(f"restoring {name}"):
+    """Restore a snapshot of a guest's root; return the name of the snapshot that the replaced root became."""
+    kept = f"replaced-{snapshots.make_name()}"
+    snapshots.get(guests.get(connect(settings), guest), name)
+    with _hold_off(guest, settings, restart=restart) as found, step(f"restoring {name}"):
         snapshots.restore(found, name, kept)
     return kept
 
 
-def delete(guest: str, name: str, settings: Settings, asking: Callable[[str], bool] | None) -> None:
-    """Delete a snapshot; ``asking`` puts a question to the user, without it nothing is asked."""
+def delete(guest: str, name: str, settings: Settings, ask: Callable[[str], bool] | None) -> None:
+    """Delete a snapshot; ``ask`` asks the user the question it is called with, None skips the question."""
     hypervisor = connect(settings)
-    about = snapshots.find(guests.find(hypervisor, guest), name)
-    if asking and not asking(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
-        raise VirtrootError("nothing was deleted", "answer yes, or give --yes")
+    about = snapshots.get(guests.get(hypervisor, guest), name)
+    if ask and not ask(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
+        raise VirtrootError("nothing was deleted", "answer yes, or use --yes")
     with hold.hold(hypervisor, guest) as held:
         snapshots.delete(held, name)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A snapshot in the list: when it was taken, in UTC, and how its root was made."""
+    """A snapshot in the list: when it was taken, in UTC, and its clone method."""
 
     name: str
     taken: str
     how: str
 
 
-def listing(guest: str, settings: Settings) -> list[Row]:
-    """Return a row for each of a guest's snapshots, the oldest first."""
-    found = snapshots.every(guests.find(connect(settings), guest))
+def list_rows(guest: str, settings: Settings) -> list[Row]:
+    """Return a row for each of a guest's snapshots, oldest first."""
+    found = snapshots.list_snapshots(guests.get(connect(settings), guest))
     return [Row(name, about.taken.isoformat(timespec="seconds"), about.how) for name, about in found.items()]
 
 
-def as_table(rows: list[Row]) -> str:
-    """Return a listing as people read it: NAME TAKEN HOW; empty without snapshots."""
+def format_table(rows: list[Row]) -> str:
+    """Return a list as a table for people: NAME TAKEN HOW; empty if there are no snapshots."""
     return table([("NAME", "TAKEN", "HOW"), *((row.name, row.taken, row.how) for row in rows)]) if rows else ""
 
 
 @contextmanager
-def _off(
-    name: str, settings: Settings, *, restart: bool, first: Callable[[Guest], object] = lambda _: None
+def _hold_off(
+    name: str, settings: Settings, *, restart: bool, check: Callable[[Guest], object] = lambda _: None
 ) -> Iterator[Guest]:
-    """Hold a guest's lock while it is off; with ``restart`` one that runs is shut down before and booted after.
+    """Hold a guest's lock while it is off; ``restart`` shuts a running one down before and boots it after.
 
-    ``first`` is called before it is shut down, and raises where that would be for nothing.
+    ``check`` is called before the shutdown and raises if the shutdown would be in vain.
     """
     with hold.hold(connect(settings), name) as guest:
         again = restart and guest.running
         if again:
-            first(guest)
+            check(guest)
             say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
         try:
-            with hold.keep_off(guest, f"stop it first: ./inv stop {name}; or give --restart"):
+            with hold.keep_off(guest, f"run ./inv stop {name} first, or use --restart"):
                 yield guest
         finally:
             if again:
@@ -91,7 +91,7 @@ def _off(
 @task(
     name="snapshot",
     positional=["name", "snapshot"],
-    help={**GUEST, "snapshot": "what it is called; the time, where it has no name", **RESTART},
+    help={**GUEST, "snapshot": "the name of the snapshot; by default the current time", **RESTART},
 )
 def snapshot_task(
     c: Context,
@@ -99,18 +99,18 @@ def snapshot_task(
     snapshot: str = "",
     restart: bool = False,
 ) -> None:
-    """Keep the state that a guest's root has now.
+    """Take a snapshot of a guest's root.
 
     ./inv snapshot web before
     """
     taken, how = take(name, snapshot, settings_of(c), restart=restart)
-    say(f"snapshot {taken} of {name}, {how}; back to it: ./inv restore {name} {taken}")
+    say(f"took the snapshot {taken} of {name}, {how}; restore it: ./inv restore {name} {taken}")
 
 
 @task(
     name="restore",
     positional=["name", "snapshot"],
-    help={**GUEST, "snapshot": "one that ./inv snapshots shows", **RESTART},
+    help={**GUEST, "snapshot": "a name that ./inv snapshots lists", **RESTART},
 )
 def restore_task(
     c: Context,
@@ -118,17 +118,17 @@ def restore_task(
     snapshot: str,
     restart: bool = False,
 ) -> None:
-    """Give a guest's root the state of a snapshot; what that replaces becomes a snapshot itself.
+    """Restore a snapshot of a guest's root; the replaced root becomes a snapshot itself.
 
     ./inv restore web before
     """
     kept = restore(name, snapshot, settings_of(c), restart=restart)
-    say(f"{name} is as it was at {snapshot}; what that replaced: ./inv snapshots {name} --remove {kept}")
+    say(f"restored {snapshot} of {name}; to delete the replaced root: ./inv snapshots {name} --remove {kept}")
 
 
 @task(
     name="snapshots",
-    help={**GUEST, "remove": "delete this one, for good", "yes": "do not ask", "json": "print JSON"},
+    help={**GUEST, "remove": "delete this snapshot", "yes": "do not ask", "json": "print JSON"},
 )
 def snapshots_task(
     c: Context,
@@ -144,8 +144,8 @@ def snapshots_task(
     """
     settings = settings_of(c)
     if remove:
-        delete(name, remove, settings, asking=None if yes else confirm)
-        say(f"{name} has no snapshot {remove} any more")
+        delete(name, remove, settings, ask=None if yes else confirm)
+        say(f"deleted the snapshot {remove} of {name}")
         return
-    found = listing(name, settings)
-    print_data(found if json else as_table(found))
+    found = list_rows(name, settings)
+    print_data(found if json else format_table(found))

@@ -1,4 +1,4 @@
-"""Ssh: the user's own ssh and scp reach a guest, wherever it runs, and know its host key from its root."""
+"""Access to guests by the user's own ssh and scp, with the host key from the guest's root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, ssh_access
 from pipelines.guest.guest import Guest
-from pipelines.guest.identity import own_ssh_keys
+from pipelines.guest.identity import find_ssh_keys
 from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
@@ -25,17 +25,17 @@ from pipelines.settings import CHECKOUT, Settings
 from pipelines.target import programs
 from pipelines.text import split_fields, split_lines, without_logins
 
-#: Variables that say where guests are: a shell that runs ssh later may not have them. No others: what is in a
-#: configuration of ssh ends on command lines, which every user can read.
-_SETTINGS = (
+#: Variables that say where guests are: a shell that runs ssh later may not have them. No other variables are passed,
+#: since ssh's configuration ends up on command lines, which every user can read.
+_VARIABLES = (
     "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_HOST", "INVOKE_VIRTROOT_CONNECT", "INVOKE_VIRTROOT_EMBEDDED",
     "INVOKE_VIRTROOT_OUTPUT", "INVOKE_VIRTROOT_POOL", "INVOKE_VIRTROOT_POOL_PATH",
 )  # fmt: skip
 
-#: What ./inv ssh and cp do whatever ~/.ssh/config says for every host. They run what they are given, nothing else, on
-#: a connection of their own: one that is kept may lead to another machine of the same name. They lend the guest nothing
-#: of the user's, believe no key but the one in its root, and give an emulated guest the time it needs.
-_OURS = {
+#: Options of ./inv ssh and cp that override ~/.ssh/config. They run only what they are given, on a connection of their
+#: own, since a shared connection may lead to another machine of the same name. They forward nothing of the user's to
+#: the guest, trust only the host key in its root, and give an emulated guest enough time.
+_OVERRIDES = {
     "RemoteCommand": "none",
     "RequestTTY": "auto",
     "StdinNull": "no",
@@ -54,202 +54,206 @@ _OURS = {
     "ConnectTimeout": "120",
 }
 
-#: scp's own words say the same, and bear no other.
+#: Only for ssh: scp sets this itself, and refuses it as an option.
 _SESSION = {"SessionType": "default"}
 
-#: A file that goes into or comes out of a guest that is off has no more bytes.
-_LARGEST = 256 << 20
+#: The most bytes of a file that is copied to or from a guest that is off.
+_LARGEST_BYTES = 256 << 20
 
 
 def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root") -> int:
-    """Log in to a running guest, or run ``argv`` there as ssh does; return ssh's exit status."""
-    _need("ssh")
-    guest = guests.find(connect(settings), name)
-    ssh_access.reachable(guest)
-    found = _know(guest, settings)
+    """Log in to a running guest, or run ``argv`` there; return ssh's exit status."""
+    _require_program("ssh")
+    guest = guests.get(connect(settings), name)
+    ssh_access.get_address(guest)
+    found = _write_known_hosts(guest, settings)
     if user == "root" and found.refuses:
-        warn(f"the sshd of {name} refuses root ({found.refuses}): log in as another user with --user")
-    options = [*_options(guest.name, settings, user), *_words(_SESSION)]
+        warn(f"the sshd of {name} refuses logins of root ({found.refuses}): use another user with --user")
+    options = [*_make_arguments(guest.name, settings, user), *_format_options(_SESSION)]
     status = process.attach(["ssh", *options, guest.name, *(["--", *argv] if argv else [])])
-    return _explained(status, guest, user)
+    return _explain_status(status, guest, user)
 
 
 def proxy(name: str, settings: Settings) -> None:
-    """Join standard input and output to a running guest's sshd, having written its host key where ssh looks for it."""
-    guest = guests.find(connect(settings), name)
-    address = ssh_access.reachable(guest)
-    # ssh looks for the key when the other end has said who it is: after this.
-    found = _know(guest, settings)
+    """Connect standard input and output to a running guest's sshd; write its host key where ssh looks for it."""
+    guest = guests.get(connect(settings), name)
+    address = ssh_access.get_address(guest)
+    # ssh looks up the host key only after the other end has identified itself, so it is written in time.
+    found = _write_known_hosts(guest, settings)
     guest.target.relay(address, found.port)
 
 
-def config(settings: Settings, *, user: str = "root") -> str:
-    """Return what lets plain ssh reach each guest, for a file that ``~/.ssh/config`` includes."""
+def make_config(settings: Settings, *, user: str = "root") -> str:
+    """Return the configuration for ssh to reach each guest, to be included in ``~/.ssh/config``."""
     blocks = []
-    for guest in guests.every(connect(settings)):
-        given = _config(guest.name, settings, user, _chosen())
+    for guest in guests.list_guests(connect(settings)):
+        given = _make_options(guest.name, settings, user, _list_variables())
         options = [f"    {key} {value}" for key, value in given.items()]
         blocks.append("\n".join([f"Host {guest.name}", *options]))
     return "\n\n".join(blocks)
 
 
 def copy(source: str, destination: str, settings: Settings, *, user: str = "root") -> int:
-    """Copy a file to or from a guest, ``NAME:PATH``: by scp where it runs, in its root where it is off.
+    """Copy a file to or from a guest, ``NAME:PATH``: by scp if the guest is running, else directly in its root.
 
-    Return the exit status. Raises `VirtrootError` for two guests, none, and paths that lead out of a root.
+    Returns the exit status. Raises `VirtrootError` for two guests, for none, and for a path that leads out of a root.
     """
     hypervisor = connect(settings)
-    ends = [_end(source), _end(destination)]
+    ends = [_parse_end(source), _parse_end(destination)]
     if all(name for name, _ in ends) or not any(name for name, _ in ends):
-        raise VirtrootError("one end has to be in a guest, the other one here", "like ./inv cp page.html web:/srv/www/")
+        raise VirtrootError("exactly one path has to be in a guest", "use for example ./inv cp page.html web:/srv/www/")
     name = next(name for name, _ in ends if name)
-    guest = guests.find(hypervisor, name)
+    guest = guests.get(hypervisor, name)
     if guest.running:
-        _need("scp")
-        ssh_access.reachable(guest)
-        _know(guest, settings)
-        # A path that has a colon, or begins with a hyphen, is one nevertheless.
-        words = [f"{name}:{path}" if inside else _plain(path) for inside, path in ends]
-        status = process.attach(["scp", "-r", "-q", *_options(name, settings, user), "--", *words])
-        return _explained(status, guest, user)
-    with hold.hold(hypervisor, name, off="it has just been started: run this again") as guest:
-        guest.assemble()
+        _require_program("scp")
+        ssh_access.get_address(guest)
+        _write_known_hosts(guest, settings)
+        # Otherwise scp would take a local path with a colon for a host, and one that begins with a hyphen for options.
+        words = [f"{name}:{path}" if inside else _make_path(path) for inside, path in ends]
+        status = process.attach(["scp", "-r", "-q", *_make_arguments(name, settings, user), "--", *words])
+        return _explain_status(status, guest, user)
+    with hold.hold(hypervisor, name, off="run this again: the guest was started meanwhile") as guest:
+        guest.mount_layers()
         if ends[0][0]:
-            _take(guest, ends[0][1], Path(destination))
+            _copy_out(guest, ends[0][1], Path(destination))
         else:
-            _give(guest, Path(source), ends[1][1])
+            _copy_in(guest, Path(source), ends[1][1])
     return 0
 
 
-def _end(text: str) -> tuple[str, str]:
-    """Return guest and path of one end; a path that has a slash before its colon is one here."""
+def _parse_end(text: str) -> tuple[str, str]:
+    """Return the guest and the path of one end; with a slash before the colon, the text is a local path."""
     name, colon, path = text.partition(":")
     return (name, path) if colon and name and "/" not in name else ("", text)
 
 
-def _plain(path: str) -> str:
+def _make_path(path: str) -> str:
     return path if path.startswith("/") else f"./{path}"
 
 
-def _give(guest: Guest, source: Path, path: str) -> None:
+def _copy_in(guest: Guest, source: Path, path: str) -> None:
     try:
         with source.open("rb") as content:
             mode = stat.S_IMODE(os.fstat(content.fileno()).st_mode) & 0o755
             size = os.fstat(content.fileno()).st_size
-            if not stat.S_ISREG(os.fstat(content.fileno()).st_mode) or size > _LARGEST:
+            if not stat.S_ISREG(os.fstat(content.fileno()).st_mode) or size > _LARGEST_BYTES:
                 raise VirtrootError(
-                    f"{source} is no file of {_LARGEST >> 20} MiB at most",
-                    f"start {guest.name}: what is larger, and directories, are copied by scp",
+                    f"{source}: not a regular file of at most {_LARGEST_BYTES >> 20} MiB",
+                    f"start {guest.name}: then directories and larger files are copied by scp",
                 )
             try:
-                programs.put(guest.target, guest.root, _inside(path, source.name), mode, content, over_files=True)
+                programs.put(
+                    guest.target, guest.root, _resolve_inside(path, source.name), mode, content, over_files=True
+                )
             except VirtrootError as error:
                 if "Is a directory" not in error.what:
                     raise
                 content.seek(0)
-                programs.put(guest.target, guest.root, _inside(f"{path}/", source.name), mode, content, over_files=True)
+                programs.put(
+                    guest.target, guest.root, _resolve_inside(f"{path}/", source.name), mode, content, over_files=True
+                )
     except OSError as error:
-        raise VirtrootError(f"cannot read {source}: {error.strerror}", "name a file") from error
+        raise VirtrootError(f"cannot read {source}: {error.strerror}", "use a readable file") from error
 
 
-def _take(guest: Guest, path: str, destination: Path) -> None:
-    inside = _inside(path, "")
-    content = programs.read(guest.target, guest.root, inside, _LARGEST)
+def _copy_out(guest: Guest, path: str, destination: Path) -> None:
+    inside = _resolve_inside(path, "")
+    content = programs.read(guest.target, guest.root, inside, _LARGEST_BYTES)
     write_destination(destination, content, Path(inside).name)
 
 
-def _inside(path: str, name: str) -> str:
-    """Return a path relative to the root; one that ends with a slash is a directory for ``name``."""
+def _resolve_inside(path: str, name: str) -> str:
+    """Return a path relative to the root; to one that ends with a slash, ``name`` is added."""
     whole = f"{path}{name}" if path.endswith("/") else path
     if not whole.startswith("/") or not whole.strip("/"):
-        raise VirtrootError(f"{path!r} is no absolute path of a file in the guest", "like web:/etc/motd")
+        raise VirtrootError(f"{path!r}: not an absolute path of a file in the guest", "use for example web:/etc/motd")
     return whole.strip("/")
 
 
-def _need(program: str) -> None:
+def _require_program(program: str) -> None:
     if not process.found(program):
         raise VirtrootError(f"{program} is not installed", "install the package openssh-client")
 
 
-def _options(name: str, settings: Settings, user: str) -> list[str]:
-    words = _words({**_config(name, settings, user), **_OURS})
+def _make_arguments(name: str, settings: Settings, user: str) -> list[str]:
+    words = _format_options({**_make_options(name, settings, user), **_OVERRIDES})
     if os.environ.get("SUDO_USER"):
-        # ssh looks for keys in root's home alone, and in no default place where it is given any.
-        words += [word for key in own_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
+        # As root, ssh looks for keys only in root's home, and in no default place if it is given any key.
+        words += [word for key in find_ssh_keys() for word in ("-i", key.removesuffix(".pub"))]
     return words
 
 
-def _words(options: Mapping[str, str]) -> list[str]:
+def _format_options(options: Mapping[str, str]) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-def _explained(status: int, guest: Guest, user: str) -> int:
-    """Return ssh's or scp's ``status``; where it may be that no key is let in, say how to let one in.
+def _explain_status(status: int, guest: Guest, user: str) -> int:
+    """Return the ``status`` of ssh or scp; if a missing key may be the reason of a failure, print how to add one.
 
-    What ssh prints goes to the terminal, unread: 255 is its own failure, or the command's.
+    The output of ssh goes to the terminal and is not read: a status of 255 is ssh's own, or the command's.
     """
-    if status in (1, 255) and guest.running and not _let_in(guest, user):
+    if status in (1, 255) and guest.running and not _is_key_authorized(guest, user):
         home = "/root" if user == "root" else f"~{user}"
         script = f"mkdir -pm 700 {home}/.ssh; cat >> {home}/.ssh/authorized_keys"
         if user != "root":
             script += f"; chown -R {shlex.quote(user)}: {home}/.ssh"
-        key = next(iter(own_ssh_keys()), "~/.ssh/id_ed25519.pub")
-        say(f"if permission was denied: no key of yours (~/.ssh/id_*.pub) is known to let {user} in; to add one:")
+        key = next(iter(find_ssh_keys()), "~/.ssh/id_ed25519.pub")
+        say(f"if permission was denied: none of your keys (~/.ssh/id_*.pub) may log in as {user}; to add one:")
         say(f"./inv exec {guest.name} -- sh -c {shlex.quote(script)} < {key}")
     return status
 
 
-def _let_in(guest: Guest, user: str) -> bool:
-    """Say whether a key of who runs this is among those that may log in as root; of other users that is not known."""
+def _is_key_authorized(guest: Guest, user: str) -> bool:
+    """Return whether one of the user's keys may log in as root; False for other users, whose keys are not known."""
     if user != "root":
         return False
     try:
         known = programs.read(guest.target, guest.root, "root/.ssh/authorized_keys").decode(errors="replace")
-        own = [split_fields(Path(path).read_text(errors="replace")) for path in own_ssh_keys()]
+        own = [split_fields(Path(path).read_text(errors="replace")) for path in find_ssh_keys()]
     except (VirtrootError, OSError):
         return False
     keys = {word for line in split_lines(known) for word in split_fields(line)}
     return any(len(words) > 1 and words[1] in keys for words in own)
 
 
-def _chosen() -> list[str]:
-    """Return the variables that an ssh which is started later needs, as ``NAME=VALUE``."""
-    chosen = [f"{key}={os.environ[key]}" for key in sorted(_SETTINGS) if os.environ.get(key)]
+def _list_variables() -> list[str]:
+    """Return the variables that an ssh which is run later needs, as ``NAME=VALUE``."""
+    chosen = [f"{key}={os.environ[key]}" for key in sorted(_VARIABLES) if os.environ.get(key)]
     for variable in [each for each in chosen if without_logins(each) != each]:
         chosen.remove(variable)
-        warn(f"{variable.partition('=')[0]} has a password in it, and is left out: set it where ssh is run")
+        warn(f"{variable.partition('=')[0]} contains a password and is left out: set it where ssh is run")
     return chosen
 
 
-def _config(name: str, settings: Settings, user: str, chosen: Sequence[str] = ()) -> dict[str, str]:
-    """Return ssh's options for a guest: by its name, whatever its address is, and by its own key alone.
+def _make_options(name: str, settings: Settings, user: str, chosen: Sequence[str] = ()) -> dict[str, str]:
+    """Return ssh's options for a guest: its name instead of an address, and only the host key in its root.
 
-    ``chosen`` are variables for the program that joins ssh to the guest, which has those of ssh itself anyway.
+    ``chosen`` are variables for the proxy command, which inherits the environment of ssh anyway.
     """
     words = [*(["env", *chosen] if chosen else []), str(CHECKOUT / "inv"), "ssh-proxy", name]
     return {
         "User": user,
         "HostKeyAlias": name,
-        "UserKnownHostsFile": f'"{_percent(str(_known_hosts(name, settings)))}"',
+        "UserKnownHostsFile": f'"{_escape_percent(str(_get_known_hosts_file(name, settings)))}"',
         "GlobalKnownHostsFile": "none",
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
-        "ProxyCommand": _percent(shlex.join(words)),
+        "ProxyCommand": _escape_percent(shlex.join(words)),
     }
 
 
-def _percent(text: str) -> str:
+def _escape_percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _known_hosts(name: str, settings: Settings) -> Path:
+def _get_known_hosts_file(name: str, settings: Settings) -> Path:
     return settings.output_dir / ".ssh" / name
 
 
-def _know(guest: Guest, settings: Settings) -> Sshd:
-    """Write a guest's host key where ssh looks for it; return what its sshd does."""
-    line, found = ssh_access.known_host(guest)
-    path = _known_hosts(guest.name, settings)
+def _write_known_hosts(guest: Guest, settings: Settings) -> Sshd:
+    """Write a guest's host key where ssh looks for it; return the settings of its sshd."""
+    line, found = ssh_access.make_known_hosts_line(guest)
+    path = _get_known_hosts_file(guest.name, settings)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and path.read_text() == line:
@@ -259,7 +263,7 @@ def _know(guest: Guest, settings: Settings) -> Sshd:
         Path(partial.name).replace(path)
     except OSError as error:
         raise VirtrootError(
-            f"cannot write {path}: {error.strerror}", "mend its owner, or set virtroot.output"
+            f"cannot write {path}: {error.strerror}", "fix its owner, or set virtroot.output"
         ) from error
     return found
 
@@ -287,11 +291,11 @@ def ssh_config_task(
     c: Context,
     user: str = "root",
 ) -> None:
-    """Print what lets plain ssh, scp and rsync reach every guest by its name, to be included in ~/.ssh/config.
+    """Print a configuration with which ssh, scp and rsync reach every guest by name; include it in ~/.ssh/config.
 
     ./inv ssh-config > ~/.ssh/virtroot
     """
-    result(config(settings_of(c), user=user))
+    result(make_config(settings_of(c), user=user))
 
 
 @task(name="ssh-proxy", help=GUEST)
@@ -299,7 +303,7 @@ def ssh_proxy_task(
     c: Context,
     name: str,
 ) -> None:
-    """Join standard input and output to a guest's sshd: what ssh-config names as ProxyCommand.
+    """Connect standard input and output to a guest's sshd; ssh-config uses it as ProxyCommand.
 
     ./inv ssh-proxy web
     """
@@ -310,8 +314,8 @@ def ssh_proxy_task(
     name="cp",
     positional=["source", "destination"],
     help={
-        "source": "a file here, or GUEST:PATH",
-        "destination": "where to, the other one of the two",
+        "source": "a local file, or GUEST:PATH",
+        "destination": "a local path, or GUEST:PATH; one of the two is in a guest",
         **_USER,
     },
 )
@@ -321,7 +325,7 @@ def cp_task(
     destination: str,
     user: str = "root",
 ) -> None:
-    """Copy a file into a guest or out of it, running or not.
+    """Copy a file to a guest or from it, running or not.
 
     ./inv cp page.html web:/srv/www/
     ./inv cp web:/var/log/dpkg.log .

@@ -17,20 +17,20 @@ def start(name: str, settings: Settings) -> float:
     """Boot the guest and return the seconds until its agent answered."""
     with hold.hold(connect(settings), name) as guest:
         if guest.running:
-            raise VirtrootError(f"the guest {name} is running already", f"./inv console {name} shows it")
+            raise VirtrootError(f"the guest {name} is already running", f"see ./inv console {name}")
         return publication.start(guest, settings.timeout)
 
 
 def stop(name: str, settings: Settings, *, force: bool = False) -> float:
-    """Shut the guest down and return the seconds that took; with ``force`` at once and without asking it."""
-    # Whatever is left of other tasks is no reason against it.
+    """Shut the guest down and return the seconds that took; ``force`` ends it at once, without a shutdown."""
+    # What killed tasks left must not prevent a stop.
     with hold.hold(connect(settings), name, tidy=False) as guest:
         guest.check_running()
         return guest.stop(settings.timeout, force=force)
 
 
 def restart(name: str, settings: Settings, *, force: bool = False) -> float:
-    """Stop the guest where it runs, and boot it with the kernel that its root has now; return the seconds that took."""
+    """Stop the guest if it is running, and boot the kernel that its root has now; return the seconds that took."""
     begin = time.monotonic()
     with hold.hold(connect(settings), name) as guest:
         hostdir.refuse_gone(guest)
@@ -40,16 +40,16 @@ def restart(name: str, settings: Settings, *, force: bool = False) -> float:
     return time.monotonic() - begin
 
 
-def running(name: str, settings: Settings) -> bool:
-    """Say whether the guest is anything but shut off."""
-    return guests.find(connect(settings), name).running
+def is_running(name: str, settings: Settings) -> bool:
+    """Return whether the guest is in any state other than shut off."""
+    return guests.get(connect(settings), name).running
 
 
 def wait(name: str, settings: Settings) -> float:
     """Wait until the agent of the running guest answers; return the seconds that took."""
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     guest.check_running()
-    # An agent that is in memory answers though the guest can read no file any more.
+    # An agent whose program is in memory answers even if the guest cannot read files any more.
     guest.refuse_unserved()
     return guest.wait(settings.timeout)
 
@@ -66,7 +66,7 @@ def start_task(
     say(f"{name} is up after {start(name, settings_of(c)):.1f} s")
 
 
-@task(name="stop", help={**GUEST, "force": "pull the plug"})
+@task(name="stop", help={**GUEST, "force": "end it at once, like pulling the plug"})
 def stop_task(
     c: Context,
     name: str,
@@ -80,13 +80,13 @@ def stop_task(
     say(f"{name} is off after {stop(name, settings_of(c), force=force):.1f} s")
 
 
-@task(name="restart", help={**GUEST, "force": "pull the plug instead of asking the guest"})
+@task(name="restart", help={**GUEST, "force": "end it at once, like pulling the plug, instead of a shutdown"})
 def restart_task(
     c: Context,
     name: str,
     force: bool = False,
 ) -> None:
-    """Stop a guest where it runs, and boot it with the kernel that its root has now.
+    """Stop a guest if it is running, and boot it with the kernel that its root has now.
 
     ./inv restart web
     """

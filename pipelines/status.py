@@ -1,4 +1,4 @@
-"""Status: how each recipe fares, and whether its nights are run at all."""
+"""Show the state of each recipe, and whether its nightly runs take place."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipelines.night import timer
 from pipelines.settings import Settings, time_span
 from pipelines.text import age, table
 
-#: Seconds that the clocks of machines which share an output directory may differ.
+#: Seconds by which the clocks of machines that share an output directory may differ.
 _CLOCKS_DIFFER = 600
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of a recipe. Ages are in seconds.
+    """The state of a recipe. Ages are in seconds.
 
     ``checked`` is the time since the last nightly run that found the recipe good, None if there was none. ``due`` says
-    whether runs are to be expected: of recipes that each run builds, and of those that some run built and that still
-    are there. ``why`` says why the last run failed, or why nothing is known.
+    whether runs are expected: for recipes that each run builds, and for those that some run built and that still
+    exist. ``why`` says why the last run failed, or why nothing is known.
     """
 
     recipe: str
@@ -40,22 +40,23 @@ class Row:
     due: bool = False
 
 
-def status(settings: Settings, now: datetime | None = None) -> list[Row]:
+def list_status(settings: Settings, now: datetime | None = None) -> list[Row]:
     """Return a row for each recipe that has builds or is in the checkout."""
     store, now = Store(settings.output_dir), now or datetime.now(UTC)
     nightly = {path.stem for path in inputs.nightly()}
-    return [_row_or_why(store, name, now, every=name in nightly) for name in sorted({*store.recipes(), *nightly})]
+    names = sorted({*store.recipes(), *nightly})
+    return [_make_row_or_reason(store, name, now, every=name in nightly) for name in names]
 
 
-def _row_or_why(store: Store, name: str, now: datetime, *, every: bool) -> Row:
+def _make_row_or_reason(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     """Return the row of a recipe. If its files cannot be read, the row says why, so that the others are listed."""
     try:
-        return _row(store, name, now, every=every)
+        return _make_row(store, name, now, every=every)
     except VirtrootError as error:
         return Row(name, BuildId(), outcome="cannot be told", why=error.what, due=every)
 
 
-def _row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
+def _make_row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     golden = store.golden(name).artifact
     nights = store.history(name).nights()
     last = nights[-1] if nights else None
@@ -64,18 +65,18 @@ def _row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     return Row(
         recipe=name,
         golden=golden.stored_id if golden else BuildId(),
-        age=_since(pruning.made(golden), now) if golden else None,
+        age=_seconds_since(pruning.made(golden), now) if golden else None,
         outcome=last.outcome if last else "",
         why=last.failure.label if last and last.failure else "",
         since=state_since(nights),
-        checked=_since(began(good), now) if good else None,
+        checked=_seconds_since(parse_time(good), now) if good else None,
         due=every or bool(nights and source and source.is_file()),
     )
 
 
-def as_table(rows: list[Row]) -> str:
-    """Return a status as people read it."""
-    cells = [("RECIPE", "GOLDEN ROOT", "AGE", "LAST GOOD NIGHT", "LAST NIGHT")]
+def format_table(rows: list[Row]) -> str:
+    """Return the rows as a table for people."""
+    cells = [("RECIPE", "GOLDEN ROOT", "AGE", "LAST GOOD RUN", "LAST RUN")]
     for row in rows:
         outcome = ": ".join(filter(None, (row.outcome, row.why))) or "-"
         build = row.golden.build or "-"
@@ -92,44 +93,44 @@ def as_table(rows: list[Row]) -> str:
 
 
 def refuse_stale(rows: list[Row], max_age: str) -> None:
-    """Raise `CheckFailed` where the last good night of a recipe is longer ago than ``max_age``, or never was.
+    """Raise `CheckFailed` if the last good nightly run of a recipe is older than ``max_age``, or if there was none.
 
-    One in the future, which a clock gone wrong has recorded, is none.
+    A run in the future, recorded by a wrong clock, does not count.
     """
     longest = time_span(max_age).total_seconds()
     due = [row for row in rows if row.due]
     stale = [row.recipe for row in due if row.checked is None or not -_CLOCKS_DIFFER <= row.checked <= longest]
     if stale:
         raise CheckFailed(
-            f"no good night within {max_age}: {', '.join(stale)}",
-            "./inv nightly runs one; see when the next is due: ./inv nightly-timer --show",
+            f"no good nightly run within {max_age}: {', '.join(stale)}",
+            "run ./inv nightly; see ./inv nightly-timer --show for the next scheduled run",
         )
 
 
-def began(night: Night) -> datetime:
-    """Return when a night began."""
+def parse_time(night: Night) -> datetime:
+    """Return when a nightly run began."""
     return datetime.fromisoformat(night.time)
 
 
-def _since(moment: datetime, now: datetime) -> int:
+def _seconds_since(moment: datetime, now: datetime) -> int:
     return int((now - moment).total_seconds())
 
 
-@task(name="status", help={"max-age": "how old the last good night of a recipe may be, like 36h", "json": "print JSON"})
+@task(name="status", help={"max-age": "maximum age of a recipe's last good run, like 36h", "json": "print JSON"})
 def status_task(
     c: Context,
     max_age: str = "",
     json: bool = False,
 ) -> None:
-    """Say how each recipe fares; exit 1 where one had no good night for too long.
+    """Show the state of each recipe; exit 1 if one had no good nightly run for too long.
 
     ./inv status
     ./inv status --max-age 36h
     """
     settings = settings_of(c, max_age=max_age)
-    rows = status(settings)
-    print_data(rows if json else as_table(rows))
+    rows = list_status(settings)
+    print_data(rows if json else format_table(rows))
     following = timer.next_run()
     if following and not json:
-        result(f"next night: {following}")
+        result(f"next nightly run: {following}")
     refuse_stale(rows, settings.max_age)

@@ -48,7 +48,7 @@ def artifact(name: str, to: str, settings: Settings) -> Artifact:
     """Return what a guest is to be put on: what ``to`` names, or else the golden root of its recipe, or the latest."""
     if to and Path(to).is_dir() and "/" in to:
         return Artifact(Path(to).resolve())
-    guest = guests.find(connect(settings), name)
+    guest = guests.get(connect(settings), name)
     recipe = preparation.manifest(guest).name
     if to:
         return naming.resolve(settings.output_dir, to, recipe)
@@ -72,14 +72,14 @@ def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
 
 def stays(name: str, artifact: Artifact, settings: Settings) -> str:
     """Return in words that a guest is on ``artifact`` already; empty where it is not."""
-    if guests.find(connect(settings), name).artifact != artifact.id:
+    if guests.get(connect(settings), name).artifact != artifact.id:
         return ""
     return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew"
 
 
 def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
     """Validate the options of the task; raises `VirtrootError`."""
-    return UpgradeOptions(choices, clone_methods.checked_way(clone), restart, again)
+    return UpgradeOptions(choices, clone_methods.check_method(clone), restart, again)
 
 
 def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
@@ -120,7 +120,7 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
                 move.refuse_open(f"upgrade {name}")
                 preparation.carry(guest, staged, move)
                 preparation.put_in_place(guest, staged, options.choices.keep, move)
-        upgraded = guests.find(guest.hypervisor, name)
+        upgraded = guests.get(guest.hypervisor, name)
         if again:
             _prove(upgraded, artifact, settings)
         preparation.tell(name, move)
@@ -191,7 +191,7 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
         previous_roots.set_aside(guest, former)
     except VirtrootError as error:
         warn(f"the root that {guest.name} failed on is one of its former roots, or an earlier one stays: {error.what}")
-    back = guests.find(guest.hypervisor, guest.name)
+    back = guests.get(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
     if aside := previous_roots.failed(back):
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
@@ -204,7 +204,7 @@ def due(names: Collection[str], options: UpgradeOptions, settings: Settings) -> 
     upgrade, and those that were made in another output directory are nobody's here.
     """
     hypervisor = connect(settings)
-    for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
+    for guest in sorted(guests.list_guests(hypervisor), key=lambda each: each.name):
         if guest.transient or (names and guest.name not in names):
             continue
         yield guest.name, _becoming(guest, options, settings)
@@ -292,7 +292,7 @@ def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Setti
 
 def _missing(names: Collection[str], hypervisor: Hypervisor) -> list[str]:
     """Return those of ``names`` that no guest has, and tell of them: they keep no other from its upgrade."""
-    there = {guest.name for guest in guests.every(hypervisor)}
+    there = {guest.name for guest in guests.list_guests(hypervisor)}
     missing = sorted({*names} - there)
     for name in missing:
         warn(f"there is no guest {name}: take it out of the setting upgrade")
@@ -302,7 +302,7 @@ def _missing(names: Collection[str], hypervisor: Hypervisor) -> list[str]:
 def _state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
     """Return what a guest is on, and whether it runs; None where that cannot be said."""
     try:
-        guest = guests.find(hypervisor, name)
+        guest = guests.get(hypervisor, name)
         return guest.artifact, guest.running
     except VirtrootError:
         return None

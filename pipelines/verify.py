@@ -97,7 +97,7 @@ def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
 def verify_held(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
     """Check a guest whose lock the caller holds; see `verify_guest`."""
     name = guest.name
-    guest.assemble()
+    guest.mount_layers()
     artifact = _artifact_of(guest, settings)
     context = SuiteContext(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
     if not boot:
@@ -201,11 +201,11 @@ def _symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom 
     if guest is None:
         return recognise(reasons)
     running = guest.running
-    seen = [guest.unserved()] if running else []
+    seen = [guest.find_unserved()] if running else []
     found = recognise(seen, guest.symptoms) or recognise(reasons, guest.symptoms)
     if found or not (running or kind == "guest"):
         return found
-    return recognise(guest.logs.since(None).values(), guest.symptoms)
+    return recognise(guest.logs.read_since(None).values(), guest.symptoms)
 
 
 def reasons(text: str) -> list[str]:

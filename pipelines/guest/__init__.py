@@ -1,1 +1,1 @@
-"""What runs: the guest's root in the pool, its kernel's copy, its domain."""
+"""Guests: the root in the pool, the boot directory with its kernel, and the domain."""

@@ -1,7 +1,7 @@
-"""The guest agent: commands in a running guest, with neither network nor ssh.
+"""The guest agent: commands in a running guest, without network or ssh.
 
-Protocol: https://qemu-project.gitlab.io/qemu/interop/qemu-ga-ref.html. The agent is the guest's, so what it answers is
-taken for nothing but data of the expected form.
+Protocol: https://qemu-project.gitlab.io/qemu/interop/qemu-ga-ref.html. The guest controls its agent, so an answer is
+accepted only if it has the expected form, and is treated as data.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 _FIRST_POLL, _SLOWEST_POLL = 0.05, 1.0
 
-#: Bytes that one request may bring along: it is an argument of virsh, which as base64 may have 128 KiB.
+#: Bytes of input in one request: the request is an argument of virsh, limited to 128 KiB, and the input is base64.
 LARGEST_INPUT = 88 << 10
 
-#: Seconds that one answer may take, and that an agent which is asked again and again may be silent.
-_ANSWER, _SILENCE = 20, 90
+#: Seconds to wait for one answer, and seconds that an agent which is polled may be silent.
+_ANSWER_SECONDS, _SILENCE_SECONDS = 20, 90
 
 
 class Silent(VirtrootError):
@@ -36,7 +36,7 @@ class Silent(VirtrootError):
 
 
 class Status(BaseModel):
-    """What guest-exec-status says of a command."""
+    """The answer to guest-exec-status."""
 
     exited: bool
     exitcode: int | None = None
@@ -48,12 +48,12 @@ class Status(BaseModel):
 
     @property
     def returncode(self) -> int:
-        """The exit status; 128 + N says that signal N ended the command."""
+        """The exit status; 128 + N if signal N ended the command."""
         return 128 + self.signal if self.exitcode is None else self.exitcode
 
 
 class Piece(BaseModel):
-    """What guest-file-read gives of a file."""
+    """The answer to guest-file-read."""
 
     content: Base64Bytes = Field(default=b"", alias="buf-b64")
     eof: bool
@@ -73,55 +73,55 @@ class _Interface(BaseModel):
 
 @dataclass(frozen=True)
 class Agent:
-    """The agent of one running guest: ``domain`` is its UUID, ``name`` what people call it."""
+    """The agent of a running guest: ``domain`` is the UUID, ``name`` the guest's name for messages."""
 
     hypervisor: Hypervisor
     domain: str
     name: str
 
-    def ask(self, command: str, *, timeout: int = _ANSWER, **arguments: Any) -> Any:
-        """Return the agent's answer to ``command``; raises `Silent` when there is none within ``timeout`` seconds."""
+    def ask(self, command: str, *, timeout: int = _ANSWER_SECONDS, **arguments: Any) -> Any:
+        """Return the agent's answer to ``command``; raises `Silent` if there is none within ``timeout`` seconds."""
         request = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
         done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(timeout), self.domain, request, check=False)
         if done.returncode:
             raise Silent(
                 f"the agent of {self.name} does not answer: {done.complaint}",
-                f"see whether the guest is up: ./inv info {self.name}",
+                f"check whether the guest is up: ./inv info {self.name}",
             )
         try:
             return json.loads(done.text)["return"]
         except (ValueError, KeyError, TypeError) as error:
-            raise self._nonsense(command) from error
+            raise self._make_invalid_answer_error(command) from error
 
-    def answers(self) -> bool:
-        """Say whether the agent answers now."""
+    def is_answering(self) -> bool:
+        """Return whether the agent answers now."""
         asked = ("qemu-agent-command", "--timeout", "5", self.domain, '{"execute":"guest-ping"}')
         return self.hypervisor.virsh(*asked, check=False).returncode == 0
 
-    def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
-        """Start ``argv`` in the guest, as root, its output kept by the agent; return its process id there.
+    def start_command(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
+        """Start ``argv`` in the guest as root and return its process ID there; the agent collects the output.
 
-        ``stdin`` has `LARGEST_INPUT` bytes at most.
+        ``stdin`` has at most `LARGEST_INPUT` bytes.
         """
-        given: dict[str, Any] = {"input-data": _base64(stdin)} if stdin else {}
+        given: dict[str, Any] = {"input-data": _encode(stdin)} if stdin else {}
         started = self.ask("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True}, **given)
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
-            raise self._nonsense("guest-exec")
+            raise self._make_invalid_answer_error("guest-exec")
         return int(started["pid"])
 
-    def statuses(self, pid: int) -> Iterator[Status]:
-        """Yield what the agent says of a command, ever more slowly, until it has ended.
+    def poll(self, pid: int) -> Iterator[Status]:
+        """Yield the status of a command, at growing intervals, until it has ended.
 
-        An answer that is late or missing is asked for again: the agent of a busy guest is slow, its command goes on.
-        An agent that was started anew does not know the command, and none tells twice that one has ended.
+        A late or missing answer is asked for again: the agent of a busy guest is slow while the command continues. An
+        agent that was restarted does not know the command, and an agent reports the end of a command only once.
         """
         pause, heard = _FIRST_POLL, time.monotonic()
         while True:
             try:
-                status = self._parsed(Status, "guest-exec-status", pid=pid)
+                status = self._ask_for(Status, "guest-exec-status", pid=pid)
             except VirtrootError as error:
                 forgotten = "does not exist" in error.what or "parameter 'pid'" in error.what
-                late = time.monotonic() - heard > _SILENCE
+                late = time.monotonic() - heard > _SILENCE_SECONDS
                 if forgotten or late or self.hypervisor.state(self.domain) != "running":
                     raise
             else:
@@ -135,67 +135,68 @@ class Agent:
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 600) -> Completed:
         """Run ``argv`` in the guest and return its output and exit status; ``timeout`` is in seconds.
 
-        For output of up to about 1 MiB; see `streaming` for any. Raises `VirtrootError` when the program cannot be
-        started, or when the agent kept only a part of what it printed.
+        Use it for output up to about 1 MiB, and `command_stream` for more. Raises `VirtrootError` if the program cannot
+        be started, or if the agent dropped a part of the output.
         """
         deadline = time.monotonic() + timeout
-        for status in self.statuses(self.begin(argv, stdin=stdin)):
+        for status in self.poll(self.start_command(argv, stdin=stdin)):
             if status.exited:
                 if status.out_truncated or status.err_truncated:
                     raise VirtrootError(
-                        f"{argv[0]} printed more in {self.name} than its agent keeps", "let it print less"
+                        f"{argv[0]} printed more than the agent of {self.name} stores",
+                        "reduce the output of the command",
                     )
                 return Completed(tuple(argv), status.returncode, status.out_data, status.err_data)
             if time.monotonic() > deadline:
                 break
         raise VirtrootError(
-            f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or look at the guest"
+            f"{argv[0]} did not end within {timeout} s in {self.name}", "run it again, or check the state of the guest"
         )
 
     def open(self, path: str, offset: int = 0, *, mode: str = "r") -> int:
-        """Open a file of the guest, by default for reading from ``offset``, and return its handle."""
+        """Open a file of the guest, by default for reading, at ``offset``; return its handle."""
         handle = self.ask("guest-file-open", path=path, mode=mode)
         if not isinstance(handle, int):
-            raise self._nonsense("guest-file-open")
+            raise self._make_invalid_answer_error("guest-file-open")
         if offset:
             self.ask("guest-file-seek", handle=handle, offset=offset, whence="set")
         return handle
 
     def read(self, handle: int, size: int) -> Piece:
-        """Return up to ``size`` bytes of an open file."""
-        return self._parsed(Piece, "guest-file-read", handle=handle, count=size)
+        """Return at most ``size`` bytes of an open file."""
+        return self._ask_for(Piece, "guest-file-read", handle=handle, count=size)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file of the guest, which is there from the first byte on."""
+        """Write a file of the guest in place; readers can see it before it is complete."""
         handle = self.open(path, mode="w")
         for start in range(0, len(content), LARGEST_INPUT):
             piece = content[start : start + LARGEST_INPUT]
-            written = self._parsed(_Written, "guest-file-write", handle=handle, **{"buf-b64": _base64(piece)})
+            written = self._ask_for(_Written, "guest-file-write", handle=handle, **{"buf-b64": _encode(piece)})
             if written.count != len(piece):
-                raise VirtrootError(f"{path} was not written in {self.name}: No space left on device", "make room")
+                raise VirtrootError(f"cannot write {path} in {self.name}: No space left on device", "free some space")
         self.ask("guest-file-close", handle=handle)
 
-    def addresses(self) -> list[str]:
-        """Return the addresses that the guest says it has, but for those that only itself can reach."""
+    def list_addresses(self) -> list[str]:
+        """Return the addresses that the guest reports, without those that are reachable only from inside it."""
         command = "guest-network-get-interfaces"
         try:
             interfaces = TypeAdapter(list[_Interface]).validate_python(self.ask(command, timeout=5))
         except ValidationError as error:
-            raise self._nonsense(command) from error
-        told = (addresses.parse(each.address) for interface in interfaces for each in interface.addresses)
-        return list(filter(None, told))
+            raise self._make_invalid_answer_error(command) from error
+        found = (addresses.parse(each.address) for interface in interfaces for each in interface.addresses)
+        return list(filter(None, found))
 
-    def _parsed(self, form: type[_Answer], command: str, **arguments: Any) -> _Answer:
+    def _ask_for(self, form: type[_Answer], command: str, **arguments: Any) -> _Answer:
         try:
             return form.model_validate(self.ask(command, **arguments))
         except ValidationError as error:
-            raise self._nonsense(command) from error
+            raise self._make_invalid_answer_error(command) from error
 
-    def _nonsense(self, command: str) -> VirtrootError:
+    def _make_invalid_answer_error(self, command: str) -> VirtrootError:
         return VirtrootError(
-            f"the agent of {self.name} answers {command} with something else", "look at the agent inside the guest"
+            f"the agent of {self.name} sent an invalid answer to {command}", "check the agent inside the guest"
         )
 
 
-def _base64(data: bytes) -> str:
+def _encode(data: bytes) -> str:
     return base64.b64encode(data).decode()

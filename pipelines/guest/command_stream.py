@@ -1,12 +1,12 @@
-"""A command in a guest whose input and output are passed on while it runs, whatever their size.
+"""Running a command in a guest: its input and output are passed on while it runs, whatever their size.
 
-The agent keeps a command's output until its end, and libvirt passes on about 3 MiB of it at most. So a shell in the
-guest writes the output to two files. What ends soon and printed little is handed out by that shell; of anything else
-the files are read piece by piece. The status is in a file, too: an upgrade inside the guest restarts the agent, which
-then knows nothing of the command. Input is passed on by `standard_input`.
+The agent collects the output until the command ends, and libvirt passes on at most about 3 MiB of it. Therefore a shell
+in the guest writes the output to two files. If the command ends soon and printed little, this shell prints the output;
+otherwise the files are read in pieces. The status is in a file, too: an upgrade in the guest restarts the agent, and a
+new agent does not know the command. `standard_input` passes on the input.
 
-The command has what a login of root's has: its home, PATH, working directory and umask. What protects virtroot's own
-files in the guest, and what the agent's unit has, is not the command's.
+The command gets the environment of a root login: home, PATH, working directory and umask. It does not inherit the umask
+that protects virtroot's files in the guest, nor the environment of the agent's unit.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from pipelines.guest.agent import Agent, Status
 from pipelines.log import warn
 from pipelines.text import trim
 
-#: Bytes of a piece: as base64 well below what libvirt passes on.
+#: Bytes of a piece; as base64 it is well below the limit of libvirt.
 _PIECE = 1 << 20
 
-#: Seconds after which the output of a command that still runs is passed on.
-_SOON = 2.0
+#: Seconds after which the output of a command that is still running is passed on.
+_FIRST_OUTPUT_SECONDS = 2.0
 
-#: Seconds that the agent may be away, and between two looks at a command that it does not know any more.
-_AWAY, _LOOK = 300, 2.0
+#: Seconds that the agent may be unreachable, and between two polls of a command that the agent does not know any more.
+_AWAY_SECONDS, _POLL_SECONDS = 300, 2.0
 
-# Out of the agent's own control group, whose processes end when a package's script restarts it. Where no systemd runs
-# there is no such group.
+# The command leaves the agent's control group, whose processes end when a package's script restarts the agent. A guest
+# without systemd has no such group.
 _BEGIN = r"""
 if [ -d /run/systemd/system ] && command -v systemd-run > /dev/null; then
-    # What it would describe itself, the whole script, has lines that systemd takes for its own.
+    # The default description is the whole script, and systemd would interpret its lines.
     exec systemd-run --scope --quiet --collect --description="a command of virtroot's" -- /bin/sh -c "$@"
 fi
 exec /bin/sh -c "$@"
 """
 
-# Whoever makes the directory `taken` hands the output out: this shell, or the reader outside. The first letter of what
-# this shell prints says who it was. The files are in the guest's memory: each takes a quarter of what is free there,
-# and what goes beyond is cut, as by a reader that has seen enough. A child that the command leaves behind keeps the
-# pipes open; it is not waited for.
+# Who creates the directory `taken` first passes the output on: this shell, or the reader on the host. The first letter
+# that this shell prints says which of them it was. The files are in the guest's memory: each may use a quarter of the
+# free space, and output beyond that is cut, as if the reader had closed the pipe. A child process that outlives the
+# command keeps the pipes open; it is not waited for.
 _SHELL = r"""
 umask 077
 directory=$1 login=$2 feed=$3; shift 3
@@ -65,7 +65,7 @@ setsid /bin/sh -c "$login" "$directory" "$@" > "$directory/o" 2> "$directory/e" 
 status=$?
 rm -f "$directory/pid"
 touch "$directory/closed"
-# Before it has a session of its own, it has no process group either.
+# Until the feeder has a session of its own, it has no process group of its own either.
 if [ -n "$feeder" ]; then kill -TERM "-$feeder" 2> /dev/null || kill -TERM "$feeder" 2> /dev/null; fi
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     kill -0 "$first" 2> /dev/null || kill -0 "$second" 2> /dev/null || break
@@ -85,7 +85,7 @@ fi
 exit "$status"
 """
 
-# What the command is started by. A login has what /etc/environment says, too: the settings of a proxy, for example.
+# Starts the command. A login reads /etc/environment, too, for example the settings of a proxy.
 _LOGIN = r"""
 echo $$ > "$0/pid" || exit 125
 umask 022
@@ -110,7 +110,7 @@ exec "$@"
 """
 
 _TAKE = '[ -e "$1/out" ] && [ -e "$1/err" ] && mkdir "$1/taken"'
-# A command that has not begun finds its directory taken, and does not.
+# If the command has not started, this creates its directory, so that it does not start later.
 _GIVE_UP = """
 if mkdir "$1" 2> /dev/null; then exit; fi
 # A command that has not written its process id yet cannot do so after this, and exits.
@@ -134,18 +134,20 @@ Sink = Callable[[bytes], object]
 def run(
     agent: Agent, argv: Sequence[str], stdout: Sink, stderr: Sink, *, stdin: int | None = None, memory: str = "/run"
 ) -> int:
-    """Run ``argv`` in the guest, pass its output on, and return its exit status; a signal N gives 128 + N.
+    """Run ``argv`` in the guest, pass its output on, and return its exit status, which is 128 + N for a signal N.
 
-    ``stdin`` is the descriptor that its input is read from, see `standard_input`; without one it has none. ``memory``
-    is the guest's directory for what passes between. Of each output what goes beyond a quarter of the free space there
-    is cut, with a warning. Where this is interrupted, the command and its children are ended.
+    ``stdin`` is the descriptor to read the input from, see `standard_input`; None means no input. ``memory`` is the
+    directory in the guest for input and output. Output beyond a quarter of the free space there is cut, with a warning.
+    An interrupt ends the command and its children.
     """
     directory = f"{memory}/virtroot-exec.{secrets.token_hex(8)}"
     given = None if stdin is None else standard_input.Input(agent, directory, stdin)
     reader = _Reader(agent, directory, stdout, stderr, check=given.check if given else lambda: None)
     feed = standard_input.FEED if given else ""
     try:
-        pid = agent.begin(["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, _LOGIN, feed, *argv])
+        pid = agent.start_command(
+            ["/bin/sh", "-c", _BEGIN, "begin", _SHELL, "virtroot-exec", directory, _LOGIN, feed, *argv]
+        )
         if given:
             given.start()
         status = _follow(agent, pid, reader)
@@ -157,44 +159,44 @@ def run(
         if given:
             given.close()
     with suppress(VirtrootError):
-        agent.begin(["/bin/rm", "-rf", directory])
+        agent.start_command(["/bin/rm", "-rf", directory])
     return status
 
 
 def _follow(agent: Agent, pid: int, reader: _Reader) -> int:
-    ended = _until_it_ends(agent, pid, reader)
+    ended = _wait_for_end(agent, pid, reader)
     if ended is None:
-        return reader.wait()
+        return reader.wait_for_status()
     who, said = ended.out_data[:1], ended.out_data[1:]
     if who == b"r":
-        return reader.rest(ended.returncode)
+        return reader.pass_on_rest(ended.returncode)
     if who == b"s":
         reader.stdout(said)
     reader.stderr(ended.err_data)
     return ended.returncode
 
 
-def _until_it_ends(agent: Agent, pid: int, reader: _Reader) -> Status | None:
-    """Return what the agent says of the command's end; None where it says nothing any more."""
+def _wait_for_end(agent: Agent, pid: int, reader: _Reader) -> Status | None:
+    """Return the agent's status of the command when it has ended, or None if the agent does not report it any more."""
     begin = time.monotonic()
     try:
-        for status in agent.statuses(pid):
+        for status in agent.poll(pid):
             if status.exited:
                 return status
             reader.check()
-            if time.monotonic() - begin > _SOON:
-                reader.more()
+            if time.monotonic() - begin > _FIRST_OUTPUT_SECONDS:
+                reader.pass_on_new()
     except standard_input.Unsent:
         raise
     except VirtrootError:
-        # The agent was restarted, or gave its last answer to nobody.
+        # The agent was restarted, or nobody received its answer that reported the end.
         if agent.hypervisor.state(agent.domain) != "running":
             raise
     return None
 
 
 class _Reader:
-    """Passes on what the two files have got since it last looked. ``check`` raises what ends the command early."""
+    """Passes on what the two output files have gained since the last call. ``check`` raises an error of the input."""
 
     def __init__(self, agent: Agent, directory: str, stdout: Sink, stderr: Sink, check: Callable[[], object]) -> None:
         self.stdout, self.stderr, self.check = stdout, stderr, check
@@ -202,52 +204,55 @@ class _Reader:
         self._files: list[tuple[int, Sink]] = []
         self._passed = {"out": 0, "err": 0}
 
-    def more(self) -> None:
-        """Pass on what there is, if it is not handed out by the shell in the guest."""
-        if not self._files and self._sh(_TAKE) is None:
+    def pass_on_new(self) -> None:
+        """Pass on the new output, unless the shell in the guest prints it."""
+        if not self._files and self._run_script(_TAKE) is None:
             return
-        self._read()
+        self._pass_on()
 
-    def rest(self, known: int | None = None) -> int:
-        """Pass on what is left of a command that has ended, and return its status, which may be ``known`` already."""
-        answer = self._sh('cat "$1/status"')
+    def pass_on_rest(self, known: int | None = None) -> int:
+        """Pass on the rest of the output and return the status of a command that has ended; ``known`` is the status."""
+        answer = self._run_script('cat "$1/status"')
         if answer is None and known is None:
-            raise self._lost()
-        self._read()
+            raise self._make_lost_error()
+        self._pass_on()
         status, _, cut = trim(answer or f"{known} cut").partition(" ")
         if cut:
-            warn(f"output beyond what fits into {self._agent.name}'s /run was cut: write that much to a file there")
+            warn(f"output was cut: /run of {self._agent.name} is full; write it to a file in the guest")
         if not status.isdigit():
-            raise VirtrootError(f"the agent of {self._agent.name} tells {status!r} for a status", "look at the guest")
+            raise VirtrootError(f"the agent of {self._agent.name} reports the status {status!r}", "check the guest")
         return int(status)
 
-    def wait(self) -> int:
-        """Do `rest` when the command has ended, whatever agent answers by then."""
+    def wait_for_status(self) -> int:
+        """Wait until the command has ended and do `pass_on_rest`; also works if the agent is restarted meanwhile."""
         heard = time.monotonic()
         while True:
             self.check()
             try:
-                state = self._sh(_STATE)
+                state = self._run_script(_STATE)
                 heard = time.monotonic()
             except VirtrootError:
-                if time.monotonic() - heard > _AWAY or self._agent.hypervisor.state(self._agent.domain) != "running":
+                if (
+                    time.monotonic() - heard > _AWAY_SECONDS
+                    or self._agent.hypervisor.state(self._agent.domain) != "running"
+                ):
                     raise
                 state = "runs"
             if state == "ended":
-                # Handles are an agent's own.
+                # A restarted agent does not know the handles of the earlier one.
                 self._files = []
-                return self.rest()
+                return self.pass_on_rest()
             if state != "runs":
-                raise self._lost()
-            time.sleep(_LOOK)
+                raise self._make_lost_error()
+            time.sleep(_POLL_SECONDS)
 
-    def _lost(self) -> VirtrootError:
+    def _make_lost_error(self) -> VirtrootError:
         return VirtrootError(
-            f"the command and its status are lost in {self._agent.name}: it was restarted, or ended it",
-            f"look at what happened: ./inv logs {self._agent.name}",
+            f"the command and its status are lost: {self._agent.name} was restarted, or ended the command",
+            f"check the logs: ./inv logs {self._agent.name}",
         )
 
-    def _read(self) -> None:
+    def _pass_on(self) -> None:
         names = ("out", "err")
         if not self._files:
             sinks = (self.stdout, self.stderr)
@@ -262,7 +267,7 @@ class _Reader:
                 if piece.eof:
                     break
 
-    def _sh(self, script: str) -> str | None:
-        """Return what a script in the guest prints, which is given the directory; None where it fails."""
+    def _run_script(self, script: str) -> str | None:
+        """Return the output of a script that runs in the guest with the directory as argument; None if it fails."""
         done = self._agent.run(["/bin/sh", "-c", script, "virtroot-exec", self._directory])
         return done.text if done.returncode == 0 else None

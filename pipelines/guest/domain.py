@@ -1,4 +1,4 @@
-"""The domain's XML: one pure function, elements under libvirt's own names."""
+"""The domain's XML: a pure function; the elements have libvirt's names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ _PLAIN = Wrapper()
 
 @dataclass(frozen=True)
 class Domain:
-    """What decides a domain. ``memory`` is in bytes; ``network`` is ``user``, ``none`` or a libvirt network's name.
+    """Everything that the domain's XML depends on.
 
-    ``root`` is the guest's directory on libvirt's machine, ``boot`` the host-owned directory with ``kernel`` and
-    ``initrd``; ``kernel`` and ``initrd`` here are the paths inside the root that are copied there before each start;
-    ``initrd`` is empty where there is none.
-    ``wrapper`` is what the guest needs of its virtiofsd, see `wrappers`; with ``overlayfs`` it can mount overlayfs on
+    ``memory`` is in bytes. ``network`` is ``user``, ``none`` or the name of a libvirt network.
+    ``root`` is the guest's root on libvirt's host, ``boot`` the directory of the host with the files ``kernel`` and
+    ``initrd``. The fields ``kernel`` and ``initrd`` are the paths inside the root that are copied there before each
+    start; ``initrd`` is empty if there is none.
+    ``wrapper`` is what the guest needs from its virtiofsd, see `wrappers`; with ``overlayfs`` it can mount overlayfs on
     its root.
-    ``shares`` are directories of libvirt's machine that the guest has beside its root.
-    ``transient`` says whose guest it is that nobody keeps; empty for one that is kept.
-    ``golden`` is the directory of the golden tree that the root was made from, empty for none, and ``lower`` that
-    tree's digest, where the root is a layer on top of it.
+    ``shares`` are directories of libvirt's host that the guest has in addition to its root.
+    ``transient`` names the task whose temporary guest this is; empty for a permanent one.
+    ``golden`` is the directory of the base tree that the root was cloned from, or empty, and ``lower`` the digest of
+    that tree if the root is a layer on top of it.
     """
 
     name: str
@@ -56,48 +57,48 @@ class Domain:
 
     @property
     def overlayfs(self) -> bool:
-        """Whether virtiofsd keeps CAP_SYS_ADMIN, without which the guest cannot mount overlayfs on its root."""
+        """Whether virtiofsd keeps CAP_SYS_ADMIN, which the guest needs to mount overlayfs on its root."""
         return self.wrapper.overlayfs
 
     @property
     def console_log(self) -> str:
-        """The file that keeps what the guest printed on its serial console since its last start."""
+        """The log file of the guest's serial console, since its last start."""
         return place.console_log(self.name)
 
 
-def domain_xml(domain: Domain) -> str:
-    """Return the domain's XML, indented; see https://libvirt.org/formatdomain.html for each element."""
+def make_xml(domain: Domain) -> str:
+    """Return the domain's XML, indented; see https://libvirt.org/formatdomain.html for the elements."""
     top = ET.Element("domain", type="kvm" if domain.kvm else "qemu")
-    _text(top, "name", domain.name)
-    _text(top, "uuid", str(domain.uuid))
-    _metadata(top, domain)
-    _text(top, "memory", str(domain.memory >> 10), unit="KiB")
-    _text(top, "vcpu", str(domain.vcpus))
-    # virtiofsd reads and writes the guest's memory, so it has to be shared memory.
+    _add_text(top, "name", domain.name)
+    _add_text(top, "uuid", str(domain.uuid))
+    _add_metadata(top, domain)
+    _add_text(top, "memory", str(domain.memory >> 10), unit="KiB")
+    _add_text(top, "vcpu", str(domain.vcpus))
+    # virtiofsd reads and writes the guest's memory, so the memory has to be shared.
     backing = ET.SubElement(top, "memoryBacking")
     ET.SubElement(backing, "source", type="memfd")
     ET.SubElement(backing, "access", mode="shared")
     system = ET.SubElement(top, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine="q35")
-    _text(system, "kernel", f"{domain.boot}/kernel")
+    _add_text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _add_text(system, "kernel", f"{domain.boot}/kernel")
     if domain.initrd:
-        _text(system, "initrd", f"{domain.boot}/initrd")
-    _text(system, "cmdline", domain.cmdline)
+        _add_text(system, "initrd", f"{domain.boot}/initrd")
+    _add_text(system, "cmdline", domain.cmdline)
     features = ET.SubElement(top, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
     ET.SubElement(top, "cpu", mode="host-passthrough" if domain.kvm else "maximum")
-    _text(top, "on_reboot", "restart")
-    _text(top, "on_crash", "destroy")
-    _devices(ET.SubElement(top, "devices"), domain)
+    _add_text(top, "on_reboot", "restart")
+    _add_text(top, "on_crash", "destroy")
+    _add_devices(ET.SubElement(top, "devices"), domain)
     ET.indent(top)
     return ET.tostring(top, encoding="unicode") + "\n"
 
 
-def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None:
-    """Change the ``definition`` of the guest whose root is ``root`` into that of a guest of its own at ``paths``.
+def rename_definition(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None:
+    """Change ``definition``, of the guest with the root ``root``, into the definition of a new guest at ``paths``.
 
-    What somebody else changed in it stays.
+    Other changes that the user made in the definition stay.
     """
     texts = {"name": paths.name, "uuid": str(uuid), "os/kernel": f"{paths.boot}/kernel"}
     if definition.find("os/initrd") is not None:
@@ -106,7 +107,7 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
     for path, text in texts.items():
         element = definition.find(path)
         if element is None:
-            raise VirtrootError(f"the domain has no {path}", "look at it: virsh dumpxml")
+            raise VirtrootError(f"the domain has no {path}", "check its definition: virsh dumpxml")
         element.text = text
     for source in definition.iterfind("devices/filesystem/source"):
         directory = source.get("dir", "")
@@ -117,11 +118,11 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
     guest = definition.find(ELEMENT)
     lower = None if guest is None else guest.find(tag("lower"))
     if guest is not None and lower is not None:
-        # A copy of both layers is not layered on a base tree any more.
+        # The clone has its own copy of both layers: it does not use the base tree.
         guest.remove(lower)
         for golden in guest.findall(tag("golden")):
             guest.remove(golden)
-    # Nobody keeps a guest for another one's sake, and what libvirt makes for each domain it makes anew.
+    # A clone is permanent, even of a temporary guest. libvirt generates the other elements for each domain.
     for parent, child in (
         (ELEMENT, tag("transient")),
         (".", "genid"),
@@ -136,7 +137,7 @@ def renamed(definition: ET.Element, root: str, paths: Place, uuid: UUID) -> None
 
 @dataclass(frozen=True)
 class Made:
-    """What a domain says of what its root was made of, and of how that boots; see `Domain`."""
+    """What a domain's metadata says about the origin of its root and how it boots; see `Domain`."""
 
     artifact: str
     kernel: str
@@ -147,25 +148,25 @@ class Made:
 
 
 def made(definition: ET.Element) -> Made:
-    """Return what a guest's definition says of its root."""
+    """Return what a guest's definition says about its root."""
     values = metadata.read(definition) or {}
     names = ("artifact", "kernel", "initrd", "golden", "lower")
     return Made(**{name: values.get(name, "") for name in names}, cmdline=definition.findtext("os/cmdline") or "")
 
 
 def remade(definition: ET.Element, boot: str, now: Made) -> None:
-    """Change a guest's definition into that of the same guest with another root; what else is in it stays."""
+    """Change a guest's definition for a new root; everything else in it stays."""
     guest, system = definition.find(ELEMENT), definition.find("os")
     if guest is None or system is None:
-        raise VirtrootError("the domain has no metadata of virtroot's", "look at it: virsh dumpxml")
+        raise VirtrootError("the domain has no virtroot metadata", "check its definition: virsh dumpxml")
     for name in ("artifact", "kernel", "initrd", "golden", "lower"):
-        _replace(guest, tag(name), getattr(now, name))
-    _replace(system, "initrd", f"{boot}/initrd" if now.initrd else "")
-    _replace(system, "cmdline", now.cmdline)
+        _set_text(guest, tag(name), getattr(now, name))
+    _set_text(system, "initrd", f"{boot}/initrd" if now.initrd else "")
+    _set_text(system, "cmdline", now.cmdline)
 
 
-def _replace(parent: ET.Element, tag: str, text: str) -> None:
-    """Let ``parent`` have the element ``tag`` with ``text``, or none where that is empty."""
+def _set_text(parent: ET.Element, tag: str, text: str) -> None:
+    """Set the text of the element ``tag`` of ``parent``; remove the element if ``text`` is empty."""
     element = parent.find(tag)
     if element is None and text:
         element = ET.SubElement(parent, tag)
@@ -175,21 +176,21 @@ def _replace(parent: ET.Element, tag: str, text: str) -> None:
         parent.remove(element)
 
 
-def _metadata(top: ET.Element, domain: Domain) -> None:
+def _add_metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), tag("guest"))
     for name in metadata.FIELDS:
         if getattr(domain, name):
-            _text(guest, tag(name), getattr(domain, name))
+            _add_text(guest, tag(name), getattr(domain, name))
 
 
-def _devices(devices: ET.Element, domain: Domain) -> None:
+def _add_devices(devices: ET.Element, domain: Domain) -> None:
     mixed = domain.cache == shares.MIXED
-    _tree(devices, domain, domain.root, ROOT_TAG, "auto" if mixed else domain.cache)
+    _add_root_device(devices, domain, domain.root, ROOT_TAG, "auto" if mixed else domain.cache)
     if mixed:
-        _tree(devices, domain, f"{domain.root}/{shares.USR}", USR_TAG, "always")
-    # A share is not a root: its daemon has no use for CAP_SYS_ADMIN.
+        _add_root_device(devices, domain, f"{domain.root}/{shares.USR}", USR_TAG, "always")
+    # The virtiofsd of a share does not need CAP_SYS_ADMIN: overlayfs is mounted on the root.
     plain = replace(domain.wrapper, overlayfs=False).path
-    devices.extend(shares.device(share, plain) for share in domain.shares)
+    devices.extend(shares.make_device(share, plain) for share in domain.shares)
     if domain.network != "none":
         user = domain.network == "user"
         interface = ET.SubElement(devices, "interface", type="user" if user else "network")
@@ -202,12 +203,12 @@ def _devices(devices: ET.Element, domain: Domain) -> None:
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     rng = ET.SubElement(devices, "rng", model="virtio")
-    _text(rng, "backend", "/dev/urandom", model="random")
+    _add_text(rng, "backend", "/dev/urandom", model="random")
     ET.SubElement(devices, "memballoon", model="virtio")
 
 
-def _tree(devices: ET.Element, domain: Domain, directory: str, tag: str, cache: str) -> None:
-    """Add the device of the root, or of a part of it."""
+def _add_root_device(devices: ET.Element, domain: Domain, directory: str, tag: str, cache: str) -> None:
+    """Add the device of the root, or of a directory in it."""
     filesystem = ET.SubElement(devices, "filesystem", type="mount", accessmode="passthrough")
     ET.SubElement(filesystem, "driver", type="virtiofs", queue="1024")
     binary = ET.SubElement(filesystem, "binary", path=domain.wrapper.path, xattr="on")
@@ -217,5 +218,5 @@ def _tree(devices: ET.Element, domain: Domain, directory: str, tag: str, cache: 
     ET.SubElement(filesystem, "target", dir=tag)
 
 
-def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+def _add_text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text

@@ -1,4 +1,4 @@
-"""A guest as libvirt knows it: found by name, addressed by UUID, with what virtroot's metadata says of it."""
+"""A guest: a domain with virtroot's metadata. It is found by name and addressed by UUID."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import logs, virtiofsd_wrapper
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
-from pipelines.guest.virtiofsd import unserved
+from pipelines.guest.virtiofsd import find_unserved
 from pipelines.libvirt import host_files, wrappers
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place, shares
 from pipelines.pool.shares import Share
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
@@ -28,11 +28,11 @@ from pipelines.target.payload.layers import TREE
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
-#: What a guest prints that will not come up any more; grep reads it, too.
-_HOPELESS = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
+#: What the console of a guest prints whose boot has failed for good; grep reads this pattern, too.
+_GAVE_UP = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
 
-# One command for many looks: to begin a command in a container takes longer than to look, and from the guest's
-# processor. It ends soon by itself, since nothing ends it when its task is killed.
+# One command polls many times: starting a command in a container takes longer than one poll, and takes CPU time from
+# the guest. The command ends by itself after a while, since nothing ends it when its task is killed.
 _WATCH = """
 end=$(($(date +%s) + $1)) log=$2 hopeless=$3 domain=$4
 shift 4
@@ -49,26 +49,26 @@ while :; do
 done
 """
 
-#: Seconds that one such command goes on.
-_LOOKING = 10
+#: Seconds that one such command runs.
+_WATCH_SECONDS = 10
 
-#: Lines of its end that are searched for why it gave up.
+#: Lines of the console's end that are searched for the reason of a failure.
 _CONSOLE_LINES = 1000
 
-#: A guest's console is looked at from its end: a line may be as long as the guest likes.
-_TAIL = 64 << 10
+#: Bytes of the console's end that are read: the guest decides how long its lines are.
+_TAIL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A domain that virtroot defined; ``artifact`` is the id of what it was made from.
+    """A domain that virtroot defined; ``artifact`` is the id of the artifact that it was made from.
 
-    ``root`` is its directory, ``boot`` the host-owned directory that its kernel is loaded from, ``kernel`` and
-    ``initrd`` (empty: none) the paths in the root that are copied there before each start. ``transient`` says who made
-    it to throw it away; empty for one that is kept. ``golden`` is the directory of the golden tree that its root was
-    made from, ``lower`` that tree's digest where the root is a layer on top of it. ``overlayfs`` says that its
-    virtiofsd keeps CAP_SYS_ADMIN, ``cache`` what its root is served with, see `shares.cache`, and ``shares`` what it
-    has beside its root. ``binaries`` are the programs that its devices name, empty for libvirt's own choice.
+    ``root`` is its root, ``boot`` its boot directory on the host, from which the kernel is loaded, ``kernel`` and
+    ``initrd`` (or empty) the paths in the root that are copied there before each start. ``transient`` names the task
+    that made it as a temporary guest; empty for a permanent one. ``golden`` is the directory of the base tree that its
+    root was cloned from, ``lower`` the digest of that tree if the root is a layer on top of it. ``overlayfs`` says
+    whether its virtiofsd keeps CAP_SYS_ADMIN. ``cache`` is the cache mode of its root, see `shares.parse_cache`, and
+    ``shares`` are its shares. ``binaries`` are the programs that its devices name, with "" for libvirt's default.
     """
 
     hypervisor: Hypervisor
@@ -94,8 +94,8 @@ class Guest:
         return self.cache == shares.MIXED
 
     @property
-    def below(self) -> str:
-        """The tree that the root is a layer on top of; empty for none."""
+    def lower_tree(self) -> str:
+        """The tree that the root is a layer on top of, or empty."""
         return f"{self.golden}/{TREE}" if self.lower else ""
 
     @property
@@ -105,65 +105,65 @@ class Guest:
 
     @property
     def target(self) -> Target:
-        """The machine that the guest's root and logs are on."""
+        """The target that the guest's root and logs are on."""
         return self.hypervisor.target
 
     @property
     def state(self) -> str:
-        """Libvirt's word for the guest's state."""
+        """The state of the domain in libvirt's words."""
         return self.hypervisor.state(self.uuid)
 
     @property
     def running(self) -> bool:
-        """Whether the guest is anything but shut off."""
+        """Whether the guest is in any state other than shut off."""
         return self.state != "shut off"
 
     def check_running(self) -> None:
-        """Raise `VirtrootError` where the guest is shut off."""
+        """Raise `VirtrootError` if the guest is shut off."""
         if not self.running:
             raise VirtrootError(f"the guest {self.name} is not running", f"start it first: ./inv start {self.name}")
 
     def refuse_shared_root(self, *, active: bool = False) -> None:
-        """Raise `VirtrootError` where another domain (that runs, with ``active``) names this guest's root.
+        """Raise `VirtrootError` if another domain (an active one, with ``active``) uses this guest's root.
 
-        A copy made by virt-clone does.
+        A clone made by virt-clone does.
         """
-        for what, path in (("root", self.root), ("kernel's copy", self.boot)):
+        for what, path in (("root", self.root), ("boot directory", self.boot)):
             others = self.hypervisor.naming(path, besides=self.uuid, active=active)
             if others:
                 names = " and ".join(known.name for known in others)
                 raise VirtrootError(
                     f"the {what} of {self.name}, {path}, is the {what} of {names} too",
-                    f"undefine the domain that is the copy, with its root left alone: virsh undefine {others[0].name}",
+                    f"undefine the domain that is the copy, but keep its root: virsh undefine {others[0].name}",
                 )
 
-    def assemble(self) -> None:
-        """Mount the root where it is a layer on a golden tree; whatever looks into a root calls this first.
+    def mount_layers(self) -> None:
+        """Mount the root if it is a layer on a base tree; everything that reads a root has to call this first.
 
-        Raises `VirtrootError` where the golden tree is not what the root was made on.
+        Raises `VirtrootError` if the base tree has changed since the root was made.
         """
         if self.lower:
             programs.mount_layers(self.target, self.root, self.golden, self.lower)
 
     def refuse_mounts(self) -> None:
-        """Raise `VirtrootError` where anything is mounted in the root but the root itself."""
+        """Raise `VirtrootError` if anything is mounted in the root, other than the root itself."""
         mounts.refuse(self.target, self.root, besides=self.root if self.lower else "")
 
-    def hand_over(self) -> None:
-        """Copy the kernel and initramfs out of the root anew; raises `VirtrootError` where they are not safe to."""
+    def copy_kernel(self) -> None:
+        """Copy kernel and initramfs from the root to the boot directory; raises `VirtrootError` if that is unsafe."""
         programs.copy_kernel(self.target, self.root, self.boot, self.kernel, self.initrd)
 
     def start(self, timeout: float) -> float:
         """Boot the guest and wait for its agent; return the seconds that took.
 
-        Raises `VirtrootError` with the console's tail when the guest gives up or ``timeout`` (seconds) passes.
+        Raises `VirtrootError` with the end of the console if the boot fails or takes longer than ``timeout`` seconds.
         """
         self.refuse_shared_root(active=True)
-        self.assemble()
+        self.mount_layers()
         try:
             if self.usr:
                 programs.check_not_replaced(self.target, self.root, shares.USR)
-            self.hand_over()
+            self.copy_kernel()
         except VirtrootError as error:
             symptom = recognise([error.what], self.symptoms)
             if symptom is None:
@@ -171,60 +171,62 @@ class Guest:
             raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
         for path in filter(wrappers.parse, self.binaries):
             host_files.install_wrapper(self.target, path)
-        before = self.logs.sizes()
+        before = self.logs.read_sizes()
         begin = time.monotonic()
         started = self.hypervisor.virsh("start", self.uuid, check=False)
         if started.returncode:
             said = started.complaint
-            raise self._did_not_come_up(said.rpartition("\n")[2] or "virsh start failed", before, said)
+            raise self._make_boot_error(said.rpartition("\n")[2] or "virsh start failed", before, said)
         self.wait(timeout, before)
         return time.monotonic() - begin
 
     def wait(self, timeout: float, before: Mapping[str, int] | None = None) -> float:
-        """Wait until the agent of the running guest answers; return the seconds that took, raise as `start` does.
+        """Wait until the agent of the running guest answers; return the seconds that took. Raises as `start` does.
 
-        ``before`` are the sizes that its logs had before it was started, where they are known.
+        ``before`` has the sizes of the guest's logs before its start, if they are known.
         """
         begin = time.monotonic()
         while (left := timeout - (time.monotonic() - begin)) > 0:
-            seen = self._watch(left, _HOPELESS.pattern)
+            seen = self._watch(left, _GAVE_UP.pattern)
             if seen == "up":
                 return time.monotonic() - begin
             if seen == "off":
-                raise self._did_not_come_up(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}", before)
+                raise self._make_boot_error(f"libvirt says {self.hypervisor.state(self.uuid, reason=True)}", before)
             if seen == "hopeless":
-                found = _HOPELESS.search(self.console_tail(_CONSOLE_LINES))
-                raise self._did_not_come_up(f"its console says {found[0] if found else 'that it gave up'!r}", before)
-            if gone := self.unserved():
-                raise self._did_not_come_up(gone, before)
-        raise self._did_not_come_up(f"no agent answered within {timeout:.0f} s", before)
+                found = _GAVE_UP.search(self.read_console_tail(_CONSOLE_LINES))
+                raise self._make_boot_error(
+                    f"its console says {found[0] if found else 'that the boot failed'!r}", before
+                )
+            if gone := self.find_unserved():
+                raise self._make_boot_error(gone, before)
+        raise self._make_boot_error(f"no agent answered within {timeout:.0f} s", before)
 
     def _watch(self, left: float, hopeless: str = "") -> str:
-        """Look for ``left`` seconds, or fewer; say whether the guest is ``up``, ``hopeless``, ``off`` or ``neither``.
+        """Poll the guest for ``left`` seconds or fewer; return ``up``, ``hopeless``, ``off`` or ``neither``.
 
-        Without ``hopeless``, the console of one that has given up, only ``off`` is looked for.
+        ``hopeless`` is the pattern of a failed boot on the console; without it, only ``off`` is detected.
         """
-        seconds = str(max(1, round(min(left, _LOOKING))))
+        seconds = str(max(1, round(min(left, _WATCH_SECONDS))))
         argv = ["sh", "-c", _WATCH, "watch", seconds, self.console_log, hopeless, self.uuid]
         return trim(self.target.run([*argv, *self.hypervisor.virsh_argv()]).text)
 
-    def _did_not_come_up(self, why: str, before: Mapping[str, int] | None, said: str = "") -> VirtrootError:
-        """Make the error of a start that failed; ``said`` is libvirt's whole answer."""
-        written = {"libvirt": said if "\n" in said else "", **self.logs.since(before)}
+    def _make_boot_error(self, why: str, before: Mapping[str, int] | None, said: str = "") -> VirtrootError:
+        """Return the error of a failed start; ``said`` is the complete answer of libvirt."""
+        written = {"libvirt": said if "\n" in said else "", **self.logs.read_since(before)}
         what = f"the guest {self.name} did not come up: {why}"
         hint = (
-            f"read the logs above, whole by ./inv logs {self.name} [--virtiofsd|--qemu]; while it runs, "
-            f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it"
+            f"read the logs above, or run ./inv logs {self.name} [--virtiofsd|--qemu] for all of them; if the guest "
+            f"still runs, see ./inv console {self.name}, and run ./inv stop {self.name} --force to end it"
         )
         reasons = [symptom for symptom in self.symptoms if not symptom.comes_up]
         symptom = recognise([why, said, *written.values()], reasons)
         if symptom:
             what, hint = symptom.what(what), symptom.hint(self.name)
-        return VirtrootError(what, hint, logs.shown(written), where=Phase.BOOT)
+        return VirtrootError(what, hint, logs.format_tails(written), where=Phase.BOOT)
 
     @property
     def logs(self) -> Logs:
-        """What is written about the guest."""
+        """The logs of the guest."""
         paths = {"virtiofsd's log": place.virtiofsd_log(self.name)}
         if self.usr:
             paths["virtiofsd's log of /usr"] = place.virtiofsd_log(self.name, 1)
@@ -237,35 +239,35 @@ class Guest:
         """The known symptoms that this guest can have."""
         return tuple(symptom for symptom in SYMPTOMS if not (self.overlayfs and symptom is OVERLAYFS))
 
-    def unserved(self) -> str:
-        """Say of the running guest which of its directories no virtiofsd serves any more; empty for none."""
-        return unserved(self.hypervisor, self.uuid)
+    def find_unserved(self) -> str:
+        """Return which directory of the running guest is not served by a virtiofsd any more; empty if none."""
+        return find_unserved(self.hypervisor, self.uuid)
 
     def refuse_unserved(self) -> None:
-        """Raise `VirtrootError` where a directory of the running guest is served no more: whatever it does hangs."""
-        if gone := self.unserved():
+        """Raise `VirtrootError` if a directory of the running guest is not served any more: the guest hangs then."""
+        if gone := self.find_unserved():
             raise VirtrootError(GONE.what(f"{self.name} hangs: {gone}"), GONE.hint(self.name))
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Where the agent is asked inside and does not answer, say why if that can be seen from outside."""
+    def explain_silence(self) -> Iterator[None]:
+        """Run code that asks the agent; if the agent does not answer, raise the reason if it is visible on the host."""
         try:
             yield
         except Silent:
             self.refuse_unserved()
             raise
 
-    def console_tail(self, lines: int = 30) -> str:
-        """Return the last lines of the serial console as text."""
-        return self.log_tail(self.console_log, lines)
+    def read_console_tail(self, lines: int = 30) -> str:
+        """Return the last lines of the serial console."""
+        return self.read_log_tail(self.console_log, lines)
 
-    def log_tail(self, path: str, lines: int) -> str:
-        """Return the last lines of a log on libvirt's machine as text; empty where there is none."""
-        tail = self.target.run(["tail", "-c", str(_TAIL), path], check=False)
+    def read_log_tail(self, path: str, lines: int) -> str:
+        """Return the last lines of a log on libvirt's host; empty if there is no such log."""
+        tail = self.target.run(["tail", "-c", str(_TAIL_BYTES), path], check=False)
         return "\n".join(split_lines(plain(tail.stdout.decode(errors="replace")))[-lines:])
 
     def stop(self, timeout: float, *, force: bool = False) -> float:
-        """Shut the guest down and return the seconds that took; ``force`` pulls the plug instead."""
+        """Shut the guest down and return the seconds that took; with ``force``, end it without a shutdown."""
         begin = time.monotonic()
         self.hypervisor.virsh("destroy" if force else "shutdown", self.uuid)
         while (left := timeout - (time.monotonic() - begin)) > 0:
@@ -274,40 +276,40 @@ class Guest:
         self.refuse_unserved()
         raise VirtrootError(
             f"the guest {self.name} did not shut down within {timeout:.0f} s",
-            f"look at ./inv console {self.name}, or end it with ./inv stop {self.name} --force",
-            self.console_tail(),
+            f"see ./inv console {self.name}, or run ./inv stop {self.name} --force",
+            self.read_console_tail(),
         )
 
 
-def find(hypervisor: Hypervisor, name: str) -> Guest:
-    """Return the guest ``name``; raises `VirtrootError` when there is none, or when virtroot did not make it."""
+def get(hypervisor: Hypervisor, name: str) -> Guest:
+    """Return the guest ``name``; raises `VirtrootError` if there is none, or if virtroot did not define the domain."""
     known = next((known for known in hypervisor.domains() if known.name == name), None)
     if known is None:
-        others = ", ".join(guest.name for guest in every(hypervisor)) or "none yet; see ./inv install"
-        raise VirtrootError(f"no guest {name}", f"guests here: {others}")
-    guest = _read(hypervisor, known)
+        others = ", ".join(guest.name for guest in list_guests(hypervisor)) or "none; see ./inv install"
+        raise VirtrootError(f"no guest {name}", f"existing guests: {others}")
+    guest = _parse_guest(hypervisor, known)
     if guest is None:
-        raise VirtrootError(f"{name} is a domain that virtroot did not make", "use virsh for it")
+        raise VirtrootError(f"the domain {name} was not made by virtroot", "use virsh for it")
     return guest
 
 
-def every(hypervisor: Hypervisor) -> list[Guest]:
+def list_guests(hypervisor: Hypervisor) -> list[Guest]:
     """Return all guests that virtroot made, sorted by name."""
-    found = (_read(hypervisor, known) for known in hypervisor.domains())
+    found = (_parse_guest(hypervisor, known) for known in hypervisor.domains())
     return [guest for guest in found if guest is not None]
 
 
-def lying_on(hypervisor: Hypervisor, golden: str) -> list[str]:
-    """Return the names of the guests whose roots are layers on the golden tree ``golden``."""
-    return [guest.name for guest in every(hypervisor) if guest.lower and guest.golden == golden]
+def find_guests_on(hypervisor: Hypervisor, golden: str) -> list[str]:
+    """Return the names of the guests whose roots are layers on the base tree ``golden``."""
+    return [guest.name for guest in list_guests(hypervisor) if guest.lower and guest.golden == golden]
 
 
-def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
+def _parse_guest(hypervisor: Hypervisor, known: ListedDomain) -> Guest | None:
     definition = hypervisor.xml(known.uuid)
     values = None if definition is None else metadata.read(definition)
     if definition is None or values is None:
         return None
-    boot, log = _boot(definition, known.name), _log(definition, known.name)
+    boot, log = _parse_boot_directory(definition, known.name), _parse_console_log(definition, known.name)
     return Guest(
         hypervisor,
         known.name,
@@ -315,9 +317,9 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
         boot=boot,
         console_log=log,
         overlayfs=virtiofsd_wrapper.has_overlayfs(definition),
-        binaries=virtiofsd_wrapper.binaries(definition),
-        cache=shares.cache(definition),
-        shares=shares.of(definition),
+        binaries=virtiofsd_wrapper.list_binaries(definition),
+        cache=shares.parse_cache(definition),
+        shares=shares.parse_shares(definition),
         artifact=BuildId(values["artifact"]),
         root=values["root"],
         kernel=values["kernel"],
@@ -328,13 +330,13 @@ def _read(hypervisor: Hypervisor, known: Known) -> Guest | None:
     )
 
 
-def _boot(definition: ET.Element, name: str) -> str:
-    """Return the boot directory that the definition names: a renamed domain keeps the one of its first name."""
+def _parse_boot_directory(definition: ET.Element, name: str) -> str:
+    """Return the boot directory that the definition names: a domain that was renamed keeps its first one."""
     directory = (definition.findtext("os/kernel") or "").rpartition("/")[0]
     return directory if place.is_boot(directory) else place.boot(name)
 
 
-def _log(definition: ET.Element, name: str) -> str:
+def _parse_console_log(definition: ET.Element, name: str) -> str:
     log = definition.find("devices/serial/log")
     path = "" if log is None else log.get("file", "")
     return path if place.is_console_log(path) else place.console_log(name)

@@ -37,14 +37,14 @@ def hold(hypervisor: Hypervisor, name: str, *, off: str = "", tidy: bool = True)
 
     Raises `VirtrootError` where there is no such guest, `lock.Busy` where another task works on it.
     """
-    before = guests.find(hypervisor, name)
+    before = guests.get(hypervisor, name)
     with new(hypervisor, place.of_root(before.root)):
-        now = guests.find(hypervisor, name)
+        now = guests.get(hypervisor, name)
         if (now.uuid, now.root) != (before.uuid, before.root):
             raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
         if tidy:
             publication.tidy(now)
-        guest = guests.find(hypervisor, name)
+        guest = guests.get(hypervisor, name)
         if not off:
             yield guest
             return

@@ -1,4 +1,4 @@
-"""What a recipe or a manifest asks of the host beyond a guest's own root, and the user's consent to that."""
+"""What a recipe or a manifest requests from the host in addition to the guest's root, and the user's consent to it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from pipelines.pool.shares import Share
 from pipelines.recipe.share_spec import ShareSpec
 from pipelines.text import one_line
 
-#: Answers the question that it is given.
+#: Asks the user the question it is called with, and returns the answer.
 Consent = Callable[[str], bool]
 
-#: Networks that a guest gets without asking: libvirt's own, or less.
+#: Networks that need no consent: libvirt's default network, or less.
 _USUAL_NETWORKS = ("auto", "default", "none", "user")
 
 
 class Recorded(Protocol):
-    """The part of a recipe, or of a manifest's record of it, that asks of the host."""
+    """The part of a recipe, or of the recipe recorded in a manifest, that requests something from the host."""
 
     @property
     def network(self) -> str:
-        """A network of libvirt's, or one of the usual words."""
+        """The name of a libvirt network, or one of `_USUAL_NETWORKS`."""
 
     @property
     def overlayfs(self) -> bool:
         """Whether the guest may mount overlayfs."""
 
 
-def consent(accept: bool) -> Consent:
-    """Return the consent of a user who gave ``--accept``, or who is to be asked."""
-    return granted if accept else confirm
+def get_consent(accept: bool) -> Consent:
+    """Return a function that consents if the user gave ``--accept``, and asks the user otherwise."""
+    return grant if accept else confirm
 
 
-def granted(_: str) -> bool:
+def grant(_: str) -> bool:
     """Consent to everything."""
     return True
 
 
 def describe(recorded: Recorded, *, overlayfs_given: bool = False) -> tuple[str, ...]:
-    """Return a line for each thing except shares that ``recorded`` asks of the host.
+    """Return one line for each thing except shares that ``recorded`` requests from the host.
 
-    With ``overlayfs_given`` the user asked for overlayfs on the command line.
+    ``overlayfs_given`` says that the user gave --overlayfs on the command line.
     """
     lines = []
     if recorded.overlayfs and not overlayfs_given:
@@ -55,7 +55,7 @@ def describe(recorded: Recorded, *, overlayfs_given: bool = False) -> tuple[str,
 
 
 def describe_shares(wanted: Sequence[ShareSpec], found: Sequence[Share], others: Iterable[Guest]) -> tuple[str, ...]:
-    """Return a line for each of the shares ``wanted``, which are ``found`` on the host, and which guests have it."""
+    """Return one line for each of the shares ``wanted``: its directory ``found`` and the guests that share it, too."""
     users: dict[str, list[str]] = {}
     for guest in others:
         for each in guest.shares:
@@ -69,26 +69,26 @@ def describe_shares(wanted: Sequence[ShareSpec], found: Sequence[Share], others:
 
 
 def refuse_absolute(shares: Iterable[ShareSpec], source: str) -> None:
-    """Raise `VirtrootError` for a share of ``source``, a recipe or an artifact, that names a directory of the host."""
+    """Raise `VirtrootError` for a share of ``source``, a recipe or an artifact, that has a directory of the host."""
     for share in shares:
         if not share.named:
             word = ":ro" if share.readonly else ""
             raise VirtrootError(
-                f"{source} asks for the host's directory {share.source}, as the share {share.tag}",
-                "only the user names directories of the host: "
-                f"--share {share.tag}:{share.source}:{share.point}{word}, which replaces it",
+                f"{source} requests the directory {share.source} of the host as the share {share.tag}",
+                "only the command line may name directories of the host: "
+                f"use --share {share.tag}:{share.source}:{share.point}{word}, which replaces this share",
             )
 
 
 def refuse_unaccepted(name: str, source: str, lines: Sequence[str], consent: Consent | None) -> None:
-    """Show what ``source`` asks of the host for the guest ``name``; raise `VirtrootError` without ``consent`` to it."""
+    """Show what ``source`` requests from the host for the guest ``name``; raise `VirtrootError` without ``consent``."""
     if not lines:
         return
-    say(f"{source} asks of the host, for {name}:")
+    say(f"{source} requests from the host, for {name}:")
     for line in lines:
         say(f"  {line}")
     if consent is None or not consent(f"give {name} all of that?"):
         raise VirtrootError(
-            f"{source} asks more of the host than a guest gets by itself: {'; '.join(lines)}",
-            "give --accept, if the host is to give that",
+            f"{source} requests more from the host than a guest gets by default: {'; '.join(lines)}",
+            "use --accept to grant this",
         )

@@ -74,11 +74,15 @@ def start(guest: Guest, timeout: float) -> float:
     """
     hostdir.refuse_gone(guest)
     if guest.lower:
-        mount_units.ensure(guest.target, guest.root, guest.golden)
+        mount_units.ensure_enabled(guest.target, guest.root, guest.golden)
     try:
         return guest.start(timeout)
     except VirtrootError as error:
-        if guest.hypervisor.kvm or not guest.running or not TIMERS.pattern.search(guest.console_tail(_CONSOLE_LINES)):
+        if (
+            guest.hypervisor.kvm
+            or not guest.running
+            or not TIMERS.pattern.search(guest.read_console_tail(_CONSOLE_LINES))
+        ):
             raise
         warn(f"{error.what}; its timers stopped, as software emulation has it now and then: once more")
         guest.stop(timeout, force=True)
@@ -94,8 +98,8 @@ def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
         if wanted:
             # Nothing hides why it failed.
             try:
-                tidy(guests.find(guest.hypervisor, guest.name))
-                back = guests.find(guest.hypervisor, guest.name)
+                tidy(guests.get(guest.hypervisor, guest.name))
+                back = guests.get(guest.hypervisor, guest.name)
                 say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
             except VirtrootError as error:
                 warn(f"{guest.name} is off: {error.what}")
@@ -114,7 +118,7 @@ def tidy(guest: Guest) -> None:
     _undo_removal(target, paths)
     transactions.end_publication(target, paths.journal, paths.root, paths.boot)
     if swap.finish(guest):
-        guest = guests.find(guest.hypervisor, guest.name)
+        guest = guests.get(guest.hypervisor, guest.name)
     if not _exists(target, guest.root):
         # What is hidden may be all that there is of it.
         raise VirtrootError(
@@ -211,7 +215,7 @@ def sweep(hypervisor: Hypervisor, paths: Place) -> None:
     """
     target = hypervisor.target
     _settle(target, paths)
-    owner = next((guest for guest in guests.every(hypervisor) if guest.root == paths.root), None)
+    owner = next((guest for guest in guests.list_guests(hypervisor) if guest.root == paths.root), None)
     if owner:
         tidy(owner)
     elif _exists(target, paths.root) and "root" not in transactions.find_published(

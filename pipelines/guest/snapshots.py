@@ -1,7 +1,7 @@
-"""Snapshots of a guest's root, beside it in the pool: taken while the guest is off, and put back in its place.
+"""Snapshots of a guest's root in the pool: they are taken and restored while the guest is off.
 
-``POOL/snapshots.GUEST/NAME`` holds the tree as ``root`` and what it is as ``about``. Of a root of two layers ``root``
-is the directory of the layers, without what is below them. A snapshot appears and goes by one rename.
+``POOL/snapshots.GUEST/NAME`` has the tree as ``root`` and its description as ``about``. For an overlay root, ``root``
+is the directory of the layers, without the base tree. A snapshot appears and disappears by one rename.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
 
 _ABOUT = "about"
 
-#: How a snapshot was made, to people.
-WORDS = {**clone_methods.WORDS, "overlay": "a copy of its upper layer"}
+#: What messages call a snapshot, by clone method.
+DESCRIPTIONS = {**clone_methods.DESCRIPTIONS, "overlay": "a copy of its upper layer"}
 
 _LIST = """
 for each in "$1"/*/about; do
@@ -36,7 +36,7 @@ done
 
 
 class About(BaseModel):
-    """What is recorded of a snapshot: when it was taken, in UTC; how, one of `roots.WAYS`; and what it lies on.
+    """The description of a snapshot: when it was taken, in UTC, and the clone method.
 
     ``golden``, ``lower`` and ``artifact`` are those of the guest, see `Guest`.
     """
@@ -48,23 +48,23 @@ class About(BaseModel):
     artifact: str = ""
 
 
-def checked_name(name: str) -> str:
-    """Return ``name`` if a snapshot can be called that; raises `VirtrootError`."""
+def check_name(name: str) -> str:
+    """Return ``name`` if it is valid as the name of a snapshot; raises `VirtrootError` otherwise."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise VirtrootError(
-            f"{name!r} is no name for a snapshot", "begin with a letter or digit; then letters, digits, and . _ + -"
+            f"invalid snapshot name {name!r}", "begin with a letter or digit; then letters, digits and . _ + -"
         )
     return name
 
 
-def stamp() -> str:
-    """Return a name that says when: the time in UTC."""
+def make_name() -> str:
+    """Return a name for a snapshot: the current time in UTC."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def every(guest: Guest) -> dict[str, About]:
-    """Return the guest's snapshots by name, the oldest first."""
-    listed = guest.target.run(["sh", "-c", _LIST, "list", _directory(guest)], check=False)
+def list_snapshots(guest: Guest) -> dict[str, About]:
+    """Return the guest's snapshots by name, oldest first."""
+    listed = guest.target.run(["sh", "-c", _LIST, "list", _get_directory(guest)], check=False)
     found = {}
     for line in split_lines(listed.text):
         name, _, about = line.partition(" ")
@@ -74,56 +74,56 @@ def every(guest: Guest) -> dict[str, About]:
 
 
 def take(guest: Guest, name: str) -> About:
-    """Make the snapshot ``name`` of a guest that is off; the caller holds its lock.
+    """Take the snapshot ``name`` of a guest that is off; the caller holds its lock.
 
-    Raises `VirtrootError`, with nothing left of it, where there is one of that name, and for a guest that runs.
+    Raises `VirtrootError` if the name is taken, or if the guest is running; no part of the snapshot stays then.
     """
-    if name in every(guest):
-        raise VirtrootError(f"{guest.name} has a snapshot {name} already", "choose another name, or remove that one")
-    _refuse_used(guest)
-    _take_apart(guest)
-    return _made(guest, guest.root, name)
+    if name in list_snapshots(guest):
+        raise VirtrootError(f"{guest.name} already has a snapshot {name}", "use another name, or remove the snapshot")
+    _refuse_in_use(guest)
+    _unmount_layers(guest)
+    return _make(guest, guest.root, name)
 
 
 def refuse_uncopyable(guest: Guest) -> None:
-    """Raise `VirtrootError` where no snapshot of a guest can be made since directories in it are nested too deep."""
+    """Raise `VirtrootError` if directories in the guest's root are nested too deep for a copy of it."""
     pool = place.of_root(guest.root).pool
-    if guest.lower or clone_methods.way(guest.target, pool, "auto", source=guest.root) != "snapshot":
-        programs.check_path_length(guest.target, guest.root, f"{_hidden(guest, 'x')}/root/upper")
+    if guest.lower or clone_methods.choose_method(guest.target, pool, "auto", source=guest.root) != "snapshot":
+        programs.check_path_length(guest.target, guest.root, f"{_make_hidden_path(guest, 'x')}/root/upper")
 
 
 def restore(guest: Guest, name: str, kept: str) -> None:
-    """Put the snapshot ``name`` in place of the root of a guest that is off, which becomes the snapshot ``kept``.
+    """Exchange the root of a guest that is off with a copy of the snapshot ``name``; the root becomes ``kept``.
 
-    The caller holds the guest's lock. Raises `VirtrootError`, with the root as it was.
+    The caller holds the guest's lock. Raises `VirtrootError`; the root is unchanged then.
     """
-    about = find(guest, name)
+    about = get(guest, name)
     if about.artifact not in ("", guest.artifact):
         raise VirtrootError(
-            f"the snapshot {name} is of {about.artifact}, and {guest.name} is on {guest.artifact}",
-            f"go back to that first: ./inv rollback {guest.name}",
+            f"the snapshot {name} is from {about.artifact}, but {guest.name} is on {guest.artifact}",
+            f"run ./inv rollback {guest.name} first",
         )
     if (about.golden, about.lower) != (guest.golden, guest.lower) and (about.lower or guest.lower):
-        raise VirtrootError(f"the snapshot {name} and {guest.name} do not lie on the same golden tree", "take another")
-    _refuse_used(guest)
-    guest.assemble()
-    shared_at = shares.points_if_told(guest.target, guest.root) if guest.shares else {}
-    _take_apart(guest)
-    # A copy of the snapshot lies where the root is going to, until one exchange makes them what they are called.
-    _made(guest, f"{_directory(guest)}/{name}/root", kept)
+        raise VirtrootError(f"the snapshot {name} and {guest.name} have different base trees", "use another snapshot")
+    _refuse_in_use(guest)
+    guest.mount_layers()
+    shared_at = shares.read_mount_points_or_warn(guest.target, guest.root) if guest.shares else {}
+    _unmount_layers(guest)
+    # A copy of the snapshot gets the path at which the root will be kept; then one exchange swaps the two.
+    _make(guest, f"{_get_directory(guest)}/{name}/root", kept)
     with process.uninterrupted():
-        programs.exchange(guest.target, guest.root, f"{_directory(guest)}/{kept}/root")
-    subvolume.close(guest.target, f"{_directory(guest)}/{kept}/root")
-    guest.assemble()
+        programs.exchange(guest.target, guest.root, f"{_get_directory(guest)}/{kept}/root")
+    subvolume.close(guest.target, f"{_get_directory(guest)}/{kept}/root")
+    guest.mount_layers()
     try:
-        shares.follow(guest.target, guest.root, guest.shares, shared_at, usr=guest.usr)
+        shares.update_fstab(guest.target, guest.root, guest.shares, shared_at, usr=guest.usr)
     except VirtrootError as error:
-        warn(f"{guest.name} has what it was, also in its fstab, whatever it shares now: {error.what}")
+        warn(f"the fstab of {guest.name} is the snapshot's, and may not match its shares: {error.what}")
 
 
-def find(guest: Guest, name: str) -> About:
-    """Return what the guest's snapshot ``name`` is; raises `VirtrootError` where there is none."""
-    known = every(guest)
+def get(guest: Guest, name: str) -> About:
+    """Return the guest's snapshot ``name``; raises `VirtrootError` if there is none."""
+    known = list_snapshots(guest)
     if name not in known:
         raise VirtrootError(f"{guest.name} has no snapshot {name}", f"its snapshots: {', '.join(known) or 'none yet'}")
     return known[name]
@@ -131,48 +131,48 @@ def find(guest: Guest, name: str) -> About:
 
 def delete(guest: Guest, name: str) -> None:
     """Delete the snapshot ``name``; the caller holds the guest's lock."""
-    find(guest, name)
-    hidden = _hidden(guest, name)
-    guest.target.run(["mv", "-T", "--", f"{_directory(guest)}/{name}", hidden])
-    _clear(guest)
+    get(guest, name)
+    hidden = _make_hidden_path(guest, name)
+    guest.target.run(["mv", "-T", "--", f"{_get_directory(guest)}/{name}", hidden])
+    _delete_hidden(guest)
 
 
-def _take_apart(guest: Guest) -> None:
-    """Unmount the layers of a root: what is mounted hides them, and cannot be renamed. The next start mounts them."""
+def _unmount_layers(guest: Guest) -> None:
+    """Unmount an overlay root: the mount hides the layers, and cannot be renamed. The next start mounts it again."""
     if guest.lower:
         programs.unmount_layers(guest.target, guest.root)
 
 
-def _made(guest: Guest, source: str, name: str) -> About:
-    """Make the snapshot ``name`` of the tree or the layers in ``source``."""
-    target, directory = guest.target, _directory(guest)
+def _make(guest: Guest, source: str, name: str) -> About:
+    """Make the snapshot ``name`` from the tree or the layers in ``source``."""
+    target, directory = guest.target, _get_directory(guest)
     pool = place.of_root(guest.root).pool
-    way = "overlay" if guest.lower else clone_methods.way(target, pool, "auto", source=source)
+    way = "overlay" if guest.lower else clone_methods.choose_method(target, pool, "auto", source=source)
     about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
-    _clear(guest)
-    hidden = _hidden(guest, name)
+    _delete_hidden(guest)
+    hidden = _make_hidden_path(guest, name)
     try:
         target.run(["mkdir", "--parents", "--mode=0700", directory])
         target.run(["mkdir", "--mode=0700", hidden])
         if guest.lower:
             clone_methods.copy_layers(target, source, f"{hidden}/root")
         else:
-            clone_methods.make(target, way, source, f"{hidden}/root", nested=True)
+            clone_methods.clone(target, way, source, f"{hidden}/root", nested=True)
         if source == guest.root:
             subvolume.close(target, f"{hidden}/root")
         target.run(["sh", "-ec", 'cat > "$1"', "about", f"{hidden}/{_ABOUT}"], stdin=about.model_dump_json().encode())
-        # libvirt does not know of our lock, and one without virtroot's hook has started it all the same.
+        # libvirt does not know virtroot's lock: without virtroot's hook, it may have started the guest meanwhile.
         _refuse_running(guest)
         durable.rename(target, hidden, f"{directory}/{name}")
     except BaseException:
-        # The reason why it failed is what the user has to see; the next one clears what stays now.
+        # An error of the deletion would hide the error that the user has to see; the next call deletes what is left.
         with contextlib.suppress(VirtrootError):
-            _clear(guest)
+            _delete_hidden(guest)
         raise
     return about
 
 
-def _refuse_used(guest: Guest) -> None:
+def _refuse_in_use(guest: Guest) -> None:
     _refuse_running(guest)
     guest.refuse_shared_root()
     guest.refuse_mounts()
@@ -181,21 +181,21 @@ def _refuse_used(guest: Guest) -> None:
 def _refuse_running(guest: Guest) -> None:
     if guest.running:
         raise VirtrootError(
-            f"the guest {guest.name} is running", f"stop it first: ./inv stop {guest.name}; or give --restart"
+            f"the guest {guest.name} is running", f"run ./inv stop {guest.name} first, or use --restart"
         )
 
 
-def _directory(guest: Guest) -> str:
+def _get_directory(guest: Guest) -> str:
     return place.of_root(guest.root).snapshots
 
 
-def _hidden(guest: Guest, name: str) -> str:
-    return f"{_directory(guest)}/.{name}@{secrets.token_hex(4)}"
+def _make_hidden_path(guest: Guest, name: str) -> str:
+    return f"{_get_directory(guest)}/.{name}@{secrets.token_hex(4)}"
 
 
-def _clear(guest: Guest) -> None:
-    """Delete what is hidden among the guest's snapshots, and their directory where nothing is left in it."""
-    target, directory = guest.target, _directory(guest)
+def _delete_hidden(guest: Guest) -> None:
+    """Delete hidden entries among the guest's snapshots, and the directory of snapshots if it is empty then."""
+    target, directory = guest.target, _get_directory(guest)
     listed = target.run(
         ["find", directory, "-mindepth", "1", "-maxdepth", "1", "-name", ".*@*", "-print0"], check=False
     )

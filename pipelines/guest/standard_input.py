@@ -1,8 +1,8 @@
-"""Standard input of a command in a guest: read here piece by piece, and passed on through the agent.
+"""Standard input of a command in a guest: it is read in pieces, and passed on through the agent.
 
-A piece becomes a file next to the command's output, in the guest's memory. A shell in the guest writes the pieces to
-the command in order, so at most `_AHEAD` of them are there at a time. A piece has a number: one that is sent twice,
-since the agent was restarted meanwhile, is read once.
+A piece becomes a file in the guest's memory, next to the command's output. A shell in the guest writes the pieces to
+the command in order, so that there are at most `_AHEAD` of them at a time. A piece has a number, so that one that is
+sent twice because the agent was restarted is read only once.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.agent import LARGEST_INPUT, Agent
 from pipelines.host.process import Completed
 
-#: Bytes of a piece, and pieces that the command has not read.
+#: Bytes of a piece, and how many pieces may be in the guest that the command has not read.
 _PIECE, _AHEAD = 1 << 20, 2
 
-#: Seconds that the agent may be away, and between two attempts to reach it.
-_AWAY, _PAUSE = 300, 2.0
+#: Seconds that the agent may be unreachable, and between two attempts to reach it.
+_AWAY_SECONDS, _RETRY_SECONDS = 300, 2.0
 
-#: What the scripts below answer where the command reads no more, and where it has not read on yet.
+#: Exit status of the scripts below if the command does not read any more, and if it has not read enough yet.
 _CLOSED, _LATER = 3, 4
 
-#: Runs in the guest as long as the command reads, with the directory as its name: the command's input is its output.
+#: Runs in the guest while the command reads; its $0 is the directory, and its output is the command's input.
 FEED = r"""
 exec 3<> "$0/more"
 touch "$0/open"
@@ -45,7 +45,7 @@ done
 touch "$0/closed"
 """
 
-# What both scripts begin with: for the first piece, before which the command may not have been started, and for others.
+# The beginning of both scripts: for the first piece, when the command may not have been started yet, and for the rest.
 _FIRST = """
 for _ in $(seq 50); do
     [ ! -e "$1/closed" ] || exit 3
@@ -56,7 +56,7 @@ done
 """
 _OTHERS = '[ -e "$1/open" ] && [ ! -e "$1/closed" ] || exit 3'
 
-# Opened for reading as well: without a reader, opening the FIFO would wait for ever.
+# Opened for reading as well: without a reader, opening the FIFO would block forever.
 _ANNOUNCE = """
 if [ "$2" = end ]; then echo end 1<> "$1/more"; exit; fi
 [ -z "$3" ] || cat > "$1/in.$2.new"
@@ -75,9 +75,9 @@ exit 4
 
 
 def find_descriptor(stream: TextIO | None) -> int | None:
-    """Return the descriptor that a command's input is read from.
+    """Return the descriptor from which a command's input is read.
 
-    None stands for an empty input: a terminal, which is the user's, /dev/null, or no standard input at all. Raises
+    Returns None for an empty input: a terminal, which stays the user's, /dev/null, or no standard input at all. Raises
     `VirtrootError` for a directory.
     """
     try:
@@ -86,19 +86,19 @@ def find_descriptor(stream: TextIO | None) -> int | None:
     except (OSError, ValueError):
         return None
     if stat.S_ISDIR(status.st_mode):
-        raise VirtrootError("standard input is a directory", "name a file: < FILE, or < /dev/null for nothing")
+        raise VirtrootError("standard input is a directory", "use < FILE, or < /dev/null for no input")
     null = stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev
     return None if null or os.isatty(descriptor) else descriptor
 
 
 class Unsent(VirtrootError):
-    """The input cannot be passed on to its end."""
+    """The rest of the input cannot be passed on."""
 
 
 class Input:
-    """A thread that reads a descriptor and sends what it reads to the command whose files are in ``directory``.
+    """A thread that reads a descriptor and sends the content to the command whose files are in ``directory``.
 
-    It reads as fast as the command does, until its end, the end of the command, or `close`.
+    It reads only as fast as the command does, until the end of the input or of the command, or until `close`.
     """
 
     def __init__(self, agent: Agent, directory: str, descriptor: int) -> None:
@@ -109,11 +109,11 @@ class Input:
         self._thread = threading.Thread(target=self._pass_on, name="standard input", daemon=True)
 
     def start(self) -> None:
-        """Begin to read; the command has been started."""
+        """Begin to read; call it after the command was started."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what kept the input from the command: it would take a part for the whole."""
+        """Raise the error that stopped the input: the command would take a part of it for all."""
         if self._error:
             raise self._error
 
@@ -140,18 +140,18 @@ class Input:
             os.close(self._wake)
 
     def _read(self) -> bytes | None:
-        """Return what is there, up to a piece; nothing at the end, and None when this was closed."""
+        """Return what can be read, at most one piece; nothing at the end of the input, and None after `close`."""
         piece = bytearray()
         while len(piece) < _PIECE:
             try:
-                # What has come is not kept back for what may come.
+                # Do not wait for more input while there is some to pass on.
                 ready, _, _ = select.select([self._descriptor, self._wake], [], [], 0 if piece else None)
                 if self._wake in ready:
                     return None
                 chunk = os.read(self._descriptor, _PIECE - len(piece)) if ready else b""
             except OSError as error:
                 raise VirtrootError(
-                    f"cannot read standard input: {error.strerror}", "see whether the file it comes from is whole"
+                    f"cannot read standard input: {error.strerror}", "check the file that it comes from"
                 ) from error
             if not chunk:
                 break
@@ -159,24 +159,24 @@ class Input:
         return bytes(piece)
 
     def _has_room(self, number: int) -> bool:
-        """Wait until the command has begun, and has read all but the last pieces; say whether it still reads."""
-        return self._ask(lambda: self._sh(number, _WAIT, str(number - _AHEAD))) == 0
+        """Wait until the command has begun and has read all but the last pieces; return whether it still reads."""
+        return self._retry(lambda: self._run_script(number, _WAIT, str(number - _AHEAD))) == 0
 
     def _send(self, number: int, piece: bytes, *, small: bool) -> bool:
-        """Hand a piece over, the end of the input where it is empty; say whether the command still reads."""
+        """Send a piece, or the end of the input if it is empty; return whether the command still reads."""
 
         def attempt() -> Completed:
             if not small:
                 self._agent.write(f"{self._directory}/in.{number}.new", piece)
             word, given = str(number) if piece else "end", "given" if small else ""
-            return self._sh(number, _ANNOUNCE, word, given, stdin=piece if small else b"")
+            return self._run_script(number, _ANNOUNCE, word, given, stdin=piece if small else b"")
 
-        return self._ask(attempt) == 0
+        return self._retry(attempt) == 0
 
-    def _ask(self, attempt: Callable[[], Completed]) -> int:
-        """Do something in the guest, again where its agent was restarted meanwhile; return the exit status.
+    def _retry(self, attempt: Callable[[], Completed]) -> int:
+        """Call ``attempt``, again if the agent was restarted meanwhile; return the exit status.
 
-        Raises `VirtrootError` where it cannot be done.
+        Raises `VirtrootError` if it fails.
         """
         heard, status = time.monotonic(), _LATER
         while status == _LATER:
@@ -185,20 +185,23 @@ class Input:
             try:
                 done = attempt()
             except VirtrootError as error:
-                gone = time.monotonic() - heard > _AWAY or self._agent.hypervisor.state(self._agent.domain) != "running"
+                gone = (
+                    time.monotonic() - heard > _AWAY_SECONDS
+                    or self._agent.hypervisor.state(self._agent.domain) != "running"
+                )
                 if gone or "No space left" in error.what:
                     raise
-                self._closed.wait(_PAUSE)
+                self._closed.wait(_RETRY_SECONDS)
                 continue
             heard, status = time.monotonic(), done.returncode
             if status not in (0, _CLOSED, _LATER):
                 name = self._agent.name
                 raise VirtrootError(
-                    f"the input does not get into {name}: {done.complaint}",
-                    f"see how much is free in its memory: ./inv exec {name} -- df /run",
+                    f"cannot pass the input on to {name}: {done.complaint}",
+                    f"check the free space in its memory: ./inv exec {name} -- df /run",
                 )
         return status
 
-    def _sh(self, number: int, script: str, *arguments: str, stdin: bytes = b"") -> Completed:
+    def _run_script(self, number: int, script: str, *arguments: str, stdin: bytes = b"") -> Completed:
         whole = f"{_OTHERS if number else _FIRST}\n{script}"
         return self._agent.run(["/bin/sh", "-ec", whole, "virtroot-exec", self._directory, *arguments], stdin=stdin)

@@ -79,7 +79,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         except BaseException:
             # The guest can have either root by now.
             with suppress(VirtrootError):
-                _enable_mount_unit(guests.find(guest.hypervisor, guest.name))
+                _enable_mount_unit(guests.get(guest.hypervisor, guest.name))
             raise
     if now.lower:
         programs.mount_layers(target, guest.root, now.golden, now.lower)
@@ -101,7 +101,7 @@ def finish(guest: Guest) -> bool:
         return False
     _update_definition(guest, found)
     _finish(guest, may_exchange=False)
-    _enable_mount_unit(guests.find(guest.hypervisor, guest.name))
+    _enable_mount_unit(guests.get(guest.hypervisor, guest.name))
     return True
 
 

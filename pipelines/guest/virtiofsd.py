@@ -1,4 +1,4 @@
-"""Whether the directories of a running guest are still served: libvirt starts virtiofsd, and does not miss it."""
+"""Whether each directory of a running guest still has a virtiofsd: libvirt starts it, but does not monitor it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 from pipelines.libvirt.hypervisor import Hypervisor
 
-# libvirt gives every virtiofsd its socket by --fd, and the directory as an argument of its own or, to older ones, as
-# one of several options, where commas are doubled.
+# libvirt passes the socket to every virtiofsd by --fd, and the directory as an argument of its own or, in older
+# versions, as one of several options, in which commas are doubled.
 _PROGRAM = """
 import json, os, sys
 commands = []
@@ -16,7 +16,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         with open(f"/proc/{pid}/cmdline", "rb") as line:
             commands.append(line.read().split(b"\\0"))
     except OSError:
-        pass  # it has ended
+        pass  # the process has ended
 given = [words for words in commands if any(word.startswith(b"--fd=") for word in words)]
 def served(directory):
     plain = os.fsencode(directory)
@@ -26,8 +26,8 @@ print(json.dumps([directory for directory in json.load(sys.stdin) if not served(
 """
 
 
-def unserved(hypervisor: Hypervisor, domain: str) -> str:
-    """Say of a running domain, given by its UUID, which directory no virtiofsd serves any more; empty for none."""
+def find_unserved(hypervisor: Hypervisor, domain: str) -> str:
+    """Return which directory of the running domain with the UUID ``domain`` no virtiofsd serves any more, or ""."""
     definition = hypervisor.xml(domain, active=True)
     if definition is None:
         return ""
@@ -36,12 +36,12 @@ def unserved(hypervisor: Hypervisor, domain: str) -> str:
         for filesystem in definition.iterfind("devices/filesystem")
         if filesystem.find("driver[@type='virtiofs']") is not None
     )
-    # One that somebody else starts is named by its socket.
+    # A virtiofsd that the user starts is given by its socket, without a directory.
     directories = [source.get("dir", "") for source in sources if source is not None and source.get("dir")]
     if not directories:
         return ""
     target = hypervisor.target
     done = target.run([target.python, "-I", "-c", _PROGRAM], stdin=json.dumps(directories).encode())
     gone = json.loads(done.text)
-    # A guest that just ends is served no more, too.
+    # A guest that is just shutting down has no virtiofsd either.
     return f"no virtiofsd serves {gone[0]} any more" if gone and hypervisor.state(domain) == "running" else ""

@@ -1,1 +1,1 @@
-"""Whether things are as they should be: this machine, libvirt's host, the pool, the guests."""
+"""Checks of this machine, libvirt's host, the pool and the guests."""

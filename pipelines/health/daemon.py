@@ -1,4 +1,4 @@
-"""virtiofsd: which family it is of, its version, and what it can do, by what it says of itself."""
+"""The virtiofsd on libvirt's host: its implementation, version and options, according to its own output."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pipelines.libvirt import host_files
 from pipelines.target.target import Target
 
-#: The one in Rust is developed; QEMU's own, in C, ended with QEMU 8.0.
+#: The implementation in Rust is maintained; QEMU's own in C was removed in QEMU 8.0.
 RUST, C = "Rust", "C"
 
-#: Where distributions put it.
+#: Where distributions install it.
 PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
-#: What it can do, and what of its help says so in either family.
+#: The options that matter, and the pattern for each in the help text of either implementation.
 _ABILITIES = {
     "readonly": r"--readonly",
     "modcaps": r"--modcaps|\bmodcaps=",
@@ -25,13 +25,13 @@ _ABILITIES = {
 
 _CACHES = ("auto", "always", "metadata", "never", "none")
 
-#: Seconds that it may take to say what it is.
+#: Seconds that it may take to print its version or help.
 _TIMEOUT = 30
 
 
 @dataclass(frozen=True)
 class Virtiofsd:
-    """What a virtiofsd says of itself: ``version`` may be empty, ``abilities`` are options, ``caches`` its modes."""
+    """What a virtiofsd prints about itself; ``version`` may be empty, ``abilities`` are options, ``caches`` modes."""
 
     path: str
     family: str
@@ -40,39 +40,39 @@ class Virtiofsd:
     caches: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in a line."""
-        known = ", ".join(self.abilities) or "none of the options that virtroot knows"
-        family = f"{self.family}, {self.version or 'of a version that it does not say'}"
+        """Return the description in one line."""
+        known = ", ".join(self.abilities) or "none of the options that virtroot uses"
+        family = f"{self.family}, {self.version or 'unknown version'}"
         return f"{self.path} ({family}): {known}; cache {', '.join(self.caches) or 'unknown'}"
 
 
-def ask(target: Target, path: str) -> Virtiofsd:
-    """Ask the virtiofsd ``path`` what it is; it serves nothing then."""
+def identify(target: Target, path: str) -> Virtiofsd:
+    """Return what the virtiofsd ``path`` prints about itself; it serves nothing for that."""
     version, usage = (target.run([path, option], check=False, timeout=_TIMEOUT) for option in ("--version", "--help"))
-    # QEMU's says some of it on standard error.
+    # QEMU's prints a part of it on standard error.
     said = [each.stdout.decode(errors="replace") + each.stderr.decode(errors="replace") for each in (version, usage)]
-    return read(path, *said)
+    return parse(path, *said)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What became of a start: ``serves`` says that it waited for a guest, ``said`` is what was printed."""
+class Trial:
+    """The result of a trial start: ``serves`` says whether it waited for a guest; ``output`` is what it printed."""
 
     serves: bool
-    said: str
+    output: str
 
 
-def start(target: Target, found: Virtiofsd, wrapper: str = "") -> Tried:
-    """Start the daemon on an empty directory, by virtroot's wrapper under the name ``wrapper`` if given, and end it."""
+def try_start(target: Target, found: Virtiofsd, wrapper: str = "") -> Trial:
+    """Start the daemon on an empty directory and end it; with ``wrapper``, by virtroot's wrapper under that name."""
     text, name = (host_files.wrapper().decode(), wrapper) if wrapper else ("", found.path)
     argv = ["sh", "-s", "--", text, name, "old" if found.family == C else "new"]
     done = target.run(argv, stdin=host_files.trial(), check=False, timeout=_TIMEOUT)
-    return Tried(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
+    return Trial(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
 
 
-def read(path: str, version: str, usage: str) -> Virtiofsd:
-    """Return what the output of ``--version`` and ``--help`` says."""
-    # The one in Rust takes the words of the other one as well, behind one -o.
+def parse(path: str, version: str, usage: str) -> Virtiofsd:
+    """Parse the output of ``--version`` and ``--help``."""
+    # The implementation in Rust also accepts the options of the other one, after one -o.
     family = RUST if "--shared-dir" in usage else C
     number = re.search(r"virtiofsd\D*(\d+(?:\.\d+)+)", version)
     abilities = tuple(name for name, words in _ABILITIES.items() if re.search(words, usage))

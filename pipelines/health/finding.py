@@ -1,4 +1,4 @@
-"""Findings: one thing that was looked at each, whether it is as it should be, and what to do where it is not."""
+"""Findings: the result of one check, whether it is as it should be, and what to do if it is not."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from pipelines.text import one_line
 #: What `programs.collect_facts` found on libvirt's host, or a part of it.
 Facts = Mapping[str, Any]
 
-#: What a fix does.
-Doing = Callable[[], object]
+#: The function that applies a fix.
+Action = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Fix:
-    """What can be done about a finding without risk: ``says`` in words, and the call that does it.
+    """A fix without risk: ``says`` describes it, ``do`` applies it.
 
-    The call looks again at what it is about to change. It raises `VirtrootError` where it cannot.
+    ``do`` checks again what it is about to change, and raises `VirtrootError` if it fails.
     """
 
     says: str
-    do: Doing
+    do: Action
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``of`` says on what, ``name`` which thing, ``says`` what is.
+    """The result of one check: ``of`` says of what, ``name`` which check, ``says`` what it found.
 
-    Only ``needed`` ones stop the work. ``do`` is what to do about one that is not ``ok``, in a line; ``fix`` is there
-    where virtroot can do it itself. What is said may quote what a guest wrote: it is plain, and one line.
+    Only a fault that is ``needed`` makes `doctor` fail. ``do`` is one line with the remedy for a finding that is not
+    ``ok``; ``fix`` is set if virtroot can apply it. The texts may quote what a guest wrote: they are plain text in
+    one line.
     """
 
     of: str
@@ -44,15 +45,15 @@ class Finding:
 
 
 def fine(of: str, name: str, says: str) -> Finding:
-    """Return the finding that a thing is as it should be."""
+    """Return the finding that something is as it should be."""
     return Finding(of, name, True, False, one_line(says))
 
 
 def fault(of: str, name: str, says: str, do: str, *, needed: bool = True, fix: Fix | None = None) -> Finding:
-    """Return the finding that a thing is not as it should be; where it is not ``needed``, the work goes on."""
+    """Return the finding that something is not as it should be; with ``needed``, virtroot does not work without it."""
     return Finding(of, name, False, needed, one_line(says), one_line(do), fix)
 
 
-def scarce(free: int, total: int, least: int = 1 << 30) -> bool:
-    """Say whether less than ``least`` or a twentieth of ``total`` is free; a total of 0 stands for no limit."""
+def is_scarce(free: int, total: int, least: int = 1 << 30) -> bool:
+    """Return whether less than ``least`` or a twentieth of ``total`` is free; a total of 0 means no limit."""
     return total > 0 and (free < least or free * 20 < total)

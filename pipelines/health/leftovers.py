@@ -1,4 +1,4 @@
-"""What is nobody's in the pool and beside it: what killed tasks left, and what a domain that is gone belongs to."""
+"""Entries in the pool and among the boot directories without an owner: killed tasks or removed domains left them."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from pipelines.target.payload.names import LOCKS
 
 OF = "the pool"
 
-#: Directories in which locks are, or that are locked themselves.
+#: Directories that contain locks, or are locked themselves.
 LOCKED = (LOCKS, place.BOOT)
 
-#: So many names are enough to know what it is about.
-_NAMED = 5
+#: How many paths a message lists.
+_SHOWN = 5
 
 
 def examine(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> list[Finding]:
-    """Judge what lies around in the directory ``pool`` and in that of guests' kernels; ``every`` guest is given."""
+    """Check what is left in the directory ``pool`` and among the boot directories; ``every`` has all guests."""
     return [
-        left(hypervisor, pool, seen),
-        boots(hypervisor, pool, seen, every),
-        roots(hypervisor, pool, seen, every),
-        trees(hypervisor, pool, seen, every),
-        overlays(pool, seen, every),
+        judge_leftovers(hypervisor, pool, seen),
+        judge_boot_directories(hypervisor, pool, seen, every),
+        judge_roots(hypervisor, pool, seen, every),
+        judge_base_trees(hypervisor, pool, seen, every),
+        judge_mounts(pool, seen, every),
     ]
 
 
-def _entries(seen: Facts, directory: str) -> list[str]:
+def _list_entries(seen: Facts, directory: str) -> list[str]:
     found = seen["directories"].get(directory)
     return [name for name, _ in found["entries"]] if found else []
 
 
-def _busy(seen: Facts, name: str) -> bool:
-    """Say whether a task works on the guest ``name``: what it has under way is none of ours."""
+def _is_busy(seen: Facts, name: str) -> bool:
+    """Return whether a task is working on the guest ``name``: its files are not leftovers then."""
     return place.lock(name) in seen["held"]
 
 
-def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
-    """Judge what has a hidden name, and no task that works on it."""
+def judge_leftovers(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
+    """Check for hidden entries on which no task is working."""
     found: dict[str, list[str]] = {}
     keys: dict[str, list[str]] = {}
     for directory in (pool, place.BOOT):
-        for entry in _entries(seen, directory):
+        for entry in _list_entries(seen, directory):
             path = f"{directory}/{entry}"
-            name, key = place.left_of(entry), base_trees.left_of(entry)
-            # libvirt's hook locks the directory while it copies a kernel there, a publication its journal.
+            name, key = place.guest_of_leftover(entry), base_trees.parse_leftover_key(entry)
+            # libvirt's hook locks the directory while it copies a kernel there; a publication locks its journal.
             under_way = path in seen["held"] or (directory == place.BOOT and place.BOOT in seen["held"])
-            if name and not _busy(seen, name) and not under_way:
+            if name and not _is_busy(seen, name) and not under_way:
                 found.setdefault(name, []).append(path)
-            if key and place.golden_lock(key) not in seen["held"]:
+            if key and place.base_tree_lock(key) not in seen["held"]:
                 keys.setdefault(key, []).append(path)
     stale = [path for paths in (*found.values(), *keys.values()) for path in paths]
     if not stale:
@@ -62,31 +62,35 @@ def left(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
 
     def sweep() -> None:
         for name in found:
-            _sweep(hypervisor, Place(pool, name))
+            _delete_leftovers(hypervisor, Place(pool, name))
         for key in keys:
-            base_trees.sweep(hypervisor.target, place.golden(pool, key))
+            base_trees.delete_leftovers(hypervisor.target, place.base_tree(pool, key))
 
-    do = "--fix deletes it; else the next install of that name does"
-    fix = Fix(f"finish or delete what killed tasks left: {_some(stale)}", sweep)
-    return fault(OF, "killed tasks", f"left {_some(stale)}", do, needed=False, fix=fix)
+    do = "run doctor with --fix to delete it; the next install of that name deletes it, too"
+    fix = Fix(f"finish or delete what killed tasks left: {_join_paths(stale)}", sweep)
+    return fault(OF, "killed tasks", f"left {_join_paths(stale)}", do, needed=False, fix=fix)
 
 
-def _sweep(hypervisor: Hypervisor, paths: Place) -> None:
-    """Finish or delete what killed tasks left of a guest; whether a domain or a root is there is looked up again."""
+def _delete_leftovers(hypervisor: Hypervisor, paths: Place) -> None:
+    """Finish or delete what killed tasks left of a guest; it checks again whether there is a domain or a root."""
     with hold.new(hypervisor, paths):
         publication.sweep(hypervisor, paths)
 
 
-def boots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
-    """Judge the directories with guests' kernels: one that no domain names is nobody's, unless its root is there."""
+def judge_boot_directories(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
+    """Check for boot directories that no domain names; one whose root exists does not count."""
     used = {guest.boot for guest in every}
-    there = _entries(seen, pool)
-    names = [name for name in map(place.booted, _entries(seen, place.BOOT)) if name and place.boot(name) not in used]
+    there = _list_entries(seen, pool)
+    names = [
+        name
+        for name in map(place.guest_of_boot, _list_entries(seen, place.BOOT))
+        if name and place.boot(name) not in used
+    ]
     stale = [
         name
         for name in names
-        if not _busy(seen, name)
-        and not {name} & {place.belongs_to(entry) for entry in there}
+        if not _is_busy(seen, name)
+        and not {name} & {place.guest_of_entry(entry) for entry in there}
         and not hypervisor.naming(place.boot(name))
     ]
     if not stale:
@@ -94,65 +98,67 @@ def boots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]
 
     def clear() -> None:
         for name in stale:
-            _sweep(hypervisor, Place(pool, name))
+            _delete_leftovers(hypervisor, Place(pool, name))
 
-    paths = _some([place.boot(name) for name in stale])
+    paths = _join_paths([place.boot(name) for name in stale])
     fix = Fix(f"delete {paths}", clear)
-    do = "--fix deletes it: a kernel and a manifest whose domain and root are gone"
+    do = "run doctor with --fix to delete it: the domain and the root are gone"
     return fault(OF, "boot directories", f"{paths} without a domain", do, needed=False, fix=fix)
 
 
-def roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
-    """Judge whether what looks like a guest's is some guest's; a root holds data, so that it is only said."""
+def judge_roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
+    """Check for roots, snapshots and previous roots without a guest; they contain data, so they are only reported."""
     known = {guest.root for guest in every} | {guest.name for guest in every}
     alone = [
         f"{pool}/{entry}"
-        for entry in _entries(seen, pool)
-        if (name := place.belongs_to(entry)) and not {name, Place(pool, name).root} & known and not _busy(seen, name)
+        for entry in _list_entries(seen, pool)
+        if (name := place.guest_of_entry(entry))
+        and not {name, Place(pool, name).root} & known
+        and not _is_busy(seen, name)
     ]
     stale = [path for path in alone if not hypervisor.naming(path)]
     if not stale:
         return fine(OF, "roots", f"{len(every)}, each of a guest")
-    do = "define its domain again (virsh define), or move it away or delete it: virtroot does not, since it holds data"
-    return fault(OF, "roots", f"{_some(stale)} without a domain", do, needed=False)
+    do = "define its domain again (virsh define), or move or delete it yourself, since it contains data"
+    return fault(OF, "roots", f"{_join_paths(stale)} without a domain", do, needed=False)
 
 
-def trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
-    """Judge whether golden trees are what was unpacked; that some serve nobody is only mentioned."""
-    keys = [key for key in map(base_trees.named, _entries(seen, pool)) if key]
+def judge_base_trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
+    """Check whether base trees are as they were unpacked; unused ones are only mentioned."""
+    keys = [key for key in map(base_trees.parse_key, _list_entries(seen, pool)) if key]
     if not keys:
         return fine(OF, "golden trees", "none")
-    paths = [place.golden(pool, key) for key in keys if place.golden_lock(key) not in seen["held"]]
-    damaged = [path for path in paths if not base_trees.whole(hypervisor.target, path)]
+    paths = [place.base_tree(pool, key) for key in keys if place.base_tree_lock(key) not in seen["held"]]
+    damaged = [path for path in paths if not base_trees.is_unchanged(hypervisor.target, path)]
     lying = [guest.name for guest in every if guest.lower and guest.golden in damaged]
     if damaged:
-        says = f"{_some(damaged)} changed since it was unpacked"
+        says = f"{_join_paths(damaged)} changed since it was unpacked"
         if lying:
-            do = "put it back as it was (a copy does not do), or remove these guests"
-            return fault(OF, "golden trees", f"{says}, and {', '.join(lying)} lies on it", do)
-        return fault(OF, "golden trees", says, "nothing: the next install unpacks it anew", needed=False)
+            do = "restore its original content (a copy is not enough), or remove these guests"
+            return fault(OF, "golden trees", f"{says}, and is used by {', '.join(lying)}", do)
+        return fault(OF, "golden trees", says, "nothing: the next install unpacks it again", needed=False)
     served = {guest.golden for guest in every}
-    unused = len(base_trees.unused(hypervisor, pool, [])) if set(paths) - served else 0
-    more = f"; {unused} of them no guest is made from: ./inv prune" if unused else ""
-    return fine(OF, "golden trees", f"{len(keys)}, as they were unpacked{more}")
+    unused = len(base_trees.find_unused(hypervisor, pool, [])) if set(paths) - served else 0
+    more = f"; {unused} of them without a guest: ./inv prune" if unused else ""
+    return fine(OF, "golden trees", f"{len(keys)}, unchanged{more}")
 
 
-def overlays(pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
-    """Judge whether each layer that is mounted in the pool is that of a guest."""
+def judge_mounts(pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
+    """Check whether each overlay mounted in the pool is the root of a guest."""
     layered = {guest.root for guest in every if guest.lower}
     mounted = [point for point, kind in seen["mounts"] if kind == "overlay" and point.startswith(f"{pool}/")]
-    # What is below a hidden name goes with that.
+    # A mount below a hidden name is reported with that entry.
     alone = [
         point
         for point in mounted
-        if point not in layered and (name := place.belongs_to(point[len(pool) + 1 :])) and not _busy(seen, name)
+        if point not in layered and (name := place.guest_of_entry(point[len(pool) + 1 :])) and not _is_busy(seen, name)
     ]
     if alone:
         do = f"umount {alone[0]}" if len(alone) == 1 else "umount each of them"
-        return fault(OF, "overlay mounts", f"{_some(alone)} without a guest", do, needed=False)
+        return fault(OF, "overlay mounts", f"{_join_paths(alone)} without a guest", do, needed=False)
     return fine(OF, "overlay mounts", f"{len(mounted)}, each of a guest" if mounted else "none")
 
 
-def _some(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return f"{', '.join(paths[:_NAMED])}{more}"
+def _join_paths(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"{', '.join(paths[:_SHOWN])}{more}"

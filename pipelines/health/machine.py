@@ -1,4 +1,4 @@
-"""What this machine has of what virtroot needs, wherever guests run."""
+"""What virtroot needs on this machine, wherever guests run."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ OF = "this machine"
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything and change nothing; no guest, container or pool is made."""
+    """Check everything and change nothing; no guest, container or pool is created."""
     return [
-        _engine(settings),
-        _registry(settings),
-        _images(settings),
-        _mirror_tool(),
-        _libvirt(settings),
-        _kvm(),
-        _output(settings.output_dir),
+        _judge_engine(settings),
+        _judge_registry(settings),
+        _judge_images(settings),
+        _judge_mirror_tool(),
+        _judge_libvirt(settings),
+        _judge_kvm(),
+        _judge_output(settings.output_dir),
     ]
 
 
-def _engine(settings: Settings) -> Finding:
+def _judge_engine(settings: Settings) -> Finding:
     try:
         memory = engines.connect().memory()
     except VirtrootError as error:
@@ -46,30 +46,30 @@ def _engine(settings: Settings) -> Finding:
 
 
 def _uses_own_libvirt(settings: Settings) -> bool:
-    """Return whether guests run on this machine's own libvirt, for which no engine is needed."""
-    return settings.connect != "embedded" and connecting.host_answers()
+    """Return whether guests run on this machine's own libvirt, which needs no engine."""
+    return settings.connect != "embedded" and connecting.is_host_answering()
 
 
-def _registry(settings: Settings) -> Finding:
+def _judge_registry(settings: Settings) -> Finding:
     if not engines.answers():
-        return _unknown("image registry")
+        return _make_unknown("image registry")
     if engines.connect().registry_has("debian:trixie-slim"):
         return fine(OF, "image registry", "answers")
     do = {
-        "registry": "set base to auto or mirror, or let the engine reach a registry",
+        "registry": "set base to auto or mirror, or give the engine access to a registry",
         "mirror": "nothing: base is mirror",
-        "auto": "nothing, while mmdebstrap is here: base images are then made from the mirror",
+        "auto": "nothing if mmdebstrap is installed: base images are made from the mirror then",
     }
     return fault(OF, "image registry", "does not answer", do[settings.base], needed=settings.base == "registry")
 
 
-def _unknown(name: str) -> Finding:
-    return fault(OF, name, "cannot tell without an engine", "see the Docker engine", needed=False)
+def _make_unknown(name: str) -> Finding:
+    return fault(OF, name, "unknown without an engine", "see the finding Docker engine", needed=False)
 
 
-def _images(settings: Settings) -> Finding:
+def _judge_images(settings: Settings) -> Finding:
     if not engines.answers():
-        return _unknown("images")
+        return _make_unknown("images")
     since = images.since(settings.image_max_age)
     now = datetime.now(UTC)
     old = [
@@ -78,52 +78,54 @@ def _images(settings: Settings) -> Finding:
         if image.made < since
     ]
     if old:
-        # Not a fix: it takes minutes, and a hypervisor with guests in it stays as it is.
-        do = "./inv setup --refresh makes those in use anew"
+        # No fix is offered: it takes minutes, and a hypervisor with running guests keeps its image.
+        do = "run ./inv setup --refresh to build those in use again"
         return fault(OF, "images", ", ".join(old), do, needed=False)
     limit = f"{settings.image_max_age} days" if settings.image_max_age else "which is 0: any age is fine"
     return fine(OF, "images", f"none is older than image_max_age, {limit}")
 
 
-def _mirror_tool() -> Finding:
+def _judge_mirror_tool() -> Finding:
     if process.found("mmdebstrap"):
-        return fine(OF, "mmdebstrap", "here")
-    do = "needed only where no image registry answers; ./inv setup installs it then"
+        return fine(OF, "mmdebstrap", "installed")
+    do = "nothing: it is needed only if no image registry answers, and ./inv setup installs it then"
     return fault(OF, "mmdebstrap", "missing", do, needed=False)
 
 
-def _libvirt(settings: Settings) -> Finding:
+def _judge_libvirt(settings: Settings) -> Finding:
     if settings.connect == "embedded":
-        return fine(OF, "libvirt", "this machine's is not asked: connect is embedded")
-    if connecting.host_answers():
+        return fine(OF, "libvirt", "this machine's is not used: connect is embedded")
+    if connecting.is_host_answering():
         return fine(OF, "libvirt", "the host's answers")
     needed = settings.connect.startswith("qemu")
     do = "start libvirtd, or use connect: auto" if needed else "nothing: connect: auto uses the embedded hypervisor"
     return fault(OF, "libvirt", "the host's does not answer", do, needed=needed)
 
 
-def _kvm() -> Finding:
-    do = "see whether the BIOS, or the hypervisor around this machine, gives it virtualization"
+def _judge_kvm() -> Finding:
+    do = "enable virtualization in the BIOS, or in the hypervisor of this machine"
     slow = "guests run under software emulation, many times slower"
     if not Path("/dev/kvm").exists():
         return fault(OF, "KVM", f"no /dev/kvm; {slow}", do, needed=False)
     if not process.found("qemu-system-x86_64"):
-        return fine(OF, "KVM", "/dev/kvm is there; whether it works is tried when a guest is installed")
-    if kvm.works(Local()):
+        return fine(OF, "KVM", "/dev/kvm exists; the first install of a guest tries whether it works")
+    if kvm.is_working(Local()):
         return fine(OF, "KVM", "works")
-    return fault(OF, "KVM", f"/dev/kvm is there but refuses guests; {slow}", do, needed=False)
+    return fault(OF, "KVM", f"/dev/kvm exists but no guest runs with it; {slow}", do, needed=False)
 
 
-def _output(directory: Path) -> Finding:
-    """Look at where builds go, or where that is going to be made."""
+def _judge_output(directory: Path) -> Finding:
+    """Check the output directory, or its nearest existing parent."""
     there = next(each for each in (directory, *directory.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return fault(
-            OF, "output", f"{there} cannot be written to", "run this as its owner, or set output to another directory"
+            OF, "output", f"{there} is not writable", "run this as its owner, or set output to another directory"
         )
     found = os.statvfs(there)
     free = found.f_bavail * found.f_frsize
     says = f"{directory}, {size(free)} free"
-    if finding.scarce(free, found.f_blocks * found.f_frsize) or finding.scarce(found.f_favail, found.f_files, 10_000):
-        return fault(OF, "output", says, "./inv prune, or give it a larger disk", needed=False)
+    if finding.is_scarce(free, found.f_blocks * found.f_frsize) or finding.is_scarce(
+        found.f_favail, found.f_files, 10_000
+    ):
+        return fault(OF, "output", says, "run ./inv prune, or use a larger disk", needed=False)
     return fine(OF, "output", says)

@@ -1,1 +1,1 @@
-"""The door to libvirt: virsh, the embedded hypervisor, the pool, and what runs beside libvirt."""
+"""The interface to libvirt: virsh, the embedded hypervisor, and the programs that run on libvirt's host."""

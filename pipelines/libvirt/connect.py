@@ -1,4 +1,4 @@
-"""Which libvirt: the host's where it answers, else the embedded one."""
+"""Choosing a libvirt: the host's if it answers, otherwise the embedded one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pipelines.target.target import Local
 
 
 def connect(settings: Settings) -> Hypervisor:
-    """Reach the hypervisor that ``settings.connect`` asks for, starting the embedded one on demand."""
-    return Hypervisor(Local()) if _on_host(settings) else embedded.start(settings)
+    """Return the hypervisor that ``settings.connect`` selects; start the embedded one if it is not running."""
+    return Hypervisor(Local()) if _uses_host(settings) else embedded.start(settings)
 
 
 def find(settings: Settings) -> Hypervisor | None:
-    """Return the hypervisor that `connect` would, or None where that is an embedded one that does not run."""
-    return Hypervisor(Local()) if _on_host(settings) else embedded.find(settings)
+    """Return the hypervisor that `connect` would, or None if that is an embedded one that is not running."""
+    return Hypervisor(Local()) if _uses_host(settings) else embedded.find(settings)
 
 
-def host_answers() -> bool:
-    """Say whether this machine's own libvirt answers."""
+def is_host_answering() -> bool:
+    """Return whether the libvirt of this machine answers."""
     if not process.found("virsh"):
         return False
     return process.run(["virsh", "--quiet", "--connect", URI, "uri"], check=False, timeout=30).returncode == 0
 
 
-def _on_host(settings: Settings) -> bool:
-    if settings.connect == URI and not host_answers():
+def _uses_host(settings: Settings) -> bool:
+    if settings.connect == URI and not is_host_answering():
         raise VirtrootError(f"libvirt does not answer at {URI}", "start libvirtd, or use --connect embedded")
     if settings.connect not in {URI, "auto", "embedded"}:
         raise VirtrootError(
             f"cannot install to {settings.connect}: the root and libvirt have to be on this machine",
             f"use --connect auto, embedded or {URI}",
         )
-    return settings.connect == URI or (settings.connect == "auto" and host_answers())
+    return settings.connect == URI or (settings.connect == "auto" and is_host_answering())

@@ -1,4 +1,4 @@
-"""The embedded hypervisor: a container with libvirt, QEMU and virtiofsd, for a machine without a libvirt of its own."""
+"""The embedded hypervisor: a container with libvirt, QEMU and virtiofsd, for machines that have no libvirt."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from pipelines.log import step
 from pipelines.settings import Settings
 from pipelines.target.target import InContainer
 
-#: Its Containerfile, and so its image, is called that.
+#: The name of its Containerfile, and of its image.
 NAME = "hypervisor"
 
-#: The distribution it is made of; see its Containerfile.
+#: The base image of its Containerfile, and the Debian suite.
 _BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
 
 #: Seconds that libvirt in a new container may take to answer.
 _START_TIMEOUT = 30
 
-#: Seconds that the guests in it may take to shut down with it; its own program waits a little less.
+#: Seconds that guests may take to shut down with the container; the program in the container waits a little less.
 STOP_TIMEOUT = 90
 
 _KVM = "/dev/kvm"
 
-#: What its container carries: another one of that name is somebody else's, and is neither used nor removed.
+#: The labels of its container. A container of the same name without them is not virtroot's: it is not used or removed.
 _LABELS = {"virtroot.purpose": "hypervisor"}
 
-# Tasks hold their guest's lock.
-_AT_WORK = (
+# Prints the locks that tasks hold.
+_LIST_HELD_LOCKS = (
     'for lock in /run/virtroot/*.lock; do [ ! -e "$lock" ] || flock --nonblock "$lock" true || echo "$lock"; done'
 )
 
 
-def image(engine: Engine, settings: Settings, made_since: datetime | None = None) -> str:
-    """Return the tag of its image, made when missing or older than ``made_since`` or the settings."""
+def ensure_image(engine: Engine, settings: Settings, made_since: datetime | None = None) -> str:
+    """Return the tag of its image; build it if it is missing, older than ``made_since`` or older than configured."""
     since = made_since or images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     names = "".join(f"{name}\n" for name in wrappers.NAMES)
@@ -53,12 +53,12 @@ def image(engine: Engine, settings: Settings, made_since: datetime | None = None
 
 
 def start(settings: Settings) -> Hypervisor:
-    """Return the embedded hypervisor, started where it does not run; its guests are in volumes that outlive it."""
+    """Return the embedded hypervisor, and start it if it is not running; its guests are in volumes that outlive it."""
     engine = engines.connect()
     engine.refuse_foreign(settings.embedded, _LABELS)
-    container = _running(engine, settings.embedded)
+    container = _find_running(engine, settings.embedded)
     if container is None:
-        tag = image(engine, settings)
+        tag = ensure_image(engine, settings)
         with step("starting the embedded hypervisor"):
             container = _start(engine, tag, settings.embedded)
     hypervisor = Hypervisor(InContainer(container), embedded=True)
@@ -75,7 +75,7 @@ def start(settings: Settings) -> Hypervisor:
 
 
 def find(settings: Settings) -> Hypervisor | None:
-    """Return the embedded hypervisor where it runs; start nothing."""
+    """Return the embedded hypervisor if it is running, else None; start nothing."""
     if not engines.answers():
         return None
     engine = engines.connect()
@@ -84,8 +84,8 @@ def find(settings: Settings) -> Hypervisor | None:
     return Hypervisor(InContainer(container), embedded=True) if container else None
 
 
-def _running(engine: Engine, name: str) -> Container | None:
-    """Return the container where it runs, waiting for one that another task is just starting."""
+def _find_running(engine: Engine, name: str) -> Container | None:
+    """Return the container if it is running, and wait if another task is just starting it; else None."""
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         state = engine.container_state(name)
@@ -95,18 +95,18 @@ def _running(engine: Engine, name: str) -> Container | None:
             return None
         if state == "paused":
             raise VirtrootError(
-                f"the embedded hypervisor {name} is paused, and its guests with it", f"docker unpause {name}"
+                f"the embedded hypervisor {name} is paused, and so are its guests", f"run docker unpause {name}"
             )
         if time.monotonic() > deadline:
             raise VirtrootError(
                 f"the container of the embedded hypervisor, {name}, is {state}",
-                f"look at it: docker inspect {name}; when nobody is starting it: docker rm {name}",
+                f"see docker inspect {name}; if no task is starting it, run docker rm {name}",
             )
         time.sleep(0.2)
 
 
 def _start(engine: Engine, tag: str, name: str) -> Container:
-    devices = _devices(engine, tag)
+    devices = _find_devices(engine, tag)
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         engine.remove_ended(name, _LABELS)
@@ -116,14 +116,14 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
                 name=name,
                 labels=_LABELS,
                 proxied=False,
-                # Roots and definitions outlive the container and its image.
+                # Roots and definitions have to outlive the container and its image.
                 volumes={
                     f"{name}-state": "/var/lib/libvirt",
                     f"{name}-domains": "/etc/libvirt/qemu",
                     f"{name}-pools": "/etc/libvirt/storage",
                 },
                 # virtiofsd makes namespaces and mounts, libvirt sets up networks. Under Docker's seccomp profile guests
-                # take several times longer to come up.
+                # take several times longer to boot.
                 capabilities=("SYS_ADMIN", "NET_ADMIN"),
                 routing=True,
                 seccomp=False,
@@ -132,9 +132,9 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
                 stop_timeout=STOP_TIMEOUT,
             )
         except NameTaken:
-            # Another task was quicker; what it started serves this one too. The engine gives a name away a moment
-            # before it shows whose it is.
-            running = _running(engine, name)
+            # Another task was faster: use the container that it started. The engine reserves the name a moment before
+            # it shows the container.
+            running = _find_running(engine, name)
             if running is not None:
                 return running
             if time.monotonic() > deadline:
@@ -142,22 +142,22 @@ def _start(engine: Engine, tag: str, name: str) -> Container:
             time.sleep(0.1)
 
 
-def _devices(engine: Engine, tag: str) -> tuple[str, ...]:
-    """Return /dev/kvm where it works on the engine's machine: libvirt takes long to find out that it does not."""
+def _find_devices(engine: Engine, tag: str) -> tuple[str, ...]:
+    """Return /dev/kvm if it works on the engine's machine: libvirt would take long to find out that it does not."""
     labels = {"virtroot.purpose": "kvm-probe"}
     try:
-        # Of a killed task it ends by itself; others may be probing, too.
+        # The container ends by itself if this task is killed. It has no name, so that other tasks can probe, too.
         probe = engine.start(tag, labels=labels, argv=["sleep", "60"], devices=(_KVM,), transient=True, proxied=False)
     except NoSuchDevice:
         return ()
     try:
-        return (_KVM,) if kvm.works(InContainer(probe)) else ()
+        return (_KVM,) if kvm.is_working(InContainer(probe)) else ()
     finally:
         probe.remove()
 
 
 def stop(settings: Settings, *, with_volumes: bool) -> None:
-    """Shut the embedded hypervisor and its guests down and remove it; when told so, every guest in it too."""
+    """Shut the embedded hypervisor and its guests down and remove its container; ``with_volumes``, also its guests."""
     engine = engines.connect()
     engine.refuse_foreign(settings.embedded, _LABELS)
     container = engine.container(settings.embedded)
@@ -170,13 +170,16 @@ def stop(settings: Settings, *, with_volumes: bool) -> None:
             engine.remove_volume(f"{settings.embedded}-{part}")
 
 
-def renew(settings: Settings, made_since: datetime) -> bool:
-    """Make the image anew; end a running hypervisor of the old one unless guests run in it; say whether one is left."""
-    image(engines.connect(), settings, made_since)
+def rebuild(settings: Settings, made_since: datetime) -> bool:
+    """Build the image again and stop a hypervisor of the old image, unless guests run in it.
+
+    Returns whether a hypervisor of the old image is still running.
+    """
+    ensure_image(engines.connect(), settings, made_since)
     hypervisor = find(settings)
     if hypervisor is None:
         return False
-    if hypervisor.domains(active=True) or hypervisor.target.run(["sh", "-c", _AT_WORK]).text:
+    if hypervisor.domains(active=True) or hypervisor.target.run(["sh", "-c", _LIST_HELD_LOCKS]).text:
         return True
     stop(settings, with_volumes=False)
     return False

@@ -1,4 +1,4 @@
-"""The only door to virsh: a libvirt that answers, and what is asked of it."""
+"""The interface to virsh, and what virtroot asks libvirt."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipelines.libvirt import kvm
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
-#: The system's libvirt, on the host and in the embedded hypervisor alike.
+#: The URI of the system's libvirt, the same on the host and in the embedded hypervisor.
 URI = "qemu:///system"
 
-#: Where its daemon keeps the definitions of domains.
+#: The directory in which its daemon stores the definitions of domains.
 DEFINITIONS = "/etc/libvirt/qemu"
 
 
 @dataclass(frozen=True)
-class Known:
-    """A domain as libvirt lists it. Only ``uuid`` names one domain: where virsh is given a name, an id comes first."""
+class ListedDomain:
+    """A domain in libvirt's list. Only ``uuid`` is unambiguous: virsh takes a name for an ID first."""
 
     uuid: str
     name: str
@@ -31,66 +31,68 @@ class Known:
 
 @dataclass
 class Hypervisor:
-    """A libvirt that answers, and the target it runs on. A ``domain`` is given by UUID."""
+    """A libvirt that answers, and the target that it runs on. A ``domain`` is given by its UUID."""
 
     target: Target
     uri: str = URI
     embedded: bool = False
 
     def virsh(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> Completed:
-        """Run virsh, in the language that its words are compared in."""
+        """Run virsh in the C locale, since its output is compared with English words."""
         return self.target.run(self.virsh_argv(*arguments), stdin=stdin, check=check)
 
     def virsh_argv(self, *arguments: str) -> list[str]:
-        """Return the command that `virsh` runs."""
+        """Return the command line that `virsh` runs."""
         return ["env", "LC_ALL=C", "virsh", "--quiet", "--connect", self.uri, *arguments]
 
     def console(self, domain: str) -> int:
-        """Join the user's terminal to the domain's serial console; raises `VirtrootError` where virsh cannot."""
+        """Connect the user's terminal to the domain's serial console; raises `VirtrootError` if virsh fails."""
         status = self.target.attach(["virsh", "--connect", self.uri, "console", "--force", domain])
         if status:
             raise VirtrootError(
-                f"virsh console ended with {status}, for the reason above",
-                "see whether the guest still runs: ./inv list; what its console said: ./inv logs NAME",
+                f"virsh console failed with status {status}, see above",
+                "check whether the guest is running: ./inv list; see its console so far: ./inv logs NAME",
             )
         return status
 
-    def domains(self, *, active: bool = False) -> list[Known]:
-        """Return all domains, virtroot's or not, sorted by name; with ``active`` those that run."""
+    def domains(self, *, active: bool = False) -> list[ListedDomain]:
+        """Return all domains, virtroot's or not, sorted by name; with ``active`` only the active ones."""
         lines = split_lines(self.virsh("list", "--uuid", "--name", *([] if active else ["--all"])).text)
         pairs = (split_fields(line, 2) for line in lines if trim(line))
-        return sorted((Known(uuid, name) for uuid, name in pairs), key=lambda known: known.name)
+        return sorted((ListedDomain(uuid, name) for uuid, name in pairs), key=lambda known: known.name)
 
-    def defined(self, name: str) -> bool:
-        """Say whether there is a domain of that name."""
+    def is_defined(self, name: str) -> bool:
+        """Return whether there is a domain of that name."""
         return any(known.name == name for known in self.domains())
 
-    def states(self) -> dict[str, str]:
-        """Return libvirt's word for the state of each domain, by UUID; one that vanishes meanwhile is left out."""
+    def list_states(self) -> dict[str, str]:
+        """Return the state of each domain in libvirt's words, by UUID; domains that vanish meanwhile are left out."""
         found = ((known.uuid, self.virsh("domstate", known.uuid, check=False)) for known in self.domains())
         return {uuid: trim(answer.text) for uuid, answer in found if not answer.returncode}
 
     def state(self, domain: str, *, reason: bool = False) -> str:
-        """Return libvirt's word for a domain's state (``running``, ``shut off``, …); ``reason`` adds the reason."""
+        """Return the state of a domain in libvirt's words (``running``, ``shut off``, …), with ``reason`` also why."""
         return trim(self.virsh("domstate", domain, *(["--reason"] if reason else [])).text)
 
     def xml(self, domain: str, *, active: bool = False) -> ET.Element | None:
-        """Return the definition of a domain, as it will be at its next start; None where it vanished meanwhile.
+        """Return the definition of a domain for its next start; None if the domain vanished meanwhile.
 
-        With ``active`` it is the one that a running domain was started with.
+        With ``active``, return the definition that a running domain was started with.
         """
         answer = self.virsh("dumpxml", *([] if active else ["--inactive"]), domain, check=False)
         if not answer.returncode:
-            return ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
+            return ET.fromstring(answer.text)  # noqa: S314 - libvirt wrote it
         if any(known.uuid == domain for known in self.domains()):
-            raise VirtrootError(f"libvirt does not show the domain {domain}", "see libvirt's log", answer.complaint)
+            raise VirtrootError(f"cannot read the definition of domain {domain}", "see libvirt's log", answer.complaint)
         return None
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[Known]:
-        """Return the domains, ``besides`` one, whose definition names ``path`` or anything below it."""
-        return [known for known in self.domains(active=active) if known.uuid != besides and self._names(known, path)]
+    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+        """Return the domains, except ``besides``, whose definition contains ``path`` or a path below it."""
+        return [
+            known for known in self.domains(active=active) if known.uuid != besides and self._refers_to(known, path)
+        ]
 
-    def _names(self, known: Known, path: str) -> bool:
+    def _refers_to(self, known: ListedDomain, path: str) -> bool:
         definition = self.xml(known.uuid)
         if definition is None:
             return False
@@ -98,7 +100,7 @@ class Hypervisor:
         return any(word == path or word.startswith(f"{path}/") for word in words)
 
     def holds(self, domain: str) -> list[str]:
-        """Return what libvirt keeps of a domain that would hinder its end: a managed save, snapshots, checkpoints."""
+        """Return what libvirt stores for a domain that prevents undefining it: managed save, snapshots, checkpoints."""
         info = split_lines(self.virsh("dominfo", domain).text)
         saved = any(line.split(":")[0] == "Managed save" and line.endswith("yes") for line in info)
         kept = ["a managed save (virsh managedsave-remove)"] if saved else []
@@ -108,15 +110,15 @@ class Hypervisor:
             kept += [f"the {kind} {name} (virsh {kind}-delete)" for name in names]
         return kept
 
-    def address(self, domain: str, source: str) -> str:
-        """Return the address of a running domain by libvirt's ``source``, ``lease`` or ``arp``; empty for none."""
+    def find_address(self, domain: str, source: str) -> str:
+        """Return the address of a running domain by libvirt's ``source``, ``lease`` or ``arp``; empty if none."""
         listed = self.virsh("domifaddr", domain, "--source", source, check=False)
         words = [split_fields(line) for line in split_lines(listed.text)]
-        told = (addresses.parse(each[3].partition("/")[0]) for each in words if len(each) == 4)
-        return next(filter(None, told), "")
+        found = (addresses.parse(each[3].partition("/")[0]) for each in words if len(each) == 4)
+        return next(filter(None, found), "")
 
-    def on_a_network(self, domain: str) -> bool:
-        """Say whether a domain has a network card that others can reach; user-mode networking is none."""
+    def has_network(self, domain: str) -> bool:
+        """Return whether a domain has an interface that others can reach; user-mode networking does not count."""
         listed = self.virsh("domiflist", domain, check=False)
         return any(split_fields(line)[1:2] not in ([], ["user"]) for line in split_lines(listed.text))
 
@@ -126,16 +128,16 @@ class Hypervisor:
         said = self.virsh("version", "--daemon").text
         found = re.search(r"daemon:\D*(\d+)\.(\d+)\.(\d+)", said)
         if not found:
-            raise VirtrootError("libvirt does not say which version it is", "look at virsh version --daemon", said)
+            raise VirtrootError("libvirt does not report its version", "see virsh version --daemon", said)
         return tuple(map(int, found.groups()))
 
     @cached_property
     def kvm(self) -> bool:
-        """Whether KVM really works on the target."""
-        return kvm.works(self.target)
+        """Whether KVM works on the target."""
+        return kvm.is_working(self.target)
 
-    def network(self, asked: str) -> str:
-        """Resolve ``auto`` to ``default`` where that network is active, else to ``user``; check any other name."""
+    def resolve_network(self, asked: str) -> str:
+        """Resolve ``auto`` to ``default`` if that network is active, else to ``user``; check any other name."""
         if asked in {"user", "none"}:
             return asked
         active = [trim(line) for line in split_lines(self.virsh("net-list", "--name").text) if trim(line)]

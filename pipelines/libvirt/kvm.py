@@ -1,14 +1,14 @@
-"""Whether KVM really runs guests: a machine can have /dev/kvm and refuse every one of them."""
+"""Whether KVM works: on some machines /dev/kvm exists, but no guest runs."""
 
 from __future__ import annotations
 
 from pipelines.errors import VirtrootError
 from pipelines.target.target import Target
 
-# A firmware of 256 bytes behind zeros. A PC begins 16 bytes below its end (ljmp 0xf000:0xff00); from there it enters
-# 32-bit protected mode, and where the processor has BMI2 (cpuid, leaf 7) shifts by `shlx %ecx, %ecx, %edx`, an
-# instruction that kernels are unpacked with and that a KVM which emulates its processor stops at. Then it tells QEMU to
-# exit (isa-debug-exit: 16 gives the status 33).
+# A firmware of 256 bytes after zeros. A PC starts 16 bytes below its end (ljmp 0xf000:0xff00). From there the code
+# enters 32-bit protected mode and, if the processor has BMI2 (cpuid, leaf 7), runs `shlx %ecx, %ecx, %edx`. Kernels
+# use this instruction to decompress themselves, and a KVM that emulates its processor stops at it. Then the code makes
+# QEMU exit (isa-debug-exit: 16 gives the status 33).
 _CODE = {
     0x00: "fa 2e66 0f01 1680ff 0f20c0 0c01 0f22c0 66ea20ff0f000800",
     0x20: "31c0 0fa2 83f807 721b b807000000 31c9 0fa2 f7c300010000 740a b901000000 c4e271f7d1 b010 e6f4 f4",
@@ -18,7 +18,7 @@ _CODE = {
 }
 _SIZE, _EXIT_STATUS = 64 << 10, 33
 
-#: Seconds that the firmware may take; where KVM works it takes a fraction of one.
+#: Seconds that the firmware may take; with a working KVM it takes a fraction of one.
 _TIMEOUT = "5"
 
 _PROBE = """
@@ -30,7 +30,7 @@ timeout "$limit" "$@" -bios "$firmware"
 """
 
 
-def firmware() -> bytes:
+def make_firmware() -> bytes:
     """Return the firmware that the probe runs."""
     code = bytearray(256)
     for offset, text in _CODE.items():
@@ -39,14 +39,14 @@ def firmware() -> bytes:
     return bytes(_SIZE - len(code)) + bytes(code)
 
 
-def works(target: Target, accelerator: str = "kvm") -> bool:
-    """Run a few instructions on ``target`` as a guest of KVM, and say whether they came to their end."""
+def is_working(target: Target, accelerator: str = "kvm") -> bool:
+    """Run a few instructions on ``target`` as a KVM guest, and return whether they were completed."""
     qemu = (
         "qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", "-cpu", "host" if accelerator == "kvm" else "max",
         "-m", "64", "-display", "none", "-nodefaults", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
     )  # fmt: skip
     try:
-        done = target.run(["sh", "-c", _PROBE, "probe", _TIMEOUT, *qemu], stdin=firmware(), check=False)
+        done = target.run(["sh", "-c", _PROBE, "probe", _TIMEOUT, *qemu], stdin=make_firmware(), check=False)
     except VirtrootError:
         return False
     return done.returncode == _EXIT_STATUS

@@ -71,7 +71,7 @@ def held(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
     with hold.hold(hypervisor, name) as guest:
         guest.refuse_shared_root()
         guest.refuse_mounts()
-        guest.assemble()
+        guest.mount_layers()
         yield guest
 
 
@@ -87,7 +87,7 @@ def _manifest(guest: Guest, directory: str) -> Manifest:
 
 def kept(guest: Guest) -> list[str]:
     """Return the paths that were kept at the guest's upgrades beside those that always are."""
-    noted = guest.target.run(["cat", place.kept(guest.boot)], check=False).stdout.decode(errors="surrogateescape")
+    noted = guest.target.run(["cat", place.keep_list(guest.boot)], check=False).stdout.decode(errors="surrogateescape")
     # A path a line, once.
     return [str(path) for path in json.loads(noted)] if noted.startswith("[") else noted.split("\n")[:-1]
 
@@ -101,11 +101,11 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
     with _directory(guest) as (paths, directory), ExitStack() as open_trees:
         target, manifest_now = guest.target, artifact.manifest
         asked = "overlay" if guest.lower and clone == "auto" else clone
-        way = clone_methods.way(target, paths.pool, asked)
+        way = clone_methods.choose_method(target, paths.pool, asked)
         if guest.overlayfs:
             overlayfs.refuse_layer(way)
-        lying_on = partial(guests.lying_on, guest.hypervisor)
-        making_root = roots.root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
+        lying_on = partial(guests.find_guests_on, guest.hypervisor)
+        making_root = roots.make_root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
         baselines.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = baselines.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
@@ -128,9 +128,9 @@ def of_former(guest: Guest, former: Former, base: Survey) -> Iterator[Staged]:
                 clone_methods.copy_layers(target, source, f"{directory}/root")
             programs.mount_layers(target, f"{directory}/root", now.golden, now.lower)
         else:
-            way = clone_methods.way(target, paths.pool, "auto", source=source)
-            with step(f"making the root: {clone_methods.WORDS[way]} of the former one"):
-                clone_methods.make(target, way, source, f"{directory}/root", nested=True)
+            way = clone_methods.choose_method(target, paths.pool, "auto", source=source)
+            with step(f"making the root: {clone_methods.DESCRIPTIONS[way]} of the former one"):
+                clone_methods.clone(target, way, source, f"{directory}/root", nested=True)
         _describe_boot(guest, former, paths)
         theirs = baselines.now(target, f"{directory}/root", manifest_then, base)
         yield Staged(paths, directory, manifest_then, now, base, theirs, former=True)
@@ -156,7 +156,7 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
     target = guest.target
     with step("comparing"):
         ours = baselines.now(target, guest.root, manifest(guest), staged.base)
-        points = shares.points_if_told(target, guest.root).values()
+        points = shares.read_mount_points_or_warn(target, guest.root).values()
         read = (_reader(guest, guest.root), _reader(guest, staged.root))
         distro = staged.manifest.recipe.distro
         move = upgrade_plan.plan(
@@ -198,7 +198,7 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
         programs.copy_state(
             guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
         )
-        identity.name_files(guest.target, staged.root, staged.manifest)
+        identity.replace_build_name(guest.target, staged.root, staged.manifest)
 
 
 def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) -> None:
@@ -217,7 +217,7 @@ def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) 
             )
 
     paths = staged.paths
-    durable.put(guest.target, place.kept(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
+    durable.put(guest.target, place.keep_list(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("changing the root"):
         _arrive(guest, paths, staged.directory, previous_roots.following(guest), staged.made, staged.manifest, prove)
 
@@ -260,7 +260,7 @@ def _describe_boot(guest: Guest, former: Former, paths: Place) -> None:
     """Begin a boot directory for a former root with what is known of that, and what is kept of this guest."""
     guest.target.run(["mkdir", "--parents", "--mode=0711", paths.partial_boot])
     script = 'if [ -f "$1" ]; then cp -- "$1" "$2/"; fi'
-    for path in (place.manifest(former.about), place.pristine(former.about), place.kept(guest.boot)):
+    for path in (place.manifest(former.about), place.pristine(former.about), place.keep_list(guest.boot)):
         guest.target.run(["sh", "-ec", f"umask 077; {script}", "copy", path, paths.partial_boot])
 
 
@@ -281,9 +281,9 @@ def _arrive(
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
         raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "./inv list shows the guests")
-    at = shares.points_if_told(target, guest.root)
+    at = shares.read_mount_points_or_warn(target, guest.root)
     try:
-        shares.follow(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
+        shares.update_fstab(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
     except VirtrootError as error:
         # Whatever a guest made of its fstab is no reason to stay on a root that may be worse.
         warn(f"{guest.name} may not mount what it shares: {error.what}")

@@ -184,7 +184,7 @@ def show(wanted: Schedule, where: Systemd, *, preview: bool) -> str:
         say("this is what --install writes" if preview else "no timer of this checkout; this is what --install writes")
         there = dict(zip(map(str, paths), (wanted.service(), wanted.timer()), strict=True))
         return _as_text(there)
-    return f"{_as_text(there)}\n# the next night: {next_run() or 'none, the timer does not run'}"
+    return f"{_as_text(there)}\n# next nightly run: {next_run() or 'none, the timer is not active'}"
 
 
 def crontab(wanted: Schedule) -> str:

@@ -1,4 +1,4 @@
-"""Golden trees: an artifact unpacked once in the pool, and then never written to, that guests' roots are made from."""
+"""Base trees: an artifact that is unpacked once in the pool and never written to. Guests' roots are cloned from it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pipelines.text import split_lines
 
 _NAME = re.compile(r"golden\.(?P<key>(?P<recipe>.+)\.[0-9a-f]{16})")
 
-#: Beside the tree: the digest that it had when it was unpacked.
-_DIGEST = "digest"
+#: The file next to the tree with the digest that the tree had when it was unpacked.
+_DIGEST_FILE = "digest"
 
-# The path, and a line of JSON, of each, also of what a task that was killed left under a hidden name. A hidden root is
-# not looked into: it is a guest's.
+# Prints the path and one line of JSON of each description, including those that killed tasks left under hidden names.
+# Hidden roots themselves are not searched: their content is the guest's.
 _DESCRIPTIONS = """
 for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made "$1"/former.*/*/next/made \\
     "$1"/.root.*@*-upgrade/about/made "$1"/.root.*@*-upgrade/next/made "$1"/.root.*@*-upgrade/coming \\
@@ -35,54 +35,56 @@ for each in "$1"/snapshots.*/*/about "$1"/former.*/*/about/made "$1"/former.*/*/
 done
 """
 
-#: Returns the names of the guests whose roots are layers on a golden tree.
-LyingOn = Callable[[str], list[str]]
+#: Returns the names of the guests whose roots are layers on a base tree.
+FindGuestsOn = Callable[[str], list[str]]
 
-#: Somebody else may delete a golden tree between its making and its use so many times.
+#: How often another task may delete the base tree between its creation and its use.
 _ATTEMPTS = 3
 
-#: Seconds that another task may take to unpack a golden tree, or to copy it.
-_PATIENCE = 3600
+#: Seconds to wait for another task that unpacks or copies a base tree.
+_LOCK_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class BaseTree:
-    """A golden tree: its directory, and the digest of the tree in it; see `layers.digest`."""
+    """The directory of a base tree, and the digest of the tree in it; see `layers.digest`."""
 
     path: str
     digest: str
 
     @property
     def tree(self) -> str:
-        """The tree itself."""
+        """Return the path of the tree itself."""
         return f"{self.path}/{TREE}"
 
 
 @contextmanager
-def held(target: Target, pool: str, artifact: Artifact, lying_on: LyingOn) -> Iterator[BaseTree]:
-    """Yield the golden tree of ``artifact``, unpacked where there is none; nobody deletes it meanwhile.
+def hold(target: Target, pool: str, artifact: Artifact, find_guests_on: FindGuestsOn) -> Iterator[BaseTree]:
+    """Yield the base tree of ``artifact`` and hold its lock, so that no task deletes it; unpack it if it is missing.
 
-    Raises `VirtrootError` for a damaged artifact, and for a golden tree that was changed and that a guest lies on.
+    Raises `VirtrootError` if the artifact is damaged, or if the base tree was changed and a guest's root uses it.
     """
-    # By content: builds that are equal have one.
+    # The key is the digest of the content, so that equal builds share one base tree.
     key = f"{artifact.manifest.name}.{artifact.manifest.rootfs.sha256[:16]}"
-    path, file, what = place.golden(pool, key), place.golden_lock(key), f"the golden tree of {artifact.id}"
+    path, file, what = place.base_tree(pool, key), place.base_tree_lock(key), f"the base tree of {artifact.id}"
     for _ in range(_ATTEMPTS):
         with ExitStack() as stack:
-            stack.enter_context(lock.on(target, file, what, wait=_PATIENCE, shared=True))
-            found = _whole(target, path)
+            stack.enter_context(lock.on(target, file, what, wait=_LOCK_SECONDS, shared=True))
+            found = _find_unchanged(target, path)
             if found:
                 yield found
                 return
-        with lock.on(target, file, what, wait=_PATIENCE):
-            if not _whole(target, path):
-                _make(target, path, artifact, lying_on)
-    raise VirtrootError(f"{what} is deleted as soon as it is made", "see whether ./inv prune runs again and again")
+        with lock.on(target, file, what, wait=_LOCK_SECONDS):
+            if not _find_unchanged(target, path):
+                _unpack(target, path, artifact, find_guests_on)
+    raise VirtrootError(
+        f"{what} was deleted {_ATTEMPTS} times before its use", "check whether ./inv prune runs in a loop"
+    )
 
 
-def _whole(target: Target, path: str) -> BaseTree | None:
-    """Return the golden tree in ``path`` if it is what was unpacked."""
-    recorded = target.run(["cat", f"{path}/{_DIGEST}"], check=False)
+def _find_unchanged(target: Target, path: str) -> BaseTree | None:
+    """Return the base tree in ``path`` if its content is as it was unpacked, else None."""
+    recorded = target.run(["cat", f"{path}/{_DIGEST_FILE}"], check=False)
     if recorded.returncode:
         return None
     found = BaseTree(path, recorded.text)
@@ -90,85 +92,85 @@ def _whole(target: Target, path: str) -> BaseTree | None:
     return found if same else None
 
 
-def whole(target: Target, path: str) -> bool:
-    """Say whether the golden tree in ``path`` is what was unpacked."""
-    return _whole(target, path) is not None
+def is_unchanged(target: Target, path: str) -> bool:
+    """Return whether the content of the base tree in ``path`` is as it was unpacked."""
+    return _find_unchanged(target, path) is not None
 
 
-def digest(target: Target, path: str) -> str:
-    """Return the digest that the golden tree in ``path`` has now; empty where there is none."""
+def compute_digest(target: Target, path: str) -> str:
+    """Return the current digest of the base tree in ``path``, or "" if there is none."""
     try:
         return programs.digest(target, f"{path}/{TREE}")
     except VirtrootError:
         return ""
 
 
-def named(entry: str) -> str:
-    """Return the key of the golden tree that is called ``entry`` in its pool; empty for anything else."""
+def parse_key(entry: str) -> str:
+    """Return the key of the base tree whose directory in the pool is named ``entry``, or "" for any other entry."""
     match = _NAME.fullmatch(entry)
     return match["key"] if match else ""
 
 
-def left_of(entry: str) -> str:
-    """Return the key of the golden tree of which a task has under way, or left, what is called ``entry``."""
+def parse_leftover_key(entry: str) -> str:
+    """Return the key of the base tree to whose unpacking the hidden entry ``entry`` belongs, or "" for any other."""
     name, at, _ = entry.removeprefix(".").partition("@")
-    return named(name) if at and entry.startswith(".") else ""
+    return parse_key(name) if at and entry.startswith(".") else ""
 
 
-def sweep(target: Target, path: str) -> None:
-    """Delete what killed tasks left of a golden tree; raises `lock.Busy` where one is being made."""
-    key = named(path.rpartition("/")[2])
-    with lock.on(target, place.golden_lock(key), f"the golden tree {key}"):
-        mounts.delete(target, *_leftovers(target, path))
+def delete_leftovers(target: Target, path: str) -> None:
+    """Delete what killed tasks left of the base tree ``path``; raises `lock.Busy` while a task unpacks it."""
+    key = parse_key(path.rpartition("/")[2])
+    with lock.on(target, place.base_tree_lock(key), f"the base tree {key}"):
+        mounts.delete(target, *_list_leftovers(target, path))
 
 
-def _make(target: Target, path: str, artifact: Artifact, lying_on: LyingOn) -> None:
-    """Unpack a golden tree in place of what is there; the caller holds its lock."""
+def _unpack(target: Target, path: str, artifact: Artifact, find_guests_on: FindGuestsOn) -> None:
+    """Unpack the base tree to ``path`` and replace what is there; the caller holds its lock."""
     if target.run(["test", "-e", path], check=False).returncode == 0:
-        _refuse_needed(path, lying_on(path))
-        say(f"{path} was changed: it is unpacked anew")
+        _refuse_in_use(path, find_guests_on(path))
+        say(f"{path} was changed: unpacking it again")
         mounts.delete(target, path)
-    mounts.delete(target, *_leftovers(target, path))
+    mounts.delete(target, *_list_leftovers(target, path))
     with step("checking the artifact"):
         artifact.refuse_damaged()
     pool, _, name = path.rpartition("/")
     partial = f"{pool}/.{name}@{secrets.token_hex(4)}"
     try:
-        with step("unpacking the golden tree"):
+        with step("unpacking the base tree"):
             target.run(["mkdir", "--mode=0700", partial])
             subvolume.make(target, f"{partial}/{TREE}")
             with artifact.tarball.open("rb") as content:
                 target.run(archive.unpack_argv(f"{partial}/{TREE}"), stdin=content)
             subvolume.close(target, f"{partial}/{TREE}")
             digest = programs.digest(target, f"{partial}/{TREE}")
-            target.run(["sh", "-ec", 'cat > "$1"', "record", f"{partial}/{_DIGEST}"], stdin=digest.encode())
+            target.run(["sh", "-ec", 'cat > "$1"', "record", f"{partial}/{_DIGEST_FILE}"], stdin=digest.encode())
             durable.rename(target, partial, path)
     except BaseException:
-        # The reason why it failed is what the user has to see; the next one clears what stays now.
+        # An error of the deletion would hide the error that the user has to see; the next call deletes the leftovers.
         with suppress(VirtrootError):
             mounts.delete(target, partial)
         raise
 
 
-def _refuse_needed(path: str, layered: list[str]) -> None:
+def _refuse_in_use(path: str, layered: list[str]) -> None:
     if layered:
         raise VirtrootError(
-            f"the golden tree {path} was changed, and {', '.join(layered)} lies on it",
-            "put it back as it was (a copy does not do), or remove that guest",
+            f"the base tree {path} was changed, and is used by {', '.join(layered)}",
+            "restore its original content (a copy is not enough), or remove that guest",
         )
 
 
-def _leftovers(target: Target, path: str) -> list[str]:
-    """Return what killed tasks left of a golden tree whose lock the caller holds."""
+def _list_leftovers(target: Target, path: str) -> list[str]:
+    """Return what killed tasks left of a base tree whose lock the caller holds."""
     pool, _, name = path.rpartition("/")
     listed = target.run(["find", pool, "-maxdepth", "1", "-name", f".{name}@*", "-print0"])
     return [found for found in listed.text.split("\0") if found]
 
 
-def unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Collection[str] = ()) -> list[str]:
-    """Return the golden trees in ``pool`` of ``recipes`` (any, where none is named) that no domain was made from.
+def find_unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Collection[str] = ()) -> list[str]:
+    """Return the base trees in ``pool`` of ``recipes`` (of all recipes if empty) that no domain was made from.
 
-    The former roots and snapshots in ``without`` are about to go.
+    Previous roots and snapshots in ``without`` are ignored, since the caller is about to delete them.
     """
     listed = hypervisor.target.run(["find", pool, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-print0"])
     found = (
@@ -176,12 +178,12 @@ def unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, without: Co
         for path in listed.stdout.decode(errors="surrogateescape").split("\0")
     )
     ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
-    kept = _kept_for(hypervisor, pool, without)
+    kept = _find_recorded(hypervisor, pool, without)
     return [path for path in sorted(ours) if not hypervisor.naming(path) and path not in kept]
 
 
-def _kept_for(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) -> set[str]:
-    """Return the golden trees in ``pool`` that a snapshot or a former root of some guest lies on."""
+def _find_recorded(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) -> set[str]:
+    """Return the base trees in ``pool`` that a snapshot or a previous root of a guest is a layer on."""
     listed = split_lines(hypervisor.target.run(["sh", "-c", _DESCRIPTIONS, "descriptions", pool], check=False).text)
     found = set()
     for line in listed:
@@ -195,13 +197,13 @@ def _kept_for(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) 
 
 
 def delete(hypervisor: Hypervisor, path: str) -> bool:
-    """Delete a golden tree unless a guest is made from it, or was meanwhile; say whether it is gone."""
+    """Delete a base tree unless a guest was made from it, also in the meantime; return whether it was deleted."""
     name = path.rpartition("/")[2]
     try:
-        with lock.on(hypervisor.target, place.golden_lock(name.removeprefix("golden.")), f"the golden tree {name}"):
-            if hypervisor.naming(path) or path in _kept_for(hypervisor, path.rpartition("/")[0]):
+        with lock.on(hypervisor.target, place.base_tree_lock(name.removeprefix("golden.")), f"the base tree {name}"):
+            if hypervisor.naming(path) or path in _find_recorded(hypervisor, path.rpartition("/")[0]):
                 return False
-            mounts.delete(hypervisor.target, path, *_leftovers(hypervisor.target, path))
+            mounts.delete(hypervisor.target, path, *_list_leftovers(hypervisor.target, path))
             return True
     except lock.Busy:
         return False

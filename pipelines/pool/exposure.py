@@ -1,4 +1,4 @@
-"""Who else on libvirt's machine reaches a shared directory, or could put another one in its place."""
+"""Which users of libvirt's host can enter a shared directory, or can replace it by another one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pipelines.errors import VirtrootError
 from pipelines.target.target import Target
 
-# Above a directory that is not there yet, what is there counts. In a directory with the sticky bit only a file's owner
-# renames it. Many users are the only members of their group, whose directories are 0775 then.
-_LOOK = """
+# For a directory that does not exist yet, its nearest existing parent counts. In a directory with the sticky bit only
+# the owner of a file can rename it. A user whose group has no other members often has directories of mode 0775, so the
+# members of the group are looked up.
+_INSPECT = """
 import grp, json, os, pwd, stat, sys
 
 def users(found):
@@ -27,7 +28,7 @@ def users(found):
     members = {each.pw_uid for each in pwd.getpwall() if each.pw_gid == group.gr_gid or each.pw_name in group.gr_mem}
     return sorted(members - {0})
 
-told = []
+results = []
 for path in sys.argv[1:]:
     lineage, reached, writers = [path], True, []
     while lineage[-1] != "/":
@@ -47,43 +48,45 @@ for path in sys.argv[1:]:
                 writers.append([each, found.st_uid])
         child = found
     flags = os.statvfs(there[0]).f_flag
-    told.append({"reached": reached, "tame": bool(flags & os.ST_NOSUID and flags & os.ST_NODEV), "writers": writers})
-print(json.dumps(told))
+    nosuid_nodev = bool(flags & os.ST_NOSUID and flags & os.ST_NODEV)
+    results.append({"reached": reached, "nosuid_nodev": nosuid_nodev, "writers": writers})
+print(json.dumps(results))
 """
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How a directory lies on libvirt's machine.
+    """Which users of libvirt's host have access to a directory.
 
-    Other users can enter a ``reached`` one. A ``tame`` one is on a mount with nosuid and nodev. ``writers`` are the
-    directories above it that others than root may write to, each with a user, -1 for several.
+    ``reached``: other users can enter it. ``nosuid_nodev``: it is on a mount with these two options. ``writers``: the
+    directories above it that users other than root can write to, each with a user ID, or -1 for several users.
     """
 
     reached: bool
-    tame: bool
+    nosuid_nodev: bool
     writers: tuple[tuple[str, int], ...]
 
     @property
-    def dangerous(self) -> bool:
-        """Whether another user of the host could run a setuid program that a guest left there, or use its devices."""
-        return self.reached and not self.tame
+    def is_dangerous(self) -> bool:
+        """Whether another user of the host could run a setuid program that a guest wrote there, or use its devices."""
+        return self.reached and not self.nosuid_nodev
 
 
-def look(target: Target, directories: Sequence[str]) -> list[Exposure]:
-    """Return how each of ``directories`` lies on ``target``."""
+def inspect(target: Target, directories: Sequence[str]) -> list[Exposure]:
+    """Return the exposure of each of ``directories`` on ``target``."""
     if not directories:
         return []
-    said = json.loads(target.run([target.python, "-I", "-c", _LOOK, *directories]).text)
+    results = json.loads(target.run([target.python, "-I", "-c", _INSPECT, *directories]).text)
     return [
-        Exposure(each["reached"], each["tame"], tuple((path, user) for path, user in each["writers"])) for each in said
+        Exposure(each["reached"], each["nosuid_nodev"], tuple((path, user) for path, user in each["writers"]))
+        for each in results
     ]
 
 
 def refuse_replaceable(directory: str, exposure: Exposure) -> None:
-    """Raise `VirtrootError` where others could put a link to any directory of the host in the place of ``directory``.
+    """Raise `VirtrootError` if other users could replace ``directory`` by a link to any directory of the host.
 
-    Who runs this by sudo may: that user is root already.
+    The user who runs this task by sudo is trusted: that user is root already.
     """
     trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
     for path, user in exposure.writers:
@@ -91,9 +94,9 @@ def refuse_replaceable(directory: str, exposure: Exposure) -> None:
             who = "other users" if user == -1 else f"user {user}"
             raise VirtrootError(
                 f"{who} may write to {path}, and could replace {directory} by a link to any directory of the host",
-                "share a directory below ones that only root writes to, like one below /srv",
+                "share a directory whose parents only root can write to, for example one below /srv",
             )
 
 
-#: What to do about a dangerous share.
-REMEDY = "on the host, chmod o-x a directory above it, or mount it with nosuid,nodev; or share a name instead"
+#: The hint for a dangerous share.
+REMEDY = "run chmod o-x on a directory above it on the host, mount it with nosuid,nodev, or use a named share"

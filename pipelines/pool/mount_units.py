@@ -1,7 +1,8 @@
-"""Units of systemd that mount roots of two layers when their host boots; see systemd.mount(5).
+"""systemd units that mount overlay roots when their host boots; see systemd.mount(5).
 
-libvirt's hook and every task mount what is missing. But AppArmor's profile of libvirt lets no hook mount anything, and
-a guest that libvirt starts at boot asks no task. Without systemd, as in the embedded hypervisor, it is left to them.
+Tasks and libvirt's hook mount a root that is not mounted. That is not enough for guests that libvirt starts at boot:
+no task runs then, and libvirt's AppArmor profile does not allow the hook to mount. On a host without systemd, like the
+embedded hypervisor, there are no units, and tasks and hook mount the roots.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from pipelines.log import warn
 from pipelines.target.payload import layers
 from pipelines.target.target import Target
 
-#: Where the host's own units are.
+#: Where administrators' own units are.
 _UNITS = "/etc/systemd/system"
 
-# A condition, since systemd would make a mount point that is missing.
+# The conditions prevent systemd from creating a missing mount point.
 _UNIT = """# Written by virtroot for a guest's root, and removed with the guest.
 [Unit]
-Description=Root of a virtroot guest, a layer on a golden tree
+Description=Root of a virtroot guest, a layer on a base tree
 ConditionPathIsDirectory={root}/upper
 ConditionPathIsDirectory={lower}
 Before=libvirtd.service virtqemud.service libvirt-guests.service
@@ -57,28 +58,28 @@ rm -f -- "$2/$unit" "$2"/*.wants/"$unit"
 """
 
 
-def unit(root: str, golden: str) -> str:
-    """Return the unit that mounts the layers of ``root`` over the golden tree in the directory ``golden``."""
+def render_unit(root: str, golden: str) -> str:
+    """Return the unit that mounts the layers of ``root`` over the base tree in the directory ``golden``."""
     lower = f"{golden}/{layers.TREE}"
     filled = {"root": root, "lower": lower, "options": layers.options(root, lower)}
     return _UNIT.format(**{name: text.replace("%", "%%") for name, text in filled.items()})
 
 
 def enable(target: Target, root: str, golden: str) -> None:
-    """Let systemd mount the layers of ``root`` at boot, where systemd runs."""
+    """Make systemd mount the layers of ``root`` at boot, if systemd is running."""
     argv = ["sh", "-ec", _ENABLE, "enable", root, _UNITS]
-    done = target.run(argv, stdin=unit(root, golden).encode(), check=False)
+    done = target.run(argv, stdin=render_unit(root, golden).encode(), check=False)
     if done.returncode:
-        warn(f"systemd will not mount {root} at boot, ./inv start does: {done.complaint}")
+        warn(f"systemd will not mount {root} at boot, only ./inv start will: {done.complaint}")
 
 
-def ensure(target: Target, root: str, golden: str) -> None:
-    """The same where it is not so, because who changed it was killed."""
+def ensure_enabled(target: Target, root: str, golden: str) -> None:
+    """Enable the mount unit of ``root`` if it is missing because a task was killed before it enabled it."""
     argv = ["sh", "-ec", _MISSING, "missing", root, _UNITS]
     if target.run(argv, check=False).returncode == 0:
         enable(target, root, golden)
 
 
 def disable(target: Target, root: str) -> None:
-    """Take that back; nothing is unmounted."""
+    """Delete the mount unit of ``root``; nothing is unmounted."""
     target.run(["sh", "-ec", _DISABLE, "disable", root, _UNITS])

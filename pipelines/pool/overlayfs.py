@@ -1,4 +1,4 @@
-"""overlayfs inside a guest: whether its root can be the upper directory."""
+"""overlayfs inside a guest: whether the guest's root can hold the upper directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipelines.errors import VirtrootError
 from pipelines.target.target import Target
 from pipelines.text import split_lines, trim
 
-# A whiteout is such a device, and an opaque directory has such an attribute.
+# overlayfs stores a whiteout as such a device, and marks an opaque directory with such an attribute.
 _PROBE = """
 import os, stat, sys, tempfile
 with tempfile.TemporaryDirectory(prefix=".overlayfs@", dir=sys.argv[1]) as scratch:
@@ -16,28 +16,28 @@ with tempfile.TemporaryDirectory(prefix=".overlayfs@", dir=sys.argv[1]) as scrat
 
 
 def refuse_unfit(target: Target, directory: str) -> None:
-    """Raise `VirtrootError` where a root in ``directory`` on the target cannot hold upper directories.
+    """Raise `VirtrootError` if a root in ``directory`` on the target cannot hold upper directories of overlayfs.
 
-    An overlay of the host's own is such a place: it takes whiteouts and those attributes for its own, and refuses them.
+    An overlay of the host cannot: it interprets whiteouts and these attributes as its own, and refuses to create them.
     """
     kind = trim(target.run(["stat", "--file-system", "--format=%T", directory]).text)
-    why = "what overlayfs writes is refused by the host's own overlay beneath it"
+    why = "it lies on an overlay of the host, which refuses whiteouts"
     if kind != "overlayfs":
         probed = target.run([target.python, "-I", "-", directory], stdin=_PROBE.encode(), check=False)
         if not probed.returncode:
             return
-        why = (split_lines(probed.complaint) or ["it does not take what overlayfs writes"])[-1]
+        why = (split_lines(probed.complaint) or ["the file system refuses whiteouts"])[-1]
     raise VirtrootError(
-        f"a guest in {directory} ({kind}) cannot have overlayfs: {why}",
+        f"a guest in {directory} ({kind}) cannot use overlayfs: {why}",
         "install it into a pool on ext4, xfs or btrfs, or without --overlayfs",
     )
 
 
-def refuse_layer(way: str) -> None:
-    """Raise `VirtrootError` where a root made by ``way``, one of `roots.WAYS`, is an overlay of the host's own."""
-    if way == "overlay":
+def refuse_layer(method: str) -> None:
+    """Raise `VirtrootError` if a root made by the clone method ``method`` is an overlay of the host."""
+    if method == "overlay":
         raise VirtrootError(
-            "--clone overlay: a guest whose root is an overlay on the host cannot mount overlayfs on it itself: "
-            "the host's takes what the guest's writes for its own",
-            "leave one of the two out",
+            "--clone overlay: a guest whose root is an overlay of the host cannot mount overlayfs on it: "
+            "the host's overlayfs interprets what the guest's writes as its own",
+            "use either --clone overlay or --overlayfs",
         )

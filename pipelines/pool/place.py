@@ -1,4 +1,4 @@
-"""Every path on libvirt's machine that a guest's name decides, and the rules for names."""
+"""The paths on libvirt's host that contain a guest's name, and the rules for names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pipelines.artifact.artifact import MANIFEST
 from pipelines.errors import VirtrootError
 from pipelines.target.payload.names import BOOT_PREFIX, LOCKS, OFF_LOCK, REMOVAL, SWAP
 
-#: Where libvirt itself keeps kernels it boots from; each guest has a directory of its own there.
+#: The directory that libvirt has for kernels to boot; each guest has a directory of its own in it.
 BOOT = "/var/lib/libvirt/boot"
 
-#: Where libvirt, QEMU and virtiofsd write their logs, by name: the serial console's is there beside libvirt's own.
+#: Where libvirt, QEMU and virtiofsd write their logs. The log of the serial console is there, too.
 LOGS = "/var/log/libvirt/qemu"
 
-#: What tasks write to on libvirt's machine beside the pool and the locks; libvirt's hooks are below its configuration.
+#: What tasks write to on libvirt's host in addition to the pool and the locks; libvirt's hooks are in /etc/libvirt.
 WRITTEN = ("/var/lib/libvirt", LOGS, "/etc/libvirt")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
@@ -26,16 +26,16 @@ _LEFT = re.compile(rf"\.(?:root\.|{re.escape(BOOT_PREFIX)})(?P<name>{_NAME.patte
 _OF_A_GUEST = re.compile(rf"(?:root|snapshots|former)\.(?P<name>{_NAME.pattern})")
 
 
-def checked_name(name: str) -> str:
-    """Return ``name`` if libvirt, virsh and the file system take it for what it is; raises `VirtrootError`.
+def check_name(name: str) -> str:
+    """Return ``name`` if it is valid as the name of a guest; raises `VirtrootError` otherwise.
 
-    virt-aa-helper refuses /[]{}?^,"* in a domain's name; a name is also part of a path and of libvirt's socket names;
-    and virsh takes a number for a domain's id, and a UUID for a UUID.
+    virt-aa-helper refuses /[]{}?^,"* in a domain's name. A name is also part of paths and of libvirt's socket names.
+    virsh takes a number for the ID of a domain, and a UUID for its UUID.
     """
     if not _NAME.fullmatch(name) or ".." in name or name.isdigit() or _UUID.fullmatch(name):
         raise VirtrootError(
-            f"{name!r} is no name for a guest",
-            "begin with a letter or digit; then letters, digits, and . _ + -, 63 in all; no bare number, no UUID",
+            f"invalid guest name {name!r}",
+            "begin with a letter or digit; then letters, digits and . _ + -, at most 63; not only digits, not a UUID",
         )
     return name
 
@@ -44,8 +44,8 @@ def checked_name(name: str) -> str:
 class Place:
     """The paths of the guest ``name`` whose root is in the directory ``pool``.
 
-    What is under way has a hidden name with ``@`` in it, which no guest's name has, and with a part of its own, so that
-    nobody takes it for another task's.
+    While a task is working, its files have hidden names with ``@``, which no guest's name contains, and with a random
+    part, so that they are not mistaken for those of another task.
     """
 
     pool: str
@@ -54,17 +54,17 @@ class Place:
 
     @property
     def root(self) -> str:
-        """The guest's root."""
+        """The root of the guest."""
         return f"{self.pool}/root.{self.name}"
 
     @property
     def boot(self) -> str:
-        """The host-owned directory with the guest's kernel, initramfs and manifest."""
+        """The directory of the host with the guest's kernel, initramfs and manifest."""
         return boot(self.name)
 
     @property
     def partial_root(self) -> str:
-        """A root before it gets its name, or after it lost it."""
+        """The path of a root before it is published, or after it is withdrawn."""
         return f"{self.pool}/.root.{self.name}@{self._part}"
 
     @property
@@ -74,102 +74,102 @@ class Place:
 
     @property
     def formers(self) -> str:
-        """The directory with the roots that the guest had before its upgrades."""
+        """The directory with the previous roots of the guest."""
         return f"{self.pool}/former.{self.name}"
 
     @property
     def staged(self) -> str:
-        """The directory that another root for the guest is made in."""
+        """The directory in which a new root for the guest is prepared."""
         return f"{self.partial_root}-upgrade"
 
     @property
     def switching(self) -> str:
-        """The file that says to which root a guest is being switched."""
+        """The journal of a swap of roots."""
         return f"{self.pool}/.root.{self.name}{SWAP}"
 
     @property
     def partial_snapshots(self) -> str:
-        """The directory with the snapshots after it lost its name."""
+        """The directory with the snapshots after it is withdrawn."""
         return f"{self.partial_root}-snapshots"
 
     @property
     def partial_formers(self) -> str:
-        """The directory with the former roots after it lost its name."""
+        """The directory with the previous roots after it is withdrawn."""
         return f"{self.partial_root}-formers"
 
     @property
     def partial_boot(self) -> str:
-        """A boot directory before it gets its name, or after it lost it."""
+        """The path of a boot directory before it is published, or after it is withdrawn."""
         return f"{BOOT}/.{BOOT_PREFIX}{self.name}@{self._part}"
 
     @property
     def journal(self) -> str:
-        """The file that says what a publication under way has renamed."""
+        """The journal of a publication: what it has renamed."""
         return f"{self.pool}/.root.{self.name}@journal"
 
     @property
     def removal(self) -> str:
-        """The file that says what a removal under way has renamed."""
+        """The journal of a removal: what it has renamed."""
         return f"{self.pool}/.root.{self.name}{REMOVAL}"
 
     @property
     def lock(self) -> str:
-        """The file that is locked while a task works on the guest.
+        """The lock file of the guest, locked while a task works on it.
 
-        It is named by the root, whose name stays the same when the domain is renamed.
+        It is named after the root, whose name does not change when the domain is renamed.
         """
         return lock(self.name)
 
     @property
     def off_lock(self) -> str:
-        """The file that is locked while the guest has to stay off; libvirt's hook refuses a start meanwhile."""
+        """The file that is locked while the guest has to stay off; libvirt's hook refuses to start it meanwhile."""
         return OFF_LOCK.format(self.root.rpartition("/")[2])
 
     @property
     def leftovers(self) -> tuple[tuple[str, str], ...]:
-        """Directory and shell pattern of what killed tasks may have left of this guest."""
+        """Directories and shell patterns of what killed tasks may have left of this guest."""
         return (self.pool, f".root.{self.name}@*"), (BOOT, f".{BOOT_PREFIX}{self.name}@*")
 
 
 def of_root(root: str) -> Place:
-    """Return the place that ``root`` is the root of; raises `VirtrootError` for a directory that is no guest's root."""
+    """Return the place that has ``root`` as its root; raises `VirtrootError` if ``root`` is not the root of a guest."""
     pool, _, directory = root.rpartition("/")
     name = directory.removeprefix("root.")
     if not pool or name == directory or not _NAME.fullmatch(name):
-        raise VirtrootError(f"{root} is no place for a root of virtroot's", "look at the domain: virsh dumpxml")
+        raise VirtrootError(f"{root}: not a root made by virtroot", "check the domain: virsh dumpxml")
     return Place(pool, name)
 
 
-def left_of(entry: str) -> str:
-    """Return the guest of which a task has under way, or left, what is called ``entry`` in the pool or in `BOOT`."""
+def guest_of_leftover(entry: str) -> str:
+    """Return the guest to which the hidden entry ``entry`` of the pool or of `BOOT` belongs, or "" if none."""
     match = _LEFT.fullmatch(entry)
     return match["name"] if match else ""
 
 
-def belongs_to(entry: str) -> str:
-    """Return the guest whose root, snapshots or former roots are called ``entry`` in the pool; empty for none."""
+def guest_of_entry(entry: str) -> str:
+    """Return the guest whose root, snapshots or previous roots are named ``entry`` in the pool, or "" if none."""
     match = _OF_A_GUEST.fullmatch(entry)
     return match["name"] if match else ""
 
 
-def booted(entry: str) -> str:
-    """Return the guest whose boot directory is called ``entry`` in `BOOT`; empty for none."""
+def guest_of_boot(entry: str) -> str:
+    """Return the guest whose boot directory is named ``entry`` in `BOOT`, or "" if none."""
     name = entry.removeprefix(BOOT_PREFIX)
     return name if name != entry and _NAME.fullmatch(name) else ""
 
 
-def golden(pool: str, key: str) -> str:
-    """Return the directory of the golden tree ``key`` in the directory ``pool``; that is no guest's either."""
+def base_tree(pool: str, key: str) -> str:
+    """Return the directory of the base tree ``key`` in the directory ``pool``. It belongs to no guest."""
     return f"{pool}/golden.{key}"
 
 
-def golden_lock(key: str) -> str:
-    """Return the file that is locked, shared, while a root is made from a golden tree."""
+def base_tree_lock(key: str) -> str:
+    """Return the lock file of a base tree; tasks that clone a root from the tree hold a shared lock."""
     return f"{LOCKS}/golden-{key}.lock"
 
 
 def share(pool: str, name: str) -> str:
-    """Return the directory of the share ``name`` in the directory ``pool``; it is no guest's, and outlives all."""
+    """Return the directory of the named share ``name`` in ``pool``. No guest owns it, and removing guests keeps it."""
     return f"{pool}/share.{name}"
 
 
@@ -179,52 +179,52 @@ def boot(name: str) -> str:
 
 
 def lock(name: str) -> str:
-    """Return the file that is locked while a task works on the guest whose root is called ``name``; see `Place`."""
+    """Return the file that is locked while a task works on the guest whose root is named ``name``; see `Place`."""
     return f"{LOCKS}/guest-{name}.lock"
 
 
 def manifest(boot: str) -> str:
-    """Return where a guest's boot directory keeps the manifest of its artifact."""
+    """Return the path of the artifact's manifest in a guest's boot directory."""
     return f"{boot}/{MANIFEST}"
 
 
 def pristine(boot: str) -> str:
-    """Return where a guest's boot directory, or a golden tree's, keeps what its root was; for root alone to read."""
+    """Return the path of the baseline as built, in the boot directory of a guest or in a base tree; mode 0600."""
     return f"{boot}/pristine.tar.gz"
 
 
 def arrived(boot: str) -> str:
-    """Return where a guest's boot directory keeps what its root was when the guest got it; for root alone to read."""
+    """Return the path of the baseline at install or upgrade, in a guest's boot directory; mode 0600."""
     return f"{boot}/arrived.tar.gz"
 
 
-def kept(boot: str) -> str:
-    """Return where a guest's boot directory notes which paths it takes along at upgrades, a line each."""
+def keep_list(boot: str) -> str:
+    """Return the path of the list of paths that upgrades always keep, one per line, in a guest's boot directory."""
     return f"{boot}/keep"
 
 
 def console_log(name: str) -> str:
-    """Return the file that keeps what the guest printed on its serial console since its last start."""
-    # libvirt's own log of a domain called web-console would be web-console.log.
+    """Return the log file of the guest's serial console, since its last start."""
+    # With a hyphen, the console log of a guest "web" would be libvirt's own log of a domain "web-console".
     return f"{LOGS}/{name}@console.log"
 
 
 def is_boot(path: str) -> bool:
-    """Say whether ``path`` is a guest's boot directory."""
+    """Return whether ``path`` is the boot directory of a guest."""
     directory, _, name = path.rpartition("/")
     return directory == BOOT and name.startswith(BOOT_PREFIX)
 
 
 def is_console_log(path: str) -> bool:
-    """Say whether ``path`` is the console log of some guest."""
+    """Return whether ``path`` is the console log of a guest."""
     return path.rpartition("/")[0] == LOGS and path.endswith(("@console.log", "-console.log"))
 
 
 def qemu_log(name: str) -> str:
-    """Return libvirt's log of the guest's QEMU."""
+    """Return the path of libvirt's log of the guest's QEMU."""
     return f"{LOGS}/{name}.log"
 
 
 def virtiofsd_log(name: str, number: int = 0) -> str:
-    """Return the log of the virtiofsd that serves the guest's root, or its share of that ``number``, from 1 on."""
+    """Return the log of the virtiofsd that serves the guest's root, or its share ``number``, counted from 1."""
     return f"{LOGS}/{name}-fs{number}-virtiofsd.log"

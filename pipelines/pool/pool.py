@@ -1,4 +1,4 @@
-"""The pool: libvirt's dir pool, in which each guest's root is a directory."""
+"""The storage pool of type ``dir``: each guest's root is a directory in it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipelines.target import lock
 from pipelines.target.payload.names import LOCKS
 from pipelines.text import split_lines, trim
 
-#: In a pool that virtroot made: it may insist on the mode it gave it.
+#: Exists in a pool that virtroot made, whose mode virtroot may therefore change back to 0700.
 MARK = ".virtroot"
 
-# Of what is there already, only libvirt's own directory, with nothing in it yet, may be closed to other users.
+# Of existing directories only libvirt's default one, and only while empty, may be closed to other users.
 _PREPARE = """
 path=$1 own=$2 mark=$3
 if [ -e "$path" ]; then
-    [ -d "$path" ] || { echo "$path is no directory"; exit 3; }
+    [ -d "$path" ] || { echo "$path: not a directory"; exit 3; }
     closed=$(find "$path" -maxdepth 0 -user 0 ! -perm /077)
     if [ -z "$closed" ]; then
         [ "$path" = "$own" ] && [ -z "$(ls -A "$path")" ] ||
-            { echo "$path is there already, and open to other users"; exit 3; }
+            { echo "$path exists, and other users can enter it"; exit 3; }
     fi
 else
     mkdir -p "$path"
@@ -33,49 +33,49 @@ chmod 0700 "$path"
 """
 
 
-def find(hypervisor: Hypervisor, settings: Settings) -> str:
-    """Return the directory of the settings' pool, started where it was not and made where it is missing."""
-    known = look(hypervisor, settings)
-    if known is None or not _runs(hypervisor, settings):
-        # Of two first users at once, the second finds the pool that the first has made.
+def ensure_directory(hypervisor: Hypervisor, settings: Settings) -> str:
+    """Return the directory of the configured pool; define the pool if it is missing, and start it if it is inactive."""
+    known = find_directory(hypervisor, settings)
+    if known is None or not _is_running(hypervisor, settings):
+        # Two tasks may find the pool missing at the same time: the second one waits and uses the first one's.
         with lock.on(hypervisor.target, f"{LOCKS}/pool.lock", f"the pool {settings.pool}", wait=lock.PATIENCE):
-            known = look(hypervisor, settings)
+            known = find_directory(hypervisor, settings)
             if known is None:
                 _define(hypervisor, settings.pool, settings.pool_path)
                 return settings.pool_path
-            if not _runs(hypervisor, settings):
+            if not _is_running(hypervisor, settings):
                 hypervisor.virsh("pool-start", settings.pool)
     mode = hypervisor.target.run(["stat", "--format=%a", known]).text
     if int(mode, 8) & 0o077:
-        # Not ours to change: guests of the user's own may boot kernels from inside it.
+        # The mode is left unchanged: guests that the user defined may boot kernels from inside this directory.
         warn(
-            f"other users can enter {known}, and run what guests leave there; chmod 0700 it unless guests boot from it"
+            f"other users can enter {known}, and run what guests write there; chmod 0700 it unless guests boot from it"
         )
     return known
 
 
-def _runs(hypervisor: Hypervisor, settings: Settings) -> bool:
+def _is_running(hypervisor: Hypervisor, settings: Settings) -> bool:
     return "running" in hypervisor.virsh("pool-info", settings.pool).text
 
 
-def look(hypervisor: Hypervisor, settings: Settings) -> str | None:
-    """Return the directory of the pool, or None where there is no such pool; change nothing.
+def find_directory(hypervisor: Hypervisor, settings: Settings) -> str | None:
+    """Return the directory of the configured pool, or None if there is no such pool; change nothing.
 
-    Raises `VirtrootError` for a pool that is no directory.
+    Raises `VirtrootError` if the pool is not of type ``dir``.
     """
     answer = hypervisor.virsh("pool-dumpxml", settings.pool, check=False)
     if answer.returncode:
         return None
-    pool = ET.fromstring(answer.text)  # noqa: S314 - libvirt's own
+    pool = ET.fromstring(answer.text)  # noqa: S314 - libvirt wrote it
     if pool.get("type") != "dir":
         raise VirtrootError(
-            f"the pool {settings.pool} is of type {pool.get('type')}", "name a pool of type dir with --pool"
+            f"the pool {settings.pool} is of type {pool.get('type')}", "use --pool with a pool of type dir"
         )
     return (pool.findtext("target/path") or "").rstrip("/")
 
 
-def directories(hypervisor: Hypervisor) -> list[str]:
-    """Return the directories of all pools, whatever their type, as far as they have one."""
+def list_directories(hypervisor: Hypervisor) -> list[str]:
+    """Return the directories of all pools of any type that have one."""
     names = split_lines(hypervisor.virsh("pool-list", "--all", "--name").text)
     answers = [hypervisor.virsh("pool-dumpxml", trim(name), check=False) for name in names if trim(name)]
     paths = [ET.fromstring(each.text).findtext("target/path") for each in answers if not each.returncode]  # noqa: S314
@@ -83,14 +83,14 @@ def directories(hypervisor: Hypervisor) -> list[str]:
 
 
 def _define(hypervisor: Hypervisor, name: str, path: str) -> None:
-    # A setuid program that a guest plants in its root must be out of reach of the host's users.
+    # Users of the host must not reach a setuid program that a guest writes into its root.
     prepare = ["sh", "-ec", _PREPARE, "prepare", path, Settings().pool_path, MARK]
     prepared = hypervisor.target.run(prepare, check=False)
     if prepared.returncode:
         raise VirtrootError(
-            f"cannot make the pool {name}: {prepared.complaint}",
-            f"roots have to be closed to other users: name a directory that does not exist, like {path}/virtroot, "
-            "or one of root's with mode 0700",
+            f"cannot define the pool {name}: {prepared.complaint}",
+            f"other users must not be able to enter roots: use a directory that does not exist, like {path}/virtroot, "
+            "or one with owner root and mode 0700",
         )
     pool = ET.Element("pool", type="dir")
     ET.SubElement(pool, "name").text = name

@@ -1,4 +1,4 @@
-"""Making a guest's root of an artifact."""
+"""Making a guest's root from an artifact."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.log import step
 from pipelines.pool import base_trees, clone_methods
-from pipelines.pool.base_trees import BaseTree, LyingOn
+from pipelines.pool.base_trees import BaseTree, FindGuestsOn
 from pipelines.target import subvolume
 from pipelines.target.target import Target
 
 
 @contextmanager
-def root(
-    target: Target, pool: str, artifact: Artifact, way: str, path: str, lying_on: LyingOn
+def make_root(
+    target: Target, pool: str, artifact: Artifact, method: str, path: str, find_guests_on: FindGuestsOn
 ) -> Iterator[BaseTree | None]:
-    """Make the root ``path`` in ``pool`` of ``artifact`` by ``way``, one of `roots.WAYS` but ``auto``.
+    """Make the root ``path`` in ``pool`` from ``artifact`` by ``method``, a clone method other than ``auto``.
 
-    Yields the golden tree that it was made from, if any, which stays meanwhile. A root of two layers is mounted.
+    Yields the base tree that it was cloned from, or None, and holds its lock meanwhile. An overlay root is mounted.
     """
-    if way == "copy":
+    if method == "copy":
         with step("checking the artifact"):
             artifact.refuse_damaged()
         with step("unpacking the root"):
@@ -31,10 +31,10 @@ def root(
                 target.run(archive.unpack_argv(path), stdin=content)
         yield None
         return
-    with base_trees.held(target, pool, artifact, lying_on) as tree:
-        with step(f"making the root: {clone_methods.WORDS[way]} of the golden tree"):
-            if way == "overlay":
-                clone_methods.layer(target, tree, path)
+    with base_trees.hold(target, pool, artifact, find_guests_on) as tree:
+        with step(f"making the root: {clone_methods.DESCRIPTIONS[method]} of the base tree"):
+            if method == "overlay":
+                clone_methods.make_layer(target, tree, path)
             else:
-                clone_methods.make(target, way, tree.tree, path)
+                clone_methods.clone(target, method, tree.tree, path)
         yield tree

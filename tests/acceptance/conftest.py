@@ -45,7 +45,7 @@ def hypervisor(context: SuiteContext) -> Hypervisor:
 
 @pytest.fixture(scope="session")
 def guest(context: SuiteContext, hypervisor: Hypervisor) -> Guest:
-    return guests.find(hypervisor, context.guest)
+    return guests.get(hypervisor, context.guest)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_no_boot_loader(facts: Facts) -> None:
 def test_machine_id_is_the_guests_own(facts: Facts, guest: Guest) -> None:
     own = facts.text("machine-id")
     assert own == UUID(guest.uuid).hex
-    others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name]
+    others = [other for other in guests.list_guests(guest.hypervisor) if other.name != guest.name]
     assert own not in {UUID(other.uuid).hex for other in others}
 
 
@@ -106,7 +106,7 @@ def test_ssh_host_keys_are_the_guests_own(facts: Facts, guest: Guest) -> None:
         return
     key = "etc/ssh/ssh_host_ed25519_key.pub"
     own = split_fields(facts.text("ssh-key"))[1]
-    for other in guests.every(guest.hypervisor):
+    for other in guests.list_guests(guest.hypervisor):
         if other.name != guest.name:
             assert own not in _read(other, key)
 
@@ -115,7 +115,7 @@ def test_other_keys_and_ids_are_the_guests_own(guest: Guest, manifest: Manifest,
     made_here = [each for each in machine_specific.MATERIALS if each.made_by == machine_specific.UNIT]
     paths = {path for each in made_here for path in each.paths} - {*manifest.overlay_keys}
     own_keys = {path: own for path in sorted(paths) if (own := _read(guest, path))}
-    others = [other for other in guests.every(guest.hypervisor) if other.name != guest.name] if own_keys else []
+    others = [other for other in guests.list_guests(guest.hypervisor) if other.name != guest.name] if own_keys else []
     for path, own in own_keys.items():
         same = [other.name for other in others if _read(other, path) == own]
         assert not (same and guest.transient), f"/{path} is that of {same[0]}"
@@ -188,4 +188,4 @@ def test_shuts_down_cleanly(context: SuiteContext, guest: Guest) -> None:
         return
     guest.stop(float(str(context.settings["timeout"])))
     assert guest.hypervisor.state(guest.uuid, reason=True) == "shut off (shutdown)"
-    assert "Failed unmounting" not in guest.console_tail(200)
+    assert "Failed unmounting" not in guest.read_console_tail(200)

@@ -42,7 +42,7 @@ def env(inv: Virtroot) -> Iterator[dict[str, str]]:
     del surroundings["INVOKE_VIRTROOT_OUTPUT"]
     yield surroundings
     hypervisor = connect(inv.settings)
-    for guest in guests.every(hypervisor):
+    for guest in guests.list_guests(hypervisor):
         if guest.running:
             inv("stop", guest.name, "--force")
         inv("remove", guest.name, "--yes")

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from pipelines.target import programs
 from pipelines.target.target import Target
@@ -52,14 +52,14 @@ def test_clones_live_and_go_in_any_order(pool: Virtroot, quick: Path) -> None:
     word = WORDS[kind]
     artifact = ("--artifact", str(quick), "--ssh-key", "none", "--cache", "always")
     said = pool("install", NAMES[0], *artifact).stderr
-    assert "unpacking the golden tree" in said
-    assert f"making the root: {word} of the golden tree" in said
+    assert "unpacking the base tree" in said
+    assert f"making the root: {word} of the base tree" in said
     (golden,) = (name for name in entries(pool) if name.startswith("golden."))
     before = used(pool)
     for name in NAMES[1:3]:
         assert "unpacking" not in pool("install", name, *artifact).stderr
     for source, name in ((NAMES[1], NAMES[3]), (NAMES[3], NAMES[4])):
-        assert f"{word} of that of {source}" in pool("clone", source, name).stderr
+        assert f"{word} of the root of {source}" in pool("clone", source, name).stderr
     assert entries(pool) == {golden, *(f"root.{name}" for name in NAMES)}
     assert used(pool) - before < 4 * OWN[kind]
     listed = {row["name"]: row for row in json.loads(pool("list", "--json").stdout)}
@@ -210,7 +210,7 @@ def layered(pool: Virtroot, artifact: Path) -> None:
     target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
     pool("rollback", "moves", "--carry")
     assert target(pool).run(["ls", f"{root}/srv"]).text.split() == ["much", "null", "out", "since"]
-    assert find(connect(pool.settings), "moves").lower
+    assert get(connect(pool.settings), "moves").lower
     pool("verify", "moves")
     pool("rollback", "moves")
     pool("remove", "moves", "--yes")
@@ -225,11 +225,11 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
     artifact = ("--artifact", str(quick), "--ssh-key", "none", "--cache", "always")
     if pool.embedded.endswith("btrfs"):
         refused = pool("install", "layer", *artifact, "--clone", "overlay", status=2)
-        assert "btrfs numbers those of each subvolume anew" in refused.stderr
+        assert "btrfs numbers the inodes of each subvolume separately" in refused.stderr
         assert entries(pool) == set()
         return
     refused = pool("install", "layer", *artifact, "--clone", "overlay", "--overlayfs", status=2)
-    assert "cannot mount overlayfs on it itself" in refused.stderr
+    assert "cannot mount overlayfs on it" in refused.stderr
     pool("install", "layer", *artifact, "--clone", "overlay")
     (golden,) = (name for name in entries(pool) if name.startswith("golden."))
     pool("start", "layer")
@@ -245,14 +245,14 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
 
     pool("snapshot", "layer", "early")
     programs.mount_layers(
-        target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", find(connect(pool.settings), "layer").lower
+        target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", get(connect(pool.settings), "layer").lower
     )
     target(pool).run(["sh", "-ec", 'cd "$1"; rm root/kept; touch etc/issue', "spoil", f"{POOL}/root.layer"])
     pool("restore", "layer", "early")
 
     # A copy of one that lies on something lies on nothing.
     pool("clone", "layer", "whole")
-    assert find(connect(pool.settings), "whole").lower == ""
+    assert get(connect(pool.settings), "whole").lower == ""
     assert f"{POOL}/root.whole" not in target(pool).run(["cat", "/proc/mounts"]).text
     assert target(pool).run(["cat", f"{POOL}/root.whole/root/kept"]).text == "kept"
     assert target(pool).run(["ls", f"{POOL}/root.whole/etc/issue"], check=False).returncode
@@ -263,9 +263,9 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
     by_virsh = connect(pool.settings).virsh("start", "layer", check=False)
     assert by_virsh.returncode != 0
     assert f"{golden} is not the one" in by_virsh.complaint
-    assert "layer lies on it" in pool("install", "other", *artifact, status=2).stderr
+    assert "is used by layer" in pool("install", "other", *artifact, status=2).stderr
     pool("remove", "layer", "--yes")
-    assert "was changed: it is unpacked anew" in pool("install", "other", *artifact).stderr
+    assert "was changed: unpacking it again" in pool("install", "other", *artifact).stderr
     for name in ("other", "whole"):
         pool("remove", name, "--yes")
     pool("prune", "--yes")
@@ -275,7 +275,7 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
 def test_what_a_pool_cannot_do_is_refused(inv: Virtroot, quick: Path) -> None:
     """The tests' usual pool is on whatever file system the engine has; a snapshot of it is none that btrfs makes."""
     artifact = ("--artifact", str(quick), "--ssh-key", "none")
-    assert "that is no way to make a root" in inv("install", "odd", *artifact, "--clone", "link", status=2).stderr
+    assert "invalid clone method 'link'" in inv("install", "odd", *artifact, "--clone", "link", status=2).stderr
     kind = target(inv).run(["stat", "--file-system", "--format=%T", "/var/lib/libvirt"]).text.strip()
     if kind != "btrfs":
         refused = inv("install", "odd", *artifact, "--clone", "snapshot", status=2)

@@ -96,7 +96,7 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert (status, b"debian login:" in screen) == (0, True), screen
 
     assert "is running" in inv("remove", "--name", "debian", "--yes", status=2).stderr
-    assert "is running already" in inv("start", "--name", "debian", status=2).stderr
+    assert "is already running" in inv("start", "--name", "debian", status=2).stderr
     # The machine's end, as far as guests can tell: they are shut down with their hypervisor, in their own time.
     farewell = ["systemd-run", "--remain-after-exit", "--property=ExecStop=/bin/touch /root/ended", "/bin/true"]
     inv("exec", "debian", "--", *farewell)

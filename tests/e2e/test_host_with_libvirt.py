@@ -30,7 +30,7 @@ def host(inv: Virtroot, trixie: Path) -> Iterator[Container]:
     engine = engines.connect()
     engine.remove_container(NAME)
     container = engine.start(
-        embedded.image(engine, inv.settings),
+        embedded.ensure_image(engine, inv.settings),
         name=NAME,
         labels={"virtroot.purpose": "test-host"},
         capabilities=("SYS_ADMIN", "NET_ADMIN"),
@@ -82,7 +82,7 @@ def test_install_boot_verify_remove_on_the_hosts_libvirt(host: Container) -> Non
     host.run(["chown", "games:games", "/srv/kept"])
     shares = ("--share", "kept:/srv/kept:/srv/kept", "--share", "made:/srv/made/for it:/srv/made:ro:create")
     said = run(host, "install", "--name", "farm", "--artifact", "/artifact", "--overlayfs", *shares)
-    assert "libvirt's hook is new" in said
+    assert "libvirt's hook was updated" in said
     assert host.run(["stat", "--format=%U %a", "/srv/kept", "/srv/made/for it"]).text == "games 755\nroot 755"
     assert '"where": "qemu:///system"' in run(host, "list", "--json")
     run(host, "verify", "--name", "farm", "--boot")

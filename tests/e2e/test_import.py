@@ -17,7 +17,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
 from pipelines.engine import engine as engines
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
 from pipelines.origin import guestfs
@@ -371,7 +371,7 @@ def boots(inv: Virtroot, artifact: Path) -> None:
     """Install, verify, boot and verify."""
     said = inv("install", "oldbox", "--ssh-key", str(_key(inv.output.parent)), "--cache", "always").stderr
     assert f"oldbox is made from the imported system {Artifact(artifact).stored_id}" in said
-    guest = find(connect(inv.settings), "oldbox")
+    guest = get(connect(inv.settings), "oldbox")
     hosts = guest.target.run(["cat", f"{guest.root}/etc/hosts"]).text
     assert hosts == "127.0.0.1 localhost\n10.0.0.9 nas\n127.0.1.1 oldbox"
     inv("verify", "oldbox")
@@ -405,7 +405,7 @@ def test_a_directory_gives_the_same_and_may_keep_its_identity(
     assert different
 
     inv("install", "moved", "--artifact", str(moved), "--cache", "always")
-    guest = find(connect(inv.settings), "moved")
+    guest = get(connect(inv.settings), "moved")
     assert guest.uuid.replace("-", "") == MACHINE_ID
     paths = [f"{guest.root}/etc/{name}" for name in ("hostname", "machine-id", "ssh/ssh_host_ed25519_key")]
     kept = guest.target.run(["cat", *paths])

@@ -47,7 +47,7 @@ def kill_install(inv: Virtroot, artifact: Path, after: str, delay: float) -> Non
 def test_kill_leaves_nothing_under_a_final_name(inv: Virtroot, trixie: Path, after: str, delay: float) -> None:
     hypervisor = connect(inv.settings)
     kill_install(inv, trixie, after, delay)
-    assert not hypervisor.defined("fragile")
+    assert not hypervisor.is_defined("fragile")
     named = hypervisor.target.run(["ls", "-d", f"{POOL}/root.fragile", place.boot("fragile")], check=False)
     assert named.stdout == b""
 
@@ -106,7 +106,7 @@ def test_two_checkouts_do_not_work_on_one_guest(inv: Virtroot, trixie: Path, tmp
     assert "another task works on the guest fragile" in said
     locks = hypervisor.target.run(["stat", "--format=%a", "/run/virtroot", place.lock("fragile")]).text.split()
     assert locks == ["700", "600"], "others could hold them"
-    assert not hypervisor.defined("fragile")
+    assert not hypervisor.is_defined("fragile")
 
 
 def test_a_killed_tasks_lock_is_free(inv: Virtroot, trixie: Path) -> None:

@@ -50,7 +50,7 @@ def golden(inv: Virtroot, name: str) -> Path:
 
 
 def guests_of_nights(inv: Virtroot) -> list[str]:
-    return [guest.name for guest in guests.every(connect(inv.settings)) if guest.name.startswith("night-")]
+    return [guest.name for guest in guests.list_guests(connect(inv.settings)) if guest.name.startswith("night-")]
 
 
 def test_two_are_promoted_and_the_third_keeps_its_golden_root(
@@ -128,7 +128,7 @@ def test_a_killed_night_leaves_a_guest_that_the_next_one_removes(inv: Virtroot, 
     before = golden(inv, BROKEN)
     assert guests_of_nights(inv) == [f"night-{BROKEN}"]
     said = night(inv, {GOOD: recipes[GOOD]})
-    assert f"removing the guest night-{BROKEN} that a killed night left" in said
+    assert f"removing the guest night-{BROKEN} that a killed nightly run left" in said
     assert guests_of_nights(inv) == []
     assert golden(inv, BROKEN) == before
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.host import process
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -57,7 +57,7 @@ def test_start_refuses(inv: Virtroot, installed: None, hypervisor: Hypervisor, l
     if link != "dangling":
         assert "error: a path in the guest's root leads out of it, or is not what has to be there: refused" in said
         assert "./inv help refused-path" in said
-    assert find(hypervisor, "planted").state == "shut off"
+    assert get(hypervisor, "planted").state == "shut off"
     assert hypervisor.target.run(["sha256sum", f"{place.boot('planted')}/kernel"]).text == before
 
 
@@ -67,7 +67,7 @@ def test_libvirts_own_start_refuses(installed: None, hypervisor: Hypervisor, lin
     started = hypervisor.virsh("start", "planted", check=False)
     assert started.returncode != 0
     assert "virtroot: vmlinuz: " in started.complaint
-    assert find(hypervisor, "planted").state == "shut off"
+    assert get(hypervisor, "planted").state == "shut off"
 
 
 @pytest.mark.parametrize("what", ["ln -s ../../../../../../etc usr"])
@@ -78,7 +78,7 @@ def test_a_usr_that_is_no_directory_is_served_to_nobody(
     try:
         said = inv("start", "--name", "planted", status=2).stderr
         started = hypervisor.virsh("start", "planted", check=False)
-        assert find(hypervisor, "planted").state == "shut off"
+        assert get(hypervisor, "planted").state == "shut off"
     finally:
         hypervisor.target.run(["sh", "-ec", 'cd "$1"; rm usr; mv away usr', "mend", ROOT])
     assert "usr: not a directory of the root itself" in said
@@ -91,7 +91,7 @@ def test_install_refuses(inv: Virtroot, trixie: Path, hypervisor: Hypervisor, tm
     artifact = tampered(trixie, tmp_path, LINKS[link])
     said = inv("install", "--name", "trojan", "--artifact", str(artifact), status=2).stderr
     assert "refused to touch the guest's root: vmlinuz: " in said
-    assert not hypervisor.defined("trojan")
+    assert not hypervisor.is_defined("trojan")
     left = hypervisor.target.run(
         ["find", "/var/lib/libvirt/filesystems", place.BOOT, "-maxdepth", "1", "-name", "*trojan*"]
     )

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.engine import engine as engines
 from pipelines.engine import images
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from pipelines.recipe import machine_specific
 from tests.conftest import Virtroot, named
@@ -57,7 +57,7 @@ def config(
     path.write_text(inv("ssh-config").stdout)
     yield path
     for name in NAMES:
-        inv("stop", name, "--force", status=0 if find(connect(inv.settings), name).running else 2)
+        inv("stop", name, "--force", status=0 if get(connect(inv.settings), name).running else 2)
         inv("remove", name, "--yes")
 
 
@@ -148,9 +148,9 @@ def test_two_guests_of_one_root_have_keys_ids_and_names_of_their_own(inv: Virtro
 
 def test_another_key_under_the_guests_name_is_refused(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:
     """Whoever answers at the guest's address has to have the key that is in its root."""
-    guest = find(connect(inv.settings), "far")
+    guest = get(connect(inv.settings), "far")
     public = f"{guest.root}/etc/ssh/ssh_host_ed25519_key.pub"
-    other = find(connect(inv.settings), "near").root + "/etc/ssh/ssh_host_ed25519_key.pub"
+    other = get(connect(inv.settings), "near").root + "/etc/ssh/ssh_host_ed25519_key.pub"
     guest.target.run(["cp", "--preserve", public, f"{public}.own"])
     guest.target.run(["cp", other, public])
     try:
@@ -170,7 +170,7 @@ def test_a_guest_that_is_off_is_reached_through_its_root(
     inv("cp", str(page), "far:/srv")
     inv("cp", "far:/srv/www/page.html", str(tmp_path / "back"))
     assert (tmp_path / "back").read_text() == "<p>here\n"
-    guest = find(connect(inv.settings), "far")
+    guest = get(connect(inv.settings), "far")
     stat = guest.target.run(["stat", "--format=%u:%g %a", f"{guest.root}/srv/page.html"]).text
     assert stat == "0:0 644"
 
@@ -183,7 +183,7 @@ def test_a_guest_that_is_off_is_reached_through_its_root(
 
 @pytest.mark.long
 def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[str, str]) -> None:
-    source = find(connect(inv.settings), "far")
+    source = get(connect(inv.settings), "far")
     refused = inv("clone", "near", "third", status=2).stderr
     assert "the guest near is running" in refused
     if source.running:
@@ -194,7 +194,7 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
     before = source.target.run(["sh", "-c", _TREE, "tree", source.root]).text
     inv("clone", "far", "third")
     try:
-        clone = find(connect(inv.settings), "third")
+        clone = get(connect(inv.settings), "third")
         after = source.target.run(["sh", "-c", _TREE, "tree", clone.root]).text
         own = (
             *("etc/machine-id", "etc/hostname", "etc/hosts", "etc/mailname", "etc/postfix/main.cf"),
@@ -214,7 +214,7 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
         assert len(set(addresses)) == 3
         inv("verify", "third", "--boot")
     finally:
-        inv("stop", "third", "--force", status=0 if find(connect(inv.settings), "third").running else 2)
+        inv("stop", "third", "--force", status=0 if get(connect(inv.settings), "third").running else 2)
         inv("remove", "third", "--yes")
     assert source.target.run(["cat", f"{source.root}/srv/lived"]).text == "lived"
 

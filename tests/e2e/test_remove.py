@@ -21,7 +21,7 @@ NAME = "kept"
 @pytest.fixture(scope="module")
 def guest(inv: Virtroot, trixie: Path) -> Iterator[Guest]:
     inv("install", NAME, "--artifact", str(trixie))
-    found = guests.find(connect(inv.settings), NAME)
+    found = guests.get(connect(inv.settings), NAME)
     yield found
     # Whatever name it has by now.
     found.hypervisor.virsh("undefine", found.uuid, check=False)
@@ -101,7 +101,7 @@ def test_what_comes_between_question_and_answer_counts(inv: Virtroot, guest: Gue
 
     try:
         with pytest.raises(VirtrootError, match="is the root of copy too"):
-            remove.remove(NAME, inv.settings, asking=hours_later)
+            remove.remove(NAME, inv.settings, ask=hours_later)
     finally:
         guest.hypervisor.virsh("undefine", "copy")
 
@@ -112,7 +112,7 @@ def test_nobody_answered(inv: Virtroot, guest: Guest) -> None:
 
 @pytest.mark.parametrize("name", ["3", "5d4b1d6e-6e0c-4c58-9d7e-0e6f3b1f7a11"])
 def test_a_name_that_virsh_would_take_for_another_guest(inv: Virtroot, trixie: Path, guest: Guest, name: str) -> None:
-    assert "is no name for a guest" in inv("install", name, "--artifact", str(trixie), status=2).stderr
+    assert "invalid guest name" in inv("install", name, "--artifact", str(trixie), status=2).stderr
 
 
 def test_a_pool_that_is_open_to_others_is_not_closed(inv: Virtroot, trixie: Path, guest: Guest) -> None:
@@ -121,7 +121,7 @@ def test_a_pool_that_is_open_to_others_is_not_closed(inv: Virtroot, trixie: Path
     said = inv(*arguments, status=2).stderr
     mode = guest.target.run(["stat", "--format=%a", "/srv/shared"]).text
     guest.target.run(["rmdir", "/srv/shared"])
-    assert "/srv/shared is there already, and open to other users" in said
+    assert "/srv/shared exists, and other users can enter it" in said
     assert mode == "755"
     assert "other" not in guest.hypervisor.virsh("pool-list", "--all", "--name").text.split()
 

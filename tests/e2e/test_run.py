@@ -61,5 +61,5 @@ def test_what_a_killed_one_left_goes_with_the_next_which_gives_output_and_status
 
 
 def test_without_a_command_and_a_terminal_nothing_is_made(inv: Virtroot, arguments: tuple[str, ...]) -> None:
-    assert "neither a command nor a terminal" in inv(*arguments[:-1], status=2).stderr
+    assert "standard input is not a terminal" in inv(*arguments[:-1], status=2).stderr
     assert left(inv) == []

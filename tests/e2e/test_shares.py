@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot
 
@@ -42,10 +42,10 @@ def sharing(inv: Virtroot, quick: Path) -> Iterator[Path]:
     inv("install", "able", "--artifact", str(quick), *asked)
     shares = ("--share", "common:common:/srv/common", "--share", "look:common:/mnt/to look:ro")
     said = inv("install", "plain", "--artifact", str(quick), *shares).stderr
-    assert f"able shares {POOL}/share.common too: file locks do not reach from one guest to another" in said
+    assert f"able shares {POOL}/share.common, too: file locks do not work between guests" in said
     yield quick
     for name in ("able", "plain"):
-        inv("stop", name, "--force", status=0 if find(connect(inv.settings), name).running else 2)
+        inv("stop", name, "--force", status=0 if get(connect(inv.settings), name).running else 2)
         inv("remove", name, "--yes")
 
 
@@ -90,9 +90,9 @@ def _sees_the_share_and_cannot_write_what_is_read_only(inv: Virtroot) -> None:
 
 @pytest.mark.usefixtures("sharing")
 def test_shares_come_and_go_while_the_guest_is_off(inv: Virtroot) -> None:
-    inv("stop", "able", "--force", status=0 if find(connect(inv.settings), "able").running else 2)
+    inv("stop", "able", "--force", status=0 if get(connect(inv.settings), "able").running else 2)
     inv("share", "able", "more:more.data:/srv/more:ro")
-    assert [(each.tag, each.directory, each.readonly) for each in find(connect(inv.settings), "able").shares] == [
+    assert [(each.tag, each.directory, each.readonly) for each in get(connect(inv.settings), "able").shares] == [
         ("common", f"{POOL}/share.common", False),
         ("more", f"{POOL}/share.more.data", True),
     ]
@@ -107,7 +107,7 @@ def test_shares_come_and_go_while_the_guest_is_off(inv: Virtroot) -> None:
     owner = connect(inv.settings).target.run(["stat", "--format=%U:%G %a", f"{POOL}/share.more.data"]).text
     assert owner == "root:root 755"
     inv("unshare", "able", "more")
-    assert [each.tag for each in find(connect(inv.settings), "able").shares] == ["common"]
+    assert [each.tag for each in get(connect(inv.settings), "able").shares] == ["common"]
     assert len(_fstab(inv)) == 2
     assert "its shares: common" in inv("unshare", "able", "more", status=2).stderr
     # What was in it outlives whoever had it.
@@ -126,11 +126,11 @@ def test_what_no_guest_may_share(inv: Virtroot) -> None:
     target.run(["sh", "-ec", 'cd "$1"; ln -sfn /etc share.link; : > share.file', "make", POOL])
     for share, reason in {
         "a:link:/srv/a": "leads to /etc",
-        "a:file:/srv/a": "is no directory",
-        "a:/srv:/srv/a": "sees no /srv of this machine",
+        "a:file:/srv/a": "not a directory",
+        "a:/srv:/srv/a": "no access to /srv of this machine",
         "a:common/deep:/srv/a": "no directory of the host's",
         "a:common:/srv/common": "mounts common at /srv/common",
-        "common:common:/srv/a": "has a share common already",
+        "common:common:/srv/a": "already has a share common",
         "root:common:/srv/a": "that of the guest's root",
         f"{'a' * 37}:common:/srv/a": "more than 36 bytes",
         "a:common:/etc": "would hide what the guest needs",
@@ -149,7 +149,7 @@ def test_a_guest_whose_share_is_gone_does_not_start_and_says_why(inv: Virtroot) 
     target = connect(inv.settings).target
     target.run(["rmdir", f"{POOL}/share.fleeting"])
     said = inv("start", "plain", status=2).stderr
-    assert f"{POOL}/share.fleeting, which plain shares as fleeting, is gone" in said
+    assert f"{POOL}/share.fleeting, which plain shares as fleeting, is missing" in said
     # What a guest could have put there is not followed either.
     target.run(["ln", "-s", "/etc", f"{POOL}/share.fleeting"])
     assert "leads to /etc now" in inv("start", "plain", status=2).stderr
@@ -166,19 +166,19 @@ def test_what_a_recipe_asks_of_the_host_is_refused_without_a_word_for_it(inv: Vi
     said = inv("install", "asking", "--artifact", str(asking), status=2).stderr
     assert f"share mine: {POOL}/share.common of the host, read-write, at /srv/common, which able, plain shares" in said
     assert "overlayfs: the virtiofsd of its root keeps CAP_SYS_ADMIN on the host" in said
-    assert "try: give --accept" in said
-    assert inv("run", "--artifact", str(asking), "--", "true", status=2).stderr.count("give --accept") == 1
+    assert "try: use --accept" in said
+    assert inv("run", "--artifact", str(asking), "--", "true", status=2).stderr.count("use --accept") == 1
     assert "asking" not in inv("list").stdout
     inv("install", "asking", "--artifact", str(asking), "--accept")
     inv("remove", "asking", "--yes")
     manifest["recipe"]["guest"]["shares"] = ["h:/srv:/mnt/h"]
     (asking / "manifest.json").write_text(json.dumps(manifest))
     refused = inv("install", "asking", "--artifact", str(asking), "--accept", status=2).stderr
-    assert "asks for the host's directory /srv" in refused
+    assert "requests the directory /srv" in refused
 
 
 def test_a_root_on_an_overlay_cannot_have_overlayfs(inv: Virtroot, sharing: Path) -> None:
     where = ("--pool", "overlaid", "--pool-path", "/srv/overlaid", "--artifact", str(sharing))
     said = inv("install", "layered", "--overlayfs", *where, status=2).stderr
-    assert "/srv/overlaid (overlayfs) cannot have overlayfs" in said
+    assert "/srv/overlaid (overlayfs) cannot use overlayfs" in said
     assert connect(inv.settings).target.run(["ls", "-A", "/srv/overlaid"]).text == ".virtroot"

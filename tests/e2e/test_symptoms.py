@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
@@ -142,7 +142,7 @@ def test_a_kernel_that_qemu_cannot_read(inv: Virtroot, ill: Hypervisor) -> None:
     finally:
         sh(ill, 'chmod 711 "$1"', place.BOOT)
     says_first(said, "kernel-unreadable")
-    assert find(ill, NAME).state == "shut off"
+    assert get(ill, NAME).state == "shut off"
 
     # QEMU's log is never emptied: what is of an earlier start is no reason for what comes of a later one.
     assert "could not open kernel file" in ill.target.run(["cat", place.qemu_log(NAME)]).text
@@ -218,7 +218,7 @@ def running(inv: Virtroot, hypervisor: Hypervisor, newer: None) -> Iterator[Hype
 def test_a_copy_of_a_domain_does_not_start_on_a_root_that_is_in_use(inv: Virtroot, running: Hypervisor) -> None:
     """Neither by a task nor by libvirt's own start, which asks the hook."""
     definition = running.virsh("dumpxml", "--inactive", NAME).text
-    uuid, copy = find(running, NAME).uuid, "22222222-2222-4222-8222-222222222222"
+    uuid, copy = get(running, NAME).uuid, "22222222-2222-4222-8222-222222222222"
     copied = definition.replace(uuid, copy).replace(f"<name>{NAME}</name>", "<name>copy</name>")
     running.virsh("define", "/dev/stdin", stdin=copied.encode())
     try:
@@ -228,7 +228,7 @@ def test_a_copy_of_a_domain_does_not_start_on_a_root_that_is_in_use(inv: Virtroo
         assert f"{NAME} runs on it, and a root is one guest's" in started.complaint
     finally:
         running.virsh("undefine", "copy")
-    assert find(running, NAME).running
+    assert get(running, NAME).running
 
 
 def test_a_guest_that_was_refused_overlayfs(inv: Virtroot, running: Hypervisor) -> None:
@@ -242,7 +242,7 @@ def test_a_guest_that_was_refused_overlayfs(inv: Virtroot, running: Hypervisor) 
 
 def test_a_guest_whose_virtiofsd_has_ended(inv: Virtroot, running: Hypervisor) -> None:
     """Its agent is in memory, answers, and hangs at the first command; nothing else tells what is the matter."""
-    assert find(running, NAME).unserved() == ""
+    assert get(running, NAME).find_unserved() == ""
     sh(running, "pkill -KILL virtiofsd")
     for task in (("wait", NAME), ("exec", NAME, "--", "uname", "-r"), ("verify", NAME, "--boot")):
         said = inv(*task, status=2).stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import load
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from tests.conftest import Virtroot, named
 
@@ -187,7 +187,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         *FURTHER,
     ]
     assert look(inv, AFTER) == (back, own)
-    assert find(connect(inv.settings), "moves").artifact == build_id(roots.before)
+    assert get(connect(inv.settings), "moves").artifact == build_id(roots.before)
 
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
@@ -208,7 +208,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     inv("stop", "moves", "--force")
     for artifact in (roots.after, roots.before):
         inv("rollback", "moves")
-        assert find(connect(inv.settings), "moves").artifact == build_id(artifact)
+        assert get(connect(inv.settings), "moves").artifact == build_id(artifact)
     inv("remove", "moves", "--yes")
     assert "moves" not in connect(inv.settings).target.run(["ls", "-A", POOL, "/var/lib/libvirt/boot"]).text
 
@@ -225,7 +225,7 @@ def test_a_root_whose_checks_fail_is_left_for_the_former_one(
     assert "goes back to its former root" in failed
     assert "test_default_target_was_reached_without_a_failed_unit" in failed
     assert inv("exec", "fails", "--", "cat", "/srv/mine", "/etc/theirs.conf").stdout.split() == ["mine", *"abcdefg"]
-    assert find(connect(inv.settings), "fails").artifact == build_id(roots.before)
+    assert get(connect(inv.settings), "fails").artifact == build_id(roots.before)
     assert "--again" in inv("upgrade", "fails", "--to", failing, "--restart", status=2).stderr
     inv("stop", "fails", "--force")
     inv("remove", "fails", "--yes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact.manifest import load
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.libvirt.connect import connect
 from pipelines.pool.place import boot, console_log
 from tests.conftest import Virtroot, named
@@ -42,7 +42,7 @@ def test_the_kernel_mounts_the_root_and_its_upgrades_arrive(inv: Virtroot, recip
     assert target.run(["chroot", ROOT, "dpkg", "--audit"]).text == ""
     assert target.run(["find", f"{ROOT}/boot", "-name", "initrd*"]).text == ""
     # The links to an initramfs that the package makes all the same lead nowhere, and nobody follows them.
-    find(connect(inv.settings), "bare").hand_over()
+    get(connect(inv.settings), "bare").copy_kernel()
     kept = set(target.run(["ls", boot("bare")]).text.split())
     assert "kernel" in kept
     assert not [name for name in kept if name.startswith("init")]

@@ -52,10 +52,10 @@ def test_no_recipe_named(inv: Virtroot) -> None:
         ("upgrade --all --keep /srv/x", "no decisions"),
         ("upgrade --all --json", "without --preview"),
         ("upgrade web --all", "--all and web"),
-        ("rollback web --all", "--all is about a preview"),
-        ("rollback web --all --carry", "--all is about a preview"),
-        ("rollback web --keep /srv/x", "what is carried along"),
-        ("rollback web --json", "--json without --preview"),
+        ("rollback web --all", "--all needs --preview"),
+        ("rollback web --all --carry", "--all needs --preview"),
+        ("rollback web --keep /srv/x", "--discard need --carry"),
+        ("rollback web --json", "--json needs --preview"),
     ],
 )
 def test_options_that_would_do_nothing(inv: Virtroot, words: str, why: str) -> None:
@@ -135,12 +135,12 @@ def test_name_that_fits_no_recipe(inv: Virtroot) -> None:
 
 
 def test_bad_name(inv: Virtroot, trixie: Path) -> None:
-    assert "is no name for a guest" in refused(inv, "install", "--name", "a/b", "--artifact", str(trixie))
+    assert "invalid guest name" in refused(inv, "install", "--name", "a/b", "--artifact", str(trixie))
 
 
 def test_bad_hostname(inv: Virtroot, trixie: Path) -> None:
     answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--hostname", "-x-")
-    assert "'-x-' is no host name" in answer
+    assert "invalid host name '-x-'" in answer
 
 
 def test_missing_ssh_key_file(inv: Virtroot, trixie: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pipelines import doctor
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Rootfs
-from pipelines.guest.guest import find
+from pipelines.guest.guest import get
 from pipelines.host import process
 from pipelines.libvirt import connect, host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -79,7 +79,7 @@ CASES = {
     "no hook": case(f"rm {host_files.HOOK}", (MACHINE, "hook"), says="is missing"),
     "a hook that is not run": case(f"chmod 644 {host_files.HOOK}", (MACHINE, "hook"), says="is not executable"),
     "another version's hook": case(f"echo : >> {host_files.HOOK}", (MACHINE, "hook"), says="is not this version's"),
-    "a wrapper that is not run": case(f"chmod 644 {host_files.WRAPPER}", (MACHINE, "wrapper"), says="which serves web"),
+    "a wrapper that is not run": case(f"chmod 644 {host_files.WRAPPER}", (MACHINE, "wrapper"), says="used by web"),
     "a virtiofsd that does not start": case(
         f"mv {VIRTIOFSD} /tmp/; cat > {VIRTIOFSD} <<'END'\n{REFUSES}END\nchmod 755 {VIRTIOFSD}",
         (MACHINE, "virtiofsd"),
@@ -93,7 +93,7 @@ CASES = {
         f"mv {VIRTIOFSD} /tmp/",
         (MACHINE, "virtiofsd"),
         (MACHINE, "vhost-user"),
-        says="missing: no guest can have its root",
+        says="missing: guests cannot have their roots",
         mend=f"mv /tmp/virtiofsd {VIRTIOFSD}",
     ),
     "no zstd": case(
@@ -104,7 +104,7 @@ CASES = {
     ),
     # The share in it is closed by itself: an open one would be a fault of its own.
     "an open pool": case(
-        f"chmod 700 {POOL}/share.data; chmod 755 {POOL}", (POOLS, "closed"), says="as root where it is setuid"
+        f"chmod 700 {POOL}/share.data; chmod 755 {POOL}", (POOLS, "closed"), says="as root if it is setuid"
     ),
     "a pool that is not started": case(
         "virsh pool-destroy filesystems", (POOLS, "pool"), says="is not active", needed=False
@@ -115,7 +115,7 @@ CASES = {
     "a pool that no program runs in": case(
         "mount -o remount,bind,noexec /var/lib/libvirt",
         (POOLS, "mount options"),
-        says="guests do not mind",
+        says="noexec: guests run",
         mend="mount -o remount,bind,exec /var/lib/libvirt",
         needed=False,
     ),
@@ -162,7 +162,7 @@ CASES = {
     "an fstab that is a link to the host's": case(
         f"cd {WEB}/etc; mv fstab old; ln -s /etc/fstab fstab",
         ("web", "fstab"),
-        says="no file that can be read",
+        says="missing or not readable",
         mend=f"cd {WEB}/etc; mv old fstab",
     ),
     "a kernel that is the host's": case(
@@ -185,7 +185,10 @@ CASES = {
         mend=f"cd {WEB}; rm usr; mv away usr",
     ),
     "a share that is gone": case(
-        f"mv {POOL}/share.data {POOL}/away", ("web", "shares"), says="is gone", mend=f"mv {POOL}/away {POOL}/share.data"
+        f"mv {POOL}/share.data {POOL}/away",
+        ("web", "shares"),
+        says="is missing",
+        mend=f"mv {POOL}/away {POOL}/share.data",
     ),
     "a share that leads out": case(
         f"cd {POOL}; mv share.data away; ln -s /etc share.data",
@@ -352,7 +355,7 @@ def test_the_task_mends_looks_again_and_ends_with_what_it_sees_then(machine: Vir
 
 def redefined(hypervisor: Hypervisor, name: str, old: str, new: str) -> str:
     """Change the text of a guest's definition, as virsh edit does, and return what it was."""
-    guest = find(hypervisor, name)
+    guest = get(hypervisor, name)
     before = hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
     assert old in before
     hypervisor.virsh("define", "/dev/stdin", stdin=before.replace(old, new).encode())
@@ -393,7 +396,7 @@ def test_a_definition_that_somebody_edited(
 def test_a_guest_of_an_earlier_version_gets_the_wrapper_of_its_kernel(
     machine: Virtroot, hypervisor: Hypervisor, path: str, then: str
 ) -> None:
-    guest = find(hypervisor, "web")
+    guest = get(hypervisor, "web")
     before = hypervisor.virsh("dumpxml", "--inactive", guest.uuid).text
     own = f" path='{Wrapper(acl=True, overlayfs=True).path}'"
     assert own in before
@@ -401,16 +404,16 @@ def test_a_guest_of_an_earlier_version_gets_the_wrapper_of_its_kernel(
     older = before.replace(own, f" path='{path}'" if path else "").replace(shared, "")
     hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
     try:
-        assert find(hypervisor, "web").overlayfs is bool(path)
+        assert get(hypervisor, "web").overlayfs is bool(path)
         found = faults(machine("doctor", "web", "--json").stdout)
         assert set(found) == {("web", "wrapper of virtiofsd")}
         assert faults(machine("doctor", "web", "--fix", "--json").stdout) == {}
-        named = {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries}
+        named = {each.rpartition("/")[2] for each in get(hypervisor, "web").binaries}
         assert named == {then, "virtiofsd-acl"}
         # A share and its end are changes of the definition, too.
         hypervisor.virsh("define", "/dev/stdin", stdin=older.encode())
         machine("share", "web", "more:more:/srv/more")
-        assert {each.rpartition("/")[2] for each in find(hypervisor, "web").binaries} == named
+        assert {each.rpartition("/")[2] for each in get(hypervisor, "web").binaries} == named
         machine("unshare", "web", "more")
     finally:
         hypervisor.virsh("define", "/dev/stdin", stdin=before.encode())
@@ -432,7 +435,7 @@ def test_a_pool_of_somebody_elses_stays_open(machine: Virtroot, target: Target) 
     target.run(["sh", "-ec", 'mv "$1/.virtroot" /tmp; chmod 755 "$1"', "foreign", POOL])
     try:
         found = faults(machine("doctor", "--fix", "--json").stdout)
-        assert found[POOLS, "closed"]["do"].startswith("unless guests of your own boot from inside it: ")
+        assert found[POOLS, "closed"]["do"].endswith("; unless other guests of yours boot from inside it")
         assert target.run(["stat", "--format=%a", POOL]).text == "755"
     finally:
         target.run(["sh", "-ec", 'mv /tmp/.virtroot "$1/"; chmod 700 "$1"', "foreign", POOL])
@@ -450,7 +453,7 @@ def test_people_read_what_is_wrong_and_what_to_do_whatever_their_language(machin
     (number,) = [number for number, line in enumerate(lines) if line.startswith("  NO ")]
     assert lines[number].split(maxsplit=2)[1:] == [
         "fstab",
-        "it mounts /dev/x / ext4 at /: a boot waits for a disk, or stays read-only",
+        "it mounts /dev/x / ext4 at /: the boot waits for a disk, or / stays read-only",
     ]
     assert lines[number + 1].strip() == "do: one line in it: root / virtiofs defaults 0 0"
 
@@ -469,7 +472,7 @@ def test_a_golden_tree_that_was_changed_is_said_of_who_lies_on_it(
     target.run(["touch", f"{tree}/etc/more"])
     found = faults(machine("doctor", "--fix", "--json", status=1).stdout)
     assert frozenset(found) - usual == {(POOLS, "golden trees"), ("layered", "golden tree")}
-    assert "layered lies on it" in found[POOLS, "golden trees"]["says"]
+    assert "is used by layered" in found[POOLS, "golden trees"]["says"]
     machine("remove", "layered", "--yes")
     # Nobody needs it any more, and the next install unpacks it anew.
     assert frozenset(faults(machine("doctor", "--json").stdout)) - usual == {(POOLS, "golden trees")}

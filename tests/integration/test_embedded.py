@@ -25,7 +25,7 @@ def settings(inv: Virtroot) -> Iterator[Settings]:
     """Those of a hypervisor that nobody has started yet."""
     settings = replace(inv.settings, embedded=NAME)
     embedded.stop(settings, with_volumes=True)
-    embedded.image(engines.connect(), settings)
+    embedded.ensure_image(engines.connect(), settings)
     yield settings
     embedded.stop(settings, with_volumes=True)
 
@@ -40,7 +40,9 @@ def test_two_first_users_share_one_and_a_paused_one_keeps_its_guests(inv: Virtro
 
     hypervisor = embedded.start(settings)
     with ThreadPoolExecutor(4) as together:
-        assert set(together.map(lambda _: pool.find(hypervisor, settings), range(4))) == {settings.pool_path}
+        assert set(together.map(lambda _: pool.ensure_directory(hypervisor, settings), range(4))) == {
+            settings.pool_path
+        }
 
     container.run(["sh", "-c", "echo here > /var/lib/libvirt/witness"])
     docker = client()

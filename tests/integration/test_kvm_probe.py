@@ -9,5 +9,5 @@ from tests.conftest import Virtroot
 
 def test_the_firmware_comes_to_its_end_under_emulation(inv: Virtroot) -> None:
     target = connect(inv.settings).target
-    assert kvm.works(target, accelerator="tcg")
-    assert not kvm.works(target, accelerator="nothing")
+    assert kvm.is_working(target, accelerator="tcg")
+    assert not kvm.is_working(target, accelerator="nothing")

@@ -22,7 +22,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots, swap
 from pipelines.guest.domain import Made, made, remade
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place
 from pipelines.pool.place import Place
 from pipelines.target import durable, programs
@@ -181,9 +181,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     hypervisor.state.return_value = "shut off"
     hypervisor.holds.return_value = []
     definition = machine.disk / "libvirt/web.xml"
-    hypervisor.domains.side_effect = lambda **_: [Known("1", "web")] if machine.defined else []
+    hypervisor.domains.side_effect = lambda **_: [ListedDomain("1", "web")] if machine.defined else []
     hypervisor.naming.side_effect = lambda path, besides="", **_: (
-        [Known("1", "web")] if machine.defined and besides != "1" and path in definition.read_text() else []
+        [ListedDomain("1", "web")] if machine.defined and besides != "1" and path in definition.read_text() else []
     )
     hypervisor.xml.side_effect = lambda _: parsed(definition.read_text()) if machine.defined else None
     return machine
@@ -234,7 +234,7 @@ def test_a_removal(machine: Machine) -> None:
     paths = machine.paths
     seen = []
     for step in machine.each(
-        lambda: prepared(machine), lambda: publication.withdraw(guests.find(machine.hypervisor, "web"))
+        lambda: prepared(machine), lambda: publication.withdraw(guests.get(machine.hypervisor, "web"))
     ):
         seen.append(machine.defined)
         if machine.defined:
@@ -250,11 +250,11 @@ def test_a_removal(machine: Machine) -> None:
 def test_a_snapshot(machine: Machine) -> None:
     seen = []
     for step in machine.each(
-        lambda: prepared(machine), lambda: snapshots.take(guests.find(machine.hypervisor, "web"), "3")
+        lambda: prepared(machine), lambda: snapshots.take(guests.get(machine.hypervisor, "web"), "3")
     ):
         with hold.hold(machine.hypervisor, "web") as guest:
             assert machine.holds(guest.root) == "old"
-            seen.append("3" in snapshots.every(guest))
+            seen.append("3" in snapshots.list_snapshots(guest))
             if seen[-1]:
                 assert machine.holds(f"{machine.paths.snapshots}/3/root") == "old", step
     assert not seen[0]
@@ -264,14 +264,14 @@ def test_a_snapshot(machine: Machine) -> None:
 def test_a_restored_snapshot(machine: Machine) -> None:
     def prepare() -> None:
         prepared(machine)
-        guest = guests.find(machine.hypervisor, "web")
+        guest = guests.get(machine.hypervisor, "web")
         snapshots.take(guest, "3")
         shutil.rmtree(guest.root)
         machine.fill(guest.root, "newer")
 
     seen = []
     for step in machine.each(
-        prepare, lambda: snapshots.restore(guests.find(machine.hypervisor, "web"), "3", "replaced")
+        prepare, lambda: snapshots.restore(guests.get(machine.hypervisor, "web"), "3", "replaced")
     ):
         with hold.hold(machine.hypervisor, "web") as guest:
             seen.append(machine.holds(guest.root))
@@ -286,7 +286,7 @@ def test_an_upgrade(machine: Machine) -> None:
     final = f"{paths.formers}/20261124T000000Z"
 
     def task() -> None:
-        guest = guests.find(machine.hypervisor, "web")
+        guest = guests.get(machine.hypervisor, "web")
         definition = parsed((machine.disk / "libvirt/web.xml").read_text())
         Path(paths.staged).mkdir()
         machine.fill(f"{paths.staged}/root", "new")

@@ -129,15 +129,15 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
     assert refused.value.hint == "add the line above by crontab -e, as the user who builds"
     assert list(tmp_path.iterdir()) == []
     program.run(["inv", "nightly-timer", "--remove"])
-    assert "there is no timer" in capsys.readouterr().err
+    assert "has no timer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("", "what is wanted of the timer?"),
-        ("--install --remove", "what is wanted of the timer?"),
-        ("--remove --jobs 2", "--remove has no use"),
+        ("", "no action or several actions"),
+        ("--install --remove", "no action or several actions"),
+        ("--remove --jobs 2", "--remove takes no options"),
         ("--show --jobs 0", "--jobs: '0' is less than 1"),
         ("--show --keep none", "setting virtroot.keep"),
         ("--show --recipe nowhere.yaml", "no recipe"),
@@ -161,7 +161,7 @@ def test_systemd_takes_the_unit_that_mounts_layers(places: list[Target], tmp_pat
     for place in places:
         scratch = f"/tmp/units-{tmp_path.name}"
         argv = ["sh", "-ec", script + enabling + analyse, "enable", root, scratch]
-        done = place.run(argv, stdin=mount_units.unit(root, golden).encode())
+        done = place.run(argv, stdin=mount_units.render_unit(root, golden).encode())
         reload, enable, *there = done.text.splitlines()
         assert reload == "daemon-reload"
         assert enable == f"--quiet enable {there[0]}"

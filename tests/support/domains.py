@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pipelines.guest.domain import Domain, domain_xml
+from pipelines.guest.domain import Domain, make_xml
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool.shares import Share
 
@@ -27,7 +27,7 @@ DOMAINS = {
 
 
 def domain(name: str) -> str:
-    return domain_xml(
+    return make_xml(
         Domain(
             name="web",
             uuid=UUID("5d4b1d6e-6e0c-4c58-9d7e-0e6f3b1f7a11"),

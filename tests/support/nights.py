@@ -55,9 +55,9 @@ class Stage:
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage(tmp_path / "output")
     monkeypatch.setattr(nights, "build", stage.build)
-    monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
+    monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
     monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
+    monkeypatch.setattr(nights, "_verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
     return stage
 

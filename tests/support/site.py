@@ -11,7 +11,7 @@ import pytest
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import host_files
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place
 from pipelines.pool.place import Place
 from pipelines.target.payload.metadata import NAMESPACE
@@ -65,7 +65,7 @@ class Site:
             Path(each).mkdir(parents=True)
             (Path(each) / "is").write_text("web")
         (self.machine / "defined").write_text(self.xml)
-        return guests.find(self.hypervisor, "web")
+        return guests.get(self.hypervisor, "web")
 
     def rename(self, name: str) -> None:
         text = (self.machine / "defined").read_text()
@@ -89,15 +89,15 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor.state.return_value = "shut off"
     hypervisor.holds.return_value = []
 
-    def domains(**_: object) -> list[Known]:
+    def domains(**_: object) -> list[ListedDomain]:
         found = machine / "defined"
-        return [Known("1", parsed(found.read_text()).findtext("name") or "")] if found.exists() else []
+        return [ListedDomain("1", parsed(found.read_text()).findtext("name") or "")] if found.exists() else []
 
     hypervisor.domains.side_effect = domains
-    hypervisor.defined.side_effect = lambda name: name in [known.name for known in domains()]
+    hypervisor.is_defined.side_effect = lambda name: name in [known.name for known in domains()]
     hypervisor.xml.side_effect = lambda _: parsed((machine / "defined").read_text()) if domains() else None
 
-    def naming(path: str, *, besides: str = "", active: bool = False) -> list[Known]:
+    def naming(path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         return [known for known in domains() if path in (machine / "defined").read_text() and known.uuid != besides]
 
     hypervisor.naming.side_effect = naming

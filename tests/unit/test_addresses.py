@@ -70,9 +70,9 @@ def test_an_agent_tells_addresses_and_nothing_else(text: str) -> None:
         return {"name": "x", "ip-addresses": [{"ip-address": address, "ip-address-type": "ipv4", "prefix": 24}]}
 
     answer = json.dumps({"return": [interface(text), interface("10.0.0.2")]})
-    assert Agent(Libvirt(answer), "uuid", "web").addresses() == ["10.0.0.2"]
+    assert Agent(Libvirt(answer), "uuid", "web").list_addresses() == ["10.0.0.2"]
 
 
 def test_libvirt_tells_an_address_of_a_lease() -> None:
-    assert Libvirt(" vnet0 52:54:00:00:00:01 ipv4 192.168.122.7/24\n").address("uuid", "lease") == "192.168.122.7"
-    assert Libvirt(" vnet0 52:54:00:00:00:01 ipv4 -oX/24\n").address("uuid", "arp") == ""
+    assert Libvirt(" vnet0 52:54:00:00:00:01 ipv4 192.168.122.7/24\n").find_address("uuid", "lease") == "192.168.122.7"
+    assert Libvirt(" vnet0 52:54:00:00:00:01 ipv4 -oX/24\n").find_address("uuid", "arp") == ""

@@ -100,11 +100,11 @@ def test_build(stage: Stage) -> None:
 
 def test_boots(stage: Stage) -> None:
     guest = create_autospec(Guest, instance=True, running=True)
-    guest.console_tail.return_value = "tag <root> not found"
+    guest.read_console_tail.return_value = "tag <root> not found"
     stage.replace("pipelines.build.build", Artifact(Path("artifact")))
     stage.replace("pipelines.install.install")
     stage.replace("pipelines.libvirt.connect.connect")
-    stage.replace("pipelines.guest.guest.find", guest)
+    stage.replace("pipelines.guest.guest.get", guest)
     ended = VirtrootError("the guest ended", "look")
     stage.replace(
         "pipelines.start.start", side_effect=[50.0, 10.0, 20.0, ended, 50.0, 30.0, 40.0, 35.0, 50.0, 8.0, 9.0, 10.0]
@@ -134,7 +134,7 @@ def test_caches(stage: Stage) -> None:
     built = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
     installed = stage.replace("pipelines.install.install")
     stage.replace("pipelines.libvirt.connect.connect")
-    stage.replace("pipelines.guest.guest.find", guest)
+    stage.replace("pipelines.guest.guest.get", guest)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("boots", "2", "caches")
@@ -163,7 +163,7 @@ def test_acls(stage: Stage) -> None:
     stage.replace("pipelines.build.build", Artifact(Path("artifact")))
     stage.replace("pipelines.install.install")
     stage.replace("pipelines.libvirt.connect.connect")
-    stage.replace("pipelines.guest.guest.find", guest)
+    stage.replace("pipelines.guest.guest.get", guest)
     stage.replace("pipelines.libvirt.host_files.install_wrapper")
     stage.replace("pipelines.start.start", side_effect=[50.0, 20.0, 22.0, 10.0, 11.0])
     stage.replace("pipelines.start.stop", 1.0)
@@ -235,7 +235,7 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
     stage.replace("pipelines.setup.need")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
-    layered = stage.replace("pipelines.pool.clone_methods.layer")
+    layered = stage.replace("pipelines.pool.clone_methods.make_layer")
     stage.replace("pipelines.target.programs.digest", "0" * 64)
     unmounted = stage.replace("pipelines.target.programs.unmount_layers")
 
@@ -291,7 +291,7 @@ def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     stage.replace("pipelines.start.start", 20.0)
     stage.replace("pipelines.start.stop", 1.0)
     stage.replace("pipelines.libvirt.connect.connect")
-    stage.replace("pipelines.guest.guest.find", guest)
+    stage.replace("pipelines.guest.guest.get", guest)
     cleared = stage.replace("pipelines.libvirt.embedded.stop")
 
     lines = stage.run("upgrade", "2", str(artifact.directory))

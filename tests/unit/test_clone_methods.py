@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.host.process import Completed
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import base_trees, clone_methods
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target.target import Local
@@ -51,7 +51,7 @@ BTRFS, XFS, EXT4 = Pool(subvolumes=True, reflinks=True), Pool(reflinks=True), Po
     ],
 )
 def test_the_best_way_is_taken_or_the_one_that_is_asked_for(pool: Pool, asked: str, way: str) -> None:
-    assert clone_methods.way(pool, "/pool", asked) == way
+    assert clone_methods.choose_method(pool, "/pool", asked) == way
 
 
 @pytest.mark.parametrize(
@@ -59,30 +59,30 @@ def test_the_best_way_is_taken_or_the_one_that_is_asked_for(pool: Pool, asked: s
     [
         (XFS, "snapshot", "needs subvolumes"),
         (EXT4, "reflink", "needs a file system with reflinks"),
-        (BTRFS, "overlay", "needs numbers of files that are unique"),
+        (BTRFS, "overlay", "needs unique inode numbers"),
     ],
 )
 def test_what_a_pool_cannot_do_is_refused(pool: Pool, asked: str, why: str) -> None:
-    with pytest.raises(VirtrootError, match=f"--clone {asked} in /pool: that {why}"):
-        clone_methods.way(pool, "/pool", asked)
+    with pytest.raises(VirtrootError, match=f"--clone {asked} in /pool: {asked} {why}"):
+        clone_methods.choose_method(pool, "/pool", asked)
 
 
 def test_a_root_that_is_no_subvolume_is_copied_by_reflinks() -> None:
     unpacked_before = Pool(subvolumes=True, reflinks=True, source_is_subvolume=False)
-    assert clone_methods.way(unpacked_before, "/pool", "auto", source="/pool/root.web") == "reflink"
+    assert clone_methods.choose_method(unpacked_before, "/pool", "auto", source="/pool/root.web") == "reflink"
     with pytest.raises(VirtrootError, match="needs subvolumes"):
-        clone_methods.way(unpacked_before, "/pool", "snapshot", source="/pool/root.web")
+        clone_methods.choose_method(unpacked_before, "/pool", "snapshot", source="/pool/root.web")
 
 
 def test_a_directory_that_mount_would_misread_has_no_layers() -> None:
-    with pytest.raises(VirtrootError, match="cannot be told of a directory"):
-        clone_methods.way(EXT4, "/srv/a:b", "overlay")
+    with pytest.raises(VirtrootError, match="does not support directories with one of"):
+        clone_methods.choose_method(EXT4, "/srv/a:b", "overlay")
 
 
 def test_a_way_that_is_none_is_refused() -> None:
-    assert clone_methods.checked_way("auto") == "auto"
-    with pytest.raises(VirtrootError, match="that is no way to make a root"):
-        clone_methods.checked_way("hardlink")
+    assert clone_methods.check_method("auto") == "auto"
+    with pytest.raises(VirtrootError, match="invalid clone method"):
+        clone_methods.check_method("hardlink")
 
 
 def test_a_copy_shares_nothing_and_keeps_what_there_is(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_copy_shares_nothing_and_keeps_what_there_is(tmp_path: Path) -> None:
     (tree / "file").write_text("content")
     (tree / "again").hardlink_to(tree / "file")
     (tree / "out").symlink_to("/etc")
-    clone_methods.make(Local(), "copy", str(tree), str(root))
+    clone_methods.clone(Local(), "copy", str(tree), str(root))
     assert root.stat().st_mode & 0o777 == 0o711
     assert (root / "file").stat().st_ino == (root / "again").stat().st_ino != (tree / "file").stat().st_ino
     assert (root / "out").is_symlink()
     with pytest.raises(VirtrootError, match="cannot copy"):
-        clone_methods.make(Local(), "copy", str(tmp_path / "gone"), str(tmp_path / "other"))
+        clone_methods.clone(Local(), "copy", str(tmp_path / "gone"), str(tmp_path / "other"))
 
 
 @dataclass
@@ -105,8 +105,8 @@ class Machine(Hypervisor):
 
     named: tuple[str, ...] = ()
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[Known]:
-        return [Known("uuid", "web") for each in self.named if each == path]
+    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+        return [ListedDomain("uuid", "web") for each in self.named if each == path]
 
 
 def test_golden_trees_that_no_guest_names_go(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_golden_trees_that_no_guest_names_go(tmp_path: Path) -> None:
         path.mkdir()
     (tmp_path / f"golden.e.{digest}").symlink_to(trees[0])
     machine = Machine(Local(), named=(str(trees[1]),))
-    assert base_trees.unused(machine, str(tmp_path), []) == [str(trees[0]), str(trees[2])]
-    assert base_trees.unused(machine, str(tmp_path), ["c.d", "b"]) == [str(trees[2])]
-    assert base_trees.unused(machine, str(tmp_path), ["c"]) == []
+    assert base_trees.find_unused(machine, str(tmp_path), []) == [str(trees[0]), str(trees[2])]
+    assert base_trees.find_unused(machine, str(tmp_path), ["c.d", "b"]) == [str(trees[2])]
+    assert base_trees.find_unused(machine, str(tmp_path), ["c"]) == []
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_a_golden_tree_below_a_root_that_is_under_way_stays(tmp_path: Path, desc
     tree = tmp_path / "golden.a.0123456789abcdef"
     tree.mkdir()
     machine = Machine(Local())
-    assert base_trees.unused(machine, str(tmp_path), []) == [str(tree)]
+    assert base_trees.find_unused(machine, str(tmp_path), []) == [str(tree)]
     about = tmp_path / described
     about.parent.mkdir(parents=True)
     about.write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
-    assert base_trees.unused(machine, str(tmp_path), []) == []
+    assert base_trees.find_unused(machine, str(tmp_path), []) == []
     assert not base_trees.delete(machine, str(tree))
     assert tree.is_dir()
 
@@ -154,7 +154,7 @@ def test_what_a_guest_has_in_a_hidden_root_describes_nothing(tmp_path: Path) -> 
     for name in (".root.web@12345678/about/made", ".root.web@12345678-upgrade/root/about"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(json.dumps({"golden": str(tree), "lower": "digest"}))
-    assert base_trees.unused(Machine(Local()), str(tmp_path), []) == [str(tree)]
+    assert base_trees.find_unused(Machine(Local()), str(tmp_path), []) == [str(tree)]
 
 
 def test_the_tree_is_in_the_directory_of_a_golden_tree() -> None:

@@ -366,7 +366,7 @@ def test_every_task_is_offered(offered: Callable[..., list[str]]) -> None:
 
 def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SimpleNamespace(container=lambda name: None, refuse_foreign=lambda *_: None)
-    monkeypatch.setattr(connect, "host_answers", lambda: False)
+    monkeypatch.setattr(connect, "is_host_answering", lambda: False)
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
     monkeypatch.setattr(engines, "answers", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)

@@ -26,7 +26,7 @@ class LocalAgent(Agent):
     # The agent itself is immutable.
     running: dict[int, subprocess.Popen[bytes]] = {}  # noqa: RUF012 - process ids are this machine's
 
-    def begin(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
+    def start_command(self, argv: Sequence[str], *, stdin: bytes = b"") -> int:
         assert len(stdin) <= LARGEST_INPUT
         pipe = subprocess.PIPE
         env = {"PATH": os.environ["PATH"], "INVOCATION_ID": "1", "KEPT": "1"}
@@ -37,7 +37,7 @@ class LocalAgent(Agent):
         self.running[child.pid] = child
         return child.pid
 
-    def statuses(self, pid: int) -> Iterator[Status]:
+    def poll(self, pid: int) -> Iterator[Status]:
         child = self.running[pid]
         while child.poll() is None:
             yield Status(exited=False)

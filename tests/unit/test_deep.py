@@ -119,7 +119,7 @@ def test_no_error_in_one_root_hides_the_size_of_another(tmp_path: Path, monkeypa
 def test_what_cp_cannot_copy_is_refused_before_it_begins(place: Path, depth: int, name: str) -> None:
     nest(place / "srv", depth, name)
     with pytest.raises(VirtrootError, match="nested too deep") as refused:
-        clone_methods.make(Local(), "copy", str(place / "srv"), str(place / "copy"))
+        clone_methods.clone(Local(), "copy", str(place / "srv"), str(place / "copy"))
     assert "rm -rf" in refused.value.hint
     assert not (place / "copy").exists()
     (place / "layers/work").mkdir(parents=True)
@@ -138,7 +138,7 @@ def test_the_longest_path_that_is_let_through_is_one_that_cp_copies(place: Path)
     path_length.check(str(srv), most)
     with pytest.raises(errors.TooLong):
         path_length.check(str(srv), most - 1)
-    clone_methods.make(Local(), "copy", str(srv), str(place / "copy"))
+    clone_methods.clone(Local(), "copy", str(srv), str(place / "copy"))
     assert len(walked(place / "copy")) == 1501
 
 

@@ -60,7 +60,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr("pipelines.engine.engine.connect", ReadOnly)
     monkeypatch.setattr(process, "run", run)
     monkeypatch.setattr(process, "found", lambda _: True)
-    monkeypatch.setattr("pipelines.guest.agent.Agent.answers", lambda _: True)
+    monkeypatch.setattr("pipelines.guest.agent.Agent.is_answering", lambda _: True)
     for forbidden in ("attach", "start_daemon", "stop_daemon", "holding"):
         monkeypatch.delattr(process, forbidden)
     return ran

@@ -28,7 +28,7 @@ def gather(*_):
     raise VirtrootError("the agent of web does not answer", "look at it")
 
 pipelines.libvirt.connect.connect = lambda settings: None
-pipelines.guest.guest.find = lambda hypervisor, name: SimpleNamespace(name=name, agent=None)
+pipelines.guest.guest.get = lambda hypervisor, name: SimpleNamespace(name=name, agent=None)
 pipelines.artifact.artifact.Artifact = lambda directory: SimpleNamespace(manifest=None)
 facts.gather = gather
 """

@@ -16,7 +16,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.health import confinement, daemon, finding, guest_checks, leftovers, libvirt, machine, storage
 from pipelines.health import definition as definitions
-from pipelines.health.daemon import Tried
+from pipelines.health.daemon import Trial
 from pipelines.health.finding import Finding
 from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -85,39 +85,39 @@ def seen(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_families_of_virtiofsd_and_what_each_can() -> None:
-    rust = daemon.read("/usr/libexec/virtiofsd", "virtiofsd 1.13.2\n", RUST)
+    rust = daemon.parse("/usr/libexec/virtiofsd", "virtiofsd 1.13.2\n", RUST)
     assert (rust.family, rust.version) == (daemon.RUST, "1.13.2")
     assert rust.abilities == ("readonly", "modcaps", "sandbox", "inode-file-handles")
     assert rust.caches == ("auto", "always", "metadata", "never")
-    old = daemon.read("/usr/lib/qemu/virtiofsd", "virtiofsd version 7.2.9 (Debian 1:7.2)\nusing FUSE 7.31", C)
+    old = daemon.parse("/usr/lib/qemu/virtiofsd", "virtiofsd version 7.2.9 (Debian 1:7.2)\nusing FUSE 7.31", C)
     assert (old.family, old.version) == (daemon.C, "7.2.9")
     assert old.abilities == ("modcaps", "sandbox")
     assert old.caches == ("auto", "always", "none")
 
 
 def test_a_virtiofsd_that_is_missing_or_cannot_keep_capabilities() -> None:
-    (missing,) = libvirt.virtiofsd(None, {}, {})
+    (missing,) = libvirt.judge_virtiofsd(None, {}, {})
     assert (missing.ok, missing.needed) == (False, True)
-    serves = {ACL: Tried(True, "")}
-    (bare,) = libvirt.virtiofsd(daemon.read("/v", "virtiofsd 1.2.0", "--shared-dir"), serves, {})
+    serves = {ACL: Trial(True, "")}
+    (bare,) = libvirt.judge_virtiofsd(daemon.parse("/v", "virtiofsd 1.2.0", "--shared-dir"), serves, {})
     assert (bare.ok, bare.needed) == (False, False)
-    (right,) = libvirt.virtiofsd(daemon.read("/v", "virtiofsd 1.13.2", RUST), serves, {})
+    (right,) = libvirt.judge_virtiofsd(daemon.parse("/v", "virtiofsd 1.13.2", RUST), serves, {})
     assert right.ok
 
 
 def test_a_virtiofsd_that_does_not_start_is_not_in_order() -> None:
-    found = daemon.read("/v", "virtiofsd 1.14.0", RUST)
-    refused = Tried(False, f"[2026-11-30T08:58:32Z WARN  virtiofsd::limits] x\n[z ERROR virtiofsd] {CAPABILITIES}\n")
-    (alone,) = libvirt.virtiofsd(found, {ACL: Tried(True, ""), "": refused}, {ACL: ["new"], "": ["web", "db"]})
+    found = daemon.parse("/v", "virtiofsd 1.14.0", RUST)
+    refused = Trial(False, f"[2026-11-30T08:58:32Z WARN  virtiofsd::limits] x\n[z ERROR virtiofsd] {CAPABILITIES}\n")
+    (alone,) = libvirt.judge_virtiofsd(found, {ACL: Trial(True, ""), "": refused}, {ACL: ["new"], "": ["web", "db"]})
     assert (alone.ok, alone.needed) == (False, True)
     assert alone.says == f"/v 1.14.0 does not start without virtroot's wrapper: {CAPABILITIES}"
-    assert "--fix lets web, db name the wrapper" in alone.do
-    (by_wrapper,) = libvirt.virtiofsd(found, {ACL: refused}, {})
+    assert "run doctor with --fix: web, db will use the wrapper" in alone.do
+    (by_wrapper,) = libvirt.judge_virtiofsd(found, {ACL: refused}, {})
     assert (by_wrapper.ok, by_wrapper.needed) == (False, True)
     assert f'./inv help "{CAPABILITIES}"' in by_wrapper.do
-    (silent,) = libvirt.virtiofsd(found, {ACL: Tried(False, "")}, {})
+    (silent,) = libvirt.judge_virtiofsd(found, {ACL: Trial(False, "")}, {})
     assert "it prints nothing" in silent.says
-    (handles,) = libvirt.virtiofsd(found, {ACL: Tried(True, f"{NO_HANDLES}, so it uses none\n")}, {})
+    (handles,) = libvirt.judge_virtiofsd(found, {ACL: Trial(True, f"{NO_HANDLES}, so it uses none\n")}, {})
     assert (handles.ok, handles.needed) == (False, False)
     assert "inode_file_handles" in handles.do
 
@@ -139,8 +139,8 @@ def test_an_engine_is_needed_where_guests_run_in_one(
         raise VirtrootError("no Docker engine answers", "run ./inv setup")
 
     monkeypatch.setattr("pipelines.engine.engine.connect", refuse)
-    monkeypatch.setattr("pipelines.libvirt.connect.host_answers", lambda: answers)
-    found = machine._engine(Settings(connect=connect))
+    monkeypatch.setattr("pipelines.libvirt.connect.is_host_answering", lambda: answers)
+    found = machine._judge_engine(Settings(connect=connect))
     assert (found.ok, found.needed) == (False, needed)
     assert ("only builds and imports need one" in found.says) is not needed
 
@@ -153,10 +153,10 @@ def test_an_engine_is_needed_where_guests_run_in_one(
     ],
 )
 def test_libvirt_finds_virtiofsd_by_its_description(described: list[Any], says: str) -> None:
-    found = libvirt.description(seen(descriptions=described))
+    found = libvirt.judge_description(seen(descriptions=described))
     assert says in found.says
     assert "50-virtiofsd.json" in found.do
-    assert libvirt.description(SEEN).ok
+    assert libvirt.judge_description(SEEN).ok
 
 
 # libvirt's machine
@@ -174,27 +174,29 @@ CAPABLE = """<domainCapabilities><memoryBacking supported='yes'><enum name='sour
         (CAPABLE.format("file", "virtiofs"), False, "no memfd"),
         (CAPABLE.format("file", "mtp"), False, "no memfd and no virtiofs"),
         ("<domainCapabilities/>", True, "both"),
-        ("", False, "does not say"),
+        ("", False, "does not report"),
     ],
 )
 def test_what_libvirts_qemu_can(said: str, ok: bool, words: str) -> None:
-    found = libvirt.devices(said)
+    found = libvirt.judge_devices(said)
     assert found.ok is ok
     assert words in found.says
 
 
 def test_apparmor_lets_run_what_its_profile_says() -> None:
-    assert confinement.may_run([PROFILE], host_files.WRAPPER)
-    assert confinement.may_run([PROFILE], "/usr/lib/qemu/virtiofsd")
-    assert not confinement.may_run([PROFILE], "/usr/lib/virtiofsd+sys_admin")
-    assert not confinement.may_run([PROFILE], "/usr/bin/below/it")
-    assert not confinement.may_run(["  /etc/libvirt/hooks/** r,"], host_files.WRAPPER)
-    assert not confinement.may_run(["  # /etc/libvirt/hooks/** rmix,", "  /etc/libvirt/[ rmix,"], host_files.WRAPPER)
+    assert confinement.is_run_allowed([PROFILE], host_files.WRAPPER)
+    assert confinement.is_run_allowed([PROFILE], "/usr/lib/qemu/virtiofsd")
+    assert not confinement.is_run_allowed([PROFILE], "/usr/lib/virtiofsd+sys_admin")
+    assert not confinement.is_run_allowed([PROFILE], "/usr/bin/below/it")
+    assert not confinement.is_run_allowed(["  /etc/libvirt/hooks/** r,"], host_files.WRAPPER)
+    assert not confinement.is_run_allowed(
+        ["  # /etc/libvirt/hooks/** rmix,", "  /etc/libvirt/[ rmix,"], host_files.WRAPPER
+    )
 
 
 def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
     def found(profiles: dict[str, str], *, on: bool = True) -> Finding:
-        return libvirt.security(seen(security={"apparmor": on, "selinux": "", "profiles": profiles}))
+        return libvirt.judge_security(seen(security={"apparmor": on, "selinux": "", "profiles": profiles}))
 
     closed = found({"/etc/apparmor.d/usr.sbin.libvirtd": "  /usr/bin/* PUx,"})
     assert not closed.ok
@@ -202,7 +204,7 @@ def test_a_wrapper_that_apparmor_does_not_let_run() -> None:
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": PROFILE}).ok
     assert found({}).ok
     assert found({"/etc/apparmor.d/usr.sbin.libvirtd": ""}, on=False).ok
-    assert "enforces" in libvirt.security(seen(security={"apparmor": False, "selinux": "1", "profiles": {}})).says
+    assert "enforces" in libvirt.judge_security(seen(security={"apparmor": False, "selinux": "1", "profiles": {}})).says
 
 
 def test_a_hook_that_is_missing_old_or_not_run() -> None:
@@ -210,7 +212,7 @@ def test_a_hook_that_is_missing_old_or_not_run() -> None:
     target = create_autospec(Target)
 
     def found(file: dict[str, Any] | None) -> Finding:
-        return libvirt.hook(target, seen(files={host_files.HOOK: file}))
+        return libvirt.judge_hook(target, seen(files={host_files.HOOK: file}))
 
     assert found(right).ok
     for file in (None, {**right, "sha256": "0"}, {**right, "mode": 0o644}):
@@ -224,11 +226,11 @@ def test_a_wrapper_matters_where_a_guest_names_it() -> None:
     target = create_autospec(Target)
     right = {"sha256": hashlib.sha256(host_files.wrapper()).hexdigest(), "mode": 0o755}
     facts = seen(files={host_files.WRAPPER: None, ACL: right})
-    assert libvirt.wrapper(target, facts, {}).ok
-    assert libvirt.wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
-    wrong = libvirt.wrapper(target, facts, {host_files.WRAPPER: ["web", "db"], ACL: ["new"]})
+    assert libvirt.judge_wrapper(target, facts, {}).ok
+    assert libvirt.judge_wrapper(target, facts, {"": ["old"], ACL: ["web"]}).ok
+    wrong = libvirt.judge_wrapper(target, facts, {host_files.WRAPPER: ["web", "db"], ACL: ["new"]})
     assert not wrong.ok
-    assert f"{host_files.WRAPPER} is missing, which serves web, db" in wrong.says
+    assert f"{host_files.WRAPPER} is missing, used by web, db" in wrong.says
     assert "new" not in wrong.says
     assert wrong.fix
 
@@ -249,28 +251,30 @@ def test_a_wrapper_matters_where_a_guest_names_it() -> None:
 def test_a_guest_names_the_wrapper_of_its_kernel(path: str, release: str, ok: bool, needed: bool) -> None:
     binary = f'<binary path="{path}"/>' if path else ""
     definition = parsed(DEFINITION.replace(BINARY, binary))
-    found = guest_checks.wrapped(guest(), definition, its(release=release), handles=False)
+    found = guest_checks.judge_wrapper(guest(), definition, its(release=release), handles=False)
     assert (found.ok, found.needed, found.fix is None) == (ok, needed, ok)
-    assert not guest_checks.wrapped(guest(), definition, its(release="6.12"), handles=True).ok or path == "/opt/mine"
+    assert (
+        not guest_checks.judge_wrapper(guest(), definition, its(release="6.12"), handles=True).ok or path == "/opt/mine"
+    )
 
 
 def test_a_hook_that_libvirts_daemon_may_not_know_of() -> None:
     def found(changed: float, since: float, *, embedded: bool = False) -> Finding:
         daemons = [{"name": "virtqemud", "since": since}]
         directories = {libvirt.HOOKS: {**DIRECTORY, "changed": changed}}
-        return libvirt.hook_is_read(seen(daemons=daemons, directories=directories), embedded=embedded)
+        return libvirt.judge_hook_loaded(seen(daemons=daemons, directories=directories), embedded=embedded)
 
     assert found(1, since=2).ok
     late = found(2, since=1)
     assert (late.ok, late.needed) == (False, False)
     assert "systemctl restart virtqemud" in late.do
     assert found(2, since=1, embedded=True).ok
-    assert libvirt.hook_is_read(SEEN, embedded=False).ok
+    assert libvirt.judge_hook_loaded(SEEN, embedded=False).ok
 
 
 def test_how_many_files_virtiofsd_may_have_open() -> None:
     def found(*, embedded: bool = False, **facts: Any) -> Finding:
-        return libvirt.open_files(seen(**{"daemons": [], "virtiofsds": [], **facts}), embedded=embedded)
+        return libvirt.judge_open_files(seen(**{"daemons": [], "virtiofsds": [], **facts}), embedded=embedded)
 
     serving = {"pid": 7, "files": 1000000, "open": 900000}
     assert found(virtiofsds=[{**serving, "open": 10}]).ok
@@ -286,10 +290,10 @@ def test_how_many_files_virtiofsd_may_have_open() -> None:
 
 def test_programs_that_are_missing() -> None:
     there = cast("dict[str, str]", SEEN["programs"])
-    found = libvirt.programs(seen(programs={**there, "flock": "", "zstd": ""}))
+    found = libvirt.judge_programs(seen(programs={**there, "flock": "", "zstd": ""}))
     assert (found.says, found.do) == ("missing: zstd, flock", "install there: zstd util-linux")
-    assert not libvirt.sandbox(seen(programs={})).needed
-    assert not libvirt.openat2(seen(openat2=False)).ok
+    assert not libvirt.judge_sandbox(seen(programs={})).needed
+    assert not libvirt.judge_openat2(seen(openat2=False)).ok
 
 
 # The pool
@@ -309,7 +313,7 @@ def nothing() -> None:
     ],
 )
 def test_only_a_pool_that_virtroot_made_is_closed(facts: dict[str, Any], ok: bool, needed: bool, mended: bool) -> None:
-    found = storage.closed(POOL, {**DIRECTORY, **facts}, nothing)
+    found = storage.judge_mode(POOL, {**DIRECTORY, **facts}, nothing)
     assert (found.ok, found.needed, bool(found.fix)) == (ok, needed, mended)
 
 
@@ -319,16 +323,16 @@ def test_only_a_pool_that_virtroot_made_is_closed(facts: dict[str, Any], ok: boo
         ("ext4", True, False, "overlay, copy"),
         ("xfs", True, False, "reflink, overlay, copy"),
         ("btrfs", True, False, "snapshot, reflink, copy"),
-        ("tmpfs", False, False, "gone when its machine is off"),
+        ("tmpfs", False, False, "loses its content when the machine is off"),
         ("vfat", False, True, "owners"),
         ("nfs4", False, False, "file capabilities"),
     ],
 )
 def test_file_systems_are_told_by_their_type(kind: str, ok: bool, needed: bool, words: str) -> None:
-    found = storage.fit(POOL, {**DIRECTORY, "kind": kind}, btrfs=True)
+    found = storage.judge_type(POOL, {**DIRECTORY, "kind": kind}, btrfs=True)
     assert (found.ok, found.needed) == (ok, needed)
     assert words in found.says
-    assert clone_methods.by_type("btrfs", btrfs=False) == ["reflink", "copy"]
+    assert clone_methods.guess_methods("btrfs", btrfs=False) == ["reflink", "copy"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +340,7 @@ def test_file_systems_are_told_by_their_type(kind: str, ok: bool, needed: bool, 
     [(["rw", "nosuid", "nodev"], True, False), (["rw", "noexec"], False, False), (["ro"], False, True)],
 )
 def test_mount_options_that_reach_no_guest_are_no_fault(options: list[str], ok: bool, needed: bool) -> None:
-    found = storage.mounted(POOL, {**DIRECTORY, "options": options})
+    found = storage.judge_options(POOL, {**DIRECTORY, "options": options})
     assert (found.ok, found.needed) == (ok, needed)
 
 
@@ -345,20 +349,20 @@ def test_mount_options_that_reach_no_guest_are_no_fault(options: list[str], ok: 
     [(2 << 30, 16 << 30, True), (1 << 29, 2 << 30, False), (3 << 30, 100 << 30, False), (0, 0, True)],
 )
 def test_a_gibibyte_and_a_twentieth_are_to_be_free(free: int, total: int, ok: bool) -> None:
-    assert finding.scarce(free, total) is not ok
-    assert storage.room(POOL, {**DIRECTORY, "free": free, "size": total}).ok is ok
+    assert finding.is_scarce(free, total) is not ok
+    assert storage.judge_space(POOL, {**DIRECTORY, "free": free, "size": total}).ok is ok
 
 
 def test_inodes_that_run_out_and_file_systems_that_have_none_to_count() -> None:
-    assert not storage.room(POOL, {**DIRECTORY, "free_inodes": 5000}).ok
-    assert storage.room(POOL, {**DIRECTORY, "free_inodes": 0, "inodes": 0}).ok
+    assert not storage.judge_space(POOL, {**DIRECTORY, "free_inodes": 5000}).ok
+    assert storage.judge_space(POOL, {**DIRECTORY, "free_inodes": 0, "inodes": 0}).ok
 
 
 @pytest.mark.parametrize(
     ("info", "ok"), [("State: running\nAutostart: yes", True), ("State: inactive", False), ("", False)]
 )
 def test_a_pool_is_active_and_starts_with_libvirt(info: str, ok: bool) -> None:
-    assert storage.started(info, POOL, nothing).ok is ok
+    assert storage.judge_state(info, POOL, nothing).ok is ok
 
 
 # What is nobody's
@@ -380,23 +384,25 @@ def with_entries(pool: list[str], boot: list[str], held: list[str] | None = None
 
 def test_what_killed_tasks_left_and_what_one_at_work_has() -> None:
     pool = ["root.web", ".root.web@1", ".root.busy@2", ".golden.a.0123456789abcdef@3", ".virtroot", ".other@4"]
-    found = leftovers.left(hypervisor(), POOL, with_entries(pool, [".virtroot.gone@5"], [place.lock("busy")]))
+    found = leftovers.judge_leftovers(
+        hypervisor(), POOL, with_entries(pool, [".virtroot.gone@5"], [place.lock("busy")])
+    )
     assert found.says == (
         f"left {POOL}/.root.web@1, {place.BOOT}/.virtroot.gone@5, {POOL}/.golden.a.0123456789abcdef@3"
     )
     assert found.fix
-    at_work = [place.BOOT, place.golden_lock("a.0123456789abcdef"), f"{POOL}/.root.web@journal"]
+    at_work = [place.BOOT, place.base_tree_lock("a.0123456789abcdef"), f"{POOL}/.root.web@journal"]
     quiet = with_entries([".root.web@journal", pool[3]], [".virtroot.gone@5"], at_work)
-    assert leftovers.left(hypervisor(), POOL, quiet).ok
+    assert leftovers.judge_leftovers(hypervisor(), POOL, quiet).ok
 
 
 def test_a_boot_directory_is_nobodys_when_neither_domain_nor_root_is_there() -> None:
     facts = with_entries(["root.web", "root.kept", "snapshots.old"], [f"virtroot.{name}" for name in NAMES])
     named = hypervisor(lambda path: ["somebody"] if path == place.boot("named") else [])
-    found = leftovers.boots(named, POOL, facts, [guest()])
+    found = leftovers.judge_boot_directories(named, POOL, facts, [guest()])
     assert found.says == f"{place.boot('ghost')} without a domain"
     assert found.fix
-    assert leftovers.boots(named, POOL, with_entries([], ["virtroot.web", "other"]), [guest()]).ok
+    assert leftovers.judge_boot_directories(named, POOL, with_entries([], ["virtroot.web", "other"]), [guest()]).ok
 
 
 NAMES = ("web", "kept", "old", "named", "ghost")
@@ -405,7 +411,7 @@ NAMES = ("web", "kept", "old", "named", "ghost")
 def test_a_root_without_a_domain_is_said_and_left_alone() -> None:
     facts = with_entries(["root.web", "snapshots.web", "former.gone", "root.named", "share.data"], [])
     named = hypervisor(lambda path: ["somebody"] if path.endswith("root.named") else [])
-    found = leftovers.roots(named, POOL, facts, [guest()])
+    found = leftovers.judge_roots(named, POOL, facts, [guest()])
     assert found.says == f"{POOL}/former.gone without a domain"
     assert found.fix is None
 
@@ -413,8 +419,8 @@ def test_a_root_without_a_domain_is_said_and_left_alone() -> None:
 def test_a_mount_that_is_no_guests() -> None:
     mounts = [[f"{POOL}/root.web", "overlay"], [f"{POOL}/root.gone", "overlay"], [f"{POOL}/.root.x@1", "overlay"]]
     facts = {**with_entries([], []), "mounts": [*mounts, ["/", "overlay"]]}
-    assert leftovers.overlays(POOL, facts, [guest(lower="1")]).says == f"{POOL}/root.gone without a guest"
-    assert leftovers.overlays(POOL, {**facts, "mounts": mounts[:1]}, [guest(lower="1")]).ok
+    assert leftovers.judge_mounts(POOL, facts, [guest(lower="1")]).says == f"{POOL}/root.gone without a guest"
+    assert leftovers.judge_mounts(POOL, {**facts, "mounts": mounts[:1]}, [guest(lower="1")]).ok
 
 
 # A guest
@@ -456,7 +462,7 @@ def test_memory_shared_cell_by_cell_is_shared() -> None:
     ("facts", "needed", "mended", "words"),
     [
         ({"directory": False, "missing": True}, True, False, "is missing"),
-        ({"directory": False}, True, False, "is no directory"),
+        ({"directory": False}, True, False, "is not a directory"),
         ({"uid": 1000}, True, False, "user 1000"),
         ({"mode": 0o777}, True, True, "0777"),
         ({"mode": 0o700}, True, True, "0700"),
@@ -465,19 +471,19 @@ def test_memory_shared_cell_by_cell_is_shared() -> None:
 def test_a_root_is_a_directory_of_roots_with_mode_0755(
     facts: dict[str, Any], needed: bool, mended: bool, words: str
 ) -> None:
-    (found,) = guest_checks.root(guest(), its(**facts))
+    (found,) = guest_checks.judge_root(guest(), its(**facts))
     assert (found.ok, found.needed, bool(found.fix)) == (False, needed, mended)
     assert words in found.says
 
 
 def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> None:
-    assert guest_checks.left_over(guest(), its()) == []
+    assert guest_checks.judge_signs(guest(), its()) == []
     shown = {
         "policy": [["usr/sbin/policy-rc.d", ["exit 101"]]],
         "no-update": [["etc/x.conf", []]],
         "cloud-init": [["a", []]],
     }
-    found = guest_checks.left_over(guest(), its(signs=shown))
+    found = guest_checks.judge_signs(guest(), its(signs=shown))
     assert [(each.name, each.ok, each.needed) for each in found] == [
         ("cloud-init", False, False), ("policy", False, False), ("no-update", False, False),
     ]  # fmt: skip
@@ -489,7 +495,7 @@ def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> 
 
 
 def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
-    (found,) = guest_checks.root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
+    (found,) = guest_checks.judge_root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
     assert (found.ok, found.needed) == (False, False)
     assert found.fix
 
@@ -497,7 +503,7 @@ def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
 @pytest.mark.parametrize(
     ("fstab", "needed", "words"),
     [
-        (None, True, "no file that can be read"),
+        (None, True, "missing or not readable"),
         ("", True, "mounts nothing at /"),
         ("# root / virtiofs defaults 0 0\n", True, "mounts nothing at /"),
         ("/dev/sda1 / ext4 defaults 0 1\n", True, "/dev/sda1 / ext4"),
@@ -507,7 +513,7 @@ def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
     ],
 )
 def test_an_fstab_that_no_virtiofs_root_boots_with(fstab: str | None, needed: bool, words: str) -> None:
-    found = guest_checks.fstab(guest(shares=(Share("data", "/srv"),)), its(fstab=fstab))
+    found = guest_checks.judge_fstab(guest(shares=(Share("data", "/srv"),)), its(fstab=fstab))
     assert (found.ok, found.needed) == (False, needed)
     assert words in found.says
 
@@ -516,14 +522,14 @@ def test_an_fstab_that_no_virtiofs_root_boots_with(fstab: str | None, needed: bo
     "text", ["root / virtiofs defaults 0 0\nold /mnt virtiofs nofail\n", "root\t/\tvirtiofs\n\nbad\n"]
 )
 def test_an_fstab_that_boots(text: str) -> None:
-    assert guest_checks.fstab(guest(), its(fstab=text)).ok
+    assert guest_checks.judge_fstab(guest(), its(fstab=text)).ok
 
 
 def test_a_guest_whose_usr_is_a_device_mounts_it() -> None:
-    assert not guest_checks.fstab(guest(cache="mixed"), its()).needed
-    assert guest_checks.fstab(guest(cache="mixed"), its(fstab="root / virtiofs x\nusr /usr virtiofs x\n")).ok
-    assert guest_checks.usr(guest(), its(usr=False)) is None
-    replaced = guest_checks.usr(guest(cache="mixed"), its(usr=False))
+    assert not guest_checks.judge_fstab(guest(cache="mixed"), its()).needed
+    assert guest_checks.judge_fstab(guest(cache="mixed"), its(fstab="root / virtiofs x\nusr /usr virtiofs x\n")).ok
+    assert guest_checks.judge_usr(guest(), its(usr=False)) is None
+    replaced = guest_checks.judge_usr(guest(cache="mixed"), its(usr=False))
     assert replaced
     assert replaced.needed
 
@@ -541,7 +547,7 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
     kernel: dict[str, Any], files: int | None, running: bool, needed: bool, mended: bool
 ) -> None:
     facts = its(kernel=kernel, files={"kernel": files, "initrd": None})
-    (found,) = guest_checks.kernels(guest(), facts, running=running)
+    (found,) = guest_checks.judge_kernel(guest(), facts, running=running)
     assert (found.ok, found.needed, bool(found.fix)) == (False, needed, mended)
 
 
@@ -551,41 +557,43 @@ def test_a_kernel_that_cannot_be_handed_over_or_was_not(
 )
 def test_a_kernel_that_qemus_user_cannot_read(facts: dict[str, Any], above: dict[str, Any]) -> None:
     there = {place.BOOT: {**DIRECTORY, "mode": 0o711, **above}}
-    found = guest_checks.boot(guest(), its(**facts), seen(directories=there))
+    found = guest_checks.judge_boot_directory(guest(), its(**facts), seen(directories=there))
     assert found
     assert found.fix
     out_of_reach = {place.BOOT: {**DIRECTORY, "mode": 0o711, "closed_above": "/var/lib"}}
     # Where libvirt was told not to give it to QEMU's user, that reads what everybody can.
     shared = seen(directories={place.BOOT: {**DIRECTORY, "mode": 0o711}}, boot_file_mode=0o644)
-    assert not cast(Any, guest_checks.boot(guest(), its(), shared)).ok
-    assert cast(Any, guest_checks.boot(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)).ok
-    closed = guest_checks.boot(guest(), its(), seen(directories=out_of_reach))
+    assert not cast(Any, guest_checks.judge_boot_directory(guest(), its(), shared)).ok
+    assert cast(
+        Any, guest_checks.judge_boot_directory(guest(), its(files={"kernel": 0o644, "initrd": None}), shared)
+    ).ok
+    closed = guest_checks.judge_boot_directory(guest(), its(), seen(directories=out_of_reach))
     assert closed
     assert (closed.do, closed.fix) == ("chmod o+x /var/lib", None)
 
 
 def test_shares_that_are_gone_or_lead_elsewhere() -> None:
     shared = guest(shares=(Share("data", "/srv/data"),))
-    for real, words in (("", "is gone"), ("/etc", "leads to /etc now")):
-        found = guest_checks.shared(shared, its(shares={"/srv/data": real}))
+    for real, words in (("", "is missing"), ("/etc", "leads to /etc now")):
+        found = guest_checks.judge_shares(shared, its(shares={"/srv/data": real}))
         assert found
         assert words in found.says
         assert "./inv unshare web data" in found.do
-    there = guest_checks.shared(shared, its(shares={"/srv/data": "/srv/data"}))
+    there = guest_checks.judge_shares(shared, its(shares={"/srv/data": "/srv/data"}))
     assert there
     assert there.ok
 
 
 def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPatch) -> None:
-    lies = exposure.Exposure(reached=True, tame=False, writers=())
-    monkeypatch.setattr(exposure, "look", lambda _, directories: [lies for _ in directories])
-    found = guest_checks.exposed(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
+    lies = exposure.Exposure(reached=True, nosuid_nodev=False, writers=())
+    monkeypatch.setattr(exposure, "inspect", lambda _, directories: [lies for _ in directories])
+    found = guest_checks.judge_exposure(guest(shares=(Share("data", "/srv/data"), Share("r", "/srv/r", readonly=True))))
     assert found
     assert (found.ok, found.needed) == (False, False)
-    assert "enter /srv/data, and what the guest makes" in found.says
-    assert guest_checks.exposed(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
-    lies = replace(lies, tame=True)
-    assert guest_checks.exposed(guest(shares=(Share("data", "/srv/data"),))) is None
+    assert "enter /srv/data, and use setuid programs" in found.says
+    assert guest_checks.judge_exposure(guest(shares=(Share("r", "/srv/r", readonly=True),))) is None
+    lies = replace(lies, nosuid_nodev=True)
+    assert guest_checks.judge_exposure(guest(shares=(Share("data", "/srv/data"),))) is None
 
 
 @pytest.mark.parametrize(
@@ -600,9 +608,9 @@ def test_shares_that_other_users_of_the_host_enter(monkeypatch: pytest.MonkeyPat
 )
 def test_a_running_guest_has_a_virtiofsd_for_each_directory(arguments: list[str], ok: bool) -> None:
     facts = seen(virtiofsds=[{"arguments": arguments}])
-    found = guest_checks.served(guest(), parsed(DEFINITION), facts)
+    found = guest_checks.judge_virtiofsd(guest(), parsed(DEFINITION), facts)
     assert found.ok is ok
-    assert ok or "mounted of it hangs" in found.says
+    assert ok or "the guest hangs" in found.says
 
 
 def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,9 +619,9 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     cast(Any, running.target).run.return_value.text = "running"
     monkeypatch.setattr("pipelines.target.lock.on", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: running)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})
-    (found,) = guest_checks.kernels(running, facts, running=False)
+    (found,) = guest_checks.judge_kernel(running, facts, running=False)
     assert found.fix
     with pytest.raises(VirtrootError, match="the guest web is running"):
         found.fix.do()

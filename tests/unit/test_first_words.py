@@ -67,8 +67,8 @@ def write(machine: type[Machine], path: str, text: str) -> None:
 def start(of: Guest) -> VirtrootError:
     with (
         patch.object(Guest, "refuse_shared_root"),
-        patch.object(Guest, "hand_over"),
-        patch.object(Guest, "unserved", return_value=""),
+        patch.object(Guest, "copy_kernel"),
+        patch.object(Guest, "find_unserved", return_value=""),
         pytest.raises(VirtrootError) as told,
     ):
         of.start(1)
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_said_as_it_is(machine: type[Machine]) -> None:
     write(machine, place.console_log("web"), "something new\n")
     error = start(guest(machine))
     assert error.what == "the guest web did not come up: libvirt says running"
-    assert error.hint.startswith("read the logs above, whole by ./inv logs web")
+    assert error.hint.startswith("read the logs above, or run ./inv logs web")
 
 
 def test_what_libvirt_answers_is_read_whole(machine: type[Machine]) -> None:
@@ -109,7 +109,7 @@ def test_what_qemu_says_is_shown_without_the_command_that_started_it(machine: ty
     write(
         machine, place.qemu_log("web"), STARTS + "2026-11-28T04:01:38.6Z qemu-system-x86_64: Unexpected end-of-file\n"
     )
-    with patch.object(Guest, "unserved", return_value=""), pytest.raises(VirtrootError) as told:
+    with patch.object(Guest, "find_unserved", return_value=""), pytest.raises(VirtrootError) as told:
         guest(machine).wait(1)
     assert "QEMU's log:\n2026-11-28T04:01:38.6Z qemu-system-x86_64: Unexpected end-of-file" in told.value.detail
     assert "/usr/bin/qemu" not in told.value.detail
@@ -118,7 +118,7 @@ def test_what_qemu_says_is_shown_without_the_command_that_started_it(machine: ty
 def test_a_guest_that_hangs_since_nobody_serves_it_is_not_waited_for(machine: type[Machine]) -> None:
     machine.watched = "neither"
     said = "no virtiofsd serves /pool/root.web any more"
-    with patch.object(Guest, "unserved", return_value=said), pytest.raises(VirtrootError) as told:
+    with patch.object(Guest, "find_unserved", return_value=said), pytest.raises(VirtrootError) as told:
         guest(machine).wait(300)
     assert told.value.what == f"{GONE.cause}: the guest web did not come up: {said}"
 
@@ -133,8 +133,8 @@ def test_logs_warns_of_what_it_shows(
     machine: type[Machine], capsys: pytest.CaptureFixture[str], overlayfs: bool, told: bool
 ) -> None:
     write(machine, place.console_log("web"), "overlayfs: upper fs missing required features.\nhello\n")
-    with patch.object(guests, "find", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
-        assert "hello" in "".join(logs.log("web", Settings()))
+    with patch.object(guests, "get", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
+        assert "hello" in "".join(logs.read_log("web", Settings()))
     said = " ".join(capsys.readouterr().err.split())
     assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.hint('web')}") is told
     assert bool(said) is told
@@ -142,8 +142,8 @@ def test_logs_warns_of_what_it_shows(
 
 def test_logs_warns_of_the_last_start_alone(machine: type[Machine], capsys: pytest.CaptureFixture[str]) -> None:
     write(machine, place.qemu_log("web"), "qemu: could not open kernel file '/k': Permission denied\n" + STARTS)
-    with patch.object(guests, "find", return_value=guest(machine)), patch.object(logs, "connect"):
-        assert "could not open" in "".join(logs.log("web", Settings(), which="qemu"))
+    with patch.object(guests, "get", return_value=guest(machine)), patch.object(logs, "connect"):
+        assert "could not open" in "".join(logs.read_log("web", Settings(), which="qemu"))
     assert capsys.readouterr().err == ""
 
 

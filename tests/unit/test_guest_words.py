@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.identity import checked_hostname, read_ssh_key
-from pipelines.install import options
-from pipelines.pool.place import checked_name
+from pipelines.guest.identity import check_hostname, read_ssh_key
+from pipelines.install import parse_options
+from pipelines.pool.place import check_name
 from pipelines.verify import read_junit
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"
@@ -17,7 +17,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUq"
 
 @pytest.mark.parametrize("name", ["web", "web-1", "a.b_c+d", "x" * 63])
 def test_good_name(name: str) -> None:
-    assert checked_name(name) == name
+    assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,19 @@ def test_good_name(name: str) -> None:
     ],
 )
 def test_bad_name(name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no name for a guest"):
-        checked_name(name)
+    with pytest.raises(VirtrootError, match="invalid guest name"):
+        check_name(name)
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "W3"])
 def test_good_hostname(name: str) -> None:
-    assert checked_hostname(name) == name
+    assert check_hostname(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a.b", "a_b", "x" * 64])
 def test_bad_hostname(name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no host name"):
-        checked_hostname(name)
+    with pytest.raises(VirtrootError, match="invalid host name"):
+        check_hostname(name)
 
 
 def test_keys_are_kept_and_comments_are_not(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_keys_are_kept_and_comments_are_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "no public ssh key"),
-        ("hello", "no public ssh key"),
+        ("", "not a public ssh key"),
+        ("hello", "not a public ssh key"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
     ],
 )
@@ -79,12 +79,12 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path, content: str, says: st
 
 
 def test_sizes_on_the_command_line_follow_the_recipes_rules() -> None:
-    assert options("2GiB", 4, "", "").memory == 2 << 30
-    assert options("", 0, "", "").memory is None
+    assert parse_options("2GiB", 4, "", "").memory == 2 << 30
+    assert parse_options("", 0, "", "").memory is None
     with pytest.raises(VirtrootError, match="--memory: '2 apples' is no size"):
-        options("2 apples", 0, "", "")
+        parse_options("2 apples", 0, "", "")
     with pytest.raises(VirtrootError, match="--vcpus: "):
-        options("", -1, "", "")
+        parse_options("", -1, "", "")
 
 
 def test_junit_counts_failures_errors_and_skips() -> None:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pipelines.guest.domain import Domain, domain_xml, renamed
+from pipelines.guest.domain import Domain, make_xml, rename_definition
 from pipelines.libvirt import host_files
 from pipelines.pool.place import Place
 from pipelines.target import lock, programs
@@ -300,7 +300,7 @@ def test_a_clones_definition_names_nothing_of_its_sources_but_what_somebody_adde
     ET.SubElement(ET.SubElement(devices, "interface"), "mac", address="52:54:00:00:00:01")
     ET.SubElement(definition, "description").text = "mine"
     place = Place("/pool", "web2")
-    renamed(definition, str(root), place, UUID(int=7))
+    rename_definition(definition, str(root), place, UUID(int=7))
     text = ET.tostring(definition, encoding="unicode")
     assert "52:54:00" not in text
     assert str(root) not in text
@@ -316,7 +316,7 @@ def test_a_clones_definition_names_nothing_of_its_sources_but_what_somebody_adde
 
 
 def domain(root: Path, boot: Path, initrd: str = "initrd.img") -> str:
-    return domain_xml(
+    return make_xml(
         Domain(
             name="web",
             uuid=uuid4(),

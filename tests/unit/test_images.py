@@ -212,7 +212,7 @@ def test_doctor_tells_the_age_of_old_images_and_makes_none(on_this_engine: Any) 
     told = finding(Settings(), "images")
     assert (told.ok, told.needed) == (False, False)
     assert told.says == "virtroot/hypervisor:1 is 45 days old"
-    assert told.do == "./inv setup --refresh makes those in use anew"
+    assert told.do == "run ./inv setup --refresh to build those in use again"
     assert finding(Settings(image_max_age=60), "images").ok
     assert finding(Settings(image_max_age=0), "images").ok
     assert on_this_engine.made == []

@@ -56,7 +56,7 @@ def test_a_root_that_changes_meanwhile_is_not_read(
 ) -> None:
     guest = SimpleNamespace(name="web", root="/pool/root.web", running=running)
     monkeypatch.setattr(connect, "find", lambda _: MagicMock(embedded=embedded))
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda _: [guest])
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda _: [guest])
     source = Source(Path(path), "directory", 0)
     if refused:
         with pytest.raises(VirtrootError, match="is the root of web, which runs"):

@@ -41,36 +41,36 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def domain(artifact: Artifact, options: InstallOptions) -> Domain:
-    wrapper = install._wrapper(artifact, options, Settings())
+    wrapper = install._choose_wrapper(artifact, options, Settings())
     place = Place("/pool", "web")
-    return install._domain(place, artifact, options, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
+    return install._make_domain(place, artifact, options, (), wrapper, network="none", kvm=False, uuid=UUID_OF_WEB)
 
 
 def test_a_guest_is_what_its_recipe_says(artifact: Artifact) -> None:
     found = domain(artifact, InstallOptions())
     assert (found.overlayfs, found.cache, found.vcpus) == (True, "mixed", 3)
-    assert install._wanted(artifact, InstallOptions()) == (parse("data:data:/srv/data"),)
+    assert install._merge_shares(artifact, InstallOptions()) == (parse("data:data:/srv/data"),)
 
 
 def test_what_is_said_beside_it_counts_more(artifact: Artifact) -> None:
     options = InstallOptions(cache="always", vcpus=1, shares=(parse("more:more:/srv/more"),))
     assert (domain(artifact, options).cache, domain(artifact, options).vcpus) == ("always", 1)
-    assert [each.tag for each in install._wanted(artifact, options)] == ["data", "more"]
+    assert [each.tag for each in install._merge_shares(artifact, options)] == ["data", "more"]
     with pytest.raises(VirtrootError, match="two shares have the path '/srv/data'"):
-        install._wanted(artifact, InstallOptions(shares=(parse("x:x:/srv/data"),)))
+        install._merge_shares(artifact, InstallOptions(shares=(parse("x:x:/srv/data"),)))
 
 
 def test_a_share_that_the_user_gives_replaces_the_recorded_one_of_its_tag(artifact: Artifact) -> None:
     given = parse("data:/srv/x:/srv/x")
-    assert install._wanted(artifact, InstallOptions(shares=(given,))) == (given,)
+    assert install._merge_shares(artifact, InstallOptions(shares=(given,))) == (given,)
 
 
 def test_a_directory_of_the_host_in_a_manifest_is_refused(artifact: Artifact) -> None:
     hostile = recording(artifact, shares=("fine:name:/srv/a", "h:/srv/media:/mnt/h:ro"))
-    with pytest.raises(VirtrootError, match="asks for the host's directory /srv/media") as refused:
-        install._wanted(hostile, InstallOptions(consent=host_requests.granted))
+    with pytest.raises(VirtrootError, match="requests the directory /srv/media of the host") as refused:
+        install._merge_shares(hostile, InstallOptions(consent=host_requests.grant))
     assert "--share h:/srv/media:/mnt/h:ro" in refused.value.hint
-    assert install._wanted(hostile, InstallOptions(transient="run here")) == ()
+    assert install._merge_shares(hostile, InstallOptions(transient="run here")) == ()
 
 
 def recording(artifact: Artifact, **guest: Any) -> Artifact:
@@ -91,11 +91,11 @@ class Machine(Hypervisor):
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
     values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
     db = Guest(Machine(), "db", "uuid", root="/pool/root.db", shares=(Share("d", "/pool/share.data"),), **values)
-    monkeypatch.setattr(guests, "every", lambda _: [db])
+    monkeypatch.setattr(guests, "list_guests", lambda _: [db])
 
 
 def ask(artifact: Artifact, options: InstallOptions) -> None:
-    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, options, install._wanted(artifact, options))
+    install._refuse_unaccepted(Machine(), "/pool", "web", artifact, options, install._merge_shares(artifact, options))
 
 
 @pytest.mark.usefixtures("others")
@@ -103,9 +103,9 @@ def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_conse
     artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asking = recording(artifact, overlayfs=True, network="lan", shares=("data:data:/srv/data", "new:new:/srv/n:ro"))
-    with pytest.raises(VirtrootError, match="asks more of the host") as refused:
+    with pytest.raises(VirtrootError, match="requests more from the host") as refused:
         ask(asking, InstallOptions())
-    assert (refused.value.exit_code, refused.value.hint[:13]) == (2, "give --accept")
+    assert (refused.value.exit_code, refused.value.hint[:12]) == (2, "use --accept")
     shown = capsys.readouterr().err
     for line in (
         "share data: /pool/share.data of the host, read-write, at /srv/data, which db shares",
@@ -115,9 +115,9 @@ def test_what_a_recipe_asks_of_the_host_is_shown_whole_and_given_only_with_conse
     ):
         assert line in shown
         assert line in refused.value.what
-    with pytest.raises(VirtrootError, match="asks more of the host"):
+    with pytest.raises(VirtrootError, match="requests more from the host"):
         ask(asking, InstallOptions(consent=lambda _: False))
-    ask(asking, InstallOptions(consent=host_requests.granted))
+    ask(asking, InstallOptions(consent=host_requests.grant))
 
 
 @pytest.mark.usefixtures("others")
@@ -128,17 +128,17 @@ def test_what_the_user_gives_is_not_asked_again(artifact: Artifact, capsys: pyte
     # The recorded shares are not for guests that are thrown away, and nothing else is asked.
     ask(recording(artifact, shares=("data:data:/srv/data",)), InstallOptions(transient="run here"))
     assert capsys.readouterr().err == ""
-    with pytest.raises(VirtrootError, match="asks more of the host"):
+    with pytest.raises(VirtrootError, match="requests more from the host"):
         ask(recording(artifact, overlayfs=True), InstallOptions(transient="run here"))
 
 
 def test_a_guest_that_is_thrown_away_has_none_of_its_recipes_shares(artifact: Artifact) -> None:
     options = InstallOptions(transient="nightly here", shares=(parse("more:more:/srv/more"),))
-    assert [each.tag for each in install._wanted(artifact, options)] == ["more"]
+    assert [each.tag for each in install._merge_shares(artifact, options)] == ["more"]
 
 
 def test_overlayfs_on_a_root_that_is_an_overlay_is_refused() -> None:
     for way in ("snapshot", "reflink", "copy"):
         overlayfs.refuse_layer(way)
-    with pytest.raises(VirtrootError, match="cannot mount overlayfs on it itself"):
+    with pytest.raises(VirtrootError, match="cannot mount overlayfs on it"):
         overlayfs.refuse_layer("overlay")

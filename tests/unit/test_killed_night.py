@@ -37,12 +37,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage.builds = {"web": NEW}
     (tmp_path / "web.yaml").write_text("distro: debian\n")
     monkeypatch.setattr(nights, "build", stage.build)
-    monkeypatch.setattr(nights, "_asker", lambda settings, stack: stage)
+    monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
     monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(nights, "_prove", lambda artifact, run, facts: stage.prove(artifact))
+    monkeypatch.setattr(nights, "_verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr("pipelines.prune.connect", lambda settings: None)
-    monkeypatch.setattr("pipelines.pool.pool.look", lambda hypervisor, settings: None)
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: [])
+    monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda hypervisor, settings: None)
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: [])
     return stage
 
 

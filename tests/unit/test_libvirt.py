@@ -44,7 +44,7 @@ def test_a_console_that_cannot_be_joined_says_what_to_do() -> None:
     target.attach.return_value = 0
     assert machine.console(WEB) == 0
     target.attach.return_value = 1
-    with pytest.raises(VirtrootError, match="virsh console ended with 1"):
+    with pytest.raises(VirtrootError, match="virsh console failed with status 1"):
         machine.console(WEB)
 
 
@@ -52,7 +52,7 @@ def test_a_guest_is_addressed_by_its_uuid_whatever_its_name_looks_like() -> None
     third = hypervisor(
         {"list --all": f"{WEB} 3\n", "dumpxml": definition("3"), "domstate": "running\n", "shutdown": "", "tail": ""}
     )
-    guest = guests.find(third, "3")
+    guest = guests.get(third, "3")
     assert guest.running
     with pytest.raises(VirtrootError, match="did not shut down"):
         guest.stop(timeout=0)
@@ -62,32 +62,32 @@ def test_a_guest_is_addressed_by_its_uuid_whatever_its_name_looks_like() -> None
 
 
 def test_a_copy_of_a_domain_names_the_same_root() -> None:
-    web = guests.find(hypervisor(BOTH), "web")
+    web = guests.get(hypervisor(BOTH), "web")
     with pytest.raises(VirtrootError, match="is the root of web2 too"):
         web.refuse_shared_root()
     edited = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2")})
-    with pytest.raises(VirtrootError, match="is the kernel's copy of web2 too"):
-        guests.find(edited, "web").refuse_shared_root()
+    with pytest.raises(VirtrootError, match="is the boot directory of web2 too"):
+        guests.get(edited, "web").refuse_shared_root()
     boot = "/var/lib/libvirt/boot/virtroot.web2"
     alone = hypervisor({**BOTH, f"dumpxml {COPY}": definition("web2", root=f"{ROOT}2", boot=boot)})
-    guests.find(alone, "web").refuse_shared_root()
+    guests.get(alone, "web").refuse_shared_root()
 
 
 def test_a_domain_that_vanishes_does_not_break_the_list() -> None:
     lists = [f"{WEB} web\n{COPY} web2\n", f"{WEB} web\n"]
     vanishing = hypervisor({**BOTH, "list --all": lists, f"dumpxml {COPY}": RuntimeError("gone")})
-    assert [guest.name for guest in guests.every(vanishing)] == ["web"]
+    assert [guest.name for guest in guests.list_guests(vanishing)] == ["web"]
 
 
 def test_a_renamed_guest_keeps_the_boot_directory_of_its_first_name() -> None:
     renamed = hypervisor({"list --all": f"{WEB} www\n", "dumpxml": definition("www")})
-    assert guests.find(renamed, "www").boot == "/var/lib/libvirt/boot/virtroot.web"
+    assert guests.get(renamed, "www").boot == "/var/lib/libvirt/boot/virtroot.web"
 
 
 @pytest.mark.parametrize("boot", ["/boot", "/etc", "/var/lib/libvirt/boot", "/var/lib/libvirt/boot/other"])
 def test_a_kernel_of_the_users_own_does_not_make_its_directory_ours(boot: str) -> None:
     edited = hypervisor({"list --all": f"{WEB} web\n", "dumpxml": definition("web", boot=boot)})
-    assert guests.find(edited, "web").boot == "/var/lib/libvirt/boot/virtroot.web"
+    assert guests.get(edited, "web").boot == "/var/lib/libvirt/boot/virtroot.web"
 
 
 def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
@@ -104,16 +104,16 @@ def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
 
 def test_an_address_is_one_that_others_can_reach() -> None:
     listed = " vnet0      52:54:00:00:00:01    ipv4         192.168.122.7/24\n"
-    assert hypervisor({"lease": listed}).address(WEB, "lease") == "192.168.122.7"
-    assert hypervisor({"lease": ""}).address(WEB, "lease") == ""
+    assert hypervisor({"lease": listed}).find_address(WEB, "lease") == "192.168.122.7"
+    assert hypervisor({"lease": ""}).find_address(WEB, "lease") == ""
     network, user = " vnet0  network  default  virtio  52:54\n", " -  user  -  virtio  52:54\n"
-    assert hypervisor({"domiflist": network}).on_a_network(WEB)
-    assert not hypervisor({"domiflist": user}).on_a_network(WEB)
-    assert not hypervisor({"domiflist": ""}).on_a_network(WEB)
+    assert hypervisor({"domiflist": network}).has_network(WEB)
+    assert not hypervisor({"domiflist": user}).has_network(WEB)
+    assert not hypervisor({"domiflist": ""}).has_network(WEB)
     told = '[{"name":"lo","ip-addresses":[{"ip-address":"127.0.0.1"}]},{"ip-addresses":[{"ip-address":"10.1.2.3"}]},{}]'
-    assert Agent(hypervisor({"interfaces": f'{{"return":{told}}}'}), WEB, "web").addresses() == ["10.1.2.3"]
-    with pytest.raises(VirtrootError, match="with something else"):
-        Agent(hypervisor({"interfaces": '{"return":[7]}'}), WEB, "web").addresses()
+    assert Agent(hypervisor({"interfaces": f'{{"return":{told}}}'}), WEB, "web").list_addresses() == ["10.1.2.3"]
+    with pytest.raises(VirtrootError, match="invalid answer"):
+        Agent(hypervisor({"interfaces": '{"return":[7]}'}), WEB, "web").list_addresses()
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_an_agent_of_a_guest_that_is_off_is_not_waited_for() -> None:
     ],
 )  # fmt: skip
 def test_an_agent_that_answers_nonsense_is_an_error_and_no_traceback(answer: str) -> None:
-    with pytest.raises(VirtrootError, match="answers guest-exec-status with something else"):
-        next(agent([answer], state="shut off\n").statuses(7))
+    with pytest.raises(VirtrootError, match="invalid answer to guest-exec-status"):
+        next(agent([answer], state="shut off\n").poll(7))
 
 
 def test_output_that_the_agent_cut_is_not_taken_for_the_whole() -> None:

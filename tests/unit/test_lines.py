@@ -74,7 +74,7 @@ def test_a_restricted_key_stays_restricted(tmp_path: Path, odd: str, task: str) 
     if task == "add":
         identity.add_keys(Local(), str(tmp_path), own.authorized_keys)
     else:
-        identity.rewrite(Local(), str(tmp_path), own)
+        identity.update(Local(), str(tmp_path), own)
         first, second = hosts.read_bytes().split(b"\n")[:-1]
         assert first == b"10.0.0.1 a" + odd.encode(errors="surrogateescape") + b"127.0.1.1 b"
         assert second == b"127.0.1.1 web"
@@ -90,7 +90,7 @@ def test_a_file_that_lines_are_added_to_is_kept_however_large_it_is(tmp_path: Pa
     blocked = b"".join(b"0.0.0.0 ads%d.example\n" % number for number in range(100_000))
     keys.write_bytes(theirs)
     hosts.write_bytes(blocked)
-    identity.rewrite(Local(), str(tmp_path), Identity("web", UUID(int=1), "ssh-ed25519 BBBB own\n"))
+    identity.update(Local(), str(tmp_path), Identity("web", UUID(int=1), "ssh-ed25519 BBBB own\n"))
     assert keys.read_bytes() == theirs + b"ssh-ed25519 BBBB own\n"
     assert hosts.read_bytes() == blocked + b"127.0.1.1 web\n"
 
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_missing(tmp_pat
     with (tmp_path / "etc/hosts").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(VirtrootError, match="etc/hosts: has 1073741824 bytes"):
-        identity.rewrite(Local(), str(tmp_path), Identity("web", UUID(int=1)))
+        identity.update(Local(), str(tmp_path), Identity("web", UUID(int=1)))
     assert (tmp_path / "root/.ssh/authorized_keys").is_fifo()
     assert (tmp_path / "etc/hosts").stat().st_size == 1 << 30
 

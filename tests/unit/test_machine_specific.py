@@ -100,18 +100,18 @@ def test_a_clone_keeps_what_nothing_in_it_would_make_again(root: Path, capsys: p
     (root / "etc/ssh/sshd_config").write_text("HostKey /etc/own\n")
     for name in ("own", "own.pub"):
         (root / "etc" / name).write_text("x")
-    identity.forget(Local(), str(root), "web", "web2", ())
+    identity.delete_secrets(Local(), str(root), "web", "web2", ())
     ours = {"etc/iscsi/initiatorname.iscsi", "etc/dropbear/dropbear_rsa_host_key", "etc/own"}
     assert ours <= files(root)
     assert not (root / "etc/ssh/ssh_host_rsa").exists()
     said = capsys.readouterr().err
-    assert "web2 has the iSCSI initiator name of web" in said
-    assert "web2 has the host keys of dropbear of web" in said
-    assert "web2 has the ssh host keys of web in /etc/own" in said
+    assert "web2 shares the iSCSI initiator name with web" in said
+    assert "web2 shares the host keys of dropbear with web" in said
+    assert "web2 shares the ssh host keys in /etc/own with web" in said
     for unit in (machine_specific.UNIT, machine_specific.KEYGEN_SCRIPT):
         (root / unit).parent.mkdir(parents=True, exist_ok=True)
         (root / unit).touch()
-    identity.forget(Local(), str(root), "web", "web2", ())
+    identity.delete_secrets(Local(), str(root), "web", "web2", ())
     assert not (ours | {"etc/own.pub"}) & files(root)
     assert capsys.readouterr().err == ""
 
@@ -124,10 +124,10 @@ def test_a_clone_keeps_what_the_overlay_brought_and_what_is_behind_a_link_out(
     elsewhere = tmp_path / "elsewhere"
     (root / "etc/dropbear").rename(elsewhere)
     (root / "etc/dropbear").symlink_to(elsewhere)
-    identity.forget(Local(), str(root), "web", "web2", ("etc/iscsi/initiatorname.iscsi",))
+    identity.delete_secrets(Local(), str(root), "web", "web2", ("etc/iscsi/initiatorname.iscsi",))
     assert "etc/iscsi/initiatorname.iscsi" in files(root)
     assert (elsewhere / "dropbear_rsa_host_key").exists()
-    assert "web2 may have /etc/dropbear/dropbear_*_host_key of web: a link on the way leads out" in " ".join(
+    assert "web2 may share /etc/dropbear/dropbear_*_host_key with web: the path leads through a link out" in " ".join(
         capsys.readouterr().err.split()
     )
 

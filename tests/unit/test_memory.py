@@ -45,9 +45,9 @@ def test_a_guest_for_which_there_is_never_room_is_refused(machine: Machine) -> N
 
 def test_who_waits_can_be_ended(machine: Machine) -> None:
     def end() -> None:
-        raise VirtrootError("the night was ended", "")
+        raise VirtrootError("the nightly run was ended", "")
 
-    with pytest.raises(VirtrootError, match="the night was ended"), Room().for_guest(machine, 4 * GIB, 300, end):
+    with pytest.raises(VirtrootError, match="the nightly run was ended"), Room().for_guest(machine, 4 * GIB, 300, end):
         pass
 
 

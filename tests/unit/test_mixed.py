@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.domain import Domain, domain_xml, renamed
+from pipelines.guest.domain import Domain, make_xml, rename_definition
 from pipelines.pool import shares
 from pipelines.pool.place import Place
 from pipelines.pool.shares import Share
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def domain(root: Path, *given: Share, cache: str = "mixed") -> str:
-    return domain_xml(
+    return make_xml(
         Domain(
             name="web",
             uuid=uuid4(),
@@ -94,7 +94,7 @@ def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callabl
     with pytest.raises(VirtrootError, match="usr: not a directory of the root itself"):
         programs.check_not_replaced(Local(), str(root), "usr")
     with pytest.raises(VirtrootError, match="usr: not a directory of the root itself"):
-        shares.mount_usr(Local(), str(root))
+        shares.add_usr_mount(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == FSTAB
 
 
@@ -116,23 +116,23 @@ def test_a_share_that_leads_elsewhere_is_not_served(root: Path, tmp_path: Path) 
 
 def test_usr_has_one_line_in_fstab(root: Path) -> None:
     for _ in range(2):
-        shares.mount_usr(Local(), str(root))
+        shares.add_usr_mount(Local(), str(root))
     assert (root / "etc" / "fstab").read_text() == f"{FSTAB}usr /usr virtiofs defaults 0 0\n"
 
 
 def test_usr_is_no_share_and_a_share_called_so_is_one(root: Path) -> None:
     definition = parsed(domain(root))
-    assert shares.cache(definition) == "mixed"
-    assert shares.of(definition) == ()
+    assert shares.parse_cache(definition) == "mixed"
+    assert shares.parse_shares(definition) == ()
     other = parsed(domain(root, Share("usr", "/srv/usr"), cache="auto"))
-    assert shares.cache(other) == "auto"
-    assert shares.cache(parsed(domain(root, Share("data", "/srv"), cache="always"))) == "always"
-    assert shares.of(other) == (Share("usr", "/srv/usr"),)
+    assert shares.parse_cache(other) == "auto"
+    assert shares.parse_cache(parsed(domain(root, Share("data", "/srv"), cache="always"))) == "always"
+    assert shares.parse_shares(other) == (Share("usr", "/srv/usr"),)
 
 
 def test_a_clone_has_its_own(root: Path) -> None:
     definition = parsed(domain(root))
-    renamed(definition, str(root), Place("/pool", "web2"), UUID(int=7))
+    rename_definition(definition, str(root), Place("/pool", "web2"), UUID(int=7))
     assert [source.get("dir") for source in definition.iterfind("devices/filesystem/source")] == [
         "/pool/root.web2",
         "/pool/root.web2/usr",

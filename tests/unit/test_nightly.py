@@ -49,7 +49,7 @@ def test_what_passes_is_promoted_and_then_left_alone(stage: Stage, night: Callab
         (VirtrootError(f"no init: {PANICS.what}", "", where=Phase.BOOT), "boot", f"no init: {PANICS.what[20:]}"),
         (OSError(28, "No space left on device", "/out"), "engine", "No space left on device: /out"),
         (VirtrootError("\x1b[31m" + "long " * 30, "look"), "engine", ("long " * 30)[:71] + "…"),
-        (ZeroDivisionError("oops"), "engine", "a bug of virtroot's: ZeroDivisionError('oops')"),
+        (ZeroDivisionError("oops"), "engine", "a bug in virtroot: ZeroDivisionError('oops')"),
     ],
 )
 def test_what_fails_keeps_its_golden_root_and_stops_no_other(
@@ -146,8 +146,11 @@ def test_a_notice_that_fails_or_hangs_stops_nothing(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (VirtrootError("index.html: No space left on device", "free space"), "not written: index.html: No space left"),
-        (OverflowError("date value out of range"), "a bug of virtroot's: OverflowError('date value out of range')"),
+        (
+            VirtrootError("index.html: No space left on device", "free space"),
+            "cannot write the pages: index.html: No space left",
+        ),
+        (OverflowError("date value out of range"), "a bug in virtroot: OverflowError('date value out of range')"),
     ],
 )
 def test_pages_that_cannot_be_written_are_no_part_of_the_night(
@@ -190,8 +193,8 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
             time.sleep(0.01)
 
     stage.builds = {"web": "1", "mail": "1"}
-    monkeypatch.setattr(nights, "_take_away", look)
-    monkeypatch.setattr(nights, "_prove", prove)
+    monkeypatch.setattr(nights, "_end_work", look)
+    monkeypatch.setattr(nights, "_verify_in_guest", prove)
     sources = [tmp_path / f"{name}.yaml" for name in ("web", "mail")]
     for source in sources:
         source.write_text("distro: debian\n")
@@ -204,7 +207,7 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
 def test_a_night_waits_for_who_builds_its_recipe_by_hand(
     stage: Stage, night: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(nights, "_POLL", 0.01)
+    monkeypatch.setattr(nights, "_POLL_SECONDS", 0.01)
     by_hand = stage.build
     asked = 0
 
@@ -221,7 +224,7 @@ def test_a_night_waits_for_who_builds_its_recipe_by_hand(
     stage.builds = {"web": "1"}
     assert night("web") == ["promoted"]
     assert capsys.readouterr().err.count("another task works on the recipe web: process 4711: waiting for it") == 1
-    monkeypatch.setattr(nights, "_PATIENCE", 0)
+    monkeypatch.setattr(nights, "_BUSY_SECONDS", 0)
     asked = 0
     assert night("web") == ["failed"]
     failure = history(stage, "web")[-1].failure
@@ -230,7 +233,7 @@ def test_a_night_waits_for_who_builds_its_recipe_by_hand(
 
 
 def test_two_recipes_of_one_name_are_refused(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(VirtrootError, match="two recipes are called web"):
+    with pytest.raises(VirtrootError, match="two recipes are named web"):
         nights.nightly([tmp_path / "web.yaml", tmp_path / "b" / "web.yaml"], Settings(output="x"), keep=3, jobs=1)
 
 
@@ -276,7 +279,7 @@ def test_what_a_recipe_from_elsewhere_asks_of_the_host_is_given_only_when_accept
     assert stage.said == []
     failure = history(stage, "web")[-1].failure
     assert failure
-    assert "asks more of the host" in failure.text
+    assert "requests more from the host" in failure.text
     nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1, accept=True)
     assert stage.said[:2] == ["build web", "boot"]
     # A recipe of the checkout is the user's own word.

@@ -57,7 +57,9 @@ def test_pruning_that_fails_is_said_and_fails_no_night(
     monkeypatch.setattr(nights, "prune", prune)
     stage.builds = {"web": "1"}
     assert night("web") == ["promoted"]
-    assert "old builds of web stay for now: error: libvirt does not answer" in " ".join(capsys.readouterr().err.split())
+    assert "cannot delete old builds of web: error: libvirt does not answer" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_a_change_that_is_taken_back_is_golden_again_as_a_new_build(stage: Stage, night: Run) -> None:

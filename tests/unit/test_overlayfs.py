@@ -111,7 +111,7 @@ class OnNfs(Machine):
 
 def test_a_place_that_takes_no_upper_directory_is_refused_with_the_reason() -> None:
     overlayfs.refuse_unfit(Machine(), "/pool")
-    with pytest.raises(VirtrootError, match=r"/pool \(overlayfs\) cannot have overlayfs: .*the host's own overlay"):
+    with pytest.raises(VirtrootError, match=r"/pool \(overlayfs\) cannot use overlayfs: .*an overlay of the host"):
         overlayfs.refuse_unfit(OnOverlay(), "/pool")
-    with pytest.raises(VirtrootError, match=r"/pool \(nfs\) cannot have overlayfs: OSError: Operation not supported"):
+    with pytest.raises(VirtrootError, match=r"/pool \(nfs\) cannot use overlayfs: OSError: Operation not supported"):
         overlayfs.refuse_unfit(OnNfs(), "/pool")

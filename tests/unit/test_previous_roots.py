@@ -57,7 +57,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(previous_roots, "failed", lambda _: "/pool/former.web/failed")
     monkeypatch.setattr(previous_roots, "refuse", note("refuse"))
     monkeypatch.setattr(previous_roots, "forget", note("forget"))
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     return done
 
 
@@ -69,7 +69,7 @@ def failing(error: BaseException) -> Any:
 
 
 def test_what_is_proven_stays(done: list[str]) -> None:
-    upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "verify"]
 
 
@@ -87,7 +87,7 @@ def test_what_is_not_goes_back_before_anything_is_noted(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
-        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "stop", "put back", *refused, "set aside", "start"]
     assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
@@ -98,9 +98,9 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
     down = VirtrootError("it did not come up", "look", where=Phase.BOOT)
     monkeypatch.setattr("pipelines.verify.verify_held", failing(down))
     monkeypatch.setattr(previous_roots, "refuse", failing(VirtrootError("No space left on device", "")))
-    upgrade.guests.find(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
+    upgrade.guests.get(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
-        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "put back", "set aside", "start"]
     assert "could not be noted: No space left on device" in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_who_stops_waiting_is_told_how_to_go_back(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        upgrade._prove(upgrade.guests.find(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start"]
     assert "./inv rollback web --restart" in capsys.readouterr().err
 
@@ -118,10 +118,12 @@ def test_who_stops_waiting_is_told_how_to_go_back(
 def test_a_root_of_which_nothing_can_be_told_is_left_all_the_same(
     done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rollback, "_say_written", failing(VirtrootError("etc/fstab in /pool/root.web is no text", "")))
+    monkeypatch.setattr(
+        rollback, "_report_changes", failing(VirtrootError("etc/fstab in /pool/root.web is no text", ""))
+    )
     rollback.rollback("web", Settings(), restart=True)
     assert done == ["hold", "stop", "put back", "start", "forget", "let go"]
-    assert "cannot be told, and stays in that: etc/fstab" in capsys.readouterr().err
+    assert "cannot determine what web wrote since it got its root; it stays there: etc/fstab" in capsys.readouterr().err
 
 
 @pytest.fixture

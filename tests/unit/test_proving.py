@@ -23,7 +23,7 @@ from pipelines.guest import host_requests
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.install import InstallOptions
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
 from pipelines.target.target import Local
@@ -50,8 +50,8 @@ class Machine(Hypervisor):
     def kvm(self) -> bool:
         return not self.emulates
 
-    def domains(self, *, active: bool = False) -> list[Known]:
-        return [Known(name, name) for name in self.there]
+    def domains(self, *, active: bool = False) -> list[ListedDomain]:
+        return [ListedDomain(name, name) for name in self.there]
 
     def virsh(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> Completed:
         self.said.append(" ".join(arguments))
@@ -77,9 +77,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> None:
-        assert options == InstallOptions(
-            cache="always", transient=run.owner, clone="copy", consent=host_requests.granted
-        )
+        assert options == InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.grant)
         assert name not in machine.there
         machine.there[name] = options.transient
         machine.said.append(f"install {name}")
@@ -91,7 +89,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
             raise verdict
         return verdict
 
-    def remove(name: str, settings: Settings, asking: object) -> None:
+    def remove(name: str, settings: Settings, ask: object) -> None:
         machine.said.append(f"remove {name}")
         del machine.there[name]
 
@@ -100,9 +98,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     monkeypatch.setattr(nightly, "install", install)
     monkeypatch.setattr(nightly, "verify_guest", verify)
     monkeypatch.setattr("pipelines.remove.remove", remove)
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda hypervisor: machine.guests())
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: machine.guests())
     monkeypatch.setattr(
-        "pipelines.guest.guest.find", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)
+        "pipelines.guest.guest.get", lambda _, name: next(guest for guest in machine.guests() if guest.name == name)
     )
     return machine
 
@@ -111,7 +109,7 @@ def prove(run: nightly.Run, machine: Machine, verdicts: Sequence[Verdict | Virtr
     machine.verdicts = list(verdicts)
     facts: dict[str, Any] = {}
     artifact = made(run.settings.output_dir, "web", str(len(machine.said)), good=None)
-    nightly._prove(artifact, run, facts)
+    nightly._verify_in_guest(artifact, run, facts)
     return facts
 
 
@@ -183,7 +181,7 @@ def test_two_checkouts_that_want_one_name_at_once_get_two(
 
 def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, machine: Machine) -> None:
     machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
-    nightly._clear_left(run)
+    nightly._clear_leftovers(run)
     assert list(machine.there) == ["night-web", "mine"]
 
 
@@ -198,14 +196,14 @@ def test_a_night_begins_by_removing_what_killed_builds_left(
         (output / name / ".partial-2").mkdir()
     (output / ".locks" / "recipe-odd").mkdir(parents=True)
     with run.store.lock("busy"):
-        nightly._clear_left(run)
+        nightly._clear_leftovers(run)
     assert {name for name in ("gone", "busy", "odd") if (output / name / ".partial-2").exists()} == {"busy", "odd"}
     removed = [call.args[0] for call in engine.remove_containers.call_args_list]
     assert {(each["virtroot.recipe"], each["virtroot.purpose"]) for each in removed if "virtroot.recipe" in each} == {
         ("gone", "build"),
         ("gone", "apart"),
     }
-    assert "what a killed build of odd left is there still" in " ".join(capsys.readouterr().err.split())
+    assert "cannot delete what a killed build of odd left" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_night_that_is_ended_takes_only_what_is_its_own(
@@ -214,7 +212,7 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
     engine = MagicMock()
     monkeypatch.setattr("pipelines.engine.engine.connect", lambda: engine)
     machine.there = {"night-web": run.owner, "mine": ""}
-    nightly._take_away(run)
+    nightly._end_work(run)
     (labels,) = engine.remove_containers.call_args.args
     assert labels["virtroot.owner"] == "night"
     assert labels["virtroot.key"] == run.settings.key
@@ -222,7 +220,7 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
 
 
 def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, machine: Machine) -> None:
-    names = {nightly._vacant(machine, f"{'a' * 61}{end}", run) for end in "bc"}
+    names = {nightly._choose_name(machine, f"{'a' * 61}{end}", run) for end in "bc"}
     assert len(names) == 2
     assert all(len(name) <= 63 for name in names)
 
@@ -239,7 +237,7 @@ class Stubborn(SimpleNamespace):
     def running(self) -> bool:
         return self.boots > 0
 
-    def assemble(self) -> None:
+    def mount_layers(self) -> None:
         """Its root is of one layer."""
 
     def stop(self, timeout: float) -> None:
@@ -265,7 +263,7 @@ def test_what_the_suite_found_is_not_hidden_by_a_shutdown_that_fails(
         return PASSED
 
     monkeypatch.setattr(verifying, "connect", lambda settings: None)
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.guest.hold.hold", lambda *_: nullcontext(guest))
     monkeypatch.setattr("pipelines.guest.publication.start", start)
     monkeypatch.setattr(verifying, "_artifact_of", lambda *_: made(tmp_path, "web", "1"))

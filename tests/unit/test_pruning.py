@@ -94,8 +94,8 @@ def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
         made(tmp_path, "web", f"2026110{day}T030000Z-x")
     (tmp_path / "web" / "20261101T030000Z-x" / "manifest.json").write_text("{")
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
-    monkeypatch.setattr(guests, "every", lambda hypervisor: [])
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
+    monkeypatch.setattr(guests, "list_guests", lambda hypervisor: [])
     assert pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2) == [
         "web/20261102T030000Z-x",
         "web/20261103T030000Z-x",
@@ -116,8 +116,8 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
         return True
 
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
-    monkeypatch.setattr(guests, "every", lambda hypervisor: used)
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
+    monkeypatch.setattr(guests, "list_guests", lambda hypervisor: used)
     gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
     assert gone == ["web/20261102T030000Z-x"]
 
@@ -145,8 +145,8 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
     monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
-    monkeypatch.setattr(pool, "look", lambda hypervisor, settings: None)
-    monkeypatch.setattr(guests, "every", lambda hypervisor: every)
+    monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
+    monkeypatch.setattr(guests, "list_guests", lambda hypervisor: every)
     monkeypatch.setattr("pipelines.guest.hold.hold", held)
     monkeypatch.setattr(previous_roots, "every", lambda guest: found[guest.name])
     monkeypatch.setattr(previous_roots, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
@@ -179,7 +179,7 @@ def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
             raise VirtrootError("its record is damaged", "")
         return ["/pool/former.fine/1"]
 
-    monkeypatch.setattr(guests, "every", lambda _: fleet)
+    monkeypatch.setattr(guests, "list_guests", lambda _: fleet)
     monkeypatch.setattr(pruning_verb, "_of", of)
     assert pruning_verb._left(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
     assert "the former roots of odd stay: its record is damaged" in capfd.readouterr().err

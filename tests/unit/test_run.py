@@ -14,7 +14,7 @@ import pytest
 from pipelines import run
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
-from pipelines.libvirt.hypervisor import Known
+from pipelines.libvirt.hypervisor import ListedDomain
 from pipelines.pool.place import Place
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
@@ -27,14 +27,14 @@ def settings(tmp_path: Path) -> Settings:
 
 def having(*names: str) -> Any:
     hypervisor = MagicMock()
-    hypervisor.domains.return_value = [Known(name, name) for name in names]
+    hypervisor.domains.return_value = [ListedDomain(name, name) for name in names]
     return hypervisor
 
 
 def test_a_name_is_free_where_neither_a_domain_nor_a_run_has_it(settings: Settings) -> None:
     store = Store(settings.output_dir)
     with store.lock("run-web-2", "run"), ExitStack() as held:
-        assert run._vacant(having("run-web"), "web", settings, held) == "run-web-3"
+        assert run._reserve_name(having("run-web"), "web", settings, held) == "run-web-3"
         # It is the other's to throw away until this one ends.
         with (
             pytest.raises(VirtrootError, match="another task works on the run run-web-3"),
@@ -45,30 +45,30 @@ def test_a_name_is_free_where_neither_a_domain_nor_a_run_has_it(settings: Settin
 
 def test_names_are_short_enough_for_libvirt_and_tell_recipes_apart() -> None:
     for recipe in ("3", "a" * 63):
-        first, second = list(run.names("night", recipe))[:2]
+        first, second = list(run.generate_names("night", recipe))[:2]
         assert len(second) <= 63
         assert second == f"{first}-2"
-    assert next(run.names("run", "a" * 62 + "b")) != next(run.names("run", "a" * 62 + "c"))
+    assert next(run.generate_names("run", "a" * 62 + "b")) != next(run.generate_names("run", "a" * 62 + "c"))
 
 
 def test_only_what_nobody_works_on_is_left_over(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = run.owner("run", settings)
+    mine = run.format_owner("run", settings)
     guests = [
         SimpleNamespace(name=name, transient=transient)
         for name, transient in {
             "run-busy": mine,
             "run-left": mine,
             "run-theirs": "run elsewhere:/output",
-            "night-web": run.owner("nightly", settings),
+            "night-web": run.format_owner("nightly", settings),
             "run-kept": "",
         }.items()
     ]
     gone: list[str] = []
-    monkeypatch.setattr("pipelines.guest.guest.every", lambda _: guests)
-    monkeypatch.setattr(run, "throw_away", lambda _, name, settings, owner: gone.append(name))
-    monkeypatch.setattr(run, "_clear_unmade", lambda *_: None)
+    monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda _: guests)
+    monkeypatch.setattr(run, "delete_temporary", lambda _, name, settings, owner: gone.append(name))
+    monkeypatch.setattr(run, "_clear_leftovers", lambda *_: None)
     with Store(settings.output_dir).lock("run-busy", "run"):
-        run._clear_left(having(), mine, settings)
+        run._clear_killed_runs(having(), mine, settings)
     assert gone == ["run-left"]
 
 
@@ -79,17 +79,17 @@ def test_nobody_elses_guest_is_thrown_away(
     """Somebody else's install may have had the name first."""
     gone: list[str] = []
     guest = SimpleNamespace(name="run-web", transient=transient, running=True, uuid="1")
-    monkeypatch.setattr("pipelines.guest.guest.find", lambda *_: guest)
+    monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.remove.remove", lambda name, *_, **__: gone.append(name))
     hypervisor = having("run-web")
-    run.throw_away(hypervisor, "run-web", settings, "run here:/output")
+    run.delete_temporary(hypervisor, "run-web", settings, "run here:/output")
     assert gone == removed
     assert hypervisor.virsh.called == bool(removed)
 
 
 def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     hypervisor = having("run-there")
-    hypervisor.defined.side_effect = lambda name: name == "run-there"
+    hypervisor.is_defined.side_effect = lambda name: name == "run-there"
     left = [
         ".root.run-web@1a",
         ".root.web@1a",
@@ -107,8 +107,8 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
             raise Busy("the guest")
         yield
 
-    monkeypatch.setattr("pipelines.pool.pool.look", lambda *_: "/pool")
+    monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda *_: "/pool")
     monkeypatch.setattr("pipelines.guest.hold.new", locked)
     monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
-    run._clear_unmade(hypervisor, settings)
+    run._clear_leftovers(hypervisor, settings)
     assert swept == ["run-boot", "run-web"]

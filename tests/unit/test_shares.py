@@ -134,54 +134,54 @@ def test_fstab_gets_one_line_for_each_share_and_loses_it_again(root: Path) -> No
     target, at = Local(), str(root)
     before = os.umask(0o077)
     try:
-        shares.mount(target, at, Share("data", "/x"), "/srv/a b\\c")
-        shares.mount(target, at, Share("more", "/y", readonly=True), "/srv/more")
+        shares.add_mount(target, at, Share("data", "/x"), "/srv/a b\\c")
+        shares.add_mount(target, at, Share("more", "/y", readonly=True), "/srv/more")
     finally:
         os.umask(before)
     always = "nofail,x-systemd.before=local-fs.target"
     data = f"data /srv/a\\040b\\134c virtiofs {always} 0 0\n"
     assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/more virtiofs {always},ro 0 0\n"
-    assert shares.points(target, at) == {"root": "/", "data": "/srv/a b\\c", "more": "/srv/more"}
+    assert shares.read_mount_points(target, at) == {"root": "/", "data": "/srv/a b\\c", "more": "/srv/more"}
     assert [(root / path).stat().st_mode & 0o777 for path in ("srv/a b\\c", "srv/more", "etc/fstab")] == [
         0o755,
         0o755,
         0o644,
     ]
-    shares.mount(target, at, Share("more", "/y"), "/srv/elsewhere")
+    shares.add_mount(target, at, Share("more", "/y"), "/srv/elsewhere")
     assert (root / "etc/fstab").read_text() == f"{FSTAB}{data}more /srv/elsewhere virtiofs {always} 0 0\n"
-    assert shares.unmount(target, at, "more")
-    assert not shares.unmount(target, at, "more")
+    assert shares.remove_mount(target, at, "more")
+    assert not shares.remove_mount(target, at, "more")
     assert (root / "etc/fstab").read_text() == FSTAB + data
 
 
 def test_the_roots_own_line_is_no_shares(root: Path) -> None:
     (root / "etc/fstab").write_text(f"{FSTAB}data /x ext4 defaults 0 0\n# data /y virtiofs\n")
     before = (root / "etc/fstab").read_text()
-    assert not shares.unmount(Local(), str(root), "data")
+    assert not shares.remove_mount(Local(), str(root), "data")
     assert (root / "etc/fstab").read_text() == before
 
 
 @pytest.mark.parametrize("content", [b"root / virtiofs\0", "root".encode("utf-16")])
 def test_a_fstab_that_is_no_text_is_left_alone(root: Path, content: bytes) -> None:
     (root / "etc/fstab").write_bytes(content)
-    with pytest.raises(VirtrootError, match="is no text"):
-        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
+    with pytest.raises(VirtrootError, match="not a text file"):
+        shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert (root / "etc/fstab").read_bytes() == content
 
 
 @pytest.mark.parametrize("odd", ODD_LINES)
 def test_other_lines_of_the_fstab_stay_byte_for_byte(root: Path, odd: bytes) -> None:
     (root / "etc/fstab").write_bytes(FSTAB.encode() + odd + b"\n")
-    shares.mount(Local(), str(root), Share("data", "/x"), "/srv/two words\nand\ttabs")
-    assert shares.points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
+    shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/two words\nand\ttabs")
+    assert shares.read_mount_points(Local(), str(root))["data"] == "/srv/two words\nand\ttabs"
     assert (root / "etc/fstab").read_bytes().count(b"\n") == 4
-    shares.unmount(Local(), str(root), "data")
+    shares.remove_mount(Local(), str(root), "data")
     assert (root / "etc/fstab").read_bytes() == FSTAB.encode() + odd + b"\n"
 
 
 def test_a_mount_point_of_any_bytes_is_read_and_written_as_it_is(root: Path) -> None:
     (root / "etc/fstab").write_bytes(b"data /srv/\\303\\251\\377\\012\xa0 virtiofs\n")
-    point = shares.points(Local(), str(root))["data"]
+    point = shares.read_mount_points(Local(), str(root))["data"]
     assert point.encode(errors="surrogateescape") == b"/srv/\xc3\xa9\xff\n\xa0"
 
 
@@ -194,7 +194,7 @@ def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str)
     path.unlink(missing_ok=True)
     path.symlink_to(victim / "file" if planted.endswith("fstab") else victim)
     with pytest.raises(VirtrootError, match="leaves the root through a link"):
-        shares.mount(Local(), str(root), Share("data", "/x"), "/srv/data")
+        shares.add_mount(Local(), str(root), Share("data", "/x"), "/srv/data")
     assert [each.name for each in victim.iterdir()] == ["file"]
     assert (victim / "file").read_text() == "theirs\n"
 
@@ -202,11 +202,11 @@ def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, planted: str)
 def test_a_definition_says_what_it_was_given() -> None:
     given = (Share("data", "/srv/a b"), Share("more", "/srv/<&>", readonly=True))
     devices = ET.Element("devices")
-    root = shares.device(Share("root", "/pool/root.web"))
-    devices.extend([root, *map(shares.device, given), ET.Element("filesystem", type="mount")])
+    root = shares.make_device(Share("root", "/pool/root.web"))
+    devices.extend([root, *map(shares.make_device, given), ET.Element("filesystem", type="mount")])
     definition = ET.Element("domain")
     definition.append(devices)
-    assert shares.of(definition) == given
+    assert shares.parse_shares(definition) == given
 
 
 class Machine(Hypervisor):
@@ -230,24 +230,24 @@ def host(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(root)
     monkeypatch.setattr(place, "BOOT", str(tmp_path / "boot"))
-    monkeypatch.setattr(pool, "directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
+    monkeypatch.setattr(pool, "list_directories", lambda _: [str(tmp_path / "pool"), str(tmp_path / "images")])
     everyone = [guest("web", root), guest("far", tmp_path / "far/root.far", Share("s", str(tmp_path / "shared")))]
-    monkeypatch.setattr(guests, "every", lambda _: everyone)
+    monkeypatch.setattr(guests, "list_guests", lambda _: everyone)
     return tmp_path
 
 
 def find(host: Path, source: str, **more: bool) -> tuple[Share, ...]:
     wanted = ShareSpec("data", source.replace("HOST", str(host)), "/srv/data", **more)
-    return hostdir.find(Machine(), str(host / "pool"), [wanted])
+    return hostdir.resolve(Machine(), str(host / "pool"), [wanted])
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("HOST/missing", "is not there"),
-        ("HOST/file", "is no directory"),
-        ("/", "holds"),
-        ("HOST", "holds"),
+        ("HOST/missing", "No such file or directory"),
+        ("HOST/file", "not a directory"),
+        ("/", "contains"),
+        ("HOST", "contains"),
         ("HOST/pool", "is the pool"),
         ("HOST/pool/root.web", "is the root of web"),
         ("HOST/pool/root.web/etc", "is inside the root of web|is inside the pool"),
@@ -255,10 +255,10 @@ def find(host: Path, source: str, **more: bool) -> tuple[Share, ...]:
         ("HOST/link/etc", "is inside"),
         ("HOST/pool/other", "is inside the pool"),
         ("HOST/boot", "is the directory of guests' kernels"),
-        ("HOST/images", "is a pool of libvirt's"),
-        ("HOST/far", "holds the root of far"),
+        ("HOST/images", "is another pool of libvirt"),
+        ("HOST/far", "contains the root of far"),
         ("HOST/far/root.far/srv", "is inside the root of far"),
-        ("HOST/shared/inner", "one holds the other"),
+        ("HOST/shared/inner", "contain one another"),
     ],
 )
 def test_what_no_guest_may_have(host: Path, source: str, reason: str) -> None:
@@ -275,19 +275,19 @@ OF_THE_SYSTEM = (
 @pytest.mark.parametrize("directory", OF_THE_SYSTEM)
 def test_no_guest_gets_the_hosts_own_system(host: Path, directory: str) -> None:
     for readonly in (True, False):
-        with pytest.raises(VirtrootError, match=r"is the host's own system|holds the pool"):
+        with pytest.raises(VirtrootError, match=r"belongs to the host's system|contains the pool"):
             find(host, directory, create=True, readonly=readonly)
 
 
 def test_the_hosts_own_system_is_found_under_another_name_too(host: Path) -> None:
     (host / "free" / "link").symlink_to("/etc")
-    with pytest.raises(VirtrootError, match="/etc is /etc, which is the host's own system"):
+    with pytest.raises(VirtrootError, match="/etc is /etc, which belongs to the host's system"):
         find(host, "HOST/free/link")
     (host / "alias").mkdir()
-    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="is the host's own system"):
+    with mounted(Path("/etc"), host / "alias"), pytest.raises(VirtrootError, match="belongs to the host's system"):
         find(host, "HOST/alias")
     (host / "free/etc").mkdir()
-    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="holds /etc"):
+    with mounted(Path("/etc"), host / "free/etc"), pytest.raises(VirtrootError, match="contains /etc"):
         find(host, "HOST/free")
 
 
@@ -296,12 +296,12 @@ def test_what_a_guest_may_have(host: Path) -> None:
     assert find(host, "HOST/new/deep", create=True, readonly=True) == (Share("data", f"{host}/new/deep", True),)
     assert find(host, "name") == (Share("data", f"{host}/pool/share.name"),)
     assert not (host / "new").exists()
-    hostdir.make(Local(), find(host, "name"))
+    hostdir.make_directories(Local(), find(host, "name"))
     assert (host / "pool/share.name").is_dir()
     (host / "pool/share.name").chmod(0o700)
-    hostdir.make(Local(), find(host, "name"))
+    hostdir.make_directories(Local(), find(host, "name"))
     assert (host / "pool/share.name").stat().st_mode & 0o777 == 0o700
-    assert hostdir.named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
+    assert hostdir.list_named(Local(), str(host / "pool")) == {f"{host}/pool/share.name": "name"}
 
 
 def test_a_directory_is_told_whatever_it_is_mounted_as(host: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_directory_is_told_whatever_it_is_mounted_as(host: Path) -> None:
                 find(host, f"HOST/{source}")
         with pytest.raises(VirtrootError, match="is inside"):
             find(host, "HOST/alias/root.web/etc")
-    with mounted(host / "far", host / "alias"), pytest.raises(VirtrootError, match="holds the root of far"):
+    with mounted(host / "far", host / "alias"), pytest.raises(VirtrootError, match="contains the root of far"):
         find(host, "HOST/alias")
 
 
@@ -328,7 +328,7 @@ def mounted(what: Path, where: Path) -> Iterator[None]:
 def test_what_is_mounted_in_a_directory_is_shared_with_it(host: Path) -> None:
     (host / "free/pool").mkdir()
     with mounted(host / "pool", host / "free/pool"):
-        with pytest.raises(VirtrootError, match="holds the root of web"):
+        with pytest.raises(VirtrootError, match="contains the root of web"):
             find(host, "HOST/free")
         find(host, "HOST/free/inner")
     (host / "shared/pool").mkdir()
@@ -338,7 +338,7 @@ def test_what_is_mounted_in_a_directory_is_shared_with_it(host: Path) -> None:
 
 def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
     for inside in ("shared", "shared/inner", "shared/not/there/yet"):
-        with pytest.raises(VirtrootError, match=r"far shares .*, and could change what is in the pool"):
+        with pytest.raises(VirtrootError, match=r"far shares .*, and could change the pool"):
             hostdir.refuse_shared(Machine(), str(host / inside))
     for beside in ("pool", "free", "shared.too"):
         hostdir.refuse_shared(Machine(), str(host / beside))
@@ -346,8 +346,8 @@ def test_a_pool_does_not_come_to_lie_in_a_share(host: Path) -> None:
 
 def test_two_shares_of_one_guest_do_not_hold_one_another(host: Path) -> None:
     wanted = [ShareSpec("a", f"{host}/free", "/srv/a"), ShareSpec("b", f"{host}/free/inner", "/srv/b")]
-    with pytest.raises(VirtrootError, match="which this guest shares as a, one holds the other"):
-        hostdir.find(Machine(), str(host / "pool"), wanted)
+    with pytest.raises(VirtrootError, match="which this guest shares as a, contain one another"):
+        hostdir.resolve(Machine(), str(host / "pool"), wanted)
 
 
 def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,19 +359,19 @@ def test_other_writers_are_named(host: Path, capsys: pytest.CaptureFixture[str])
 
 def test_an_older_libvirt_has_no_read_only_shares(host: Path) -> None:
     wanted = [ShareSpec("a", f"{host}/free", "/srv/a", readonly=True)]
-    with pytest.raises(VirtrootError, match=r"this libvirt \(10.9.0\) has no read-only shares"):
-        hostdir.find(Machine((10, 9, 0)), str(host / "pool"), wanted)
+    with pytest.raises(VirtrootError, match=r"libvirt 10.9.0 has no read-only shares"):
+        hostdir.resolve(Machine((10, 9, 0)), str(host / "pool"), wanted)
 
 
 def test_a_share_that_others_reach_is_warned_of(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lies = exposure.look(Local(), [str(host / "free")])[0]
+    lies = exposure.inspect(Local(), [str(host / "free")])[0]
     assert not lies.reached, "pytest's own directories are closed"
-    opened = exposure.Exposure(reached=True, tame=False, writers=())
+    opened = exposure.Exposure(reached=True, nosuid_nodev=False, writers=())
     for tame, readonly, warned in ((False, False, True), (True, False, False), (False, True, False)):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(exposure, "look", lambda *_, tame=tame: [replace(opened, tame=tame)])
+            patched.setattr(exposure, "inspect", lambda *_, tame=tame: [replace(opened, nosuid_nodev=tame)])
             find(host, "HOST/free", readonly=readonly)
-        assert ("other users of the host enter" in " ".join(capsys.readouterr().err.split())) is warned
+        assert ("other users of the host can enter" in " ".join(capsys.readouterr().err.split())) is warned
 
 
 def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> None:
@@ -383,10 +383,10 @@ def test_how_a_directory_lies_is_seen_from_modes_and_mounts(tmp_path: Path) -> N
             each.chmod(0o755)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", str(base / "media")], check=True)
         data.mkdir(mode=0o755)
-        look = partial(exposure.look, Local(), [str(data)])
-        assert (look()[0].reached, look()[0].tame, look()[0].dangerous) == (True, False, True)
+        look = partial(exposure.inspect, Local(), [str(data)])
+        assert (look()[0].reached, look()[0].nosuid_nodev, look()[0].is_dangerous) == (True, False, True)
         subprocess.run(["mount", "-o", "remount,nosuid,nodev", str(base / "media")], check=True)
-        assert (look()[0].tame, look()[0].dangerous) == (True, False)
+        assert (look()[0].nosuid_nodev, look()[0].is_dangerous) == (True, False)
         base.chmod(0o750)
         assert not look()[0].reached
     finally:

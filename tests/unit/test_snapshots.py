@@ -14,7 +14,7 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.hypervisor import Hypervisor, Known
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import clone_methods
 from pipelines.target import programs
 from pipelines.target.payload import exchange, layers
@@ -29,8 +29,8 @@ class Machine(Hypervisor):
     is_in: str = "shut off"
     shared_with: str = ""
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[Known]:
-        return [Known("other", self.shared_with)] if self.shared_with else []
+    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+        return [ListedDomain("other", self.shared_with)] if self.shared_with else []
 
     def state(self, domain: str, *, reason: bool = False) -> str:
         return self.is_in
@@ -61,11 +61,11 @@ def kept(guest: Guest) -> set[str]:
 def test_a_snapshot_is_put_back_and_what_it_replaces_is_kept(guest: Guest) -> None:
     snapshots.take(guest, "3")
     issue(guest).write_text("second\n")
-    assert list(snapshots.every(guest)) == ["3"]
+    assert list(snapshots.list_snapshots(guest)) == ["3"]
     snapshots.restore(guest, "3", "replaced")
     assert issue(guest).read_text() == "first\n"
     assert (Path(guest.root) / "link").readlink() == Path("/etc")
-    assert list(snapshots.every(guest)) == ["3", "replaced"]
+    assert list(snapshots.list_snapshots(guest)) == ["3", "replaced"]
     snapshots.restore(guest, "replaced", "again")
     assert issue(guest).read_text() == "second\n"
     issue(guest).write_text("third\n")
@@ -83,8 +83,8 @@ def test_nobody_else_may_enter_where_snapshots_are(guest: Guest) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../web", "-x", "a b", "a\n", "x" * 64])
 def test_names_that_are_none_are_refused(name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no name for a snapshot"):
-        snapshots.checked_name(name)
+    with pytest.raises(VirtrootError, match="invalid snapshot name"):
+        snapshots.check_name(name)
 
 
 def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
         snapshots.restore(guest, "first", "replaced")
     assert "none yet" in str(none.value)
     snapshots.take(guest, "first")
-    with pytest.raises(VirtrootError, match="has a snapshot first already"):
+    with pytest.raises(VirtrootError, match="already has a snapshot first"):
         snapshots.take(guest, "first")
     running = replace(guest, hypervisor=Machine(is_in="running"))
     with pytest.raises(VirtrootError, match="web is running"):
@@ -103,7 +103,7 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
     with pytest.raises(VirtrootError, match="is the root of web-copy too"):
         snapshots.restore(twin, "first", "replaced")
     layered = replace(guest, golden="/pool/golden.web.0", lower="0" * 64)
-    with pytest.raises(VirtrootError, match="do not lie on the same golden tree"):
+    with pytest.raises(VirtrootError, match="have different base trees"):
         snapshots.restore(layered, "first", "replaced")
     assert kept(guest) == {"first"}
 
@@ -111,13 +111,13 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
 def test_a_guest_that_is_started_meanwhile_has_no_snapshot(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     guest = replace(guest, hypervisor=machine)
-    made = clone_methods.make
+    made = clone_methods.clone
 
     def make(*arguments: Any, **options: Any) -> None:
         made(*arguments, **options)
         machine.is_in = "running"
 
-    monkeypatch.setattr(clone_methods, "make", make)
+    monkeypatch.setattr(clone_methods, "clone", make)
     with pytest.raises(VirtrootError, match="web is running"):
         snapshots.take(guest, "first")
     assert kept(guest) == set()
@@ -126,7 +126,7 @@ def test_a_guest_that_is_started_meanwhile_has_no_snapshot(guest: Guest, monkeyp
 def test_what_a_killed_task_left_goes_with_the_next(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "snapshots.web" / ".first@1234" / "root").mkdir(parents=True)
     (tmp_path / "snapshots.web" / "torn" / "root").mkdir(parents=True)
-    assert snapshots.every(guest) == {}
+    assert snapshots.list_snapshots(guest) == {}
     snapshots.take(guest, "first")
     assert kept(guest) == {"first", "torn"}
 

@@ -43,28 +43,28 @@ def test_nothing_but_a_key_gets_among_the_known_hosts(monkeypatch: pytest.Monkey
     guest = MagicMock()
     guest.name = "web"
     if line:
-        assert ssh_access.known_host(guest)[0] == line
+        assert ssh_access.make_known_hosts_line(guest)[0] == line
     else:
         with pytest.raises(VirtrootError, match="has no ssh host key"):
-            ssh_access.known_host(guest)
+            ssh_access.make_known_hosts_line(guest)
 
 
 def test_a_guest_that_cannot_be_reached_says_why() -> None:
     guest = MagicMock()
     guest.name, guest.running = "web", False
     with pytest.raises(VirtrootError, match="not running"):
-        ssh_access.reachable(guest)
+        ssh_access.get_address(guest)
     guest.running = True
-    guest.hypervisor.on_a_network.return_value = False
-    with pytest.raises(VirtrootError, match="on no network"):
-        ssh_access.reachable(guest)
-    guest.hypervisor.on_a_network.return_value = True
-    guest.hypervisor.address.return_value = ""
-    guest.agent.addresses.return_value = []
+    guest.hypervisor.has_network.return_value = False
+    with pytest.raises(VirtrootError, match="is not on a network"):
+        ssh_access.get_address(guest)
+    guest.hypervisor.has_network.return_value = True
+    guest.hypervisor.find_address.return_value = ""
+    guest.agent.list_addresses.return_value = []
     with pytest.raises(VirtrootError, match="no address yet"):
-        ssh_access.reachable(guest)
-    guest.hypervisor.address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
-    assert ssh_access.reachable(guest) == "10.0.0.7"
+        ssh_access.get_address(guest)
+    guest.hypervisor.find_address.side_effect = lambda _, source: {"lease": "", "arp": "10.0.0.7"}[source]
+    assert ssh_access.get_address(guest) == "10.0.0.7"
 
 
 def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_the_options_survive_blanks_percents_and_another_environment(monkeypatch
         if name.startswith(("INVOKE_VIRTROOT_", "DOCKER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/a b/100%.sock")
-    options = ssh._config("web", Settings(output="/srv/my 100%"), "root", ssh._chosen())
+    options = ssh._make_options("web", Settings(output="/srv/my 100%"), "root", ssh._list_variables())
     assert options["UserKnownHostsFile"] == '"/srv/my 100%%/.ssh/web"'
     words = shlex.split(options["ProxyCommand"].replace("%%", "%"))
     assert words[:2] == ["env", "DOCKER_HOST=unix:///run/a b/100%.sock"]
@@ -96,23 +96,23 @@ def test_a_configuration_of_ssh_has_no_secrets_of_the_environment(
     }
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
-    assert ssh._chosen() == ["INVOKE_VIRTROOT_OUTPUT=/srv/output"]
+    assert ssh._list_variables() == ["INVOKE_VIRTROOT_OUTPUT=/srv/output"]
     said = capsys.readouterr().err
-    assert "DOCKER_HOST has a password in it" in said
+    assert "DOCKER_HOST contains a password" in said
     assert "s3cret" not in said
     # ssh itself passes its environment on.
-    assert "env" not in ssh._config("web", Settings(), "root")["ProxyCommand"].split()
+    assert "env" not in ssh._make_options("web", Settings(), "root")["ProxyCommand"].split()
 
 
 def test_which_end_of_a_copy_is_in_a_guest() -> None:
-    assert ssh._end("web:/etc/motd") == ("web", "/etc/motd")
-    assert ssh._end("./a:b") == ("", "./a:b")
-    assert ssh._end("/srv/a:b") == ("", "/srv/a:b")
-    assert ssh._end(":/x") == ("", ":/x")
-    assert ssh._inside("/srv/", "page") == "srv/page"
+    assert ssh._parse_end("web:/etc/motd") == ("web", "/etc/motd")
+    assert ssh._parse_end("./a:b") == ("", "./a:b")
+    assert ssh._parse_end("/srv/a:b") == ("", "/srv/a:b")
+    assert ssh._parse_end(":/x") == ("", ":/x")
+    assert ssh._resolve_inside("/srv/", "page") == "srv/page"
     for path in ("motd", "/", ""):
-        with pytest.raises(VirtrootError, match="no absolute path"):
-            ssh._inside(path, "")
+        with pytest.raises(VirtrootError, match="not an absolute path"):
+            ssh._resolve_inside(path, "")
 
 
 def test_the_users_own_key_is_found_and_under_sudo_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +122,17 @@ def test_the_users_own_key_is_found_and_under_sudo_the_callers(tmp_path: Path, m
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="root"))
     monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=str(homes[name])))
     monkeypatch.delenv("SUDO_USER", raising=False)
-    assert identity.own_ssh_keys() == ()
+    assert identity.find_ssh_keys() == ()
     mine = homes["me"] / ".ssh/id_rsa.pub"
     mine.touch()
-    assert identity.own_ssh_keys() == ()
+    assert identity.find_ssh_keys() == ()
     monkeypatch.setenv("SUDO_USER", "me")
-    assert identity.own_ssh_keys() == (str(mine),)
+    assert identity.find_ssh_keys() == (str(mine),)
     roots = homes["root"] / ".ssh/id_ed25519.pub"
     roots.touch()
-    assert identity.own_ssh_keys() == (str(roots), str(mine))
+    assert identity.find_ssh_keys() == (str(roots), str(mine))
     monkeypatch.setenv("SUDO_USER", "nobody here")
-    assert identity.own_ssh_keys() == (str(roots),)
+    assert identity.find_ssh_keys() == (str(roots),)
 
 
 def test_a_relay_passes_on_both_ways_and_waits_for_who_is_late(
@@ -188,7 +188,7 @@ Host *
 
 def test_what_is_set_for_every_host_does_not_reach_a_guest(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(EVERY_HOST)
-    options = [*ssh._options("web", Settings(), "root"), *ssh._words(ssh._SESSION)]
+    options = [*ssh._make_arguments("web", Settings(), "root"), *ssh._format_options(ssh._SESSION)]
     said = subprocess.run(
         ["ssh", "-F", str(tmp_path / "config"), *options, "-G", "web"], check=True, capture_output=True, text=True
     ).stdout
@@ -226,11 +226,11 @@ def test_who_may_have_been_denied_is_told_how_to_let_a_key_in(
     known: str, told: bool,
 ) -> None:  # fmt: skip
     (tmp_path / "id.pub").write_text(f"{KEY} me@here\n")
-    monkeypatch.setattr(ssh, "own_ssh_keys", lambda: (str(tmp_path / "id.pub"),))
+    monkeypatch.setattr(ssh, "find_ssh_keys", lambda: (str(tmp_path / "id.pub"),))
     monkeypatch.setattr(programs, "read", lambda *_: known.encode())
     guest = MagicMock(running=True)
     guest.name = "web"
-    assert ssh._explained(status, guest, user) == status
+    assert ssh._explain_status(status, guest, user) == status
     said = capsys.readouterr().err
     assert (f"< {tmp_path}/id.pub" in said) == told
     if told:

@@ -140,7 +140,7 @@ def test_ssh_knows_the_key_that_the_configuration_names(root: Path, monkeypatch:
     (root / "etc/keys").mkdir()
     (root / "etc/keys/own.pub").write_text(f"{KEY} own\n")
     (root / "etc/ssh/ssh_host_ed25519_key.pub").write_text(f"{KEY[:-1]}A usual\n")
-    line, seen = ssh_access.known_host(guest_of(root))
+    line, seen = ssh_access.make_known_hosts_line(guest_of(root))
     assert line == f"web {KEY}\n"
     assert seen.port == 22
 
@@ -154,7 +154,7 @@ def test_keys_are_written_where_sshd_looks_for_them(root: Path, capsys: pytest.C
     identity.add_keys(Local(), str(root), f"{other}\n")
     assert (root / "etc/ssh/authorized/root").read_text() == f"{one}\n{other}\n"
     identity.warn_of_sshd(Local(), str(root))
-    assert "sshd refuses root in this root (PermitRootLogin no)" in capsys.readouterr().err
+    assert "sshd in this root refuses logins of root (PermitRootLogin no)" in capsys.readouterr().err
 
 
 def test_missing_host_keys_are_made_where_the_configuration_names_them(tmp_path: Path) -> None:

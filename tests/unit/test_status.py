@@ -37,7 +37,7 @@ def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
 
 
 def rows(tmp_path: Path) -> dict[str, status.Row]:
-    return {row.recipe: row for row in status.status(Settings(output=str(tmp_path)), NOW)}
+    return {row.recipe: row for row in status.list_status(Settings(output=str(tmp_path)), NOW)}
 
 
 def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch
     record(Store(tmp_path), "web", 10)
     found = rows(tmp_path)
     assert (found["web"].outcome, found["mail"].outcome) == ("unchanged", "cannot be told")
-    assert "its manifest is damaged" in status.as_table(list(found.values()))
+    assert "its manifest is damaged" in status.format_table(list(found.values()))
     with pytest.raises(CheckFailed, match=": mail"):
         status.refuse_stale(list(found.values()), "2d")
 
@@ -70,7 +70,7 @@ def test_an_old_golden_root_that_last_night_found_in_order_is_fine(tmp_path: Pat
 
 def test_a_night_that_never_ran_is_found(tmp_path: Path) -> None:
     record(Store(tmp_path), "web", 8)
-    with pytest.raises(CheckFailed, match="no good night within 36h: mail, web") as refused:
+    with pytest.raises(CheckFailed, match="no good nightly run within 36h: mail, web") as refused:
         status.refuse_stale(list(rows(tmp_path).values()), "36h")
     assert refused.value.exit_code == 1
     with pytest.raises(CheckFailed, match=r"within 14d: mail\n"):
@@ -86,13 +86,13 @@ def test_failing_nights_are_no_good_nights(tmp_path: Path) -> None:
     assert (row.outcome, row.since) == ("failed", "2026-11-08T03:00:00Z")
     assert row.why == "did not come up: no agent answered"
     assert row.checked == 3 * 86400 + 9 * 3600
-    assert "failed: did not come up" in status.as_table([row])
+    assert "failed: did not come up" in status.format_table([row])
 
 
 def test_a_night_of_the_future_is_none(tmp_path: Path) -> None:
     for recipe in ("web", "mail"):
         record(Store(tmp_path), recipe, 30)
-    with pytest.raises(CheckFailed, match="no good night within 36h: mail, web"):
+    with pytest.raises(CheckFailed, match="no good nightly run within 36h: mail, web"):
         status.refuse_stale(list(rows(tmp_path).values()), "36h")
 
 
@@ -110,7 +110,7 @@ def test_nights_are_due_where_there_are_any(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / ".recipe").write_text(f"{source}\n")
     found = rows(tmp_path)
     assert {name for name, row in found.items() if row.due} == {"web", "mail", "elsewhere"}
-    with pytest.raises(CheckFailed, match=r"no good night within 36h: elsewhere\n"):
+    with pytest.raises(CheckFailed, match=r"no good nightly run within 36h: elsewhere\n"):
         status.refuse_stale(list(found.values()), "36h")
-    cells = {line.split()[0]: line.split()[3] for line in status.as_table(list(found.values())).splitlines()[1:]}
+    cells = {line.split()[0]: line.split()[3] for line in status.format_table(list(found.values())).splitlines()[1:]}
     assert cells["once"] == "-"

@@ -121,11 +121,11 @@ def test_each_guest_gets_its_own_name_and_a_clone_too(root: Path) -> None:
     (root / "etc/conf").write_text(f"a web of {BUILD_NAME}, {FQDN}\n")
     (root / "etc/conf").chmod(0o640)
     manifest = named_in("etc/mailname", "etc/conf", "etc/gone")
-    identity.name_files(Local(), str(root), manifest)
+    identity.replace_build_name(Local(), str(root), manifest)
     assert (root / "etc/mailname").read_text() == "web.localdomain\n"
     assert (root / "etc/conf").read_text() == "a web of web, web.localdomain\n"
     assert stat.S_IMODE((root / "etc/conf").stat().st_mode) == 0o640
-    identity.name_files(Local(), str(root), manifest, "web", "db")
+    identity.replace_build_name(Local(), str(root), manifest, "web", "db")
     assert (root / "etc/mailname").read_text() == "db.localdomain\n"
     # A host name may be any word: only with its domain is it surely one.
     assert (root / "etc/conf").read_text() == "a web of web, db.localdomain\n"

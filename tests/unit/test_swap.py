@@ -154,7 +154,7 @@ def test_what_was_written_down_and_not_begun_is_never_done_later(
     monkeypatch.undo()
     monkeypatch.setattr(place, "BOOT", str(site.boot))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     assert swap.pending(site.guest)
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
@@ -166,7 +166,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: bool
 ) -> None:
     """The machine went down after the exchange, libvirt is another one since, and the guest may have run on it."""
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     with monkeypatch.context() as patched:
         patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
@@ -189,7 +189,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
 
 def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the three renames that stand for one where a file system cannot exchange directories."""
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     root, staged = Path(site.paths.root), Path(site.paths.staged) / "root"
     aside = root.with_name(f"{root.name}@aside")
     with monkeypatch.context() as patched:
@@ -218,7 +218,7 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
     seen = set()
     for where in killing.times((site.pool, site.boot), site.switch):
         assert site.which()[0] in ("old", "new"), where
-        with patch.object(guests, "find", return_value=site.guest):
+        with patch.object(guests, "get", return_value=site.guest):
             swap.finish(site.guest)
         left = site.which()
         assert left in (("old", "old", "old"), ("new", "new", "new")), (where, left)
@@ -241,7 +241,7 @@ def test_which_root_is_which_is_known_whatever_number_the_device_has_by_then(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A btrfs pool that was mounted again has other numbers, and the old ones are other roots'."""
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
     for path in (site.paths.root, f"{site.paths.staged}/root", site.paths.boot, site.paths.partial_boot):
         copy = tmp_path / "copy"
@@ -278,7 +278,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
 def test_a_journal_of_an_earlier_version_is_understood(
     site: Site, monkeypatch: pytest.MonkeyPatch, exchanged: bool
 ) -> None:
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
     staged, boot = Path(site.paths.staged) / "root", Path(site.paths.partial_boot)
     (token,) = token_in(staged)
@@ -300,7 +300,7 @@ def test_a_journal_of_an_earlier_version_is_understood(
 
 def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine went down after the exchange; an administrator gave the guest a device before anybody came to it."""
-    monkeypatch.setattr(guests, "find", lambda *_: site.guest)
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
     programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
     defined = site.pool / "defined"

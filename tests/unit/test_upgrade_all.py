@@ -64,8 +64,8 @@ def fleet() -> Iterator[None]:
 
     with (
         patch("pipelines.upgrade.connect"),
-        patch("pipelines.upgrade.guests.every", return_value=GUESTS),
-        patch("pipelines.upgrade.guests.find", side_effect=find),
+        patch("pipelines.upgrade.guests.list_guests", return_value=GUESTS),
+        patch("pipelines.upgrade.guests.get", side_effect=find),
         patch("pipelines.upgrade.previous_roots.refused", side_effect=refused),
         patch("pipelines.upgrade.golden_root", side_effect=golden_root),
         patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),

@@ -14,7 +14,7 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Silent
 from pipelines.guest.guest import Guest
-from pipelines.guest.virtiofsd import unserved
+from pipelines.guest.virtiofsd import find_unserved
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.symptom.known import GONE
@@ -66,28 +66,28 @@ def daemon(*arguments: str) -> Iterator[None]:
 def test_a_directory_is_served_as_long_as_its_daemon_lives(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     root = tmp_path / "root.web"
     asked = hypervisor(f"dir='{root}'")
-    assert unserved(asked, "1") == f"no virtiofsd serves {root} any more"
+    assert find_unserved(asked, "1") == f"no virtiofsd serves {root} any more"
     with daemon(*(argument.format(root) for argument in arguments)):
-        assert unserved(asked, "1") == ""
-        assert unserved(hypervisor(f"dir='{root}'", f"dir='{root}/usr'"), "1").endswith("root.web/usr any more")
-    assert unserved(asked, "1") == f"no virtiofsd serves {root} any more"
+        assert find_unserved(asked, "1") == ""
+        assert find_unserved(hypervisor(f"dir='{root}'", f"dir='{root}/usr'"), "1").endswith("root.web/usr any more")
+    assert find_unserved(asked, "1") == f"no virtiofsd serves {root} any more"
 
 
 def test_commas_in_a_path_are_doubled_for_the_daemon(tmp_path: Path) -> None:
     with daemon("--fd=3", "-o", f"source={tmp_path}/a,,b,xattr"):
-        assert unserved(hypervisor(f"dir='{tmp_path}/a,b'"), "1") == ""
+        assert find_unserved(hypervisor(f"dir='{tmp_path}/a,b'"), "1") == ""
 
 
 def test_who_only_looks_at_a_directory_does_not_serve_it(tmp_path: Path) -> None:
     with daemon(str(tmp_path)), daemon("--fd=3", f"{tmp_path}/other", f"source={tmp_path}2"):
-        assert unserved(hypervisor(f"dir='{tmp_path}'"), "1") == f"no virtiofsd serves {tmp_path} any more"
+        assert find_unserved(hypervisor(f"dir='{tmp_path}'"), "1") == f"no virtiofsd serves {tmp_path} any more"
 
 
 def test_what_libvirt_does_not_serve_is_not_missed(tmp_path: Path) -> None:
-    assert unserved(hypervisor("socket='/run/mine.sock'"), "1") == ""
-    assert unserved(hypervisor(f"dir='{tmp_path}'", kind="path"), "1") == ""
+    assert find_unserved(hypervisor("socket='/run/mine.sock'"), "1") == ""
+    assert find_unserved(hypervisor(f"dir='{tmp_path}'", kind="path"), "1") == ""
     # Its daemon ends with a guest.
-    assert unserved(hypervisor(f"dir='{tmp_path}'", state="shut off"), "1") == ""
+    assert find_unserved(hypervisor(f"dir='{tmp_path}'", state="shut off"), "1") == ""
 
 
 def guest(asked: Hypervisor) -> Guest:
@@ -96,10 +96,10 @@ def guest(asked: Hypervisor) -> Guest:
 
 def test_an_agent_that_is_silent_is_explained_where_it_can_be(tmp_path: Path) -> None:
     silent = Silent("the agent of web does not answer", "look")
-    with pytest.raises(VirtrootError) as told, guest(hypervisor(f"dir='{tmp_path}'")).answering():
+    with pytest.raises(VirtrootError) as told, guest(hypervisor(f"dir='{tmp_path}'")).explain_silence():
         raise silent
     assert told.value.what == f"{GONE.cause}: web hangs: no virtiofsd serves {tmp_path} any more"
     assert "./inv stop web --force, then ./inv start web" in told.value.hint
-    with pytest.raises(Silent) as told, guest(hypervisor()).answering():
+    with pytest.raises(Silent) as told, guest(hypervisor()).explain_silence():
         raise silent
     assert told.value is silent

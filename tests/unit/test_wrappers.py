@@ -173,7 +173,7 @@ def test_libvirts_question_is_passed_on_alone(tmp_path: Path, wrapped: Wrapped) 
     [("6.12.118+deb13-cloud-amd64", True), ("5.13.0", True), ("5.10.0-32-amd64", False), ("4.19", False), ("", False)],
 )
 def test_which_kernels_take_acls(release: str, takes: bool) -> None:
-    assert wrappers.takes_acls(release) is takes
+    assert wrappers.has_acl_support(release) is takes
 
 
 def test_other_programs_are_not_virtroots() -> None:
@@ -184,26 +184,26 @@ def test_other_programs_are_not_virtroots() -> None:
 # A start, tried
 
 
-def tried(tmp_path: Path, serves: str, name: str) -> daemon.Tried:
+def tried(tmp_path: Path, serves: str, name: str) -> daemon.Trial:
     """Try the start of a daemon that does as it is told."""
     path = write_daemon(tmp_path / "usr/libexec/virtiofsd", RUST_1_14, serves)
     text = wrapper_text(tmp_path, capabilities="00000000a82435fb") if name else ""
-    found = daemon.read(str(path), "virtiofsd 1.14.0", RUST_1_14)
+    found = daemon.parse(str(path), "virtiofsd 1.14.0", RUST_1_14)
     argv = ["sh", "-s", "--", text, name or str(path), "new" if found.family == daemon.RUST else "old"]
     done = Local().run(argv, stdin=host_files.trial(), check=False, timeout=30)
-    return daemon.Tried(done.returncode == 0, done.text)
+    return daemon.Trial(done.returncode == 0, done.text)
 
 
 def test_a_start_is_tried_and_ended(tmp_path: Path) -> None:
     alone = tried(tmp_path, SERVES_AS_1_14, "")
     assert not alone.serves
-    assert "can't apply the child capabilities" in alone.said
+    assert "can't apply the child capabilities" in alone.output
     for name in wrappers.NAMES:
         found = tried(tmp_path, SERVES_AS_1_14, name)
-        assert found.serves, found.said
-        assert (wrappers.NO_HANDLES in found.said) is ("handles" in name)
+        assert found.serves, found.output
+        assert (wrappers.NO_HANDLES in found.output) is ("handles" in name)
     silent = tried(tmp_path, "exit 0", "virtiofsd-acl")
-    assert (silent.serves, silent.said) == (False, "")
+    assert (silent.serves, silent.output) == (False, "")
 
 
 def test_a_tried_daemon_does_not_stay(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_devices_get_the_wrapper_of_the_kernel(root: str, share: str, release: s
     definition = parsed(DEFINITION.format(root=binary(root), share=binary(share)))
     before = virtiofsd_wrapper.has_overlayfs(definition)
     assert virtiofsd_wrapper.update(definition, release) is ({root, share} != {named(each) for each in then})
-    assert virtiofsd_wrapper.binaries(definition) == tuple(named(each) for each in then)
+    assert virtiofsd_wrapper.list_binaries(definition) == tuple(named(each) for each in then)
     assert virtiofsd_wrapper.has_overlayfs(definition) is before
     assert definition.find("devices/filesystem/driver[@type='path']/../binary") is None
     assert not virtiofsd_wrapper.update(definition, release)
@@ -260,15 +260,15 @@ def test_devices_get_the_wrapper_of_the_kernel(root: str, share: str, release: s
 def test_a_program_that_someone_chose_stays() -> None:
     definition = parsed(DEFINITION.format(root=binary("/opt/mine"), share=""))
     assert virtiofsd_wrapper.update(definition, "6.12")
-    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
+    assert virtiofsd_wrapper.list_binaries(definition) == (named("virtiofsd-acl"), "/opt/mine")
 
 
 def test_file_handles_follow_the_setting_where_that_is_asked() -> None:
     definition = parsed(DEFINITION.format(root=binary(""), share=binary("")))
     assert virtiofsd_wrapper.update(definition, "6.12", handles=True)
-    assert virtiofsd_wrapper.binaries(definition) == (named("virtiofsd-acl-handles"),)
+    assert virtiofsd_wrapper.list_binaries(definition) == (named("virtiofsd-acl-handles"),)
     assert not virtiofsd_wrapper.update(definition, "6.12")
-    assert virtiofsd_wrapper.for_share(definition) == Wrapper(acl=True, handles=True)
+    assert virtiofsd_wrapper.choose_for_share(definition) == Wrapper(acl=True, handles=True)
     assert virtiofsd_wrapper.update(definition, "6.12", handles=False)
 
 
