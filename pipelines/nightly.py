@@ -303,7 +303,7 @@ def _promote(store: Store, artifact: Artifact) -> None:
 def _retry_while_busy(run: Run, task: Callable[[], T]) -> T:
     """Return the result of ``task``; wait while another task, like a manual build, works on the same recipe."""
     begin = time.monotonic()
-    told = False
+    reported = False
     while True:
         run.refuse_ended()
         try:
@@ -311,9 +311,9 @@ def _retry_while_busy(run: Run, task: Callable[[], T]) -> T:
         except (Busy, NameTaken) as error:
             if time.monotonic() - begin > _BUSY_SECONDS:
                 raise
-            if not told:
+            if not reported:
                 say(f"{error.what}: waiting for it")
-            told = True
+            reported = True
         run.ended.wait(_POLL_SECONDS)
 
 
