@@ -144,17 +144,17 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
         uuid = _choose_uuid(hypervisor, artifact)
         wrapper = _choose_wrapper(artifact, options, settings)
         domain = _make_domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
-        way = clone_methods.choose_method(hypervisor.target, paths.pool, options.clone)
+        method = clone_methods.choose_method(hypervisor.target, paths.pool, options.clone)
         if domain.overlayfs:
-            overlayfs.refuse_layer(way)
+            overlayfs.refuse_layer(method)
             overlayfs.refuse_unfit(hypervisor.target, paths.pool)
         publication.clear(hypervisor, paths)
         try:
             find_guests_on = partial(guests.find_guests_on, hypervisor)
-            made = roots.make_root(hypervisor.target, paths.pool, artifact, way, paths.partial_root, find_guests_on)
+            made = roots.make_root(hypervisor.target, paths.pool, artifact, method, paths.partial_root, find_guests_on)
             tree = held.enter_context(made)
             if tree:
-                domain = replace(domain, golden=tree.path, lower=tree.digest if way == "overlay" else "")
+                domain = replace(domain, golden=tree.path, lower=tree.digest if method == "overlay" else "")
             with step("identity, kernel"):
                 baselines.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
                 _write_identity(

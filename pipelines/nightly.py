@@ -35,7 +35,7 @@ from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn, whoever_hears
 from pipelines.night import checkout, notice
-from pipelines.night.memory import Room
+from pipelines.night.memory import MemoryBudget
 from pipelines.night.report import pages
 from pipelines.prune import prune
 from pipelines.run import delete_temporary, force_off, format_owner, generate_names
@@ -78,7 +78,7 @@ class Run:
     commit: str
     dirty: bool
     asker: Asker | VirtrootError
-    room: Room = field(default_factory=Room)
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
     record_lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
     accept: bool = False
@@ -114,7 +114,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
-            run = Run(settings, keep, *checkout.state(), _make_asker(settings, stack), accept=accept)
+            run = Run(settings, keep, *checkout.read_state(), _make_asker(settings, stack), accept=accept)
             _clear_leftovers(run)
             records = (
                 _run_parallel(sources, run, jobs) if jobs > 1 else [_run_recipe(source, run) for source in sources]
@@ -303,7 +303,7 @@ def _promote(store: Store, artifact: Artifact) -> None:
 def _retry_while_busy(run: Run, task: Callable[[], T]) -> T:
     """Return the result of ``task``; wait while another task, like a manual build, works on the same recipe."""
     begin = time.monotonic()
-    told = False
+    reported = False
     while True:
         run.refuse_ended()
         try:
@@ -311,9 +311,9 @@ def _retry_while_busy(run: Run, task: Callable[[], T]) -> T:
         except (Busy, NameTaken) as error:
             if time.monotonic() - begin > _BUSY_SECONDS:
                 raise
-            if not told:
+            if not reported:
                 say(f"{error.what}: waiting for it")
-            told = True
+            reported = True
         run.ended.wait(_POLL_SECONDS)
 
 
@@ -337,7 +337,7 @@ def _verify_in_guest(artifact: Artifact, run: Run, facts: dict[str, Any]) -> Non
     memory = artifact.manifest.recipe.guest.memory
     name = _install(hypervisor, artifact, run)
     try:
-        with run.room.for_guest(hypervisor.target, memory, settings.timeout, run.refuse_ended):
+        with run.memory.reserve(hypervisor.target, memory, settings.timeout, run.refuse_ended):
             run.refuse_ended()
             try:
                 verdict = verify_guest(name, settings, boot=True)

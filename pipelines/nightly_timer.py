@@ -45,7 +45,7 @@ def nightly_timer_task(
     if [install, remove, show].count(True) != 1:
         raise VirtrootError("no action or several actions for the timer", "use one of --install, --remove and --show")
     named = bool(on_calendar or recipe or keep or jobs != 1 or accept)
-    where = timer.systemd(user=user)
+    where = timer.get_systemd(user=user)
     if remove:
         if named:
             raise VirtrootError("--remove takes no options of a nightly run", "use it alone, or with --user")
@@ -55,13 +55,13 @@ def nightly_timer_task(
     recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
     for each in recipes:
         inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)
-    wanted = timer.schedule(
+    wanted = timer.make_schedule(
         settings, on_calendar, recipes, keep=keep, jobs=jobs, accept=accept, user=user, writable=place.WRITTEN
     )
-    if not where.runs:
-        result(timer.crontab(wanted))
+    if not where.is_running:
+        result(timer.format_crontab(wanted))
     elif show:
-        result(timer.show(wanted, where, preview=named))
+        result(timer.format_units(wanted, where, preview=named))
     if install:
         timer.install(wanted, where)
-        say(f"installed the timer; next nightly run: {timer.next_run() or 'not known'}")
+        say(f"installed the timer; next nightly run: {timer.find_next_run() or 'not known'}")

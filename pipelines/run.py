@@ -41,7 +41,7 @@ _NUMBERS = range(1, 1000)
 
 _AUTOLOGIN = "etc/systemd/system/serial-getty@ttyS0.service.d/virtroot-autologin.conf"
 
-# Only the user who runs this task reaches the console, and the root has no password.
+# Only the user who runs this task can reach the console; the root has no password.
 _AUTOLOGIN_CONTENT = """\
 [Service]
 ExecStart=

@@ -130,7 +130,7 @@ def status_task(
     settings = settings_of(c, max_age=max_age)
     rows = list_status(settings)
     print_data(rows if json else format_table(rows))
-    following = timer.next_run()
+    following = timer.find_next_run()
     if following and not json:
         result(f"next nightly run: {following}")
     refuse_stale(rows, settings.max_age)

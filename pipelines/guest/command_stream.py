@@ -1,4 +1,4 @@
-"""Running a command in a guest: its input and output are passed on while it runs, whatever their size.
+"""Running a command in a guest: its input and output are passed on while it runs, in any size.
 
 The agent collects the output until the command ends, and libvirt passes on at most about 3 MiB of it. Therefore a shell
 in the guest writes the output to two files. If the command ends soon and printed little, this shell prints the output;

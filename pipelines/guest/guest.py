@@ -28,7 +28,7 @@ from pipelines.target.payload.layers import TREE
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
-#: What the console of a guest prints whose boot has failed for good; grep reads this pattern, too.
+#: What the console prints after a boot has failed for good; grep reads this pattern, too.
 _GAVE_UP = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
 
 # One command polls many times: starting a command in a container takes longer than one poll, and takes CPU time from

@@ -36,7 +36,7 @@ _THIS_GUEST = "this guest"
 #: Seconds that du may take to measure a share.
 _DU_SECONDS = "10"
 
-# Device and inode identify a directory, at whatever path it is mounted.
+# Device and inode identify a directory, at any path where it is mounted.
 _RESOLVE = """
 for path do
     real=$(realpath -m -- "$path"; echo .)

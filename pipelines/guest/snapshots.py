@@ -147,8 +147,8 @@ def _make(guest: Guest, source: str, name: str) -> About:
     """Make the snapshot ``name`` from the tree or the layers in ``source``."""
     target, directory = guest.target, _get_directory(guest)
     pool = place.of_root(guest.root).pool
-    way = "overlay" if guest.lower else clone_methods.choose_method(target, pool, "auto", source=source)
-    about = About(taken=datetime.now(UTC), how=way, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
+    method = "overlay" if guest.lower else clone_methods.choose_method(target, pool, "auto", source=source)
+    about = About(taken=datetime.now(UTC), how=method, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
     _delete_hidden(guest)
     hidden = _make_hidden_path(guest, name)
     try:
@@ -157,7 +157,7 @@ def _make(guest: Guest, source: str, name: str) -> About:
         if guest.lower:
             clone_methods.copy_layers(target, source, f"{hidden}/root")
         else:
-            clone_methods.clone(target, way, source, f"{hidden}/root", nested=True)
+            clone_methods.clone(target, method, source, f"{hidden}/root", nested=True)
         if source == guest.root:
             subvolume.close(target, f"{hidden}/root")
         target.run(["sh", "-ec", 'cat > "$1"', "about", f"{hidden}/{_ABOUT}"], stdin=about.model_dump_json().encode())

@@ -1,1 +1,1 @@
-"""One nightly run: its time, its units, its notices, and the report of all runs."""
+"""Nightly runs: their schedule, their units, their notices, and the report of all runs."""

@@ -1,4 +1,4 @@
-"""The checkout that virtroot runs from, as git knows it."""
+"""The state of the checkout that virtroot runs from, according to git."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pipelines.settings import CHECKOUT
 from pipelines.text import trim
 
 
-def state() -> tuple[str, bool]:
-    """Return the checkout's commit, and whether its files differ from it; an empty commit where git does not say."""
-    # Whoever owns the checkout: what is in it runs in this process already.
+def read_state() -> tuple[str, bool]:
+    """Return the checkout's commit, and whether files were changed since; an empty commit if git does not know."""
+    # safe.directory: the checkout may belong to another user. This process runs its code already.
     git = ["git", "-C", str(CHECKOUT), "-c", f"safe.directory={CHECKOUT}"]
     try:
         commit = process.run([*git, "rev-parse", "HEAD"], check=False, timeout=30)

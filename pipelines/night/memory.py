@@ -1,4 +1,4 @@
-"""Memory for guests: one boots only where there is room for it."""
+"""Memory for guests: a guest boots only when there is enough of it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from pipelines.errors import Phase, VirtrootError
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines
 
-#: What QEMU and virtiofsd take beside a guest's memory, and what the machine has to keep, in bytes.
-_BESIDE = 512 << 20
+#: Bytes that QEMU and virtiofsd need in addition to a guest's memory, and that the machine has to keep free.
+_OVERHEAD = 512 << 20
 
-_POLL = 2.0
+_POLL_SECONDS = 2.0
 
 
-class Room:
-    """The memory of libvirt's machine, shared out among the boots of one task."""
+class MemoryBudget:
+    """The memory of libvirt's host, divided among the boots of one task."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = 0
 
     @contextmanager
-    def for_guest(
+    def reserve(
         self, target: Target, memory: int, timeout: float, refuse_ended: Callable[[], None] = lambda: None
     ) -> Iterator[None]:
-        """Wait until ``memory`` bytes are free on ``target`` for a guest, and keep them for it while the block runs.
+        """Wait until ``memory`` bytes are free on ``target`` for a guest, and reserve them while the block runs.
 
-        A guest takes its memory bit by bit, so what was promised to others counts as if none of it were in use yet.
-        Raises `VirtrootError` when there is not enough within ``timeout`` seconds, not counting those that other boots
-        of this task take, or what ``refuse_ended``, asked now and then, raises.
+        A guest takes its memory gradually, so reservations of other boots count as if none of them were used yet.
+        Raises `VirtrootError` if there is not enough after ``timeout`` seconds, not counting the time during which
+        other boots of this task hold reservations. ``refuse_ended`` is called at intervals and may raise.
         """
-        need, waited = memory + _BESIDE, 0.0
+        need, waited = memory + _OVERHEAD, 0.0
         with self._changed:
-            while (free := available(target)) - self._taken < need:
+            while (free := read_available(target)) - self._taken < need:
                 refuse_ended()
                 if waited >= timeout:
                     raise VirtrootError(
-                        f"a guest of {memory >> 20} MiB finds {free >> 20} MiB of memory available",
+                        f"not enough memory for a guest of {memory >> 20} MiB: {free >> 20} MiB are available",
                         "stop guests, or give the recipe's guest less memory",
                         where=Phase.ENGINE,
                     )
                 begin, others = time.monotonic(), self._taken
-                self._changed.wait(_POLL)
+                self._changed.wait(_POLL_SECONDS)
                 waited += 0 if others else time.monotonic() - begin
             self._taken += need
         try:
@@ -56,9 +56,9 @@ class Room:
                 self._changed.notify_all()
 
 
-def available(target: Target) -> int:
-    """Return how many bytes the kernel says can be taken without swapping."""
+def read_available(target: Target) -> int:
+    """Return how many bytes can be allocated without swapping, according to the kernel."""
     for line in split_lines(target.run(["cat", "/proc/meminfo"]).text):
         if line.startswith("MemAvailable:"):
             return int(split_fields(line)[1]) << 10
-    raise VirtrootError("/proc/meminfo does not say what memory is available", "Linux 3.14 or newer is needed")
+    raise VirtrootError("/proc/meminfo has no MemAvailable", "use Linux 3.14 or newer")

@@ -112,7 +112,7 @@ def parse_key(entry: str) -> str:
 
 
 def parse_leftover_key(entry: str) -> str:
-    """Return the key of the base tree to whose unpacking the hidden entry ``entry`` belongs, or "" for any other."""
+    """Return the key of the base tree that a task unpacked under the hidden name ``entry``, or "" for any other."""
     name, at, _ = entry.removeprefix(".").partition("@")
     return parse_key(name) if at and entry.startswith(".") else ""
 

@@ -12,7 +12,7 @@ from pipelines.target import lock
 from pipelines.target.payload.names import LOCKS
 from pipelines.text import split_lines, trim
 
-#: Exists in a pool that virtroot made, whose mode virtroot may therefore change back to 0700.
+#: The file that marks a pool as made by virtroot: `doctor --fix` may change its mode back to 0700.
 MARK = ".virtroot"
 
 # Of existing directories only libvirt's default one, and only while empty, may be closed to other users.

@@ -33,14 +33,14 @@ def test_pages_are_read_by_whoever_looks(tmp_path: Path) -> None:
     web = next(view for view in seen if view.page == "web/index.html")
     assert web.named("heading")[:2] == ["web", "Last good, first broken, this one"]
     plots = web.named("image")
-    assert [name.partition(" 11 nights")[0] for name in plots] == [
+    assert [name.partition(" 11 runs")[0] for name in plots] == [
         "Build time by stage",
         "Boot time",
         "Size of the root",
     ]
     assert all("4 failed, 1 missing" in name for name in plots)
-    assert "Nights, the newest first" in web.named("table")
-    assert {"Night", "Outcome", "Reason"} <= set(web.named("columnheader"))
+    assert "Runs, newest first" in web.named("table")
+    assert {"Run", "Outcome", "Reason"} <= set(web.named("columnheader"))
     assert "2026-11-12 02:00" in web.named("rowheader")
     index = next(view for view in seen if view.page == "index/index.html")
     assert "days: 4 failed, 7 good, 1 missing" in index.named("image")

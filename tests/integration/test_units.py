@@ -40,7 +40,10 @@ def places(inv: Virtroot) -> list[Target]:
 
 def verified(target: Target, night: Schedule, scratch: str) -> str:
     """Return what systemd has against the units of ``night``, whose checkout is made with a stand-in for ./inv."""
-    units = {f"{night.name}.service": night.service().encode(), f"{night.name}.timer": night.timer().encode()}
+    units = {
+        f"{night.name}.service": night.format_service().encode(),
+        f"{night.name}.timer": night.format_timer().encode(),
+    }
     argv = ["verify", str(night.checkout), scratch, night.name, "--user" if night.user else "", str(THRESHOLD)]
     try:
         done = target.run(["sh", "-ec", VERIFY, *argv], stdin=archive(units), check=False)
@@ -72,8 +75,8 @@ def test_systemd_takes_the_units_of_any_checkout(places: list[Target], tmp_path:
 
 def test_a_service_that_is_less_confined_would_be_noticed(places: list[Target], tmp_path: Path) -> None:
     night = Schedule(Path("/opt/virtroot"), Path("/opt/virtroot/output"), units.ON_CALENDAR)
-    assert "PrivateTmp=yes" in night.service()
-    open_to_all = night.service().partition("ProtectSystem=")[0]
+    assert "PrivateTmp=yes" in night.format_service()
+    open_to_all = night.format_service().partition("ProtectSystem=")[0]
     (target, *_) = places
     assert verified(target, night, str(tmp_path / "units")) == ""
 
@@ -100,20 +103,20 @@ def analyze(inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("analyze")
 def test_systemd_says_what_a_time_is() -> None:
     for event in (units.ON_CALENDAR, "daily", "Mon..Fri 04:30", "*:0/10", "*-*-* 03:00 Europe/Berlin"):
-        assert calendar.checked(event) == event
+        assert calendar.check_event(event) == event
     for event in ("", "nonsense", "-h", "--version", "25:00", "*-*-* 03:00 Mars/Base"):
-        with pytest.raises(VirtrootError, match="does not know such a time"):
-            calendar.checked(event)
-    with pytest.raises(VirtrootError, match="never comes again"):
-        calendar.checked("2020-01-01 03:00")
+        with pytest.raises(VirtrootError, match="invalid calendar event"):
+            calendar.check_event(event)
+    with pytest.raises(VirtrootError, match="the event never recurs"):
+        calendar.check_event("2020-01-01 03:00")
 
 
 def test_without_systemd_the_line_for_a_crontab_is_printed(
     inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Also on a machine that systemd runs.
-    monkeypatch.setattr(timer.Systemd, "runs", False)
-    monkeypatch.setattr(timer, "systemd", lambda *, user: timer.Systemd(tmp_path, user=user))
+    monkeypatch.setattr(timer.Systemd, "is_running", False)
+    monkeypatch.setattr(timer, "get_systemd", lambda *, user: timer.Systemd(tmp_path, user=user))
     for name, value in inv.environment.items():
         monkeypatch.setenv(name, value)
     schedule = ["--recipe", "debian", "--on-calendar", "Mon..Fri 04:30"]
@@ -125,8 +128,8 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
     with pytest.raises(VirtrootError) as refused:
         program.run(["inv", "nightly-timer", "--install", *schedule])
     assert capsys.readouterr().out == shown
-    assert refused.value.what == "no systemd runs here"
-    assert refused.value.hint == "add the line above by crontab -e, as the user who builds"
+    assert refused.value.what == "systemd is not running"
+    assert refused.value.hint == "add the line above with crontab -e, as the user who builds"
     assert list(tmp_path.iterdir()) == []
     program.run(["inv", "nightly-timer", "--remove"])
     assert "has no timer" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_a_notice_that_fails_or_hangs_stops_nothing(
     monkeypatch.setattr("pipelines.night.notice._TIMEOUT", 0.2)
     stage.builds = {"web": VirtrootError("no", "look")}
     assert night("web", on_failure=command) == ["failed"]
-    assert f"the notice '{command}' was not given" in capsys.readouterr().err
+    assert f"cannot send the notice '{command}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

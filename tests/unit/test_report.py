@@ -134,15 +134,15 @@ def test_what_came_between_is_known_without_the_builds_too(output: Path) -> None
     facts = gather(Store(output), "web")
     assert facts.last_good is not None
     assert facts.last is not None
-    whole = facts.between(facts.last_good, facts.last)
+    whole = facts.compare_packages(facts.last_good, facts.last)
     assert whole
     store = Store(output)
     for build in store.builds("web")[1:]:
         store.delete(build)
-    assert gather(store, "web").between(facts.last_good, facts.last) == whole
+    assert gather(store, "web").compare_packages(facts.last_good, facts.last) == whole
     store.delete(store.builds("web")[0])
     # Which of two versions is newer depends on the distribution, and no build is left that tells.
-    assert gather(store, "web").between(facts.last_good, facts.last) is None
+    assert gather(store, "web").compare_packages(facts.last_good, facts.last) is None
     assert "Not known" in " ".join(page(output, "web").texts("p"))
 
 
@@ -156,7 +156,7 @@ def test_plots_have_a_gap_where_a_night_is_missing(output: Path) -> None:
     ]
     for each in web.all("figure"):
         gaps = [rect for rect in each.iter("rect") if rect.get("fill", "").startswith("url") and len(rect)]
-        assert [said(gap) for gap in gaps] == ["no night"]
+        assert [said(gap) for gap in gaps] == ["no run"]
         left, right = float(gaps[0].get("x", "")), float(gaps[0].get("x", "")) + float(gaps[0].get("width", ""))
         for path in (path.get("d", "") for path in each.iter("path") if "line" in path.get("class", "")):
             ends = [float(number) for number in re.findall(r"[ML]([0-9.]+) ", path)]
@@ -237,14 +237,14 @@ def test_none_and_one_night_are_histories_too(output: Path) -> None:
     histories.good(output, "one", nights=1)
     assert "1 recipe: 1 good." in page(output).texts("p")
     made(output, "none", histories.build_name(0))
-    assert "No night has been recorded yet." in page(output, "none").texts("p")
+    assert "No nightly run has been recorded yet." in page(output, "none").texts("p")
     one = page(output, "one")
     assert len(one.all("figure")) == 3
     assert [row[1] for row in one.rows("nights")] == ["▲ promoted"]
     nothing = History(output / "unbuilt" / "history.jsonl")
     nothing.append(histories.night("unbuilt", histories.MIRROR, None))
     unbuilt = page(output, "unbuilt")
-    assert "It never was in order." in unbuilt.texts("p")
+    assert "No run was good yet." in unbuilt.texts("p")
     assert not unbuilt.all("figure")
 
 
@@ -355,29 +355,29 @@ def test_two_do_not_write_the_pages_at_once(output: Path) -> None:
     ],
 )
 def test_ticks_are_round_and_reach_the_top(largest: float, unit: str, ticks: list[float]) -> None:
-    scale = axis.seconds(largest)
+    scale = axis.make_time_scale(largest)
     assert scale.unit == unit
     assert list(scale.ticks) == pytest.approx(ticks)
-    assert scale.share(largest) <= 1
+    assert scale.locate(largest) <= 1
     assert scale.top == pytest.approx(ticks[-1])
 
 
 def test_sizes_are_in_units_that_people_know() -> None:
-    assert axis.sizes(253 << 20).unit == "MiB"
-    assert axis.sizes(253 << 20).write(253 << 20) == "253 MiB"
-    assert list(axis.sizes(3 << 30).ticks) == [0, 1, 2, 3]
-    assert axis.sizes(0).unit == "KiB"
+    assert axis.make_size_scale(253 << 20).unit == "MiB"
+    assert axis.make_size_scale(253 << 20).format(253 << 20) == "253 MiB"
+    assert list(axis.make_size_scale(3 << 30).ticks) == [0, 1, 2, 3]
+    assert axis.make_size_scale(0).unit == "KiB"
 
 
 def test_a_calendar_knows_what_was_due() -> None:
     def on(*days: float) -> axis.Calendar:
-        return axis.calendar([histories.FIRST + timedelta(days=day) for day in days])
+        return axis.make_calendar([histories.FIRST + timedelta(days=day) for day in days])
 
     assert on(0, 1, 2, 5, 6).missing == (3, 4)
     weekly = on(0, 7, 14, 28, 35)
     assert weekly.missing == (21,)
-    assert weekly.joined(0, 1)
-    assert not weekly.joined(2, 3)
+    assert weekly.is_joined(0, 1)
+    assert not weekly.is_joined(2, 3)
     # Those of one day share its place, and none is missing for that.
     twice = on(0, 1, 1.2, 2)
     assert [(slot.start, slot.width) for slot in twice.slots] == [(0, 1), (1, 0.5), (1.5, 0.5), (2, 1)]

@@ -32,7 +32,7 @@ class Recorded(Systemd):
     asked: list[str] = field(default_factory=list)
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return True
 
     def ctl(self, *arguments: str, check: bool = True) -> str:
@@ -48,7 +48,7 @@ class Recorded(Systemd):
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     # Whether a time is one, systemd-analyze says: tests/integration asks it.
-    monkeypatch.setattr(calendar, "checked", str)
+    monkeypatch.setattr(calendar, "check_event", str)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     return Recorded(tmp_path / "units")
 
@@ -63,12 +63,12 @@ def there(systemd: Systemd) -> list[str]:
 
 
 def test_each_checkout_has_units_of_its_own() -> None:
-    assert units.name(Path("/srv/a")) != units.name(Path("/srv/b"))
-    assert NIGHT.name == units.name(NIGHT.checkout)
+    assert units.make_name(Path("/srv/a")) != units.make_name(Path("/srv/b"))
+    assert NIGHT.name == units.make_name(NIGHT.checkout)
 
 
 def test_the_service_runs_this_checkouts_night() -> None:
-    service = replace(NIGHT, arguments=("--recipe", "/srv/two words.yaml", "--jobs", "2")).service()
+    service = replace(NIGHT, arguments=("--recipe", "/srv/two words.yaml", "--jobs", "2")).format_service()
     assert setting(service, "ExecStart") == [
         ':/srv/virtroot/inv nightly --recipe "/srv/two words.yaml" --jobs 2',
     ]
@@ -90,19 +90,19 @@ def test_the_service_runs_this_checkouts_night() -> None:
     ],
 )
 def test_paths_of_any_characters_are_quoted(checkout: str, command: str, writable: str) -> None:
-    service = replace(NIGHT, checkout=Path(checkout), output=Path(checkout, "output")).service()
+    service = replace(NIGHT, checkout=Path(checkout), output=Path(checkout, "output")).format_service()
     assert setting(service, "ExecStart") == [f":{command} nightly"]
     assert setting(service, "ReadWritePaths") == [writable]
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "\x1b[0m", "right\u202eleft", "\udcff", "back\\slash"])
 def test_what_no_unit_can_name_is_refused(name: str) -> None:
-    with pytest.raises(VirtrootError, match="no unit file takes"):
+    with pytest.raises(VirtrootError, match="a unit file cannot contain"):
         replace(NIGHT, checkout=Path("/srv", name))
 
 
 def test_output_elsewhere_and_libvirts_places_are_writable() -> None:
-    service = replace(NIGHT, output=Path("/data/out"), writable=("/var/lib/libvirt",)).service()
+    service = replace(NIGHT, output=Path("/data/out"), writable=("/var/lib/libvirt",)).format_service()
     assert setting(service, "ReadWritePaths") == ["/srv/virtroot -/data/out -/var/lib/libvirt"]
 
 
@@ -116,21 +116,21 @@ def test_output_elsewhere_and_libvirts_places_are_writable() -> None:
     ],
 )
 def test_tmp_is_not_hidden_from_a_night_that_works_there(night: Schedule) -> None:
-    assert setting(NIGHT.service(), "PrivateTmp") == ["yes"]
-    assert setting(night.service(), "PrivateTmp") == ["no"]
-    assert setting(night.service(), "ReadWritePaths")[0].endswith(" -/tmp -/var/tmp")
+    assert setting(NIGHT.format_service(), "PrivateTmp") == ["yes"]
+    assert setting(night.format_service(), "PrivateTmp") == ["no"]
+    assert setting(night.format_service(), "ReadWritePaths")[0].endswith(" -/tmp -/var/tmp")
 
 
 def test_a_users_systemd_is_asked_for_nothing_that_only_root_may() -> None:
-    service = replace(NIGHT, user=True).service()
+    service = replace(NIGHT, user=True).format_service()
     assert setting(service, "NoNewPrivileges") == ["yes"]
     for name in ("ProtectSystem", "CapabilityBoundingSet", "PrivateTmp", "DevicePolicy"):
-        assert setting(NIGHT.service(), name)
+        assert setting(NIGHT.format_service(), name)
         assert setting(service, name) == []
 
 
 def test_the_timer_makes_up_for_missed_nights() -> None:
-    unit = replace(NIGHT, on_calendar="Mon..Fri 04:30").timer()
+    unit = replace(NIGHT, on_calendar="Mon..Fri 04:30").format_timer()
     assert setting(unit, "OnCalendar") == ["Mon..Fri 04:30"]
     assert setting(unit, "Persistent") == ["true"]
     assert setting(unit, "RandomizedDelaySec") == ["15min"]
@@ -139,18 +139,18 @@ def test_the_timer_makes_up_for_missed_nights() -> None:
 def test_the_environment_that_settings_and_engine_are_read_from_goes_along(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in timer._PASSED_ON:
+    for name in timer._VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("INVOKE_VIRTROOT_CONNECT", "embedded")
     monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example:3128")
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    made = timer.schedule(Settings(), "", ["debian"], keep="3", jobs=2, user=False)
+    made = timer.make_schedule(Settings(), "", ["debian"], keep="3", jobs=2, user=False)
     assert made.arguments == ("--recipe", "debian", "--keep", "3", "--jobs", "2")
-    environment = setting(made.service(), "Environment")
+    environment = setting(made.format_service(), "Environment")
     assert "INVOKE_VIRTROOT_CONNECT=embedded" in environment
     assert "http_proxy=http://proxy.example:3128" in environment
-    assert "secret" not in made.service()
-    assert "https_proxy has a password in it" in capsys.readouterr().err
+    assert "secret" not in made.format_service()
+    assert "https_proxy contains a password" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_environment_that_settings_and_engine_are_read_from_goes_along(
     ],
 )
 def test_times_of_day_can_be_said_in_a_crontab(event: str, fields: str) -> None:
-    assert calendar.as_cron(event) == fields
+    assert calendar.format_cron(event) == fields
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_times_of_day_can_be_said_in_a_crontab(event: str, fields: str) -> None:
 )
 def test_other_times_cannot(event: str) -> None:
     with pytest.raises(VirtrootError, match="--on-calendar"):
-        calendar.as_cron(event)
+        calendar.format_cron(event)
 
 
 def test_a_crontabs_command_reaches_the_shell_as_it_was(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_crontabs_command_reaches_the_shell_as_it_was(tmp_path: Path) -> None:
     (checkout / "inv").write_text('#!/bin/sh\nprintf "%s|" "$@" "$MINE"\n')
     (checkout / "inv").chmod(0o755)
     night = replace(NIGHT, checkout=checkout, arguments=("--recipe", "/a b%"), environment={"MINE": "x y%z"})
-    line = night.crontab("0 3 * * *")
+    line = night.format_crontab("0 3 * * *")
     # As cron takes it apart: five fields, a command up to the first % that has no backslash before it.
     *fields, command = line.split(" ", 5)
     assert fields == ["0", "3", "*", "*", "*"]
@@ -199,20 +199,22 @@ def test_a_crontabs_command_reaches_the_shell_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["/srv/back\\slash.yaml", f"/srv/{'long/' * 200}"])
 def test_what_no_crontab_can_name_is_refused(recipe: str) -> None:
     with pytest.raises(VirtrootError, match="crontab"):
-        replace(NIGHT, arguments=("--recipe", recipe)).crontab("0 3 * * *")
+        replace(NIGHT, arguments=("--recipe", recipe)).format_crontab("0 3 * * *")
 
 
 def test_install_writes_both_units_and_starts_the_timer(systemd: Recorded, night: Schedule) -> None:
     timer.install(night, systemd)
-    name = units.name(CHECKOUT)
+    name = units.make_name(CHECKOUT)
     assert there(systemd) == [f"{name}.service", f"{name}.timer"]
     assert {path.stat().st_mode & 0o777 for path in systemd.directory.iterdir()} == {0o644}
     assert systemd.asked == ["verify", "daemon-reload", f"enable {name}.timer", f"restart {name}.timer"]
     assert night.output.is_dir()
-    assert timer.show(night, systemd, preview=False).startswith(f"# {systemd.directory}/{name}.service\n{units.MARK}")
+    assert timer.format_units(night, systemd, preview=False).startswith(
+        f"# {systemd.directory}/{name}.service\n{units.MARK}"
+    )
 
     timer.install(replace(night, on_calendar="daily"), systemd)
-    assert "OnCalendar=daily" in timer.show(night, systemd, preview=False)
+    assert "OnCalendar=daily" in timer.format_units(night, systemd, preview=False)
     assert timer.remove(systemd)
     assert there(systemd) == []
     assert f"disable --now {name}.timer" in systemd.asked
@@ -225,10 +227,10 @@ def test_a_timer_that_does_not_start_leaves_nothing(systemd: Recorded, night: Sc
     assert there(systemd) == []
 
     timer.install(night, systemd)
-    before = timer.show(night, systemd, preview=False)
+    before = timer.format_units(night, systemd, preview=False)
     with pytest.raises(VirtrootError, match="enable failed"):
         timer.install(replace(night, on_calendar="daily"), replace(systemd, refuses="enable"))
-    assert timer.show(night, systemd, preview=False) == before
+    assert timer.format_units(night, systemd, preview=False) == before
 
 
 @pytest.mark.parametrize("ending", ["service", "timer"])
@@ -253,7 +255,7 @@ def test_a_full_disk_leaves_the_units_as_they_were(
     systemd: Recorded, night: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timer.install(night, systemd)
-    before = timer.show(night, systemd, preview=False)
+    before = timer.format_units(night, systemd, preview=False)
 
     def full(path: Path, *_: object, **__: object) -> int:
         if path.name.endswith(".timer.partial"):
@@ -265,7 +267,7 @@ def test_a_full_disk_leaves_the_units_as_they_were(
         patched.setattr(Path, "chmod", lambda *_: None)
         with pytest.raises(OSError, match="No space left"):
             timer.install(replace(night, on_calendar="daily"), systemd)
-    assert timer.show(night, systemd, preview=False) == before
+    assert timer.format_units(night, systemd, preview=False) == before
     assert len(there(systemd)) == 2
 
 
@@ -273,11 +275,11 @@ def test_without_root_only_a_users_units_are_written(
     systemd: Recorded, night: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(VirtrootError, match="root's to write"):
+    with pytest.raises(VirtrootError, match="only root can write"):
         timer.install(night, systemd)
     assert there(systemd) == []
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    with pytest.raises(VirtrootError, match="out of reach"):
+    with pytest.raises(VirtrootError, match="cannot reach"):
         timer.install(replace(night, user=True), replace(systemd, user=True))
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     timer.install(replace(night, user=True), replace(systemd, user=True))
@@ -300,8 +302,8 @@ def test_without_root_only_a_users_units_are_written(
 def test_when_the_next_night_begins(
     systemd: Recorded, night: Schedule, monkeypatch: pytest.MonkeyPatch, said: str, next_run: str | None
 ) -> None:
-    monkeypatch.setattr(timer, "systemd", lambda *, user: replace(systemd, user=user))
-    assert timer.next_run() is None
+    monkeypatch.setattr(timer, "get_systemd", lambda *, user: replace(systemd, user=user))
+    assert timer.find_next_run() is None
     timer.install(night, systemd)
     monkeypatch.setattr(Recorded, "ctl", lambda *_, **__: said)
-    assert timer.next_run() == next_run
+    assert timer.find_next_run() == next_run

@@ -33,7 +33,6 @@ _OLD = (
     "pipelines/libvirt",
     "pipelines/log.py",
     "pipelines/merge",
-    "pipelines/night",
     "pipelines/origin",
     "pipelines/promote.py",
     "pipelines/prune.py",

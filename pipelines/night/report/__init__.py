@@ -1,1 +1,1 @@
-"""What people look at in the morning: the histories of all recipes, as pages."""
+"""The report of nightly runs: the histories of all recipes as HTML pages."""

@@ -1,4 +1,4 @@
-"""What a report says of a recipe, taken from its history and from the builds that still are there."""
+"""The facts of a recipe for the report, from its history and its builds."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 
-#: How far back pages go; a history goes back to its beginning.
+#: How far back the pages go; a history goes back to its beginning.
 SHOWN = timedelta(days=90)
 
-#: Nights of that time that are shown at most: somebody may run one every few minutes.
+#: The most runs that are shown, since they may be only minutes apart.
 _MOST = 200
 
 
 @dataclass(frozen=True)
 class RecipeFacts:
-    """A recipe: its nights, oldest first, and where its builds are; ``trouble`` is why its history cannot be read."""
+    """The runs of a recipe, oldest first, and its builds; ``trouble`` is the reason if its history is unreadable."""
 
     name: str
     store: Store
-    nights: tuple[Night, ...]
+    records: tuple[Night, ...]
     trouble: str = ""
 
     @property
@@ -38,71 +38,71 @@ class RecipeFacts:
 
     @property
     def golden_time(self) -> str:
-        """When the golden root was built, in ISO 8601; empty where there is none, or its name does not tell."""
+        """When the golden root was built, in ISO 8601; empty if there is none, or if its name has no time."""
         golden = self.golden
         made = pruning.made(golden) if golden else pruning.UNKNOWN
         return made.isoformat() if made != pruning.UNKNOWN else ""
 
     @property
     def last(self) -> Night | None:
-        """The newest night."""
-        return self.nights[-1] if self.nights else None
+        """The newest run."""
+        return self.records[-1] if self.records else None
 
     @property
     def state(self) -> str:
-        """In a word: ``good``, ``failed``, or ``unknown`` before the first night."""
+        """The state: ``good``, ``failed``, or ``unknown`` before the first run."""
         return "unknown" if self.last is None else "good" if self.last.good else "failed"
 
     @property
     def since(self) -> str:
-        """The time of the night that this state began with."""
-        return state_since(self.nights)
+        """The time of the run with which this state began."""
+        return state_since(self.records)
 
     @property
     def last_good(self) -> Night | None:
-        """The newest night that found the recipe in order."""
-        return next((night for night in reversed(self.nights) if night.good), None)
+        """The newest run that found the recipe good."""
+        return next((night for night in reversed(self.records) if night.good), None)
 
     @property
     def first_broken(self) -> Night | None:
-        """The night that the present failure began with."""
-        return next(reversed(list(takewhile(lambda night: not night.good, reversed(self.nights)))), None)
+        """The run with which the current failure began."""
+        return next(reversed(list(takewhile(lambda night: not night.good, reversed(self.records)))), None)
 
     @property
     def recent(self) -> tuple[Night, ...]:
-        """The nights that are shown, by their times."""
+        """The runs that are shown, ordered by time."""
         if self.last is None:
             return ()
         end = self.last.began
-        shown = [night for night in self.nights if timedelta() <= end - night.began < SHOWN]
+        shown = [night for night in self.records if timedelta() <= end - night.began < SHOWN]
         return tuple(sorted(shown, key=lambda night: night.began)[-_MOST:])
 
-    def artifact(self, night: Night) -> Artifact | None:
-        """Return what a night built or found, where it still is there and this recipe's own."""
+    def find_artifact(self, night: Night) -> Artifact | None:
+        """Return the artifact that a run built or found, if it still exists and belongs to this recipe, else None."""
         named = BuildId(night.artifact)
         found = self.store.find(named) if named.recipe == self.name and named.build else None
         return found if found and not found.directory.is_symlink() else None
 
-    def failed_log(self, night: Night) -> Path | None:
-        """Return the log of a build that failed in ``night``: only that of the last one is kept."""
+    def find_failed_log(self, night: Night) -> Path | None:
+        """Return the log of the build that failed in ``night``, or None: only the log of the newest one is kept."""
         log = self.store.failed_log(self.name)
         kept = night is self.last and not night.good and not night.artifact and log.is_file()
         return log if kept else None
 
-    def between(self, one: Night, other: Night) -> Difference | None:
-        """Return what the packages of two nights differ in, None where that is not known any more.
+    def compare_packages(self, one: Night, other: Night) -> Difference | None:
+        """Return the difference between the packages of two runs, or None if it is not known any more.
 
-        It is taken from the manifests or, where one is gone, from the records of the nights between.
+        It is computed from the manifests or, if one is missing, from the records of the runs between.
         """
         if one.artifact == other.artifact:
             return Difference() if one.artifact else None
         if not one.artifact or not other.artifact:
             return None
-        then, now = self.artifact(one), self.artifact(other)
+        then, now = self.find_artifact(one), self.find_artifact(other)
         try:
             if then and now:
                 return compare(then.manifest.packages, now.manifest.packages, now.manifest.recipe.distro)
-            steps = self._steps(one, other)
+            steps = self._list_changes(one, other)
             if len(steps) == 1:
                 return steps[0]
             some = next((build for build in (now, then, self.golden) if build), None)
@@ -110,15 +110,15 @@ class RecipeFacts:
         except VirtrootError:
             return None
 
-    def _steps(self, one: Night, other: Night) -> list[Difference | None]:
-        """Return what changed from night to night behind ``one`` up to ``other``; one that is not known comes first."""
-        first, last = self.nights.index(one), self.nights.index(other)
-        steps = [night.since_last for night in self.nights[first + 1 : last + 1] if night.artifact]
+    def _list_changes(self, one: Night, other: Night) -> list[Difference | None]:
+        """Return the changes of each run after ``one`` up to ``other``; only None if one of them is unknown."""
+        first, last = self.records.index(one), self.records.index(other)
+        steps = [night.since_last for night in self.records[first + 1 : last + 1] if night.artifact]
         return [None] if None in steps or not steps else steps
 
 
 def gather(store: Store, name: str) -> RecipeFacts:
-    """Return what there is to say of a recipe; a history that cannot be read is part of that."""
+    """Return the facts of a recipe; if its history cannot be read, they say why."""
     try:
         return RecipeFacts(name, store, tuple(store.history(name).nights()))
     except VirtrootError as error:

@@ -1,4 +1,4 @@
-"""HTML as a tree of elements: whatever is put into one is text, and escaped when the tree is written."""
+"""HTML as a tree of elements: all text in it is escaped when the tree is serialized."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipelines.text import one_line, plain
 
 Element = ET.Element
 
-#: What an element may have in it; None is nothing, so that parts can be left out.
+#: A child of an element; None is left out, for parts that are optional.
 Node = Element | str | None
 
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
-# No script, no frame, no form, and nothing from anywhere but this style, which is known by its digest.
+# No scripts, frames or forms, and nothing loaded except this style, which is identified by its digest.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -30,16 +30,16 @@ _POLICY = "; ".join(
 
 
 def element(tag: str, *children: Node, **attributes: str | float | None) -> Element:
-    """Return an element; ``class_`` is the attribute class, ``aria_label`` aria-label, and None is no attribute."""
+    """Return an element; ``class_`` is the attribute class, ``aria_label`` aria-label; None leaves an attribute out."""
     made = Element(tag)
     for name, value in attributes.items():
         if value is not None:
-            made.set(name.rstrip("_").replace("_", "-"), _attribute(value))
+            made.set(name.rstrip("_").replace("_", "-"), _format_attribute(value))
     return add(made, *children)
 
 
 def add(parent: Element, *children: Node) -> Element:
-    """Put ``children`` behind what is in ``parent``, and return that; text loses its control characters."""
+    """Append ``children`` to ``parent``, and return it; control characters are removed from text."""
     for child in children:
         if isinstance(child, str):
             text = plain(child)
@@ -52,14 +52,14 @@ def add(parent: Element, *children: Node) -> Element:
     return parent
 
 
-def _attribute(value: str | float) -> str:
+def _format_attribute(value: str | float) -> str:
     if isinstance(value, str):
         return one_line(value)
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def table(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[Node, ...]], class_: str) -> Element:
-    """Return a table that scrolls in itself where it is wider than the page; the first cell of a row is its heading."""
+def make_table(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[Node, ...]], class_: str) -> Element:
+    """Return a table that scrolls on its own if it is too wide; the first cell of each row is its heading."""
     head = element("tr", *(element("th", column, scope="col") for column in columns))
     body = [
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
@@ -67,16 +67,16 @@ def table(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[Node, ...
     whole = element(
         "table", element("caption", caption), element("thead", head), element("tbody", *body), class_=class_
     )
-    return scrolling(caption, whole)
+    return make_scrolling_box(caption, whole)
 
 
-def scrolling(label: str, *children: Node, class_: str = "scroll") -> Element:
-    """Return a box that scrolls sideways, by keyboard too."""
+def make_scrolling_box(label: str, *children: Node, class_: str = "scroll") -> Element:
+    """Return a box that scrolls sideways, also by keyboard."""
     return element("div", *children, class_=class_, role="region", aria_label=label, tabindex="0")
 
 
-def document(title: str, *body: Node) -> str:
-    """Return a whole page."""
+def make_document(title: str, *body: Node) -> str:
+    """Return a complete page."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -84,7 +84,7 @@ def document(title: str, *body: Node) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", name="referrer", content="no-referrer"),
-        # Browsers would ask for /favicon.ico.
+        # Prevents browsers from requesting /favicon.ico.
         element("link", rel="icon", href="data:,"),
         element("title", title),
     )

@@ -9,65 +9,65 @@ from datetime import datetime
 
 from pipelines.night.report import axis, page_parts
 from pipelines.night.report.facts import RecipeFacts
-from pipelines.night.report.html import Element, Node, document, element, table
+from pipelines.night.report.html import Element, Node, element, make_document, make_table
 from pipelines.text import counted
 
-# The table scrolls where it is wide; the name of a build, which tells least, is what may be out of sight.
-_COLUMNS = ("Recipe", "State", "Since", "Last night", "When", "The last two weeks", "Golden root's age", "Golden root")
+# A wide table scrolls. The last column is the least important: it may be out of sight.
+_COLUMNS = ("Recipe", "State", "Since", "Last run", "When", "The last two weeks", "Golden root's age", "Golden root")
 
-#: Days of the small row of marks.
+#: Days in the row of marks.
 _DAYS = 14
 
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe's line on the page."""
+    """The row of a recipe in the table."""
 
     name: str
     state: str
     cells: tuple[Node, ...]
 
 
-def page(rows: Sequence[Row], now: datetime) -> str:
-    """Return the page of all recipes as they are at ``now``."""
+def make_page(rows: Sequence[Row], now: datetime) -> str:
+    """Return the page of all recipes at the time ``now``."""
     counts = Counter(row.state for row in rows)
     summary = ", ".join(f"{counts[state]} {state}" for state in ("failed", "good", "unknown") if counts[state])
     recipes = counted(len(rows), "recipe", "recipes")
-    # What is wrong is what somebody looks for.
+    # Failed recipes come first.
     cells = [row.cells for row in sorted(rows, key=lambda row: (row.state != "failed", row.name))]
     body = element(
         "main",
         element("h1", "Golden roots"),
         element("p", f"{recipes}: {summary}." if rows else "No recipe has been built here yet."),
-        table("Recipes, those that fail first", _COLUMNS, cells, "recipes") if rows else None,
+        make_table("Recipes, failed ones first", _COLUMNS, cells, "recipes") if rows else None,
     )
-    return document(f"Golden roots: {summary or 'none'} – virtroot", body, page_parts.written(now))
+    return make_document(f"Golden roots: {summary or 'none'} – virtroot", body, page_parts.make_footer(now))
 
 
-def row(facts: RecipeFacts, now: datetime) -> Row:
-    """Return the line of a recipe."""
+def make_row(facts: RecipeFacts, now: datetime) -> Row:
+    """Return the row of a recipe."""
     last, golden = facts.last, facts.golden
     came = facts.trouble
     if last:
         came = f"{last.failure.where}: {last.failure.label}" if last.failure else last.outcome
     cells = (
-        page_parts.link(facts.name, facts.name, "index.html"),
-        page_parts.state(facts.state),
-        page_parts.moment(facts.since),
+        page_parts.make_link(facts.name, facts.name, "index.html"),
+        page_parts.make_state_badge(facts.state),
+        page_parts.make_time(facts.since),
         came or "none yet",
-        page_parts.moment(last.time if last else ""),
-        _marks(facts),
-        page_parts.ago(facts.golden_time, now),
+        page_parts.make_time(last.time if last else ""),
+        _draw_marks(facts),
+        page_parts.format_age(facts.golden_time, now),
         golden.directory.name if golden else "none",
     )
     return Row(facts.name, facts.state, cells)
 
 
-def _marks(facts: RecipeFacts) -> Element | None:
-    """Draw a mark for each of the last days with a night: what came of it, and where one is missing."""
+def _draw_marks(facts: RecipeFacts) -> Element | None:
+    """Draw a mark for each of the last days with a run, by its outcome, and for each day with a missing run."""
     if not facts.recent:
         return None
-    calendar = axis.calendar([night.began for night in facts.recent])
+    calendar = axis.make_calendar([night.began for night in facts.recent])
     start = max(calendar.days - _DAYS, 0)
     drawn, counts = [], Counter[str]()
     for day in range(start, calendar.days):
@@ -75,13 +75,13 @@ def _marks(facts: RecipeFacts) -> Element | None:
         kind = ("good" if came[-1].good else "failed") if came else "missing" if day in calendar.missing else ""
         if kind:
             counts[kind] += 1
-            drawn.append(_mark(kind, (day - start) * 13))
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+            drawn.append(_draw_mark(kind, (day - start) * 13))
+    summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     width = 13 * _DAYS
-    return element("svg", *drawn, viewBox=f"0 0 {width} 14", class_="marks", role="img", aria_label=f"days: {told}")
+    return element("svg", *drawn, viewBox=f"0 0 {width} 14", class_="marks", role="img", aria_label=f"days: {summary}")
 
 
-def _mark(kind: str, x: int) -> Element:
+def _draw_mark(kind: str, x: int) -> Element:
     if kind == "failed":
         return element("path", d=f"M{x + 2} 3l8 8m0 -8l-8 8", class_="failed")
     if kind == "missing":
