@@ -13,10 +13,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.merge import policy
+from pipelines.merge.policy import Upgrade
 from pipelines.text import split_lines
 
 #: The files that are merged, in /etc.
-FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+FILES = tuple(path.removeprefix("etc/") for path in policy.at_upgrade(Upgrade.ACCOUNTS))
 
 #: How many fields a line has, and which of them are numbers and which lists of names.
 _FIELDS = {"passwd": 7, "group": 4, "shadow": 9, "gshadow": 4}

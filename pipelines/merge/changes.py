@@ -9,111 +9,34 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
+from pipelines.merge import policy
 from pipelines.merge.baselines import Configured, Survey, Unowned
-from pipelines.recipe import machine_specific
+from pipelines.merge.policy import Diff
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.text import split_lines, trim
 
 Kind = Literal["added", "removed", "changed"]
 
-#: What every guest has otherwise than its golden root, and what programs make anew from something else by themselves.
-_IDENTITY = (
-    "etc/hostname",
-    "etc/machine-id",
-    *machine_specific.patterns(),
-    "root/.ssh/authorized_keys",
-)
+_IGNORED = re.compile("|".join(map(policy.regex, policy.at_diff(Diff.IGNORE))))
 
-#: The same of what may have more in it, which is looked at.
-_ALONE = ("etc/credstore", "etc/credstore.encrypted", "root/.ssh", "var/lib/systemd", "var/lib/misc")
-
-#: In patterns * is of one name, and ** of any number of them.
-_MADE = (
-    "**.pyc",
-    "**/__pycache__",
-    "**/lost+found",
-    "boot/initramfs-*",
-    "boot/initrd.img-*",
-    "boot/vmlinuz-linux*",
-    "etc/.pwd.lock",
-    "etc/.updated",
-    "etc/aliases.db",
-    "etc/alternatives/*",
-    "etc/ld.so.cache",
-    "etc/mtab",
-    "etc/pacman.d/gnupg*",
-    "etc/ssl/certs/*.[0-9]",
-    "etc/ssl/certs/ca-certificates.crt",
-    "etc/rc[0-6S].d/*",
-    "etc/*-",
-    "etc/resolv.conf",
-    "initrd.img(|.old)",
-    "root/.bash_history",
-    "root/.cache",
-    "root/.lesshst",
-    "usr/lib/*/gconv/gconv-modules.cache",
-    "usr/lib/**/gio/modules/giomodule.cache",
-    "usr/lib/**/immodules.cache",
-    "usr/lib/**/loaders.cache",
-    "usr/lib/locale/*",
-    "usr/lib/modules/*/modules.*",
-    "usr/lib/systemd/catalog/database",
-    "usr/lib/udev/hwdb.bin",
-    "usr/share/applications/mimeinfo.cache",
-    "usr/share/glib-2.0/schemas/gschemas.compiled",
-    "usr/share/icons/*/icon-theme.cache",
-    "usr/share/info/dir",
-    "usr/share/mime/(?!packages)*",
-    "var/.updated",
-    "var/backups/(alternatives.tar|apt.|dpkg.)*",
-    "var/lib/AccountsService*",
-    "var/lib/dbus/*",
-    "var/lib/initramfs-tools/*",
-    "var/lib/logrotate/*",
-    "var/lib/misc/(*.db|firstrun*)",
-    "var/lib/pam/*",
-    "var/lib/shells.state",
-    "var/lib/systemd/(?!home|linger|credential.secret)*",
-    "var/lib/ucf/*",
-    "var/log/*",
-    "vmlinuz(|.old)",
-)
-
-
-def _pattern(text: str) -> str:
-    """Return the regular expression for a pattern; what is in parentheses is one, but for its stars."""
-    return text.replace(".", r"\.").replace("+", r"\+").replace("**", "\0").replace("*", "[^/]*").replace("\0", ".*")
-
-
-_IGNORED = re.compile("|".join(map(_pattern, (*_IDENTITY, *_MADE))))
+#: Entries that are ignored, though what is in them is not.
+_ALONE = policy.at_diff(Diff.IGNORE_ENTRY)
 
 #: Whether a path, or one above it, matches: each is matched once, however many paths are below it.
 _KNOWN: dict[str, bool] = {}
 _MOST_KNOWN = 1 << 20
 
-#: What systemd makes for services that bring their own users, for who lingers and for homes; below it is theirs.
-_MADE_EMPTY = ("var/lib/private", "var/lib/systemd/home", "var/lib/systemd/linger")
+#: Directories that are ignored while they are empty.
+_MADE_EMPTY = policy.at_diff(Diff.IGNORE_EMPTY)
 
-#: In it a program links to the certificates that packages have.
-_CERTIFICATES = "etc/ssl/certs/"
-
-#: Links that systemd makes at a boot where nothing is called so.
-_MADE_LINKS = {"etc/default/locale": "../locale.conf", "etc/vconsole.conf": "default/keyboard"}
-
-#: Lines that virtroot writes itself: names of this machine, the root and shares.
-_LINES = {
-    "etc/hosts": re.compile(
-        rb"127\.0\.0\.1[ \t]+localhost|127\.0\.1\.1[ \t].*|::1[ \t]+localhost ip6-localhost ip6-loopback"
-        rb"|ff02::[12][ \t]+[^ \t]+"
-    ),
-    "etc/fstab": re.compile(rb"[^ \t]+[ \t]+[^ \t]+[ \t]+virtiofs[ \t].*"),
-}
+#: Directories in which links to files of packages are ignored.
+_PACKAGE_LINKS = tuple(f"{path}/" for path in policy.at_diff(Diff.IGNORE_PACKAGE_LINKS))
 
 _BUILD_NAME = BUILD_NAME.encode()
 
 #: The account databases, which are compared name by name.
 _ACCOUNTS = {"etc/passwd": "user", "etc/group": "group"}
-_HIDDEN = ("etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid")
+_HIDDEN = policy.at_diff(Diff.PASSWORDS, Diff.HIDE)
 
 
 @dataclass(frozen=True)
@@ -212,12 +135,12 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
         if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
             continue
         then, today = base.etc.get(path), now.etc.get(path)
-        if path.startswith(_CERTIFICATES) and all(
+        if path.startswith(_PACKAGE_LINKS) and all(
             each is None or (each.kind == "link" and each.to) for each in (then, today)
         ):
             continue
         if then is None and today is not None:
-            made = of_package(today, came) or (today.kind == "link" and today.content == _MADE_LINKS.get(path))
+            made = of_package(today, came) or (today.kind == "link" and today.content == policy.LINKS.get(path))
             if not made and not (today.kind == "directory" and path in filled):
                 yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
@@ -236,18 +159,18 @@ def _same_lines(path: str, base: Survey, now: Survey) -> bool:
     before, name = base.contents.get(path, b""), trim(now.contents.get("etc/hostname", b""))
     if _BUILD_NAME in before and before.replace(_BUILD_NAME, name) == now.contents.get(path):
         return True
-    return path in _LINES and has_same_own_lines(path, base, now)
+    return path in policy.OWN_LINES and has_same_own_lines(path, base, now)
 
 
 def is_virtroots(path: str, now: Survey) -> bool:
     """Say whether a file has no other lines than those that virtroot writes."""
-    ours, content = _LINES.get(path), now.contents.get(path)
+    ours, content = policy.OWN_LINES.get(path), now.contents.get(path)
     return ours is not None and content is not None and all(map(ours.fullmatch, split_lines(content)))
 
 
 def has_same_own_lines(path: str, one: Survey, other: Survey) -> bool:
     """Say whether a file that virtroot writes to has the same other lines in both; a file that is missing has none."""
-    ours = _LINES[path]
+    ours = policy.OWN_LINES[path]
     kept = [
         [line for line in split_lines(survey.contents.get(path, b"")) if not ours.fullmatch(line)]
         for survey in (one, other)

@@ -7,44 +7,19 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes
+from pipelines.merge import changes, policy
 from pipelines.merge.baselines import Survey, Unowned
 from pipelines.merge.changes import Changed
+from pipelines.merge.policy import Upgrade
 
-#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
-#: are no lines of passwd, and keys of this machine.
-KEPT = (
-    "home",
-    "root",
-    "srv",
-    "var/lib/NetworkManager/secret_key",
-    "var/lib/systemd/credential.secret",
-    "var/lib/systemd/home",
-    "var/lib/systemd/linger",
-    "var/log",
-    "var/mail",
-    "var/spool/cron",
-)
+#: What is copied at each upgrade.
+KEPT = tuple(sorted(policy.at_upgrade(Upgrade.COPY)))
 
-#: Below it a directory that is kept is a program's data, in which nothing may come from two sides.
-_DATA = "var/lib"
+#: Below these a directory that is kept is a program's data, in which nothing may come from two sides.
+_DATA = policy.at_upgrade(Upgrade.ASK_WHOLE)
 
 #: In these are other systems, whose numbers of users are theirs. Where a guest has them elsewhere: see `engines`.
-FOREIGN = (
-    "var/lib/archbuild",
-    "var/lib/buildkit",
-    "var/lib/containerd",
-    "var/lib/containers",
-    "var/lib/docker",
-    "var/lib/incus",
-    "var/lib/kubelet",
-    "var/lib/lxc",
-    "var/lib/lxd",
-    "var/lib/machines",
-    "var/lib/mock",
-    "var/lib/rancher",
-    "var/lib/schroot",
-)
+FOREIGN = policy.at_upgrade(Upgrade.ASK_SYSTEM)
 
 
 def _merged(path: str, kept: Iterable[str], systems: Iterable[str] = ()) -> bool:
@@ -62,7 +37,7 @@ def is_whole(path: str, systems: Iterable[str] = ()) -> bool:
 
 @lru_cache
 def _is_whole_anyway(path: str) -> bool:
-    return foreign(path) or (path not in KEPT and below(path, [_DATA]))
+    return foreign(path) or (path not in KEPT and below(path, _DATA))
 
 
 def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:

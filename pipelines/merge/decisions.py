@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from pipelines.merge import changes, collisions
+from pipelines.merge import collisions, policy
 from pipelines.merge.baselines import Survey
 from pipelines.text import split_fields
 
@@ -146,23 +146,17 @@ def made_again(own: Iterable[str], kept: Iterable[str]) -> Iterator[Command]:
     """Yield what makes something from files of /etc that are the guest's ``own``, and of what is ``kept``."""
     own, kept = [*own], [*kept]
 
-    def is_own(*paths: str) -> bool:
-        return any(collisions.below(path, paths) for path in own)
+    def is_own(path: str) -> bool:
+        return any(_is_in(each, path) for each in own)
 
-    def is_kept(tree: str) -> bool:
-        return (
-            collisions.below(tree, kept)
-            or any(each in kept for each in changes.above(tree))
-            or any(collisions.below(each, [tree]) for each in kept)
-        )
+    def is_kept(path: str) -> bool:
+        return collisions.below(path, kept) or any(collisions.below(each, [path]) for each in kept)
 
-    if is_own("etc/locale.gen"):
-        yield "locale-gen", "its locales are those of /etc/locale.gen"
-    if is_own("etc/ld.so.conf", "etc/ld.so.conf.d") or is_kept("usr/local/lib"):
-        yield "ldconfig", "it has libraries of its own"
-    if is_own("etc/ca-certificates.conf") or is_kept("usr/local/share/ca-certificates"):
-        yield "update-ca-certificates", "it chose its certificates"
-    if is_own("etc/ca-certificates/trust-source"):
-        yield "update-ca-trust", "it chose its certificates"
-    if any(path.startswith("etc/pam.d/common-") for path in own):
-        yield "pam-auth-update", "its PAM profiles are those of /etc/pam.d"
+    for command, rules in policy.commands().items():
+        if any(is_own(rule.path) if rule.path.startswith("etc/") else is_kept(rule.path) for rule in rules):
+            yield command
+
+
+def _is_in(path: str, pattern: str) -> bool:
+    """Say whether ``path`` is that of a rule, or below it."""
+    return re.fullmatch(f"{policy.regex(pattern)}(/.*)?", path, re.DOTALL) is not None

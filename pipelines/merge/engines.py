@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes, collisions
+from pipelines.merge import changes, collisions, policy
 from pipelines.merge.baselines import Survey
+from pipelines.merge.policy import EngineData
 from pipelines.text import one_line, split_fields, trim
 
 #: Options that name the data of a program, by its name. See dockerd(8), containerd(8), systemd-nspawn(1), crio(8).
@@ -45,7 +46,10 @@ _QUOTED = re.compile(r"[\"']([^\"']+)[\"']")
 _DOCKER_OPTIONS = ("etc/default/docker", "etc/conf.d/docker", "etc/sysconfig/docker")
 
 #: What holds more than the data of one program.
-_SHARED = ("etc", "home", "root", "usr", "var/lib", "var/log", "dev", "proc", "run", "sys", "tmp", "var/run")
+_SHARED = policy.for_engines(EngineData.BELOW, EngineData.NOWHERE)
+
+#: Directories that have no data of programs.
+_WITHOUT_DATA = policy.for_engines(EngineData.NOWHERE)
 
 #: Links lead over no more others.
 _MOST_LINKS = 40
@@ -84,7 +88,7 @@ def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str
 def _is_shared(path: str) -> bool:
     """Say whether a path is none of the guest's data, or holds other people's, too."""
     is_above = any(collisions.below(each, [path]) for each in (*_SHARED, *collisions.FOREIGN))
-    return not path or is_above or path.split("/")[0] in ("dev", "etc", "proc", "run", "sys", "tmp")
+    return not path or is_above or path.split("/")[0] in _WITHOUT_DATA
 
 
 def _links(survey: Survey) -> dict[str, str]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import accounts, changes
+from pipelines.merge import accounts, changes, policy
 from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.policy import Upgrade
 from pipelines.recipe import machine_specific
 
 #: ``ours``: the guest's is carried over, or it is taken away as it was in the guest. ``theirs``: the new root's stays,
@@ -27,8 +28,13 @@ MergeText = Callable[[bytes, bytes, bytes], bytes | None]
 Read = Callable[[str], bytes | None]
 
 #: Made by programs from something else; the new root has its own, made by its programs.
-_NEW = ("etc/ld.so.cache", "etc/.updated", "etc/.pwd.lock", "etc/mtab")
-_ALTERNATIVES = "etc/alternatives/"
+_NEW = policy.at_upgrade(Upgrade.NEW, "etc/")
+
+#: Directories with links of update-alternatives.
+_ALTERNATIVES = tuple(path.removesuffix("*") for path in policy.at_upgrade(Upgrade.ALTERNATIVES))
+
+#: The guest's, where it has nothing but lines of virtroot.
+_NAMES_GUEST = policy.at_upgrade(Upgrade.MERGE_OR_COPY)
 
 #: Why an alternative is the new root's that the guest's user chose.
 CHOSEN = "chosen in the guest: update-alternatives chooses it again"
@@ -81,7 +87,7 @@ def merge(
         if mine is None and then is not None and changes.dropped(path, then, ours):
             found.append(Decision(path, "theirs", "its package did not have it any more in the guest"))
             continue
-        if path == "etc/hosts" and changes.is_virtroots(path, ours) and changes.has_same_own_lines(path, base, theirs):
+        if path in _NAMES_GUEST and changes.is_virtroots(path, ours) and changes.has_same_own_lines(path, base, theirs):
             # Roots of an earlier version had another such file, or none.
             found.append(Decision(path, "ours", "names the guest"))
             continue

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pipelines.merge import baselines, changes
+from pipelines.merge import baselines, changes, policy
 from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.policy import Upgrade
 from pipelines.merge.upgrade_plan import Move
 from pipelines.recipe.surroundings import BUILD_NAME
 from pipelines.text import trim
 
 #: virtroot writes to it after the guest's own was carried over: the root and the shares.
-_WRITTEN = ("etc/fstab",)
+_WRITTEN = policy.at_upgrade(Upgrade.MERGE_AND_WRITE)
 
 
 def differences(move: Move, theirs: Survey, now: Survey) -> Iterator[str]:

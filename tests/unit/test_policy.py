@@ -1,0 +1,81 @@
+"""The table of rules for paths: what other modules rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from pipelines.guest import identity
+from pipelines.guest.identity import Identity
+from pipelines.merge import accounts, changes, collisions, policy
+from pipelines.merge.policy import RULES, Clone, Diff, EngineData, Rule, Upgrade
+from pipelines.recipe import machine_specific
+from pipelines.recipe.recipe import kept_by_nobody
+from pipelines.target.target import Local
+
+ASKED = (Upgrade.ASK, Upgrade.ASK_WHOLE, Upgrade.ASK_SYSTEM)
+
+
+def test_a_path_has_one_rule() -> None:
+    paths = [rule.path for rule in RULES]
+    assert len(paths) == len({*paths}) > 100
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.path)
+def test_a_rule_says_why(rule: Rule) -> None:
+    assert rule.reason
+    assert not rule.path.startswith("/")
+    assert (rule.diff is Diff.IGNORE_LINK) == bool(rule.link)
+    assert (rule.diff is Diff.IGNORE_OWN_LINES) == bool(rule.own_lines)
+
+
+def test_these_are_copied_at_each_upgrade() -> None:
+    assert {*collisions.KEPT} == {
+        "home",
+        "root",
+        "srv",
+        "var/lib/NetworkManager/secret_key",
+        "var/lib/systemd/credential.secret",
+        "var/lib/systemd/home",
+        "var/lib/systemd/linger",
+        "var/log",
+        "var/mail",
+        "var/spool/cron",
+    }
+
+
+def test_accounts_are_merged_in_an_order_in_which_names_come_first() -> None:
+    assert accounts.FILES == ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+
+
+@pytest.mark.parametrize("upgrade", Upgrade, ids=lambda upgrade: upgrade.name)
+def test_keep_takes_what_an_upgrade_copies_or_asks_about_and_refuses_the_rest(upgrade: Upgrade) -> None:
+    paths = policy.at_upgrade(upgrade)
+    assert paths
+    for path in paths:
+        if upgrade in (*ASKED, Upgrade.COPY):
+            assert not kept_by_nobody(f"{path}/below")
+        elif upgrade in (Upgrade.PACKAGES, Upgrade.NEVER) or path.startswith("etc/"):
+            assert kept_by_nobody(path)
+        assert upgrade is not Upgrade.NEVER or kept_by_nobody(f"{path}/below")
+
+
+def test_all_keys_and_ids_have_rules() -> None:
+    rules = {rule.path: rule for rule in RULES}
+    assert {path for path in rules if rules[path].clone is Clone.DELETE} == {*machine_specific.patterns()}
+    assert {*machine_specific.WATCHED, *machine_specific.GENERATED} <= {*rules}
+    assert all(changes.ignored(path.replace("*", "x")) for path in machine_specific.patterns())
+
+
+def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    identity.rewrite(Local(), str(tmp_path), Identity("web2", UUID(int=2)))
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {rule.path for rule in RULES if rule.clone is Clone.WRITE}
+
+
+def test_no_engine_has_the_whole_of_a_directory_that_holds_more_than_its_data() -> None:
+    assert {*policy.for_engines(EngineData.NOWHERE)} == {"dev", "etc", "proc", "run", "sys", "tmp"}
+    assert {*policy.for_engines(EngineData.BELOW)} == {"home", "root", "usr", "var/lib", "var/log", "var/run"}
