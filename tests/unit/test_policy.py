@@ -1,4 +1,4 @@
-"""The table of rules for paths: what other modules rely on."""
+"""The table of rules for paths: what other modules rely on, and the page of the book that is written from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from uuid import UUID
 
 import pytest
 
+import tasks
+from pipelines.errors import VirtrootError
 from pipelines.guest import identity
 from pipelines.guest.identity import Identity
 from pipelines.merge import accounts, changes, collisions, policy
@@ -14,6 +16,7 @@ from pipelines.merge.policy import RULES, Clone, Diff, EngineData, Rule, Upgrade
 from pipelines.recipe import machine_specific
 from pipelines.recipe.recipe import kept_by_nobody
 from pipelines.target.target import Local
+from tests import book
 
 ASKED = (Upgrade.ASK, Upgrade.ASK_WHOLE, Upgrade.ASK_SYSTEM)
 
@@ -79,3 +82,21 @@ def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_p
 def test_no_engine_has_the_whole_of_a_directory_that_holds_more_than_its_data() -> None:
     assert {*policy.for_engines(EngineData.NOWHERE)} == {"dev", "etc", "proc", "run", "sys", "tmp"}
     assert {*policy.for_engines(EngineData.BELOW)} == {"home", "root", "usr", "var/lib", "var/log", "var/run"}
+
+
+def test_the_page_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reference", "--page", "survives"]
+    tasks.program.run(["inv", *command])
+    assert capsys.readouterr().out == (book.DOCS / "survives.md").read_text(), f"./inv {' '.join(command)}"
+
+
+def test_the_page_shows_patterns_as_a_shell_has_them() -> None:
+    page = (book.DOCS / "survives.md").read_text()
+    for shown in ("`/initrd.img{,.old}`", "`/usr/share/mime/*` except `packages`", "`**.pyc`", "`/etc/ssh/ssh_host_*`"):
+        assert f"\n| {shown} | " in page
+    assert "(" not in "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
+
+
+def test_a_page_that_is_not_written_from_the_code_is_refused() -> None:
+    with pytest.raises(VirtrootError, match="'cheat-sheet' is not written from the code"):
+        tasks.program.run(["inv", "reference", "--page", "cheat-sheet"])
