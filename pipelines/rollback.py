@@ -15,7 +15,8 @@ from pipelines.merge import changes as changing
 from pipelines.merge import preview as previews
 from pipelines.merge.baselines import Survey
 from pipelines.merge.changes import Changes
-from pipelines.merge.upgrade_plan import Choices, Move, decide
+from pipelines.merge.choices import Choices, decide
+from pipelines.merge.upgrade_plan import Move
 from pipelines.pool import shares
 from pipelines.settings import Settings
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from pipelines import verify
-from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.cli.task import DECIDE, GUEST, Context, print_data, settings_of, task
@@ -19,21 +17,11 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import result, result_lines, say, warn, whoever_hears
-from pipelines.merge import preparation
+from pipelines.merge import preparation, upgrade_target
 from pipelines.merge import preview as previews
-from pipelines.merge.upgrade_plan import Choices, Move, decide
-from pipelines.pool import clone_methods
+from pipelines.merge.choices import UpgradeOptions, decide, options
+from pipelines.merge.upgrade_plan import Move
 from pipelines.settings import Settings
-
-
-@dataclass(frozen=True)
-class UpgradeOptions:
-    """What is asked of an upgrade: the user's ``choices``, one of `roots.WAYS`; the rest are options of the task."""
-
-    choices: Choices = field(default_factory=Choices)
-    clone: str = "auto"
-    restart: bool = False
-    again: bool = False
 
 
 class WentBack(VirtrootError):
@@ -42,44 +30,6 @@ class WentBack(VirtrootError):
     def __init__(self, cause: VirtrootError) -> None:
         super().__init__(cause.what, cause.hint, cause.detail, where=cause.where)
         self.exit_code = cause.exit_code
-
-
-def artifact(name: str, to: str, settings: Settings) -> Artifact:
-    """Return what a guest is to be put on: what ``to`` names, or else the golden root of its recipe, or the latest."""
-    if to and Path(to).is_dir() and "/" in to:
-        return Artifact(Path(to).resolve())
-    guest = guests.find(connect(settings), name)
-    recipe = preparation.manifest(guest).name
-    if to:
-        return naming.resolve(settings.output_dir, to, recipe)
-    golden = golden_root(guest, settings)
-    if golden is None:
-        latest = naming.resolve(settings.output_dir, "latest", recipe)
-        say(f"{recipe} has no golden root: its latest build, {latest.id}, is taken")
-        return latest
-    if guest.artifact.is_newer(golden.id):
-        raise VirtrootError(
-            f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
-            "to go to that one all the same: --to golden; to the newest build: --to latest",
-        )
-    return golden
-
-
-def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
-    """Return the golden root of the recipe that a guest was made by; None where it has none."""
-    return Store(settings.output_dir).golden(preparation.manifest(guest).name).artifact
-
-
-def stays(name: str, artifact: Artifact, settings: Settings) -> str:
-    """Return in words that a guest is on ``artifact`` already; empty where it is not."""
-    if guests.find(connect(settings), name).artifact != artifact.id:
-        return ""
-    return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew"
-
-
-def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
-    """Validate the options of the task; raises `VirtrootError`."""
-    return UpgradeOptions(choices, clone_methods.checked_way(clone), restart, again)
 
 
 def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
@@ -197,48 +147,13 @@ def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settin
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
 
 
-def due(names: Collection[str], options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
-    """Yield the guests, sorted, each with the golden root that it is to be put on, or in words why it stays as it is.
-
-    ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
-    upgrade, and those that were made in another output directory are nobody's here.
-    """
-    hypervisor = connect(settings)
-    for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
-        if guest.transient or (names and guest.name not in names):
-            continue
-        yield guest.name, _becoming(guest, options, settings)
-
-
-def _becoming(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
-    try:
-        return _golden_root(guest, options, settings)
-    except VirtrootError as error:
-        return f"stays as it is: {error.what}"
-
-
-def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
-    artifact = golden_root(guest, settings)
-    if artifact is None:
-        return "stays as it is: its recipe has no golden root"
-    if artifact.id == guest.artifact:
-        return f"is on {artifact.id} already"
-    if Store(settings.output_dir).find(guest.artifact) is None:
-        return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
-    if guest.artifact.is_newer(artifact.id):
-        return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
-    if artifact.id in previous_roots.refused(guest) and not options.again:
-        return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
-    return artifact
-
-
 def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Move | str]]:
     """Yield what an upgrade would do to each guest, or why it stays as it is; nothing changes.
 
     Raises `VirtrootError` at the end where that cannot be told of all.
     """
     untold: list[str] = []
-    for name, becoming in list(due((), options, settings)):
+    for name, becoming in list(upgrade_target.due((), options, settings)):
         if isinstance(becoming, str):
             yield name, becoming
             continue
@@ -265,7 +180,7 @@ def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Setti
     hypervisor = connect(settings)
     stayed = _missing(names, hypervisor)
     waiting: list[tuple[str, Artifact]] = []
-    for name, becoming in due(names, options, settings):
+    for name, becoming in upgrade_target.due(names, options, settings):
         if isinstance(becoming, str):
             say(f"{name} {becoming}")
         else:
@@ -363,12 +278,12 @@ def upgrade_task(
         return
     if all and not preview:
         raise VirtrootError(f"--all and {name}", "leave one out; --all shows all of a --preview")
-    made = artifact(name, to, settings)
+    made = upgrade_target.artifact(name, to, settings)
     if preview:
         previews.show(plan_upgrade(name, made, wanted, settings), everything=all, as_json=json)
         return
     asked = to or take or keep or discard or clone != "auto"
-    if reason := "" if asked else stays(name, made, settings):
+    if reason := "" if asked else upgrade_target.stays(name, made, settings):
         say(f"{name} {reason}")
         if json:
             print_data({"stays": reason})

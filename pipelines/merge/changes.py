@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.artifact.difference import Difference, compare
-from pipelines.merge import policy
+from pipelines.merge import entry_changes, paths, policy
 from pipelines.merge.baselines import Configured, Survey, Unowned
 from pipelines.merge.policy import Diff
 from pipelines.recipe.surroundings import BUILD_NAME
@@ -17,14 +15,6 @@ from pipelines.text import split_lines, trim
 
 Kind = Literal["added", "removed", "changed"]
 
-_IGNORED = re.compile("|".join(map(policy.regex, policy.at_diff(Diff.IGNORE))))
-
-#: Entries that are ignored, though what is in them is not.
-_ALONE = policy.at_diff(Diff.IGNORE_ENTRY)
-
-#: Whether a path, or one above it, matches: each is matched once, however many paths are below it.
-_KNOWN: dict[str, bool] = {}
-_MOST_KNOWN = 1 << 20
 
 #: Directories that are ignored while they are empty.
 _MADE_EMPTY = policy.at_diff(Diff.IGNORE_EMPTY)
@@ -77,7 +67,7 @@ def changes(base: Survey, now: Survey, distro: str, points: Iterable[str] = ()) 
 
     ``points`` are the paths where the guest has its shares, which virtroot made.
     """
-    made = {each for point in points for each in above(point.strip("/"))}
+    made = {each for point in points for each in paths.above(point.strip("/"))}
     return Changes(
         packages=compare(base.packages, now.packages, distro),
         accounts=tuple(_accounts(base, now)),
@@ -132,7 +122,7 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
                   for ours, theirs in ((now.packages, base.packages), (base.packages, now.packages)))  # fmt: skip
     filled = {path.rpartition("/")[0] for path in now.etc}
     for path in sorted({*base.etc, *now.etc}):
-        if path in _ACCOUNTS or path in _HIDDEN or ignored(path) or _same_lines(path, base, now):
+        if path in _ACCOUNTS or path in _HIDDEN or paths.ignored(path) or _same_lines(path, base, now):
             continue
         then, today = base.etc.get(path), now.etc.get(path)
         if path.startswith(_PACKAGE_LINKS) and all(
@@ -140,13 +130,15 @@ def _etc(base: Survey, now: Survey) -> Iterator[Changed]:
         ):
             continue
         if then is None and today is not None:
-            made = of_package(today, came) or (today.kind == "link" and today.content == policy.LINKS.get(path))
+            made = entry_changes.of_package(today, came) or (
+                today.kind == "link" and today.content == policy.LINKS.get(path)
+            )
             if not made and not (today.kind == "directory" and path in filled):
                 yield Changed("added", path, size=_size(today))
         elif today is None and then is not None:
-            if not dropped(path, then, now) and then.package not in went and then.to not in went:
+            if not entry_changes.dropped(path, then, now) and then.package not in went and then.to not in went:
                 yield Changed("removed", path, size=_size(then))
-        elif then and today and (what := differs(then, today)):
+        elif then and today and (what := entry_changes.differs(then, today)):
             yield Changed("changed", path, what, size=_size(today))
 
 
@@ -178,50 +170,10 @@ def has_same_own_lines(path: str, one: Survey, other: Survey) -> bool:
     return kept[0] == kept[1]
 
 
-def of_package(entry: Configured, packages: AbstractSet[str]) -> bool:
-    """Say whether something in /etc is as its package brought it, or a link that one of ``packages`` is the reason for.
-
-    Packages come with links of their own, and make more: those that start their services.
-    """
-    if entry.kind == "link":
-        return bool(entry.package) or entry.to in packages
-    return bool(entry.package) and (entry.kind != "file" or entry.as_packaged)
-
-
-def dropped(path: str, then: Configured, now: Survey) -> bool:
-    """Say whether something in /etc went because its package does not have it any more."""
-    return bool(then.package) and now.missing is not None and path not in now.missing
-
-
-def differs(then: Configured, today: Configured) -> str:
-    """Return in words what of an entry of /etc is otherwise; what its package changed is not."""
-    if then.kind != today.kind:
-        return f"{then.kind}, now {today.kind}"
-    if then.kind == "other" and then.content != today.content:
-        return f"{then.content or 'a special file'}, now {today.content or 'another one'}"
-    words = [
-        "content" if then.content != today.content and not today.as_packaged else "",
-        *_rights(then, today),
-    ]
-    return ", ".join(filter(None, words))
-
-
-def _rights(then: Configured | Unowned, today: Configured | Unowned) -> Iterator[str]:
-    """Yield in words what owner and mode are otherwise; older records have no modes of what no package has."""
-    if then.mode is None or today.mode is None:
-        return
-    if (then.uid, then.gid) != (today.uid, today.gid):
-        yield "owner"
-    if then.mode != today.mode and then.kind != "link":
-        yield f"mode {then.mode:04o}, now {today.mode:04o}"
-    if then.attributes != today.attributes:
-        yield "attributes"
-
-
 def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping[str, Configured]) -> Iterator[Changed]:
     for path in sorted({*base, *now}):
         then, today = base.get(path), now.get(path)
-        if ignored(path) or _is_chosen(then, today, etc):
+        if paths.ignored(path) or _is_chosen(then, today, etc):
             continue
         if then is None and today is not None:
             tree = today.kind == "tree"
@@ -229,26 +181,8 @@ def _files(base: Mapping[str, Unowned], now: Mapping[str, Unowned], etc: Mapping
         elif today is None and then is not None:
             if path.rpartition("/")[0] not in base or path.rpartition("/")[0] in now:
                 yield Changed("removed", path, size=then.size)
-        elif then and today and (what := otherwise(then, today)):
+        elif then and today and (what := entry_changes.otherwise(then, today)):
             yield Changed("changed", path, what, size=today.size, entries=today.entries or None)
-
-
-def otherwise(then: Unowned, today: Unowned) -> str:
-    """Return in words what of an entry that no package has is otherwise."""
-    if "owned" in (then.kind, today.kind):
-        return ""
-    if then.kind != today.kind:
-        return f"{then.kind}, now {today.kind}"
-    if then.kind == "tree":
-        alike = then.digest == today.digest if then.digest and today.digest else _measures(then) == _measures(today)
-        return "" if alike else "content"
-    if then.kind == "link" and then.mode is not None and today.mode is not None:
-        words = [_elsewhere(then, today)]
-    elif then.kind == "other":
-        words = [f"{then.content}, now {today.content}" if then.content != today.content else ""]
-    else:
-        words = ["content" if (then.size, then.modified) != (today.size, today.modified) else ""]
-    return ", ".join(filter(None, (*words, *_rights(then, today))))
 
 
 def _is_chosen(then: Unowned | None, today: Unowned | None, etc: Mapping[str, Configured]) -> bool:
@@ -266,19 +200,6 @@ def _is_chosen(then: Unowned | None, today: Unowned | None, etc: Mapping[str, Co
     return bool(today.content) and (then is not None or (aim is not None and bool(aim.to)))
 
 
-def _elsewhere(then: Unowned | Configured, today: Unowned | Configured) -> str:
-    """Return in words that a link leads elsewhere; of one that was not looked at, its length and time say that."""
-    if then.content and today.content:
-        same = then.content == today.content
-    else:
-        same = (then.size, then.modified) == (today.size, today.modified)
-    return "" if same else f"leads to {today.content}" if today.content else "leads elsewhere"
-
-
-def _measures(tree: Unowned) -> tuple[int, int]:
-    return tree.entries, tree.files
-
-
 def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
     """Yield what packages have that is not as it was; what another version of its package has otherwise is not told."""
     if base.owned is None or now.owned is None or base.missing is None or now.missing is None:
@@ -291,7 +212,7 @@ def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
 
     for path in sorted({*base.owned, *now.owned, *now.missing}):
         then, today = base.owned.get(path), now.owned.get(path)
-        if ignored(path) or path.startswith("etc/"):
+        if paths.ignored(path) or path.startswith("etc/"):
             continue
         if path in now.missing:
             above_it = path.rpartition("/")[0]
@@ -302,51 +223,11 @@ def _altered(base: Survey, now: Survey) -> Iterator[Changed]:
             known = today.content and not today.to and today.package in versions[0]
             if known or is_same(today.package):
                 yield Changed("changed", path, f"leads to {today.content}" if today.content else "is a link")
-        elif is_same((today or then or _PLAIN).package) and (what := _words(then or _PLAIN, today or _PLAIN)):
+        elif is_same((today or then or entry_changes.PLAIN).package) and (
+            what := entry_changes.words(then or entry_changes.PLAIN, today or entry_changes.PLAIN)
+        ):
             yield Changed("changed", path, what)
 
 
-#: What most of packages is, a file or a directory.
-_PLAIN = Configured("", 0o644, 0, 0)
-
-
 def _leads_away(path: str, owned: Mapping[str, Configured]) -> bool:
-    return any(each in owned and owned[each].kind == "link" for each in above(path))
-
-
-def _words(then: Configured, today: Configured) -> str:
-    """Return in words what is otherwise; a kind or a mode that is not known is that of most."""
-    if today.kind == "link":
-        return _elsewhere(then, today)
-    if then.kind == "link":
-        return "leads nowhere any more"
-    kind = then.kind or today.kind
-    both = (each if each.kind or kind == "file" else replace(each, mode=0o755) for each in (then, today))
-    return ", ".join(_rights(*both))
-
-
-def ignored(path: str) -> bool:
-    """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    if path in _ALONE:
-        return True
-    unknown = []
-    for each in above(path):
-        if each in _KNOWN:
-            found = _KNOWN[each]
-            break
-        unknown.append(each)
-    else:
-        found = False
-    if len(_KNOWN) > _MOST_KNOWN:
-        _KNOWN.clear()
-    # The nearest to the top first: what is below one that is ignored is, too.
-    for each in reversed(unknown):
-        found = _KNOWN[each] = found or _IGNORED.fullmatch(each) is not None
-    return found
-
-
-def above(path: str) -> Iterator[str]:
-    """Yield ``path`` and the directories above it, the nearest first."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
+    return any(each in owned and owned[each].kind == "link" for each in paths.above(path))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes, policy
+from pipelines.merge import entry_changes, paths, policy
 from pipelines.merge.baselines import Survey, Unowned
 from pipelines.merge.changes import Changed
 from pipelines.merge.policy import Upgrade
@@ -27,32 +26,34 @@ def _merged(path: str, kept: Iterable[str], systems: Iterable[str] = ()) -> bool
 
     In ``systems``, trees of other systems, it may not.
     """
-    return not below(path, systems) and any(below(path, [each]) and not is_whole(each) for each in kept)
+    return not paths.below(path, systems) and any(paths.below(path, [each]) and not is_whole(each) for each in kept)
 
 
 def is_whole(path: str, systems: Iterable[str] = ()) -> bool:
     """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
-    return _is_whole_anyway(path) or below(path, systems)
+    return _is_whole_anyway(path) or paths.below(path, systems)
 
 
 @lru_cache
 def _is_whole_anyway(path: str) -> bool:
-    return foreign(path) or (path not in KEPT and below(path, _DATA))
+    return foreign(path) or (path not in KEPT and paths.below(path, _DATA))
 
 
 def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:
     """Return the paths that the guest has, for all that is known: a package's directory is, unless it is missing."""
     return [
-        path for path in kept if any(below(each, [path]) for each in ours.unowned) or _is_packages(path, ours, theirs)
+        path
+        for path in kept
+        if any(paths.below(each, [path]) for each in ours.unowned) or _is_packages(path, ours, theirs)
     ]
 
 
 def refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None:
     """Raise `VirtrootError` where the new root has no directory for something that is kept to be in."""
     for path in kept:
-        if not any(below(each, [path]) for each in ours.unowned):
+        if not any(paths.below(each, [path]) for each in ours.unowned):
             continue
-        for above in changes.above(path.rpartition("/")[0]):
+        for above in paths.above(path.rpartition("/")[0]):
             entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
             if entry is not None and entry.kind in ("file", "link", "other"):
                 kind = (entry.content or "special file") if entry.kind == "other" else entry.kind
@@ -69,11 +70,11 @@ def met(
     left, replaced = [], []
     there = _there(kept, ours, theirs)
     for path, new in sorted(theirs.unowned.items()):
-        if not below(path, kept) or changes.ignored(path):
+        if not paths.below(path, kept) or paths.ignored(path):
             continue
         then, mine = base.unowned.get(path), ours.unowned.get(path)
         if mine is None:
-            if then is None and not _merged(path, kept, systems) and below(path, there):
+            if then is None and not _merged(path, kept, systems) and paths.below(path, there):
                 replaced.append(path)
         elif _merged(path, kept, systems) and then is not None and _is_as_it_was(then, mine):
             left.append(path)
@@ -90,7 +91,7 @@ def _is_as_it_was(then: Unowned, mine: Unowned) -> bool:
     Records of earlier versions do not say enough.
     """
     told = mine.kind in ("file", "link") or (mine.kind == "tree" and bool(mine.digest and then.digest))
-    return told and then.mode is not None and not changes.otherwise(then, mine)
+    return told and then.mode is not None and not entry_changes.otherwise(then, mine)
 
 
 def _content(entry: Unowned) -> tuple[str, int, str]:
@@ -104,14 +105,14 @@ def went(
     """Return what was taken away in the guest below what is kept, and would come back with the new root."""
     gone = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
     # What is in a directory beside what went keeps that.
-    staying = {each for path in theirs.unowned if path not in gone for each in changes.above(path.rpartition("/")[0])}
+    staying = {each for path in theirs.unowned if path not in gone for each in paths.above(path.rpartition("/")[0])}
     found = (path for path in gone - staying if _merged(path, kept, systems) and not _in_tree(path, ours))
-    return outermost(sorted(found))
+    return paths.outermost(sorted(found))
 
 
 def _in_tree(path: str, survey: Survey) -> bool:
     """Say whether a path is in what was told as one."""
-    return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in changes.above(path))
+    return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in paths.above(path))
 
 
 def only_there(
@@ -123,9 +124,9 @@ def only_there(
         for path, entry in sorted(theirs.unowned.items())
         if path not in base.unowned
         and path not in ours.unowned
-        and not changes.ignored(path)
+        and not paths.ignored(path)
         and (path.rpartition("/")[0] in ours.unowned or _is_packages(path.rpartition("/")[0], ours, theirs))
-        and below(path, kept)
+        and paths.below(path, kept)
         and not _merged(path, kept, systems)
     ]
 
@@ -135,21 +136,6 @@ def _is_packages(directory: str, ours: Survey, theirs: Survey) -> bool:
     return directory not in theirs.unowned and directory not in (ours.missing or {})
 
 
-def below(path: str, trees: Iterable[str]) -> bool:
-    """Say whether a path is one of ``trees``, or in one; of a set that takes as long as the path is deep."""
-    if isinstance(trees, Mapping):
-        trees = trees.keys()
-    if isinstance(trees, AbstractSet):
-        return any(each in trees for each in changes.above(path))
-    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
-
-
-def outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths without those that are below another one, in their order."""
-    unique = dict.fromkeys(paths)
-    return tuple(path for path in unique if not any(each in unique for each in changes.above(path.rpartition("/")[0])))
-
-
 def foreign(path: str, systems: Iterable[str] = ()) -> bool:
     """Say whether what is in ``path`` is another system's: in the usual places, or in ``systems``."""
-    return below(path, FOREIGN) or below(path, systems)
+    return paths.below(path, FOREIGN) or paths.below(path, systems)

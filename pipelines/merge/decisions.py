@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from pipelines.merge import collisions, policy
+from pipelines.merge import paths, policy
 from pipelines.merge.baselines import Survey
 from pipelines.text import split_fields
 
@@ -118,7 +118,7 @@ def _marks(base: Survey, ours: Survey, theirs: Survey, kind: str, words: tuple[s
 def _diversions(base: Survey, ours: Survey, theirs: Survey, kept: list[str]) -> Iterator[Command]:
     for path, away in _new(base, ours, theirs, "diversions").items():
         # A file of the guest's is in its place already where that is kept.
-        how = "--no-rename" if collisions.below(path.strip("/"), kept) else "--rename"
+        how = "--no-rename" if paths.below(path.strip("/"), kept) else "--rename"
         yield shlex.join(["dpkg-divert", "--local", how, "--divert", away, "--add", path]), "diverted in the guest"
     for path in _taken_back(base, ours, theirs, "diversions"):
         yield shlex.join(["dpkg-divert", "--local", "--rename", "--remove", path]), _TAKEN_BACK
@@ -150,7 +150,7 @@ def made_again(own: Iterable[str], kept: Iterable[str]) -> Iterator[Command]:
         return any(_is_in(each, path) for each in own)
 
     def is_kept(path: str) -> bool:
-        return collisions.below(path, kept) or any(collisions.below(each, [path]) for each in kept)
+        return paths.below(path, kept) or any(paths.below(each, [path]) for each in kept)
 
     for command, rules in policy.commands().items():
         if any(is_own(rule.path) if rule.path.startswith("etc/") else is_kept(rule.path) for rule in rules):

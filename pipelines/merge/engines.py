@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes, collisions, policy
+from pipelines.merge import collisions, paths, policy
 from pipelines.merge.baselines import Survey
 from pipelines.merge.policy import EngineData
 from pipelines.text import one_line, split_fields, trim
@@ -71,7 +71,7 @@ def foreign_trees(base: Survey, ours: Survey) -> dict[str, str]:
         for place in _places(path, mounts):
             found.setdefault(_real(place, links), why)
     own = {path: why for path, why in found.items() if not _is_shared(path) and path not in collisions.FOREIGN}
-    return {path: own[path] for path in sorted(collisions.outermost(own))}
+    return {path: own[path] for path in sorted(paths.outermost(own))}
 
 
 def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str]]:
@@ -87,7 +87,7 @@ def _bounded(found: Iterable[tuple[str, str]], most: int) -> list[tuple[str, str
 
 def _is_shared(path: str) -> bool:
     """Say whether a path is none of the guest's data, or holds other people's, too."""
-    is_above = any(collisions.below(each, [path]) for each in (*_SHARED, *collisions.FOREIGN))
+    is_above = any(paths.below(each, [path]) for each in (*_SHARED, *collisions.FOREIGN))
     return not path or is_above or path.split("/")[0] in _WITHOUT_DATA
 
 
@@ -103,7 +103,7 @@ def _links(survey: Survey) -> dict[str, str]:
 def _real(path: str, links: Mapping[str, str]) -> str:
     """Return the path that ``path`` leads to, as far as links are known."""
     for _ in range(_MOST_LINKS):
-        link = next((each for each in reversed([*changes.above(path)]) if each in links), "")
+        link = next((each for each in reversed([*paths.above(path)]) if each in links), "")
         if not link:
             return path
         target = links[link]
@@ -127,9 +127,9 @@ def _places(path: str, mounts: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield a path, and the directories that are mounted at it, above it or below it."""
     yield path
     for source, place in mounts:
-        if collisions.below(path, [place]):
+        if paths.below(path, [place]):
             yield source + path.removeprefix(place)
-        elif collisions.below(place, [path]):
+        elif paths.below(place, [path]):
             yield source
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import accounts, changes, policy
+from pipelines.merge import accounts, changes, entry_changes, paths, policy
 from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.policy import Upgrade
 from pipelines.recipe import machine_specific
@@ -84,7 +84,7 @@ def merge(
         if path.startswith(_ALTERNATIVES):
             found += _alternative(path, then, mine)
             continue
-        if mine is None and then is not None and changes.dropped(path, then, ours):
+        if mine is None and then is not None and entry_changes.dropped(path, then, ours):
             found.append(Decision(path, "theirs", "its package did not have it any more in the guest"))
             continue
         if path in _NAMES_GUEST and changes.is_virtroots(path, ours) and changes.has_same_own_lines(path, base, theirs):
@@ -100,7 +100,7 @@ def merge(
             f"--take {min(unused)}: the guest and the new root have the same there", "./inv upgrade --preview shows all"
         )
     coming = {each.path for each in found if each.verdict == "ours"}
-    more = {above for path in theirs.etc if path not in base.etc for above in changes.above(path.rpartition("/")[0])}
+    more = {above for path in theirs.etc if path not in base.etc for above in paths.above(path.rpartition("/")[0])}
     return [_fitting(each, coming, more, ours, theirs) if each.verdict == "ours" else each for each in found]
 
 
@@ -118,7 +118,7 @@ def _fitting(
         if mine.kind != "directory":
             return Decision(path, "conflict", f"{_kind(mine)} in the guest, and the new root has something else in it")
     if mine is not None:
-        for above in changes.above(path.rpartition("/")[0]):
+        for above in paths.above(path.rpartition("/")[0]):
             there = theirs.etc.get(above)
             if there is not None and there.kind != "directory" and above not in coming:
                 return Decision(path, "conflict", f"/{above}, which it is in, is {_kind(there)} in the new root")
@@ -173,12 +173,12 @@ def _decided(
         if mine is None:
             return Decision(path, "theirs", "added in the new root")
         if new is None:
-            dropped = changes.of_package(mine, gone)
+            dropped = entry_changes.of_package(mine, gone)
             why = "of a package that the new root does not have" if dropped else "added in the guest"
             return Decision(path, "theirs" if dropped else "ours", why)
-        if changes.of_package(mine, frozenset()):
+        if entry_changes.of_package(mine, frozenset()):
             return Decision(path, "theirs", "added in the new root")
-        if mine.kind == new.kind == "directory" and changes.ignored(path):
+        if mine.kind == new.kind == "directory" and paths.ignored(path):
             return Decision(path, "theirs", "made by programs on both sides")
         return Decision(path, "conflict", "added on both sides")
     if mine is None:
@@ -186,7 +186,7 @@ def _decided(
             # A package without its configuration would not run.
             return Decision(path, "theirs", "of a package that the guest took away, and that the new root brings")
         return Decision(path, "ours", "taken away in the guest")
-    changed = changes.differs(then, mine)
+    changed = entry_changes.differs(then, mine)
     if not changed:
         return Decision(path, "theirs", "changed in the new root" if new else "taken away in the new root")
     if new is None or _same(then, new):

@@ -23,10 +23,11 @@ from pipelines.host import lines
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
-from pipelines.merge import baselines, proof, upgrade_plan
+from pipelines.merge import baselines, copy_plan, proof, upgrade_plan
 from pipelines.merge.baselines import Survey
+from pipelines.merge.choices import Choices
 from pipelines.merge.etc_merge import Read
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.upgrade_plan import Move
 from pipelines.pool import clone_methods, overlayfs, place, roots, shares
 from pipelines.pool.place import Place
 from pipelines.target import mounts
@@ -163,9 +164,9 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         move = upgrade_plan.plan(
             staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
         )
-        owners = beside.owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
-        strangers = upgrade_plan.strangers(move, ours, owners)
-        sizes = {**upgrade_plan.foreign_sizes(move), **owners["sizes"]}
+        owners = beside.owners(target, guest.root, staged.root, copy_plan.taken_along(move), move.systems)
+        strangers = copy_plan.strangers(move, ours, owners)
+        sizes = {**copy_plan.foreign_sizes(move), **owners["sizes"]}
         systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **move.systems}
         move = replace(
             move,
@@ -197,7 +198,7 @@ def carry(guest: Guest, staged: Staged, move: Move) -> None:
     """Give the root that was made for it what is the guest's own, which stays where it is, too."""
     with step("carrying over what is the guest's own"):
         beside.carry(
-            guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
+            guest.target, guest.root, staged.root, copy_plan.carried(move, staged.base, move.ours, staged.theirs)
         )
         identity.name_files(guest.target, staged.root, staged.manifest)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pipelines.merge import baselines, changes, policy
+from pipelines.merge import baselines, paths, policy
 from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.policy import Upgrade
 from pipelines.merge.upgrade_plan import Move
@@ -67,7 +67,7 @@ def _is_new_roots(path: str, found: Configured | None, theirs: Survey, ours: Sur
 
 def _is_on_the_way(path: str, decided: Mapping[str, object], ours: Mapping[str, Configured]) -> bool:
     """Say whether something of the guest's is below a directory, which was made or kept for it."""
-    return any(each in ours and path in changes.above(each.rpartition("/")[0]) for each in decided)
+    return any(each in ours and path in paths.above(each.rpartition("/")[0]) for each in decided)
 
 
 def _is_same(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipelines.host import lines
 from pipelines.merge import upgrade_plan
 from pipelines.merge.baselines import Survey
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import Move
 
 
 def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:

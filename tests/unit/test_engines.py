@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.merge import collisions, decisions, engines
 from pipelines.merge.baselines import Survey, Unowned
-from pipelines.merge.upgrade_plan import carried
+from pipelines.merge.copy_plan import carried
 from tests.support.moves import moved
 from tests.support.surveys import system, tree
 

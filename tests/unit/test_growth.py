@@ -17,8 +17,9 @@ from pipelines.errors import VirtrootError
 from pipelines.host import lines, process
 from pipelines.host.process import Completed
 from pipelines.libvirt import beside
-from pipelines.merge import accounts, changes, collisions, upgrade_plan
+from pipelines.merge import account_numbers, accounts, changes, paths, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey, Unowned
+from pipelines.merge.choices import Choices
 from pipelines.target.payload import survey
 from pipelines.target.target import Local
 
@@ -45,9 +46,9 @@ def work(do: Callable[[], object]) -> int:
 
 def grows(make: Callable[[int], Callable[[], object]], size: int) -> float:
     """Return how many times the work is that twice the input is."""
-    changes._KNOWN.clear()
+    paths._KNOWN.clear()
     one = work(make(size))
-    changes._KNOWN.clear()
+    paths._KNOWN.clear()
     return work(make(2 * size)) / one
 
 
@@ -84,7 +85,7 @@ def test_many_subordinate_numbers() -> None:
     def make(size: int) -> Callable[[], object]:
         ours = b"".join(b"u%d:%d:65536\n" % (each, 100000 + 65536 * each) for each in range(size))
         theirs = b"".join(b"n%d:%d:65536\n" % (each, 100000 + 65536 * each) for each in range(size))
-        return lambda: accounts._ranges(b"", ours, theirs)
+        return lambda: account_numbers.merge_ranges(b"", ours, theirs)
 
     assert grows(make, 300) < MOST
 
@@ -92,7 +93,7 @@ def test_many_subordinate_numbers() -> None:
 def test_spans_say_what_each_range_said() -> None:
     """Overlapping, empty and touching ranges, against the plain way to ask."""
     given = [(10, 5), (12, 1), (30, 0), (40, 10), (45, 10), (55, 5), (0, 0)]
-    taken = accounts._Taken(given)
+    taken = account_numbers.Taken(given)
     for first in range(65):
         for count in range(8):
             plain = any(first < start + many and start < first + count for start, many in given if many)
@@ -119,15 +120,15 @@ def test_many_directories_in_etc() -> None:
 
 
 def test_nested_paths_are_matched_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes._KNOWN.clear()
-    paths = ["/".join(["srv2", *["d"] * depth]) for depth in range(150)]
-    assert not any(list(map(changes.ignored, paths)))
-    assert len(changes._KNOWN) == len(paths)
-    assert changes.ignored("var/log/a/b/c")
-    assert changes.ignored("srv2/d/x.pyc/y")
-    assert not changes.ignored("srv2/d/x.pyd/y")
-    monkeypatch.setattr(changes, "_MOST_KNOWN", 10)
-    assert [changes.ignored(path) for path in (*paths, "var/log/a")] == [False] * len(paths) + [True]
+    paths._KNOWN.clear()
+    nested = ["/".join(["srv2", *["d"] * depth]) for depth in range(150)]
+    assert not any(list(map(paths.ignored, nested)))
+    assert len(paths._KNOWN) == len(nested)
+    assert paths.ignored("var/log/a/b/c")
+    assert paths.ignored("srv2/d/x.pyc/y")
+    assert not paths.ignored("srv2/d/x.pyd/y")
+    monkeypatch.setattr(paths, "_MOST_KNOWN", 10)
+    assert [paths.ignored(path) for path in (*nested, "var/log/a")] == [False] * len(nested) + [True]
 
 
 def test_many_new_directories_are_planned() -> None:
@@ -136,7 +137,7 @@ def test_many_new_directories_are_planned() -> None:
         files = {"etc/passwd": users(0), "etc/group": groups(0)}
         base, ours = Survey((), BASE.etc, {}, (), files), Survey((), BASE.etc, trees, (), files)
         read = (lambda _: None, lambda _: None)
-        return lambda: upgrade_plan.plan(base, ours, base, "debian", upgrade_plan.Choices(), read, lambda *_: None)
+        return lambda: upgrade_plan.plan(base, ours, base, "debian", Choices(), read, lambda *_: None)
 
     assert len(make(3)().empty) == 3  # type: ignore[attr-defined]
     assert grows(make, 200) < MOST
@@ -145,7 +146,7 @@ def test_many_new_directories_are_planned() -> None:
 def test_below_a_set_is_below_its_paths() -> None:
     trees = ("home", "var/lib/x", "a/b")
     for path in ("home", "home/ann/x", "homes", "var/lib", "var/lib/x/y", "a", "a/b/c/d", "a/bc", ""):
-        assert collisions.below(path, trees) == collisions.below(path, frozenset(trees)), path
+        assert paths.below(path, trees) == paths.below(path, frozenset(trees)), path
 
 
 def opened(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:

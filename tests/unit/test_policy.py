@@ -11,7 +11,7 @@ import tasks
 from pipelines.errors import VirtrootError
 from pipelines.guest import identity
 from pipelines.guest.identity import Identity
-from pipelines.merge import accounts, changes, collisions, policy
+from pipelines.merge import accounts, collisions, paths, policy
 from pipelines.merge.policy import RULES, Clone, Diff, EngineData, Rule, Upgrade
 from pipelines.recipe import machine_specific
 from pipelines.recipe.recipe import kept_by_nobody
@@ -22,8 +22,8 @@ ASKED = (Upgrade.ASK, Upgrade.ASK_WHOLE, Upgrade.ASK_SYSTEM)
 
 
 def test_a_path_has_one_rule() -> None:
-    paths = [rule.path for rule in RULES]
-    assert len(paths) == len({*paths}) > 100
+    found = [rule.path for rule in RULES]
+    assert len(found) == len({*found}) > 100
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.path)
@@ -55,9 +55,9 @@ def test_accounts_are_merged_in_an_order_in_which_names_come_first() -> None:
 
 @pytest.mark.parametrize("upgrade", Upgrade, ids=lambda upgrade: upgrade.name)
 def test_keep_takes_what_an_upgrade_copies_or_asks_about_and_refuses_the_rest(upgrade: Upgrade) -> None:
-    paths = policy.at_upgrade(upgrade)
-    assert paths
-    for path in paths:
+    found = policy.at_upgrade(upgrade)
+    assert found
+    for path in found:
         if upgrade in (*ASKED, Upgrade.COPY):
             assert not kept_by_nobody(f"{path}/below")
         elif upgrade in (Upgrade.PACKAGES, Upgrade.NEVER) or path.startswith("etc/"):
@@ -69,7 +69,7 @@ def test_all_keys_and_ids_have_rules() -> None:
     rules = {rule.path: rule for rule in RULES}
     assert {path for path in rules if rules[path].clone is Clone.DELETE} == {*machine_specific.patterns()}
     assert {*machine_specific.WATCHED, *machine_specific.GENERATED} <= {*rules}
-    assert all(changes.ignored(path.replace("*", "x")) for path in machine_specific.patterns())
+    assert all(paths.ignored(path.replace("*", "x")) for path in machine_specific.patterns())
 
 
 def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pipelines.merge import preparation, preview
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import Move
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, system, tree
 

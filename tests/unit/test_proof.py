@@ -17,9 +17,10 @@ import pytest
 
 from pipelines.host import lines
 from pipelines.libvirt import beside
-from pipelines.merge import baselines, proof, upgrade_plan
+from pipelines.merge import baselines, copy_plan, proof, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import Move
 from pipelines.target.payload import carry
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
@@ -79,9 +80,9 @@ def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
     planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
-    owners = beside.owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
+    owners = beside.owners(Local(), str(old), str(new), copy_plan.taken_along(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
-    beside.carry(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
+    beside.carry(Local(), str(old), str(new), copy_plan.carried(planned, base, ours, theirs))
     return planned, arrived(new)
 
 
@@ -153,13 +154,13 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     old, new = roots
     base, theirs = looked(old), looked(new)
     live(old)
-    carried = upgrade_plan.carried
+    carried = copy_plan.carried
 
     def without(*arguments: object) -> carry.CopyPlan:
         plan = carried(*arguments)  # type: ignore[arg-type]
         return carry.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
 
-    monkeypatch.setattr(upgrade_plan, "carried", without)
+    monkeypatch.setattr(copy_plan, "carried", without)
     planned, now = move(old, new, base, theirs)
     assert list(proof.differences(planned, theirs, now)) == ["/etc/pipe is not the guest's"]
 

@@ -21,9 +21,9 @@ from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.merge import baselines
+from pipelines.merge import baselines, paths
 from pipelines.merge.baselines import Survey
-from pipelines.merge.changes import Changed, Changes, changes, ignored
+from pipelines.merge.changes import Changed, Changes, changes
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target.payload import survey
 from pipelines.target.target import Local
@@ -437,7 +437,7 @@ def test_what_is_a_packages_by_now_did_not_go(root: Path) -> None:
     ],
 )
 def test_what_programs_make_anew_is_named_closely(path: str, seen: bool) -> None:
-    assert ignored(path) != seen
+    assert paths.ignored(path) != seen
 
 
 def test_a_configuration_of_a_package_that_came_and_was_edited_is_told(root: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.host import lines
-from pipelines.merge import collisions, upgrade_plan
+from pipelines.merge import collisions, copy_plan, upgrade_plan
 from pipelines.merge.baselines import Configured, Survey, Unowned
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import Move
 from pipelines.target.payload.carry import Owners
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, file, survey, system, tree
@@ -42,7 +43,7 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
     assert not move.open
     assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
     assert move.kept == (*collisions.KEPT, "var/lib/docker", "usr/local")
-    plan = upgrade_plan.carried(move, system(), ours, system())
+    plan = copy_plan.carried(move, system(), ours, system())
     assert plan["foreign"] == plan["whole"] == ["var/lib/docker"]
     assert plan["trees"] == [*collisions.KEPT, "usr/local"]
 
@@ -53,7 +54,7 @@ def test_directories_that_services_make_for_themselves_come_along_unasked() -> N
     move = moved(system(), ours, system())
     assert [each.name for each in move.undecided] == ["opt/app"]
     assert move.kept == collisions.KEPT
-    assert upgrade_plan.carried(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
+    assert copy_plan.carried(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
     left = moved(system(), ours, system(), Choices(discard=("var/lib/nginx", "opt/app")))
     assert left.empty == ()
     assert [each.name for each in left.dropped] == ["opt/app", "var/lib/nginx/body"]
@@ -77,7 +78,7 @@ def test_etc_is_carried_as_it_was_decided() -> None:
         {"etc/a": "a", "etc/gone": "x", "etc/both": "1\n2\n3\n4\n5!\n", "etc/passwd": PASSWD.replace("x:101", "x:105")}
     )
     move = moved(base, ours, theirs)
-    plan = upgrade_plan.carried(move, base, ours, theirs)
+    plan = copy_plan.carried(move, base, ours, theirs)
     assert (plan["copies"], plan["removals"], plan["users"], plan["groups"]) == (
         ["etc/a"],
         ["etc/gone"],
@@ -94,14 +95,14 @@ def test_conflicts_stop_and_are_decided_by_name() -> None:
     assert [each.path for each in moved(base, ours, theirs).conflicts] == ["etc/c"]
     move = moved(base, ours, theirs, Choices(take={"etc/c": "old"}))
     assert not move.open
-    assert upgrade_plan.carried(move, base, ours, theirs)["copies"] == ["etc/c"]
+    assert copy_plan.carried(move, base, ours, theirs)["copies"] == ["etc/c"]
 
 
 def test_special_files_in_etc_are_carried_and_are_compared() -> None:
     was, fifo = Configured("other", 0o666, 0, 0, "FIFO"), Configured("other", 0o666, 0, 0, "socket")
     base, ours = system({"etc/changed": was}), system({"etc/changed": fifo, "etc/device": was})
     move = moved(base, ours, base)
-    assert upgrade_plan.carried(move, base, ours, base)["copies"] == ["etc/changed", "etc/device"]
+    assert copy_plan.carried(move, base, ours, base)["copies"] == ["etc/changed", "etc/device"]
     assert {each.path: each.why for each in move.etc}["etc/changed"] == "changed in the guest: FIFO, now socket"
 
 
@@ -112,7 +113,7 @@ def test_nobodys_files_do_not_become_somebodys() -> None:
 
     def strangers(users: list[int], groups: list[int]) -> list[str]:
         owners = Owners(users=users, groups=groups, sizes={}, systems=[], flagged=[])
-        return upgrade_plan.strangers(move, ours, owners)
+        return copy_plan.strangers(move, ours, owners)
 
     assert strangers([0, 101, 4711], [0]) == []
     assert strangers([105], [105]) == ["user 105 new"]
@@ -172,7 +173,7 @@ def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> No
         )
         renumbered = PASSWD.replace("x:101:101", "x:105:105"), GROUP.replace("x:101", "x:105")
         new_now.contents.update({"etc/passwd": renumbered[0].encode(), "etc/group": renumbered[1].encode()})
-        plan = upgrade_plan.carried(moved(base, mine_now, new_now), base, mine_now, new_now)
+        plan = copy_plan.carried(moved(base, mine_now, new_now), base, mine_now, new_now)
         [found] = [each for each in plan["writes"] if each["path"] == "etc/f"]
         return found["mode"], found["uid"], found["gid"]
 
@@ -184,7 +185,7 @@ def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> No
 def test_the_owners_of_the_guests_own_configuration_are_looked_at_too() -> None:
     ours = system({"etc/mine": "x"})
     move = moved(system(), ours, system(), Choices(keep=("var/lib/docker", "opt")))
-    assert upgrade_plan.taken_along(move) == [*collisions.KEPT, "opt", "etc/mine"]
+    assert copy_plan.taken_along(move) == [*collisions.KEPT, "opt", "etc/mine"]
 
 
 def test_packages_are_those_of_the_guest_now() -> None:
@@ -200,7 +201,7 @@ def test_what_went_since_goes_from_the_former_root_and_what_is_only_in_its_data_
     theirs = replace(system(), unowned={**base.unowned, "var/lib/db/left": file, "home/bob": tree()})
     move = back(base, ours, theirs, Choices(keep=("var/lib/db",)))
     assert move.went == ("srv/site",)
-    assert upgrade_plan.carried(move, base, ours, theirs)["removals"] == ["srv/site"]
+    assert copy_plan.carried(move, base, ours, theirs)["removals"] == ["srv/site"]
     assert [(each.name, each.what) for each in move.undecided] == [("var/lib/db/left", "only the former root has it")]
     assert not back(base, ours, theirs, Choices(keep=("var/lib/db",), discard=("var/lib/db/left",))).open
 
@@ -283,7 +284,7 @@ def test_a_tree_that_nobody_touched_is_the_new_roots() -> None:
     untouched = Unowned("tree", 0, 9, entries=3000, files=3000, mode=0o755, gid=0, digest="a")
     base = replace(system(), unowned={"srv/www": untouched, "srv/old": replace(untouched, digest="")})
     move = moved(base, base, base)
-    plan = upgrade_plan.carried(move, base, base, base)
+    plan = copy_plan.carried(move, base, base, base)
     assert (plan["left"], plan["untouched"]) == ([], ["srv/www"])
     ours = replace(base, unowned={"srv/www": replace(untouched, digest="b")})
     assert moved(base, ours, base).left == ()
@@ -336,7 +337,7 @@ def test_a_link_in_a_packages_place_is_asked_about_and_rights_are_told() -> None
         ("removed", "usr/bin/tool", ""),
     ]
     move = moved(was, ours, was, Choices(keep=("var/lib/db",)))
-    assert upgrade_plan.carried(move, was, ours, was)["whole"] == ["var/lib/db"]
+    assert copy_plan.carried(move, was, ours, was)["whole"] == ["var/lib/db"]
     # Another version of the package may have it so.
     newer = replace(ours, packages=(Package(name="base", version="2"),))
     move = moved(was, newer, newer)
