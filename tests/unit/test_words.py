@@ -77,7 +77,8 @@ def _left_column() -> list[str]:
 
 def _pattern(word: str) -> re.Pattern[str]:
     text = re.escape(word).replace(r"\ ", r"\s+")
-    return re.compile(_AFTER_IS_NO.format(text) if word.endswith(" no") else rf"\b{text}\b", re.IGNORECASE)
+    # An option keeps its name: rollback has --carry.
+    return re.compile(_AFTER_IS_NO.format(text) if word.endswith(" no") else rf"(?<!--)\b{text}\b", re.IGNORECASE)
 
 
 _AVOIDED = {word: _pattern(word) for word in _left_column()}
@@ -116,3 +117,4 @@ def test_text_has_none_of_the_words_to_avoid(name: Path) -> None:
 def test_the_table_is_read() -> None:
     assert avoided("The file is no directory, and was written anew.") == ["anew", "is no"]
     assert avoided("There is no directory, and it is no longer there.") == []
+    assert avoided("rollback --carry") == []
