@@ -104,7 +104,7 @@ def _personalise(original: Guest, paths: Place, definition: ET.Element, own: Ide
         beside.put_file(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
             identity.name_files(target, root, manifest, was, own.hostname)
-        baselines.copy(target, original.boot, paths.partial_boot)
+        baselines.copy_baseline(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.kept(original.boot), place.kept(paths.partial_boot)])
         renamed(definition, original.root, paths, own.uuid)

@@ -13,27 +13,27 @@ from pipelines.log import result_lines, say, warn
 from pipelines.merge import baselines, describe, preparation
 from pipelines.merge import changes as changing
 from pipelines.merge import preview as previews
-from pipelines.merge.baselines import Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.merge.changes import Changes
-from pipelines.merge.choices import Choices, decide
-from pipelines.merge.upgrade_plan import Move
+from pipelines.merge.choices import Choices, parse_choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.pool import shares
 from pipelines.settings import Settings
 
 
 def written(name: str, settings: Settings) -> Changes:
     """Return what a guest wrote since it got its root, and what a rollback would leave behind; it may run."""
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         _former(guest)
         return _written(guest, _arrived(guest))
 
 
-def plan_carry(name: str, choices: Choices, settings: Settings) -> Move:
+def plan_carry(name: str, choices: Choices, settings: Settings) -> UpgradePlan:
     """Return what carrying that along would come to; nothing of the guest changes, and it may run."""
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         former = _former(guest)
-        with preparation.of_former(guest, former, _arrived(guest)) as staged:
-            return preparation.planned(guest, staged, _remembered(guest, choices))
+        with preparation.prepare_from_previous(guest, former, _arrived(guest)) as staged:
+            return preparation.plan_upgrade(guest, staged, _remembered(guest, choices))
 
 
 def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
@@ -43,7 +43,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
     the former root, which stays as it is; raises `VirtrootError`, with nothing changed, where something of that is left
     to decide.
     """
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         again = guest.running
         if again and not restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
@@ -60,13 +60,13 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                 except VirtrootError as error:
                     # The more is broken, the more a way back is needed.
                     warn(f"what {name} wrote since it got its root cannot be told, and stays in that: {error.what}")
-                preparation.put_back(guest, former)
+                preparation.swap_back(guest, former)
             move = None
         back = guests.find(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
         if move is not None:
-            preparation.tell(name, move)
+            preparation.report(name, move)
         try:
             previous_roots.forget(back)
         except VirtrootError as error:
@@ -74,17 +74,17 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         return former
 
 
-def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
-    with preparation.of_former(guest, former, _arrived(guest)) as staged:
-        preparation.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
+def _carry(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> UpgradePlan:
+    with preparation.prepare_from_previous(guest, former, _arrived(guest)) as staged:
+        preparation.plan_upgrade(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
             say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
         with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
             # What it wrote last counts.
-            move = preparation.planned(guest, staged, choices)
+            move = preparation.plan_upgrade(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")
-            preparation.carry(guest, staged, move)
-            preparation.put_in_place(guest, staged, choices.keep, move)
+            preparation.copy_state(guest, staged, move)
+            preparation.swap_in(guest, staged, choices.keep, move)
         return move
 
 
@@ -97,8 +97,8 @@ def _former(guest: Guest) -> Former:
     return former
 
 
-def _arrived(guest: Guest) -> Survey:
-    found = baselines.arrived(guest)
+def _arrived(guest: Guest) -> Inventory:
+    found = baselines.find_install_inventory(guest)
     if found is None:
         raise VirtrootError(
             f"what {guest.name} wrote since is not known: there is no record of what its root was",
@@ -108,18 +108,18 @@ def _arrived(guest: Guest) -> Survey:
 
 
 def _remembered(guest: Guest, choices: Choices) -> Choices:
-    return choices.remembering(preparation.kept(guest))
+    return choices.add_kept(preparation.read_kept(guest))
 
 
-def _written(guest: Guest, base: Survey) -> Changes:
-    manifest = preparation.manifest(guest)
-    now = baselines.now(guest.target, guest.root, manifest, base)
+def _written(guest: Guest, base: Inventory) -> Changes:
+    manifest = preparation.read_manifest(guest)
+    now = baselines.take_inventory(guest.target, guest.root, manifest, base)
     points = shares.points(guest.target, guest.root).values()
-    return changing.changes(base, now, manifest.recipe.distro, points)
+    return changing.compare_inventories(base, now, manifest.recipe.distro, points)
 
 
 def _say_written(guest: Guest) -> None:
-    base = baselines.arrived(guest)
+    base = baselines.find_install_inventory(guest)
     if base is None:
         return
     found = _written(guest, base)
@@ -165,20 +165,20 @@ def rollback_task(
     ./inv rollback web --restart --carry
     """
     settings = settings_of(c)
-    choices = decide(take, keep, discard)
+    choices = parse_choices(take, keep, discard)
     if not carry and (take or keep or discard):
         raise VirtrootError("--take, --keep and --discard are about what is carried along", "give --carry, too")
     if all and not (preview and carry):
         raise VirtrootError("--all is about a preview of what is carried along", "give --preview --carry, too")
     if preview and carry:
-        previews.show(plan_carry(name, choices, settings), everything=all, as_json=json)
+        previews.print_preview(plan_carry(name, choices, settings), everything=all, as_json=json)
         return
     if preview:
         found = written(name, settings)
         if json:
-            print_data(describe.changes_as_data(found))
+            print_data(describe.convert_changes(found))
         else:
-            result_lines(describe.changes_as_lines(found, since="it got its root"))
+            result_lines(describe.format_changes(found, since="it got its root"))
         return
     if json:
         raise VirtrootError("--json without --preview", "--json shows what would be done: give --preview, too")

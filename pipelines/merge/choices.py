@@ -1,4 +1,4 @@
-"""What the user decided about an upgrade: what is kept, discarded and taken, and how the root is made."""
+"""What the user chose for an upgrade: what is kept, discarded and taken, and the options of the task."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pipelines.recipe.recipe import kept_by_nobody
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user said: paths, without a slash before them, to ``keep``; paths or packages to ``discard``.
+    """Hold the user's choices: paths to ``keep``, and paths or packages to ``discard``.
 
-    ``take`` says for paths of /etc whose is to be had.
+    Paths have no slash before them. ``take`` says for paths of /etc whether the old or the new version is taken.
     """
 
     keep: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
     take: Mapping[str, Literal["old", "new"]] = field(default_factory=dict)
 
-    def remembering(self, kept: Iterable[str]) -> Choices:
-        """Return the same with what was ``kept`` earlier, but for what is discarded now."""
-        # Rules for what may be kept were others once.
-        still = [path for path in kept if not paths.below(path, self.discard) and not kept_by_nobody(path)]
+    def add_kept(self, kept: Iterable[str]) -> Choices:
+        """Return these choices with the paths that were ``kept`` at earlier upgrades, unless they are discarded now."""
+        # Earlier versions let paths be kept that this one refuses.
+        still = [path for path in kept if not paths.is_below(path, self.discard) and not kept_by_nobody(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
-def decide(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
-    """Validate what the user decided on the command line; raises `VirtrootError`."""
+def parse_choices(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
+    """Return the choices of the command line; raises `VirtrootError` for invalid ones."""
     taken: dict[str, Literal["old", "new"]] = {}
     for each in take:
         which, _, path = each.partition(":")
@@ -40,13 +40,13 @@ def decide(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> 
         taken[path.strip("/")] = "old" if which == "old" else "new"
     for each in keep:
         if not each.startswith("/"):
-            raise VirtrootError(f"--keep {each}: that is no path in the guest", "begin it with a slash")
+            raise VirtrootError(f"--keep {each}: not a path in the guest", "begin it with a slash")
     return Choices(tuple(path.strip("/") for path in keep), tuple(path.strip("/") for path in discard), taken)
 
 
 @dataclass(frozen=True)
 class UpgradeOptions:
-    """What is asked of an upgrade: the user's ``choices``, one of `roots.WAYS`; the rest are options of the task."""
+    """Hold the options of an upgrade: the user's ``choices`` and a clone method; the others are those of the task."""
 
     choices: Choices = field(default_factory=Choices)
     clone: str = "auto"
@@ -54,6 +54,6 @@ class UpgradeOptions:
     again: bool = False
 
 
-def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
-    """Validate the options of the task; raises `VirtrootError`."""
+def parse_options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
+    """Return the options of the task; raises `VirtrootError` for an invalid clone method."""
     return UpgradeOptions(choices, clone_methods.checked_way(clone), restart, again)

@@ -1,4 +1,4 @@
-"""Paths of a root, without a slash before them: which of them is below which, and which of them are ignored."""
+"""Paths of a root, without a slash before them: which is below which, and which are ignored."""
 
 from __future__ import annotations
 
@@ -9,53 +9,57 @@ from collections.abc import Set as AbstractSet
 from pipelines.merge import policy
 from pipelines.merge.policy import Diff
 
-_IGNORED = re.compile("|".join(map(policy.regex, policy.at_diff(Diff.IGNORE))))
+_IGNORED = re.compile("|".join(map(policy.to_regex, policy.select_by_diff(Diff.IGNORE))))
 
-#: Entries that are ignored, though what is in them is not.
-_ALONE = policy.at_diff(Diff.IGNORE_ENTRY)
+#: Entries that are ignored, while what is in them is not.
+_ENTRIES_IGNORED = policy.select_by_diff(Diff.IGNORE_ENTRY)
 
-#: Whether a path, or one above it, matches: each is matched once, however many paths are below it.
-_KNOWN: dict[str, bool] = {}
-_MOST_KNOWN = 1 << 20
+#: Whether a path, or a directory above it, matches. Without this, each path would be matched as often as there are
+#: paths below it.
+_CACHE: dict[str, bool] = {}
+_MOST_CACHED = 1 << 20
 
 
-def ignored(path: str) -> bool:
-    """Say whether a path is of the guest's identity, or made by programs from something else, or is below such."""
-    if path in _ALONE:
+def is_ignored(path: str) -> bool:
+    """Say whether `diff` ignores a path: the rule of the path, or of a directory above it, says so."""
+    if path in _ENTRIES_IGNORED:
         return True
     unknown = []
-    for each in above(path):
-        if each in _KNOWN:
-            found = _KNOWN[each]
+    for each in walk_up(path):
+        if each in _CACHE:
+            found = _CACHE[each]
             break
         unknown.append(each)
     else:
         found = False
-    if len(_KNOWN) > _MOST_KNOWN:
-        _KNOWN.clear()
-    # The nearest to the top first: what is below one that is ignored is, too.
+    if len(_CACHE) > _MOST_CACHED:
+        _CACHE.clear()
+    # From the top down: what is below an ignored directory is ignored, too.
     for each in reversed(unknown):
-        found = _KNOWN[each] = found or _IGNORED.fullmatch(each) is not None
+        found = _CACHE[each] = found or _IGNORED.fullmatch(each) is not None
     return found
 
 
-def above(path: str) -> Iterator[str]:
+def walk_up(path: str) -> Iterator[str]:
     """Yield ``path`` and the directories above it, the nearest first."""
     while path:
         yield path
         path = path.rpartition("/")[0]
 
 
-def below(path: str, trees: Iterable[str]) -> bool:
-    """Say whether a path is one of ``trees``, or in one; of a set that takes as long as the path is deep."""
+def is_below(path: str, trees: Iterable[str]) -> bool:
+    """Say whether a path is one of ``trees`` or in one of them.
+
+    With a set or a mapping the time grows with the depth of the path, with anything else with the number of trees.
+    """
     if isinstance(trees, Mapping):
         trees = trees.keys()
     if isinstance(trees, AbstractSet):
-        return any(each in trees for each in above(path))
+        return any(each in trees for each in walk_up(path))
     return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
 
 
-def outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths without those that are below another one, in their order."""
-    unique = dict.fromkeys(paths)
-    return tuple(path for path in unique if not any(each in unique for each in above(path.rpartition("/")[0])))
+def drop_nested(found: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths that are not below another one of them, in their order."""
+    unique = dict.fromkeys(found)
+    return tuple(path for path in unique if not any(each in unique for each in walk_up(path.rpartition("/")[0])))

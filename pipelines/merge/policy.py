@@ -251,7 +251,7 @@ _REASONS = {
 }
 
 
-def _keys() -> Iterator[Rule]:
+def _list_key_rules() -> Iterator[Rule]:
     """Yield the rules of keys and ids that identify a machine."""
     for material in machine_specific.MATERIALS:
         for path in material.paths:
@@ -262,7 +262,7 @@ def _keys() -> Iterator[Rule]:
         yield Rule(path, "identifies a machine, and only its administrator can replace it", upgrade)
 
 
-def _packages() -> Iterator[Rule]:
+def _list_package_rules() -> Iterator[Rule]:
     """Yield the rules of what packages, package managers and the running system have, except for /etc."""
     for path in dict.fromkeys((*NOT_KEPT, *PACKAGE_TREES, *NOT_READ)):
         if path == "etc":
@@ -278,31 +278,34 @@ def _packages() -> Iterator[Rule]:
 
 
 #: All rules. What has no rule is compared and copied into a clone; at an upgrade the user decides about it.
-RULES = (*_PEOPLE, *_ACCOUNTS, *_keys(), *_CONFIGURATION, *_DATA, *_GENERATED, *_packages())
+RULES = (*_PEOPLE, *_ACCOUNTS, *_list_key_rules(), *_CONFIGURATION, *_DATA, *_GENERATED, *_list_package_rules())
 
 
-def at_upgrade(upgrade: Upgrade, below: str = "") -> tuple[str, ...]:
-    """Return the paths with which an upgrade does that, in the order of the table; only those that begin so."""
-    return tuple(rule.path for rule in RULES if rule.upgrade is upgrade and rule.path.startswith(below))
+def select_by_upgrade(upgrade: Upgrade, prefix: str = "") -> tuple[str, ...]:
+    """Return the paths with which an upgrade does ``upgrade``, in the order of the table.
+
+    Only those are returned that begin with ``prefix``.
+    """
+    return tuple(rule.path for rule in RULES if rule.upgrade is upgrade and rule.path.startswith(prefix))
 
 
-def at_diff(*diff: Diff) -> tuple[str, ...]:
-    """Return the paths with which `diff` does one of that, in the order of the table."""
+def select_by_diff(*diff: Diff) -> tuple[str, ...]:
+    """Return the paths with which `diff` does one of ``diff``, in the order of the table."""
     return tuple(rule.path for rule in RULES if rule.diff in diff)
 
 
-def for_engines(*data: EngineData) -> tuple[str, ...]:
-    """Return the paths that a container engine's configuration may name so, in the order of the table."""
+def select_by_engine_data(*data: EngineData) -> tuple[str, ...]:
+    """Return the paths for which an engine's configuration may say one of ``data``, in the order of the table."""
     return tuple(rule.path for rule in RULES if rule.engine_data in data)
 
 
-def regex(path: str) -> str:
+def to_regex(path: str) -> str:
     """Return the regular expression for the ``path`` of a rule."""
     return path.replace(".", r"\.").replace("+", r"\+").replace("**", "\0").replace("*", "[^/]*").replace("\0", ".*")
 
 
-def commands() -> dict[tuple[str, str], list[Rule]]:
-    """Return the commands for a guest, each with why, and the rules that name them."""
+def group_by_command() -> dict[tuple[str, str], list[Rule]]:
+    """Return the commands for a guest, each with the reason to run it, and the rules that name them."""
     found: dict[tuple[str, str], list[Rule]] = {}
     for rule in RULES:
         if rule.run:

@@ -19,61 +19,69 @@ from pipelines.merge.choices import UpgradeOptions
 from pipelines.settings import Settings
 
 
-def artifact(name: str, to: str, settings: Settings) -> Artifact:
-    """Return what a guest is to be put on: what ``to`` names, or else the golden root of its recipe, or the latest."""
+def resolve_artifact(name: str, to: str, settings: Settings) -> Artifact:
+    """Return the artifact that ``to`` names for a guest.
+
+    If ``to`` is empty, that is the golden root of its recipe, or else the latest build. Raises `VirtrootError` where
+    the guest is on a newer one.
+    """
     if to and Path(to).is_dir() and "/" in to:
         return Artifact(Path(to).resolve())
     guest = guests.find(connect(settings), name)
-    recipe = preparation.manifest(guest).name
+    recipe = preparation.read_manifest(guest).name
     if to:
         return naming.resolve(settings.output_dir, to, recipe)
-    golden = golden_root(guest, settings)
+    golden = find_golden_root(guest, settings)
     if golden is None:
         latest = naming.resolve(settings.output_dir, "latest", recipe)
-        say(f"{recipe} has no golden root: its latest build, {latest.id}, is taken")
+        say(f"{recipe} has no golden root: taking its latest build, {latest.id}")
         return latest
     if guest.artifact.is_newer(golden.id):
         raise VirtrootError(
             f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
-            "to go to that one all the same: --to golden; to the newest build: --to latest",
+            "give --to golden for that one, or --to latest for the newest build",
         )
     return golden
 
 
-def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
-    """Return the golden root of the recipe that a guest was made by; None where it has none."""
-    return Store(settings.output_dir).golden(preparation.manifest(guest).name).artifact
+def find_golden_root(guest: Guest, settings: Settings) -> Artifact | None:
+    """Return the golden root of the recipe that a guest was made from; None where it has none."""
+    return Store(settings.output_dir).golden(preparation.read_manifest(guest).name).artifact
 
 
-def stays(name: str, artifact: Artifact, settings: Settings) -> str:
+def describe_stay(name: str, artifact: Artifact, settings: Settings) -> str:
     """Return in words that a guest is on ``artifact`` already; empty where it is not."""
     if guests.find(connect(settings), name).artifact != artifact.id:
         return ""
-    return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew"
+    return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} takes that one again"
 
 
-def due(names: Collection[str], options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
-    """Yield the guests, sorted, each with the golden root that it is to be put on, or in words why it stays as it is.
+def list_due(
+    names: Collection[str], options: UpgradeOptions, settings: Settings
+) -> Iterator[tuple[str, Artifact | str]]:
+    """Yield each guest with the golden root that it is to be put on, or with the reason why it stays as it is.
 
-    ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
-    upgrade, and those that were made in another output directory are nobody's here.
+    Guests are sorted by name. ``names`` are those that are asked about, none for all. Transient guests are left out:
+    what made them throws them away. A guest that was made in another output directory stays as it is.
     """
     hypervisor = connect(settings)
     for guest in sorted(guests.every(hypervisor), key=lambda each: each.name):
         if guest.transient or (names and guest.name not in names):
             continue
-        yield guest.name, _becoming(guest, options, settings)
+        yield guest.name, _find_target(guest, options, settings)
 
 
-def _becoming(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
+def _find_target(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
+    """Return the golden root for a guest, or the reason why it stays as it is, an error included."""
     try:
-        return _golden_root(guest, options, settings)
+        return _find_newer_golden_root(guest, options, settings)
     except VirtrootError as error:
         return f"stays as it is: {error.what}"
 
 
-def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
-    artifact = golden_root(guest, settings)
+def _find_newer_golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
+    """Return the golden root for a guest, or the reason why it stays as it is."""
+    artifact = find_golden_root(guest, settings)
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
     if artifact.id == guest.artifact:

@@ -134,7 +134,7 @@ def test_a_clone_keeps_what_the_overlay_brought_and_what_is_behind_a_link_out(
 
 @pytest.mark.parametrize("path", THERE)
 def test_each_material_is_no_change_of_the_guests_user(path: str) -> None:
-    assert paths.ignored(path)
+    assert paths.is_ignored(path)
 
 
 def test_each_material_of_the_unit_is_made_by_its_script_and_the_unit_runs_it() -> None:

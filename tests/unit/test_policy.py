@@ -35,7 +35,7 @@ def test_a_rule_says_why(rule: Rule) -> None:
 
 
 def test_these_are_copied_at_each_upgrade() -> None:
-    assert {*collisions.KEPT} == {
+    assert {*collisions.ALWAYS_KEPT} == {
         "home",
         "root",
         "srv",
@@ -55,7 +55,7 @@ def test_accounts_are_merged_in_an_order_in_which_names_come_first() -> None:
 
 @pytest.mark.parametrize("upgrade", Upgrade, ids=lambda upgrade: upgrade.name)
 def test_keep_takes_what_an_upgrade_copies_or_asks_about_and_refuses_the_rest(upgrade: Upgrade) -> None:
-    found = policy.at_upgrade(upgrade)
+    found = policy.select_by_upgrade(upgrade)
     assert found
     for path in found:
         if upgrade in (*ASKED, Upgrade.COPY):
@@ -69,7 +69,7 @@ def test_all_keys_and_ids_have_rules() -> None:
     rules = {rule.path: rule for rule in RULES}
     assert {path for path in rules if rules[path].clone is Clone.DELETE} == {*machine_specific.patterns()}
     assert {*machine_specific.WATCHED, *machine_specific.GENERATED} <= {*rules}
-    assert all(paths.ignored(path.replace("*", "x")) for path in machine_specific.patterns())
+    assert all(paths.is_ignored(path.replace("*", "x")) for path in machine_specific.patterns())
 
 
 def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_p
 
 
 def test_no_engine_has_the_whole_of_a_directory_that_holds_more_than_its_data() -> None:
-    assert {*policy.for_engines(EngineData.NOWHERE)} == {"dev", "etc", "proc", "run", "sys", "tmp"}
-    assert {*policy.for_engines(EngineData.BELOW)} == {"home", "root", "usr", "var/lib", "var/log", "var/run"}
+    assert {*policy.select_by_engine_data(EngineData.NOWHERE)} == {"dev", "etc", "proc", "run", "sys", "tmp"}
+    assert {*policy.select_by_engine_data(EngineData.BELOW)} == {"home", "root", "usr", "var/lib", "var/log", "var/run"}
 
 
 def test_the_page_is_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,6 @@ _OLD = (
     "pipelines/list.py",
     "pipelines/log.py",
     "pipelines/logs.py",
-    "pipelines/merge",
     "pipelines/night",
     "pipelines/nightly.py",
     "pipelines/nightly_timer.py",
@@ -61,7 +60,6 @@ _OLD = (
     "pipelines/target",
     "pipelines/test.py",
     "pipelines/text.py",
-    "pipelines/upgrade.py",
     "pipelines/verify.py",
 )
 
