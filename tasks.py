@@ -11,6 +11,8 @@ from pipelines.log import result
 
 with lazy.imports():
     from pipelines.book import reference
+    from pipelines.errors import VirtrootError
+    from pipelines.merge import policy_page
 
 #: The modules of the tasks.
 TASKS = {
@@ -63,12 +65,18 @@ TASKS = {
 }
 
 
-@task(name="reference")
-def reference_task(c: Context) -> None:
-    """Print the book's reference of tasks, recipes, settings and the manifest.
+@task(name="reference", help={"page": "reference, or survives: what survives an upgrade, a clone and a snapshot"})
+def reference_task(c: Context, page: str = "reference") -> None:
+    """Print a page of the book that is written from the code: of tasks, recipes, settings and the manifest.
 
     ./inv reference > docs/reference.md
+    ./inv reference --page survives > docs/survives.md
     """
+    if page == "survives":
+        result(policy_page.text())
+        return
+    if page != "reference":
+        raise VirtrootError(f"{page!r} is not written from the code", "give --page reference or --page survives")
     docstrings = {name: str(registry[name].__doc__) for name in registry}
     result(reference.text(program.contexts, docstrings))
 

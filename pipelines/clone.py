@@ -106,7 +106,7 @@ def _write_identity(original: Guest, paths: Place, definition: ET.Element, own: 
         durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
             identity.replace_build_name(target, root, manifest, was, own.hostname)
-        baselines.copy(target, original.boot, paths.partial_boot)
+        baselines.copy_baseline(target, original.boot, paths.partial_boot)
         script = 'if [ -f "$1" ]; then cp --preserve=mode -- "$1" "$2"; fi'
         target.run(["sh", "-ec", script, "kept", place.keep_list(original.boot), place.keep_list(paths.partial_boot)])
         rename_definition(definition, original.root, paths, own.uuid)

@@ -75,7 +75,7 @@ def as_lines(pair: Pair, *, files: bool = False) -> Iterator[str]:
     if not pair.packages:
         yield "no package came, went or changed its version"
     for kind, changes in pair.packages:
-        yield from describe.section(kind, changes)
+        yield from describe.format_section(kind, changes)
     if files:
         yield from _file_lines(_files(pair))
 
@@ -115,10 +115,10 @@ def of_guest(name: str, settings: Settings) -> Changes:
             warn(f"{name} is running: what it has not written yet is not seen")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
-        base = baselines.of(guest, manifest, Store(settings.output_dir).find(guest.artifact))
-        now = baselines.now(guest.target, guest.root, manifest, base)
+        base = baselines.get_baseline(guest, manifest, Store(settings.output_dir).find(guest.artifact))
+        now = baselines.take_inventory(guest.target, guest.root, manifest, base)
         points = shares.read_mount_points(guest.target, guest.root).values()
-        return changing.changes(base, now, manifest.recipe.distro, points)
+        return changing.compare_inventories(base, now, manifest.recipe.distro, points)
 
 
 @task(
@@ -154,9 +154,9 @@ def diff_task(
             raise VirtrootError(f"{before} and what?", "--distro, --recipe and --files are about two builds: name both")
         changes = of_guest(before, settings_of(c))
         if json:
-            print_data(describe.changes_as_data(changes))
+            print_data(describe.convert_changes(changes))
             return
-        result_lines(describe.changes_as_lines(changes))
+        result_lines(describe.format_changes(changes))
         return
     pair = find(before, after, distro or recipe, settings_of(c))
     if json:

@@ -156,7 +156,9 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
             if tree:
                 domain = replace(domain, golden=tree.path, lower=tree.digest if method == "overlay" else "")
             with step("identity, kernel"):
-                baselines.keep(hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree)
+                baselines.write_baseline(
+                    hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree
+                )
                 _write_identity(
                     hypervisor, paths, artifact, domain, Identity(hostname, domain.uuid, options.authorized_keys)
                 )

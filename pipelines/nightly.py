@@ -34,6 +34,7 @@ from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, speaking, warn, whoever_hears
+from pipelines.merge.choices import UpgradeOptions
 from pipelines.night import checkout, notice
 from pipelines.night.memory import MemoryBudget
 from pipelines.night.report import pages
@@ -42,7 +43,7 @@ from pipelines.run import delete_temporary, force_off, format_owner, generate_na
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target.lock import Busy
 from pipelines.text import plain
-from pipelines.upgrade import UpgradeOptions, upgrade_all
+from pipelines.upgrade import upgrade_all
 from pipelines.verify import verify_guest
 
 #: Seconds to wait for another task that works on the same recipe, and between two attempts.

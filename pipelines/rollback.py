@@ -13,26 +13,27 @@ from pipelines.log import result_lines, say, warn
 from pipelines.merge import baselines, describe, preparation
 from pipelines.merge import changes as changing
 from pipelines.merge import preview as previews
-from pipelines.merge.baselines import Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.merge.changes import Changes
-from pipelines.merge.upgrade_plan import Choices, Move, decide
+from pipelines.merge.choices import Choices, parse_choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.pool import shares
 from pipelines.settings import Settings
 
 
 def list_changes(name: str, settings: Settings) -> Changes:
     """Return what a guest wrote since it got its root, and a rollback would leave behind; the guest may be running."""
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         _get_previous_root(guest)
         return _compute_changes(guest, _get_baseline(guest))
 
 
-def plan_rollback(name: str, choices: Choices, settings: Settings) -> Move:
+def plan_rollback(name: str, choices: Choices, settings: Settings) -> UpgradePlan:
     """Return what a rollback with --carry would do; nothing of the guest changes, and it may be running."""
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         former = _get_previous_root(guest)
-        with preparation.of_former(guest, former, _get_baseline(guest)) as staged:
-            return preparation.planned(guest, staged, _add_kept_paths(guest, choices))
+        with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as staged:
+            return preparation.plan_upgrade(guest, staged, _add_kept_paths(guest, choices))
 
 
 def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
@@ -42,7 +43,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
     of the previous root, which stays unchanged itself. Raises `VirtrootError`, with nothing changed, if any of it needs
     a decision.
     """
-    with preparation.held(connect(settings), name) as guest:
+    with preparation.hold_guest(connect(settings), name) as guest:
         again = guest.running
         if again and not restart:
             raise VirtrootError(f"the guest {name} is running", f"run ./inv stop {name} first, or use --restart")
@@ -59,13 +60,13 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                 except VirtrootError as error:
                     # A broken root must not prevent the rollback: that is when it is needed most.
                     warn(f"cannot determine what {name} wrote since it got its root; it stays there: {error.what}")
-                preparation.put_back(guest, former)
+                preparation.swap_back(guest, former)
             move = None
         back = guests.get(guest.hypervisor, name)
         if again:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
         if move is not None:
-            preparation.tell(name, move)
+            preparation.report(name, move)
         try:
             previous_roots.forget(back)
         except VirtrootError as error:
@@ -73,17 +74,19 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         return former
 
 
-def _rollback_with_changes(guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool) -> Move:
-    with preparation.of_former(guest, former, _get_baseline(guest)) as staged:
-        preparation.planned(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
+def _rollback_with_changes(
+    guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool
+) -> UpgradePlan:
+    with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as staged:
+        preparation.plan_upgrade(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
         if again:
             say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
         with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
             # The plan is made again when the guest is off: it may have written more before.
-            move = preparation.planned(guest, staged, choices)
+            move = preparation.plan_upgrade(guest, staged, choices)
             move.refuse_open(f"rollback {guest.name} --carry")
-            preparation.carry(guest, staged, move)
-            preparation.put_in_place(guest, staged, choices.keep, move)
+            preparation.copy_state(guest, staged, move)
+            preparation.swap_in(guest, staged, choices.keep, move)
         return move
 
 
@@ -96,8 +99,8 @@ def _get_previous_root(guest: Guest) -> Former:
     return former
 
 
-def _get_baseline(guest: Guest) -> Survey:
-    found = baselines.arrived(guest)
+def _get_baseline(guest: Guest) -> Inventory:
+    found = baselines.find_install_inventory(guest)
     if found is None:
         raise VirtrootError(
             f"cannot determine what {guest.name} wrote: there is no inventory of its root at install",
@@ -107,18 +110,18 @@ def _get_baseline(guest: Guest) -> Survey:
 
 
 def _add_kept_paths(guest: Guest, choices: Choices) -> Choices:
-    return choices.remembering(preparation.kept(guest))
+    return choices.add_kept(preparation.read_kept(guest))
 
 
-def _compute_changes(guest: Guest, base: Survey) -> Changes:
-    manifest = preparation.manifest(guest)
-    now = baselines.now(guest.target, guest.root, manifest, base)
+def _compute_changes(guest: Guest, base: Inventory) -> Changes:
+    manifest = preparation.read_manifest(guest)
+    now = baselines.take_inventory(guest.target, guest.root, manifest, base)
     points = shares.read_mount_points(guest.target, guest.root).values()
-    return changing.changes(base, now, manifest.recipe.distro, points)
+    return changing.compare_inventories(base, now, manifest.recipe.distro, points)
 
 
 def _report_changes(guest: Guest) -> None:
-    base = baselines.arrived(guest)
+    base = baselines.find_install_inventory(guest)
     if base is None:
         return
     found = _compute_changes(guest, base)
@@ -164,20 +167,20 @@ def rollback_task(
     ./inv rollback web --restart --carry
     """
     settings = settings_of(c)
-    choices = decide(take, keep, discard)
+    choices = parse_choices(take, keep, discard)
     if not carry and (take or keep or discard):
         raise VirtrootError("--take, --keep and --discard need --carry", "add --carry")
     if all and not (preview and carry):
         raise VirtrootError("--all needs --preview and --carry", "add --preview --carry")
     if preview and carry:
-        previews.show(plan_rollback(name, choices, settings), everything=all, as_json=json)
+        previews.print_preview(plan_rollback(name, choices, settings), everything=all, as_json=json)
         return
     if preview:
         found = list_changes(name, settings)
         if json:
-            print_data(describe.changes_as_data(found))
+            print_data(describe.convert_changes(found))
         else:
-            result_lines(describe.changes_as_lines(found, since="it got its root"))
+            result_lines(describe.format_changes(found, since="it got its root"))
         return
     if json:
         raise VirtrootError("--json needs --preview", "add --preview")

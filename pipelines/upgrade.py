@@ -1,14 +1,12 @@
-"""Upgrade: a guest moves to another root and takes along what is its own."""
+"""Upgrade: a guest gets another root and keeps its own state."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from pipelines import verify
-from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.cli.task import DECIDE, GUEST, Context, print_data, settings_of, task
@@ -19,266 +17,196 @@ from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import result, result_lines, say, warn, whoever_hears
-from pipelines.merge import preparation
+from pipelines.merge import preparation, upgrade_target
 from pipelines.merge import preview as previews
-from pipelines.merge.upgrade_plan import Choices, Move, decide
-from pipelines.pool import clone_methods
+from pipelines.merge.choices import UpgradeOptions, parse_choices, parse_options
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.settings import Settings
 
 
-@dataclass(frozen=True)
-class UpgradeOptions:
-    """What is asked of an upgrade: the user's ``choices``, one of `roots.WAYS`; the rest are options of the task."""
-
-    choices: Choices = field(default_factory=Choices)
-    clone: str = "auto"
-    restart: bool = False
-    again: bool = False
-
-
 class WentBack(VirtrootError):
-    """An upgraded guest did not come up, or failed a check, and is on its former root again; ends as its cause does."""
+    """Raised when an upgraded guest did not come up or failed a check, and is on its previous root again.
+
+    The exit code is that of the cause.
+    """
 
     def __init__(self, cause: VirtrootError) -> None:
         super().__init__(cause.what, cause.hint, cause.detail, where=cause.where)
         self.exit_code = cause.exit_code
 
 
-def artifact(name: str, to: str, settings: Settings) -> Artifact:
-    """Return what a guest is to be put on: what ``to`` names, or else the golden root of its recipe, or the latest."""
-    if to and Path(to).is_dir() and "/" in to:
-        return Artifact(Path(to).resolve())
-    guest = guests.get(connect(settings), name)
-    recipe = preparation.manifest(guest).name
-    if to:
-        return naming.resolve(settings.output_dir, to, recipe)
-    golden = golden_root(guest, settings)
-    if golden is None:
-        latest = naming.resolve(settings.output_dir, "latest", recipe)
-        say(f"{recipe} has no golden root: its latest build, {latest.id}, is taken")
-        return latest
-    if guest.artifact.is_newer(golden.id):
-        raise VirtrootError(
-            f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
-            "to go to that one all the same: --to golden; to the newest build: --to latest",
-        )
-    return golden
-
-
-def golden_root(guest: Guest, settings: Settings) -> Artifact | None:
-    """Return the golden root of the recipe that a guest was made by; None where it has none."""
-    return Store(settings.output_dir).golden(preparation.manifest(guest).name).artifact
-
-
-def stays(name: str, artifact: Artifact, settings: Settings) -> str:
-    """Return in words that a guest is on ``artifact`` already; empty where it is not."""
-    if guests.get(connect(settings), name).artifact != artifact.id:
-        return ""
-    return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} that one anew"
-
-
-def options(choices: Choices, *, clone: str, restart: bool, again: bool) -> UpgradeOptions:
-    """Validate the options of the task; raises `VirtrootError`."""
-    return UpgradeOptions(choices, clone_methods.check_method(clone), restart, again)
-
-
-def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
-    """Return what an upgrade would do; nothing of the guest changes, and it may run."""
-    with preparation.held(connect(settings), name) as guest:
+def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> UpgradePlan:
+    """Return what an upgrade would do. Nothing of the guest changes, and it may run."""
+    with preparation.hold_guest(connect(settings), name) as guest:
         failed = artifact.id in previous_roots.refused(guest)
         if failed:
-            warn(f"{name} failed on {artifact.id} before, and is put on it again only with --again")
-        _refuse(guest, artifact, replace(options, again=True))
-        made_of = Store(settings.output_dir).find(guest.artifact)
-        with preparation.of_artifact(guest, artifact, options.clone, made_of) as staged:
-            move = preparation.planned(guest, staged, _remembered(guest, artifact, options).choices)
-            return replace(move, failed=failed)
+            warn(f"{name} failed on {artifact.id} before; an upgrade to it needs --again")
+        _refuse_artifact(guest, artifact, replace(options, again=True))
+        built_from = Store(settings.output_dir).find(guest.artifact)
+        with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
+            plan = preparation.plan_upgrade(guest, prepared, _add_kept(guest, artifact, options).choices)
+            return replace(plan, failed=failed)
 
 
-def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> Move:
-    """Put a guest on ``artifact``, with all that is its own, and keep its former root; return what was done.
+def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> UpgradePlan:
+    """Put a guest on ``artifact`` and keep its state and its previous root; return the plan that was followed.
 
-    A guest that runs is refused without ``restart``; with it, it is shut down for the move, booted and verified, and
-    goes back to its former root where it does not come up or a check fails, which is raised then. Raises
-    `VirtrootError`, with nothing changed, where something is left to decide.
+    A guest that runs is refused without ``restart``. With it, the guest is shut down for the swap, booted and verified.
+    Where it does not come up or fails a check, it goes back to its previous root, and `WentBack` is raised. Raises
+    `VirtrootError`, with nothing changed, where the user has something left to decide.
     """
-    with preparation.held(connect(settings), name) as guest:
-        _refuse(guest, artifact, options)
-        again = guest.running
-        if again and not options.restart:
+    with preparation.hold_guest(connect(settings), name) as guest:
+        _refuse_artifact(guest, artifact, options)
+        was_running = guest.running
+        if was_running and not options.restart:
             raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
         publication.refuse_kept(guest)
-        options = _remembered(guest, artifact, options)
-        made_of = Store(settings.output_dir).find(guest.artifact)
-        with preparation.of_artifact(guest, artifact, options.clone, made_of) as staged:
-            preparation.planned(guest, staged, options.choices).refuse_open(f"upgrade {name}")
-            if again:
+        options = _add_kept(guest, artifact, options)
+        built_from = Store(settings.output_dir).find(guest.artifact)
+        with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
+            preparation.plan_upgrade(guest, prepared, options.choices).refuse_open(f"upgrade {name}")
+            if was_running:
                 say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
-            with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
-                # What it wrote last counts.
-                move = preparation.planned(guest, staged, options.choices)
-                move.refuse_open(f"upgrade {name}")
-                preparation.carry(guest, staged, move)
-                preparation.put_in_place(guest, staged, options.choices.keep, move)
+            with publication.up_again(guest, settings.timeout, wanted=was_running), hold.keep_off(guest):
+                # Plan again: the guest may have changed its files until it was off.
+                plan = preparation.plan_upgrade(guest, prepared, options.choices)
+                plan.refuse_open(f"upgrade {name}")
+                preparation.copy_state(guest, prepared, plan)
+                preparation.swap_in(guest, prepared, options.choices.keep, plan)
         upgraded = guests.get(guest.hypervisor, name)
-        if again:
-            _prove(upgraded, artifact, settings)
-        preparation.tell(name, move)
+        if was_running:
+            _prove_guest(upgraded, artifact, settings)
+        preparation.report(name, plan)
         try:
-            # Not before: what goes back has the former roots that it had.
+            # Not earlier: a guest that goes back has to keep the previous roots that it had.
             previous_roots.forget(upgraded)
         except VirtrootError as error:
             warn(f"older roots of {name} stay for now: {error.what}")
-        return move
+        return plan
 
 
-def _remembered(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> UpgradeOptions:
-    """Add what the recipe says is kept, and what was kept at earlier upgrades."""
+def _add_kept(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> UpgradeOptions:
+    """Return the options with the paths that the recipe and earlier upgrades keep."""
     recorded = [path.strip("/") for path in artifact.manifest.recipe.guest.keep]
-    return replace(options, choices=options.choices.remembering((*recorded, *preparation.kept(guest))))
+    return replace(options, choices=options.choices.add_kept((*recorded, *preparation.read_kept(guest))))
 
 
-def _refuse(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> None:
-    then, now = preparation.manifest(guest).recipe, artifact.manifest.recipe
+def _refuse_artifact(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> None:
+    """Raise `VirtrootError` where a guest cannot or should not be put on ``artifact``."""
+    then, now = preparation.read_manifest(guest).recipe, artifact.manifest.recipe
     if then.distro != now.distro:
         raise VirtrootError(
-            f"{guest.name} is {then.distro}, and {artifact.id} is {now.distro}", "install a new guest of that"
+            f"{guest.name} is {then.distro}, and {artifact.id} is {now.distro}",
+            f"install a new guest from {artifact.id}",
         )
     if then.release != now.release:
-        warn(f"{guest.name} moves from {then.release} to {now.release}: read what {now.release} says of upgrades first")
+        warn(f"{guest.name} goes from {then.release} to {now.release}: read the release notes of {now.release} first")
     if artifact.id in previous_roots.refused(guest) and not options.again:
-        raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "to try it again, give --again")
+        raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "give --again to try it again")
 
 
-def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
-    """Boot and verify an upgraded guest; where that fails it goes back to its former root, and `WentBack` is raised.
+def _prove_guest(guest: Guest, artifact: Artifact, settings: Settings) -> None:
+    """Boot and verify an upgraded guest; where that fails, put it back on its previous root and raise `WentBack`.
 
-    The caller holds its lock: nobody else works on the guest until it is proven or back.
+    The caller holds the guest's lock, so that no other task works on the guest meanwhile.
     """
     name = guest.name
-    # A log that nobody reads any more, or that is full, is no reason to leave a guest halfway.
+    # A log that is full, or that has lost its reader, must not leave a guest between two roots.
     with whoever_hears():
         try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
             verify.verify_held(guest, settings, boot=True)
         except KeyboardInterrupt:
-            warn(f"{name} is on {artifact.id} unproven; back to its former root: ./inv rollback {name} --restart")
+            warn(
+                f"{name} is on {artifact.id}, not verified; back to its previous root: ./inv rollback {name} --restart"
+            )
             raise
         except (VirtrootError, OSError) as error:
-            why = error if isinstance(error, VirtrootError) else VirtrootError(str(error), "mend that first")
-            warn(f"{name} goes back to its former root: {why.what}")
-            _back(guest, artifact, why, settings)
+            why = error if isinstance(error, VirtrootError) else VirtrootError(str(error), "fix that first")
+            warn(f"{name} goes back to its previous root: {why.what}")
+            _go_back(guest, artifact, why, settings)
             raise WentBack(why) from error
 
 
-def _back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settings) -> None:
-    """Put a guest back on its former root, and boot that; the one that it failed on is no former root of it."""
+def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settings) -> None:
+    """Put a guest back on its previous root and boot that.
+
+    The root on which it failed does not become a previous root: a rollback must not lead to it.
+    """
     if guest.running:
-        # One that ends by itself meanwhile is off, too.
+        # A guest that shuts down by itself meanwhile is off, too.
         with suppress(VirtrootError):
             guest.stop(settings.timeout, force=True)
     former = previous_roots.every(guest)[-1]
     with hold.keep_off(guest):
-        preparation.put_back(guest, former)
-    # A disk that the guest filled is no reason to stay on a root that does not boot.
+        preparation.swap_back(guest, former)
+    # The guest may have filled the disk. It has to go back all the same, so errors from here on are warnings.
     try:
-        # What else went wrong, on this machine, says nothing of the artifact.
+        # Errors of other phases are those of this machine and say nothing about the artifact.
         if why.where in (Phase.BOOT, Phase.CHECK):
             previous_roots.refuse(guest, artifact.id)
     except VirtrootError as error:
-        warn(f"that {guest.name} failed on {artifact.id} could not be noted: {error.what}")
+        warn(f"cannot record that {guest.name} failed on {artifact.id}: {error.what}")
     try:
         previous_roots.set_aside(guest, former)
     except VirtrootError as error:
-        warn(f"the root that {guest.name} failed on is one of its former roots, or an earlier one stays: {error.what}")
+        warn(
+            f"cannot set aside the root that {guest.name} failed on, or delete an earlier one: {error.what}; "
+            f"./inv rollback {guest.name} may lead to it"
+        )
     back = guests.get(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
     if aside := previous_roots.failed(back):
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
 
 
-def due(names: Collection[str], options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Artifact | str]]:
-    """Yield the guests, sorted, each with the golden root that it is to be put on, or in words why it stays as it is.
-
-    ``names`` are those that are asked about, none for all. Guests that are thrown away by themselves are nobody's to
-    upgrade, and those that were made in another output directory are nobody's here.
-    """
-    hypervisor = connect(settings)
-    for guest in sorted(guests.list_guests(hypervisor), key=lambda each: each.name):
-        if guest.transient or (names and guest.name not in names):
-            continue
-        yield guest.name, _becoming(guest, options, settings)
-
-
-def _becoming(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
-    try:
-        return _golden_root(guest, options, settings)
-    except VirtrootError as error:
-        return f"stays as it is: {error.what}"
-
-
-def _golden_root(guest: Guest, options: UpgradeOptions, settings: Settings) -> Artifact | str:
-    artifact = golden_root(guest, settings)
-    if artifact is None:
-        return "stays as it is: its recipe has no golden root"
-    if artifact.id == guest.artifact:
-        return f"is on {artifact.id} already"
-    if Store(settings.output_dir).find(guest.artifact) is None:
-        return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
-    if guest.artifact.is_newer(artifact.id):
-        return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
-    if artifact.id in previous_roots.refused(guest) and not options.again:
-        return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
-    return artifact
-
-
-def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, Move | str]]:
+def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, UpgradePlan | str]]:
     """Yield what an upgrade would do to each guest, or why it stays as it is; nothing changes.
 
-    Raises `VirtrootError` at the end where that cannot be told of all.
+    Raises `VirtrootError` at the end where there is no plan for some of them.
     """
-    untold: list[str] = []
-    for name, becoming in list(due((), options, settings)):
-        if isinstance(becoming, str):
-            yield name, becoming
+    without_plan: list[str] = []
+    for name, target in list(upgrade_target.list_due((), options, settings)):
+        if isinstance(target, str):
+            yield name, target
             continue
         try:
-            move = plan_upgrade(name, becoming, options, settings)
+            plan = plan_upgrade(name, target, options, settings)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
-            untold.append(name)
+            without_plan.append(name)
             yield name, f"nothing can be told of it: {error.what}"
             continue
-        yield name, move
-    if untold:
-        raise VirtrootError(f"nothing can be told of {', '.join(untold)}", "the reasons are above")
+        yield name, plan
+    if without_plan:
+        raise VirtrootError(f"nothing can be told of {', '.join(without_plan)}", "the reasons are above")
 
 
 def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Settings) -> None:
-    """Upgrade each guest that is due; see `due`.
+    """Upgrade each guest that is due; see `upgrade_target.list_due`.
 
-    One that something is left to decide about, or that runs without ``restart``, stays as it is, and the next one's
-    turn comes; after one that went back to its former root, or that could not, none is touched any more. Raises
-    `VirtrootError` at the end where not all moved or not all ``names`` are there, and `CheckFailed` where a check
-    failed.
+    A guest stays as it is where the user has something left to decide, or where it runs and ``restart`` was not given.
+    The next one follows. After a guest that went back to its previous root, or could not, no other is upgraded. Raises
+    `VirtrootError` at the end where a guest stayed as it is, or one of ``names`` is not there, and `CheckFailed` where
+    a check failed.
     """
     hypervisor = connect(settings)
-    stayed = _missing(names, hypervisor)
+    stayed = _report_missing(names, hypervisor)
     waiting: list[tuple[str, Artifact]] = []
-    for name, becoming in due(names, options, settings):
-        if isinstance(becoming, str):
-            say(f"{name} {becoming}")
+    for name, target in upgrade_target.list_due(names, options, settings):
+        if isinstance(target, str):
+            say(f"{name} {target}")
         else:
-            waiting.append((name, becoming))
+            waiting.append((name, target))
     while waiting:
         name, artifact = waiting.pop(0)
-        before = _state(hypervisor, name)
+        before = _find_state(hypervisor, name)
         try:
             upgrade(name, artifact, options, settings)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
-            if isinstance(error, WentBack) or _state(hypervisor, name) != before:
-                raise _stopped(name, artifact, error, [each for each, _ in waiting]) from error
+            if isinstance(error, WentBack) or _find_state(hypervisor, name) != before:
+                raise _describe_stop(name, artifact, error, [each for each, _ in waiting]) from error
             stayed.append(name)
             continue
         say(f"{name} is on {artifact.id}; back to the root before: ./inv rollback {name}")
@@ -286,21 +214,21 @@ def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Setti
         raise VirtrootError(
             f"{'1 guest stays as it was' if len(stayed) == 1 else f'{len(stayed)} guests stay as they were'}: "
             f"{', '.join(stayed)}",
-            "the reasons are above; ./inv upgrade NAME takes decisions",
+            "see the reasons above; run ./inv upgrade NAME with decisions",
         )
 
 
-def _missing(names: Collection[str], hypervisor: Hypervisor) -> list[str]:
-    """Return those of ``names`` that no guest has, and tell of them: they keep no other from its upgrade."""
+def _report_missing(names: Collection[str], hypervisor: Hypervisor) -> list[str]:
+    """Return those of ``names`` that no guest has, with a warning for each; the others are upgraded all the same."""
     there = {guest.name for guest in guests.list_guests(hypervisor)}
     missing = sorted({*names} - there)
     for name in missing:
-        warn(f"there is no guest {name}: take it out of the setting upgrade")
+        warn(f"there is no guest {name}: delete it from the setting upgrade")
     return missing
 
 
-def _state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
-    """Return what a guest is on, and whether it runs; None where that cannot be said."""
+def _find_state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
+    """Return on which artifact a guest is, and whether it runs; None where that is not known."""
     try:
         guest = guests.get(hypervisor, name)
         return guest.artifact, guest.running
@@ -308,12 +236,12 @@ def _state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
         return None
 
 
-def _stopped(name: str, artifact: Artifact, error: VirtrootError, waiting: list[str]) -> VirtrootError:
-    """Return what says that the upgrades ended with this guest; it ends as its ``error`` does."""
-    done = "went back to its former root" if isinstance(error, WentBack) else "is not as it was"
-    left = f"; not touched any more: {', '.join(waiting)}" if waiting else ""
+def _describe_stop(name: str, artifact: Artifact, error: VirtrootError, waiting: list[str]) -> VirtrootError:
+    """Return the error that ends the upgrades at this guest, with the exit code of ``error``."""
+    done = "went back to its previous root" if isinstance(error, WentBack) else "is not as it was"
+    left = f"; not upgraded: {', '.join(waiting)}" if waiting else ""
     what = f"{name} was put on {artifact.id}, and {done}: {error.what}{left}"
-    hint = f"./inv logs {name} has its console; --again tries it again"
+    hint = f"run ./inv logs {name} to see its console; give --again to try it again"
     if error.exit_code == CheckFailed.exit_code:
         return CheckFailed(what, hint, where=error.where)
     return VirtrootError(what, hint, where=error.where)
@@ -325,12 +253,12 @@ def _stopped(name: str, artifact: Artifact, error: VirtrootError, waiting: list[
     iterable=["take", "keep", "discard"],
     help={
         **GUEST,
-        "to": "RECIPE/BUILD, golden, latest, or an artifact's directory; else the golden root of the guest's recipe",
+        "to": "RECIPE/BUILD, golden, latest, or an artifact's directory; default: the recipe's golden root",
         **DECIDE,
-        "restart": "shut the guest down for it where it runs, boot and verify it, and go back where that fails",
-        "again": "take an artifact that this guest failed on before",
-        "clone": "how the root is made: auto (the best there is), snapshot, reflink, overlay or copy",
-        "all": "every guest that is not on its recipe's golden root; with a name and --preview: show all of it",
+        "restart": "shut the guest down if it runs, boot and verify it, and go back if that fails",
+        "again": "try an artifact that this guest failed on before",
+        "clone": "clone method: auto (the best there is), snapshot, reflink, overlay or copy",
+        "all": "every guest that is not on its recipe's golden root; with a name and --preview: show the whole preview",
     },
 )
 def upgrade_task(
@@ -347,59 +275,57 @@ def upgrade_task(
     all: bool = False,  # noqa: A002 - the option
     json: bool = False,
 ) -> None:
-    """Put a guest on a newer golden root, with all that is its own; its former root stays for ./inv rollback.
+    """Put a guest on a newer golden root and keep its state; its previous root stays for ./inv rollback.
 
     ./inv upgrade web --preview
     ./inv upgrade web --restart --keep /var/lib/docker --take old /etc/motd
     """
     settings = settings_of(c)
-    wanted = options(decide(take, keep, discard), clone=clone, restart=restart, again=again)
+    wanted = parse_options(parse_choices(take, keep, discard), clone=clone, restart=restart, again=again)
     if not name:
         if not all or to or take or keep or discard:
             raise VirtrootError(
                 "upgrade which guest?", "name one; or give --all, and no decisions, which are a guest's own"
             )
-        _upgrade_all(wanted, settings, preview=preview, json=json)
+        _run_all(wanted, settings, preview=preview, json=json)
         return
     if all and not preview:
-        raise VirtrootError(f"--all and {name}", "leave one out; --all shows all of a --preview")
-    made = artifact(name, to, settings)
+        raise VirtrootError(f"--all and {name}", "leave one out; with --preview, --all shows the whole preview")
+    made = upgrade_target.resolve_artifact(name, to, settings)
     if preview:
-        previews.show(plan_upgrade(name, made, wanted, settings), everything=all, as_json=json)
+        previews.print_preview(plan_upgrade(name, made, wanted, settings), everything=all, as_json=json)
         return
     asked = to or take or keep or discard or clone != "auto"
-    if reason := "" if asked else stays(name, made, settings):
+    if reason := "" if asked else upgrade_target.describe_stay(name, made, settings):
         say(f"{name} {reason}")
         if json:
             print_data({"stays": reason})
         return
-    move = upgrade(name, made, wanted, settings)
+    plan = upgrade(name, made, wanted, settings)
     if json:
-        print_data(previews.as_data(move))
+        print_data(previews.convert_preview(plan))
     say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
 
 
-def _upgrade_all(options: UpgradeOptions, settings: Settings, *, preview: bool, json: bool) -> None:
+def _run_all(options: UpgradeOptions, settings: Settings, *, preview: bool, json: bool) -> None:
     if not preview:
         if json:
-            raise VirtrootError(
-                "--all and --json without --preview", "--json shows what would be done: give --preview, too"
-            )
+            raise VirtrootError("--all and --json without --preview", "give --preview, too, for what would be done")
         upgrade_all((), options, settings)
         return
-    told: dict[str, object] = {}
+    data: dict[str, object] = {}
     try:
-        for name, move in plan_all(options, settings):
+        for name, plan in plan_all(options, settings):
             if json:
-                told[name] = {"stays": move} if isinstance(move, str) else previews.as_data(move)
+                data[name] = {"stays": plan} if isinstance(plan, str) else previews.convert_preview(plan)
                 continue
-            if isinstance(move, str):
-                result_lines([f"{name} {move}"])
+            if isinstance(plan, str):
+                result_lines([f"{name} {plan}"])
                 continue
             result(name)
-            lines = previews.as_lines(move, more=f"./inv upgrade {name} --preview --all")
+            lines = previews.format_preview(plan, more=f"./inv upgrade {name} --preview --all")
             result_lines(f"  {line}" for line in lines)
     finally:
-        # What can be told of the others is.
+        # After an error, the plans of the other guests are printed all the same.
         if json:
-            print_data(told)
+            print_data(data)

@@ -136,7 +136,7 @@ def rename_definition(definition: ET.Element, root: str, paths: Place, uuid: UUI
 
 
 @dataclass(frozen=True)
-class Made:
+class RootSource:
     """What a domain's metadata says about the origin of its root and how it boots; see `Domain`."""
 
     artifact: str
@@ -147,14 +147,14 @@ class Made:
     lower: str = ""
 
 
-def made(definition: ET.Element) -> Made:
+def read_root_source(definition: ET.Element) -> RootSource:
     """Return what a guest's definition says about its root."""
     values = metadata.read(definition) or {}
     names = ("artifact", "kernel", "initrd", "golden", "lower")
-    return Made(**{name: values.get(name, "") for name in names}, cmdline=definition.findtext("os/cmdline") or "")
+    return RootSource(**{name: values.get(name, "") for name in names}, cmdline=definition.findtext("os/cmdline") or "")
 
 
-def remade(definition: ET.Element, boot: str, now: Made) -> None:
+def write_root_source(definition: ET.Element, boot: str, now: RootSource) -> None:
     """Change a guest's definition for a new root; everything else in it stays."""
     guest, system = definition.find(ELEMENT), definition.find("os")
     if guest is None or system is None:

@@ -2,8 +2,8 @@
 
 The new root lies in a directory of the pool, as ``root``. Next to it, ``coming`` describes it, ``next`` describes the
 root that the guest has now, and ``domain.xml`` is the guest's definition with the new root. Afterwards the old root
-lies there, and ``about`` describes it. A description is a directory with `Made` as JSON in ``made``, the manifest and
-the baseline.
+lies there, and ``about`` describes it. A description is a directory with `RootSource` as JSON in ``made``, the manifest
+and the baseline.
 
 The module `swap` of the payload makes the change, and completes one that was interrupted.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import virtiofsd_wrapper
-from pipelines.guest.domain import Made, remade
+from pipelines.guest.domain import RootSource, write_root_source
 from pipelines.guest.guest import Guest
 from pipelines.host import process
 from pipelines.host.process import Completed
@@ -38,21 +38,21 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 """
 
 
-def describe(target: Target, directory: str, made: Made, boot: str) -> None:
+def describe(target: Target, directory: str, made: RootSource, boot: str) -> None:
     """Make the directory ``directory`` that describes a root; the boot directory ``boot`` has its manifest."""
     argv = ["sh", "-ec", _DESCRIBE, "describe", directory, place.manifest(boot), place.pristine(boot)]
     target.run(argv, stdin=json.dumps(asdict(made)).encode())
 
 
-def described(target: Target, directory: str) -> Made:
+def described(target: Target, directory: str) -> RootSource:
     """Return what ``directory`` says of a root; raises `VirtrootError` if it is damaged."""
     try:
-        return Made(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
+        return RootSource(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
     except (ValueError, TypeError) as error:
         raise VirtrootError(f"{directory}/made is damaged", "delete the previous root that it describes") from error
 
 
-def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: Made) -> None:
+def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: RootSource) -> None:
     """Give a guest that is off the root in ``directory``, and rename that directory to ``final``; or change nothing.
 
     The partial boot directory of ``paths`` becomes the guest's. The caller holds the guest's lock. Raises
@@ -117,7 +117,7 @@ def _update_definition(guest: Guest, found: Mapping[str, Any]) -> None:
     target = guest.target
     definition = None if found["coming"] is None else guest.hypervisor.xml(guest.uuid)
     if definition is not None:
-        remade(definition, guest.boot, Made(**found["coming"]))
+        write_root_source(definition, guest.boot, RootSource(**found["coming"]))
         release = programs.read_kernel_release(target, found["boot"] or guest.boot)
         virtiofsd_wrapper.update(definition, release)
         virtiofsd_wrapper.install(target, definition)

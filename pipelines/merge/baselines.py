@@ -1,6 +1,7 @@
-"""What a root was when it was made of its artifact, kept beside the guest's kernel; and what it is now.
+"""Inventories of a guest's root: the baseline (as it was built), at install, and now.
 
-Builds are pruned long before the guests that were made of them, so the guest has all that is to be known of its own.
+The baseline lies in the guest's boot directory. Builds are pruned long before the guests that were made from them, so a
+guest keeps all that has to be known of its own build.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from pipelines.pool.base_trees import BaseTree
 from pipelines.target import mounts, programs
 from pipelines.target.target import Target
 
-_SURVEY = "survey.json"
+_INVENTORY = "survey.json"
 
 
 @dataclass(frozen=True)
 class Configured:
-    """An entry of /etc: ``kind`` is directory, file, link or other, ``content`` a file's sha256 or where a link leads.
+    """Describe an entry of /etc, or an entry of a package elsewhere.
 
-    Of what is neither, ``content`` says in words what it is. ``attributes`` is the digest of an ACL, capabilities and
-    the like, empty for none.
+    ``kind`` is directory, file, link or other. ``content`` is the sha256 of a file, the path that a link has, and words
+    for an entry of kind other. ``attributes`` is the digest of ACL, capabilities and other attributes; empty for none.
 
-    ``as_packaged`` says that the file is what the installed version of its package brought. ``package`` has it, and
-    ``to`` the file that a link leads to; both are empty where none does. Outside /etc ``modified`` is said of a link,
-    and ``content`` may be empty as in `Unowned`.
+    ``as_packaged`` says that the file is the one of the installed version of its package. ``package`` has the entry,
+    and ``to`` has the file that a link leads to; both are empty where no package does. Outside /etc links have
+    ``modified``, and their ``content`` may be empty as in `Unowned`.
     """
 
     kind: str
@@ -53,11 +54,12 @@ class Configured:
 
 @dataclass(frozen=True)
 class Unowned:
-    """An entry that no package has; a ``tree`` is a directory with ``entries`` below it, ``files`` without such.
+    """Describe an entry outside /etc that no package has.
 
-    Sizes are in bytes; ``content`` is where a link leads, empty where that was not looked at, and ``to`` the package
-    that has that; ``digest`` is what is in a tree. Older records have no ``mode``, ``gid`` and digests. What was such
-    an entry once, and is a package's now, is ``owned``.
+    A ``tree`` is a directory with ``entries`` below it, of which ``files`` are not directories. Sizes are in bytes.
+    ``content`` is the path that a link has, empty where the link was not read, and ``to`` the package that has the file
+    there. ``digest`` is the digest of a tree. Records of earlier versions have no ``mode``, ``gid`` and digests. An
+    entry that once was unowned and is a package's now has the kind ``owned``.
     """
 
     kind: str
@@ -78,12 +80,13 @@ Entry = TypeVar("Entry", Configured, Unowned)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a root has beside its packages' files as they came; paths have no slash before them. See `survey`.
+class Inventory:
+    """Hold what is in a root in addition to the files of its packages; paths have no slash before them.
 
-    ``owned`` are entries of packages that are not as most are, and ``missing`` those that are not there, with their
-    package; older records have neither. ``decisions`` are what the package manager was told, by kind, see `survey`.
-    Older records have none, and no attributes and special files: they do not have ``has_attributes``.
+    ``owned`` are entries of packages whose owner, mode or kind differs from most, and ``missing`` are entries of
+    packages that are not there, with their package. Records of earlier versions have neither. ``decisions`` are
+    settings of the package manager, by kind; the program that takes the inventory lists the kinds. Records of earlier
+    versions have no decisions, and those without ``has_attributes`` have no attributes and special files.
     """
 
     packages: tuple[Package, ...]
@@ -97,47 +100,48 @@ class Survey:
     has_attributes: bool = True
 
 
-def keep(target: Target, root: str, manifest: Manifest, boot: str, golden: BaseTree | None) -> None:
-    """Keep what ``root`` is, in which nothing was changed since it was made, in the boot directory ``boot``.
+def write_baseline(target: Target, root: str, manifest: Manifest, boot: str, golden: BaseTree | None) -> None:
+    """Write the inventory of ``root``, which is as it was built, to the boot directory ``boot``.
 
-    What the tree ``golden`` is, of which it was made, is found out once.
+    Where the root was cloned from the base tree ``golden``, the inventory of that tree is taken once and copied.
     """
     target.run(["mkdir", "--parents", "--mode=0711", boot])
     if golden is None:
         programs.save_inventory(target, root, manifest.source_date_epoch, place.pristine(boot))
         return
-    kept = _readable(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
-    # An earlier version told less.
+    kept = _parse_if_valid(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
+    # Earlier versions recorded less.
     if kept is None or kept.owned is None or not kept.has_attributes:
         programs.save_inventory(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
-    copy(target, golden.path, boot)
+    copy_baseline(target, golden.path, boot)
 
 
-def copy(target: Target, boot: str, other: str) -> None:
-    """Let the boot directory ``other`` have the record of ``boot`` too, where there is one."""
+def copy_baseline(target: Target, boot: str, other: str) -> None:
+    """Copy the baseline in the boot directory ``boot``, if there is one, to the directory ``other``."""
     script = 'if [ -f "$1" ]; then cp --reflink=auto -- "$1" "$2"; fi'
     target.run(["sh", "-ec", f"umask 077; {script}", "copy", place.pristine(boot), place.pristine(other)])
 
 
-def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
-    """Return what the guest's root was when it was made.
+def get_baseline(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Inventory:
+    """Return the inventory of the guest's root as it was built.
 
-    ``artifact`` is unpacked for it where the guest keeps no such record; raises `VirtrootError` where neither is there.
+    Where the guest has no readable one, ``artifact`` is unpacked to take it again. Raises `VirtrootError` where the
+    artifact is missing, too.
     """
     kept = guest.target.run(["cat", place.pristine(guest.boot)], check=False)
-    # A damaged one is made anew like one that is missing.
-    found = _readable(kept.stdout) if kept.returncode == 0 else None
+    # A damaged baseline is taken again, like a missing one.
+    found = _parse_if_valid(kept.stdout) if kept.returncode == 0 else None
     if found:
         return found
     if artifact is None:
         raise VirtrootError(
-            f"what {guest.name} was made of, {manifest.id}, is kept neither with it nor in the output",
-            "only guests that were installed by this version or a later one keep it; or put the artifact back",
+            f"{guest.name} has no baseline, and its artifact {manifest.id} is not in the output",
+            "put the artifact back; guests that an earlier version installed have no baseline",
         )
     paths = place.of_root(guest.root)
     tree = f"{paths.partial_root}-pristine"
     try:
-        with step("unpacking what the guest was made of"), artifact.tarball.open("rb") as content:
+        with step("unpacking the build of the guest"), artifact.tarball.open("rb") as content:
             guest.target.run(["mkdir", "--mode=0700", tree])
             guest.target.run(archive.unpack_argv(tree), stdin=content)
         programs.save_inventory(guest.target, tree, manifest.source_date_epoch, place.pristine(guest.boot))
@@ -146,80 +150,83 @@ def of(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Survey:
     return parse(guest.target.run(["cat", place.pristine(guest.boot)]).stdout)
 
 
-def keep_arrived(target: Target, root: str, manifest: Manifest, boot: str) -> None:
-    """Keep what ``root`` is, which a guest is about to get, in the boot directory ``boot``."""
+def write_install_inventory(target: Target, root: str, manifest: Manifest, boot: str) -> None:
+    """Write the inventory of ``root``, which a guest is about to get, to the boot directory ``boot``."""
     programs.save_inventory(target, root, manifest.source_date_epoch, place.arrived(boot), links=False)
 
 
-def arrived(guest: Guest) -> Survey | None:
-    """Return what the guest's root was when the guest got it; None where no readable record says so."""
-    kept, made = (
-        _readable(guest.target.run(["cat", path], check=False).stdout)
+def find_install_inventory(guest: Guest) -> Inventory | None:
+    """Return the inventory of the guest's root at the time it got it; None where there is no readable one."""
+    at_install, built = (
+        _parse_if_valid(guest.target.run(["cat", path], check=False).stdout)
         for path in (place.arrived(guest.boot), place.pristine(guest.boot))
     )
-    return kept if kept is None or made is None else _with_links_of(kept, made)
+    return at_install if at_install is None or built is None else _fill_links(at_install, built)
 
 
-def _with_links_of(arrived: Survey, made: Survey) -> Survey:
-    """Say of a root that ``arrived`` where those links lead that are as they were ``made``, and were not looked at."""
-    owned, made_owned = arrived.owned or {}, made.owned or {}
+def _fill_links(at_install: Inventory, built: Inventory) -> Inventory:
+    """Return the inventory at install with the targets of links that it did not read.
+
+    They are taken from the baseline ``built``, where length and time of the link are the same.
+    """
+    owned, built_owned = at_install.owned or {}, built.owned or {}
     return replace(
-        arrived,
-        unowned={path: _looked_at(each, made.unowned.get(path)) for path, each in arrived.unowned.items()},
-        owned=arrived.owned and {path: _looked_at(each, made_owned.get(path)) for path, each in owned.items()},
+        at_install,
+        unowned={path: _fill_link(each, built.unowned.get(path)) for path, each in at_install.unowned.items()},
+        owned=at_install.owned and {path: _fill_link(each, built_owned.get(path)) for path, each in owned.items()},
     )
 
 
-def _looked_at(entry: Entry, made: Entry | None) -> Entry:
-    if entry.kind != "link" or entry.content or made is None or made.kind != "link":
+def _fill_link(entry: Entry, built: Entry | None) -> Entry:
+    if entry.kind != "link" or entry.content or built is None or built.kind != "link":
         return entry
-    alike = (entry.size, entry.modified) == (made.size, made.modified)
-    return replace(entry, content=made.content, to=made.to) if alike else entry
+    is_same = (entry.size, entry.modified) == (built.size, built.modified)
+    return replace(entry, content=built.content, to=built.to) if is_same else entry
 
 
-def _readable(packed: bytes) -> Survey | None:
+def _parse_if_valid(packed: bytes) -> Inventory | None:
     with suppress(tarfile.TarError, EOFError, KeyError, TypeError, ValueError):
         return parse(packed)
     return None
 
 
-def now(target: Target, root: str, manifest: Manifest, base: Survey) -> Survey:
-    """Return what a root is that was ``base`` once."""
-    # What was told as one is told so again.
+def take_inventory(target: Target, root: str, manifest: Manifest, base: Inventory) -> Inventory:
+    """Return the inventory of a root as it is now; ``base`` is an earlier one of it."""
+    # A directory that was recorded as one tree has to be recorded so again, or it would look changed.
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
     found = parse(programs.take_inventory(target, root, manifest.source_date_epoch, known))
-    return found if base.has_attributes else without_attributes(found)
+    return found if base.has_attributes else drop_attributes(found)
 
 
-def without_attributes(survey: Survey) -> Survey:
-    """Return what a survey by an earlier version would have been, for a comparison with one."""
+def drop_attributes(inventory: Inventory) -> Inventory:
+    """Return the inventory without what earlier versions did not record, to compare it with one of theirs."""
 
     def plain(entry: Entry) -> Entry:
         return replace(entry, attributes="", content="" if entry.kind == "other" else entry.content)
 
     return replace(
-        survey,
-        etc={path: plain(entry) for path, entry in survey.etc.items()},
-        unowned={path: plain(entry) for path, entry in survey.unowned.items()},
-        owned=survey.owned and {path: plain(entry) for path, entry in survey.owned.items()},
+        inventory,
+        etc={path: plain(entry) for path, entry in inventory.etc.items()},
+        unowned={path: plain(entry) for path, entry in inventory.unowned.items()},
+        owned=inventory.owned and {path: plain(entry) for path, entry in inventory.owned.items()},
         has_attributes=False,
     )
 
 
-def parse(packed: bytes) -> Survey:
-    """Return the survey in what `survey` wrote."""
+def parse(packed: bytes) -> Inventory:
+    """Return the inventory in the compressed tar of the program that took it."""
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         contents = {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
-    told = json.loads(contents.pop(_SURVEY))
-    owned = told.get("owned")
-    return Survey(
-        packages=tuple(Package(name=name, version=version) for name, version in told["packages"]),
-        etc={path: Configured(**entry) for path, entry in told["etc"].items()},
-        unowned={path: Unowned(**entry) for path, entry in told["unowned"].items()},
-        edited=tuple(told["edited"]),
+    data = json.loads(contents.pop(_INVENTORY))
+    owned = data.get("owned")
+    return Inventory(
+        packages=tuple(Package(name=name, version=version) for name, version in data["packages"]),
+        etc={path: Configured(**entry) for path, entry in data["etc"].items()},
+        unowned={path: Unowned(**entry) for path, entry in data["unowned"].items()},
+        edited=tuple(data["edited"]),
         contents=contents,
         owned=None if owned is None else {path: Configured(**entry) for path, entry in owned.items()},
-        missing=told.get("missing"),
-        decisions=told.get("decisions"),
-        has_attributes=told.get("attributes", False),
+        missing=data.get("missing"),
+        decisions=data.get("decisions"),
+        has_attributes=data.get("attributes", False),
     )

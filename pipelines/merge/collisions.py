@@ -1,180 +1,160 @@
-"""What is kept of a guest, and what the other root has there: which of the two stays where they meet."""
+"""Collisions: a path that both the guest and the new root have, and which of the two stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pipelines.errors import VirtrootError
-from pipelines.merge import changes
-from pipelines.merge.baselines import Survey, Unowned
+from pipelines.merge import entry_changes, paths, policy
+from pipelines.merge.baselines import Inventory, Unowned
 from pipelines.merge.changes import Changed
+from pipelines.merge.policy import Upgrade
 
-#: What is the guest's whatever it was made of: people's files, logs, mail, tables of cron's, who lingers, people that
-#: are no lines of passwd, and keys of this machine.
-KEPT = (
-    "home",
-    "root",
-    "srv",
-    "var/lib/NetworkManager/secret_key",
-    "var/lib/systemd/credential.secret",
-    "var/lib/systemd/home",
-    "var/lib/systemd/linger",
-    "var/log",
-    "var/mail",
-    "var/spool/cron",
-)
+#: What every upgrade copies.
+ALWAYS_KEPT = tuple(sorted(policy.select_by_upgrade(Upgrade.COPY)))
 
-#: Below it a directory that is kept is a program's data, in which nothing may come from two sides.
-_DATA = "var/lib"
+#: A kept directory below these is data of a program. Files of both roots in it could damage it.
+_DATA = policy.select_by_upgrade(Upgrade.ASK_WHOLE)
 
-#: In these are other systems, whose numbers of users are theirs. Where a guest has them elsewhere: see `engines`.
-FOREIGN = (
-    "var/lib/archbuild",
-    "var/lib/buildkit",
-    "var/lib/containerd",
-    "var/lib/containers",
-    "var/lib/docker",
-    "var/lib/incus",
-    "var/lib/kubelet",
-    "var/lib/lxc",
-    "var/lib/lxd",
-    "var/lib/machines",
-    "var/lib/mock",
-    "var/lib/rancher",
-    "var/lib/schroot",
-)
+#: Trees of other systems, whose numbers of users are their own. `engines` finds those at other places.
+OTHER_SYSTEMS = policy.select_by_upgrade(Upgrade.ASK_SYSTEM)
 
 
-def _merged(path: str, kept: Iterable[str], systems: Iterable[str] = ()) -> bool:
-    """Say whether a path is below something that is kept, and that the new root's own may stay in.
+def _is_merged(path: str, kept: Iterable[str], systems: Iterable[str] = ()) -> bool:
+    """Say whether a path is below a kept one in which files of the new root may stay.
 
-    In ``systems``, trees of other systems, it may not.
+    In ``systems``, trees of other systems, they may not.
     """
-    return not below(path, systems) and any(below(path, [each]) and not is_whole(each) for each in kept)
+    return not paths.is_below(path, systems) and any(
+        paths.is_below(path, [each]) and not is_kept_whole(each) for each in kept
+    )
 
 
-def is_whole(path: str, systems: Iterable[str] = ()) -> bool:
-    """Say whether nothing of the new root's stays in what is kept as ``path``: other systems, and programs' data."""
-    return _is_whole_anyway(path) or below(path, systems)
+def is_kept_whole(path: str, systems: Iterable[str] = ()) -> bool:
+    """Say whether ``path``, if it is kept, replaces all that the new root has there.
+
+    That is so for other systems and for data of programs.
+    """
+    return _is_always_whole(path) or paths.is_below(path, systems)
 
 
 @lru_cache
-def _is_whole_anyway(path: str) -> bool:
-    return foreign(path) or (path not in KEPT and below(path, [_DATA]))
+def _is_always_whole(path: str) -> bool:
+    return is_other_system(path) or (path not in ALWAYS_KEPT and paths.is_below(path, _DATA))
 
 
-def _there(kept: Iterable[str], ours: Survey, theirs: Survey) -> list[str]:
-    """Return the paths that the guest has, for all that is known: a package's directory is, unless it is missing."""
+def _select_existing(kept: Iterable[str], ours: Inventory, theirs: Inventory) -> list[str]:
+    """Return the paths of ``kept`` that the guest has.
+
+    An inventory does not list the directories of packages: the guest has them unless they are missing.
+    """
     return [
-        path for path in kept if any(below(each, [path]) for each in ours.unowned) or _is_packages(path, ours, theirs)
+        path
+        for path in kept
+        if any(paths.is_below(each, [path]) for each in ours.unowned) or _is_of_package(path, ours, theirs)
     ]
 
 
-def refuse_in_the_way(kept: Iterable[str], ours: Survey, theirs: Survey) -> None:
-    """Raise `VirtrootError` where the new root has no directory for something that is kept to be in."""
+def refuse_blocked(kept: Iterable[str], ours: Inventory, theirs: Inventory) -> None:
+    """Raise `VirtrootError` where the new root has no directory to copy a kept path into."""
     for path in kept:
-        if not any(below(each, [path]) for each in ours.unowned):
+        if not any(paths.is_below(each, [path]) for each in ours.unowned):
             continue
-        for above in changes.above(path.rpartition("/")[0]):
+        for above in paths.walk_up(path.rpartition("/")[0]):
             entry = theirs.unowned.get(above) or (theirs.owned or {}).get(above)
             if entry is not None and entry.kind in ("file", "link", "other"):
                 kind = (entry.content or "special file") if entry.kind == "other" else entry.kind
                 raise VirtrootError(
-                    f"/{path} cannot be kept: /{above}, which it is in, is a {kind} in the new root",
-                    f"--discard /{path}, or move it in the guest",
+                    f"/{path} cannot be kept: /{above} is a {kind} in the new root, and not a directory",
+                    f"give --discard /{path}, or move it in the guest",
                 )
 
 
-def met(
-    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+def resolve_collisions(
+    base: Inventory, ours: Inventory, theirs: Inventory, kept: Iterable[str], systems: Iterable[str] = ()
 ) -> tuple[tuple[str, ...], ...]:
-    """Return, of what is kept, where the new root's stays since the guest never changed it, and what is replaced."""
+    """Return what stays the new root's below ``kept``, and what of the new root is replaced.
+
+    The new root's version stays where the guest never changed its own.
+    """
     left, replaced = [], []
-    there = _there(kept, ours, theirs)
+    existing = _select_existing(kept, ours, theirs)
     for path, new in sorted(theirs.unowned.items()):
-        if not below(path, kept) or changes.ignored(path):
+        if not paths.is_below(path, kept) or paths.is_ignored(path):
             continue
         then, mine = base.unowned.get(path), ours.unowned.get(path)
         if mine is None:
-            if then is None and not _merged(path, kept, systems) and below(path, there):
+            if then is None and not _is_merged(path, kept, systems) and paths.is_below(path, existing):
                 replaced.append(path)
-        elif _merged(path, kept, systems) and then is not None and _is_as_it_was(then, mine):
+        elif _is_merged(path, kept, systems) and then is not None and _is_unchanged(then, mine):
             left.append(path)
         elif {mine.kind, new.kind} <= {"directory", "tree"}:
             continue
-        elif (then is None or _content(then) != _content(new)) and _content(mine) != _content(new):
+        elif (then is None or _has_other_content(then, new)) and _has_other_content(mine, new):
             replaced.append(path)
     return tuple(left), tuple(replaced)
 
 
-def _is_as_it_was(then: Unowned, mine: Unowned) -> bool:
-    """Say for certain that the guest never changed something, which a directory does not tell, but a whole tree does.
+def _is_unchanged(then: Unowned, mine: Unowned) -> bool:
+    """Say whether it is certain that the guest never changed an entry.
 
-    Records of earlier versions do not say enough.
+    It is certain for files, links and whole trees, but not for directories, nor in records of earlier versions.
     """
-    told = mine.kind in ("file", "link") or (mine.kind == "tree" and bool(mine.digest and then.digest))
-    return told and then.mode is not None and not changes.otherwise(then, mine)
+    is_known = mine.kind in ("file", "link") or (mine.kind == "tree" and bool(mine.digest and then.digest))
+    return is_known and then.mode is not None and not entry_changes.describe_change(then, mine)
 
 
-def _content(entry: Unowned) -> tuple[str, int, str]:
-    """Return what tells contents of different builds apart, whose times are different: not all, but what is certain."""
-    return entry.kind, entry.size, entry.content
+def _has_other_content(entry: Unowned, new: Unowned) -> bool:
+    """Say whether it is certain that an entry of the new root has other content.
+
+    Times do not tell: they differ between builds.
+    """
+    return (entry.kind, entry.size, entry.content) != (new.kind, new.size, new.content)
 
 
-def went(
-    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+def list_deleted(
+    base: Inventory, ours: Inventory, theirs: Inventory, kept: Iterable[str], systems: Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """Return what was taken away in the guest below what is kept, and would come back with the new root."""
-    gone = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
-    # What is in a directory beside what went keeps that.
-    staying = {each for path in theirs.unowned if path not in gone for each in changes.above(path.rpartition("/")[0])}
-    found = (path for path in gone - staying if _merged(path, kept, systems) and not _in_tree(path, ours))
-    return outermost(sorted(found))
+    """Return what the guest deleted below ``kept`` and would get back with the new root."""
+    deleted = {path for path in base.unowned if path not in ours.unowned and path in theirs.unowned}
+    # A directory stays where the new root has something else in it.
+    staying = {
+        each for path in theirs.unowned if path not in deleted for each in paths.walk_up(path.rpartition("/")[0])
+    }
+    found = (path for path in deleted - staying if _is_merged(path, kept, systems) and not _is_in_tree(path, ours))
+    return paths.drop_nested(sorted(found))
 
 
-def _in_tree(path: str, survey: Survey) -> bool:
-    """Say whether a path is in what was told as one."""
-    return any(each in survey.unowned and survey.unowned[each].kind == "tree" for each in changes.above(path))
+def _is_in_tree(path: str, inventory: Inventory) -> bool:
+    """Say whether a path is in a directory that the inventory records as one tree."""
+    return any(each in inventory.unowned and inventory.unowned[each].kind == "tree" for each in paths.walk_up(path))
 
 
-def only_there(
-    base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str], systems: Iterable[str] = ()
+def list_lost_by_rollback(
+    base: Inventory, ours: Inventory, theirs: Inventory, kept: Iterable[str], systems: Iterable[str] = ()
 ) -> list[Changed]:
-    """Return what the former root alone has in something that is kept whole, and that the guest has, too."""
+    """Return what only the previous root has, in directories of the guest that are kept whole.
+
+    It would be lost, since what is kept whole replaces all that the previous root has there.
+    """
     return [
-        Changed("removed", path, "only the former root has it", entry.size, entry.entries or None)
+        Changed("removed", path, "only the previous root has it", entry.size, entry.entries or None)
         for path, entry in sorted(theirs.unowned.items())
         if path not in base.unowned
         and path not in ours.unowned
-        and not changes.ignored(path)
-        and (path.rpartition("/")[0] in ours.unowned or _is_packages(path.rpartition("/")[0], ours, theirs))
-        and below(path, kept)
-        and not _merged(path, kept, systems)
+        and not paths.is_ignored(path)
+        and (path.rpartition("/")[0] in ours.unowned or _is_of_package(path.rpartition("/")[0], ours, theirs))
+        and paths.is_below(path, kept)
+        and not _is_merged(path, kept, systems)
     ]
 
 
-def _is_packages(directory: str, ours: Survey, theirs: Survey) -> bool:
-    """Say whether a directory that the other root has is a package's, which the guest has then unless it is missing."""
+def _is_of_package(directory: str, ours: Inventory, theirs: Inventory) -> bool:
+    """Say whether the guest has a directory of the other root because a package has it, and it is not missing."""
     return directory not in theirs.unowned and directory not in (ours.missing or {})
 
 
-def below(path: str, trees: Iterable[str]) -> bool:
-    """Say whether a path is one of ``trees``, or in one; of a set that takes as long as the path is deep."""
-    if isinstance(trees, Mapping):
-        trees = trees.keys()
-    if isinstance(trees, AbstractSet):
-        return any(each in trees for each in changes.above(path))
-    return any(path == tree or path.startswith(f"{tree}/") for tree in trees)
-
-
-def outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths without those that are below another one, in their order."""
-    unique = dict.fromkeys(paths)
-    return tuple(path for path in unique if not any(each in unique for each in changes.above(path.rpartition("/")[0])))
-
-
-def foreign(path: str, systems: Iterable[str] = ()) -> bool:
-    """Say whether what is in ``path`` is another system's: in the usual places, or in ``systems``."""
-    return below(path, FOREIGN) or below(path, systems)
+def is_other_system(path: str, systems: Iterable[str] = ()) -> bool:
+    """Say whether a path is in a tree of another system: at one of the usual places, or in ``systems``."""
+    return paths.is_below(path, OTHER_SYSTEMS) or paths.is_below(path, systems)

@@ -1,6 +1,7 @@
-"""What a guest's user told the package manager, and the new root's does not know: carried over, or to be said again.
+"""Decisions that a guest's user told the package manager, such as holds and marks, and what becomes of them.
 
-The database of the new root says what is in it, so it stays. Of the guest's only what is said about a package counts.
+The database of the new root says what is in that root, so it stays. Of the guest's database only the decisions count:
+some are written into the new one, and for the others a command is named.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from pipelines.merge import changes, collisions
-from pipelines.merge.baselines import Survey
+from pipelines.merge import paths, policy
+from pipelines.merge.baselines import Inventory
 from pipelines.text import split_fields
 
-#: A command, and why it is to be run, in words.
+#: A command, and why it is to be run.
 Command = tuple[str, str]
 
 _TAKEN_BACK = "taken back in the guest"
@@ -21,9 +22,9 @@ _TAKEN_BACK = "taken back in the guest"
 _IGNORED = re.compile(rb"^[ \t]*IgnorePkg[ \t]*=(.*)$", re.MULTILINE)
 
 
-def selections(base: Survey, ours: Survey, theirs: Survey) -> dict[str, str]:
-    """Return what is to be said of packages of the new root: hold, or install where that was taken back."""
-    then, mine, new = (_told(survey, "selections") for survey in (base, ours, theirs))
+def merge_selections(base: Inventory, ours: Inventory, theirs: Inventory) -> dict[str, str]:
+    """Return what dpkg is to want of packages of the new root: hold, or install where a hold was taken back."""
+    then, mine, new = (_select(inventory, "selections") for inventory in (base, ours, theirs))
     names = {each.name for each in theirs.packages}
     found = {name: mine.get(name, "install") for name in {*then, *mine} & names}
     return {
@@ -33,12 +34,12 @@ def selections(base: Survey, ours: Survey, theirs: Survey) -> dict[str, str]:
     }
 
 
-def held(ours: Survey, theirs: Survey) -> list[str]:
-    """Return in words which packages the guest holds, and the new root has in another version, or not at all."""
-    holds = {name for name, wanted in _told(ours, "selections").items() if wanted == "hold"}
+def describe_holds(ours: Inventory, theirs: Inventory) -> list[str]:
+    """Return which packages the guest holds that have another version in the new root, or are not in it."""
+    holds = {name for name, wanted in _select(ours, "selections").items() if wanted == "hold"}
     for line in _IGNORED.findall(ours.contents.get("etc/pacman.conf", b"")):
         holds |= {*split_fields(line.decode(errors="replace"))}
-    then, now = ({each.name: each.version for each in survey.packages} for survey in (ours, theirs))
+    then, now = ({each.name: each.version for each in inventory.packages} for inventory in (ours, theirs))
     return [
         f"{name} {then[name]} -> {now.get(name, 'not there')}"
         for name in sorted(holds & {*then})
@@ -46,123 +47,130 @@ def held(ours: Survey, theirs: Survey) -> list[str]:
     ]
 
 
-def commands(base: Survey, ours: Survey, theirs: Survey, kept: Iterable[str]) -> list[Command]:
-    """Return the commands that tell the new root's package manager what the guest's was told; ``kept`` are paths."""
+def list_commands(base: Inventory, ours: Inventory, theirs: Inventory, kept: Iterable[str]) -> list[Command]:
+    """Return the commands that repeat the guest's decisions in the new root; ``kept`` are the paths that are kept."""
     return [
-        *_architectures(base, ours, theirs),
-        *_absent_holds(base, ours),
-        *_marks(base, ours, theirs, "automatic", ("apt-mark auto", "apt-mark manual")),
-        *_marks(base, ours, theirs, "dependencies", ("pacman -D --asdeps", "pacman -D --asexplicit")),
-        *_diversions(base, ours, theirs, [*kept]),
-        *_overrides(base, ours, theirs),
-        *_answers(base, ours, theirs),
+        *_list_architectures(base, ours, theirs),
+        *_list_absent_holds(base, ours),
+        *_list_marks(base, ours, theirs, "automatic", ("apt-mark auto", "apt-mark manual")),
+        *_list_marks(base, ours, theirs, "dependencies", ("pacman -D --asdeps", "pacman -D --asexplicit")),
+        *_list_diversions(base, ours, theirs, [*kept]),
+        *_list_overrides(base, ours, theirs),
+        *_list_answers(base, ours, theirs),
     ]
 
 
-def alternatives(chosen: Iterable[str], ours: Survey, theirs: Survey) -> Iterator[Command]:
-    """Yield the commands that choose alternatives again: ``chosen`` are the guest's links to files of packages."""
+def list_alternatives(chosen: Iterable[str], ours: Inventory, theirs: Inventory) -> Iterator[Command]:
+    """Yield the commands that choose alternatives again.
+
+    ``chosen`` are the paths of the guest's links to files of packages.
+    """
     names = {each.name for each in theirs.packages}
     for path in chosen:
         entry = ours.etc.get(path)
-        # A page of the manual follows its program.
+        # update-alternatives changes the link of a manual page together with that of its program.
         if entry is None or entry.to not in names or entry.content.startswith("/usr/share/man/"):
             continue
         command = shlex.join(["update-alternatives", "--set", path.rpartition("/")[2], entry.content])
         yield command, "the guest chose that"
 
 
-def _told(survey: Survey, kind: str) -> Mapping[str, str]:
-    return (survey.decisions or {}).get(kind, {})
+def _select(inventory: Inventory, kind: str) -> Mapping[str, str]:
+    """Return the decisions of one kind; none where the record is of an earlier version."""
+    return (inventory.decisions or {}).get(kind, {})
 
 
-def _new(base: Survey, ours: Survey, theirs: Survey, kind: str) -> dict[str, str]:
-    """Return what the guest was told, was not made with, and the new root does not know."""
-    then, mine, new = (_told(survey, kind) for survey in (base, ours, theirs))
+def _select_new(base: Inventory, ours: Inventory, theirs: Inventory, kind: str) -> dict[str, str]:
+    """Return the decisions that the guest has, and neither its baseline nor the new root."""
+    then, mine, new = (_select(inventory, kind) for inventory in (base, ours, theirs))
     return {each: what for each, what in sorted(mine.items()) if what not in (then.get(each), new.get(each))}
 
 
-def _taken_back(base: Survey, ours: Survey, theirs: Survey, kind: str) -> list[str]:
-    """Return what the guest was made with and does not have any more, and the new root has."""
-    then, mine, new = (_told(survey, kind) for survey in (base, ours, theirs))
+def _select_taken_back(base: Inventory, ours: Inventory, theirs: Inventory, kind: str) -> list[str]:
+    """Return the decisions of the baseline and the new root that the guest does not have any more."""
+    then, mine, new = (_select(inventory, kind) for inventory in (base, ours, theirs))
     return sorted(({*then} - {*mine}) & {*new})
 
 
-def _architectures(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
-    for name in _new(base, ours, theirs, "architectures"):
+def _list_architectures(base: Inventory, ours: Inventory, theirs: Inventory) -> Iterator[Command]:
+    """Yield the commands for foreign architectures."""
+    for name in _select_new(base, ours, theirs, "architectures"):
         yield shlex.join(["dpkg", "--add-architecture", name]), "the guest has it"
-    for name in _taken_back(base, ours, theirs, "architectures"):
+    for name in _select_taken_back(base, ours, theirs, "architectures"):
         yield shlex.join(["dpkg", "--remove-architecture", name]), _TAKEN_BACK
 
 
-def _absent_holds(base: Survey, ours: Survey) -> Iterator[Command]:
-    """Yield what keeps packages from being installed."""
+def _list_absent_holds(base: Inventory, ours: Inventory) -> Iterator[Command]:
+    """Yield the command for holds on packages that are not installed, which keep them from being installed."""
     names = {each.name for each in ours.packages}
-    then = _told(base, "selections")
-    held = [name for name, wanted in _told(ours, "selections").items() if wanted == "hold" and name not in names]
+    then = _select(base, "selections")
+    held = [name for name, wanted in _select(ours, "selections").items() if wanted == "hold" and name not in names]
     if new := sorted(name for name in held if then.get(name) != "hold"):
         yield shlex.join(["apt-mark", "hold", *new]), "held in the guest, which does not have it"
 
 
-def _marks(base: Survey, ours: Survey, theirs: Survey, kind: str, words: tuple[str, str]) -> Iterator[Command]:
-    """Yield what marks packages that are in both roots as the guest's user did."""
+def _list_marks(
+    base: Inventory, ours: Inventory, theirs: Inventory, kind: str, words: tuple[str, str]
+) -> Iterator[Command]:
+    """Yield the commands that mark packages of both roots as the guest's user did."""
     if base.decisions is None:
         return
-    then, mine, new = ({*_told(survey, kind)} for survey in (base, ours, theirs))
-    both = {each.name for each in ours.packages} & {each.name for each in theirs.packages}
-    both &= {each.name for each in base.packages}
+    then, mine, new = ({*_select(inventory, kind)} for inventory in (base, ours, theirs))
+    common = {each.name for each in ours.packages} & {each.name for each in theirs.packages}
+    common &= {each.name for each in base.packages}
     for word, names in zip(words, ((mine - then) - new, (then - mine) & new), strict=True):
-        if names & both:
-            yield f"{word} {shlex.join(sorted(names & both))}", "marked so in the guest"
+        if names & common:
+            yield f"{word} {shlex.join(sorted(names & common))}", "marked so in the guest"
 
 
-def _diversions(base: Survey, ours: Survey, theirs: Survey, kept: list[str]) -> Iterator[Command]:
-    for path, away in _new(base, ours, theirs, "diversions").items():
-        # A file of the guest's is in its place already where that is kept.
-        how = "--no-rename" if collisions.below(path.strip("/"), kept) else "--rename"
+def _list_diversions(base: Inventory, ours: Inventory, theirs: Inventory, kept: list[str]) -> Iterator[Command]:
+    """Yield the commands for local diversions."""
+    for path, away in _select_new(base, ours, theirs, "diversions").items():
+        # If the path is kept, the guest's own file is there already. dpkg-divert would move it away with --rename.
+        how = "--no-rename" if paths.is_below(path.strip("/"), kept) else "--rename"
         yield shlex.join(["dpkg-divert", "--local", how, "--divert", away, "--add", path]), "diverted in the guest"
-    for path in _taken_back(base, ours, theirs, "diversions"):
+    for path in _select_taken_back(base, ours, theirs, "diversions"):
         yield shlex.join(["dpkg-divert", "--local", "--rename", "--remove", path]), _TAKEN_BACK
 
 
-def _overrides(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
-    for path, rights in _new(base, ours, theirs, "overrides").items():
-        force = ["--force-statoverride-add"] if path in _told(theirs, "overrides") else []
+def _list_overrides(base: Inventory, ours: Inventory, theirs: Inventory) -> Iterator[Command]:
+    """Yield the commands for owners and modes that dpkg-statoverride set."""
+    for path, rights in _select_new(base, ours, theirs, "overrides").items():
+        force = ["--force-statoverride-add"] if path in _select(theirs, "overrides") else []
         argv = ["dpkg-statoverride", *force, "--update", "--add", *rights.split(" "), f"/{path}"]
         yield shlex.join(argv), "its owner and mode are the guest's"
-    for path in _taken_back(base, ours, theirs, "overrides"):
+    for path in _select_taken_back(base, ours, theirs, "overrides"):
         yield shlex.join(["dpkg-statoverride", "--remove", f"/{path}"]), _TAKEN_BACK
 
 
-def _answers(base: Survey, ours: Survey, theirs: Survey) -> Iterator[Command]:
+def _list_answers(base: Inventory, ours: Inventory, theirs: Inventory) -> Iterator[Command]:
+    """Yield the command for packages whose questions of debconf were answered differently."""
     if base.decisions is None:
         return
     names = {each.name for each in theirs.packages} & {each.name for each in base.packages}
-    packages = {each.partition(" ")[0] for each in _new(base, ours, theirs, "answers")}
+    packages = {each.partition(" ")[0] for each in _select_new(base, ours, theirs, "answers")}
     if packages & names:
         yield f"dpkg-reconfigure {shlex.join(sorted(packages & names))}", "its questions were answered otherwise"
 
 
-def made_again(own: Iterable[str], kept: Iterable[str]) -> Iterator[Command]:
-    """Yield what makes something from files of /etc that are the guest's ``own``, and of what is ``kept``."""
+def list_generators(own: Iterable[str], kept: Iterable[str]) -> Iterator[Command]:
+    """Yield the commands that generate files from what is kept.
+
+    ``own`` are the paths of /etc at which the guest's version is kept, ``kept`` the other kept paths.
+    """
     own, kept = [*own], [*kept]
 
-    def is_own(*paths: str) -> bool:
-        return any(collisions.below(path, paths) for path in own)
+    def is_own(path: str) -> bool:
+        return any(_is_at_or_below(each, path) for each in own)
 
-    def is_kept(tree: str) -> bool:
-        return (
-            collisions.below(tree, kept)
-            or any(each in kept for each in changes.above(tree))
-            or any(collisions.below(each, [tree]) for each in kept)
-        )
+    def is_kept(path: str) -> bool:
+        return paths.is_below(path, kept) or any(paths.is_below(each, [path]) for each in kept)
 
-    if is_own("etc/locale.gen"):
-        yield "locale-gen", "its locales are those of /etc/locale.gen"
-    if is_own("etc/ld.so.conf", "etc/ld.so.conf.d") or is_kept("usr/local/lib"):
-        yield "ldconfig", "it has libraries of its own"
-    if is_own("etc/ca-certificates.conf") or is_kept("usr/local/share/ca-certificates"):
-        yield "update-ca-certificates", "it chose its certificates"
-    if is_own("etc/ca-certificates/trust-source"):
-        yield "update-ca-trust", "it chose its certificates"
-    if any(path.startswith("etc/pam.d/common-") for path in own):
-        yield "pam-auth-update", "its PAM profiles are those of /etc/pam.d"
+    for command, rules in policy.group_by_command().items():
+        if any(is_own(rule.path) if rule.path.startswith("etc/") else is_kept(rule.path) for rule in rules):
+            yield command
+
+
+def _is_at_or_below(path: str, pattern: str) -> bool:
+    """Say whether ``path`` fits the path of a rule, or is below one that does."""
+    return re.fullmatch(f"{policy.to_regex(pattern)}(/.*)?", path, re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""Another root for a guest: made under a hidden name, planned, given what is the guest's own, and put in place."""
+"""Another root for a guest: made under a hidden name, planned, given the guest's state, and swapped in."""
 
 from __future__ import annotations
 
@@ -16,56 +16,57 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, previous_roots, publication, swap, virtiofsd_wrapper
-from pipelines.guest.domain import Made, made, remade
+from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import Former
 from pipelines.host import lines
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
-from pipelines.merge import baselines, proof, upgrade_plan
-from pipelines.merge.baselines import Survey
+from pipelines.merge import baselines, copy_plan, proof, upgrade_plan
+from pipelines.merge.baselines import Inventory
+from pipelines.merge.choices import Choices
 from pipelines.merge.etc_merge import Read
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.pool import clone_methods, overlayfs, place, roots, shares
 from pipelines.pool.place import Place
 from pipelines.target import durable, mounts, programs
 from pipelines.text import one_line
 
-#: Of a file in /etc that both sides changed, no more bytes are merged.
-_LARGEST = 1 << 20
+#: Bytes of a file in /etc that is merged; a larger one is a conflict.
+_MOST_BYTES = 1 << 20
 
-#: So many paths are named in a message.
+#: Paths that a message names.
 _SHOWN = 5
 
-#: A guest needs no more commands after an upgrade.
+#: Commands that are shown after an upgrade. A guest could make the list as long as it wants.
 _MOST_COMMANDS = 50
 
 
 @dataclass(frozen=True)
-class Staged:
-    """Another root for a guest, in ``directory``, and all that a plan is made of.
+class PreparedRoot:
+    """Hold another root for a guest, in ``directory``, and what its plan needs.
 
-    ``made`` says what it was made of, ``base`` what the guest's root began as. With ``former`` the guest had this root
-    before, and ``base`` is what the guest's root was when it got it.
+    ``made`` says from what it was made, and ``base`` is the guest's baseline. With ``former`` it is a copy of the
+    previous root, and ``base`` is the inventory of the guest's present root at install.
     """
 
     paths: Place
     directory: str
     manifest: Manifest
-    made: Made
-    base: Survey
-    theirs: Survey
+    made: RootSource
+    base: Inventory
+    theirs: Inventory
     former: bool = False
 
     @property
     def root(self) -> str:
-        """The root."""
+        """Return the path of the root."""
         return f"{self.directory}/root"
 
 
 @contextmanager
-def held(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
-    """Hold the lock of a guest whose root is its own, and in whose place nothing is half done."""
+def hold_guest(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
+    """Hold the lock of a guest that has a root of its own, after any unfinished change of it was finished."""
     if not hypervisor.embedded and os.geteuid() != 0:
         raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
     with hold.hold(hypervisor, name) as guest:
@@ -75,30 +76,33 @@ def held(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
         yield guest
 
 
-def manifest(guest: Guest) -> Manifest:
-    """Return the manifest of what the guest was made of."""
-    return _manifest(guest, guest.boot)
+def read_manifest(guest: Guest) -> Manifest:
+    """Return the manifest of the artifact from which the guest was made."""
+    return _read_manifest(guest, guest.boot)
 
 
-def _manifest(guest: Guest, directory: str) -> Manifest:
+def _read_manifest(guest: Guest, directory: str) -> Manifest:
     content = guest.target.run(["cat", place.manifest(directory)]).stdout
     return manifests.parse(content, f"the manifest of {guest.name}")
 
 
-def kept(guest: Guest) -> list[str]:
-    """Return the paths that were kept at the guest's upgrades beside those that always are."""
+def read_kept(guest: Guest) -> list[str]:
+    """Return the paths that the guest's upgrades kept because the user named them."""
     noted = guest.target.run(["cat", place.keep_list(guest.boot)], check=False).stdout.decode(errors="surrogateescape")
-    # A path a line, once.
+    # Earlier versions wrote one path a line.
     return [str(path) for path in json.loads(noted)] if noted.startswith("[") else noted.split("\n")[:-1]
 
 
 @contextmanager
-def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact | None) -> Iterator[Staged]:
-    """Make another root of ``artifact`` by ``clone``, one of `roots.WAYS`; ``made_of`` is the guest's, if it is there.
+def prepare_from_artifact(
+    guest: Guest, artifact: Artifact, clone: str, made_of: Artifact | None
+) -> Iterator[PreparedRoot]:
+    """Make another root from ``artifact`` by the clone method ``clone``.
 
-    What is not put in place in the end is deleted.
+    ``made_of`` is the artifact of the guest, if it is still there. The root is deleted in the end, unless it was
+    swapped in.
     """
-    with _directory(guest) as (paths, directory), ExitStack() as open_trees:
+    with _make_directory(guest) as (paths, directory), ExitStack() as open_trees:
         target, manifest_now = guest.target, artifact.manifest
         asked = "overlay" if guest.lower and clone == "auto" else clone
         way = clone_methods.choose_method(target, paths.pool, asked)
@@ -107,175 +111,185 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         lying_on = partial(guests.find_guests_on, guest.hypervisor)
         making_root = roots.make_root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
-        baselines.keep(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
+        baselines.write_baseline(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = baselines.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
-        base = baselines.of(guest, manifest(guest), made_of)
+        base = baselines.get_baseline(guest, read_manifest(guest), made_of)
         durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
-        now = Made(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
-        yield Staged(paths, directory, manifest_now, now, base, theirs)
+        now = RootSource(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
+        yield PreparedRoot(paths, directory, manifest_now, now, base, theirs)
 
 
 @contextmanager
-def of_former(guest: Guest, former: Former, base: Survey) -> Iterator[Staged]:
-    """Make a copy of a former root, which stays as it is; ``base`` is what the guest's root was when it got it."""
-    with _directory(guest) as (paths, directory):
+def prepare_from_previous(guest: Guest, former: Former, base: Inventory) -> Iterator[PreparedRoot]:
+    """Make a copy of a previous root, which itself stays as it is.
+
+    ``base`` is the inventory of the guest's present root at install.
+    """
+    with _make_directory(guest) as (paths, directory):
         target, source, now = guest.target, f"{former.directory}/root", former.made
-        manifest_then = _manifest(guest, former.about)
+        manifest_then = _read_manifest(guest, former.about)
         if now.lower:
-            with step("copying the layer of the former root"):
+            with step("copying the layer of the previous root"):
                 clone_methods.copy_layers(target, source, f"{directory}/root")
             programs.mount_layers(target, f"{directory}/root", now.golden, now.lower)
         else:
             way = clone_methods.choose_method(target, paths.pool, "auto", source=source)
-            with step(f"making the root: {clone_methods.DESCRIPTIONS[way]} of the former one"):
+            with step(f"making the root: {clone_methods.DESCRIPTIONS[way]} of the previous one"):
                 clone_methods.clone(target, way, source, f"{directory}/root", nested=True)
-        _describe_boot(guest, former, paths)
-        theirs = baselines.now(target, f"{directory}/root", manifest_then, base)
-        yield Staged(paths, directory, manifest_then, now, base, theirs, former=True)
+        _begin_boot_directory(guest, former, paths)
+        theirs = baselines.take_inventory(target, f"{directory}/root", manifest_then, base)
+        yield PreparedRoot(paths, directory, manifest_then, now, base, theirs, former=True)
 
 
 @contextmanager
-def _directory(guest: Guest) -> Iterator[tuple[Place, str]]:
+def _make_directory(guest: Guest) -> Iterator[tuple[Place, str]]:
     paths = place.of_root(guest.root)
     try:
         guest.target.run(["mkdir", "--mode=0700", "--", paths.staged])
         yield paths, paths.staged
     finally:
-        # The reason why it failed is what the user has to see; the next task clears what stays now.
+        # Otherwise this error would hide the reason of the failure. The next task deletes what stays.
         with contextlib.suppress(VirtrootError):
             publication.tidy(guest)
 
 
-def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
-    """Return what becomes of the guest in the root that was made for it; raises `VirtrootError` where that is not safe.
+def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> UpgradePlan:
+    """Return the plan for the guest in the root that was prepared for it.
 
-    A guest that runs may be changing meanwhile.
+    Raises `VirtrootError` where files would get another owner. A guest that runs may change its files meanwhile.
     """
     target = guest.target
     with step("comparing"):
-        ours = baselines.now(target, guest.root, manifest(guest), staged.base)
+        ours = baselines.take_inventory(target, guest.root, read_manifest(guest), prepared.base)
         points = shares.read_mount_points_or_warn(target, guest.root).values()
-        read = (_reader(guest, guest.root), _reader(guest, staged.root))
-        distro = staged.manifest.recipe.distro
-        move = upgrade_plan.plan(
-            staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
+        read = (_make_reader(guest, guest.root), _make_reader(guest, prepared.root))
+        distro = prepared.manifest.recipe.distro
+        plan = upgrade_plan.plan(
+            prepared.base, ours, prepared.theirs, distro, choices, read, lines.merged, points, former=prepared.former
         )
-        owners = programs.find_owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
-        strangers = upgrade_plan.strangers(move, ours, owners)
-        sizes = {**upgrade_plan.foreign_sizes(move), **owners["sizes"]}
-        systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **move.systems}
-        move = replace(
-            move,
+        owners = programs.find_owners(
+            target, guest.root, prepared.root, copy_plan.list_copied_paths(plan), plan.systems
+        )
+        strangers = copy_plan.list_new_owners(plan, ours, owners)
+        sizes = {**copy_plan.measure_system_trees(plan), **owners["sizes"]}
+        systems = {**dict.fromkeys(owners["systems"], "it has accounts and programs of its own"), **plan.systems}
+        plan = replace(
+            plan,
             sizes=sizes,
             systems=systems,
             flagged=tuple(owners["flagged"]),
             before=guest.artifact,
-            after=staged.made.artifact,
+            after=prepared.made.artifact,
         )
     if strangers:
         raise VirtrootError(
-            f"what is kept belongs to nobody in {guest.name}, and would be another's: {', '.join(strangers)}",
-            "give it an owner in the guest, or take it out of what is kept",
+            f"what is kept has owners without a name in {guest.name}, and would belong to: {', '.join(strangers)}",
+            "give it an owner in the guest, or do not keep it",
         )
-    return move
+    return plan
 
 
-def _reader(guest: Guest, root: str) -> Read:
+def _make_reader(guest: Guest, root: str) -> Read:
     def read(path: str) -> bytes | None:
         try:
-            return programs.read(guest.target, root, path, _LARGEST)
+            return programs.read(guest.target, root, path, _MOST_BYTES)
         except VirtrootError:
             return None
 
     return read
 
 
-def carry(guest: Guest, staged: Staged, move: Move) -> None:
-    """Give the root that was made for it what is the guest's own, which stays where it is, too."""
-    with step("carrying over what is the guest's own"):
+def copy_state(guest: Guest, prepared: PreparedRoot, plan: UpgradePlan) -> None:
+    """Copy the guest's state into the prepared root. The guest's own root stays as it is."""
+    with step("copying the guest's state"):
         programs.copy_state(
-            guest.target, guest.root, staged.root, upgrade_plan.carried(move, staged.base, move.ours, staged.theirs)
+            guest.target,
+            guest.root,
+            prepared.root,
+            copy_plan.build_copy_plan(plan, prepared.base, plan.ours, prepared.theirs),
         )
-        identity.replace_build_name(guest.target, staged.root, staged.manifest)
+        identity.replace_build_name(guest.target, prepared.root, prepared.manifest)
 
 
-def put_in_place(guest: Guest, staged: Staged, keep: Sequence[str], move: Move) -> None:
-    """Give a guest that is off the root that was made for it, and keep the root that it had as a former one.
+def swap_in(guest: Guest, prepared: PreparedRoot, keep: Sequence[str], plan: UpgradePlan) -> None:
+    """Give a guest that is off the prepared root, and keep its root as a previous one.
 
-    ``keep`` are the paths that are kept at later upgrades, too. Raises `VirtrootError`, with the guest as it was, where
-    the root is not what ``move`` says.
+    ``keep`` are the paths that later upgrades keep, too. Raises `VirtrootError`, with the guest as it was, where the
+    root differs from ``plan``.
     """
 
-    def prove(arrived: Survey) -> None:
-        if wrong := list(proof.differences(move, staged.theirs, arrived)):
+    def prove(at_install: Inventory) -> None:
+        if wrong := list(proof.list_differences(plan, prepared.theirs, at_install)):
             more = ", …" if len(wrong) > _SHOWN else ""
             raise VirtrootError(
                 f"the new root of {guest.name} is not as planned: {'; '.join(map(one_line, wrong[:_SHOWN]))}{more}",
-                "the guest stays on its root; this is a defect of virtroot: report it with this message",
+                "the guest stays on its root; report this message, it is a defect of virtroot",
             )
 
-    paths = staged.paths
+    paths = prepared.paths
     durable.put(guest.target, place.keep_list(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
-    with step("changing the root"):
-        _arrive(guest, paths, staged.directory, previous_roots.following(guest), staged.made, staged.manifest, prove)
+    with step("swapping the roots"):
+        _swap(
+            guest, paths, prepared.directory, previous_roots.following(guest), prepared.made, prepared.manifest, prove
+        )
 
 
-def tell(name: str, move: Move) -> None:
-    """Tell what of a guest that moved is not as it was, and that nobody was asked about."""
-    for command, why in move.to_run[:_MOST_COMMANDS]:
+def report(name: str, plan: UpgradePlan) -> None:
+    """Print what of an upgraded guest is not as it was, in addition to what the user decided."""
+    for command, why in plan.to_run[:_MOST_COMMANDS]:
         say(f"to run in {name}: {one_line(command)}, since {why}")
-    if len(move.to_run) > _MOST_COMMANDS:
-        warn(f"{len(move.to_run) - _MOST_COMMANDS} more commands are to be run in {name}, and are not shown")
+    if len(plan.to_run) > _MOST_COMMANDS:
+        warn(f"{len(plan.to_run) - _MOST_COMMANDS} more commands to run in {name} are not shown")
     for what, found in (
-        (f"on hold in {name}, and another version now", list(move.held)),
-        ("immutable or append-only before, and not any more", [f"/{path}" for path in move.flagged]),
-        (f"as packages bring it again, and not as {name} had it", [f"/{each.name}" for each in move.reverted]),
+        (f"on hold in {name}, with another version now", list(plan.held)),
+        ("not immutable or append-only any more", [f"/{path}" for path in plan.flagged]),
+        (f"as in the package again, and not as {name} had it", [f"/{each.name}" for each in plan.reverted]),
     ):
         if found:
             more = ", …" if len(found) > _SHOWN else ""
             warn(f"{what}: {', '.join(map(one_line, found[:_SHOWN]))}{more}")
 
 
-def put_back(guest: Guest, former: Former) -> None:
-    """Let the root of a guest that is off, and a former one, change places."""
+def swap_back(guest: Guest, former: Former) -> None:
+    """Swap the root of a guest that is off with a previous one."""
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
-    with step("going back"):
+    with step("swapping the roots back"):
         if former.made.lower:
             programs.mount_layers(target, root, former.made.golden, former.made.lower)
         try:
-            _describe_boot(guest, former, paths)
+            _begin_boot_directory(guest, former, paths)
             mounts.delete(target, f"{former.directory}/next")
-            _arrive(guest, paths, former.directory, former.directory, former.made, _manifest(guest, former.about))
+            _swap(guest, paths, former.directory, former.directory, former.made, _read_manifest(guest, former.about))
         except BaseException:
             if former.made.lower:
-                # What is mounted in a former root keeps everybody from deleting it.
+                # A previous root cannot be deleted while something is mounted in it.
                 with contextlib.suppress(VirtrootError):
                     programs.unmount_layers(target, root)
             raise
 
 
-def _describe_boot(guest: Guest, former: Former, paths: Place) -> None:
-    """Begin a boot directory for a former root with what is known of that, and what is kept of this guest."""
+def _begin_boot_directory(guest: Guest, former: Former, paths: Place) -> None:
+    """Begin a boot directory for a previous root: its manifest and baseline, and what this guest keeps."""
     guest.target.run(["mkdir", "--parents", "--mode=0711", paths.partial_boot])
     script = 'if [ -f "$1" ]; then cp -- "$1" "$2/"; fi'
     for path in (place.manifest(former.about), place.pristine(former.about), place.keep_list(guest.boot)):
         guest.target.run(["sh", "-ec", f"umask 077; {script}", "copy", path, paths.partial_boot])
 
 
-def _arrive(
+def _swap(
     guest: Guest,
     paths: Place,
     directory: str,
     final: str,
-    now: Made,
+    now: RootSource,
     manifest: Manifest,
-    prove: Callable[[Survey], None] | None = None,
+    prove: Callable[[Inventory], None] | None = None,
 ) -> None:
-    """Switch the guest to the root in ``directory``; see `switching.switch`.
+    """Swap the guest's root with the one in ``directory``; see `swap.switch`.
 
-    ``prove`` raises for a root that is not what the guest is to get.
+    ``prove`` raises `VirtrootError` where the inventory of the root is not as planned.
     """
     target = guest.target
     definition = guest.hypervisor.xml(guest.uuid)
@@ -285,16 +299,16 @@ def _arrive(
     try:
         shares.update_fstab(target, f"{directory}/root", guest.shares, at, usr=guest.usr)
     except VirtrootError as error:
-        # Whatever a guest made of its fstab is no reason to stay on a root that may be worse.
+        # A guest that damaged its fstab must not have to stay on its present root, which may be worse.
         warn(f"{guest.name} may not mount what it shares: {error.what}")
     programs.copy_kernel(target, f"{directory}/root", paths.partial_boot, now.kernel, now.initrd)
-    # It is as old as it was.
+    # The guest's age is the time of this file. An upgrade does not change it.
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
-    baselines.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
+    baselines.write_install_inventory(target, f"{directory}/root", manifest, paths.partial_boot)
     if prove is not None:
         prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
-    swap.describe(target, f"{directory}/next", made(definition), guest.boot)
-    remade(definition, guest.boot, now)
+    swap.describe(target, f"{directory}/next", read_root_source(definition), guest.boot)
+    write_root_source(definition, guest.boot, now)
     virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
     virtiofsd_wrapper.install(target, definition)
     swap.switch(guest, paths, directory, final, definition, now)

@@ -1,4 +1,4 @@
-"""Preview: what moving a guest to another root comes to, as people and programs read it."""
+"""Preview: what an upgrade would do to a guest, as text for people and as data for programs."""
 
 from __future__ import annotations
 
@@ -8,118 +8,121 @@ from typing import Any
 
 from pipelines.log import result, result_lines
 from pipelines.merge.changes import Changed
-from pipelines.merge.upgrade_plan import Move
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.text import counted, one_line, size
 
-#: So many lines are a screen, and so many of each part are shown at least, where not all are asked for.
+#: Lines of a screen, and the lines of each part that are shown in any case.
 _SCREEN, _SHOWN = 40, 3
 
 _DECIDE = "to decide"
 
 
-def as_lines(move: Move, *, more: str = "--all", everything: bool = False) -> Iterator[str]:
-    """Yield what becomes of a guest as people read it.
+def format_preview(plan: UpgradePlan, *, more: str = "--all", everything: bool = False) -> Iterator[str]:
+    """Yield what an upgrade would do as lines of text.
 
-    Without ``everything`` it is the first lines of each part; ``more`` shows the others.
+    Without ``everything`` only the first lines of each part are shown; ``more`` is the option or command that shows
+    all.
     """
-    yield f"{one_line(move.before)} -> {one_line(move.after)}{', which failed before' if move.failed else ''}"
+    yield f"{one_line(plan.before)} -> {one_line(plan.after)}{', which failed before' if plan.failed else ''}"
     groups: dict[str, list[str]] = {
         _DECIDE: [
-            *(f"/{one_line(each.path)}  {each.why}: --take old or --take new" for each in move.conflicts),
-            *(f"{_words(each)}: --keep or --discard" for each in move.undecided),
-            *(f"package {one_line(each)}, which the new root does not have: --discard" for each in move.lost),
+            *(f"/{one_line(each.path)}  {each.why}: --take old or --take new" for each in plan.conflicts),
+            *(f"{_format_change(each)}: --keep or --discard" for each in plan.undecided),
+            *(f"package {one_line(each)}, which the new root does not have: --discard" for each in plan.lost),
         ]
     }
-    for kind, changes in move.packages:
+    for kind, changes in plan.packages:
         groups[f"packages {kind}"] = [
             f"{one_line(each.name)} {' -> '.join(filter(None, (one_line(each.before), one_line(each.after))))}"
             for each in changes
         ]
     for verdict, title in (("ours", "the guest's stays"), ("theirs", "the new root's"), ("merged", "lines of both")):
         groups[f"/etc: {title}"] = [
-            f"/{one_line(each.path)}  {each.why}" for each in move.etc if each.verdict == verdict
+            f"/{one_line(each.path)}  {each.why}" for each in plan.etc if each.verdict == verdict
         ]
-    groups["accounts whose number changes"] = [one_line(each) for each in move.renumbered]
-    groups["kept"] = [f"/{one_line(path)}  {size(move.sizes[path])}" for path in move.kept if path in move.sizes]
-    groups["made where the new root has none"] = [f"/{one_line(path)}" for path in move.empty]
-    groups["taken away, as in the guest"] = [f"/{one_line(path)}" for path in move.went]
-    groups["of the new root, and replaced by what is kept"] = [f"/{one_line(path)}" for path in move.replaced]
-    groups["as packages bring it again"] = [
-        f"/{one_line(each.name)}  {'went in the guest' if each.kind == 'removed' else one_line(each.what)}"
-        for each in move.reverted
+    groups["accounts whose number changes"] = [one_line(each) for each in plan.renumbered]
+    groups["kept"] = [f"/{one_line(path)}  {size(plan.sizes[path])}" for path in plan.kept if path in plan.sizes]
+    groups["empty directories, made where the new root has none"] = [f"/{one_line(path)}" for path in plan.empty]
+    groups["deleted, as in the guest"] = [f"/{one_line(path)}" for path in plan.went]
+    groups["of the new root, replaced by what is kept"] = [f"/{one_line(path)}" for path in plan.replaced]
+    groups["as in the package again"] = [
+        f"/{one_line(each.name)}  {'deleted in the guest' if each.kind == 'removed' else one_line(each.what)}"
+        for each in plan.reverted
     ]
-    groups["told to dpkg, as in the guest"] = [f"{one_line(name)} {wanted}" for name, wanted in move.selections.items()]
-    groups["on hold in the guest, and another version"] = [one_line(each) for each in move.held]
-    groups["of another system, whose numbers stay"] = [
-        f"/{one_line(path)}  {one_line(why)}" for path, why in sorted(move.systems.items())
+    groups["selections of dpkg, as in the guest"] = [
+        f"{one_line(name)} {wanted}" for name, wanted in plan.selections.items()
     ]
-    groups["immutable or append-only, which the copy is not"] = [f"/{one_line(path)}" for path in move.flagged]
-    groups["left behind"] = [_words(each) for each in move.dropped]
-    groups["to run in the guest afterwards"] = [f"{one_line(command)}  {why}" for command, why in move.to_run]
-    told = {title: found for title, found in groups.items() if found}
-    rooms = {title: len(found) for title, found in told.items()} if everything else _rooms(told)
-    for heading, found in told.items():
+    groups["on hold in the guest, with another version now"] = [one_line(each) for each in plan.held]
+    groups["trees of other systems, whose numbers stay"] = [
+        f"/{one_line(path)}  {one_line(why)}" for path, why in sorted(plan.systems.items())
+    ]
+    groups["immutable or append-only, unlike the copy"] = [f"/{one_line(path)}" for path in plan.flagged]
+    groups["left behind"] = [_format_change(each) for each in plan.dropped]
+    groups["to run in the guest afterwards"] = [f"{one_line(command)}  {why}" for command, why in plan.to_run]
+    shown = {title: found for title, found in groups.items() if found}
+    limits = {title: len(found) for title, found in shown.items()} if everything else _divide_screen(shown)
+    for heading, found in shown.items():
         yield f"{heading} ({len(found)})"
-        yield from (f"  {line}" for line in found[: rooms[heading]])
-        if rooms[heading] < len(found):
-            yield f"  … and {len(found) - rooms[heading]} more: {more}"
+        yield from (f"  {line}" for line in found[: limits[heading]])
+        if limits[heading] < len(found):
+            yield f"  … and {len(found) - limits[heading]} more: {more}"
 
 
-def _rooms(told: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return how many lines of each part are shown, so that all is a screen long: small ones whole, the rest evenly.
+def _divide_screen(parts: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return how many lines of each part are shown, so that all parts fit on a screen.
 
-    What is to decide has half of the screen, if it needs that.
+    Decisions get up to half of the screen. Of the other parts short ones are shown whole, and long ones share the rest.
     """
-    # A heading and a line that says how many more there are, for each; and what moves to what.
-    left = _SCREEN - 2 * len(told) - 1
-    rooms = {title: min(len(found), max(_SHOWN, left // 2)) for title, found in told.items() if title == _DECIDE}
-    left -= sum(rooms.values())
-    rest = sorted((len(found), title) for title, found in told.items() if title != _DECIDE)
+    # Each part needs a heading and a line that says how many more there are. The first line names the artifacts.
+    left = _SCREEN - 2 * len(parts) - 1
+    limits = {title: min(len(found), max(_SHOWN, left // 2)) for title, found in parts.items() if title == _DECIDE}
+    left -= sum(limits.values())
+    rest = sorted((len(found), title) for title, found in parts.items() if title != _DECIDE)
     for index, (length, title) in enumerate(rest):
-        rooms[title] = min(length, max(_SHOWN, left // (len(rest) - index)))
-        left -= rooms[title]
-    return rooms
+        limits[title] = min(length, max(_SHOWN, left // (len(rest) - index)))
+        left -= limits[title]
+    return limits
 
 
-def _words(each: Changed) -> str:
+def _format_change(each: Changed) -> str:
     words = (
         "" if each.size is None else size(each.size),
         "" if each.entries is None else counted(each.entries, "entry", "entries"),
-        # Its entries say that.
+        # The number of entries says so already.
         "" if each.what == "directory" else one_line(each.what),
     )
-    told = ", ".join(filter(None, words))
-    return f"/{one_line(each.name)}{f'  {told}' if told else ''}"
+    details = ", ".join(filter(None, words))
+    return f"/{one_line(each.name)}{f'  {details}' if details else ''}"
 
 
-def as_data(move: Move) -> dict[str, Any]:
-    """Return what becomes of a guest as plain data."""
+def convert_preview(plan: UpgradePlan) -> dict[str, Any]:
+    """Return what an upgrade would do as plain data."""
     return {
-        "before": move.before,
-        "after": move.after,
-        "failed": move.failed,
-        "packages": move.packages.model_dump(),
-        "etc": [{"path": each.path, "verdict": each.verdict, "why": each.why} for each in move.etc],
-        "accounts": move.renumbered,
-        "kept": [{"name": path, "size": move.sizes[path]} for path in move.kept if path in move.sizes],
-        "dropped": [vars(each) for each in move.dropped],
-        "undecided": [vars(each) for each in move.undecided],
-        "lost": list(move.lost),
-        "empty": list(move.empty),
-        "went": list(move.went),
-        "replaced": list(move.replaced),
-        "held": list(move.held),
-        "selections": dict(move.selections),
-        "systems": sorted(move.systems),
-        "flagged": list(move.flagged),
-        "reverted": [vars(each) for each in move.reverted],
-        "to_run": [command for command, _ in move.to_run],
+        "before": plan.before,
+        "after": plan.after,
+        "failed": plan.failed,
+        "packages": plan.packages.model_dump(),
+        "etc": [{"path": each.path, "verdict": each.verdict, "why": each.why} for each in plan.etc],
+        "accounts": plan.renumbered,
+        "kept": [{"name": path, "size": plan.sizes[path]} for path in plan.kept if path in plan.sizes],
+        "dropped": [vars(each) for each in plan.dropped],
+        "undecided": [vars(each) for each in plan.undecided],
+        "lost": list(plan.lost),
+        "empty": list(plan.empty),
+        "went": list(plan.went),
+        "replaced": list(plan.replaced),
+        "held": list(plan.held),
+        "selections": dict(plan.selections),
+        "systems": sorted(plan.systems),
+        "flagged": list(plan.flagged),
+        "reverted": [vars(each) for each in plan.reverted],
+        "to_run": [command for command, _ in plan.to_run],
     }
 
 
-def show(move: Move, *, everything: bool, as_json: bool) -> None:
-    """Print what would become of a guest, for people or as JSON."""
+def print_preview(plan: UpgradePlan, *, everything: bool, as_json: bool) -> None:
+    """Print what an upgrade would do, as text or as JSON."""
     if as_json:
-        result(json.dumps(as_data(move), indent=2))
+        result(json.dumps(convert_preview(plan), indent=2))
     else:
-        result_lines(as_lines(move, everything=everything))
+        result_lines(format_preview(plan, everything=everything))

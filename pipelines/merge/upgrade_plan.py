@@ -1,65 +1,46 @@
-"""What a guest takes along when it moves to another root, what it leaves behind, and what it has to be asked."""
+"""The plan of an upgrade: what of a guest is kept, what is left behind, and what the user has to decide."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pipelines.artifact.difference import Difference, compare
 from pipelines.errors import VirtrootError
-from pipelines.merge import accounts, changes, collisions, decisions, engines, etc_merge
+from pipelines.merge import accounts, changes, collisions, decisions, engines, entry_changes, etc_merge, paths
 from pipelines.merge.accounts import Merged
-from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.merge.changes import Changed
+from pipelines.merge.choices import Choices
 from pipelines.merge.etc_merge import Decision, MergeText, Read
 from pipelines.recipe.recipe import kept_by_nobody
-from pipelines.target.payload.copy_plan import CopyPlan, File
-from pipelines.target.payload.owners import Owners
-from pipelines.text import one_line, split_lines
+from pipelines.text import one_line
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What the user said: paths, without a slash before them, to ``keep``; paths or packages to ``discard``.
+class UpgradePlan:
+    """Hold what an upgrade does to a guest whose inventory is ``ours``.
 
-    ``take`` says for paths of /etc whose is to be had.
+    ``packages`` are the differences between the guest and the new root. The other fields say what becomes of the
+    guest's state.
+
+    ``kept`` are paths that are copied with all that is in them. ``dropped`` is discarded as the user said. The user has
+    to decide about ``undecided`` paths and ``lost`` packages. ``reverted`` are entries of packages that the guest
+    altered or deleted, and that are as in the package again.
+
+    Below kept paths, ``left`` is what the guest never changed, so that the new root's version stays. ``replaced`` is
+    what the guest's version replaces in the new root. ``went`` is what the guest deleted and the new root has.
+    ``empty`` are directories that are made where the new root has none.
+
+    ``sizes`` are the bytes of disk that copied paths take; None where they are not known. ``systems`` are trees of
+    other systems below kept paths, with who names them. ``flagged`` are paths that chattr(1) made immutable or
+    append-only, unlike their copies. ``selections`` are what dpkg is to want of packages. ``held`` names packages that
+    the guest holds and that have another version then. ``commands`` are to be run in the guest for other decisions of
+    its package manager, each with the reason. ``before`` and ``after`` are the artifacts, and ``failed`` says that the
+    guest failed on the second one before.
     """
 
-    keep: tuple[str, ...] = ()
-    discard: tuple[str, ...] = ()
-    take: Mapping[str, Literal["old", "new"]] = field(default_factory=dict)
-
-    def remembering(self, kept: Iterable[str]) -> Choices:
-        """Return the same with what was ``kept`` earlier, but for what is discarded now."""
-        # Rules for what may be kept were others once.
-        still = [path for path in kept if not collisions.below(path, self.discard) and not kept_by_nobody(path)]
-        return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
-
-
-@dataclass(frozen=True)
-class Move:
-    """What moving comes to for a guest that is ``ours``.
-
-    ``packages`` are between the guest as it is and the new root; the rest says what becomes of what is its own.
-
-    ``kept`` are paths that are carried over with all that is in them. ``dropped`` goes as the user said. What is
-    ``undecided``, paths and ``lost`` packages, is neither kept nor dropped by anybody's word. ``reverted`` is what
-    packages have that the guest has otherwise, or not any more, and that is as they bring it again.
-
-    Below what is kept, ``left`` is what the guest has as it was, so that the new root's stays; ``replaced`` what the
-    new root has and loses to what the guest made of it; and ``went`` what was taken away in the guest, and is in the
-    new root, too. ``empty`` are directories that are made where the new root has none.
-    ``sizes`` are the bytes of disk that what is carried over takes, by path, of what is there; None where they are
-    not known. ``systems`` are trees below what is kept whose numbers are another system's, and who says so.
-    ``flagged`` are paths that chattr(1) made immutable or append-only, which their copies are not. ``selections`` are
-    what dpkg is told of packages, ``held`` says which ones have another version though the guest holds them, and
-    ``commands`` are what is to be run in the guest for what else its package manager was told, and why. ``before``
-    and ``after`` are the artifacts that it moves between; on the second it ``failed`` before, maybe.
-    """
-
-    ours: Survey
+    ours: Inventory
     packages: Difference
     etc: tuple[Decision, ...]
     accounts: Merged
@@ -84,32 +65,32 @@ class Move:
 
     @property
     def renumbered(self) -> list[str]:
-        """The users and groups that have another number in the new root, in words."""
+        """Return the users and groups that have another number in the new root, in words."""
         found = []
         for kind, file, numbers in (("user", "passwd", self.accounts.users), ("group", "group", self.accounts.groups)):
-            names = _named(self.ours.contents.get(f"etc/{file}", b""))
+            names = accounts.map_numbers_to_names(self.ours.contents.get(f"etc/{file}", b""))
             found += [f"{kind} {names.get(old, '?')} {old} -> {new}" for old, new in sorted(numbers.items())]
         return found
 
     @property
     def conflicts(self) -> tuple[Decision, ...]:
-        """The paths of /etc that the user has to decide about."""
-        return tuple(etc_merge.conflicts(self.etc))
+        """Return the paths of /etc that the user has to decide about."""
+        return tuple(etc_merge.select_conflicts(self.etc))
 
     @property
-    def open(self) -> bool:
-        """Whether anything is left for the user to decide."""
+    def has_open_decisions(self) -> bool:
+        """Say whether the user has anything left to decide."""
         return bool(self.conflicts or self.undecided or self.lost)
 
     @property
     def to_run(self) -> list[tuple[str, str]]:
-        """The commands that make anew, in the guest, what is made from something of its own; and why, in words."""
+        """Return the commands to run in the guest after the upgrade, each with the reason."""
         own = {each.path for each in self.etc if each.verdict in ("ours", "merged") and each.path in self.ours.etc}
-        return [*decisions.made_again(own, self.kept), *self.commands]
+        return [*decisions.list_generators(own, self.kept), *self.commands]
 
     def refuse_open(self, command: str) -> None:
-        """Raise `VirtrootError` where anything is left to decide; ``command`` is that of the task."""
-        if not self.open:
+        """Raise `VirtrootError` where the user has something left to decide; ``command`` is that of the task."""
+        if not self.has_open_decisions:
             return
         undecided = [f"/{each.path} ({each.why})" for each in self.conflicts]
         undecided += [f"/{each.name}" for each in self.undecided]
@@ -118,15 +99,15 @@ class Move:
         things = "1 thing is" if len(undecided) == 1 else f"{len(undecided)} things are"
         raise VirtrootError(
             f"{things} for you to decide: {', '.join(shown)}{', …' if len(undecided) > 5 else ''}",
-            f"./inv {command} --preview shows all; then --take old PATH or --take new PATH for /etc, --keep PATH or "
-            "--discard PATH (or PACKAGE) for the rest",
+            f"run ./inv {command} --preview to see all; then give --take old PATH or --take new PATH for /etc, "
+            "--keep PATH or --discard PATH (or PACKAGE) for the rest",
         )
 
 
 def plan(
-    base: Survey,
-    ours: Survey,
-    theirs: Survey,
+    base: Inventory,
+    ours: Inventory,
+    theirs: Inventory,
     distro: str,
     choices: Choices,
     read: tuple[Read, Read],
@@ -134,210 +115,109 @@ def plan(
     points: Iterable[str] = (),
     *,
     former: bool = False,
-) -> Move:
-    """Return what moving from ``ours``, which was ``base`` once, to ``theirs`` comes to; nothing is changed.
+) -> UpgradePlan:
+    """Return the plan for an upgrade from ``ours``, whose baseline is ``base``, to ``theirs``; nothing is changed.
 
-    With ``former`` the guest had ``theirs`` before, and ``base`` is what ``ours`` was when the guest got it: what is
-    only there would be lost where something that is kept takes its place.
+    With ``former`` the guest had the root ``theirs`` before, and ``base`` is the inventory of its present root at
+    install. What only the previous root has would be lost where a kept path takes its place.
 
-    Raises `VirtrootError` for choices about nothing and for account files that are none.
+    Raises `VirtrootError` for choices that decide nothing and for invalid account files.
     """
     for path in choices.keep:
         if why := kept_by_nobody(path):
             raise VirtrootError(f"/{path} cannot be kept: it {why}", "name other paths")
     for path in choices.discard:
         if path.split("/")[0] in ("etc", "") or {".", ".."} & {*path.split("/")}:
-            raise VirtrootError(f"/{path} cannot be discarded", "/etc is merged: see --take; name other paths")
+            raise VirtrootError(f"/{path} cannot be discarded", "name other paths; for /etc give --take")
     if not {"etc/passwd", "etc/group"} <= {*ours.etc}:
         raise VirtrootError(
-            "the guest has no /etc/passwd and /etc/group, or its /etc is no directory",
-            "mend it in the guest, or from the host; a plain ./inv rollback leaves it behind",
+            "the guest has no /etc/passwd or /etc/group, or its /etc is not a directory",
+            "fix it in the guest, or from the host; ./inv rollback without --carry leaves it behind",
         )
-    known = changes.changes(base, ours, distro, points)
-    kept = collisions.outermost((*collisions.KEPT, *choices.keep))
-    systems = engines.foreign_trees(base, ours)
-    empty = [path for path in _empty(known.files, ours, choices) if not collisions.below(path, kept)]
+    known = changes.compare_inventories(base, ours, distro, points)
+    kept = paths.drop_nested((*collisions.ALWAYS_KEPT, *choices.keep))
+    systems = engines.list_system_trees(base, ours)
+    empty = [path for path in _list_empty(known.files, ours, choices) if not paths.is_below(path, kept)]
     covered = frozenset((*kept, *empty))
     found = {
         each.name: each
         for each in (
             *known.files,
             *(Changed("changed", path) for path in known.edited),
-            *(each for each in known.altered if _leads(each, ours)),
+            *(each for each in known.altered if _is_link_now(each, ours)),
         )
-        if each.kind != "removed" and not collisions.below(each.name, covered) and not _brought(each, ours, theirs)
+        if each.kind != "removed" and not paths.is_below(each.name, covered) and not _is_in_new_root(each, ours, theirs)
     }
     if former:
-        found |= {each.name: each for each in collisions.only_there(base, ours, theirs, kept, systems)}
+        found |= {each.name: each for each in collisions.list_lost_by_rollback(base, ours, theirs, kept, systems)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]
-    collisions.refuse_in_the_way(kept, ours, theirs)
-    left, replaced = collisions.met(base, ours, theirs, kept, systems)
+    collisions.refuse_blocked(kept, ours, theirs)
+    left, replaced = collisions.resolve_collisions(base, ours, theirs, kept, systems)
     etc = tuple(etc_merge.merge(base, ours, theirs, read, merge_text, choices.take))
     chosen = [each.path for each in etc if each.verdict == "theirs" and each.why == etc_merge.CHOSEN]
-    return Move(
+    return UpgradePlan(
         ours=ours,
         packages=compare(ours.packages, theirs.packages, distro),
         etc=etc,
-        accounts=accounts.merge(*(_accounts(survey) for survey in (base, ours, theirs))),
+        accounts=accounts.merge(*(read_account_files(inventory) for inventory in (base, ours, theirs))),
         kept=kept,
-        dropped=tuple(each for each in found.values() if collisions.below(each.name, choices.discard)),
-        undecided=tuple(each for each in found.values() if not collisions.below(each.name, choices.discard)),
+        dropped=tuple(each for each in found.values() if paths.is_below(each.name, choices.discard)),
+        undecided=tuple(each for each in found.values() if not paths.is_below(each.name, choices.discard)),
         lost=tuple(sorted({*lost} - {*choices.discard})),
-        reverted=tuple(each for each in known.altered if not (_leads(each, ours) or collisions.below(each.name, kept))),
+        reverted=tuple(
+            each for each in known.altered if not (_is_link_now(each, ours) or paths.is_below(each.name, kept))
+        ),
         left=left,
         replaced=replaced,
-        went=collisions.went(base, ours, theirs, kept, systems),
+        went=collisions.list_deleted(base, ours, theirs, kept, systems),
         empty=tuple(empty),
-        systems={path: why for path, why in systems.items() if collisions.below(path, kept) and _has(path, ours)},
-        selections=decisions.selections(base, ours, theirs),
-        held=tuple(decisions.held(ours, theirs)),
+        systems={path: why for path, why in systems.items() if paths.is_below(path, kept) and _is_in_guest(path, ours)},
+        selections=decisions.merge_selections(base, ours, theirs),
+        held=tuple(decisions.describe_holds(ours, theirs)),
         commands=(
-            *decisions.commands(base, ours, theirs, kept),
-            *decisions.alternatives(chosen, ours, theirs),
+            *decisions.list_commands(base, ours, theirs, kept),
+            *decisions.list_alternatives(chosen, ours, theirs),
         ),
     )
 
 
-def _has(path: str, survey: Survey) -> bool:
-    """Say whether a root has a directory, for all that is known: it may be in a tree that was told as one."""
-    return path in survey.unowned or any(each in survey.unowned for each in changes.above(path.rpartition("/")[0]))
+def _is_in_guest(path: str, inventory: Inventory) -> bool:
+    """Say whether a root has a directory, as far as is known: it may be in a tree that was recorded as one."""
+    return path in inventory.unowned or any(
+        each in inventory.unowned for each in paths.walk_up(path.rpartition("/")[0])
+    )
 
 
-def _empty(files: Iterable[Changed], ours: Survey, choices: Choices) -> list[str]:
-    """Return new directories with nothing but directories in them: services make them for themselves."""
-    trees = (each.name for each in files if each.kind == "added" and not collisions.below(each.name, choices.discard))
+def _list_empty(files: Iterable[Changed], ours: Inventory, choices: Choices) -> list[str]:
+    """Return the new directories that have only directories in them: services make these for themselves."""
+    trees = (each.name for each in files if each.kind == "added" and not paths.is_below(each.name, choices.discard))
     return [name for name in trees if ours.unowned[name].kind == "tree" and ours.unowned[name].files == 0]
 
 
-def _leads(altered: Changed, ours: Survey) -> bool:
-    """Say whether something of a package's is a link of the guest's now: whoever keeps it loses nothing of the package.
+def _is_link_now(altered: Changed, ours: Inventory) -> bool:
+    """Say whether an entry of a package is a link of the guest's now, so that keeping it keeps no old program.
 
-    What went, or has other rights, comes back as the package brings it: an old program is not kept for its mode.
+    Deleted entries and those with other rights come back as in the package. An old program is not kept for its mode.
     """
     entry = (ours.owned or {}).get(altered.name)
     return altered.kind == "changed" and entry is not None and entry.kind == "link"
 
 
-def _brought(each: Changed, ours: Survey, theirs: Survey) -> bool:
-    """Say whether the new root has the same of what no package has."""
+def _is_in_new_root(each: Changed, ours: Inventory, theirs: Inventory) -> bool:
+    """Say whether the new root has the same entry, of those that no package has."""
     mine, new = ours.unowned.get(each.name), theirs.unowned.get(each.name)
     if mine is None or new is None or mine.mode is None or new.mode is None:
         return False
-    return not changes.otherwise(mine, new)
+    return not entry_changes.describe_change(mine, new)
 
 
-def _accounts(survey: Survey) -> dict[str, bytes]:
-    """Return the account files; raises `VirtrootError` for one that is there and cannot be had as text."""
+def read_account_files(inventory: Inventory) -> dict[str, bytes]:
+    """Return the account files; raises `VirtrootError` for one that cannot be read as text."""
     for name in accounts.FILES:
-        if f"etc/{name}" in survey.etc and f"etc/{name}" not in survey.contents:
+        if f"etc/{name}" in inventory.etc and f"etc/{name}" not in inventory.contents:
             raise VirtrootError(
-                f"/etc/{name} is no account file: it is no regular file, or has more than 1 MiB",
-                "look at it in the guest, and mend it first",
+                f"/etc/{name} is not a valid account file: not a regular file, or larger than 1 MiB",
+                "fix it in the guest",
             )
-    return {name: survey.contents.get(f"etc/{name}", b"") for name in accounts.FILES}
-
-
-def foreign_sizes(move: Move) -> dict[str, int | None]:
-    """Return the bytes of what is kept and another system's, by path; None for what was not measured."""
-    there = {path: move.ours.unowned.get(path) for path in move.kept if collisions.foreign(path, move.systems)}
-    return {path: None if entry is None else entry.size for path, entry in there.items()}
-
-
-def strangers(move: Move, ours: Survey, owners: Owners) -> list[str]:
-    """Return who would become the owner of what nobody owns by name now, as ``user NUMBER NAME``.
-
-    ``owners`` are those of what is carried over.
-    """
-    found = []
-    for kind, file, numbers in (("user", "passwd", owners["users"]), ("group", "group", owners["groups"])):
-        then, now = (_named(text) for text in (_accounts(ours)[file], move.accounts.files.get(file, b"")))
-        unknown = {*numbers} - {*then}
-        found += [f"{kind} {number} {now[number]}" for number in sorted(unknown & {*now})]
-    return found
-
-
-def _named(text: bytes) -> dict[int, str]:
-    fields = (line.split(":") for line in split_lines(text.decode(errors="replace")))
-    return {int(each[2]): each[0] for each in fields if len(each) > 2 and accounts.is_number(each[2])}
-
-
-def taken_along(move: Move) -> list[str]:
-    """Return what is carried over with its owners: what is kept, but for other systems, and the guest's of /etc."""
-    own = [each.path for each in move.etc if each.verdict == "ours" and each.path in move.ours.etc]
-    return [path for path in move.kept if not collisions.foreign(path, move.systems)] + list(move.empty) + own
-
-
-def _is_tree(path: str, survey: Survey) -> bool:
-    return path in survey.unowned and survey.unowned[path].kind == "tree"
-
-
-def carried(move: Move, base: Survey, ours: Survey, theirs: Survey) -> CopyPlan:
-    """Return what is to be carried over; see `carry.carry`."""
-    removals, copies = list(move.went), []
-    writes: list[File] = []
-    for decision in move.etc:
-        path, mine, new = decision.path, ours.etc.get(decision.path), theirs.etc.get(decision.path)
-        if decision.verdict == "ours" and mine is None:
-            removals.append(path)
-        elif decision.verdict == "ours":
-            copies.append(path)
-        elif decision.verdict == "merged" and mine and new:
-            owners = (move.accounts.users.get(mine.uid, mine.uid), move.accounts.groups.get(mine.gid, mine.gid))
-            then = base.etc.get(path)
-            file = _file(path, decision.content, *_rights(then, mine, new, owners))
-            is_old = then is not None and mine.attributes != then.attributes
-            writes.append(File(**{**file, "attributes": "old" if is_old else "new"}))
-    for name, text in move.accounts.files.items():
-        like = theirs.etc.get(f"etc/{name}") or ours.etc.get(f"etc/{name}")
-        if like:
-            writes.append(_file(f"etc/{name}", text, like.mode, like.uid, like.gid))
-    return CopyPlan(
-        removals=removals,
-        copies=copies,
-        trees=[path for path in move.kept if not collisions.is_whole(path, move.systems)],
-        left=[path for path in move.left if not _is_tree(path, ours)],
-        untouched=[path for path in move.left if _is_tree(path, ours)],
-        whole=[path for path in move.kept if collisions.is_whole(path, move.systems)],
-        foreign=sorted({path for path in move.kept if collisions.foreign(path)} | {*move.systems}),
-        empty=list(move.empty),
-        writes=writes,
-        selections=dict(move.selections),
-        users={str(old): new for old, new in move.accounts.users.items()},
-        groups={str(old): new for old, new in move.accounts.groups.items()},
-    )
-
-
-def _rights(
-    then: Configured | None, mine: Configured, new: Configured, owners: tuple[int, int]
-) -> tuple[int, int, int]:
-    """Return mode and owners of a file whose lines are of both: each is the guest's where it changed that.
-
-    ``owners`` are the guest's by the numbers that they have in the new root.
-    """
-    if then is None:
-        return mine.mode, new.uid, new.gid
-    return (
-        new.mode if mine.mode == then.mode else mine.mode,
-        new.uid if mine.uid == then.uid else owners[0],
-        new.gid if mine.gid == then.gid else owners[1],
-    )
-
-
-def _file(path: str, content: bytes, mode: int, uid: int, gid: int) -> File:
-    packed = base64.b64encode(content).decode()
-    return File(path=path, mode=mode, uid=uid, gid=gid, content=packed, attributes="new")
-
-
-def decide(take: Sequence[str], keep: Sequence[str], discard: Sequence[str]) -> Choices:
-    """Validate what the user decided on the command line; raises `VirtrootError`."""
-    taken: dict[str, Literal["old", "new"]] = {}
-    for each in take:
-        which, _, path = each.partition(":")
-        if which not in ("old", "new") or not path.startswith("/etc/"):
-            raise VirtrootError(f"--take {each}", "write --take old /etc/PATH or --take new /etc/PATH")
-        taken[path.strip("/")] = "old" if which == "old" else "new"
-    for each in keep:
-        if not each.startswith("/"):
-            raise VirtrootError(f"--keep {each}: that is no path in the guest", "begin it with a slash")
-    return Choices(tuple(path.strip("/") for path in keep), tuple(path.strip("/") for path in discard), taken)
+    return {name: inventory.contents.get(f"etc/{name}", b"") for name in accounts.FILES}

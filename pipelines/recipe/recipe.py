@@ -114,11 +114,11 @@ Network = Annotated[str, AfterValidator(_network)]
 NOT_KEPT = ("etc", "boot", "dev", "proc", "run", "sys", "bin", "sbin", "lib", "lib32", "lib64")
 
 #: What of a root is its packages', and its package managers' word of it.
-_OF_PACKAGES = (
+PACKAGE_TREES = (
     "usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec", "usr/sbin", "usr/share", "var/cache",
     "var/lib/apt", "var/lib/dpkg", "var/lib/pacman",
 )  # fmt: skip
-_DATABASES = ("var/lib/apt", "var/lib/dpkg", "var/lib/pacman")
+PACKAGE_DATABASES = ("var/lib/apt", "var/lib/dpkg", "var/lib/pacman")
 
 
 def kept_by_nobody(path: str) -> str:
@@ -128,9 +128,9 @@ def kept_by_nobody(path: str) -> str:
         return "is no path in a guest"
     if parts[0] in NOT_KEPT:
         return f"is below one of {', '.join(NOT_KEPT)}; /etc is merged: see --take"
-    if any(each == path or each.startswith(f"{path}/") for each in _OF_PACKAGES):
+    if any(each == path or each.startswith(f"{path}/") for each in PACKAGE_TREES):
         return "holds what packages bring, and would take the place of the new root's; name what is in it"
-    if any(path.startswith(f"{each}/") for each in _DATABASES):
+    if any(path.startswith(f"{each}/") for each in PACKAGE_DATABASES):
         return "is the package manager's, and says what the new root has"
     return ""
 

@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_under_what_is_carried_changes_nothing(inv: Virtroo
         there = entries(pool)
         target(pool).run(["sh", "-ec", FILL, "fill", POOL, str(taken + (100 << 20))])
         full = pool("upgrade", "moves", "--to", str(quick), status=2)
-        assert "carrying over what is the guest's own" in full.stderr
+        assert "copying the guest's state" in full.stderr
         assert "No space left on device" in full.stderr
         target(pool).run(["rm", f"{POOL}/fill"])
         assert entries(pool) == there

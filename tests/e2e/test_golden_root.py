@@ -176,7 +176,7 @@ def test_a_guest_moves_to_the_next_release(inv: Virtroot, bookworm: Path, trixie
     root = "/var/lib/libvirt/filesystems/root.elder"
     on_hypervisor(inv, "sh", "-ec", CHANGE_FROM_OUTSIDE, "change", root)
     previewed = inv("upgrade", "elder", "--to", str(trixie), "--preview", "--json")
-    assert "elder moves from bookworm to trixie" in previewed.stderr
+    assert "elder goes from bookworm to trixie" in previewed.stderr
     planned = json.loads(previewed.stdout)
     assert planned["lost"] == []
     verdicts = {each["path"]: each["verdict"] for each in planned["etc"]}

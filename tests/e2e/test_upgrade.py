@@ -192,7 +192,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
     said = inv("upgrade", "moves", "--to", roots.broken, "--restart", *decided, status=2).stderr
-    assert "goes back to its former root" in said
+    assert "goes back to its previous root" in said
     assert "did not come up" in said
     assert look(inv, AFTER) == (back, own)
     previewed = inv("upgrade", "moves", "--to", roots.broken, *decided, "--preview")
@@ -222,7 +222,7 @@ def test_a_root_whose_checks_fail_is_left_for_the_former_one(
     inv("start", "fails")
     inv("exec", "fails", "--", "sh", "-c", "echo mine > /srv/mine; sync")
     failed = inv("upgrade", "fails", "--to", failing, "--restart", status=1).stderr
-    assert "goes back to its former root" in failed
+    assert "goes back to its previous root" in failed
     assert "test_default_target_was_reached_without_a_failed_unit" in failed
     assert inv("exec", "fails", "--", "cat", "/srv/mine", "/etc/theirs.conf").stdout.split() == ["mine", *"abcdefg"]
     assert get(connect(inv.settings), "fails").artifact == build_id(roots.before)

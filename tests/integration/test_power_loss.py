@@ -21,7 +21,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots, swap
-from pipelines.guest.domain import Made, made, remade
+from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place
 from pipelines.pool.place import Place
@@ -179,10 +179,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(module, "DEFINITIONS", str(machine.disk / "libvirt"))
     hypervisor.virsh_argv.side_effect = lambda *arguments: ["virsh", *arguments]
     hypervisor.state.return_value = "shut off"
-    hypervisor.holds.return_value = []
+    hypervisor.list_saved_state.return_value = []
     definition = machine.disk / "libvirt/web.xml"
     hypervisor.domains.side_effect = lambda **_: [ListedDomain("1", "web")] if machine.defined else []
-    hypervisor.naming.side_effect = lambda path, besides="", **_: (
+    hypervisor.find_domains_using.side_effect = lambda path, besides="", **_: (
         [ListedDomain("1", "web")] if machine.defined and besides != "1" and path in definition.read_text() else []
     )
     hypervisor.xml.side_effect = lambda _: parsed(definition.read_text()) if machine.defined else None
@@ -291,9 +291,9 @@ def test_an_upgrade(machine: Machine) -> None:
         Path(paths.staged).mkdir()
         machine.fill(f"{paths.staged}/root", "new")
         machine.fill(paths.partial_boot, "new")
-        swap.describe(guest.target, f"{paths.staged}/next", made(definition), guest.boot)
-        now = Made("web/2", "vmlinuz", "", "root=root")
-        remade(definition, guest.boot, now)
+        swap.describe(guest.target, f"{paths.staged}/next", read_root_source(definition), guest.boot)
+        now = RootSource("web/2", "vmlinuz", "", "root=root")
+        write_root_source(definition, guest.boot, now)
         swap.switch(guest, paths, paths.staged, final, definition, now)
 
     seen = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pipelines.host import lines
 from pipelines.merge import upgrade_plan
-from pipelines.merge.baselines import Survey
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.baselines import Inventory
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 
 
-def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
+def moved(base: Inventory, ours: Inventory, theirs: Inventory, choices: Choices | None = None) -> UpgradePlan:
     read = (ours.contents.get, theirs.contents.get)
     return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)

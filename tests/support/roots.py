@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from pipelines.merge import baselines
-from pipelines.merge.baselines import Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.target import programs
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
@@ -45,8 +45,8 @@ def dpkg(root: Path, name: str, files: dict[str, str], *, version: str = "1", co
     write(root / "var/lib/dpkg/status", "\n\n".join([*kept, paragraph]))
 
 
-def looked(root: Path, base: Survey | None = None) -> Survey:
-    """Survey a tree by the program that is sent along."""
+def looked(root: Path, base: Inventory | None = None) -> Inventory:
+    """Take the inventory of a tree with the program that is sent along."""
     if base is None:
         target = Local()
         kept = root.parent / "pristine"

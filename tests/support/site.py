@@ -87,7 +87,7 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local(), embedded=True)
     hypervisor.virsh_argv.side_effect = lambda *arguments: ["virsh", *arguments]
     hypervisor.state.return_value = "shut off"
-    hypervisor.holds.return_value = []
+    hypervisor.list_saved_state.return_value = []
 
     def domains(**_: object) -> list[ListedDomain]:
         found = machine / "defined"
@@ -100,5 +100,5 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     def naming(path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         return [known for known in domains() if path in (machine / "defined").read_text() and known.uuid != besides]
 
-    hypervisor.naming.side_effect = naming
+    hypervisor.find_domains_using.side_effect = naming
     return Site(hypervisor, Place(str(pool), "web"), machine, pool, boot)

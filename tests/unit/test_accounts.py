@@ -141,7 +141,7 @@ def test_what_is_no_account_file_is_refused_by_name(name: str, text: bytes) -> N
 @pytest.mark.parametrize("number", ["9" * 5000, "4294967295", "-1", "1e3", "\u0661", ""])
 def test_numbers_that_are_none_are_no_account(number: str) -> None:
     wrong = changed(passwd=BASE["passwd"] + f"x:x:{number}:1::/:/bin/sh\n".encode())
-    with pytest.raises(VirtrootError, match="/etc/passwd of the guest is no account file"):
+    with pytest.raises(VirtrootError, match="/etc/passwd of the guest is not a valid account file"):
         accounts.merge(BASE, wrong, BASE)
 
 

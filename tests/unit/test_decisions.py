@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.merge import decisions
-from pipelines.merge.baselines import Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.target.payload import tree_copy
 from tests.support.files import write
 from tests.support.plans import plan
@@ -44,15 +44,15 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def commands(base: Survey, ours: Survey, theirs: Survey, *kept: str) -> list[str]:
-    return [command for command, _ in decisions.commands(base, ours, theirs, kept)]
+def commands(base: Inventory, ours: Inventory, theirs: Inventory, *kept: str) -> list[str]:
+    return [command for command, _ in decisions.list_commands(base, ours, theirs, kept)]
 
 
 def test_nothing_was_decided(root: Path) -> None:
     base = looked(root)
     assert commands(base, base, base) == []
-    assert decisions.selections(base, base, base) == {}
-    assert decisions.held(base, base) == []
+    assert decisions.merge_selections(base, base, base) == {}
+    assert decisions.describe_holds(base, base) == []
 
 
 def test_packages_of_another_architecture_are_told_apart(root: Path) -> None:
@@ -69,9 +69,9 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
     write(root / "var/lib/dpkg/status", "\n".join(changed))
     write(new / "var/lib/dpkg/status", "\n".join([*STATUS[:1], stanza("jq", version="2"), *STATUS[2:]]))
     ours, theirs = looked(root, base), looked(new, base)
-    wanted = decisions.selections(base, ours, theirs)
+    wanted = decisions.merge_selections(base, ours, theirs)
     assert wanted == {"jq": "hold", "libc6:i386": "hold"}
-    assert decisions.held(ours, theirs) == ["jq 1 -> 2"]
+    assert decisions.describe_holds(ours, theirs) == ["jq 1 -> 2"]
     assert commands(base, ours, theirs) == ["apt-mark hold never"]
     tree_copy.copy_state(str(root), str(new), plan(selections=wanted))
     now = looked(new, base)
@@ -80,7 +80,7 @@ def test_holds_are_written_into_the_new_roots_database(root: Path, tmp_path: Pat
     assert now.packages == theirs.packages
     assert (new / "var/lib/dpkg/status").read_text().count(" Status: install ok installed") == len(STATUS)
     # What was taken back in the guest is not held by the new root, either.
-    assert decisions.selections(now, theirs, now) == {"jq": "install", "libc6:i386": "install"}
+    assert decisions.merge_selections(now, theirs, now) == {"jq": "install", "libc6:i386": "install"}
     tree_copy.copy_state(str(root), str(new), plan(selections={"jq": "install", "libc6:i386": "install"}))
     again = looked(new, base).decisions
     assert again is not None
@@ -130,7 +130,7 @@ def test_arch(tmp_path: Path) -> None:
     ours = looked(root, base)
     assert commands(base, ours, base) == ["pacman -D --asdeps jq", "pacman -D --asexplicit lib"]
     write(root / "var/lib/pacman/local/jq-1/desc", "%NAME%\njq\n\n%VERSION%\n2\n\n")
-    assert decisions.held(ours, looked(root, base)) == ["jq 1 -> 2"]
+    assert decisions.describe_holds(ours, looked(root, base)) == ["jq 1 -> 2"]
 
 
 def test_a_record_of_an_earlier_version_makes_no_noise(root: Path) -> None:
@@ -146,12 +146,12 @@ def test_alternatives_and_what_is_made_of_files() -> None:
         "etc/alternatives/editor.1.gz": link("/usr/share/man/man1/vim.1.gz", "vim"),
         "etc/alternatives/pager": link("/usr/bin/less", "gone"),
     })  # fmt: skip
-    assert [command for command, _ in decisions.alternatives(ours.etc, ours, survey({}, ("vim",)))] == [
+    assert [command for command, _ in decisions.list_alternatives(ours.etc, ours, survey({}, ("vim",)))] == [
         "update-alternatives --set editor /usr/bin/vim"
     ]
 
     def made(own: list[str], kept: list[str]) -> list[str]:
-        return [command for command, _ in decisions.made_again(own, kept)]
+        return [command for command, _ in decisions.list_generators(own, kept)]
 
     assert made([], ["home"]) == []
     assert made(["etc/ca-certificates.conf", "etc/pam.d/common-auth", "etc/pam.d/sshd"], []) == [

@@ -10,16 +10,16 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.merge import collisions, decisions, engines
-from pipelines.merge.baselines import Survey, Unowned
-from pipelines.merge.upgrade_plan import carried
+from pipelines.merge.baselines import Inventory, Unowned
+from pipelines.merge.copy_plan import build_copy_plan
 from tests.support.moves import moved
 from tests.support.surveys import system, tree
 
 
 def found(etc: Mapping[str, str], links: Mapping[str, str] | None = None) -> list[str]:
     unowned = {path: Unowned("link", 0, content=to) for path, to in (links or {}).items()}
-    base = Survey((), {}, {})
-    return [*engines.foreign_trees(base, replace(base, contents=_bytes(etc), unowned=unowned))]
+    base = Inventory((), {}, {})
+    return [*engines.list_system_trees(base, replace(base, contents=_bytes(etc), unowned=unowned))]
 
 
 def _bytes(etc: Mapping[str, str]) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ def _bytes(etc: Mapping[str, str]) -> dict[str, bytes]:
         ("rancher/k3s/config.yaml", 'data-dir: "/srv/k3s"\n', ["srv/k3s"]),
         ("fstab", "/srv/a\\040b /var/lib/docker none defaults,bind 0 0\n", ["srv/a b"]),
         ("fstab", "/data/lib /var/lib none rbind 0 0\n", [
-            f"data/lib/{path.removeprefix('var/lib/')}" for path in sorted(collisions.FOREIGN)]),
+            f"data/lib/{path.removeprefix('var/lib/')}" for path in sorted(collisions.OTHER_SYSTEMS)]),
         ("fstab", "/srv/volumes /var/lib/docker/volumes none bind\n", ["srv/volumes"]),
         ("fstab", "/dev/sda /var/lib/docker ext4 defaults 0 0\n", []),
         ("fstab", "/srv/volumes /var/lib/docker/volumes none bind 0 0\n#/x /var/lib/lxc none bind\n", ["srv/volumes"]),
@@ -92,8 +92,10 @@ def test_links_are_gone_after_as_far_as_they_are_known() -> None:
     linked = {"srv": "/data", "data/docker": "real"}
     assert found({"etc/docker/daemon.json": '{"data-root": "/srv/docker"}'}, linked) == ["data/real"]
     assert found({}, {"var/lib/docker": "/var/lib/lxc/x", "var/lib/lxc": "/var/lib/docker"}) == []
-    then = Survey((), {}, {"var/lib/docker": Unowned("link", 0, content="/srv/docker")})
-    assert [*engines.foreign_trees(then, Survey((), {}, {"var/lib/docker": Unowned("link", 0)}))] == ["srv/docker"]
+    then = Inventory((), {}, {"var/lib/docker": Unowned("link", 0, content="/srv/docker")})
+    assert [*engines.list_system_trees(then, Inventory((), {}, {"var/lib/docker": Unowned("link", 0)}))] == [
+        "srv/docker"
+    ]
 
 
 def test_what_an_engine_keeps_below_srv_keeps_its_numbers_and_is_not_merged() -> None:
@@ -102,7 +104,7 @@ def test_what_an_engine_keeps_below_srv_keeps_its_numbers_and_is_not_merged() ->
     theirs = replace(system(), unowned={"srv/docker": Unowned("directory", 0), "srv/docker/new": Unowned("file", 0, 5)})
     move = moved(system(), ours, theirs)
     assert move.systems == {"srv/docker": "Docker, by /etc/docker/daemon.json"}
-    plan = carried(move, system(), ours, theirs)
+    plan = build_copy_plan(move, system(), ours, theirs)
     assert (plan["foreign"], plan["whole"]) == (["srv/docker"], [])
     assert "srv" in plan["trees"]
     assert move.replaced == ("srv/docker/new",)
@@ -124,7 +126,7 @@ def test_no_configuration_takes_long(path: str, text: str) -> None:
     begun = time.process_time()
     etc = {f"etc/{path}": text, "etc/docker/daemon.json": "[" * 900}
     assert found(etc) == []
-    assert decisions.held(Survey((), {}, {}, contents=_bytes(etc)), Survey((), {}, {})) == []
+    assert decisions.describe_holds(Inventory((), {}, {}, contents=_bytes(etc)), Inventory((), {}, {})) == []
     assert time.process_time() - begun < 5
 
 

@@ -10,17 +10,19 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.merge import etc_merge
-from pipelines.merge.baselines import Configured, Survey
+from pipelines.merge.baselines import Configured, Inventory
 from pipelines.merge.etc_merge import Decision
 from tests.support.surveys import file, link, survey
 
 
-def merged(base: Survey, ours: Survey, theirs: Survey, **take: Literal["old", "new"]) -> dict[str, tuple[str, str]]:
+def merged(
+    base: Inventory, ours: Inventory, theirs: Inventory, **take: Literal["old", "new"]
+) -> dict[str, tuple[str, str]]:
     return {each.path: (each.verdict, each.why) for each in decisions(base, ours, theirs, take)}
 
 
 def decisions(
-    base: Survey, ours: Survey, theirs: Survey, take: Mapping[str, Literal["old", "new"]] | None = None
+    base: Inventory, ours: Inventory, theirs: Inventory, take: Mapping[str, Literal["old", "new"]] | None = None
 ) -> list[Decision]:
     def together(before: bytes, mine: bytes, new: bytes) -> bytes | None:
         return None if b"conflict" in mine else mine + new
@@ -50,14 +52,14 @@ def test_both_sides_lines_are_merged_and_what_cannot_be_is_a_conflict() -> None:
         ("etc/link", "conflict", b""),
         ("etc/touch", "conflict", b""),
     ]
-    assert [each.path for each in etc_merge.conflicts(found)] == ["etc/link", "etc/touch"]
+    assert [each.path for each in etc_merge.select_conflicts(found)] == ["etc/link", "etc/touch"]
 
 
 def test_what_identifies_the_guest_stays_its_own() -> None:
     key, name = "etc/ssl/private/ssl-cert-snakeoil.key", "etc/iscsi/initiatorname.iscsi"
     none, packages, own = survey({}), survey({key: "1", name: "1"}), survey({key: "2", name: "2"})
     kept = dict.fromkeys((key, name), ("ours", "identifies the guest"))
-    # Made at the first boot; or of a golden root that had the package's, whichever of the two roots did.
+    # RootSource at the first boot; or of a golden root that had the package's, whichever of the two roots did.
     first_boot, upgraded, downgraded = (none, own, none), (packages, own, none), (none, own, packages)
     for base, ours, theirs in (first_boot, upgraded, downgraded, (packages, packages, none)):
         assert merged(base, ours, theirs) == dict(sorted(kept.items()))
@@ -199,13 +201,13 @@ def test_a_link_in_place_of_a_directory_hides_nothing_that_is_new() -> None:
 def test_what_speaks_against_a_decision_is_gathered_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for each of 20,000 files takes half a minute, with the guest off."""
     gathered = []
-    fitting = etc_merge._fitting
+    fit = etc_merge._fit
 
     def noted(*arguments: Any) -> Decision:
         gathered.append(arguments[1:3])
-        return fitting(*arguments)
+        return fit(*arguments)
 
-    monkeypatch.setattr(etc_merge, "_fitting", noted)
+    monkeypatch.setattr(etc_merge, "_fit", noted)
     ours = survey({f"etc/d/{number}": "x" for number in range(50)})
     assert len(merged(survey({}), ours, survey({}))) == len(gathered) == 50
     assert all(coming is gathered[0][0] and more is gathered[0][1] for coming, more in gathered)

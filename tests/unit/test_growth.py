@@ -16,8 +16,9 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.host import lines, process
 from pipelines.host.process import Completed
-from pipelines.merge import accounts, changes, collisions, upgrade_plan
-from pipelines.merge.baselines import Configured, Survey, Unowned
+from pipelines.merge import account_numbers, accounts, changes, paths, upgrade_plan
+from pipelines.merge.baselines import Configured, Inventory, Unowned
+from pipelines.merge.choices import Choices
 from pipelines.target import programs
 from pipelines.target.payload import errors, inventory, packages, root_reader
 from pipelines.target.target import Local
@@ -45,9 +46,9 @@ def work(do: Callable[[], object]) -> int:
 
 def grows(make: Callable[[int], Callable[[], object]], size: int) -> float:
     """Return how many times the work is that twice the input is."""
-    changes._KNOWN.clear()
+    paths._CACHE.clear()
     one = work(make(size))
-    changes._KNOWN.clear()
+    paths._CACHE.clear()
     return work(make(2 * size)) / one
 
 
@@ -84,7 +85,7 @@ def test_many_subordinate_numbers() -> None:
     def make(size: int) -> Callable[[], object]:
         ours = b"".join(b"u%d:%d:65536\n" % (each, 100000 + 65536 * each) for each in range(size))
         theirs = b"".join(b"n%d:%d:65536\n" % (each, 100000 + 65536 * each) for each in range(size))
-        return lambda: accounts._ranges(b"", ours, theirs)
+        return lambda: account_numbers.merge_ranges(b"", ours, theirs)
 
     assert grows(make, 300) < MOST
 
@@ -92,51 +93,51 @@ def test_many_subordinate_numbers() -> None:
 def test_spans_say_what_each_range_said() -> None:
     """Overlapping, empty and touching ranges, against the plain way to ask."""
     given = [(10, 5), (12, 1), (30, 0), (40, 10), (45, 10), (55, 5), (0, 0)]
-    taken = accounts._Taken(given)
+    taken = account_numbers.TakenRanges(given)
     for first in range(65):
         for count in range(8):
             plain = any(first < start + many and start < first + count for start, many in given if many)
-            assert taken.has(first, count) == plain, (first, count)
+            assert taken.overlaps(first, count) == plain, (first, count)
     assert taken.end == 60
     taken.add(20, 5)
-    assert taken.has(24, 1)
-    assert not taken.has(25, 5)
+    assert taken.overlaps(24, 1)
+    assert not taken.overlaps(25, 5)
 
 
 def configured(paths: list[str]) -> dict[str, Configured]:
     return {path: Configured("directory", 0o755, 0, 0) for path in paths}
 
 
-BASE = Survey(packages=(), etc=configured(["etc/passwd", "etc/group"]), unowned={})
+BASE = Inventory(packages=(), etc=configured(["etc/passwd", "etc/group"]), unowned={})
 
 
 def test_many_directories_in_etc() -> None:
     def make(size: int) -> Callable[[], object]:
-        now = Survey((), configured([f"etc/d{each}" for each in range(size)]), {})
-        return lambda: changes.changes(BASE, now, "debian")
+        now = Inventory((), configured([f"etc/d{each}" for each in range(size)]), {})
+        return lambda: changes.compare_inventories(BASE, now, "debian")
 
     assert grows(make, 400) < MOST
 
 
 def test_nested_paths_are_matched_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes._KNOWN.clear()
-    paths = ["/".join(["srv2", *["d"] * depth]) for depth in range(150)]
-    assert not any(list(map(changes.ignored, paths)))
-    assert len(changes._KNOWN) == len(paths)
-    assert changes.ignored("var/log/a/b/c")
-    assert changes.ignored("srv2/d/x.pyc/y")
-    assert not changes.ignored("srv2/d/x.pyd/y")
-    monkeypatch.setattr(changes, "_MOST_KNOWN", 10)
-    assert [changes.ignored(path) for path in (*paths, "var/log/a")] == [False] * len(paths) + [True]
+    paths._CACHE.clear()
+    nested = ["/".join(["srv2", *["d"] * depth]) for depth in range(150)]
+    assert not any(list(map(paths.is_ignored, nested)))
+    assert len(paths._CACHE) == len(nested)
+    assert paths.is_ignored("var/log/a/b/c")
+    assert paths.is_ignored("srv2/d/x.pyc/y")
+    assert not paths.is_ignored("srv2/d/x.pyd/y")
+    monkeypatch.setattr(paths, "_MOST_CACHED", 10)
+    assert [paths.is_ignored(path) for path in (*nested, "var/log/a")] == [False] * len(nested) + [True]
 
 
 def test_many_new_directories_are_planned() -> None:
     def make(size: int) -> Callable[[], object]:
         trees = {f"opt/d{each}": Unowned("tree", 0, entries=1, mode=0o755, gid=0) for each in range(size)}
         files = {"etc/passwd": users(0), "etc/group": groups(0)}
-        base, ours = Survey((), BASE.etc, {}, (), files), Survey((), BASE.etc, trees, (), files)
+        base, ours = Inventory((), BASE.etc, {}, (), files), Inventory((), BASE.etc, trees, (), files)
         read = (lambda _: None, lambda _: None)
-        return lambda: upgrade_plan.plan(base, ours, base, "debian", upgrade_plan.Choices(), read, lambda *_: None)
+        return lambda: upgrade_plan.plan(base, ours, base, "debian", Choices(), read, lambda *_: None)
 
     assert len(make(3)().empty) == 3  # type: ignore[attr-defined]
     assert grows(make, 200) < MOST
@@ -145,7 +146,7 @@ def test_many_new_directories_are_planned() -> None:
 def test_below_a_set_is_below_its_paths() -> None:
     trees = ("home", "var/lib/x", "a/b")
     for path in ("home", "home/ann/x", "homes", "var/lib", "var/lib/x/y", "a", "a/b/c/d", "a/bc", ""):
-        assert collisions.below(path, trees) == collisions.below(path, frozenset(trees)), path
+        assert paths.is_below(path, trees) == paths.is_below(path, frozenset(trees)), path
 
 
 def opened(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:

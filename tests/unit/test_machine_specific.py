@@ -11,7 +11,7 @@ import pytest
 from pipelines.builder import private_keys
 from pipelines.builder.private_keys import Keys
 from pipelines.guest import identity
-from pipelines.merge import changes
+from pipelines.merge import paths
 from pipelines.recipe import machine_specific
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.machine_specific import MATERIALS
@@ -134,7 +134,7 @@ def test_a_clone_keeps_what_the_overlay_brought_and_what_is_behind_a_link_out(
 
 @pytest.mark.parametrize("path", THERE)
 def test_each_material_is_no_change_of_the_guests_user(path: str) -> None:
-    assert changes.ignored(path)
+    assert paths.is_ignored(path)
 
 
 def test_each_material_of_the_unit_is_made_by_its_script_and_the_unit_runs_it() -> None:

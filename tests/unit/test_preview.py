@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pipelines.merge import preparation, preview
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, system, tree
 
@@ -15,7 +16,7 @@ MANY = [f"etc/own{number:02}.conf" for number in range(30)]
 
 
 @pytest.fixture
-def move() -> Move:
+def move() -> UpgradePlan:
     base = system({"etc/c": "a", "etc/theirs": "a"}, ("base", "jq"))
     ours = replace(
         system({"etc/c": "mine", "etc/theirs": "a", **dict.fromkeys(MANY, "x")}, ("base", "jq", "only\x1b[31mmine")),
@@ -28,8 +29,8 @@ def move() -> Move:
     return replace(found, sizes=sizes, before="web/1", after="web/2", failed=True)
 
 
-def test_what_is_to_be_decided_comes_first_and_all_of_it(move: Move) -> None:
-    lines = list(preview.as_lines(move))
+def test_what_is_to_be_decided_comes_first_and_all_of_it(move: UpgradePlan) -> None:
+    lines = list(preview.format_preview(move))
     assert lines[:5] == [
         "web/1 -> web/2, which failed before",
         "to decide (3)",
@@ -39,19 +40,19 @@ def test_what_is_to_be_decided_comes_first_and_all_of_it(move: Move) -> None:
     ]
 
 
-def test_everything_has_its_size_and_its_number(move: Move) -> None:
-    text = "\n".join(preview.as_lines(move))
+def test_everything_has_its_size_and_its_number(move: UpgradePlan) -> None:
+    text = "\n".join(preview.format_preview(move))
     assert "kept (2)\n  /home  3.0 MiB\n  /var/lib/docker  5.0 MiB" in text
     assert "accounts whose number changes (2)\n  user www 101 -> 105\n  group www 101 -> 105" in text
     assert "left behind (1)\n  /opt/old  4.0 KiB, 2 entries" in text
-    data = preview.as_data(move)
+    data = preview.convert_preview(move)
     assert data["kept"] == [{"name": "home", "size": 3 << 20}, {"name": "var/lib/docker", "size": 5 << 20}]
     assert data["accounts"] == ["user www 101 -> 105", "group www 101 -> 105"]
     assert (data["before"], data["after"], data["failed"]) == ("web/1", "web/2", True)
 
 
-def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
-    lines = list(preview.as_lines(move))
+def test_it_is_a_screen_long_unless_all_is_asked_for(move: UpgradePlan) -> None:
+    lines = list(preview.format_preview(move))
     assert len(lines) <= 40
     assert "/etc: the guest's stays (30)" in lines
     [more] = [line for line in lines if "more: --all" in line]
@@ -60,15 +61,17 @@ def test_it_is_a_screen_long_unless_all_is_asked_for(move: Move) -> None:
     assert len(shown) >= 3
     files = {f"opt/{number:03}": tree() for number in range(200)}
     lines = list(
-        preview.as_lines(replace(move, undecided=moved(system(), replace(system(), unowned=files), system()).undecided))
+        preview.format_preview(
+            replace(move, undecided=moved(system(), replace(system(), unowned=files), system()).undecided)
+        )
     )
     assert len(lines) <= 40
     assert "to decide (202)" in lines
-    everything = list(preview.as_lines(move, everything=True))
+    everything = list(preview.format_preview(move, everything=True))
     assert [line.split()[0] for line in everything if line.startswith("  /etc/own")] == [f"/{each}" for each in MANY]
 
 
-def test_what_is_not_as_it_was_is_said(move: Move, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_as_it_was_is_said(move: UpgradePlan, capsys: pytest.CaptureFixture[str]) -> None:
     found = replace(
         move,
         held=("jq 1 -> 2",),
@@ -77,19 +80,19 @@ def test_what_is_not_as_it_was_is_said(move: Move, capsys: pytest.CaptureFixture
         flagged=("srv/fixed\x1b[31m",),
         commands=(("apt-mark manual 'x\ny'", "marked so in the guest"),),
     )
-    text = "\n".join(preview.as_lines(found))
+    text = "\n".join(preview.format_preview(found))
     for heading, line in (
-        ("told to dpkg, as in the guest (1)", "jq hold"),
-        ("on hold in the guest, and another version (1)", "jq 1 -> 2"),
-        ("of another system, whose numbers stay (1)", "/srv/docker  Docker, by /etc/docker/daemon.json"),
-        ("immutable or append-only, which the copy is not (1)", "/srv/fixed"),
+        ("selections of dpkg, as in the guest (1)", "jq hold"),
+        ("on hold in the guest, with another version now (1)", "jq 1 -> 2"),
+        ("trees of other systems, whose numbers stay (1)", "/srv/docker  Docker, by /etc/docker/daemon.json"),
+        ("immutable or append-only, unlike the copy (1)", "/srv/fixed"),
         ("to run in the guest afterwards (1)", "apt-mark manual 'x y'  marked so in the guest"),
     ):
         assert f"{heading}\n  {line}" in text
-    data = preview.as_data(found)
+    data = preview.convert_preview(found)
     assert (data["held"], data["systems"], data["selections"]) == (["jq 1 -> 2"], ["srv/docker"], {"jq": "hold"})
-    preparation.tell("web", found)
+    preparation.report("web", found)
     said = capsys.readouterr().err
     assert "to run in web: apt-mark manual 'x y', since marked so in the guest" in said
-    assert "on hold in web, and another version now: jq 1 -> 2" in said
-    assert "immutable or append-only before, and not any more: /srv/fixed" in said
+    assert "on hold in web, with another version now: jq 1 -> 2" in said
+    assert "not immutable or append-only any more: /srv/fixed" in said

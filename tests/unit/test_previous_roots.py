@@ -46,12 +46,12 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (upgrade, rollback):
         monkeypatch.setattr(module, "connect", lambda _: None)
-    monkeypatch.setattr("pipelines.merge.preparation.held", held)
+    monkeypatch.setattr("pipelines.merge.preparation.hold_guest", held)
     monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
     monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
-    monkeypatch.setattr("pipelines.merge.preparation.put_back", note("put back"))
+    monkeypatch.setattr("pipelines.merge.preparation.swap_back", note("put back"))
     monkeypatch.setattr(previous_roots, "every", lambda _: ["former"])
     monkeypatch.setattr(previous_roots, "set_aside", note("set aside"))
     monkeypatch.setattr(previous_roots, "failed", lambda _: "/pool/former.web/failed")
@@ -69,7 +69,7 @@ def failing(error: BaseException) -> Any:
 
 
 def test_what_is_proven_stays(done: list[str]) -> None:
-    upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "verify"]
 
 
@@ -87,7 +87,7 @@ def test_what_is_not_goes_back_before_anything_is_noted(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
-        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "stop", "put back", *refused, "set aside", "start"]
     assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
@@ -100,9 +100,9 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
     monkeypatch.setattr(previous_roots, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.get(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
-        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "put back", "set aside", "start"]
-    assert "could not be noted: No space left on device" in capsys.readouterr().err
+    assert f"cannot record that web failed on {ARTIFACT.id}: No space left on device" in capsys.readouterr().err
 
 
 def test_who_stops_waiting_is_told_how_to_go_back(
@@ -110,7 +110,7 @@ def test_who_stops_waiting_is_told_how_to_go_back(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_held", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        upgrade._prove(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start"]
     assert "./inv rollback web --restart" in capsys.readouterr().err
 

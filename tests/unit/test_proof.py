@@ -16,11 +16,12 @@ from typing import Any, cast
 import pytest
 
 from pipelines.host import lines
-from pipelines.merge import baselines, proof, upgrade_plan
-from pipelines.merge.baselines import Configured, Survey
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge import baselines, copy_plan, proof, upgrade_plan
+from pipelines.merge.baselines import Configured, Inventory
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.target import programs
-from pipelines.target.payload import copy_plan
+from pipelines.target.payload.copy_plan import CopyPlan
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
 from tests.support.roots import BASE, dpkg, looked
@@ -75,17 +76,19 @@ def live(old: Path) -> None:
     select(old, "hold")
 
 
-def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None = None) -> tuple[Move, Survey]:
+def move(
+    old: Path, new: Path, base: Inventory, theirs: Inventory, ours: Inventory | None = None
+) -> tuple[UpgradePlan, Inventory]:
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
     planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
-    owners = programs.find_owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
+    owners = programs.find_owners(Local(), str(old), str(new), copy_plan.list_copied_paths(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
-    programs.copy_state(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
+    programs.copy_state(Local(), str(old), str(new), copy_plan.build_copy_plan(planned, base, ours, theirs))
     return planned, arrived(new)
 
 
-def arrived(new: Path) -> Survey:
+def arrived(new: Path) -> Inventory:
     programs.save_inventory(Local(), str(new), MADE, str(new.parent / "arrived"), links=False)
     return baselines.parse((new.parent / "arrived").read_bytes())
 
@@ -95,8 +98,8 @@ def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -
     base, theirs = looked(old), looked(new)
     live(old)
     planned, now = move(old, new, base, theirs)
-    assert not planned.open
-    assert list(proof.differences(planned, theirs, now)) == []
+    assert not planned.has_open_decisions
+    assert list(proof.list_differences(planned, theirs, now)) == []
     kinds = {name: stat.filemode((new / "etc" / name).lstat().st_mode) for name in ("pipe", "socket", "device")}
     assert kinds == {"pipe": "prw--w----", "socket": "srw-------", "device": "crw-------"}
     assert (new / "etc/device").stat().st_rdev == os.makedev(1, 3)
@@ -115,12 +118,12 @@ def test_what_the_plan_says_is_what_the_new_root_has(roots: tuple[Path, Path]) -
 def test_a_guest_with_a_record_of_an_earlier_version_moves(roots: tuple[Path, Path]) -> None:
     old, new = roots
     os.setxattr(old / "etc/base.conf", "user.then", b"value")
-    base, theirs = baselines.without_attributes(looked(old)), looked(new)
+    base, theirs = baselines.drop_attributes(looked(old)), looked(new)
     live(old)
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
-    ours = baselines.without_attributes(baselines.parse(programs.take_inventory(Local(), str(old), MADE, known)))
+    ours = baselines.drop_attributes(baselines.parse(programs.take_inventory(Local(), str(old), MADE, known)))
     planned, now = move(old, new, base, theirs, ours)
-    assert list(proof.differences(planned, theirs, now)) == []
+    assert list(proof.list_differences(planned, theirs, now)) == []
     assert stat.S_ISFIFO((new / "etc/pipe").lstat().st_mode)
 
 
@@ -144,7 +147,7 @@ def test_what_is_otherwise_is_named(roots: tuple[Path, Path], damage: Callable[[
     live(old)
     planned, _ = move(old, new, base, theirs)
     damage(new)
-    assert list(proof.differences(planned, theirs, arrived(new))) == [said]
+    assert list(proof.list_differences(planned, theirs, arrived(new))) == [said]
 
 
 def test_an_earlier_carry_that_left_special_files_out_is_found(
@@ -153,27 +156,29 @@ def test_an_earlier_carry_that_left_special_files_out_is_found(
     old, new = roots
     base, theirs = looked(old), looked(new)
     live(old)
-    carried = upgrade_plan.carried
+    build = copy_plan.build_copy_plan
 
-    def without(*arguments: object) -> copy_plan.CopyPlan:
-        plan = carried(*arguments)  # type: ignore[arg-type]
-        return copy_plan.CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
+    def without(*arguments: object) -> CopyPlan:
+        plan = build(*arguments)  # type: ignore[arg-type]
+        return CopyPlan(**{**plan, "copies": [each for each in plan["copies"] if each != "etc/pipe"]})
 
-    monkeypatch.setattr(upgrade_plan, "carried", without)
+    monkeypatch.setattr(copy_plan, "build_copy_plan", without)
     planned, now = move(old, new, base, theirs)
-    assert list(proof.differences(planned, theirs, now)) == ["/etc/pipe is not the guest's"]
+    assert list(proof.list_differences(planned, theirs, now)) == ["/etc/pipe is not the guest's"]
 
 
 def test_files_with_the_guests_name_in_place_of_the_builders_are_the_new_roots(tmp_path: Path) -> None:
-    def told(text: str) -> Survey:
+    def told(text: str) -> Inventory:
         content = text.encode()
         entry = Configured("file", 0o644, 0, 0, content=hashlib.sha256(content).hexdigest(), size=len(content))
         etc = {"etc/mailname": entry} if text else {}
-        return Survey((), etc, {}, (), {"etc/mailname": content, "etc/hostname": b"web\n"})
+        return Inventory((), etc, {}, (), {"etc/mailname": content, "etc/hostname": b"web\n"})
 
     accounts = SimpleNamespace(files={}, users={}, groups={})
     move = cast(Any, SimpleNamespace(ours=told(""), etc=(), accounts=accounts, went=(), selections={}))
     theirs = told("virtroot-build.localdomain\n")
-    assert list(proof.differences(move, theirs, told("web.localdomain\n"))) == []
-    assert list(proof.differences(move, theirs, theirs)) == []
-    assert list(proof.differences(move, theirs, told("db.localdomain\n"))) == ["/etc/mailname is not the new root's"]
+    assert list(proof.list_differences(move, theirs, told("web.localdomain\n"))) == []
+    assert list(proof.list_differences(move, theirs, theirs)) == []
+    assert list(proof.list_differences(move, theirs, told("db.localdomain\n"))) == [
+        "/etc/mailname is not the new root's"
+    ]

@@ -16,7 +16,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.builder import build_name
 from pipelines.guest import identity
 from pipelines.merge import changes
-from pipelines.merge.baselines import Survey
+from pipelines.merge.baselines import Inventory
 from pipelines.recipe import surroundings
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.parse import parse
@@ -146,8 +146,8 @@ def test_a_name_is_written_through_no_link_and_into_no_device(root: Path, tmp_pa
     assert not list((root / "etc").glob(".*virtroot-*"))
 
 
-def changed(base: Survey, now: Survey) -> list[str]:
-    return [each.name for each in changes.changes(base, now, "debian").etc]
+def changed(base: Inventory, now: Inventory) -> list[str]:
+    return [each.name for each in changes.compare_inventories(base, now, "debian").etc]
 
 
 def test_the_guests_name_is_no_change_of_its_users() -> None:

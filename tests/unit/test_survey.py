@@ -21,9 +21,9 @@ from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.merge import baselines
-from pipelines.merge.baselines import Survey
-from pipelines.merge.changes import Changed, Changes, changes, ignored
+from pipelines.merge import baselines, paths
+from pipelines.merge.baselines import Inventory
+from pipelines.merge.changes import Changed, Changes, compare_inventories
 from pipelines.pool.base_trees import BaseTree
 from pipelines.target import programs
 from pipelines.target.payload import errors, inventory, packages, root_reader
@@ -46,8 +46,8 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def found(root: Path, base: Survey) -> Changes:
-    return changes(base, looked(root, base), "debian")
+def found(root: Path, base: Inventory) -> Changes:
+    return compare_inventories(base, looked(root, base), "debian")
 
 
 def test_nothing_has_changed(root: Path) -> None:
@@ -141,12 +141,12 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     manifest = artifact.manifest.model_copy(update={"source_date_epoch": MADE})
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     guest = Guest(hypervisor, "web", "", BuildId(), f"{pool}/root.web", str(boot), "vmlinuz", "", "")
-    assert baselines.of(guest, manifest, artifact) == base
+    assert baselines.get_baseline(guest, manifest, artifact) == base
     assert list(pool.iterdir()) == []
     assert baselines.parse(record.read_bytes()) == base
     record.unlink()
-    with pytest.raises(VirtrootError, match="is kept neither with it nor in the output"):
-        baselines.of(guest, manifest, None)
+    with pytest.raises(VirtrootError, match="has no baseline, and its artifact"):
+        baselines.get_baseline(guest, manifest, None)
 
 
 def test_looking_leaves_no_trace(root: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_golden_tree_is_looked_at_once(root: Path, tmp_path: Path) -> None:
     golden, boots = BaseTree(str(tmp_path), "digest"), [tmp_path / name for name in ("boot1", "boot2")]
     manifest = made(tmp_path / "output", "web", "20261101T030000Z-1").manifest
     for boot in boots:
-        baselines.keep(Local(), "/nonexistent", manifest, str(boot), golden)
+        baselines.write_baseline(Local(), "/nonexistent", manifest, str(boot), golden)
         write(root / "etc/base.conf", "changed afterwards\n")
     assert boots[0].joinpath("pristine.tar.gz").read_bytes() == boots[1].joinpath("pristine.tar.gz").read_bytes()
     assert b"as it came\n" in baselines.parse((boots[1] / "pristine.tar.gz").read_bytes()).contents.values()
@@ -209,10 +209,13 @@ def test_where_shares_are_is_not_the_users(root: Path) -> None:
     (root / "srv/data/web").mkdir(parents=True)
     (root / "srv/mine").mkdir()
     now = looked(root, base)
-    assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/mine"]
+    assert [each.name for each in compare_inventories(base, now, "debian", ["/srv/data/web"]).files] == ["srv/mine"]
     write(root / "srv/data/web/file", "below the mount")
     now = looked(root, base)
-    assert [each.name for each in changes(base, now, "debian", ["/srv/data/web"]).files] == ["srv/data", "srv/mine"]
+    assert [each.name for each in compare_inventories(base, now, "debian", ["/srv/data/web"]).files] == [
+        "srv/data",
+        "srv/mine",
+    ]
 
 
 def test_a_hostile_root_is_looked_at_and_nowhere_else(root: Path, tmp_path: Path) -> None:
@@ -404,12 +407,12 @@ def test_a_tree_that_is_told_as_one_is_compared_as_one(root: Path) -> None:
     assert base.unowned["opt/app"].kind == "tree"
     known = [path for path, entry in base.unowned.items() if entry.kind != "tree"]
 
-    def now() -> Survey:
+    def now() -> Inventory:
         return baselines.parse(programs.take_inventory(Local(), str(root), MADE, known))
 
-    assert told(changes(base, now(), "debian")) == []
+    assert told(compare_inventories(base, now(), "debian")) == []
     write(root / "opt/app/modules/7", "y", when=MADE + 9)
-    assert told(changes(base, now(), "debian")) == [("changed", "opt/app", "content")]
+    assert told(compare_inventories(base, now(), "debian")) == [("changed", "opt/app", "content")]
 
 
 def test_what_is_a_packages_by_now_did_not_go(root: Path) -> None:
@@ -442,7 +445,7 @@ def test_what_is_a_packages_by_now_did_not_go(root: Path) -> None:
     ],
 )
 def test_what_programs_make_anew_is_named_closely(path: str, seen: bool) -> None:
-    assert ignored(path) != seen
+    assert paths.is_ignored(path) != seen
 
 
 def test_a_configuration_of_a_package_that_came_and_was_edited_is_told(root: Path) -> None:
@@ -500,12 +503,12 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
     os.utime(root / "usr/bin/sh", (MADE, MADE), follow_symlinks=False)
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
     guest = Guest(hypervisor, "web", "", BuildId(), "", str(boot), "", "", "")
-    assert baselines.arrived(guest) is None
+    assert baselines.find_install_inventory(guest) is None
     programs.save_inventory(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), links=False)
     os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)
     programs.save_inventory(Local(), str(root), MADE, str(boot / "pristine.tar.gz"))
     os.utime(root / "opt/own", (MADE, MADE - 9), follow_symlinks=False)
-    arrived = baselines.arrived(guest)
+    arrived = baselines.find_install_inventory(guest)
     assert arrived is not None
     assert {path: entry.content for path, entry in arrived.unowned.items() if entry.kind == "link"} == {
         "opt/again": "somewhere", "opt/other": "somewhere", "opt/own": "", "opt/same": "somewhere",
@@ -523,7 +526,7 @@ def test_a_golden_trees_record_of_an_earlier_version_is_made_anew(root: Path, tm
     with tarfile.open(tmp_path / "pristine.tar.gz", "w:gz") as tar:
         older = '{"packages": [], "etc": {}, "unowned": {}, "edited": []}'
         tar.add(write(tmp_path / "survey.json", older), "survey.json")
-    baselines.keep(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
+    baselines.write_baseline(Local(), "/nonexistent", manifest, str(tmp_path / "boot"), golden)
     assert baselines.parse((tmp_path / "boot/pristine.tar.gz").read_bytes()).owned is not None
 
 
@@ -566,8 +569,8 @@ def test_a_record_without_attributes_is_compared_without_them(root: Path, tmp_pa
     then = baselines.parse(older.getvalue())
     assert not then.has_attributes
     manifest = made(tmp_path, "web", "20261101T030000Z-1").manifest.model_copy(update={"source_date_epoch": MADE})
-    assert not changes(then, baselines.now(Local(), str(root), manifest, then), "debian")
-    assert baselines.now(Local(), str(root), manifest, base).etc["etc/plain.conf"].attributes
+    assert not compare_inventories(then, baselines.take_inventory(Local(), str(root), manifest, then), "debian")
+    assert baselines.take_inventory(Local(), str(root), manifest, base).etc["etc/plain.conf"].attributes
 
 
 @pytest.mark.parametrize("name", ["new\nline", "separator\u2028", "not-utf8-\udcff", "n" * 255])

@@ -110,7 +110,7 @@ def test_what_a_guest_changed_is_a_line_each(hostile: str) -> None:
     package = Change(name=hostile, before=hostile, after=hostile)
     changed = (Changed("changed", hostile, f"leads to {hostile}"),)
     found = Changes(Difference(upgraded=(package,)), changed, changed, changed, (hostile,), changed)
-    shown = [flat(line) for line in describe.changes_as_lines(found)]
+    shown = [flat(line) for line in describe.format_changes(found)]
     assert len("\n".join(shown).splitlines()) == len(shown) == 15
     assert not any(line.startswith("web") for line in shown)
 

@@ -15,8 +15,10 @@ from pipelines.artifact.store import Store
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.merge import upgrade_target
+from pipelines.merge.choices import UpgradeOptions
 from pipelines.settings import Settings, from_section
-from pipelines.upgrade import UpgradeOptions, WentBack
+from pipelines.upgrade import WentBack
 
 GOLDEN = "web/20261102T000000Z"
 #: Another checkout's recipe of that name.
@@ -64,10 +66,11 @@ def fleet() -> Iterator[None]:
 
     with (
         patch("pipelines.upgrade.connect"),
+        patch("pipelines.merge.upgrade_target.connect"),
         patch("pipelines.upgrade.guests.list_guests", return_value=GUESTS),
         patch("pipelines.upgrade.guests.get", side_effect=find),
         patch("pipelines.upgrade.previous_roots.refused", side_effect=refused),
-        patch("pipelines.upgrade.golden_root", side_effect=golden_root),
+        patch("pipelines.merge.upgrade_target.find_golden_root", side_effect=golden_root),
         patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),
     ):
         yield
@@ -78,19 +81,19 @@ def fleet() -> Iterator[None]:
 )
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.{part}", side_effect=VirtrootError("what it wrote", "")):
-        told = dict(upgrade.due((), UpgradeOptions(), Settings()))
+        told = dict(upgrade_target.list_due((), UpgradeOptions(), Settings()))
     assert told["a"] == told["c"] == "stays as it is: what it wrote"
     assert told["b"] == f"is on {GOLDEN} already"
 
 
 def due(*names: str, again: bool = False) -> list[str]:
-    found = upgrade.due(names, UpgradeOptions(again=again), Settings())
+    found = upgrade_target.list_due(names, UpgradeOptions(again=again), Settings())
     return [name for name, becoming in found if not isinstance(becoming, str)]
 
 
 def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
     assert due() == ["a", "c"]
-    said = dict(upgrade.due((), UpgradeOptions(), Settings()))
+    said = dict(upgrade_target.list_due((), UpgradeOptions(), Settings()))
     for name, words in {
         "b": "is on web/20261102T000000Z already",
         "bare": "stays as it is: its recipe has no golden root",
@@ -133,7 +136,7 @@ def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
     ):
         upgrade.upgrade_all((), UpgradeOptions(), Settings())
     assert [call.args[0] for call in upgraded.call_args_list] == tried
-    assert ("not touched any more: c" in stopped.value.what) == (tried == ["a"])
+    assert ("not upgraded: c" in stopped.value.what) == (tried == ["a"])
     assert ("1 guest stays as it was: a" in stopped.value.what) == (tried != ["a"])
     assert stopped.value.exit_code == error.exit_code
     assert "the reason" in capsys.readouterr().err

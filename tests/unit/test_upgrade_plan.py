@@ -10,9 +10,10 @@ import pytest
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
 from pipelines.host import lines
-from pipelines.merge import collisions, upgrade_plan
-from pipelines.merge.baselines import Configured, Survey, Unowned
-from pipelines.merge.upgrade_plan import Choices, Move
+from pipelines.merge import collisions, copy_plan, upgrade_plan
+from pipelines.merge.baselines import Configured, Inventory, Unowned
+from pipelines.merge.choices import Choices
+from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.target.payload.owners import Owners
 from tests.support.moves import moved
 from tests.support.surveys import GROUP, PASSWD, file, survey, system, tree
@@ -23,8 +24,8 @@ ALTERNATIVE = Configured("link", 0o777, 0, 0, "/opt/vi")
 def test_what_is_everybodys_own_is_kept_and_nothing_asked() -> None:
     ours = replace(system(), unowned={"home/ann": tree(), "srv/www": tree(), "root/notes": Unowned("file", 0)})
     move = moved(system(), ours, system())
-    assert not move.open
-    assert move.kept == collisions.KEPT
+    assert not move.has_open_decisions
+    assert move.kept == collisions.ALWAYS_KEPT
     assert (move.dropped, move.undecided) == ((), ())
 
 
@@ -39,12 +40,12 @@ def test_what_no_package_has_elsewhere_is_asked_about() -> None:
         "opt/app", "usr/local/bin/run", "var/lib/docker", "usr/bin/base"]  # fmt: skip
     said = Choices(keep=("var/lib/docker", "usr/local"), discard=("opt", "usr/bin/base"))
     move = moved(system(), ours, system(), said)
-    assert not move.open
+    assert not move.has_open_decisions
     assert [each.name for each in move.dropped] == ["opt/app", "usr/bin/base"]
-    assert move.kept == (*collisions.KEPT, "var/lib/docker", "usr/local")
-    plan = upgrade_plan.carried(move, system(), ours, system())
+    assert move.kept == (*collisions.ALWAYS_KEPT, "var/lib/docker", "usr/local")
+    plan = copy_plan.build_copy_plan(move, system(), ours, system())
     assert plan["foreign"] == plan["whole"] == ["var/lib/docker"]
-    assert plan["trees"] == [*collisions.KEPT, "usr/local"]
+    assert plan["trees"] == [*collisions.ALWAYS_KEPT, "usr/local"]
 
 
 def test_directories_that_services_make_for_themselves_come_along_unasked() -> None:
@@ -52,8 +53,8 @@ def test_directories_that_services_make_for_themselves_come_along_unasked() -> N
     ours = replace(system(), unowned={"var/lib/nginx/body": empty, "opt/app": tree()})
     move = moved(system(), ours, system())
     assert [each.name for each in move.undecided] == ["opt/app"]
-    assert move.kept == collisions.KEPT
-    assert upgrade_plan.carried(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
+    assert move.kept == collisions.ALWAYS_KEPT
+    assert copy_plan.build_copy_plan(move, system(), ours, system())["empty"] == ["var/lib/nginx/body"]
     left = moved(system(), ours, system(), Choices(discard=("var/lib/nginx", "opt/app")))
     assert left.empty == ()
     assert [each.name for each in left.dropped] == ["opt/app", "var/lib/nginx/body"]
@@ -66,7 +67,7 @@ def test_packages_that_only_the_guest_has_are_asked_about() -> None:
     ours, theirs = system(packages=("base", "jq", "tree")), system(packages=("base", "tree"))
     assert moved(system(), ours, theirs).lost == ("jq",)
     move = moved(system(), ours, theirs, Choices(discard=("jq",)))
-    assert not move.open
+    assert not move.has_open_decisions
     assert [change.name for change in move.packages.removed] == ["jq"]
 
 
@@ -77,7 +78,7 @@ def test_etc_is_carried_as_it_was_decided() -> None:
         {"etc/a": "a", "etc/gone": "x", "etc/both": "1\n2\n3\n4\n5!\n", "etc/passwd": PASSWD.replace("x:101", "x:105")}
     )
     move = moved(base, ours, theirs)
-    plan = upgrade_plan.carried(move, base, ours, theirs)
+    plan = copy_plan.build_copy_plan(move, base, ours, theirs)
     assert (plan["copies"], plan["removals"], plan["users"], plan["groups"]) == (
         ["etc/a"],
         ["etc/gone"],
@@ -93,15 +94,15 @@ def test_conflicts_stop_and_are_decided_by_name() -> None:
     base, ours, theirs = system({"etc/c": "a\n"}), system({"etc/c": "b\n"}), system({"etc/c": "c\n"})
     assert [each.path for each in moved(base, ours, theirs).conflicts] == ["etc/c"]
     move = moved(base, ours, theirs, Choices(take={"etc/c": "old"}))
-    assert not move.open
-    assert upgrade_plan.carried(move, base, ours, theirs)["copies"] == ["etc/c"]
+    assert not move.has_open_decisions
+    assert copy_plan.build_copy_plan(move, base, ours, theirs)["copies"] == ["etc/c"]
 
 
 def test_special_files_in_etc_are_carried_and_are_compared() -> None:
     was, fifo = Configured("other", 0o666, 0, 0, "FIFO"), Configured("other", 0o666, 0, 0, "socket")
     base, ours = system({"etc/changed": was}), system({"etc/changed": fifo, "etc/device": was})
     move = moved(base, ours, base)
-    assert upgrade_plan.carried(move, base, ours, base)["copies"] == ["etc/changed", "etc/device"]
+    assert copy_plan.build_copy_plan(move, base, ours, base)["copies"] == ["etc/changed", "etc/device"]
     assert {each.path: each.why for each in move.etc}["etc/changed"] == "changed in the guest: FIFO, now socket"
 
 
@@ -112,7 +113,7 @@ def test_nobodys_files_do_not_become_somebodys() -> None:
 
     def strangers(users: list[int], groups: list[int]) -> list[str]:
         owners = Owners(users=users, groups=groups, sizes={}, systems=[], flagged=[])
-        return upgrade_plan.strangers(move, ours, owners)
+        return copy_plan.list_new_owners(move, ours, owners)
 
     assert strangers([0, 101, 4711], [0]) == []
     assert strangers([105], [105]) == ["user 105 new"]
@@ -152,13 +153,13 @@ def test_what_cannot_be_discarded(path: str) -> None:
 
 def test_what_is_discarded_now_is_remembered_no_more() -> None:
     said = Choices(keep=("opt/new",), discard=("var/lib/docker",))
-    assert said.remembering(["opt/old", "var/lib/docker", "var/lib/docker/x", "opt/new"]).keep == ("opt/old", "opt/new")
+    assert said.add_kept(["opt/old", "var/lib/docker", "var/lib/docker/x", "opt/new"]).keep == ("opt/old", "opt/new")
 
 
 def test_a_guest_without_accounts_moves_nowhere() -> None:
     """As where its /etc is a link: that is looked into by nobody."""
     for etc in ({}, {"etc/passwd": PASSWD}, {"etc/group": GROUP}):
-        with pytest.raises(VirtrootError, match="no /etc/passwd and /etc/group, or its /etc is no directory"):
+        with pytest.raises(VirtrootError, match="no /etc/passwd or /etc/group, or its /etc is not a directory"):
             moved(system(), survey(etc), system())
 
 
@@ -172,7 +173,7 @@ def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> No
         )
         renumbered = PASSWD.replace("x:101:101", "x:105:105"), GROUP.replace("x:101", "x:105")
         new_now.contents.update({"etc/passwd": renumbered[0].encode(), "etc/group": renumbered[1].encode()})
-        plan = upgrade_plan.carried(moved(base, mine_now, new_now), base, mine_now, new_now)
+        plan = copy_plan.build_copy_plan(moved(base, mine_now, new_now), base, mine_now, new_now)
         [found] = [each for each in plan["writes"] if each["path"] == "etc/f"]
         return found["mode"], found["uid"], found["gid"]
 
@@ -184,7 +185,7 @@ def test_rights_of_a_file_with_lines_of_both_are_of_whoever_changed_them() -> No
 def test_the_owners_of_the_guests_own_configuration_are_looked_at_too() -> None:
     ours = system({"etc/mine": "x"})
     move = moved(system(), ours, system(), Choices(keep=("var/lib/docker", "opt")))
-    assert upgrade_plan.taken_along(move) == [*collisions.KEPT, "opt", "etc/mine"]
+    assert copy_plan.list_copied_paths(move) == [*collisions.ALWAYS_KEPT, "opt", "etc/mine"]
 
 
 def test_packages_are_those_of_the_guest_now() -> None:
@@ -200,9 +201,9 @@ def test_what_went_since_goes_from_the_former_root_and_what_is_only_in_its_data_
     theirs = replace(system(), unowned={**base.unowned, "var/lib/db/left": file, "home/bob": tree()})
     move = back(base, ours, theirs, Choices(keep=("var/lib/db",)))
     assert move.went == ("srv/site",)
-    assert upgrade_plan.carried(move, base, ours, theirs)["removals"] == ["srv/site"]
-    assert [(each.name, each.what) for each in move.undecided] == [("var/lib/db/left", "only the former root has it")]
-    assert not back(base, ours, theirs, Choices(keep=("var/lib/db",), discard=("var/lib/db/left",))).open
+    assert copy_plan.build_copy_plan(move, base, ours, theirs)["removals"] == ["srv/site"]
+    assert [(each.name, each.what) for each in move.undecided] == [("var/lib/db/left", "only the previous root has it")]
+    assert not back(base, ours, theirs, Choices(keep=("var/lib/db",), discard=("var/lib/db/left",))).has_open_decisions
 
 
 def test_a_key_that_was_taken_away_does_not_come_back() -> None:
@@ -235,7 +236,7 @@ def test_what_the_guest_never_changed_is_the_new_roots() -> None:
     assert move.left == ("srv/same",)
     # Built at another time, but what the guest began with.
     assert move.replaced == ("srv/both", "var/lib/db/b")
-    assert not move.open
+    assert not move.has_open_decisions
 
 
 def test_only_what_certainly_is_as_it_was_is_left_to_the_new_root() -> None:
@@ -260,7 +261,7 @@ def test_a_link_that_the_guest_changed_long_ago_is_its_own() -> None:
     newer = replace(system(), unowned={"opt/now": replace(made, content="v2", modified=900)})
     assert [each.name for each in back(former, newer, former).undecided] == ["opt/now"]
     same = replace(system(), unowned={"opt/now": replace(made, modified=900)})
-    assert not moved(base, replace(same, unowned={**same.unowned, "srv/now": made}), base).open
+    assert not moved(base, replace(same, unowned={**same.unowned, "srv/now": made}), base).has_open_decisions
     older = replace(system(), unowned={"opt/now": replace(made, mode=None, content="")})
     assert [each.name for each in moved(system(), newer, older).undecided] == ["opt/now"]
 
@@ -271,7 +272,7 @@ def test_data_in_a_packages_directory_is_not_replaced_unasked() -> None:
     for ours in (replace(system(), unowned={"var/lib/pg/16": tree()}), system()):
         move = back(system(), ours, theirs, keep)
         assert [(each.name, each.what) for each in move.undecided] == [
-            ("var/lib/pg/15", "only the former root has it")]  # fmt: skip
+            ("var/lib/pg/15", "only the previous root has it")]  # fmt: skip
         assert moved(system(), ours, theirs, keep).replaced == ("var/lib/pg/15",)
     # What the guest does not have takes no place.
     absent = replace(system(), unowned={"var/lib/docker": Unowned("directory", 0), "var/lib/docker/x": tree()})
@@ -283,7 +284,7 @@ def test_a_tree_that_nobody_touched_is_the_new_roots() -> None:
     untouched = Unowned("tree", 0, 9, entries=3000, files=3000, mode=0o755, gid=0, digest="a")
     base = replace(system(), unowned={"srv/www": untouched, "srv/old": replace(untouched, digest="")})
     move = moved(base, base, base)
-    plan = upgrade_plan.carried(move, base, base, base)
+    plan = copy_plan.build_copy_plan(move, base, base, base)
     assert (plan["left"], plan["untouched"]) == ([], ["srv/www"])
     ours = replace(base, unowned={"srv/www": replace(untouched, digest="b")})
     assert moved(base, ours, base).left == ()
@@ -301,9 +302,9 @@ def test_what_has_no_place_in_the_new_root_is_refused_before_anything_is_done() 
     link = Unowned("link", 0, content="/srv/app")
     theirs = replace(system(), unowned={"opt/app": link})
     keep = Choices(keep=("opt/app/data",))
-    with pytest.raises(VirtrootError, match="/opt/app, which it is in, is a link in the new root"):
+    with pytest.raises(VirtrootError, match="/opt/app is a link in the new root"):
         moved(system(), replace(system(), unowned={"opt/app/data": tree()}), theirs, keep)
-    assert not moved(system(), system(), theirs, keep).open
+    assert not moved(system(), system(), theirs, keep).has_open_decisions
 
 
 def test_what_the_new_root_has_the_same_of_is_not_asked_about() -> None:
@@ -313,7 +314,7 @@ def test_what_the_new_root_has_the_same_of_is_not_asked_about() -> None:
         unowned={"usr/bin/tool": link, "usr/bin/vi": replace(link, content="/etc/alternatives/vi")},
     )
     assert [each.name for each in moved(system(), ours, system()).undecided] == ["usr/bin/tool"]
-    assert not moved(system(), ours, replace(system(), unowned={"usr/bin/tool": link})).open
+    assert not moved(system(), ours, replace(system(), unowned={"usr/bin/tool": link})).has_open_decisions
     # One of the guest's own, and a program in the place of one.
     own = replace(ours, etc={**ours.etc, "etc/alternatives/vi": ALTERNATIVE})
     assert [each.name for each in moved(system(), own, system()).undecided] == ["usr/bin/tool", "usr/bin/vi"]
@@ -336,7 +337,7 @@ def test_a_link_in_a_packages_place_is_asked_about_and_rights_are_told() -> None
         ("removed", "usr/bin/tool", ""),
     ]
     move = moved(was, ours, was, Choices(keep=("var/lib/db",)))
-    assert upgrade_plan.carried(move, was, ours, was)["whole"] == ["var/lib/db"]
+    assert copy_plan.build_copy_plan(move, was, ours, was)["whole"] == ["var/lib/db"]
     # Another version of the package may have it so.
     newer = replace(ours, packages=(Package(name="base", version="2"),))
     move = moved(was, newer, newer)
@@ -351,7 +352,7 @@ def test_what_has_to_be_made_anew_is_said() -> None:
     assert moved(system(), system(), system(), Choices(keep=("usr/local/bin",))).to_run == []
 
 
-def back(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
+def back(base: Inventory, ours: Inventory, theirs: Inventory, choices: Choices | None = None) -> UpgradePlan:
     read = (ours.contents.get, theirs.contents.get)
     return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged, former=True)
 
@@ -364,7 +365,7 @@ def test_accounts_that_cannot_be_read_are_not_taken_for_none(kind: str) -> None:
         etc={**ours.etc, "etc/passwd": Configured(kind, 0o644, 0, 0)},
         contents={path: text for path, text in ours.contents.items() if path != "etc/passwd"},
     )
-    with pytest.raises(VirtrootError, match="/etc/passwd is no account file"):
+    with pytest.raises(VirtrootError, match="/etc/passwd is not a valid account file"):
         moved(system(), hostile, system())
 
 
@@ -375,5 +376,5 @@ def test_what_is_open_is_said_by_name() -> None:
         moved(base, ours, theirs).refuse_open("upgrade web")
     assert refused.value.what.startswith("11 things are for you to decide: /etc/c (changed on both sides), /opt/0, ")
     assert refused.value.what.endswith(", …")
-    assert refused.value.hint.startswith("./inv upgrade web --preview shows all")
+    assert refused.value.hint.startswith("run ./inv upgrade web --preview to see all")
     moved(base, base, theirs).refuse_open("upgrade web")

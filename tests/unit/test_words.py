@@ -32,7 +32,6 @@ _OLD = (
     "pipelines/host",
     "pipelines/libvirt",
     "pipelines/log.py",
-    "pipelines/merge",
     "pipelines/origin",
     "pipelines/promote.py",
     "pipelines/prune.py",
@@ -43,7 +42,6 @@ _OLD = (
     "pipelines/target",
     "pipelines/test.py",
     "pipelines/text.py",
-    "pipelines/upgrade.py",
     "pipelines/verify.py",
 )
 
