@@ -247,7 +247,7 @@ def refuse_busy(guest: Guest) -> None:
 
 def refuse_kept(guest: Guest) -> None:
     """Raise `VirtrootError` where libvirt keeps a state of the guest, which belongs to the root that it has now."""
-    kept = guest.hypervisor.holds(guest.uuid)
+    kept = guest.hypervisor.list_saved_state(guest.uuid)
     if kept:
         raise VirtrootError(
             f"libvirt keeps {kept[0]} of {guest.name}",
@@ -259,7 +259,7 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
     """Raise `VirtrootError` where there is a domain, a root or another domain's boot directory of that name already."""
     name = paths.name
     _settle(hypervisor.target, paths)
-    if hypervisor.naming(paths.root):
+    if hypervisor.find_domains_using(paths.root):
         _end_publication(hypervisor.target, paths)
     known = next((known for known in hypervisor.domains() if known.name == name), None)
     if known:
@@ -268,7 +268,7 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
             f"remove it first: ./inv remove {name}; or choose another name",
         )
     for path in (paths.root, paths.boot):
-        users = hypervisor.naming(path)
+        users = hypervisor.find_domains_using(path)
         if users:
             raise VirtrootError(
                 f"the domain {users[0].name} uses {path}", f"choose another name, or remove {users[0].name} first"
@@ -292,13 +292,13 @@ def clear(hypervisor: Hypervisor, paths: Place) -> None:
     """
     target = hypervisor.target
     _settle(target, paths)
-    if hypervisor.naming(paths.root):
+    if hypervisor.find_domains_using(paths.root):
         _end_publication(target, paths)
         return
     for what in _journal(target, paths):
         mounts.delete(target, paths.root if what == "root" else paths.boot)
     # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
-    _delete(target, *_leftovers(target, paths), *([] if hypervisor.naming(paths.boot) else [paths.boot]))
+    _delete(target, *_leftovers(target, paths), *([] if hypervisor.find_domains_using(paths.boot) else [paths.boot]))
 
 
 def sweep(hypervisor: Hypervisor, paths: Place) -> None:
@@ -313,7 +313,7 @@ def sweep(hypervisor: Hypervisor, paths: Place) -> None:
     if owner:
         tidy(owner)
     elif _exists(target, paths.root) and "root" not in _journal(target, paths):
-        if not hypervisor.naming(paths.root):
+        if not hypervisor.find_domains_using(paths.root):
             _delete(target, *_leftovers(target, paths))
     else:
         clear(hypervisor, paths)

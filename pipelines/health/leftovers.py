@@ -91,7 +91,7 @@ def judge_boot_directories(hypervisor: Hypervisor, pool: str, seen: Facts, every
         for name in names
         if not _is_busy(seen, name)
         and not {name} & {place.guest_of_entry(entry) for entry in there}
-        and not hypervisor.naming(place.boot(name))
+        and not hypervisor.find_domains_using(place.boot(name))
     ]
     if not stale:
         return fine(OF, "boot directories", f"{len(used)}, each of a guest")
@@ -116,7 +116,7 @@ def judge_roots(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[
         and not {name, Place(pool, name).root} & known
         and not _is_busy(seen, name)
     ]
-    stale = [path for path in alone if not hypervisor.naming(path)]
+    stale = [path for path in alone if not hypervisor.find_domains_using(path)]
     if not stale:
         return fine(OF, "roots", f"{len(every)}, each of a guest")
     do = "define its domain again (virsh define), or move or delete it yourself, since it contains data"

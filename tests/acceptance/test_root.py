@@ -57,7 +57,7 @@ def test_the_root_is_a_directory_of_the_guests_own(guest: Guest) -> None:
     kind, owner, mode = guest.target.run(["stat", "--format=%F:%U:%a", guest.root]).text.split(":")
     assert kind == "directory"
     expectations.is_a_directory_for_all(owner, mode)
-    assert guest.hypervisor.naming(guest.root, besides=guest.uuid) == []
+    assert guest.hypervisor.find_domains_using(guest.root, besides=guest.uuid) == []
     # In the pool's own directory, where libvirt finds it and no other guest's root holds it.
     assert guest.root.rpartition("/")[2].startswith("root.")
 

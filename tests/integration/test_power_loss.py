@@ -180,10 +180,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(module, "DEFINITIONS", str(machine.disk / "libvirt"))
     hypervisor.virsh_argv.side_effect = lambda *arguments: ["virsh", *arguments]
     hypervisor.state.return_value = "shut off"
-    hypervisor.holds.return_value = []
+    hypervisor.list_saved_state.return_value = []
     definition = machine.disk / "libvirt/web.xml"
     hypervisor.domains.side_effect = lambda **_: [ListedDomain("1", "web")] if machine.defined else []
-    hypervisor.naming.side_effect = lambda path, besides="", **_: (
+    hypervisor.find_domains_using.side_effect = lambda path, besides="", **_: (
         [ListedDomain("1", "web")] if machine.defined and besides != "1" and path in definition.read_text() else []
     )
     hypervisor.xml.side_effect = lambda _: parsed(definition.read_text()) if machine.defined else None

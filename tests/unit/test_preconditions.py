@@ -135,7 +135,7 @@ def test_a_task_finishes_what_a_killed_one_left_before_it_does_anything(
 def test_a_task_that_needs_a_guest_off_refuses_one_that_is_saved(
     site: Site, call: Callable[[str], None], name: str
 ) -> None:
-    site.hypervisor.holds.return_value = ["a managed save (virsh managedsave-remove)"]  # type: ignore[attr-defined]
+    site.hypervisor.list_saved_state.return_value = ["a managed save (virsh managedsave-remove)"]  # type: ignore[attr-defined]
     before = site.names()
     with pytest.raises(VirtrootError, match="libvirt keeps a managed save"):
         call(name)

@@ -156,7 +156,7 @@ def test_a_guest_is_kept_off(site: Site) -> None:
 )
 def test_a_guest_of_which_libvirt_keeps_a_state_is_not_off(site: Site, kept: str) -> None:
     guest = site.fill()
-    site.hypervisor.holds.return_value = [kept]  # type: ignore[attr-defined]
+    site.hypervisor.list_saved_state.return_value = [kept]  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="libvirt keeps"), hold.keep_off(guest):
         pass
 
