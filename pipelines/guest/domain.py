@@ -135,7 +135,7 @@ def rename_definition(definition: ET.Element, root: str, paths: Place, uuid: UUI
 
 
 @dataclass(frozen=True)
-class Made:
+class RootSource:
     """What a domain's metadata says about the origin of its root and how it boots; see `Domain`."""
 
     artifact: str
@@ -146,15 +146,15 @@ class Made:
     lower: str = ""
 
 
-def made(definition: ET.Element) -> Made:
+def read_root_source(definition: ET.Element) -> RootSource:
     """Return what a guest's definition says about its root."""
     guest = f"metadata/{{{NAMESPACE}}}guest"
     names = ("artifact", "kernel", "initrd", "golden", "lower")
     values = {name: definition.findtext(f"{guest}/{{{NAMESPACE}}}{name}") or "" for name in names}
-    return Made(**values, cmdline=definition.findtext("os/cmdline") or "")
+    return RootSource(**values, cmdline=definition.findtext("os/cmdline") or "")
 
 
-def remade(definition: ET.Element, boot: str, now: Made) -> None:
+def write_root_source(definition: ET.Element, boot: str, now: RootSource) -> None:
     """Change a guest's definition for a new root; everything else in it stays."""
     guest, system = definition.find(f"metadata/{{{NAMESPACE}}}guest"), definition.find("os")
     if guest is None or system is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipelines.guest import swap
-from pipelines.guest.domain import Made
+from pipelines.guest.domain import RootSource
 from pipelines.guest.guest import Guest
 from pipelines.pool import place
 from pipelines.target import durable, mounts
@@ -35,7 +35,7 @@ class Former:
 
     directory: str
     when: str
-    made: Made
+    made: RootSource
 
     @property
     def about(self) -> str:

@@ -2,7 +2,7 @@
 
 The root that comes lies in a directory of the pool, as ``root``; ``coming`` beside it says what it was made of,
 ``next`` the same of the root that goes, and ``domain.xml`` is the guest's definition with it. Afterwards the root that
-went is there, and ``about`` says what it was made of. What a root was made of is `Made` as JSON in ``made``, with its
+went is there, and ``about`` says what it was made of. That is a `RootSource` as JSON in ``made``, with its
 manifest and its survey.
 
 The roots change places in one step. What is left to do after that is written down before it, so that whoever comes to
@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import virtiofsd_wrapper
-from pipelines.guest.domain import Made, remade
+from pipelines.guest.domain import RootSource, write_root_source
 from pipelines.guest.guest import Guest
 from pipelines.host import process
 from pipelines.libvirt import beside
@@ -156,21 +156,21 @@ def new_token() -> str:
     return f".virtroot-{secrets.token_hex(8)}"
 
 
-def describe(target: Target, directory: str, made: Made, boot: str) -> None:
+def describe(target: Target, directory: str, made: RootSource, boot: str) -> None:
     """Write to the directory ``directory`` what a root was made of; ``boot`` has its manifest and its survey."""
     argv = ["sh", "-ec", _DESCRIBE, "describe", directory, place.manifest(boot), place.pristine(boot)]
     target.run(argv, stdin=json.dumps(asdict(made)).encode())
 
 
-def described(target: Target, directory: str) -> Made:
+def described(target: Target, directory: str) -> RootSource:
     """Return what the root was made of that ``directory`` describes; raises `VirtrootError` for a damaged record."""
     try:
-        return Made(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
+        return RootSource(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
     except (ValueError, TypeError) as error:
         raise VirtrootError(f"{directory}/made is damaged", "delete the former root that it describes") from error
 
 
-def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: Made) -> None:
+def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: RootSource) -> None:
     """Give a guest that is off the root in ``directory``, and that directory the name ``final``; or change nothing.
 
     Its boot directory becomes the one that `place` calls partial. The caller holds the guest's lock. Raises
@@ -230,7 +230,7 @@ def _renew_definition(guest: Guest) -> None:
     coming = target.run(["sh", "-c", '[ -f "$1/domain.xml" ] && cat -- "$1/coming"', "coming", directory], check=False)
     definition = None if coming.returncode else guest.hypervisor.xml(guest.uuid)
     if definition is not None:
-        remade(definition, guest.boot, Made(**json.loads(coming.stdout)))
+        write_root_source(definition, guest.boot, RootSource(**json.loads(coming.stdout)))
         boot = target.run(["sh", "-c", _COMING_BOOT, "boot", journal, guest.boot]).text
         virtiofsd_wrapper.update(definition, beside.kernel_release(target, boot))
         virtiofsd_wrapper.install(target, definition)

@@ -16,7 +16,7 @@ from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, previous_roots, publication, swap, virtiofsd_wrapper
-from pipelines.guest.domain import Made, made, remade
+from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import Former
 from pipelines.host import lines
@@ -53,7 +53,7 @@ class Staged:
     paths: Place
     directory: str
     manifest: Manifest
-    made: Made
+    made: RootSource
     base: Survey
     theirs: Survey
     former: bool = False
@@ -114,7 +114,7 @@ def of_artifact(guest: Guest, artifact: Artifact, clone: str, made_of: Artifact 
         beside.put_file(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
-        now = Made(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
+        now = RootSource(artifact.id, boot.kernel, boot.initrd, boot.cmdline, tree.path if tree else "", layered)
         yield Staged(paths, directory, manifest_now, now, base, theirs)
 
 
@@ -270,7 +270,7 @@ def _arrive(
     paths: Place,
     directory: str,
     final: str,
-    now: Made,
+    now: RootSource,
     manifest: Manifest,
     prove: Callable[[Survey], None] | None = None,
 ) -> None:
@@ -294,8 +294,8 @@ def _arrive(
     baselines.keep_arrived(target, f"{directory}/root", manifest, paths.partial_boot)
     if prove is not None:
         prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
-    swap.describe(target, f"{directory}/next", made(definition), guest.boot)
-    remade(definition, guest.boot, now)
+    swap.describe(target, f"{directory}/next", read_root_source(definition), guest.boot)
+    write_root_source(definition, guest.boot, now)
     virtiofsd_wrapper.update(definition, beside.kernel_release(target, paths.partial_boot))
     virtiofsd_wrapper.install(target, definition)
     swap.switch(guest, paths, directory, final, definition, now)

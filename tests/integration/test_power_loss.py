@@ -21,7 +21,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots, swap
-from pipelines.guest.domain import Made, made, remade
+from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place
@@ -292,9 +292,9 @@ def test_an_upgrade(machine: Machine) -> None:
         Path(paths.staged).mkdir()
         machine.fill(f"{paths.staged}/root", "new")
         machine.fill(paths.partial_boot, "new")
-        swap.describe(guest.target, f"{paths.staged}/next", made(definition), guest.boot)
-        now = Made("web/2", "vmlinuz", "", "root=root")
-        remade(definition, guest.boot, now)
+        swap.describe(guest.target, f"{paths.staged}/next", read_root_source(definition), guest.boot)
+        now = RootSource("web/2", "vmlinuz", "", "root=root")
+        write_root_source(definition, guest.boot, now)
         swap.switch(guest, paths, paths.staged, final, definition, now)
 
     seen = []

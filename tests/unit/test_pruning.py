@@ -16,7 +16,7 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, swap
-from pipelines.guest.domain import Made
+from pipelines.guest.domain import RootSource
 from pipelines.guest.previous_roots import Former
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import pool
@@ -130,7 +130,9 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     ages = {"web": [30, 1], "busy": [30]}
     found = {
         name: [
-            Former(f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("Made", None))
+            Former(
+                f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("RootSource", None)
+            )
             for days in each
         ]
         for name, each in ages.items()
@@ -153,7 +155,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     monkeypatch.setattr(previous_roots, "delete", lambda guest, directories: gone.extend(directories))
 
     def asking(question: str) -> bool:
-        found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("Made", None)))
+        found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("RootSource", None)))
         return question == "Delete these 2 former roots?"
 
     settings = Settings(output=str(tmp_path))

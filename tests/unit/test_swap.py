@@ -13,7 +13,7 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import swap
-from pipelines.guest.domain import Made, made, remade
+from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import beside
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -24,8 +24,8 @@ from pipelines.target.target import Local
 from tests.support.definitions import parsed
 from tests.support.killing import Killing
 
-OLD = Made("web/1", "vmlinuz", "initrd.img", "root=root old")
-NEW = Made("web/2", "boot/vmlinuz-linux", "", "root=root new")
+OLD = RootSource("web/1", "vmlinuz", "initrd.img", "root=root old")
+NEW = RootSource("web/2", "boot/vmlinuz-linux", "", "root=root new")
 
 DOMAIN = f"""<domain><name>web</name><metadata><guest xmlns="{NAMESPACE}"><artifact>web/1</artifact><root>ROOT</root>
 <kernel>vmlinuz</kernel><initrd>initrd.img</initrd></guest></metadata><os><type>hvm</type><kernel>K</kernel>
@@ -59,8 +59,8 @@ class Site:
 
     def switch(self) -> None:
         definition = parsed(DOMAIN)
-        swap.describe(self.guest.target, f"{self.paths.staged}/next", made(definition), self.guest.boot)
-        remade(definition, self.guest.boot, NEW)
+        swap.describe(self.guest.target, f"{self.paths.staged}/next", read_root_source(definition), self.guest.boot)
+        write_root_source(definition, self.guest.boot, NEW)
         swap.switch(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
 
     def which(self) -> tuple[str, str, str]:
@@ -111,7 +111,7 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
     assert [path.name for path in site.boot.iterdir()] == ["virtroot.web"]
     assert not token_in(site.pool / "root.web") + token_in(site.boot / "virtroot.web") + token_in(final / "root")
     defined = parsed((site.pool / "defined").read_text())
-    assert made(defined) == NEW
+    assert read_root_source(defined) == NEW
     assert defined.find("os/initrd") is None
 
 
@@ -305,5 +305,5 @@ def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: p
     defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
     swap.finish(site.guest)
     definition = parsed(defined.read_text())
-    assert made(definition) == NEW
+    assert read_root_source(definition) == NEW
     assert definition.find("devices/filesystem/target") is not None
