@@ -129,7 +129,7 @@ class Guest:
         A clone made by virt-clone does.
         """
         for what, path in (("root", self.root), ("boot directory", self.boot)):
-            others = self.hypervisor.naming(path, besides=self.uuid, active=active)
+            others = self.hypervisor.find_domains_using(path, besides=self.uuid, active=active)
             if others:
                 names = " and ".join(known.name for known in others)
                 raise VirtrootError(

@@ -86,7 +86,7 @@ class Hypervisor:
             raise VirtrootError(f"cannot read the definition of domain {domain}", "see libvirt's log", answer.complaint)
         return None
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+    def find_domains_using(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         """Return the domains, except ``besides``, whose definition contains ``path`` or a path below it."""
         return [
             known for known in self.domains(active=active) if known.uuid != besides and self._refers_to(known, path)
@@ -99,7 +99,7 @@ class Hypervisor:
         words = [word for element in definition.iter() for word in (element.text or "", *element.attrib.values())]
         return any(word == path or word.startswith(f"{path}/") for word in words)
 
-    def holds(self, domain: str) -> list[str]:
+    def list_saved_state(self, domain: str) -> list[str]:
         """Return what libvirt stores for a domain that prevents undefining it: managed save, snapshots, checkpoints."""
         info = split_lines(self.virsh("dominfo", domain).text)
         saved = any(line.split(":")[0] == "Managed save" and line.endswith("yes") for line in info)

@@ -179,7 +179,7 @@ def find_unused(hypervisor: Hypervisor, pool: str, recipes: list[str], *, withou
     )
     ours = [path for path, match in found if match and (not recipes or match["recipe"] in recipes)]
     kept = _find_recorded(hypervisor, pool, without)
-    return [path for path in sorted(ours) if not hypervisor.naming(path) and path not in kept]
+    return [path for path in sorted(ours) if not hypervisor.find_domains_using(path) and path not in kept]
 
 
 def _find_recorded(hypervisor: Hypervisor, pool: str, without: Collection[str] = ()) -> set[str]:
@@ -201,7 +201,7 @@ def delete(hypervisor: Hypervisor, path: str) -> bool:
     name = path.rpartition("/")[2]
     try:
         with lock.on(hypervisor.target, place.base_tree_lock(name.removeprefix("golden.")), f"the base tree {name}"):
-            if hypervisor.naming(path) or path in _find_recorded(hypervisor, path.rpartition("/")[0]):
+            if hypervisor.find_domains_using(path) or path in _find_recorded(hypervisor, path.rpartition("/")[0]):
                 return False
             mounts.delete(hypervisor.target, path, *_list_leftovers(hypervisor.target, path))
             return True

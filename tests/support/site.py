@@ -97,8 +97,8 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor.is_defined.side_effect = lambda name: name in [known.name for known in domains()]
     hypervisor.xml.side_effect = lambda _: parsed((machine / "defined").read_text()) if domains() else None
 
-    def naming(path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+    def find_domains_using(path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         return [known for known in domains() if path in (machine / "defined").read_text() and known.uuid != besides]
 
-    hypervisor.find_domains_using.side_effect = naming
+    hypervisor.find_domains_using.side_effect = find_domains_using
     return Site(hypervisor, Place(str(pool), "web"), machine, pool, boot)

@@ -105,7 +105,7 @@ class Machine(Hypervisor):
 
     named: tuple[str, ...] = ()
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+    def find_domains_using(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         return [ListedDomain("uuid", "web") for each in self.named if each == path]
 
 

@@ -370,7 +370,7 @@ def test_a_pool_is_active_and_starts_with_libvirt(info: str, ok: bool) -> None:
 
 def hypervisor(naming: Callable[[str], list[Any]] = lambda _: []) -> Hypervisor:
     made = create_autospec(Hypervisor, instance=True)
-    made.naming.side_effect = naming
+    made.find_domains_using.side_effect = naming
     return cast(Hypervisor, made)
 
 

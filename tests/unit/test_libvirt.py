@@ -94,12 +94,12 @@ def test_what_libvirt_keeps_of_a_domain_is_named() -> None:
     keeps = hypervisor(
         {"dominfo": "Name:           web\nManaged save:   yes\n", "snapshot-list": "before\n", "checkpoint-list": ""}
     )
-    assert keeps.holds(WEB) == [
+    assert keeps.list_saved_state(WEB) == [
         "a managed save (virsh managedsave-remove)",
         "the snapshot before (virsh snapshot-delete)",
     ]
     nothing = hypervisor({"dominfo": "Managed save:   no\n", "snapshot-list": "", "checkpoint-list": RuntimeError()})
-    assert nothing.holds(WEB) == []
+    assert nothing.list_saved_state(WEB) == []
 
 
 def test_an_address_is_one_that_others_can_reach() -> None:

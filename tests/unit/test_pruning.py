@@ -130,7 +130,9 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     ages = {"web": [30, 1], "busy": [30]}
     found = {
         name: [
-            Former(f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("RootSource", None))
+            Former(
+                f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("RootSource", None)
+            )
             for days in each
         ]
         for name, each in ages.items()

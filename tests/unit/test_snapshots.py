@@ -29,7 +29,7 @@ class Machine(Hypervisor):
     is_in: str = "shut off"
     shared_with: str = ""
 
-    def naming(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
+    def find_domains_using(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         return [ListedDomain("other", self.shared_with)] if self.shared_with else []
 
     def state(self, domain: str, *, reason: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""ListedDomain symptoms: found in what is really written, told from what follows from them, and each with its section."""
+"""Known symptoms: found in what is really written, told from what follows from them, and each with its section."""
 
 from __future__ import annotations
 
