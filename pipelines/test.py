@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from pipelines.checks import selection
+from pipelines.checks import lint, selection
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.log import say
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.setup import need, setup
-
-_LINT = (["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"])
-_TYPES = (["-m", "mypy"],)
 
 #: What takes long comes first: who ends early goes on with what is short.
 _QUICK = ("tests/golden", "tests/unit")
@@ -40,11 +37,11 @@ def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str)
         tests = (*files, *_QUICK)
     chosen = [part for part in only.split(",") if part]
     paths = [part for part in chosen if part not in {"lint", "types"}]
-    steps: list[list[str]] = []
+    steps: list[tuple[str, list[str]]] = []
     if not chosen or "lint" in chosen:
-        steps += _LINT
+        steps += lint.commands()
     if not chosen or "types" in chosen:
-        steps += _TYPES
+        steps.append(("mypy", [sys.executable, "-m", "mypy"]))
     if not chosen or paths:
         setup(settings)
         # Whoever uses virtroot has what they reach guests with; a bare machine of tests has not.
@@ -55,12 +52,14 @@ def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str)
         beside = [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]
         chosen_tests = paths or [*tests, *([] if long else ["-m", "not long"])]
         report = f"--junit-xml={settings.output_dir / _REPORT}"
-        steps.append(["-m", "pytest", "--durations=20", report, *beside, *chosen_tests])
-    for arguments in steps:
-        say(f"running {' '.join(arguments[1:])}")
-        status = process.attach([sys.executable, *arguments], cwd=CHECKOUT)
+        arguments = ["--durations=20", report, *beside, *chosen_tests]
+        steps.append((f"pytest {' '.join(arguments)}", [sys.executable, "-m", "pytest", *arguments]))
+    for title, argv in steps:
+        say(f"running {title}")
+        status = process.attach(argv, cwd=CHECKOUT)
         if status:
-            return status
+            # codespell's own status is none of those that ./inv documents.
+            return 1 if status == os.EX_DATAERR else status
     return 0
 
 

@@ -21,8 +21,8 @@ _ALWAYS_LOADED = ("pipelines.cli.__main__", "pipelines.cli.program")
 
 #: What none of them reads; the unit tests see to it.
 _NOWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "LICENSE", "README.md", ".ci/", ".editorconfig",
-            ".gitignore", "benchmarks/", "tests/unit/", "tests/golden/", "tests/durations.json",
-            "tests/durations.py")  # fmt: skip
+            ".gitignore", ".pre-commit-config.yaml", ".shellcheckrc", "benchmarks/", "tests/unit/", "tests/golden/",
+            "tests/durations.json", "tests/durations.py")  # fmt: skip
 
 #: Data that is read by tests which do not import it.
 _READ_BY = {
