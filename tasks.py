@@ -58,6 +58,7 @@ TASKS = {
     "setup": "pipelines.setup",
     "demo": "pipelines.demo",
     "test": "pipelines.test",
+    "release": "pipelines.release",
     "schema": "pipelines.build",
     "help": "pipelines.help",
     "reference": "tasks",

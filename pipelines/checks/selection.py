@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from pipelines.checks import import_graph
+from pipelines.checks import import_graph, tracked
 from pipelines.errors import VirtrootError
-from pipelines.host import process
 from pipelines.settings import CHECKOUT
 from pipelines.text import trim
 
@@ -21,8 +20,9 @@ _EVERYWHERE = ("tasks.py", "inv", "pyproject.toml", "requirements.lock", "contai
 _ALWAYS_LOADED = ("pipelines.cli.__main__", "pipelines.cli.program")
 
 #: What none of them reads; the unit tests see to it.
-_NOWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "LICENSE", "README.md", ".ci/", ".gitignore", "benchmarks/",
-            "tests/unit/", "tests/golden/", "tests/durations.json", "tests/durations.py")  # fmt: skip
+_NOWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "LICENSE", "README.md", ".ci/", ".editorconfig",
+            ".gitignore", ".pre-commit-config.yaml", ".shellcheckrc", "benchmarks/", "tests/unit/", "tests/golden/",
+            "tests/durations.json", "tests/durations.py")  # fmt: skip
 
 #: Data that is read by tests which do not import it.
 _READ_BY = {
@@ -43,13 +43,13 @@ def changed_files(base: str) -> list[str]:
 
     Without a ``base`` it is where this branch left the main one. Raises `VirtrootError` where git cannot say.
     """
-    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}") if base else _fork()
+    commit = tracked.run_git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}") if base else _fork()
     if not commit:
         raise VirtrootError(
             f"no commit {base}" if base else "no branch to compare with", "name one: --changed --base COMMIT"
         )
-    differing = _git("diff", "--name-only", "-z", "--no-renames", trim(commit), "--")
-    untracked = _git("ls-files", "--others", "--exclude-standard", "-z")
+    differing = tracked.run_git("diff", "--name-only", "-z", "--no-renames", trim(commit), "--")
+    untracked = tracked.run_git("ls-files", "--others", "--exclude-standard", "-z")
     if differing is None or untracked is None:
         raise VirtrootError("git does not say what changed", "see git status")
     return sorted({path for path in (differing + untracked).split("\0") if path})
@@ -140,12 +140,7 @@ def _tasks() -> dict[str, set[str]]:
 def _fork() -> str | None:
     """Return the commit where this branch left the main one, of origin's where there is that."""
     for branch in ("origin/HEAD", "origin/main", "main"):
-        commit = _git("merge-base", "HEAD", branch)
+        commit = tracked.run_git("merge-base", "HEAD", branch)
         if commit:
             return commit
     return None
-
-
-def _git(*arguments: str) -> str | None:
-    done = process.run(["git", "-C", str(CHECKOUT), "-c", f"safe.directory={CHECKOUT}", *arguments], check=False)
-    return None if done.returncode else done.stdout.decode(errors="surrogateescape")

@@ -6,13 +6,14 @@ import ast
 import inspect
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from invoke.parser.context import ParserContext
 
 import tasks
 from pipelines import help as explaining
-from pipelines.book import pages, reference
+from pipelines.book import pages, reference, site
 from pipelines.cli.command_line import Line
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
@@ -193,6 +194,13 @@ def test_whoever_reads_page_after_page_follows_the_story(path: str) -> None:
     text = (CHECKOUT / path).read_text()
     places = [text.index(f"{page}.md") for page in book.STORY]
     assert places == sorted(places)
+
+
+def test_the_site_is_made_so_that_broken_links_are_counted(tmp_path: Path) -> None:
+    argv = site.command(tmp_path)
+    assert "--strict" in argv
+    # With it, mkdocs drops the warnings that --strict is about.
+    assert not {"--quiet", "-q"} & {*argv}
 
 
 def test_a_comment_in_commands_is_no_heading() -> None:

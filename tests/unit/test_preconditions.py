@@ -74,7 +74,7 @@ OF_OTHERS = {"demo", "doctor", "install", "nightly", "prune", "run"}
 #: Tasks that know no guest.
 OTHERS = {
     "book", "build", "clean", "demote", "help", "import", "nightly-timer", "pin", "plan", "promote", "reference",
-    "schema", "setup", "status", "test",
+    "release", "schema", "setup", "status", "test",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 _virtroot() {
     # bash splits words at "=" as well; --name=we is one word here.
-    local word glue= last
+    local word glue="" last
     local -a words=() found=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
         last=$((${#words[@]} - 1))

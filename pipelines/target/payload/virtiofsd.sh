@@ -70,6 +70,7 @@ for daemon in $described /usr/libexec/virtiofsd /usr/lib/virtiofsd /usr/lib/qemu
         *) set -- -o modcaps=+sys_admin "$@" ;;
         esac
     fi
+    # shellcheck disable=SC2093 # the first daemon that is installed ends the loop
     exec "$daemon" "$@"
 done
 echo "virtroot: no virtiofsd is installed" >&2
