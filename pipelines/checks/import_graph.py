@@ -12,6 +12,9 @@ from pipelines.settings import CHECKOUT
 #: A name without a module of its own: `from pipelines import build` imports the module `pipelines.build`.
 _PACKAGES = {"pipelines", "tests"}
 
+#: Modules that send the modules of a package to another machine, and so depend on them without an import.
+_SENDERS = {"pipelines.target.payload_call": "pipelines.target.payload."}
+
 
 def name(path: Path) -> str:
     """Return the name of the module that ``path`` is."""
@@ -22,9 +25,12 @@ def modules(path: Path) -> set[str]:
     """Return the modules that a file imports, wherever in it, and the names that it imports from them."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {node.module} - _PACKAGES
+        if isinstance(node, ast.ImportFrom):
+            above = name(path).split(".")[: -node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+            if node.module:
+                found |= {module} - _PACKAGES
     return found
 
 
@@ -32,6 +38,9 @@ def modules(path: Path) -> set[str]:
 def graph(*directories: str) -> dict[str, set[str]]:
     """Return for each module below ``directories`` of the checkout those of them that it imports; read once."""
     files = {name(path): modules(path) for each in directories for path in (CHECKOUT / each).rglob("*.py")}
+    for sender, package in _SENDERS.items():
+        if sender in files:
+            files[sender] |= {module for module in files if module.startswith(package)}
     return {module: {each for each in found if each in files} for module, found in files.items()}
 
 

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import Phase, VirtrootError
@@ -31,23 +32,7 @@ from pipelines.text import plain, split_lines, trim
 #: What the console prints after a boot has failed for good; grep reads this pattern, too.
 _GAVE_UP = re.compile(r"Kernel panic - not syncing|\(initramfs\)|(Entering|You are in) emergency mode")
 
-# One command polls many times: starting a command in a container takes longer than one poll, and takes CPU time from
-# the guest. The command ends by itself after a while, since nothing ends it when its task is killed.
-_WATCH = """
-end=$(($(date +%s) + $1)) log=$2 hopeless=$3 domain=$4
-shift 4
-while :; do
-    if [ -n "$hopeless" ]; then
-        if "$@" qemu-agent-command --timeout 5 "$domain" '{"execute":"guest-ping"}' > /dev/null 2>&1; then
-            echo up; exit
-        fi
-        if tail -c 65536 "$log" 2> /dev/null | grep --text -qE "$hopeless"; then echo hopeless; exit; fi
-    fi
-    if [ "$("$@" domstate "$domain")" = 'shut off' ]; then echo off; exit; fi
-    if [ "$(date +%s)" -ge "$end" ]; then echo neither; exit; fi
-    sleep 0.5
-done
-"""
+_WATCH = Path(__file__).with_name("watch_guest.sh").read_text(encoding="utf-8")
 
 #: Seconds that one such command runs.
 _WATCH_SECONDS = 10

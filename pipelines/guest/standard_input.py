@@ -30,20 +30,7 @@ _AWAY_SECONDS, _RETRY_SECONDS = 300, 2.0
 _CLOSED, _LATER = 3, 4
 
 #: Runs in the guest while the command reads; its $0 is the directory, and its output is the command's input.
-FEED = r"""
-exec 3<> "$0/more"
-touch "$0/open"
-next=0
-while read -r number <&3; do
-    if [ "$number" = end ]; then break; fi
-    if [ "$number" = "$next" ]; then
-        cat "$0/in.$number" || break
-        rm -f "$0/in.$number"
-        next=$((next + 1))
-    fi
-done
-touch "$0/closed"
-"""
+FEED = Path(__file__).with_name("feed_input.sh").read_text(encoding="utf-8")
 
 # The beginning of both scripts: for the first piece, when the command may not have been started yet, and for the rest.
 _FIRST = """

@@ -2,28 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from pipelines.libvirt.hypervisor import Hypervisor
-
-# libvirt passes the socket to every virtiofsd by --fd, and the directory as an argument of its own or, in older
-# versions, as one of several options, in which commas are doubled.
-_PROGRAM = """
-import json, os, sys
-commands = []
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as line:
-            commands.append(line.read().split(b"\\0"))
-    except OSError:
-        pass  # the process has ended
-given = [words for words in commands if any(word.startswith(b"--fd=") for word in words)]
-def served(directory):
-    plain = os.fsencode(directory)
-    option = b"source=" + plain.replace(b",", b",,")
-    return any(word in (plain, option) or word.startswith(option + b",") for words in given for word in words)
-print(json.dumps([directory for directory in json.load(sys.stdin) if not served(directory)]))
-"""
+from pipelines.target import programs
 
 
 def find_unserved(hypervisor: Hypervisor, domain: str) -> str:
@@ -40,8 +20,6 @@ def find_unserved(hypervisor: Hypervisor, domain: str) -> str:
     directories = [source.get("dir", "") for source in sources if source is not None and source.get("dir")]
     if not directories:
         return ""
-    target = hypervisor.target
-    done = target.run([target.python, "-I", "-c", _PROGRAM], stdin=json.dumps(directories).encode())
-    gone = json.loads(done.text)
+    gone = programs.find_unserved(hypervisor.target, directories)
     # A guest that is just shutting down has no virtiofsd either.
     return f"no virtiofsd serves {gone[0]} any more" if gone and hypervisor.state(domain) == "running" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 from pipelines.errors import VirtrootError
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -15,22 +16,7 @@ from pipelines.text import split_lines, trim
 #: The file that marks a pool as made by virtroot: `doctor --fix` may change its mode back to 0700.
 MARK = ".virtroot"
 
-# Of existing directories only libvirt's default one, and only while empty, may be closed to other users.
-_PREPARE = """
-path=$1 own=$2 mark=$3
-if [ -e "$path" ]; then
-    [ -d "$path" ] || { echo "$path: not a directory"; exit 3; }
-    closed=$(find "$path" -maxdepth 0 -user 0 ! -perm /077)
-    if [ -z "$closed" ]; then
-        [ "$path" = "$own" ] && [ -z "$(ls -A "$path")" ] ||
-            { echo "$path exists, and other users can enter it"; exit 3; }
-    fi
-else
-    mkdir -p "$path"
-fi
-chmod 0700 "$path"
-: > "$path/$mark"
-"""
+_PREPARE = Path(__file__).with_name("prepare_directory.sh").read_text(encoding="utf-8")
 
 
 def ensure_directory(hypervisor: Hypervisor, settings: Settings) -> str:

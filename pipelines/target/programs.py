@@ -191,6 +191,16 @@ def collect_facts(target: Target, asked: Mapping[str, object]) -> dict[str, Any]
         ) from error
 
 
+def inspect_exposure(target: Target, directories: Sequence[str]) -> list[dict[str, Any]]:
+    """Return which users can enter ``directories``, or can replace them; see `exposure.inspect`."""
+    return cast("list[dict[str, Any]]", _result(_run(target, "inspect-exposure", directories=list(directories))))
+
+
+def find_unserved(target: Target, directories: Sequence[str]) -> list[str]:
+    """Return the ``directories`` that no virtiofsd serves; see `virtiofsd_processes.find_unserved`."""
+    return [str(each) for each in _result(_run(target, "find-unserved", directories=list(directories)))]
+
+
 def find_signs(target: Target, root: str, signs: Mapping[str, object], owned: Iterable[str]) -> dict[str, Any]:
     """Return which ``signs`` are in ``root``, and the owners of the paths ``owned``; see `signs.search`."""
     arguments = {"root": root, "signs": signs, "owned": list(owned)}

@@ -33,6 +33,8 @@ COMMANDS = {
     "find-owners": ("owners", "find_owners"),
     "find-pending-swap": ("swap", "find_pending"),
     "find-published": ("publish", "find_published"),
+    "find-unserved": ("virtiofsd_processes", "find_unserved"),
+    "inspect-exposure": ("exposure", "inspect"),
     "find-signs": ("signs", "search"),
     "finish-swap": ("swap", "finish"),
     "begin-swap": ("swap", "begin"),

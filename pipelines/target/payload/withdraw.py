@@ -64,4 +64,4 @@ def _former_renames(path: str) -> list[list[str]]:
         lines = file.read().split("\n")[:-1]
     if lines[-1:] != ["end"]:
         return []
-    return [list(pair) for pair in zip(lines[:-1:2], lines[1:-1:2])]  # noqa: B905 - strict= needs Python 3.10
+    return [list(pair) for pair in zip(lines[:-1:2], lines[1:-1:2])]
