@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,10 @@ import pytest
 
 from pipelines.artifact.manifest import load
 from pipelines.guest.guest import get
+from pipelines.libvirt import host_files
 from pipelines.libvirt.connect import connect
+from pipelines.pool import place
+from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot, named
 
 POOL = "/var/lib/libvirt/filesystems"
@@ -229,3 +234,49 @@ def test_a_root_whose_checks_fail_is_left_for_the_former_one(
     assert "--again" in inv("upgrade", "fails", "--to", failing, "--restart", status=2).stderr
     inv("stop", "fails", "--force")
     inv("remove", "fails", "--yes")
+
+
+#: The last commit before the programs for libvirt's host became one package, with journals that are written in JSON.
+FORMER = "d53d221"
+
+
+@pytest.fixture
+def former(inv: Virtroot, tmp_path: Path) -> Callable[..., None]:
+    """Return what runs a task of the former version, with this version's Python."""
+    known = subprocess.run(["git", "cat-file", "-e", f"{FORMER}^{{commit}}"], cwd=CHECKOUT, capture_output=True)
+    if known.returncode:
+        pytest.skip(f"this clone is shallow and has no commit {FORMER}; see the README")
+    packed = subprocess.run(["git", "archive", FORMER], cwd=CHECKOUT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "--extract", "--directory", str(tmp_path)], input=packed, check=True)
+
+    def run(*arguments: str) -> None:
+        argv = [sys.executable, "-P", str(tmp_path / "pipelines/cli/__main__.py"), *arguments]
+        done = subprocess.run(argv, env=inv.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+    return run
+
+
+def test_a_guest_of_the_former_version_is_started_upgraded_rolled_back_and_removed(
+    inv: Virtroot, roots: Roots, former: Callable[..., None]
+) -> None:
+    former("install", "stays", "--artifact", roots.before, "--ssh-key", "none")
+    former("snapshot", "stays", "first")
+    former("upgrade", "stays", "--to", roots.after)
+    target = connect(inv.settings).target
+    hook = target.run(["cat", host_files.HOOK]).stdout
+    assert hook != host_files.hook(), "the former version's hook is there"
+    assert inv("start", "stays").stderr
+    look = ["sh", "-c", "cat /srv/site/page; echo mine > /srv/mine; hostname"]
+    assert inv("exec", "stays", "--", *look).stdout.split("\n") == [f"of {named('after')}", "stays", ""]
+    assert [each["name"] for each in json.loads(inv("snapshots", "stays", "--json").stdout)] == ["first"]
+    inv("upgrade", "stays", "--to", roots.before, "--again", "--discard", "/srv/mine", "--restart")
+    assert get(connect(inv.settings), "stays").artifact == build_id(roots.before)
+    inv("stop", "stays", "--force")
+    inv("rollback", "stays")
+    assert get(connect(inv.settings), "stays").artifact == build_id(roots.after)
+    assert target.run(["cat", f"{POOL}/root.stays/srv/mine"]).text == "mine"
+    inv("restore", "stays", "first")
+    inv("remove", "stays", "--yes")
+    left = target.run(["find", POOL, place.BOOT, "-maxdepth", "1", "-name", "*stays*"])
+    assert left.text == ""
