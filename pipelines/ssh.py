@@ -145,9 +145,7 @@ def _copy_in(guest: Guest, source: Path, path: str) -> None:
                 programs.put(
                     guest.target, guest.root, _resolve_inside(path, source.name), mode, content, over_files=True
                 )
-            except VirtrootError as error:
-                if "Is a directory" not in error.what:
-                    raise
+            except programs.DirectoryExists:
                 content.seek(0)
                 programs.put(
                     guest.target, guest.root, _resolve_inside(f"{path}/", source.name), mode, content, over_files=True

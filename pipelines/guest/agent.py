@@ -71,6 +71,21 @@ class _Interface(BaseModel):
     addresses: list[_Address] = Field(default=[], alias="ip-addresses")
 
 
+class UnknownCommand(Silent):
+    """The agent does not know a command, because it was restarted since."""
+
+
+class GuestFull(Silent):
+    """The guest has no space for what is sent to it."""
+
+
+def _find_kind(complaint: str) -> type[Silent]:
+    """Return the kind of an error that the agent reports; virsh passes on its text alone."""
+    if "does not exist" in complaint or "parameter 'pid'" in complaint:
+        return UnknownCommand
+    return GuestFull if "No space left" in complaint else Silent
+
+
 @dataclass(frozen=True)
 class Agent:
     """The agent of a running guest: ``domain`` is the UUID, ``name`` the guest's name for messages."""
@@ -84,7 +99,7 @@ class Agent:
         request = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
         done = self.hypervisor.virsh("qemu-agent-command", "--timeout", str(timeout), self.domain, request, check=False)
         if done.returncode:
-            raise Silent(
+            raise _find_kind(done.complaint)(
                 f"the agent of {self.name} does not answer: {done.complaint}",
                 f"check whether the guest is up: ./inv info {self.name}",
             )
@@ -120,9 +135,8 @@ class Agent:
             try:
                 status = self._ask_for(Status, "guest-exec-status", pid=pid)
             except VirtrootError as error:
-                forgotten = "does not exist" in error.what or "parameter 'pid'" in error.what
                 late = time.monotonic() - heard > _SILENCE_SECONDS
-                if forgotten or late or self.hypervisor.state(self.domain) != "running":
+                if isinstance(error, UnknownCommand) or late or self.hypervisor.state(self.domain) != "running":
                     raise
             else:
                 heard = time.monotonic()

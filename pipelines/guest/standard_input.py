@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.agent import LARGEST_INPUT, Agent
+from pipelines.guest.agent import LARGEST_INPUT, Agent, GuestFull
 from pipelines.host.process import Completed
 
 #: Bytes of a piece, and how many pieces may be in the guest that the command has not read.
@@ -176,7 +176,7 @@ class Input:
                     time.monotonic() - heard > _AWAY_SECONDS
                     or self._agent.hypervisor.state(self._agent.domain) != "running"
                 )
-                if gone or "No space left" in error.what:
+                if gone or isinstance(error, GuestFull):
                     raise
                 self._closed.wait(_RETRY_SECONDS)
                 continue

@@ -11,7 +11,7 @@ from pipelines.host.feed import Source
 from pipelines.host.process import Completed, Overran
 from pipelines.target.payload.beneath import LARGEST_READ
 from pipelines.target.payload.copy_plan import CopyPlan
-from pipelines.target.payload.errors import TooLong
+from pipelines.target.payload.errors import IsDirectory, TooLong
 from pipelines.target.payload.owners import Owners
 from pipelines.target.payload_call import call
 from pipelines.target.target import Target
@@ -36,6 +36,10 @@ _SIGNS, _SIGNS_SIZE = 300, 32 << 20
 _LONGEST_PATH = 4095
 
 
+class DirectoryExists(VirtrootError):
+    """A file cannot be written because there is a directory of its name."""
+
+
 def copy_kernel(target: Target, root: str, directory: str, kernel: str, initrd: str) -> None:
     """Copy ``kernel`` and ``initrd`` (paths in ``root``) to ``directory`` on the target.
 
@@ -57,10 +61,13 @@ def write(target: Target, root: str, path: str, mode: int, content: str) -> None
 def put(target: Target, root: str, path: str, mode: int, content: Source, *, over_files: bool = False) -> None:
     """Write ``content`` of any length to the file ``path`` in a guest's root; never follow a link out of it.
 
-    With ``over_files`` only a regular file is replaced.
+    With ``over_files`` only a regular file is replaced. Raises `DirectoryExists` if ``path`` is a directory.
     """
     arguments = {"root": root, "path": path, "mode": mode, "over_files": over_files}
-    _check(call(target, "write-file", arguments, stdin=content))
+    done = call(target, "write-file", arguments, stdin=content)
+    if done.returncode == IsDirectory.status:
+        raise DirectoryExists(f"cannot write to the guest's root: {_reason(done)}", "name a file")
+    _check(done)
 
 
 def read(target: Target, root: str, path: str, largest: int = LARGEST_READ) -> bytes:

@@ -160,3 +160,10 @@ def test_arguments_of_any_bytes_arrive(target: Recording, tmp_path: Path) -> Non
     (tmp_path / name / "file").write_bytes(b"x")
     assert programs.read(target, str(tmp_path / name), "file") == b"x"
     assert json.loads(payload_call.call(target, "digest", {"tree": str(tmp_path / name)}).stdout)
+
+
+def test_a_directory_in_the_place_of_a_file_is_a_kind_of_error(target: Recording, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(programs.DirectoryExists, match="there: Is a directory"):
+        programs.put(target, str(tmp_path), "there", 0o600, b"content")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == ["there"]

@@ -20,6 +20,12 @@ class TooLarge(Refused):
     """A file or a tree is larger than what is read."""
 
 
+class IsDirectory(Refused):
+    """A path is a directory, and a file cannot take its place."""
+
+    status = 4
+
+
 class TooLong(Refused):
     """A path is longer than programs that take paths can use."""
 

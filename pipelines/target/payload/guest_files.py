@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from . import beneath
 from .beneath import LARGEST_READ, create_file, open_beneath, opened
-from .errors import Missing, Refused
+from .errors import IsDirectory, Missing, Refused
 
 
 def write(root: str, path: str, mode: int, content: Iterable[bytes], *, over_files: bool = False) -> None:
@@ -33,6 +33,9 @@ def write(root: str, path: str, mode: int, content: Iterable[bytes], *, over_fil
                     os.fsync(target.fileno())
                 os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
                 _flush(directory)
+            except IsADirectoryError as error:
+                os.unlink(partial, dir_fd=directory)
+                raise IsDirectory(f"{path}: Is a directory") from error
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial, dir_fd=directory)
