@@ -44,50 +44,32 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
     a decision.
     """
     with preparation.hold_guest(connect(settings), name) as guest:
-        again = guest.running
-        if again and not restart:
-            raise VirtrootError(f"the guest {name} is running", f"run ./inv stop {name} first, or use --restart")
-        publication.refuse_kept(guest)
+        was_running = guest.running
+        hold.check_may_stop(guest, restart=restart)
         former = _get_previous_root(guest)
+        plan = None
         if carry is not None:
-            move = _rollback_with_changes(guest, former, _add_kept_paths(guest, carry), settings, again=again)
+            choices = _add_kept_paths(guest, carry)
+            with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as prepared:
+                plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", settings.timeout)
         else:
-            if again:
-                say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
-            with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
+            with hold.shut_down(guest, settings.timeout):
                 try:
                     _report_changes(guest)
                 except VirtrootError as error:
                     # A broken root must not prevent the rollback: that is when it is needed most.
                     warn(f"cannot determine what {name} wrote since it got its root; it stays there: {error.what}")
                 preparation.swap_back(guest, former)
-            move = None
         back = guests.get(guest.hypervisor, name)
-        if again:
+        if was_running:
             say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
-        if move is not None:
-            preparation.report(name, move)
+        if plan is not None:
+            preparation.report(name, plan)
         try:
             previous_roots.forget(back)
         except VirtrootError as error:
             warn(f"cannot delete older previous roots of {name}: {error.what}")
         return former
-
-
-def _rollback_with_changes(
-    guest: Guest, former: Former, choices: Choices, settings: Settings, *, again: bool
-) -> UpgradePlan:
-    with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as staged:
-        preparation.plan_upgrade(guest, staged, choices).refuse_open(f"rollback {guest.name} --carry")
-        if again:
-            say(f"{guest.name} is off after {guest.stop(settings.timeout):.1f} s")
-        with publication.up_again(guest, settings.timeout, wanted=again), hold.keep_off(guest):
-            # The plan is made again when the guest is off: it may have written more before.
-            move = preparation.plan_upgrade(guest, staged, choices)
-            move.refuse_open(f"rollback {guest.name} --carry")
-            preparation.copy_state(guest, staged, move)
-            preparation.swap_in(guest, staged, choices.keep, move)
-        return move
 
 
 def _get_previous_root(guest: Guest) -> Former:

@@ -58,21 +58,11 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
     with preparation.hold_guest(connect(settings), name) as guest:
         _refuse_artifact(guest, artifact, options)
         was_running = guest.running
-        if was_running and not options.restart:
-            raise VirtrootError(f"the guest {name} is running", f"stop it first: ./inv stop {name}; or give --restart")
-        publication.refuse_kept(guest)
+        hold.check_may_stop(guest, restart=options.restart)
         options = _add_kept(guest, artifact, options)
         built_from = Store(settings.output_dir).find(guest.artifact)
         with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
-            preparation.plan_upgrade(guest, prepared, options.choices).refuse_open(f"upgrade {name}")
-            if was_running:
-                say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
-            with publication.up_again(guest, settings.timeout, wanted=was_running), hold.keep_off(guest):
-                # Plan again: the guest may have changed its files until it was off.
-                plan = preparation.plan_upgrade(guest, prepared, options.choices)
-                plan.refuse_open(f"upgrade {name}")
-                preparation.copy_state(guest, prepared, plan)
-                preparation.swap_in(guest, prepared, options.choices.keep, plan)
+            plan = preparation.move(guest, prepared, options.choices, f"upgrade {name}", settings.timeout)
         upgraded = guests.get(guest.hypervisor, name)
         if was_running:
             _prove_guest(upgraded, artifact, settings)

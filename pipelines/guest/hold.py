@@ -14,6 +14,7 @@ from pipelines.guest import publication
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.log import say
 from pipelines.pool import place
 from pipelines.pool.place import Place
 from pipelines.target import lock
@@ -50,6 +51,28 @@ def hold(hypervisor: Hypervisor, name: str, *, off: str = "", tidy: bool = True)
             return
         with keep_off(guest, off):
             yield guest
+
+
+@contextmanager
+def shut_down(guest: Guest, timeout: float) -> Iterator[None]:
+    """Shut a guest down if it runs, and keep it off; the caller holds its lock. ``timeout`` is in seconds.
+
+    If what is done meanwhile fails, a guest that ran is booted again. Otherwise the caller boots it.
+    """
+    was_running = guest.running
+    if was_running:
+        say(f"{guest.name} is off after {guest.stop(timeout):.1f} s")
+    with publication.up_again(guest, timeout, wanted=was_running), keep_off(guest):
+        yield
+
+
+def check_may_stop(guest: Guest, *, restart: bool) -> None:
+    """Raise `VirtrootError` if a guest runs and may not be shut down, or if libvirt keeps a saved state of it."""
+    if guest.running and not restart:
+        raise VirtrootError(
+            f"the guest {guest.name} is running", f"stop it first: ./inv stop {guest.name}; or give --restart"
+        )
+    publication.refuse_kept(guest)
 
 
 @contextmanager

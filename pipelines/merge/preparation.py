@@ -252,6 +252,22 @@ def report(name: str, plan: UpgradePlan) -> None:
             warn(f"{what}: {', '.join(map(one_line, found[:_SHOWN]))}{more}")
 
 
+def move(guest: Guest, prepared: PreparedRoot, choices: Choices, command: str, timeout: float) -> UpgradePlan:
+    """Move a guest to a prepared root together with its own state, and leave it off; return the plan.
+
+    A running guest is shut down, and booted again if that fails; ``timeout`` is in seconds. Raises `VirtrootError`,
+    with nothing changed, if the user has to decide something; ``command`` is named in its hint.
+    """
+    plan_upgrade(guest, prepared, choices).refuse_open(command)
+    with hold.shut_down(guest, timeout):
+        # Plan again: the guest may have changed its files until it was off.
+        plan = plan_upgrade(guest, prepared, choices)
+        plan.refuse_open(command)
+        copy_state(guest, prepared, plan)
+        swap_in(guest, prepared, choices.keep, plan)
+    return plan
+
+
 def swap_back(guest: Guest, former: Former) -> None:
     """Swap the root of a guest that is off with a previous one."""
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
