@@ -125,7 +125,9 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
             "kernel_version": made.kernel_version,
             "packages": len(made.packages),
         }
-    former = [{"artifact": each.made.artifact, "directory": each.directory} for each in previous_roots.every(guest)]
+    former = [
+        {"artifact": each.made.artifact, "directory": each.directory} for each in previous_roots.list_previous(guest)
+    ]
     held = row.pop("former", None)
     serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _describe_shares(guest)}
     paths = {
@@ -136,7 +138,7 @@ def info(name: str, settings: Settings) -> dict[str, Any]:
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
     }
-    failed = previous_roots.failed(guest)
+    failed = previous_roots.find_failed(guest)
     return {**row, **built, "former": former, "failed": failed, "former_size": held, **serving, **paths}
 
 
@@ -190,7 +192,7 @@ def _measure(hypervisor: Hypervisor, roots: list[tuple[str, str]]) -> list[tuple
 
 def _measure_previous_roots(hypervisor: Hypervisor, found: list[Guest]) -> list[int | None]:
     """Return for each guest the bytes that only its previous roots have; 0 if there are none."""
-    trees = previous_roots.trees(hypervisor.target, [guest.root for guest in found])
+    trees = previous_roots.list_trees(hypervisor.target, [guest.root for guest in found])
     every = [tree for its in trees for tree in its]
     measured = dict(zip(every, _measure(hypervisor, [(tree, "") for tree in every]), strict=True))
     return [_sum_exclusive([measured[tree] for tree in its]) for its in trees]

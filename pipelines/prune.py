@@ -96,8 +96,8 @@ def _left(hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | No
 
 def _of(guest: Guest, older_than: timedelta | None) -> list[str]:
     since = datetime.now(UTC) - older_than if older_than else None
-    former = [each.directory for each in previous_roots.every(guest) if since is None or each.replaced < since]
-    failed = previous_roots.failed(guest)
+    former = [each.directory for each in previous_roots.list_previous(guest) if since is None or each.replaced < since]
+    failed = previous_roots.find_failed(guest)
     # When that was is not written down: it goes where all do.
     return [*former, *([failed] if failed and since is None else [])]
 

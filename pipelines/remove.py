@@ -40,7 +40,7 @@ def remove(name: str, settings: Settings, ask: Callable[[str], bool] | None) -> 
 def _clear_leftovers(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
     """Delete what a killed removal or install left of a guest without a domain; return whether there was anything."""
     directory = pool.find_directory(hypervisor, settings)
-    if directory is None or not publication.left(hypervisor, paths := Place(directory, name)):
+    if directory is None or not publication.has_leftovers(hypervisor, paths := Place(directory, name)):
         return False
     with hold.new(hypervisor, paths):
         publication.clear(hypervisor, paths)

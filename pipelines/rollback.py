@@ -7,7 +7,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
-from pipelines.guest.previous_roots import Former
+from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.libvirt.connect import connect
 from pipelines.log import result_lines, say, warn
 from pipelines.merge import baselines, describe, preparation
@@ -36,7 +36,7 @@ def plan_rollback(name: str, choices: Choices, settings: Settings) -> UpgradePla
             return preparation.plan_upgrade(guest, staged, _add_kept_paths(guest, choices))
 
 
-def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> Former:
+def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> PreviousRoot:
     """Put a guest back on the root that it had before its last upgrade; return that root.
 
     The current root becomes the previous one. With --carry, what the guest wrote since is copied to a copy
@@ -66,14 +66,14 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         if plan is not None:
             preparation.report(name, plan)
         try:
-            previous_roots.forget(back)
+            previous_roots.delete_old(back)
         except VirtrootError as error:
             warn(f"cannot delete older previous roots of {name}: {error.what}")
         return former
 
 
-def _get_previous_root(guest: Guest) -> Former:
-    former = next(reversed(previous_roots.every(guest)), None)
+def _get_previous_root(guest: Guest) -> PreviousRoot:
+    former = next(reversed(previous_roots.list_previous(guest)), None)
     if former is None:
         raise VirtrootError(
             f"{guest.name} has no previous root", "an ./inv upgrade makes one, which stays until ./inv prune"

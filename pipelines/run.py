@@ -127,7 +127,7 @@ def _clear_leftovers(hypervisor: Hypervisor, settings: Settings) -> None:
             # A run that is making one now, in any checkout, holds its lock.
             paths = Place(directory, name)
             with hold.new(hypervisor, paths):
-                publication.sweep(hypervisor, paths)
+                publication.delete_hidden(hypervisor, paths)
         except Busy:
             continue
         except VirtrootError as error:

@@ -38,7 +38,7 @@ class WentBack(VirtrootError):
 def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> UpgradePlan:
     """Return what an upgrade would do. Nothing of the guest changes, and it may run."""
     with preparation.hold_guest(connect(settings), name) as guest:
-        failed = artifact.id in previous_roots.refused(guest)
+        failed = artifact.id in previous_roots.list_refused(guest)
         if failed:
             warn(f"{name} failed on {artifact.id} before; an upgrade to it needs --again")
         _refuse_artifact(guest, artifact, replace(options, again=True))
@@ -69,7 +69,7 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Se
         preparation.report(name, plan)
         try:
             # Not earlier: a guest that goes back has to keep the previous roots that it had.
-            previous_roots.forget(upgraded)
+            previous_roots.delete_old(upgraded)
         except VirtrootError as error:
             warn(f"older roots of {name} stay for now: {error.what}")
         return plan
@@ -91,7 +91,7 @@ def _refuse_artifact(guest: Guest, artifact: Artifact, options: UpgradeOptions) 
         )
     if then.release != now.release:
         warn(f"{guest.name} goes from {then.release} to {now.release}: read the release notes of {now.release} first")
-    if artifact.id in previous_roots.refused(guest) and not options.again:
+    if artifact.id in previous_roots.list_refused(guest) and not options.again:
         raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "give --again to try it again")
 
 
@@ -127,18 +127,18 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
         # A guest that shuts down by itself meanwhile is off, too.
         with suppress(VirtrootError):
             guest.stop(settings.timeout, force=True)
-    former = previous_roots.every(guest)[-1]
+    former = previous_roots.list_previous(guest)[-1]
     with hold.keep_off(guest):
         preparation.swap_back(guest, former)
     # The guest may have filled the disk. It has to go back all the same, so errors from here on are warnings.
     try:
         # Errors of other phases are those of this machine and say nothing about the artifact.
         if why.where in (Phase.BOOT, Phase.CHECK):
-            previous_roots.refuse(guest, artifact.id)
+            previous_roots.record_refusal(guest, artifact.id)
     except VirtrootError as error:
         warn(f"cannot record that {guest.name} failed on {artifact.id}: {error.what}")
     try:
-        previous_roots.set_aside(guest, former)
+        previous_roots.keep_failed(guest, former)
     except VirtrootError as error:
         warn(
             f"cannot set aside the root that {guest.name} failed on, or delete an earlier one: {error.what}; "
@@ -146,7 +146,7 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
         )
     back = guests.get(guest.hypervisor, guest.name)
     say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
-    if aside := previous_roots.failed(back):
+    if aside := previous_roots.find_failed(back):
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
 
 

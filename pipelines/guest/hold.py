@@ -1,6 +1,6 @@
-"""Hold a guest for a task: nobody else works on it, nothing is half done in it, and where that is needed it stays off.
+"""Holds a guest for a task: no other task works on it, no change of it is unfinished, and it stays off if necessary.
 
-Every task that changes a guest goes through `hold`; a new guest's name is held by `new`.
+Every task that changes a guest uses `hold`. `new` holds the name of a new guest.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from pipelines.target import lock
 
 
 def new(hypervisor: Hypervisor, paths: Place) -> AbstractContextManager[None]:
-    """Hold the lock of a guest that is about to be made, or that no domain is defined for any more.
+    """Hold the lock of a guest that is about to be made, or whose domain is gone.
 
-    Raises `lock.Busy` where another task has it.
+    Raises `lock.Busy` if another task holds it.
     """
     return lock.on(hypervisor.target, paths.lock, f"the guest {paths.name}")
 
 
 @contextmanager
 def hold(hypervisor: Hypervisor, name: str, *, off: str = "", tidy: bool = True) -> Iterator[Guest]:
-    """Hold the lock of the guest ``name``, finish or undo what a killed task left of it, and yield it as it is then.
+    """Hold the lock of the guest ``name``, finish or undo what a killed task left of it, and yield the guest.
 
-    With ``off`` it has to be off, and stays off, see `keep_off`; the text says what to do about one that runs. Without
-    ``tidy`` what a killed task left is not looked at: for a task that ends a guest. The lock is that of the guest's
-    root: it is the same one after the domain was renamed.
+    With ``off`` the guest has to be off, and stays off, see `keep_off`; the text is the hint for a guest that runs.
+    Without ``tidy`` nothing is finished or undone, for a task that ends a guest. The lock is named by the guest's root,
+    so that it is the same after the domain was renamed.
 
-    Raises `VirtrootError` where there is no such guest, `lock.Busy` where another task works on it.
+    Raises `VirtrootError` if there is no such guest, `lock.Busy` if another task works on it.
     """
     before = guests.get(hypervisor, name)
     with new(hypervisor, place.of_root(before.root)):
         now = guests.get(hypervisor, name)
         if (now.uuid, now.root) != (before.uuid, before.root):
-            raise VirtrootError(f"{name} is another guest now", f"look at it: ./inv info {name}")
+            raise VirtrootError(f"{name} is another guest now", f"see ./inv info {name}")
         if tidy:
-            publication.tidy(now)
+            publication.finish_interrupted(now)
         guest = guests.get(hypervisor, name)
         if not off:
             yield guest
@@ -62,7 +62,7 @@ def shut_down(guest: Guest, timeout: float) -> Iterator[None]:
     was_running = guest.running
     if was_running:
         say(f"{guest.name} is off after {guest.stop(timeout):.1f} s")
-    with publication.up_again(guest, timeout, wanted=was_running), keep_off(guest):
+    with publication.boot_after_failure(guest, timeout, wanted=was_running), keep_off(guest):
         yield
 
 
@@ -77,11 +77,11 @@ def check_may_stop(guest: Guest, *, restart: bool) -> None:
 
 @contextmanager
 def keep_off(guest: Guest, what_to_do: str = "") -> Iterator[None]:
-    """Let nobody start a guest that is off; the caller holds its lock.
+    """Keep a guest off that is off; the caller holds its lock.
 
-    libvirt's hook refuses a start meanwhile, also one by virsh or at boot. Raises `VirtrootError` where the guest runs
-    (with ``what_to_do`` about that), where libvirt keeps a saved state or a snapshot of it, which would come back over
-    another root, and where another domain has its root.
+    libvirt's hook refuses a start meanwhile, also one by virsh or at boot. Raises `VirtrootError` if the guest runs
+    (with the hint ``what_to_do``), if libvirt keeps a saved state or a snapshot of it, which it would restore on
+    another root, and if another domain uses its root.
     """
     with lock.on(guest.target, place.of_root(guest.root).off_lock, f"the root of {guest.name}"):
         if guest.running:
@@ -89,6 +89,6 @@ def keep_off(guest: Guest, what_to_do: str = "") -> Iterator[None]:
             raise VirtrootError(f"the guest {guest.name} is running", hint)
         publication.refuse_kept(guest)
         guest.refuse_shared_root()
-        # One of an earlier version does not look at the lock.
+        # The hook of an earlier version does not check the lock.
         host_files.update_hook(guest.target)
         yield

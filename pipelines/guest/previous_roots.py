@@ -1,7 +1,7 @@
-"""The roots that a guest had before its upgrades, kept beside it in the pool until they are not wanted any more.
+"""The roots that a guest had before its upgrades, kept in the pool.
 
-``POOL/former.GUEST/WHEN`` has the root as ``root``, and what it was made of in ``about``; see `switching`. ``failed``
-beside them is the last root that the guest failed on, for whoever wants to know why.
+``POOL/former.GUEST/WHEN`` contains the root as ``root``, and its description in ``about``; see `swap`. ``failed`` next
+to them is the last root that the guest failed on, so that the user can find out why.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pipelines.text import split_lines
 _WHEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
-#: So many are kept: the last one, and the one before it.
+#: How many previous roots are kept.
 KEPT = 2
 
-#: Artifacts that this guest failed on, and the root that was made of the last of them.
+#: The file with the artifacts that this guest failed on, and the directory with the root of the last of them.
 _REFUSED, _FAILED = "refused", "failed"
 
 
 @dataclass(frozen=True)
-class Former:
-    """A former root: its directory, when it was replaced (UTC), and what it was made of."""
+class PreviousRoot:
+    """A previous root: its directory, the time when it was replaced (UTC), and what it was made from."""
 
     directory: str
     when: str
@@ -39,40 +39,41 @@ class Former:
 
     @property
     def about(self) -> str:
-        """The directory that says what it was made of."""
+        """The directory with its description."""
         return f"{self.directory}/about"
 
     @property
     def replaced(self) -> datetime:
-        """When it was replaced."""
+        """The time when it was replaced."""
         return datetime.strptime(self.when, _STAMP).replace(tzinfo=UTC)
 
 
-def every(guest: Guest) -> list[Former]:
-    """Return the guest's former roots, the oldest first; what was half deleted is none."""
+def list_previous(guest: Guest) -> list[PreviousRoot]:
+    """Return the guest's previous roots, the oldest first. A root that is partly deleted does not count."""
     directory = place.of_root(guest.root).formers
     script = 'cd -- "$1" 2> /dev/null || exit 0; for each in *; do [ ! -f "$each/about/made" ] || echo "$each"; done'
     listed = split_lines(guest.target.run(["sh", "-c", script, "formers", directory]).text)
     found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
     return [
-        Former(f"{directory}/{each}", each, swap.described(guest.target, f"{directory}/{each}/about")) for each in found
+        PreviousRoot(f"{directory}/{each}", each, swap.read_description(guest.target, f"{directory}/{each}/about"))
+        for each in found
     ]
 
 
-def following(guest: Guest) -> str:
-    """Return the directory for the root that is about to become the guest's newest former one.
+def choose_directory(guest: Guest) -> str:
+    """Return the directory for the root that is about to become the guest's newest previous one.
 
-    It is called after the time, and after all that are there, whatever the clock says.
+    Its name is the time, or a later one if the clock is behind the name of an existing directory.
     """
     now = datetime.now(UTC).replace(microsecond=0)
-    known = every(guest)
+    known = list_previous(guest)
     if known:
         now = max(now, known[-1].replaced + timedelta(seconds=1))
     return f"{place.of_root(guest.root).formers}/{now.strftime(_STAMP)}"
 
 
-def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
-    """Return for each of the ``roots`` those that their guests had before; some may be no guest's place."""
+def list_trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
+    """Return for each of ``roots`` the previous roots of its guest; a root need not belong to a guest."""
     script = 'for each do for tree in "$each"/*/root; do if [ -d "$tree" ]; then echo "$tree"; fi; done; done'
     directories = [
         f"{pool}/former.{name.removeprefix('root.')}" for pool, _, name in (r.rpartition("/") for r in roots)
@@ -81,33 +82,33 @@ def trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
     return [[tree for tree in listed if tree.startswith(f"{directory}/")] for directory in directories]
 
 
-def failed(guest: Guest) -> str:
-    """Return the directory of the root that the guest failed on; empty where there is none."""
+def find_failed(guest: Guest) -> str:
+    """Return the directory of the root that the guest failed on; empty if there is none."""
     directory = f"{place.of_root(guest.root).formers}/{_FAILED}"
     return directory if guest.target.run(["test", "-d", directory], check=False).returncode == 0 else ""
 
 
-def set_aside(guest: Guest, former: Former) -> None:
-    """Make what lies in a former root's place the one that the guest failed on, instead of an earlier one."""
-    paths, earlier = place.of_root(guest.root), failed(guest)
+def keep_failed(guest: Guest, former: PreviousRoot) -> None:
+    """Make the root in the directory of a previous one the root that the guest failed on, and delete an earlier one."""
+    paths, earlier = place.of_root(guest.root), find_failed(guest)
     hidden = f"{paths.partial_formers}-{_FAILED}"
     if earlier:
-        # Somebody may look at it, and it is mounted for that; its name is wanted all the same.
+        # A user may have mounted it to look at it. The name is freed in any case.
         guest.target.run(["mv", "-T", "--", earlier, hidden])
     guest.target.run(["mv", "-T", "--", former.directory, f"{paths.formers}/{_FAILED}"])
     if earlier:
         mounts.delete(guest.target, hidden)
 
 
-def forget(guest: Guest, kept: int = KEPT) -> None:
-    """Delete the guest's former roots but the newest ``kept``; the caller holds its lock."""
-    found = every(guest)
+def delete_old(guest: Guest, kept: int = KEPT) -> None:
+    """Delete the guest's previous roots except the newest ``kept``; the caller holds its lock."""
+    found = list_previous(guest)
     delete(guest, [former.directory for former in (found[: len(found) - kept] if kept else found)])
 
 
 def delete(guest: Guest, directories: Iterable[str]) -> None:
-    """Delete some of the guest's former roots, given by their directories; the caller holds its lock."""
-    # Without its name none is half there, whoever is killed meanwhile; the next task deletes what has none.
+    """Delete some of the guest's previous roots, given by their directories; the caller holds its lock."""
+    # Renamed first: if this task is killed, no partly deleted root has a name, and the next task deletes the rest.
     hidden = {each: f"{place.of_root(guest.root).partial_formers}-{each.rpartition('/')[2]}" for each in directories}
     for directory, to in hidden.items():
         mounts.refuse(guest.target, directory)
@@ -115,15 +116,15 @@ def delete(guest: Guest, directories: Iterable[str]) -> None:
     mounts.delete(guest.target, *hidden.values())
 
 
-def refused(guest: Guest) -> list[str]:
-    """Return the artifacts that this guest was put on and failed on."""
+def list_refused(guest: Guest) -> list[str]:
+    """Return the artifacts that this guest was upgraded to and failed on."""
     path = f"{place.of_root(guest.root).formers}/{_REFUSED}"
     return split_lines(guest.target.run(["cat", path], check=False).text)
 
 
-def refuse(guest: Guest, artifact: str) -> None:
-    """Note that the guest did not come up with ``artifact``, or that a check failed."""
+def record_refusal(guest: Guest, artifact: str) -> None:
+    """Record that the guest did not come up with ``artifact``, or that a check failed."""
     directory = place.of_root(guest.root).formers
-    lines = "".join(f"{each}\n" for each in dict.fromkeys([*refused(guest), artifact]))
+    lines = "".join(f"{each}\n" for each in dict.fromkeys([*list_refused(guest), artifact]))
     guest.target.run(["mkdir", "-p", "-m", "0700", "--", directory])
     durable.put(guest.target, f"{directory}/{_REFUSED}", lines.encode(), 0o600)

@@ -1,4 +1,4 @@
-"""A guest appears and disappears whole: root, boot directory and domain, all or none."""
+"""Makes and removes a guest as a whole: root, boot directory and domain; and clears what killed tasks left."""
 
 from __future__ import annotations
 
@@ -29,17 +29,15 @@ def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
     done = transactions.publish(hypervisor.target, paths.journal, root, boot, DEFINITIONS, define, domain_xml)
     if done.returncode:
         raise VirtrootError(
-            f"libvirt did not take the guest {paths.name}", "read libvirt's reason above", done.complaint
+            f"libvirt did not accept the guest {paths.name}", "read libvirt's reason above", done.complaint
         )
 
 
 def withdraw(guest: Guest) -> None:
-    """Undefine the guest and delete root, snapshots, former roots, boot directory and console's log.
+    """Undefine the guest and delete root, snapshots, previous roots, boot directory and console log.
 
-    The caller asked first.
-
-    Raises `VirtrootError`, with nothing changed, where the guest runs, where libvirt keeps something of it, where its
-    root is another domain's too, or where something is mounted in it.
+    The caller has asked the user. Raises `VirtrootError`, with nothing changed, if the guest runs, if libvirt keeps a
+    state of it, if another domain uses its root, or if something is mounted in it.
     """
     hypervisor, target = guest.hypervisor, guest.target
     refuse_busy(guest)
@@ -62,15 +60,15 @@ def withdraw(guest: Guest) -> None:
         if guest.lower:
             mount_units.enable(target, guest.root, guest.golden)
         raise VirtrootError(
-            f"the guest {guest.name} was not removed, its root is untouched", "read the reason above", done.complaint
+            f"the guest {guest.name} was not removed, its root is unchanged", "read the reason above", done.complaint
         )
-    mounts.delete(target, *_leftovers(target, paths), guest.console_log)
+    mounts.delete(target, *_list_leftovers(target, paths), guest.console_log)
 
 
 def start(guest: Guest, timeout: float) -> float:
-    """Boot a guest that `hold.hold` yielded; see `Guest.start`.
+    """Boot a guest whose lock is held; see `Guest.start`.
 
-    One whose timers stop, as they do now and then under software emulation, is ended and booted once more.
+    Under software emulation the timers of a guest stop sometimes. Such a guest is ended and booted once more.
     """
     hostdir.refuse_gone(guest)
     if guest.lower:
@@ -84,21 +82,21 @@ def start(guest: Guest, timeout: float) -> float:
             or not TIMERS.pattern.search(guest.read_console_tail(_CONSOLE_LINES))
         ):
             raise
-        warn(f"{error.what}; its timers stopped, as software emulation has it now and then: once more")
+        warn(f"{error.what}; its timers stopped, which happens under software emulation; trying once more")
         guest.stop(timeout, force=True)
         return guest.start(timeout)
 
 
 @contextmanager
-def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
-    """Boot a guest that was shut down for what is done inside, where that fails and this is ``wanted``."""
+def boot_after_failure(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
+    """Boot a guest that was shut down again if what is done meanwhile fails, and if this is ``wanted``."""
     try:
         yield
     except BaseException:
         if wanted:
-            # Nothing hides why it failed.
+            # An error here must not hide the first one.
             try:
-                tidy(guests.get(guest.hypervisor, guest.name))
+                finish_interrupted(guests.get(guest.hypervisor, guest.name))
                 back = guests.get(guest.hypervisor, guest.name)
                 say(f"{guest.name} is up after {start(back, timeout):.1f} s, as it was")
             except VirtrootError as error:
@@ -106,31 +104,31 @@ def up_again(guest: Guest, timeout: float, *, wanted: bool) -> Iterator[None]:
         raise
 
 
-def tidy(guest: Guest) -> None:
-    """Finish, undo or delete what killed tasks left of a guest; the caller holds its lock.
+def finish_interrupted(guest: Guest) -> None:
+    """Finish or undo what killed tasks left of a guest, or delete it; the caller holds its lock.
 
-    Raises `VirtrootError` where that is not possible.
+    Raises `VirtrootError` if that is not possible.
     """
     target, paths = guest.target, place.of_root(guest.root)
-    if not _leftovers(target, paths):
+    if not _list_leftovers(target, paths):
         return
-    _settle(target, paths)
+    _wait_for_tasks(target, paths)
     _undo_removal(target, paths)
     transactions.end_publication(target, paths.journal, paths.root, paths.boot)
     if swap.finish(guest):
         guest = guests.get(guest.hypervisor, guest.name)
     if not _exists(target, guest.root):
-        # What is hidden may be all that there is of it.
+        # What has a hidden name can be all that is left of the root.
         raise VirtrootError(
             f"the root of {guest.name}, {guest.root}, is missing",
-            f"mount or restore it; look for what has a hidden name: ls -A {paths.pool}",
+            f"mount or restore it; it may have a hidden name: ls -A {paths.pool}",
         )
-    _delete(target, *_leftovers(target, paths))
+    _delete(target, *_list_leftovers(target, paths))
 
 
-def left(hypervisor: Hypervisor, paths: Place) -> bool:
-    """Say whether killed tasks left something of a guest that is not there (any more)."""
-    return bool(_leftovers(hypervisor.target, paths))
+def has_leftovers(hypervisor: Hypervisor, paths: Place) -> bool:
+    """Return whether killed tasks left something of a guest that does not exist (any more)."""
+    return bool(_list_leftovers(hypervisor.target, paths))
 
 
 def _undo_removal(target: Target, paths: Place) -> None:
@@ -143,7 +141,7 @@ def _undo_removal(target: Target, paths: Place) -> None:
 
 
 def refuse_busy(guest: Guest) -> None:
-    """Raise `VirtrootError` where the guest cannot be removed now."""
+    """Raise `VirtrootError` if the guest cannot be removed now."""
     if guest.running:
         raise VirtrootError(f"the guest {guest.name} is running", f"stop it first: ./inv stop {guest.name}")
     refuse_kept(guest)
@@ -152,25 +150,25 @@ def refuse_busy(guest: Guest) -> None:
 
 
 def refuse_kept(guest: Guest) -> None:
-    """Raise `VirtrootError` where libvirt keeps a state of the guest, which belongs to the root that it has now."""
+    """Raise `VirtrootError` if libvirt keeps a state of the guest, which belongs to its current root."""
     kept = guest.hypervisor.list_saved_state(guest.uuid)
     if kept:
         raise VirtrootError(
             f"libvirt keeps {kept[0]} of {guest.name}",
-            f"delete that first; a saved guest goes on by virsh start {guest.name}, and can be stopped then",
+            f"delete that first; virsh start {guest.name} restores a saved guest, which can be stopped then",
         )
 
 
 def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
-    """Raise `VirtrootError` where there is a domain, a root or another domain's boot directory of that name already."""
+    """Raise `VirtrootError` if a domain, a root or another domain's boot directory has that name already."""
     name = paths.name
-    _settle(hypervisor.target, paths)
+    _wait_for_tasks(hypervisor.target, paths)
     if hypervisor.find_domains_using(paths.root):
         transactions.end_publication(hypervisor.target, paths.journal, paths.root, paths.boot)
     known = next((known for known in hypervisor.domains() if known.name == name), None)
     if known:
         raise VirtrootError(
-            f"there is a guest {name} already ({hypervisor.state(known.uuid)})",
+            f"the guest {name} exists already ({hypervisor.state(known.uuid)})",
             f"remove it first: ./inv remove {name}; or choose another name",
         )
     for path in (paths.root, paths.boot):
@@ -181,72 +179,71 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
             )
     published = transactions.find_published(hypervisor.target, paths.journal, paths.root, paths.boot)
     if _exists(hypervisor.target, paths.root) and "root" not in published:
-        raise VirtrootError(
-            f"{paths.root} exists already, and no guest {name} goes with it", "move it away or choose another name"
-        )
+        raise VirtrootError(f"{paths.root} exists already, but no guest {name}", "move it away or choose another name")
     for directory in (paths.snapshots, paths.formers):
         if _exists(hypervisor.target, directory):
             raise VirtrootError(
-                f"{directory} holds roots of a guest that is gone", "move it away or choose another name"
+                f"{directory} contains roots of a guest that was removed", "move it away or choose another name"
             )
 
 
 def clear(hypervisor: Hypervisor, paths: Place) -> None:
-    """Remove what killed tasks left of a guest that no domain is defined for; the caller holds its lock.
+    """Delete what killed tasks left of a guest that has no domain; the caller holds its lock.
 
-    A domain that names the root, under whatever name, is left alone with all that is hidden beside it.
+    If a domain of any name uses the root, nothing is deleted.
     """
     target = hypervisor.target
-    _settle(target, paths)
+    _wait_for_tasks(target, paths)
     if hypervisor.find_domains_using(paths.root):
         transactions.end_publication(target, paths.journal, paths.root, paths.boot)
         return
     for what in transactions.find_published(target, paths.journal, paths.root, paths.boot):
         mounts.delete(target, paths.root if what == "root" else paths.boot)
-    # Kernels without a domain are nobody's: an installation under that name is about to bring its own.
-    _delete(target, *_leftovers(target, paths), *([] if hypervisor.find_domains_using(paths.boot) else [paths.boot]))
+    # A boot directory without a domain is a leftover: an install under that name makes its own.
+    _delete(
+        target, *_list_leftovers(target, paths), *([] if hypervisor.find_domains_using(paths.boot) else [paths.boot])
+    )
 
 
-def sweep(hypervisor: Hypervisor, paths: Place) -> None:
-    """Remove what killed tasks left under hidden names; the caller holds the guest's lock.
+def delete_hidden(hypervisor: Hypervisor, paths: Place) -> None:
+    """Delete what killed tasks left under hidden names; the caller holds the guest's lock.
 
-    Where a root has its name, and neither a domain nor a journal claims it, that root stays: somebody may define its
-    domain.
+    A root that has its name stays even without a domain and a journal, because the user may define its domain again.
     """
     target = hypervisor.target
-    _settle(target, paths)
+    _wait_for_tasks(target, paths)
     owner = next((guest for guest in guests.list_guests(hypervisor) if guest.root == paths.root), None)
     if owner:
-        tidy(owner)
+        finish_interrupted(owner)
     elif _exists(target, paths.root) and "root" not in transactions.find_published(
         target, paths.journal, paths.root, paths.boot
     ):
         if not hypervisor.find_domains_using(paths.root):
-            _delete(target, *_leftovers(target, paths))
+            _delete(target, *_list_leftovers(target, paths))
     else:
         clear(hypervisor, paths)
 
 
 def _delete(target: Target, *stale: str) -> None:
-    """Delete what is nobody's; a root of two layers may be mounted there, or in it."""
+    """Delete leftovers. A root of two layers can be mounted there."""
     for mount in mounts.points(target):
         if mount.kind == "overlay" and {mount.point, mount.point.removesuffix("/root")} & {*stale}:
             programs.unmount_layers(target, mount.point)
     mounts.delete(target, *stale)
 
 
-def _settle(target: Target, paths: Place) -> None:
-    """Wait for a publication or a removal that a killed task left at work."""
+def _wait_for_tasks(target: Target, paths: Place) -> None:
+    """Wait for a publication or a removal whose task was killed."""
     journals = [paths.journal, paths.removal]
     if transactions.wait_for(target, journals).returncode:
         raise VirtrootError(
-            f"an earlier task is still at work on {paths.name}",
-            f"wait for it; see what holds {' or '.join(journals)}",
+            f"an earlier task still works on {paths.name}",
+            f"wait for it; fuser shows which process has locked {' or '.join(journals)}",
         )
 
 
-def _leftovers(target: Target, paths: Place) -> list[str]:
-    """Return what tasks have under way, or killed ones left, of the guest whose lock the caller holds."""
+def _list_leftovers(target: Target, paths: Place) -> list[str]:
+    """Return the hidden names of tasks, of killed ones too, of the guest whose lock the caller holds."""
     directories = [directory for directory, _ in paths.leftovers]
     patterns = [word for _, pattern in paths.leftovers for word in ("-o", "-name", pattern)]
     argv = ["find", *directories, "-maxdepth", "1", "(", *patterns[1:], ")", "-print0"]

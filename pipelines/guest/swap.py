@@ -44,7 +44,7 @@ def describe(target: Target, directory: str, made: RootSource, boot: str) -> Non
     target.run(argv, stdin=json.dumps(asdict(made)).encode())
 
 
-def described(target: Target, directory: str) -> RootSource:
+def read_description(target: Target, directory: str) -> RootSource:
     """Return what ``directory`` says of a root; raises `VirtrootError` if it is damaged."""
     try:
         return RootSource(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
@@ -52,7 +52,7 @@ def described(target: Target, directory: str) -> RootSource:
         raise VirtrootError(f"{directory}/made is damaged", "delete the previous root that it describes") from error
 
 
-def switch(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: RootSource) -> None:
+def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definition: ET.Element, now: RootSource) -> None:
     """Give a guest that is off the root in ``directory``, and rename that directory to ``final``; or change nothing.
 
     The partial boot directory of ``paths`` becomes the guest's. The caller holds the guest's lock. Raises
@@ -86,7 +86,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
         mount_units.enable(target, guest.root, now.golden)
 
 
-def pending(guest: Guest) -> bool:
+def is_pending(guest: Guest) -> bool:
     """Say whether a swap was interrupted."""
     return _find_pending(guest) is not None
 

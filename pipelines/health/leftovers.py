@@ -74,7 +74,7 @@ def judge_leftovers(hypervisor: Hypervisor, pool: str, seen: Facts) -> Finding:
 def _delete_leftovers(hypervisor: Hypervisor, paths: Place) -> None:
     """Finish or delete what killed tasks left of a guest; it checks again whether there is a domain or a root."""
     with hold.new(hypervisor, paths):
-        publication.sweep(hypervisor, paths)
+        publication.delete_hidden(hypervisor, paths)
 
 
 def judge_boot_directories(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:

@@ -18,7 +18,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, previous_roots, publication, swap, virtiofsd_wrapper
 from pipelines.guest.domain import RootSource, read_root_source, write_root_source
 from pipelines.guest.guest import Guest
-from pipelines.guest.previous_roots import Former
+from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.host import lines
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
@@ -122,7 +122,7 @@ def prepare_from_artifact(
 
 
 @contextmanager
-def prepare_from_previous(guest: Guest, former: Former, base: Inventory) -> Iterator[PreparedRoot]:
+def prepare_from_previous(guest: Guest, former: PreviousRoot, base: Inventory) -> Iterator[PreparedRoot]:
     """Make a copy of a previous root, which itself stays as it is.
 
     ``base`` is the inventory of the guest's present root at install.
@@ -152,7 +152,7 @@ def _make_directory(guest: Guest) -> Iterator[tuple[Place, str]]:
     finally:
         # Otherwise this error would hide the reason of the failure. The next task deletes what stays.
         with contextlib.suppress(VirtrootError):
-            publication.tidy(guest)
+            publication.finish_interrupted(guest)
 
 
 def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> UpgradePlan:
@@ -232,7 +232,13 @@ def swap_in(guest: Guest, prepared: PreparedRoot, keep: Sequence[str], plan: Upg
     durable.put(guest.target, place.keep_list(paths.partial_boot), json.dumps(list(keep)).encode(), 0o600)
     with step("swapping the roots"):
         _swap(
-            guest, paths, prepared.directory, previous_roots.following(guest), prepared.made, prepared.manifest, prove
+            guest,
+            paths,
+            prepared.directory,
+            previous_roots.choose_directory(guest),
+            prepared.made,
+            prepared.manifest,
+            prove,
         )
 
 
@@ -268,7 +274,7 @@ def move(guest: Guest, prepared: PreparedRoot, choices: Choices, command: str, t
     return plan
 
 
-def swap_back(guest: Guest, former: Former) -> None:
+def swap_back(guest: Guest, former: PreviousRoot) -> None:
     """Swap the root of a guest that is off with a previous one."""
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
     with step("swapping the roots back"):
@@ -286,7 +292,7 @@ def swap_back(guest: Guest, former: Former) -> None:
             raise
 
 
-def _begin_boot_directory(guest: Guest, former: Former, paths: Place) -> None:
+def _begin_boot_directory(guest: Guest, former: PreviousRoot, paths: Place) -> None:
     """Begin a boot directory for a previous root: its manifest and baseline, and what this guest keeps."""
     guest.target.run(["mkdir", "--parents", "--mode=0711", paths.partial_boot])
     script = 'if [ -f "$1" ]; then cp -- "$1" "$2/"; fi'
@@ -303,7 +309,7 @@ def _swap(
     manifest: Manifest,
     prove: Callable[[Inventory], None] | None = None,
 ) -> None:
-    """Swap the guest's root with the one in ``directory``; see `swap.switch`.
+    """Swap the guest's root with the one in ``directory``; see `swap.swap_roots`.
 
     ``prove`` raises `VirtrootError` where the inventory of the root is not as planned.
     """
@@ -327,4 +333,4 @@ def _swap(
     write_root_source(definition, guest.boot, now)
     virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
     virtiofsd_wrapper.install(target, definition)
-    swap.switch(guest, paths, directory, final, definition, now)
+    swap.swap_roots(guest, paths, directory, final, definition, now)

@@ -90,6 +90,6 @@ def _find_newer_golden_root(guest: Guest, options: UpgradeOptions, settings: Set
         return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
     if guest.artifact.is_newer(artifact.id):
         return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
-    if artifact.id in previous_roots.refused(guest) and not options.again:
+    if artifact.id in previous_roots.list_refused(guest) and not options.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
     return artifact

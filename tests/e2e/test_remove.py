@@ -84,7 +84,7 @@ def test_what_libvirt_refuses_to_undefine_keeps_its_root(inv: Virtroot, guest: G
     put = "cat > /usr/local/bin/virsh; chmod 755 /usr/local/bin/virsh"
     guest.target.run(["sh", "-ec", put], stdin=wrapper.encode())
     try:
-        assert "was not removed, its root is untouched" in refused(inv)
+        assert "was not removed, its root is unchanged" in refused(inv)
     finally:
         guest.target.run(["rm", "/usr/local/bin/virsh"])
 

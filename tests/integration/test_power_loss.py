@@ -242,7 +242,7 @@ def test_a_removal(machine: Machine) -> None:
                 pass
             assert (machine.holds(paths.root), machine.holds(paths.boot)) == ("old", "old"), step
         else:
-            publication.sweep(machine.hypervisor, paths)
+            publication.delete_hidden(machine.hypervisor, paths)
     assert seen[0]
     assert not seen[-1]
 
@@ -294,7 +294,7 @@ def test_an_upgrade(machine: Machine) -> None:
         swap.describe(guest.target, f"{paths.staged}/next", read_root_source(definition), guest.boot)
         now = RootSource("web/2", "vmlinuz", "", "root=root")
         write_root_source(definition, guest.boot, now)
-        swap.switch(guest, paths, paths.staged, final, definition, now)
+        swap.swap_roots(guest, paths, paths.staged, final, definition, now)
 
     seen = []
     with patch.object(machine.__class__, "paths", paths):

@@ -618,7 +618,7 @@ def test_a_fix_looks_again_before_it_copies_a_kernel(monkeypatch: pytest.MonkeyP
     running = guest()
     cast(Any, running.target).run.return_value.text = "running"
     monkeypatch.setattr("pipelines.target.lock.on", lambda *_: nullcontext())
-    monkeypatch.setattr("pipelines.guest.publication.tidy", lambda *_: None)
+    monkeypatch.setattr("pipelines.guest.publication.finish_interrupted", lambda *_: None)
     monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: running)
     facts = its(kernel={"refused": "", "same": False})
     (found,) = guest_checks.judge_kernel(running, facts, running=False)

@@ -43,7 +43,7 @@ def run(*argv: str, cwd: Path = CHECKOUT, **env: str) -> subprocess.CompletedPro
         "pipelines/cli/shells/inv.bash",
         "pipelines/recipe/skeletons/booster/usr/lib/virtroot/init",
         "pipelines/recipe/skeletons/mkinitcpio/etc/initcpio/hooks/virtroot-usr",
-        "pipelines/target/payload/virtiofsd",
+        "pipelines/target/payload/virtiofsd.sh",
         "tests/acceptance/gather.sh",
     ],
 )

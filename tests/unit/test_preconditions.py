@@ -124,7 +124,7 @@ def test_a_task_finishes_what_a_killed_one_left_before_it_does_anything(
         raise Held("held", "")
 
     before = site.names()
-    monkeypatch.setattr(publication, "tidy", tidy)
+    monkeypatch.setattr(publication, "finish_interrupted", tidy)
     with pytest.raises(Held):
         call(name)
     assert site.names() == before

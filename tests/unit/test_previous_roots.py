@@ -142,34 +142,34 @@ def former(guest: Any, when: str, *, whole: bool = True) -> None:
 
 
 def test_former_roots_are_called_after_each_other_whatever_the_clock_says(guest: Any) -> None:
-    first = previous_roots.following(guest)
+    first = previous_roots.choose_directory(guest)
     assert first.rpartition("/")[0] == str(guest.formers)
     former(guest, "29991231T235959Z")
-    assert previous_roots.following(guest) == f"{guest.formers}/30000101T000000Z"
+    assert previous_roots.choose_directory(guest) == f"{guest.formers}/30000101T000000Z"
     former(guest, "30000101T000000Z")
-    assert [each.when for each in previous_roots.every(guest)] == ["29991231T235959Z", "30000101T000000Z"]
+    assert [each.when for each in previous_roots.list_previous(guest)] == ["29991231T235959Z", "30000101T000000Z"]
 
 
 def test_what_is_half_deleted_is_no_former_root(guest: Any) -> None:
-    assert previous_roots.every(guest) == []
+    assert previous_roots.list_previous(guest) == []
     former(guest, "20260101T000000Z", whole=False)
     former(guest, "20260102T000000Z")
-    assert [each.when for each in previous_roots.every(guest)] == ["20260102T000000Z"]
+    assert [each.when for each in previous_roots.list_previous(guest)] == ["20260102T000000Z"]
 
 
 def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) -> None:
     former(guest, "20260101T000000Z")
     for day in (2, 3):
         former(guest, f"2026010{day}T000000Z")
-        newest = previous_roots.every(guest)[-1]
+        newest = previous_roots.list_previous(guest)[-1]
         (guest.formers / newest.when / "root" / f"of day {day}").touch()
-        previous_roots.set_aside(guest, newest)
-        assert [each.when for each in previous_roots.every(guest)] == ["20260101T000000Z"]
-    failed = previous_roots.failed(guest)
+        previous_roots.keep_failed(guest, newest)
+        assert [each.when for each in previous_roots.list_previous(guest)] == ["20260101T000000Z"]
+    failed = previous_roots.find_failed(guest)
     assert failed == f"{guest.formers}/failed"
     assert [path.name for path in (guest.formers / "failed/root").iterdir()] == ["of day 3"]
     previous_roots.delete(guest, [failed])
-    assert previous_roots.failed(guest) == ""
+    assert previous_roots.find_failed(guest) == ""
 
 
 def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monke
         former(guest, f"2026010{day}T000000Z")
     monkeypatch.setattr("pipelines.target.subvolume.delete", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        previous_roots.forget(guest)
-    assert [each.when for each in previous_roots.every(guest)] == ["20260102T000000Z", "20260103T000000Z"]
+        previous_roots.delete_old(guest)
+    assert [each.when for each in previous_roots.list_previous(guest)] == ["20260102T000000Z", "20260103T000000Z"]
     [hidden] = [path for path in guest.formers.parent.iterdir() if path.name.startswith(".root.web@")]
     assert (hidden / "about/made").is_file()

@@ -17,7 +17,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, swap
 from pipelines.guest.domain import RootSource
-from pipelines.guest.previous_roots import Former
+from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import pool
 from pipelines.settings import Settings
@@ -130,7 +130,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     ages = {"web": [30, 1], "busy": [30]}
     found = {
         name: [
-            Former(
+            PreviousRoot(
                 f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("RootSource", None)
             )
             for days in each
@@ -155,7 +155,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     monkeypatch.setattr(previous_roots, "delete", lambda guest, directories: gone.extend(directories))
 
     def asking(question: str) -> bool:
-        found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("RootSource", None)))
+        found["web"].append(PreviousRoot("/pool/former.web/late", "20200101T000000Z", cast("RootSource", None)))
         return question == "Delete these 2 former roots?"
 
     settings = Settings(output=str(tmp_path))
@@ -191,4 +191,4 @@ def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
 def test_a_damaged_record_of_a_former_root_is_an_error_that_names_it(tmp_path: Path, record: str) -> None:
     (tmp_path / "made").write_text(record)
     with pytest.raises(VirtrootError, match="made is damaged"):
-        swap.described(Local(), str(tmp_path))
+        swap.read_description(Local(), str(tmp_path))

@@ -38,7 +38,7 @@ def test_what_is_published_has_its_names_and_nothing_else(site: Site) -> None:
 def test_what_libvirt_does_not_take_is_taken_back(site: Site) -> None:
     stage(site)
     (site.machine / "refuses").touch()
-    with pytest.raises(VirtrootError, match="libvirt did not take the guest web"):
+    with pytest.raises(VirtrootError, match="libvirt did not accept the guest web"):
         publication.publish(site.hypervisor, site.paths, site.xml)
     publication.clear(site.hypervisor, site.paths)
     assert not site.names()
@@ -114,7 +114,7 @@ def test_a_renamed_guest_is_held_by_the_lock_of_its_root(site: Site) -> None:
         assert staged.is_dir()
 
 
-@pytest.mark.parametrize("how", [publication.clear, publication.sweep])
+@pytest.mark.parametrize("how", [publication.clear, publication.delete_hidden])
 def test_what_belongs_to_a_renamed_guest_is_not_deleted_under_its_first_name(site: Site, how: object) -> None:
     """Between define and the end of its journal the machine went down; then the domain was renamed."""
     site.fill()

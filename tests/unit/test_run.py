@@ -109,6 +109,6 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
 
     monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda *_: "/pool")
     monkeypatch.setattr("pipelines.guest.hold.new", locked)
-    monkeypatch.setattr("pipelines.guest.publication.sweep", lambda _, paths: swept.append(paths.name))
+    monkeypatch.setattr("pipelines.guest.publication.delete_hidden", lambda _, paths: swept.append(paths.name))
     run._clear_leftovers(hypervisor, settings)
     assert swept == ["run-boot", "run-web"]

@@ -62,7 +62,7 @@ class Site:
         definition = parsed(DOMAIN)
         swap.describe(self.guest.target, f"{self.paths.staged}/next", read_root_source(definition), self.guest.boot)
         write_root_source(definition, self.guest.boot, NEW)
-        swap.switch(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
+        swap.swap_roots(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
 
     def which(self) -> tuple[str, str, str]:
         """Return what the root, the boot directory and libvirt have: ``old`` or ``new`` each."""
@@ -105,7 +105,7 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
     assert site.which() == ("new", "new", "new")
     final = Path(site.final)
     assert (final / "root/is").read_text() == "old"
-    assert swap.described(Local(), f"{final}/about") == OLD
+    assert swap.read_description(Local(), f"{final}/about") == OLD
     assert (final / "about/manifest.json").read_text() == "{}"
     assert {path.name for path in final.iterdir()} == {"root", "about"}
     assert sorted(path.name for path in site.pool.iterdir()) == ["defined", "former.web", "root.web"]
@@ -155,7 +155,7 @@ def test_what_was_written_down_and_not_begun_is_never_done_later(
     monkeypatch.setattr(place, "BOOT", str(site.boot))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
-    assert swap.pending(site.guest)
+    assert swap.is_pending(site.guest)
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not Path(site.paths.switching).exists()
@@ -178,7 +178,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
         with pytest.raises(VirtrootError, match="web keeps the root that it has"):
             swap.finish(site.guest)
         assert (Path(site.paths.root) / "is").read_text() == "new"
-        assert swap.pending(site.guest)
+        assert swap.is_pending(site.guest)
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         swap.finish(site.guest)
     assert f"is kept as {site.final}" in raised.value.detail
@@ -271,7 +271,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
     assert "is certainly the root that was prepared" in raised.value.detail
     assert (root / "is").read_text() == "old"
     assert (staged / "is").read_text() == "new"
-    assert swap.pending(site.guest)
+    assert swap.is_pending(site.guest)
 
 
 @pytest.mark.parametrize("exchanged", [False, True])

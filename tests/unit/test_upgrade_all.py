@@ -69,7 +69,7 @@ def fleet() -> Iterator[None]:
         patch("pipelines.merge.upgrade_target.connect"),
         patch("pipelines.upgrade.guests.list_guests", return_value=GUESTS),
         patch("pipelines.upgrade.guests.get", side_effect=find),
-        patch("pipelines.upgrade.previous_roots.refused", side_effect=refused),
+        patch("pipelines.upgrade.previous_roots.list_refused", side_effect=refused),
         patch("pipelines.merge.upgrade_target.find_golden_root", side_effect=golden_root),
         patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),
     ):
@@ -77,7 +77,7 @@ def fleet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "part", ["upgrade.previous_roots.refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
+    "part", ["upgrade.previous_roots.list_refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
 )
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.{part}", side_effect=VirtrootError("what it wrote", "")):
