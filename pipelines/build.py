@@ -26,7 +26,7 @@ from pipelines.errors import Phase, VirtrootError
 from pipelines.log import result, say, step, warn
 from pipelines.recipe import plan as plans
 from pipelines.recipe.mirror import MirrorState
-from pipelines.recipe.plan import Surroundings, plan_id, stage_ids
+from pipelines.recipe.plan import Surroundings, compute_plan_id, compute_stage_ids
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 
@@ -49,7 +49,7 @@ def build(
         begin = time.monotonic()
         with step("mirror"):
             found = surroundings(inputs, asking, again=True)
-        identity = plan_id(inputs.plan, found)
+        identity = compute_plan_id(inputs.plan, found)
         there = None if fresh or anew else reuse.find(inputs, identity, store)
         if there:
             say(f"unchanged: {there.id}; --no-cache builds anew")
@@ -73,7 +73,7 @@ def _make(
     store, name, plan = Store(settings.output_dir), inputs.name, inputs.plan
     tag, digest = asker.image(plan.distro)
     watch = _Watch(inputs, asker, found.mirror)
-    ids, build_id = stage_ids(plan, found), _build_id(identity)
+    ids, build_id = compute_stage_ids(plan, found), _build_id(identity)
 
     @contextmanager
     def start(apart: bool) -> Iterator[Builder]:
@@ -138,7 +138,7 @@ def _make(
                 packages=packages,
                 named_in=named_in,
                 private_keys=keys.shared,
-                overlay_keys=keys.of_overlay,
+                overlay_keys=keys.from_overlay,
                 rootfs=rootfs,
                 stages=tuple(runner.times),
             )

@@ -86,7 +86,7 @@ def options(
         raise VirtrootError(f"--{field}: {message}", hint) from error
     try:
         given_shares = tuple(map(shares.parse, share))
-        shares.refuse_doubles(given_shares)
+        shares.refuse_duplicates(given_shares)
     except ValueError as error:
         raise VirtrootError(f"--share: {error}", "like --share data:/srv/data:/srv/data:ro") from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
@@ -252,7 +252,7 @@ def _wanted(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpec, ...
     try:
         recorded = [each for text in texts if (each := shares.parse(text, recorded=True)).tag not in given]
         wanted = (*recorded, *options.shares)
-        shares.refuse_doubles(wanted)
+        shares.refuse_duplicates(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "look at --share, and at the shares of the recipe's guest") from error
     host_requests.refuse_absolute(recorded, artifact.id)

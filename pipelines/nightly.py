@@ -33,7 +33,7 @@ from pipelines.host.signals import as_ctrl_c
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say, speaking, warn, whoever_hears
+from pipelines.log import ignore_output_errors, prefix_lines, say, warn
 from pipelines.night import checkout, notice
 from pipelines.night.memory import Room
 from pipelines.night.report import pages
@@ -99,7 +99,7 @@ class Run:
         return owner("nightly", self.settings)
 
 
-@whoever_hears()
+@ignore_output_errors()
 def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
     """Run a night over the recipe files ``sources``, ``jobs`` side by side, and return a record for each.
 
@@ -165,7 +165,7 @@ def _asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
 
 def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
     def one(source: Path) -> Night:
-        with speaking(source.stem):
+        with prefix_lines(source.stem):
             return _one(source, run)
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -19,7 +19,7 @@ from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import confirm, say, warn
 from pipelines.pool import base_trees
 from pipelines.pool import pool as pools
-from pipelines.settings import Settings, time_span
+from pipelines.settings import Settings, parse_time_span
 
 
 def prune(
@@ -148,7 +148,7 @@ def prune_task(
     """
     settings = settings_of(c, keep=keep)
     try:
-        age = time_span(older_than) if older_than else None
+        age = parse_time_span(older_than) if older_than else None
     except ValueError as error:
         raise VirtrootError(f"--older-than: {error}", "write it like 14d, 36h or 2w") from error
     gone = prune(recipe, settings, keep=settings.keep, older_than=age, former=True, asking=None if yes else confirm)

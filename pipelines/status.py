@@ -14,7 +14,7 @@ from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.log import result
 from pipelines.night import timer
-from pipelines.settings import Settings, time_span
+from pipelines.settings import Settings, parse_time_span
 from pipelines.text import age, table
 
 #: Seconds that the clocks of machines which share an output directory may differ.
@@ -96,7 +96,7 @@ def refuse_stale(rows: list[Row], max_age: str) -> None:
 
     One in the future, which a clock gone wrong has recorded, is none.
     """
-    longest = time_span(max_age).total_seconds()
+    longest = parse_time_span(max_age).total_seconds()
     due = [row for row in rows if row.due]
     stale = [row.recipe for row in due if row.checked is None or not -_CLOCKS_DIFFER <= row.checked <= longest]
     if stale:

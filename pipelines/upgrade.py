@@ -18,7 +18,7 @@ from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import result, result_lines, say, warn, whoever_hears
+from pipelines.log import ignore_output_errors, result, result_lines, say, warn
 from pipelines.merge import preparation
 from pipelines.merge import preview as previews
 from pipelines.merge.upgrade_plan import Choices, Move, decide
@@ -157,7 +157,7 @@ def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
     """
     name = guest.name
     # A log that nobody reads any more, or that is full, is no reason to leave a guest halfway.
-    with whoever_hears():
+    with ignore_output_errors():
         try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
             verify.verify_held(guest, settings, boot=True)

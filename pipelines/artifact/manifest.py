@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.host import private
-from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
+from pipelines.recipe.recipe import Recipe, format_size, parse_size
 from pipelines.target import durable
 
 SCHEMA = 1
@@ -70,7 +70,7 @@ class _Record(BaseModel):
 class RecordedGuest(_Record):
     """What the recipe wished for a domain; ``memory`` is in bytes."""
 
-    memory: Annotated[int, BeforeValidator(size_in_bytes), PlainSerializer(size_as_text, return_type=str)] = 1 << 30
+    memory: Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, return_type=str)] = 1 << 30
     vcpus: int = 2
     network: str = "auto"
     cache: str = "auto"

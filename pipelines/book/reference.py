@@ -11,7 +11,7 @@ from invoke.parser.context import ParserContext
 
 from pipelines import settings
 from pipelines.artifact.manifest import Manifest
-from pipelines.recipe.recipe import Recipe, size_as_text
+from pipelines.recipe.recipe import Recipe, format_size
 
 _HEAD = """\
 # Reference
@@ -23,12 +23,12 @@ each task says the same with `--help`.
 #: The options of every task: their names, whether they take a value, and what they do. The command line has
 #: them in `cli.program`, which a book may not look into; a test compares.
 CORE = (
-    ("config", "f", True, "Read settings from this file too."),
+    ("config", "f", True, "Read settings from this file, too."),
     ("connect", "c", True, "Which libvirt: auto, embedded or qemu:///system."),
-    ("debug", "d", False, "Show what invoke does, and tracebacks."),
-    ("help", "h", False, "Show this, or a task's options."),
+    ("debug", "d", False, "Show debug messages and tracebacks."),
+    ("help", "h", False, "Show this help, or that of a task."),
     ("list", "l", False, "List the tasks."),
-    ("print-completion-script", "", True, "Print the completion for bash, zsh or fish."),
+    ("print-completion-script", "", True, "Print the completion script for bash, zsh or fish."),
     ("version", "V", False, "Show the version."),
 )
 
@@ -132,7 +132,7 @@ def _default(what: Mapping[str, Any]) -> str:
         return f"`{str(default).lower()}`"
     if isinstance(default, int) and what.get("type") == "string":
         # A size, which people write with its unit.
-        return f"`{size_as_text(default)}`"
+        return f"`{format_size(default)}`"
     return "" if default in (None, "", [], ()) or isinstance(default, dict) else f"`{default}`"
 
 
@@ -143,7 +143,7 @@ def _settings() -> Iterator[str]:
         "in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
     )
     yield "| setting | default | |\n|---|---|---|"
-    for name, (default, what) in settings.described().items():
+    for name, (default, what) in settings.describe_settings().items():
         yield f"| `{name}` | {f'`{default}`' if default else ''} | {_cell(what)} |"
     yield ""
 

@@ -55,12 +55,12 @@ class Keys:
     """Private keys that packages or commands left in a root, and keys and ids that its overlay brings."""
 
     shared: tuple[str, ...]
-    of_overlay: tuple[str, ...] = ()
+    from_overlay: tuple[str, ...] = ()
 
     def report(self) -> None:
         """Name the overlay's, and warn of the others."""
-        if self.of_overlay:
-            say(f"the overlay brings keys or ids that each guest will share: {_listed(self.of_overlay)}")
+        if self.from_overlay:
+            say(f"the overlay brings keys or ids that each guest will share: {_listed(self.from_overlay)}")
         warn_of(self.shared)
 
 

@@ -10,7 +10,7 @@ from pipelines.builder.inputs import Inputs
 from pipelines.builder.mirror_state import Asker, surroundings
 from pipelines.errors import VirtrootError
 from pipelines.log import warn
-from pipelines.recipe.plan import plan_id
+from pipelines.recipe.plan import compute_plan_id
 from pipelines.settings import Settings
 
 
@@ -19,7 +19,7 @@ def unchanged(inputs: Inputs, settings: Settings, asker: Asker) -> Artifact | No
 
     The mirror is asked unless ``asker`` knows its answer; no builder is started, and nothing changes.
     """
-    identity = plan_id(inputs.plan, surroundings(inputs, asker))
+    identity = compute_plan_id(inputs.plan, surroundings(inputs, asker))
     return find(inputs, identity, Store(settings.output_dir))
 
 

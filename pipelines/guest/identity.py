@@ -123,7 +123,7 @@ def forget(target: Target, root: str, source: str, name: str, overlay_keys: Sequ
     What the recipe's overlay brought (``overlay_keys``) stays as well: it is for all guests. Of the others that stay,
     warn that the guest ``name`` has them, too.
     """
-    known = [each for each in machine_specific.MATERIALS if not machine_specific.of_overlay(each, overlay_keys)]
+    known = [each for each in machine_specific.MATERIALS if not machine_specific.is_in_overlay(each, overlay_keys)]
     has_unit = _has(target, root, machine_specific.UNIT)
     kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
     for path in beside.forget(target, root, *(path for each in known if each not in kept for path in each.paths)):

@@ -20,7 +20,7 @@ Kind = Literal["added", "removed", "changed"]
 _IDENTITY = (
     "etc/hostname",
     "etc/machine-id",
-    *machine_specific.patterns(),
+    *machine_specific.list_patterns(),
     "root/.ssh/authorized_keys",
 )
 

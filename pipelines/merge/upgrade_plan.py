@@ -14,7 +14,7 @@ from pipelines.merge.accounts import Merged
 from pipelines.merge.baselines import Configured, Survey
 from pipelines.merge.changes import Changed
 from pipelines.merge.etc_merge import Decision, MergeText, Read
-from pipelines.recipe.recipe import kept_by_nobody
+from pipelines.recipe.recipe import explain_not_kept
 from pipelines.target.payload.carry import CopyPlan, File, Owners
 from pipelines.text import one_line, split_lines
 
@@ -33,7 +33,7 @@ class Choices:
     def remembering(self, kept: Iterable[str]) -> Choices:
         """Return the same with what was ``kept`` earlier, but for what is discarded now."""
         # Rules for what may be kept were others once.
-        still = [path for path in kept if not collisions.below(path, self.discard) and not kept_by_nobody(path)]
+        still = [path for path in kept if not collisions.below(path, self.discard) and not explain_not_kept(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 
@@ -142,7 +142,7 @@ def plan(
     Raises `VirtrootError` for choices about nothing and for account files that are none.
     """
     for path in choices.keep:
-        if why := kept_by_nobody(path):
+        if why := explain_not_kept(path):
             raise VirtrootError(f"/{path} cannot be kept: it {why}", "name other paths")
     for path in choices.discard:
         if path.split("/")[0] in ("etc", "") or {".", ".."} & {*path.split("/")}:

@@ -301,7 +301,7 @@ def _new_identity(system: System) -> Rule:
     ssh = {"usr/sbin/sshd", "usr/bin/sshd"} & system.found
     trees = (*([Tree("skeleton", "sshd")] if ssh else ()), Tree("skeleton", "machine-specific"))
     said = "its identity (machine-id, ssh host keys) is left behind: each guest gets its own"
-    return Rule(said, (_script("forget", *machine_specific.find_tests()), *trees))
+    return Rule(said, (_script("forget", *machine_specific.make_find_tests()), *trees))
 
 
 def _kept() -> Rule:

@@ -130,7 +130,9 @@ def generator(system: System, packages: frozenset[str], asked: str) -> str:
     ``none`` may be asked for whatever is installed. Raises `VirtrootError` for one that it does not have.
     """
     known = {name: row for (distro, name), row in generators.GENERATORS.items() if distro == system.distro}
-    there = [name for name, row in known.items() if name in packages or (name == "none" and row.stand_in in packages)]
+    there = [
+        name for name, row in known.items() if name in packages or (name == "none" and row.placeholder in packages)
+    ]
     if asked and asked not in known:
         raise VirtrootError(f"{system.name} knows no generator {asked}", f"use one of {', '.join(known)}")
     if asked not in {"", "none", *there}:

@@ -198,7 +198,7 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
         after = source.target.run(["sh", "-c", _TREE, "tree", clone.root]).text
         own = (
             *("etc/machine-id", "etc/hostname", "etc/hosts", "etc/mailname", "etc/postfix/main.cf"),
-            *(path.rstrip("*") for path in machine_specific.patterns()),
+            *(path.rstrip("*") for path in machine_specific.list_patterns()),
         )
         changed = set(before.splitlines()) ^ set(after.splitlines())
         assert {line for line in changed if not line.split(" ./")[1].startswith(own)} == set()

@@ -63,7 +63,7 @@ def test_options_that_would_do_nothing(inv: Virtroot, words: str, why: str) -> N
 
 
 def test_bad_yaml(inv: Virtroot, written: Callable[[str], str]) -> None:
-    assert "mine.yaml:3: not valid YAML" in refused(
+    assert "mine.yaml:3: invalid YAML" in refused(
         inv, "build", "--recipe", written("distro: debian\npackages: [a\nx")
     )
 
@@ -81,12 +81,12 @@ def test_unknown_key_and_wrong_type_are_reported_together(inv: Virtroot, written
 
 def test_generator_without_a_package(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "booster")
-    assert "debian has no package of it, and the overlay no usr/bin/booster" in answer
+    assert "no package in debian, and usr/bin/booster is missing in the overlay" in answer
 
 
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster or none" in answer
+    assert "--generator: unknown for debian: 'dracula'; use initramfs-tools or dracut or booster or none" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
@@ -150,7 +150,7 @@ def test_missing_ssh_key_file(inv: Virtroot, trixie: Path) -> None:
 
 def test_bad_memory(inv: Virtroot, trixie: Path) -> None:
     answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--memory", "plenty")
-    assert "--memory: 'plenty' is no size" in answer
+    assert "--memory: invalid size 'plenty'" in answer
 
 
 def test_connection_to_another_machine(inv: Virtroot, trixie: Path) -> None:

@@ -60,8 +60,8 @@ def serve(base: str) -> Iterator[Repository]:
     arch = DISTROS["arch"]
     base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
     builder, identity = images.built(engine, arch.containerfile, base_tag)
-    stand_in = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
-    ours = (HERE / "Containerfile", HERE / "make-repository", *stand_in)
+    placeholder = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
+    ours = (HERE / "Containerfile", HERE / "make-repository", *placeholder)
     files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in ours}
     packages = [Path(package) for variable in (MKINITCPIO, BOOSTER) if (package := os.environ.get(variable))]
     files |= {f"extra/{package.name}": package.read_bytes() for package in packages} or {"extra/none": b""}
