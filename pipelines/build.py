@@ -13,12 +13,12 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
 from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, reuse
-from pipelines.builder.build_root import Making
+from pipelines.builder.build_root import RootBuild
 from pipelines.builder.cache import StageCache
-from pipelines.builder.container import Builder, builder
+from pipelines.builder.container import Builder, run_builder
 from pipelines.builder.inputs import Inputs
-from pipelines.builder.mirror_state import Asker, surroundings
-from pipelines.builder.root_container import contained
+from pipelines.builder.mirror_state import Asker, get_surroundings
+from pipelines.builder.root_container import run_container
 from pipelines.builder.stages import StageRunner
 from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.engine import engine as engines
@@ -48,7 +48,7 @@ def build(
         store.claim(name, inputs.source)
         begin = time.monotonic()
         with step("mirror"):
-            found = surroundings(inputs, asking, again=True)
+            found = get_surroundings(inputs, asking, again=True)
         identity = compute_plan_id(inputs.plan, found)
         there = None if fresh or anew else reuse.find(inputs, identity, store)
         if there:
@@ -79,12 +79,12 @@ def _make(
     def start(apart: bool) -> Iterator[Builder]:
         env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
         if apart:
-            with builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
+            with run_builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
-        volume = container.cache_volume(inputs, settings)
+        volume = container.get_cache_volume(inputs, settings)
         capable = plan.distro.capabilities
-        with builder(
+        with run_builder(
             asker.engine,
             tag,
             name,
@@ -99,26 +99,29 @@ def _make(
             yield Builder(made.container, env)
 
     with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
-        contain = partial(contained, asker.engine, name, settings)
+        contain = partial(run_container, asker.engine, name, settings)
         runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name), contain)
         runner.times.append(asked)
         cache = StageCache(settings.cache_home, 0 if fresh else settings.cache_bytes)
-        with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:
+        with (
+            RootBuild(inputs, ids, cache, runner, start, watch.is_unchanged) as making,
+            ThreadPoolExecutor(1) as background,
+        ):
             making.make()
-            with runner.logged("inspect", where=Phase.INSPECT):
-                packages = packing.packages(making.builder, plan.distro)
+            with runner.log_stage("inspect", where=Phase.INSPECT):
+                packages = packing.list_packages(making.builder, plan.distro)
                 names = tuple(package.name for package in packages)
                 facts = inspection.gather(making.builder.target, ROOT, plan.generator, names)
                 inspection.refuse_broken(facts)
                 named_in = build_name.find(making.builder.target, ROOT)
                 found_keys = private_keys.find(making.builder.target, ROOT)
-            keys = private_keys.sort_out(found_keys, inputs.overlay_paths)
+            keys = private_keys.classify(found_keys, inputs.overlay_paths)
             keys.report()
-            for each in inspection.doubts(facts):
+            for each in inspection.find_doubts(facts):
                 warn(each)
             # A recipe's commands may have fetched something until now.
-            last = beside.submit(watch.unmoved)
-            with runner.logged("pack"):
+            last = background.submit(watch.is_unchanged)
+            with runner.log_stage("pack"):
                 rootfs = packing.pack(making.builder, artifact.tarball, found.epoch)
             last.result()
         artifact.describe(
@@ -157,7 +160,7 @@ class _Watch:
         self._inputs, self._asker, self._before = inputs, asker, before
         self.moved = False
 
-    def unmoved(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Ask the mirror; say, and warn once, whether it has moved on: a root then belongs to neither state."""
         try:
             same = self._asker.ask(self._inputs, again=True) == self._before
@@ -238,4 +241,4 @@ def schema_task(
 
     ./inv schema > recipes/schema.json
     """
-    print_data(inputs.schema())
+    print_data(inputs.make_schema())

@@ -26,7 +26,7 @@ def guests(context: Context) -> list[str]:
 
 
 def _recipes(_: Context) -> list[str]:
-    return inputs.names()
+    return inputs.list_names()
 
 
 def _built_recipes(context: Context) -> list[str]:

@@ -14,9 +14,9 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
 from pipelines.builder import container, inputs, inspection, packing, private_keys
-from pipelines.builder.container import Builder, builder
-from pipelines.builder.root_container import contained
-from pipelines.builder.stages import Contain, StageRunner, complaint
+from pipelines.builder.container import Builder, run_builder
+from pipelines.builder.root_container import run_container
+from pipelines.builder.stages import Contain, StageRunner, find_error
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.errors import Phase, VirtrootError
@@ -80,18 +80,18 @@ def import_system(
     def choose(disks: Disks) -> Choice:
         return choosing.choose(disks, root_device, include_mounts=include_mounts)
 
-    image, digest = container.image(engine, DISTROS["debian"], settings)
+    image, digest = container.ensure_image(engine, DISTROS["debian"], settings)
     passphrase = _passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
         build = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import"
-        packer = partial(container.unpacker, engine, image, name, settings)
-        wanted = _Wanted(name, build, generator, keep_identity, partial(contained, engine, name, settings), packer)
+        packer = partial(container.run_unpacker, engine, image, name, settings)
+        wanted = _Wanted(name, build, generator, keep_identity, partial(run_container, engine, name, settings), packer)
         with (
             store.new_build(name, wanted.build) as artifact,
-            builder(engine, image, name, settings, "import", shared=True) as worker,
+            run_builder(engine, image, name, settings, "import", shared=True) as worker,
         ):
-            with container.unpacker(engine, image, name, settings) as unpacker:
+            with container.run_unpacker(engine, image, name, settings) as unpacker:
                 if found.kind == "disk":
                     with guestfs.reader(engine, name, settings) as container_of_disk:
                         choice = guestfs.unpack(found, container_of_disk, passphrase, choose, unpacker)
@@ -170,7 +170,7 @@ def _adapt(
     systems.refuse(system)
     owning.refuse_shifted(system.owners)
     distro = DISTROS[system.distro]
-    packages = frozenset(package.name for package in packing.packages(worker, distro))
+    packages = frozenset(package.name for package in packing.list_packages(worker, distro))
     systems.refuse_incomplete(system, packages)
     row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, wanted.generator)])
     say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
@@ -178,18 +178,18 @@ def _adapt(
         raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
     rules = applying.rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
     trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
-    runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log, wanted.contain)
+    runner = StageRunner(inputs.pack_skeletons(trees), artifact.log, failed_log, wanted.contain)
     for rule in rules:
         _apply(rule, runner, worker)
-    with runner.logged("inspect", where=Phase.INSPECT):
-        installed = packing.packages(worker, distro)
+    with runner.log_stage("inspect", where=Phase.INSPECT):
+        installed = packing.list_packages(worker, distro)
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
         keys = private_keys.find(worker.target, ROOT)
     if not wanted.keep_identity:
-        private_keys.warn_of(keys)
-    why = f" ({said})" if (said := complaint(artifact.log)) else ""
+        private_keys.warn_about(keys)
+    why = f" ({said})" if (said := find_error(artifact.log)) else ""
     resolver = network.plan(system.signs, system.cards, system.found, system.distro).resolver
     if resolver == "install" and "systemd-resolved" not in names:
         warn(f"systemd-resolved could not be installed: the guest has no name servers until it is{why}")
@@ -197,7 +197,7 @@ def _adapt(
         warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work{why}")
     now = int(time.time())
     # Without CAP_SYS_ADMIN the kernel does not even list trusted.*, which a container engine's data below /var/lib has.
-    with runner.logged("pack"), wanted.packer() as packer:
+    with runner.log_stage("pack"), wanted.packer() as packer:
         rootfs = packing.pack(packer, artifact.tarball, now, sparse=True)
     return Manifest(
         virtroot=__version__,
@@ -230,7 +230,7 @@ def _apply(rule: Rule, runner: StageRunner, worker: Builder) -> None:
     if not rule.steps:
         (warn if rule.warning else say)(rule.said)
         return
-    with runner.logged(rule.said):
+    with runner.log_stage(rule.said):
         runner.run(applying.stage(rule), worker)
 
 

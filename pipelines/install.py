@@ -375,7 +375,7 @@ def install_task(
     ./inv install db --distro debian --memory 4GiB --share data:common:/srv/data
     """
     settings = settings_of(c, pool=pool, pool_path=pool_path)
-    made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
+    made, kind = inputs.choose_artifact(settings, name, distro, recipe, artifact)
     say(f"{name} is made from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     key = own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
     consent = host_requests.consent(accept)

@@ -185,7 +185,7 @@ def _side_by_side(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _take_away(run: Run) -> None:
     """End what the recipes at work have: without its builder or guest each comes to its end, and clears up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
+        engines.connect().remove_containers({**container.make_output_labels(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.every(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
@@ -397,7 +397,7 @@ def _clear_left(run: Run) -> None:
             with run.store.lock(name):
                 run.store.clear(name)
                 if isinstance(run.asker, Asker):
-                    container.remove_left(run.asker.engine, name, run.settings)
+                    container.remove_leftovers(run.asker.engine, name, run.settings)
         except Busy:
             continue
         except (VirtrootError, OSError) as error:
@@ -482,5 +482,5 @@ def nightly_task(
     """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change}
     settings = settings_of(c, **given)
-    sources = [inputs.source(each) for each in recipe] or inputs.nightly()
+    sources = [inputs.get_source(each) for each in recipe] or inputs.list_nightly()
     nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)

@@ -196,7 +196,7 @@ def run_task(
     """
     settings = settings_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
-    made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
+    made, _ = inputs.choose_artifact(settings, "", distro, recipe, artifact)
     consent = host_requests.consent(accept)
     wanted = options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
     sys.exit(run(made, wanted, command, settings))

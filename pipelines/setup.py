@@ -51,7 +51,7 @@ def _renew_images(engine: engines.Engine, settings: Settings) -> None:
     now = datetime.now(UTC)
     for distro in DISTROS.values():
         if engine.images(f"virtroot/{distro.containerfile}"):
-            container.image(engine, distro, settings, now)
+            container.ensure_image(engine, distro, settings, now)
     if engine.images(f"virtroot/{embedded.NAME}") and embedded.renew(settings, now):
         warn(
             f"guests run or tasks work in the embedded hypervisor {settings.embedded}, which goes on as it was made: "

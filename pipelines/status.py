@@ -43,7 +43,7 @@ class Row:
 def status(settings: Settings, now: datetime | None = None) -> list[Row]:
     """Return a row for each recipe that has builds or is in the checkout."""
     store, now = Store(settings.output_dir), now or datetime.now(UTC)
-    nightly = {path.stem for path in inputs.nightly()}
+    nightly = {path.stem for path in inputs.list_nightly()}
     return [_row_or_why(store, name, now, every=name in nightly) for name in sorted({*store.recipes(), *nightly})]
 
 

@@ -17,8 +17,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs, private_keys
-from pipelines.builder.container import builder
-from pipelines.builder.container import image as builder_image
+from pipelines.builder.container import ensure_image, run_builder
 from pipelines.builder.inputs import Inputs
 from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.engine import engine as engines
@@ -72,11 +71,11 @@ def verify_artifact(inputs: Inputs, settings: Settings) -> Verdict:
     artifact = store.latest(inputs.name, inputs.source)
     artifact.refuse_damaged()
     engine = engines.connect()
-    image, _ = builder_image(engine, inputs.plan.distro, settings)
+    image, _ = ensure_image(engine, inputs.plan.distro, settings)
     # Verifications of one recipe share a builder's labels, by which a killed one is found.
     with (
         store.lock(inputs.name, "verification"),
-        builder(engine, image, inputs.name, settings, "verify") as worker,
+        run_builder(engine, image, inputs.name, settings, "verify") as worker,
     ):
         with step("unpacking the artifact"), artifact.tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
@@ -150,7 +149,7 @@ def _judge(
 ) -> Verdict:
     """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
     report = artifact.report(kind, context.guest)
-    private_keys.warn_of(artifact.manifest.private_keys)
+    private_keys.warn_about(artifact.manifest.private_keys)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         described = Path(scratch) / "context.json"

@@ -11,7 +11,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from pipelines.builder.container import Builder, of_output, piped
+from pipelines.builder.container import Builder, make_output_labels, run_piped
 from pipelines.engine import images
 from pipelines.engine.container import Container
 from pipelines.engine.engine import Engine, Sink
@@ -53,7 +53,7 @@ def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]
     since = images.since(settings.image_max_age)
     base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     tag, _ = images.built(engine, _NAME, base, made_since=since)
-    labels = {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
+    labels = {**make_output_labels(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
     called = f"virtroot-disk-{name}-{settings.key}"
     container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True, proxied=False)
@@ -145,6 +145,6 @@ def unpack(
                     raise _unreadable(done.complaint)
             found.append(reading.choice)
 
-    piped(write, lambda pipe: tree_stream.extract(builder, pipe))
+    run_piped(write, lambda pipe: tree_stream.extract(builder, pipe))
     builder.run(("sh", "-ec", _DIG_HOLES, "dig", ROOT))
     return found[0]

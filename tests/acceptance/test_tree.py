@@ -68,7 +68,7 @@ def test_no_identity_is_left(tree: Host, manifest: Manifest) -> None:
 def test_every_private_key_was_found_by_the_build(tree: Host, manifest: Manifest) -> None:
     if (manifest.origin and manifest.origin.machine_id) or not _knows_keys(manifest):
         return  # It keeps its identity, or was built before keys were looked for.
-    found = split_lines(tree.check_output(" ".join(map(shlex.quote, private_keys.argv("/")))))
+    found = split_lines(tree.check_output(" ".join(map(shlex.quote, private_keys.make_command("/")))))
     assert {*map(one_line, found)} - {*manifest.private_keys, *manifest.overlay_keys} == set()
 
 

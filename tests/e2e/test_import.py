@@ -462,7 +462,7 @@ def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Pa
     (hostile / "etc/fstab").write_bytes(fstab)
     failed = inv("import", "hostile", str(hostile), status=2)
     assert "\x1b" not in failed.stderr
-    assert "the kernel vmlinuz is no regular file inside the root" in failed.stderr
+    assert "the kernel vmlinuz is not a regular file inside the root" in failed.stderr
     assert victim.read_text() == "theirs\n"
     # Nothing has a name that was not published, and no builder is left.
     assert sorted(path.name for path in (inv.output / "hostile").iterdir()) == [".import", "failed"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipelines.builder.container import builder
+from pipelines.builder.container import run_builder
 from pipelines.engine import engine as engines
 from pipelines.engine import images
 from pipelines.engine.engine import Container, Engine, NameTaken, NoSuchDevice
@@ -131,13 +131,13 @@ def test_a_tied_container_ends_with_its_task_however_that_ends(engine: Engine, b
 
 def test_two_output_directories_build_a_recipe_of_one_name_at_once(engine: Engine, base: str, tmp_path: Path) -> None:
     here, there = (Settings(output=str(tmp_path / name)) for name in ("here", "there"))
-    with builder(engine, base, "same", here, "build", cache=f"{NAME}-{here.key}") as first:
-        with builder(engine, base, "same", there, "build", cache=f"{NAME}-{there.key}") as second:
+    with run_builder(engine, base, "same", here, "build", cache=f"{NAME}-{here.key}") as first:
+        with run_builder(engine, base, "same", there, "build", cache=f"{NAME}-{there.key}") as second:
             second.run(["touch", "/var/cache/virtroot/of-there"])
             first.run(["test", "!", "-e", "/var/cache/virtroot/of-there"])
         assert first.run(["echo", "on"]).text == "on"
         # One that a killed task of the same output directory left goes first.
-        with builder(engine, base, "same", here, "build") as again:
+        with run_builder(engine, base, "same", here, "build") as again:
             again.run(["true"])
         assert engine.container_state(first.container.id) == ""
     for settings in (here, there):

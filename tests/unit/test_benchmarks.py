@@ -75,8 +75,8 @@ def test_build(stage: Stage) -> None:
     engine.memory.return_value = 16 << 30
     engine.start.return_value = plain
     run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
-    stage.replace("pipelines.builder.reuse.unchanged", Artifact(Path("artifact")))
-    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
+    stage.replace("pipelines.builder.reuse.find_unchanged", Artifact(Path("artifact")))
+    stage.replace("pipelines.builder.container.ensure_image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.engine.engine.connect", engine)
 
     *lines, last = stage.run("build", "2")
@@ -188,9 +188,9 @@ def test_pacstrap(stage: Stage) -> None:
     repository.file.return_value = b"a public key"
     repository.url.return_value = "http://192.0.2.1/good/$repo/os/$arch"
     made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
-    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
+    stage.replace("pipelines.builder.container.ensure_image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.engine.engine.connect", engine)
-    stage.replace("pipelines.builder.container.builder", nullcontext(worker))
+    stage.replace("pipelines.builder.container.run_builder", nullcontext(worker))
     stage.replace("tests.mirror.serve", nullcontext(repository))
 
     lines = stage.run("pacstrap")

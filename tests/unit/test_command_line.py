@@ -354,9 +354,9 @@ def test_only_files_that_a_recipe_may_be_called_after_are_recipes(
     for name in ("fine", "zz$(id)", "zz;id", "-rf", "a b", "x\ny", "..", "index.html"):
         (tmp_path / f"{name}.yaml").write_text("distro: debian\n")
     monkeypatch.setattr(inputs, "_RECIPES", tmp_path)
-    assert inputs.names() == ["fine"]
+    assert inputs.list_names() == ["fine"]
     # A night says of the others why it does not build them.
-    assert len(inputs.nightly()) == 8
+    assert len(inputs.list_nightly()) == 8
 
 
 def test_every_task_is_offered(offered: Callable[..., list[str]]) -> None:

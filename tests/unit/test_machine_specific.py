@@ -265,9 +265,11 @@ def test_no_more_keys_are_named_than_anybody_reads(tmp_path: Path) -> None:
 
 
 def test_an_authors_keys_are_named_and_others_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = private_keys.sort_out(("etc/a.key", "etc/b.key"), ("etc/b.key", "etc/iscsi/initiatorname.iscsi", "etc/motd"))
+    keys = private_keys.classify(("etc/a.key", "etc/b.key"), ("etc/b.key", "etc/iscsi/initiatorname.iscsi", "etc/motd"))
     assert keys == Keys(("etc/a.key",), ("etc/b.key", "etc/iscsi/initiatorname.iscsi"))
     keys.report()
     said = capsys.readouterr().err
-    assert "keys or ids that each guest will share: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
-    assert "warning: each guest of this root has the same private keys: /etc/a.key;" in said
+    assert (
+        "will share these keys or ids of the overlay: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
+    )
+    assert "warning: all guests of this root share these private keys: /etc/a.key;" in said

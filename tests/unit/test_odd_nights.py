@@ -164,5 +164,5 @@ def test_a_page_that_cannot_be_written_stops_no_other(stage: Stage, night: Run) 
 
 def test_no_recipe_is_called_as_the_page_of_all(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "index.html.yaml").write_text("distro: debian\n")
-    with pytest.raises(VirtrootError, match="is no name for a recipe's file"):
+    with pytest.raises(VirtrootError, match="invalid recipe file name"):
         inputs.find(recipe=str(tmp_path / "index.html.yaml"))

@@ -24,7 +24,6 @@ _OLD = (
     "pipelines/artifact",
     "pipelines/book",
     "pipelines/build.py",
-    "pipelines/builder",
     "pipelines/clone.py",
     "pipelines/diff.py",
     "pipelines/doctor.py",
