@@ -34,7 +34,7 @@ def _built_recipes(context: Context) -> list[str]:
 
 
 def _builds(context: Context) -> list[str]:
-    return naming.names(_settings(context).output_dir)
+    return naming.list_names(_settings(context).output_dir)
 
 
 def _files(_: Context) -> list[str]:

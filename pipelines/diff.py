@@ -81,7 +81,7 @@ def as_lines(pair: Pair, *, files: bool = False) -> Iterator[str]:
 
 
 def _files(pair: Pair) -> Iterator[FileChange]:
-    return contents.differences(pair.before.tarball, pair.after.tarball)
+    return contents.find_changes(pair.before.tarball, pair.after.tarball)
 
 
 def _turned(before: str, after: str) -> str:

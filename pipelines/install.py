@@ -305,7 +305,7 @@ def _check_host() -> None:
     if os.geteuid() != 0:
         raise VirtrootError("a root's files belong to many users, so unpacking it needs root", "run this with sudo")
     for program in ("tar", "zstd"):
-        if not process.found(program):
+        if not process.is_installed(program):
             raise VirtrootError(f"{program} is not installed", f"install the package {program}")
 
 

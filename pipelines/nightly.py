@@ -29,7 +29,7 @@ from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
-from pipelines.host.signals import as_ctrl_c
+from pipelines.host.signals import raise_interrupt_on
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -111,7 +111,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     twice = next((source for source in sources if stems.count(source.stem) > 1), None)
     if twice:
         raise VirtrootError(f"two recipes are called {twice.stem}", "builds are kept under a recipe's name: rename one")
-    with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
+    with Store(settings.output_dir).lock("all", "night"), raise_interrupt_on(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.state(), _asker(settings, stack), accept=accept)
@@ -248,18 +248,18 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     artifact = _patiently(run, lambda: build(planned, run.settings, asker=asker))
     facts |= _facts(store, artifact, before, nights, known)
     golden = store.golden(name)
-    if golden.was_demoted(artifact):
+    if golden.is_demoted(artifact):
         say(f"{artifact.id} was taken back by ./inv demote: it is not promoted again until something changes")
         return "kept"
     if before and before.stored_id == artifact.stored_id and nights and nights[-1].good:
         facts["verdicts"] = artifact.manifest.verdicts
         return "unchanged"
-    if artifact.stored_id in known and golden.older(artifact):
+    if artifact.stored_id in known and golden.is_older(artifact):
         # A change was taken back: what was built before it is wanted again, and nothing golden goes back in time.
         say(f"{artifact.id} is wanted again, and is older than the golden root: it is built anew")
         artifact = _patiently(run, lambda: build(planned, run.settings, anew=True, asker=asker))
         facts |= _facts(store, artifact, before, nights, known)
-    if golden.older(artifact):
+    if golden.is_older(artifact):
         say(f"{artifact.id} is older than the golden root, which never goes back in time")
         return "kept"
     try:

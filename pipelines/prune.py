@@ -110,7 +110,7 @@ def _stale(store: Store, name: str, in_use: set[str], keep: int, older_than: tim
     base_trees = store.golden(name)
     spared = (base_trees.artifact, base_trees.former, store.newest(name))
     needed = in_use | {artifact.stored_id for artifact in spared if artifact}
-    return pruning.stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)
+    return pruning.find_stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)
 
 
 def clean_cache(settings: Settings, *, asking: Callable[[str], bool] | None) -> int:

@@ -19,7 +19,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import command_stream, hold, host_requests, publication, standard_input
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.host.signals import as_ctrl_c
+from pipelines.host.signals import raise_interrupt_on
 from pipelines.install import InstallOptions, install, options
 from pipelines.libvirt import beside
 from pipelines.libvirt.connect import connect
@@ -58,7 +58,7 @@ def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settin
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("neither a command nor a terminal to join its console to", "write it behind: -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _guest(artifact, options, settings) as guest:
+    with raise_interrupt_on(signal.SIGTERM, signal.SIGHUP), _guest(artifact, options, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
                 beside.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _LOGGED_IN)

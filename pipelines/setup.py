@@ -73,7 +73,7 @@ def _need_engine() -> None:
         raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or choose another one")
     if os.geteuid() != 0:
         raise VirtrootError("no Docker engine answers", "install or start one, or run ./inv setup as root")
-    if not process.found("dockerd"):
+    if not process.is_installed("dockerd"):
         _install("docker")
     _start_engine()
 
@@ -96,7 +96,7 @@ _EVERYWHERE = {"mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs"}
 def need(*programs: str) -> None:
     """Install what is missing of ``programs``; raises `VirtrootError` where that takes root."""
     for program in programs:
-        if process.found(program):
+        if process.is_installed(program):
             continue
         if os.geteuid() != 0:
             raise VirtrootError(f"{program} is missing", f"install {program}, or run this as root once")
@@ -104,14 +104,14 @@ def need(*programs: str) -> None:
 
 
 def _install(what: str) -> None:
-    if process.found("apt-get"):
+    if process.is_installed("apt-get"):
         package = _package("apt-get", what)
         say(f"will install the package {package} with apt-get")
         with step(f"apt-get install {package}"):
             env = {"DEBIAN_FRONTEND": "noninteractive"}
             process.run(["apt-get", "update", "-qq"], env=env)
             process.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", package], env=env)
-    elif process.found("pacman"):
+    elif process.is_installed("pacman"):
         package = _package("pacman", what)
         say(f"will install the package {package} with pacman")
         with step(f"pacman -S {package}"):

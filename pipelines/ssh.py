@@ -167,7 +167,7 @@ def _inside(path: str, name: str) -> str:
 
 
 def _need(program: str) -> None:
-    if not process.found(program):
+    if not process.is_installed(program):
         raise VirtrootError(f"{program} is not installed", "install the package openssh-client")
 
 

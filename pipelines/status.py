@@ -64,7 +64,7 @@ def _row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     return Row(
         recipe=name,
         golden=golden.stored_id if golden else BuildId(),
-        age=_since(pruning.made(golden), now) if golden else None,
+        age=_since(pruning.get_build_time(golden), now) if golden else None,
         outcome=last.outcome if last else "",
         why=last.failure.label if last and last.failure else "",
         since=state_since(nights),

@@ -160,7 +160,7 @@ def _judge(
                 "-p", "no:cacheprovider", "--quiet", "--tb=short", "--color=no", f"--junit-xml={report}"]  # fmt: skip
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT), **_WITHOUT_THE_USERS}
         # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
-        status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
+        status = process.run_by_line(argv, lambda line: say(line.rstrip("\n")), env=env)
     written = report.read_text(encoding="utf-8") if report.exists() else ""
     tests, failures, drift = read_junit(written) if written else (0, ("the suite did not run",), ())
     passed = status == 0 and tests > 0 and not failures

@@ -106,7 +106,7 @@ def find(
     given = {key: value for key, value in (overrides or {}).items() if value}
     parsed = snapshot.resolve(parse(text, str(path), given), snapshots or {}, datetime.now(UTC))
     overlay = _find_overlay(path, parsed.overlay) if parsed.overlay else None
-    overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
+    overlay_paths = tuple(name for name, _ in trees.list_entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)
     packed: dict[Tree, Packed] = {}
     for tree in plan.trees:

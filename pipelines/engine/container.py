@@ -15,7 +15,7 @@ from pipelines.engine import exec_stream
 from pipelines.engine.exec_stream import Connection, Sink
 from pipelines.errors import Phase, VirtrootError
 from pipelines.host.feed import Source
-from pipelines.host.process import Completed, failed, overran, said_too_much
+from pipelines.host.process import Completed, make_failure, make_limit_error, make_overrun
 
 #: The variable that a command which may have to be ended and all that it starts are known by.
 _MARK = "VIRTROOT_COMMAND"
@@ -78,7 +78,7 @@ class Container:
             def sink(chunk: bytes) -> None:
                 output.extend(chunk)
                 if limit is not None and len(output) > limit:
-                    raise said_too_much(argv, limit)
+                    raise make_limit_error(argv, limit)
 
             return sink
 
@@ -91,7 +91,7 @@ class Container:
             exec_id = api.exec_create(self.id, list(argv), stdin=stdin is not None, environment=environment)["Id"]
             with exec_stream.connection(api.exec_start(exec_id, socket=True)) as connection:
                 if not exec_stream.exchange(connection, stdin, sinks, timeout):
-                    raise overran(argv, timeout)
+                    raise make_overrun(argv, timeout)
             status = api.exec_inspect(exec_id)["ExitCode"]
         except VirtrootError:
             self.end(mark)
@@ -100,7 +100,7 @@ class Container:
             raise went_away(argv, error) from error
         completed = Completed(tuple(argv), -1 if status is None else status, bytes(kept[0]), bytes(kept[1]))
         if check and completed.returncode:
-            raise failed(completed)
+            raise make_failure(completed)
         return completed
 
     def end(self, mark: Mapping[str, str]) -> None:

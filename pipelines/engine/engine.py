@@ -124,7 +124,7 @@ class Engine:
                 # A layer that the engine kept has the packages of its own day, and the image would pass for new.
                 nocache=True,
                 decode=True,
-                buildargs={**environment.proxies(), **arguments},
+                buildargs={**environment.get_proxies(), **arguments},
                 labels={LABEL: "image", **(labels or {})},
             ):
                 lines += split_lines(str(event.get("stream", "")))
@@ -194,7 +194,7 @@ class Engine:
             )
             for volume, path in (volumes or {}).items()
         ]
-        files = environment.files()
+        files = environment.get_files()
         try:
             made = api.create_container(
                 image,
@@ -203,7 +203,7 @@ class Engine:
                 name=name,
                 stdin_open=tied,
                 labels={LABEL: "container", **labels},
-                environment=environment.proxies() if proxied else {},
+                environment=environment.get_proxies() if proxied else {},
                 hostname=hostname,
                 stop_timeout=stop_timeout,
                 host_config=api.create_host_config(

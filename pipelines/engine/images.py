@@ -74,7 +74,7 @@ def _make(engine: Engine, tag: str, make: Callable[[], None]) -> None:
 
 def mirror_tool_missing() -> bool:
     """Say whether a base image cannot be made from the mirror here."""
-    return not process.found("mmdebstrap")
+    return not process.is_installed("mmdebstrap")
 
 
 def _import_from_mirror(engine: Engine, suite: str, tag: str) -> None:

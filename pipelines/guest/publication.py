@@ -104,7 +104,7 @@ def publish(hypervisor: Hypervisor, paths: Place, domain_xml: str) -> None:
     names = (paths.partial_root, paths.root, paths.partial_boot, paths.boot, paths.journal, swap.new_token())
     define = hypervisor.virsh_argv("define", "--validate", "/dev/stdin")
     script = ["sh", "-ec", _PUBLISH, "publish", *names, DEFINITIONS, *define]
-    with process.uninterrupted():
+    with process.defer_interrupt():
         done = hypervisor.target.run(script, stdin=domain_xml.encode(), check=False)
     if done.returncode:
         raise VirtrootError(
@@ -129,7 +129,7 @@ def withdraw(guest: Guest) -> None:
     renames = (*boot, *tree, paths.snapshots, paths.partial_snapshots, paths.formers, paths.partial_formers)
     names = (paths.removal, guest.uuid, DEFINITIONS, place.BOOT, *renames)
     script = ["sh", "-c", _WITHDRAW, "withdraw", *names, *hypervisor.virsh_argv()]
-    with process.uninterrupted():
+    with process.defer_interrupt():
         if guest.lower:
             # What is mounted cannot be renamed; a start mounts it anew.
             mount_units.disable(target, guest.root)

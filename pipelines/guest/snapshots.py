@@ -112,7 +112,7 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     _take_apart(guest)
     # A copy of the snapshot lies where the root is going to, until one exchange makes them what they are called.
     _made(guest, f"{_directory(guest)}/{name}/root", kept)
-    with process.uninterrupted():
+    with process.defer_interrupt():
         beside.exchange(guest.target, guest.root, f"{_directory(guest)}/{kept}/root")
     subvolume.close(guest.target, f"{_directory(guest)}/{kept}/root")
     guest.assemble()

@@ -182,7 +182,7 @@ def switch(guest: Guest, paths: Place, directory: str, final: str, definition: E
     names = (paths.switching, directory, final, guest.root, guest.boot, paths.partial_boot, new_token())
     if guest.running:
         raise VirtrootError(f"the guest {guest.name} was started meanwhile", f"stop it: ./inv stop {guest.name}")
-    with process.uninterrupted():
+    with process.defer_interrupt():
         for root in filter(None, (guest.lower and guest.root, now.lower and f"{directory}/root")):
             # What is mounted cannot be renamed.
             beside.unmount(target, root)

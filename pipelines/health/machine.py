@@ -86,7 +86,7 @@ def _images(settings: Settings) -> Finding:
 
 
 def _mirror_tool() -> Finding:
-    if process.found("mmdebstrap"):
+    if process.is_installed("mmdebstrap"):
         return fine(OF, "mmdebstrap", "here")
     do = "needed only where no image registry answers; ./inv setup installs it then"
     return fault(OF, "mmdebstrap", "missing", do, needed=False)
@@ -107,7 +107,7 @@ def _kvm() -> Finding:
     slow = "guests run under software emulation, many times slower"
     if not Path("/dev/kvm").exists():
         return fault(OF, "KVM", f"no /dev/kvm; {slow}", do, needed=False)
-    if not process.found("qemu-system-x86_64"):
+    if not process.is_installed("qemu-system-x86_64"):
         return fine(OF, "KVM", "/dev/kvm is there; whether it works is tried when a guest is installed")
     if kvm.works(Local()):
         return fine(OF, "KVM", "works")

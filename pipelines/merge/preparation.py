@@ -161,7 +161,7 @@ def planned(guest: Guest, staged: Staged, choices: Choices) -> Move:
         read = (_reader(guest, guest.root), _reader(guest, staged.root))
         distro = staged.manifest.recipe.distro
         move = upgrade_plan.plan(
-            staged.base, ours, staged.theirs, distro, choices, read, lines.merged, points, former=staged.former
+            staged.base, ours, staged.theirs, distro, choices, read, lines.merge, points, former=staged.former
         )
         owners = beside.owners(target, guest.root, staged.root, upgrade_plan.taken_along(move), move.systems)
         strangers = upgrade_plan.strangers(move, ours, owners)

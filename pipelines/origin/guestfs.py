@@ -17,7 +17,7 @@ from pipelines.engine.container import Container
 from pipelines.engine.engine import Engine, Sink
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.host.feed import counted
+from pipelines.host.feed import count_reads
 from pipelines.log import progress, step
 from pipelines.origin import tree_stream
 from pipelines.origin.disk import Choice, Disks
@@ -69,9 +69,9 @@ def bring(image: Source, container: Container) -> None:
     # What is open is named by a link.
     argv = ["tar", "--create", "--sparse", "--dereference", "--file=-", "--directory", directory, "--", f"./{name}"]
     container.run(["mkdir", "-p", _IMAGE.rpartition("/")[0]])
-    with progress(f"reading {image.path.name}", image.size) as advance, process.reading(argv) as content:
+    with progress(f"reading {image.path.name}", image.size) as advance, process.open_output(argv) as content:
         extract = ["tar", "--extract", "--file=-", "--directory=/disk", "--transform=s|.*|image|", "--no-same-owner"]
-        container.run(extract, stdin=counted(content, advance))
+        container.run(extract, stdin=count_reads(content, advance))
 
 
 class _Reading:

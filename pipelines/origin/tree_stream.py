@@ -14,7 +14,7 @@ from pipelines.artifact import archive
 from pipelines.builder.container import Builder
 from pipelines.errors import VirtrootError
 from pipelines.host import process, user_file
-from pipelines.host.feed import counted
+from pipelines.host.feed import count_reads
 from pipelines.log import progress, say, warn
 from pipelines.origin import fstab
 from pipelines.recipe.stage import ROOT
@@ -74,7 +74,7 @@ class Source:
     @property
     def opened(self) -> str:
         """A path to what was found, whatever its own path leads to by now."""
-        return user_file.named(self.handle) if self.handle >= 0 else str(self.path)
+        return user_file.get_path(self.handle) if self.handle >= 0 else str(self.path)
 
 
 def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
@@ -95,7 +95,7 @@ def find(text: str, *, outside: Path, include_mounts: bool = False) -> Source:
             return _directory(path, handle, outside, include_mounts=include_mounts)
         if not stat.S_ISREG(found.st_mode):
             raise VirtrootError(f"{path} is neither a directory nor a file", _WANTED)
-        with Path(user_file.named(handle)).open("rb") as content:
+        with Path(user_file.get_path(handle)).open("rb") as content:
             head = content.read(_HEAD)
     except (OSError, RuntimeError, ValueError) as error:
         raise VirtrootError(f"cannot read {text}: {error}", _WANTED) from error
@@ -136,7 +136,7 @@ def _directory(path: Path, handle: int, outside: Path, *, include_mounts: bool) 
 def unpack(source: Source, builder: Builder) -> None:
     """Unpack ``source``, a directory or a tarball, into the builder's root, saying how far it is."""
     with progress(f"reading {source.path.name or source.path}", source.size) as advance, _opened(source) as content:
-        extract(builder, counted(content, advance), source.decompress)
+        extract(builder, count_reads(content, advance), source.decompress)
 
 
 def extract(builder: Builder, content: IO[bytes], decompress: str = "") -> None:
@@ -160,5 +160,5 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
     without = [f"--exclude=./{each}" for each in source.left_out]
     options = (*archive.KEEP, "--sparse", "--format=posix", "--anchored", "--no-wildcards", *without)
     argv = ("tar", "--create", "--file=-", "--directory", source.opened, *options, ".")
-    with process.reading(argv) as content:
+    with process.open_output(argv) as content:
         yield content

@@ -20,7 +20,7 @@ from pipelines.engine import exec_stream
 from pipelines.engine.container import Container, new_mark, went_away
 from pipelines.engine.exec_stream import Connection
 from pipelines.errors import VirtrootError
-from pipelines.host.process import Completed, overran
+from pipelines.host.process import Completed, make_overrun
 from pipelines.target.commands import GREETING
 from pipelines.text import trim
 
@@ -118,7 +118,7 @@ class Runner:
             self._close()
             # ETIMEDOUT, of a network, is a TimeoutError too.
             if isinstance(error, TimeoutError) and error.errno is None:
-                raise overran(argv, timeout) from None
+                raise make_overrun(argv, timeout) from None
             raise went_away(argv, error) from error
         return Completed(tuple(argv), answer["status"], out, err)
 

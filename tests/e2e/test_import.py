@@ -320,7 +320,7 @@ def make_disk(inv: Virtroot, system: Path, name: str, made: Path) -> Path:
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
     with (
         guestfs.reader(engines.connect(), named("make-disks"), inv.settings) as container,
-        process.reading(tar) as content,
+        process.open_output(tar) as content,
     ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)
         container.run(["python3", "-c", _MAKE_DISK, "/system.tar", f"/{name}"])
@@ -438,8 +438,8 @@ def test_a_disk_that_refers_to_another_file_is_refused(inv: Virtroot, tmp_path: 
 @pytest.mark.usefixtures("imported")
 def test_a_recipe_and_an_import_do_not_share_a_name(inv: Virtroot, recipe: Callable[..., Path], system: Path) -> None:
     said = inv("build", "--recipe", str(recipe("oldbox")), status=2).stderr
-    assert "holds a system that was imported" in said
-    assert "holds the builds of" in inv("import", named("trixie"), str(system), status=2).stderr
+    assert "contains an imported system" in said
+    assert "contains builds of" in inv("import", named("trixie"), str(system), status=2).stderr
 
 
 def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Path, tmp_path: Path) -> None:

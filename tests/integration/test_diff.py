@@ -169,7 +169,7 @@ def test_a_tarball_that_is_none_is_said_with_its_name(output: Path, tmp_path: Pa
         (tmp_path / name).write_text("")
     unsorted = ["tar", "--create", "--zstd", f"--file={latest.tarball}", "--directory", str(tmp_path), "b", "a"]
     subprocess.run(unsorted, check=True)
-    assert "is not sorted" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
+    assert "tarball is not sorted" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
 
 
 def test_memory_does_not_grow_with_the_roots(output: Path) -> None:

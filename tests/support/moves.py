@@ -10,4 +10,4 @@ from pipelines.merge.upgrade_plan import Choices, Move
 
 def moved(base: Survey, ours: Survey, theirs: Survey, choices: Choices | None = None) -> Move:
     read = (ours.contents.get, theirs.contents.get)
-    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)
+    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merge)

@@ -28,7 +28,7 @@ def refusal(status: int, explanation: str) -> APIError:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
-    monkeypatch.setattr(environment, "files", dict)
+    monkeypatch.setattr(environment, "get_files", dict)
     client = MagicMock()
     client.api.create_container.return_value = {"Id": "made"}
     return client
@@ -136,7 +136,7 @@ def test_what_the_environment_names_is_there_before_the_container_runs(
     steps = [call[0] for call in client.api.method_calls]
     assert steps.index("put_archive") < steps.index("start")
     assert b"a CA" in client.api.put_archive.call_args.args[2]
-    assert environment.files() == {"etc/ssl/certs/ca-certificates.crt": b"a CA"}
+    assert environment.get_files() == {"etc/ssl/certs/ca-certificates.crt": b"a CA"}
 
 
 def test_states_are_the_engines_words(client: MagicMock) -> None:

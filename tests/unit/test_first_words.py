@@ -161,7 +161,7 @@ def test_a_suite_that_says_no_says_why_first(tmp_path: Path, machine: type[Machi
 
     context = SuiteContext(str(artifact.directory), {}, guest="web")
     machine.state = "shut off"
-    with patch("pipelines.host.process.pass_on", suite), pytest.raises(CheckFailed) as told:
+    with patch("pipelines.host.process.run_by_line", suite), pytest.raises(CheckFailed) as told:
         verify._judge("root", context, artifact, guest(machine))
     assert told.value.what.startswith("the root's own directory is not root's with the mode 0755: 1 of 2 checks failed")
     assert told.value.what.endswith(": test_b")

@@ -269,7 +269,5 @@ def test_an_authors_keys_are_named_and_others_are_warned_of(capsys: pytest.Captu
     assert keys == Keys(("etc/a.key",), ("etc/b.key", "etc/iscsi/initiatorname.iscsi"))
     keys.report()
     said = capsys.readouterr().err
-    assert (
-        "will share these keys or ids of the overlay: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
-    )
+    assert "will share these keys or ids of the overlay: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
     assert "warning: all guests of this root share these private keys: /etc/a.key;" in said

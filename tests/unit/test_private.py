@@ -95,7 +95,7 @@ def test_builds_of_an_earlier_version_are_closed_by_the_next_build(
         (tmp_path / "web" / "3").rmdir()
     assert [name for name in open_to_others(tmp_path / "web") if name != ".recipe"] == []
     assert stat.S_IMODE(old.tarball.stat().st_mode) == 0o600
-    assert capsys.readouterr().err.count("1 builds of web were open to other users") == 1
+    assert capsys.readouterr().err.count("removed other users' access to 1 builds of web") == 1
     # Nothing else is touched, and nothing through a link.
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) & 0o004 == 0o004
 

@@ -78,7 +78,7 @@ def live(old: Path) -> None:
 def move(old: Path, new: Path, base: Survey, theirs: Survey, ours: Survey | None = None) -> tuple[Move, Survey]:
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
-    planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
+    planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merge)
     owners = beside.owners(Local(), str(old), str(new), upgrade_plan.taken_along(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
     beside.carry(Local(), str(old), str(new), upgrade_plan.carried(planned, base, ours, theirs))
