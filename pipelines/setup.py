@@ -11,7 +11,7 @@ from pipelines.builder import container
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.engine import images
-from pipelines.engine.endpoint import endpoint
+from pipelines.engine.endpoint import get_endpoint
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.libvirt import embedded
@@ -33,12 +33,12 @@ def setup(settings: Settings, *, refresh: bool = False) -> None:
 
     With ``refresh`` the images that virtroot made on it are made anew, whatever their age.
     """
-    if not engines.answers():
+    if not engines.is_available():
         _need_engine()
     engine = engines.connect()
     needs_mirror = settings.base == "mirror" or (settings.base == "auto" and not engine.registry_has(_PROBE_IMAGE))
-    have_base = engine.image_id(images.base_tag(settings.base, _PROBE_IMAGE))
-    if needs_mirror and (refresh or not have_base) and images.mirror_tool_missing():
+    have_base = engine.image_id(images.get_base_tag(settings.base, _PROBE_IMAGE))
+    if needs_mirror and (refresh or not have_base) and images.is_mirror_tool_missing():
         say("no image registry answers: mmdebstrap is needed to make base images from the distribution's mirror")
         _install("mmdebstrap")
     if refresh:
@@ -68,7 +68,7 @@ def stop_engine() -> None:
 
 
 def _need_engine() -> None:
-    where = endpoint()
+    where = get_endpoint()
     if where.named_by:
         raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or choose another one")
     if os.geteuid() != 0:
@@ -137,7 +137,7 @@ def _start_engine() -> None:
         process.start_daemon(["dockerd"], log=_LOG, pidfile=_PIDFILE)
     deadline = time.monotonic() + _START_TIMEOUT
     with step("starting the Docker engine"):
-        while not engines.answers():
+        while not engines.is_available():
             if time.monotonic() > deadline:
                 raise VirtrootError(
                     "the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker"

@@ -185,7 +185,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
 
 def clear(virtroot: Virtroot) -> None:
     """Remove the hypervisor of the tests with its guests, their builders and package caches."""
-    if not engines.answers():
+    if not engines.is_available():
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()

@@ -88,9 +88,9 @@ def ensure_image(
 
     It is too old if it was built before ``made_since`` or, without that, before the setting ``image_max_age``.
     """
-    since = made_since or images.since(settings.image_max_age)
-    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
-    return images.built(engine, distro.containerfile, base, made_since=since)
+    since = made_since or images.compute_oldest(settings.image_max_age)
+    base = images.ensure_base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
+    return images.ensure_built(engine, distro.containerfile, base, made_since=since)
 
 
 def get_cache_volume(inputs: Inputs, settings: Settings) -> str:

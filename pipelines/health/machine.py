@@ -51,7 +51,7 @@ def _uses_own_libvirt(settings: Settings) -> bool:
 
 
 def _registry(settings: Settings) -> Finding:
-    if not engines.answers():
+    if not engines.is_available():
         return _unknown("image registry")
     if engines.connect().registry_has("debian:trixie-slim"):
         return fine(OF, "image registry", "answers")
@@ -68,9 +68,9 @@ def _unknown(name: str) -> Finding:
 
 
 def _images(settings: Settings) -> Finding:
-    if not engines.answers():
+    if not engines.is_available():
         return _unknown("images")
-    since = images.since(settings.image_max_age)
+    since = images.compute_oldest(settings.image_max_age)
     now = datetime.now(UTC)
     old = [
         f"{tag} is {(now - image.made).days} days old"

@@ -50,9 +50,9 @@ _LONGEST = 1 << 20
 @contextmanager
 def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]:
     """Run a container with libguestfs for the import ``name``, whose lock the caller holds; remove it afterwards."""
-    since = images.since(settings.image_max_age)
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
-    tag, _ = images.built(engine, _NAME, base, made_since=since)
+    since = images.compute_oldest(settings.image_max_age)
+    base = images.ensure_base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    tag, _ = images.ensure_built(engine, _NAME, base, made_since=since)
     labels = {**make_output_labels(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
     called = f"virtroot-disk-{name}-{settings.key}"

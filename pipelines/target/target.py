@@ -139,7 +139,7 @@ class InContainer:
 
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """See `Target.holding`."""
-        return self.container.holding(argv)
+        return self.container.hold(argv)
 
 
 def _join(joined: Connection, resize: Callable[[int, int], None]) -> None:

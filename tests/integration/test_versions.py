@@ -26,8 +26,8 @@ VERCMP = 'while read -r a b; do vercmp "$a" "$b"; done'
 def worker() -> Iterator[Container]:
     """A container of Arch's builder, which is Debian with pacman."""
     engine, arch = engines.connect(), DISTROS["arch"]
-    base = images.base(engine, Settings().base, arch.base_image, arch.base_suite)
-    tag, _ = images.built(engine, arch.containerfile, base)
+    base = images.ensure_base(engine, Settings().base, arch.base_image, arch.base_suite)
+    tag, _ = images.ensure_built(engine, arch.containerfile, base)
     worker = engine.start(tag, labels={"virtroot.purpose": "test-versions"}, argv=["sleep", "600"], transient=True)
     yield worker
     worker.remove()

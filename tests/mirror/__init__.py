@@ -58,8 +58,8 @@ def serve(base: str) -> Iterator[Repository]:
     """Make the repository, where it is not made yet, and serve it to the containers of this engine."""
     engine = engines.connect()
     arch = DISTROS["arch"]
-    base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
-    builder, identity = images.built(engine, arch.containerfile, base_tag)
+    base_tag = images.ensure_base(engine, base, arch.base_image, arch.base_suite)
+    builder, identity = images.ensure_built(engine, arch.containerfile, base_tag)
     placeholder = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
     ours = (HERE / "Containerfile", HERE / "make-repository", *placeholder)
     files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in ours}

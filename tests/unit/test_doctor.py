@@ -56,12 +56,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         said = json.dumps(SEEN) if argv[1:3] == ["-I", "-c"] else "virtiofsd 1.13.2 --shared-dir --modcaps"
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    monkeypatch.setattr("pipelines.engine.engine.answers", lambda: True)
+    monkeypatch.setattr("pipelines.engine.engine.is_available", lambda: True)
     monkeypatch.setattr("pipelines.engine.engine.connect", ReadOnly)
     monkeypatch.setattr(process, "run", run)
-    monkeypatch.setattr(process, "found", lambda _: True)
+    monkeypatch.setattr(process, "is_installed", lambda _: True)
     monkeypatch.setattr("pipelines.guest.agent.Agent.answers", lambda _: True)
-    for forbidden in ("attach", "start_daemon", "stop_daemon", "holding"):
+    for forbidden in ("attach", "start_daemon", "stop_daemon", "hold"):
         monkeypatch.delattr(process, forbidden)
     return ran
 

@@ -26,7 +26,6 @@ _OLD = (
     "pipelines/clone.py",
     "pipelines/diff.py",
     "pipelines/doctor.py",
-    "pipelines/engine",
     "pipelines/exec.py",
     "pipelines/guest",
     "pipelines/health",
