@@ -64,15 +64,15 @@ def import_system(
     """
     name = place.checked_name(name)
     if shift_ids not in {"", "auto"}:
-        owning.offset(shift_ids, {})
+        owning.get_offset(shift_ids, {})
     store = Store(settings.output_dir)
-    found = tree_stream.find(source, outside=settings.output_dir, include_mounts=include_mounts)
+    found = tree_stream.get_source(source, outside=settings.output_dir, include_mounts=include_mounts)
     _refuse_running(found, settings)
     for each in found.left_out:
         if each.partition("/")[0] not in _EVERY_SYSTEMS:
             warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
-    if found.kind == "directory" and Path(found.opened, "etc").is_dir():
-        glanced = system_facts.glance(Path(found.opened))
+    if found.kind == "directory" and Path(found.handle_path, "etc").is_dir():
+        glanced = system_facts.collect_basics(Path(found.handle_path))
         systems.refuse(glanced)
         _check_owners(glanced, shift_ids)
     engine = engines.connect()
@@ -93,7 +93,7 @@ def import_system(
         ):
             with container.run_unpacker(engine, image, name, settings) as unpacker:
                 if found.kind == "disk":
-                    with guestfs.reader(engine, name, settings) as container_of_disk:
+                    with guestfs.run_reader(engine, name, settings) as container_of_disk:
                         choice = guestfs.unpack(found, container_of_disk, passphrase, choose, unpacker)
                     for point, device in choice.left:
                         warn(f"{point} on {device} is left behind; --include-mounts brings it along")
@@ -113,14 +113,14 @@ def import_system(
 def _check_owners(system: System, shift_ids: str) -> None:
     """Raise `VirtrootError` where owners are shifted and ``shift_ids`` does not say so, or where it says so wrongly."""
     if shift_ids:
-        owning.offset(shift_ids, system.owners)
+        owning.get_offset(shift_ids, system.owners)
     else:
         owning.refuse_shifted(system.owners)
 
 
 def _shift_ids(unpacker: Builder, asked: str) -> None:
     """Move the owners of the tree in ``unpacker`` back; no program of the tree runs meanwhile."""
-    offset = owning.offset(asked, system_facts.owners(unpacker.target, ROOT))
+    offset = owning.get_offset(asked, system_facts.read_owners(unpacker.target, ROOT))
     with step(f"moving owners back by {offset}"):
         done = unpacker.run(("/usr/local/lib/virtroot/shift-owners", ROOT, str(offset)), check=False)
     if done.returncode:
@@ -137,7 +137,7 @@ def _passphrase(source: Source, root_device: str, key: str) -> str:
             f"{source.path} is a {source.kind}: {'--root-device' if root_device else '--key'} is of disk images",
             "leave it out",
         )
-    return guestfs.passphrase(key) if key else ""
+    return guestfs.read_passphrase(key) if key else ""
 
 
 def _refuse_running(source: Source, settings: Settings) -> None:
@@ -166,17 +166,17 @@ def _adapt(
     wanted: _Wanted, source: Source, worker: Builder, artifact: Artifact, failed_log: Path, builder_digest: str
 ) -> Manifest:
     """Apply the rules to the root in ``worker``, inspect it and pack it into ``artifact``; return its manifest."""
-    system = system_facts.look(worker.target, ROOT)
+    system = system_facts.collect(worker.target, ROOT)
     systems.refuse(system)
     owning.refuse_shifted(system.owners)
     distro = DISTROS[system.distro]
     packages = frozenset(package.name for package in packing.list_packages(worker, distro))
     systems.refuse_incomplete(system, packages)
-    row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, wanted.generator)])
+    row = _boot_paths(system, GENERATORS[system.distro, systems.choose_generator(system, packages, wanted.generator)])
     say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
     if wanted.keep_identity and not system.machine_id:
         raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
-    rules = applying.rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
+    rules = applying.make_rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
     trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
     runner = StageRunner(inputs.pack_skeletons(trees), artifact.log, failed_log, wanted.contain)
     for rule in rules:
@@ -231,7 +231,7 @@ def _apply(rule: Rule, runner: StageRunner, worker: Builder) -> None:
         (warn if rule.warning else say)(rule.said)
         return
     with runner.log_stage(rule.said):
-        runner.run(applying.stage(rule), worker)
+        runner.run(applying.make_stage(rule), worker)
 
 
 def _boot_paths(system: System, row: Generator) -> Generator:

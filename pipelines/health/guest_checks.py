@@ -162,10 +162,14 @@ def usr(guest: Guest, its: Facts) -> Finding | None:
 
 def left_over(guest: Guest, its: Facts) -> list[Finding]:
     """Judge what is left in the root of where its system came from; see `pipelines.origin.signs`."""
-    shown = signs.read(its.get("signs", {}))
+    shown = signs.parse_answer(its.get("signs", {}))
     return [
         fault(
-            guest.name, sign.name, f"{signs.origin(sign)}: {signs.paths(shown[sign.name])}", sign.remedy, needed=False
+            guest.name,
+            sign.name,
+            f"{signs.describe_origin(sign)}: {signs.format_paths(shown[sign.name])}",
+            sign.remedy,
+            needed=False,
         )
         for sign in signs.SIGNS
         if sign.name in shown

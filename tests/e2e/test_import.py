@@ -319,7 +319,7 @@ def make_disk(inv: Virtroot, system: Path, name: str, made: Path) -> Path:
     """Make the disk ``name`` (``locked`` or ``plain``) of a system, as the file ``made``."""
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
     with (
-        guestfs.reader(engines.connect(), named("make-disks"), inv.settings) as container,
+        guestfs.run_reader(engines.connect(), named("make-disks"), inv.settings) as container,
         process.open_output(tar) as content,
     ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)

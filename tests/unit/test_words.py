@@ -37,7 +37,6 @@ _OLD = (
     "pipelines/night",
     "pipelines/nightly.py",
     "pipelines/nightly_timer.py",
-    "pipelines/origin",
     "pipelines/pool",
     "pipelines/promote.py",
     "pipelines/prune.py",
