@@ -70,7 +70,7 @@ def reference_task(c: Context) -> None:
     ./inv reference > docs/reference.md
     """
     docstrings = {name: str(registry[name].__doc__) for name in registry}
-    result(reference.text(program.contexts, docstrings))
+    result(reference.make_page(program.contexts, docstrings))
 
 
 #: The most used commands, in the order of use.

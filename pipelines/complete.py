@@ -59,5 +59,5 @@ NAMES: Names = {
     "destination": _files,
     "before": _builds,
     "after": _builds,
-    "topic": lambda _: [each.name for each in pages.pages()],
+    "topic": lambda _: [each.name for each in pages.list_pages()],
 }

@@ -9,7 +9,7 @@ from pipelines.book.pages import Part
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.log import page, result, say
-from pipelines.symptom.recognise import symptoms
+from pipelines.symptom.recognise import find_symptoms
 from pipelines.text import plain, table
 
 #: The page whose parts are errors.
@@ -18,7 +18,7 @@ _ERRORS = "troubleshooting"
 
 def topics() -> str:
     """Return the names of the pages with their titles, a line each."""
-    return table([("TOPIC", ""), *((each.name, each.title) for each in pages.pages() if each.name != "index")])
+    return table([("TOPIC", ""), *((each.name, each.title) for each in pages.list_pages() if each.name != "index")])
 
 
 def show(topic: str) -> None:
@@ -40,10 +40,10 @@ def found(topic: str) -> list[Part]:
     words in them.
     """
     try:
-        return [pages.find(topic)]
+        return [pages.get_page(topic)]
     except VirtrootError as unknown:
-        errors = list(pages.parts(pages.find(_ERRORS)))
-        shown = [symptom.name for symptom in symptoms([topic])]
+        errors = list(pages.list_parts(pages.get_page(_ERRORS)))
+        shown = [symptom.name for symptom in find_symptoms([topic])]
         words = _words(topic)
         about = (
             [each for name in shown for each in errors if each.name == name]

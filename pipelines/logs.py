@@ -40,15 +40,15 @@ def log(name: str, settings: Settings, *, which: str = "console", follow: bool =
     guest = guests.find(hypervisor, name)
     shown: set[Symptom] = set()
     for piece in _pieces(guest, which, follow=follow):
-        begin = -1 if which == "console" else recognise.last_start(piece)
+        begin = -1 if which == "console" else recognise.find_last_start(piece)
         if begin >= 0:
             # What was read before is of an earlier start.
             shown.clear()
-        shown.update(recognise.symptoms([piece[max(begin, 0) :]], guest.symptoms))
+        shown.update(recognise.find_symptoms([piece[max(begin, 0) :]], guest.symptoms))
         yield piece
     for symptom in guest.symptoms:
         if symptom in shown:
-            warn(f"{name}: {symptom.cause}: {symptom.hint(name)}")
+            warn(f"{name}: {symptom.cause}: {symptom.format_hint(name)}")
 
 
 def _pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:

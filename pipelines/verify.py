@@ -30,7 +30,7 @@ from pipelines.log import say, step, warn
 from pipelines.pool import place
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
-from pipelines.symptom.recognise import recognise
+from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line
 
@@ -183,7 +183,7 @@ def _judge(
         what, hint = f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", "read the reasons above"
         symptom = _symptom(kind, reasons(written), guest)
         if symptom:
-            what, hint = symptom.what(what), f"{symptom.hint(context.guest or 'NAME')}; {hint}"
+            what, hint = symptom.format_error(what), f"{symptom.format_hint(context.guest or 'NAME')}; {hint}"
         raise CheckFailed(what, f"{hint}, or {report}")
     say(f"{kind}: {tests} checks passed, {report}")
     return verdict
@@ -198,13 +198,13 @@ def _tells_of_the_artifact(kind: str, artifact: Artifact, guest: Guest | None) -
 def _symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom | None:
     """Return the symptom that the ``reasons`` of failed checks show, or else the logs of a guest that was up."""
     if guest is None:
-        return recognise(reasons)
+        return find_symptom(reasons)
     running = guest.running
     seen = [guest.unserved()] if running else []
-    found = recognise(seen, guest.symptoms) or recognise(reasons, guest.symptoms)
+    found = find_symptom(seen, guest.symptoms) or find_symptom(reasons, guest.symptoms)
     if found or not (running or kind == "guest"):
         return found
-    return recognise(guest.logs.since(None).values(), guest.symptoms)
+    return find_symptom(guest.logs.since(None).values(), guest.symptoms)
 
 
 def reasons(text: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Which tests a change can reach."""
+"""Selects the tests that a change can affect."""

@@ -20,7 +20,7 @@ from pipelines.libvirt.hypervisor import Hypervisor, Known
 from pipelines.pool import place, shares
 from pipelines.pool.shares import Share
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
-from pipelines.symptom.recognise import recognise
+from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.target import mounts
 from pipelines.target.payload.handover import NAMESPACE
@@ -165,10 +165,12 @@ class Guest:
                 beside.refuse_replaced(self.target, self.root, shares.USR)
             self.hand_over()
         except VirtrootError as error:
-            symptom = recognise([error.what], self.symptoms)
+            symptom = find_symptom([error.what], self.symptoms)
             if symptom is None:
                 raise
-            raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
+            raise VirtrootError(
+                symptom.format_error(error.what), symptom.format_hint(self.name), error.detail
+            ) from error
         for path in filter(wrappers.parse, self.binaries):
             beside.install_wrapper(self.target, path)
         before = self.logs.sizes()
@@ -217,9 +219,9 @@ class Guest:
             f"./inv console {self.name} shows it, ./inv stop {self.name} --force ends it"
         )
         reasons = [symptom for symptom in self.symptoms if not symptom.comes_up]
-        symptom = recognise([why, said, *written.values()], reasons)
+        symptom = find_symptom([why, said, *written.values()], reasons)
         if symptom:
-            what, hint = symptom.what(what), symptom.hint(self.name)
+            what, hint = symptom.format_error(what), symptom.format_hint(self.name)
         return VirtrootError(what, hint, logs.shown(written), where=Phase.BOOT)
 
     @property
@@ -244,7 +246,7 @@ class Guest:
     def refuse_unserved(self) -> None:
         """Raise `VirtrootError` where a directory of the running guest is served no more: whatever it does hangs."""
         if gone := self.unserved():
-            raise VirtrootError(GONE.what(f"{self.name} hangs: {gone}"), GONE.hint(self.name))
+            raise VirtrootError(GONE.format_error(f"{self.name} hangs: {gone}"), GONE.format_hint(self.name))
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -267,7 +267,7 @@ def test_a_guest_that_does_not_come_up_shows_its_console(inv: Virtroot, trixie: 
     said = inv("start", "--name", "mute", status=2).stderr
     inv("stop", "--name", "mute", "--force")
     inv("remove", "--name", "mute", "--yes")
-    assert "error: the root has no init that runs: the guest mute did not come up: its console says" in said
+    assert "error: the root has no working init: the guest mute did not come up: its console says" in said
     assert "init" in said.partition("error: ")[0]
 
 

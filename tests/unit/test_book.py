@@ -197,13 +197,13 @@ def test_whoever_reads_page_after_page_follows_the_story(path: str) -> None:
 
 def test_a_comment_in_commands_is_no_heading() -> None:
     page = pages.Part("p", "P", "# P\n\n## One { #one }\n\n```sh\n# no heading { #none }\n```\n\n## Two { #two }\n")
-    assert [part.name for part in pages.parts(page)] == ["one", "two"]
+    assert [part.name for part in pages.list_parts(page)] == ["one", "two"]
 
 
 def test_a_page_that_is_not_there_is_refused_with_what_is_near() -> None:
     with pytest.raises(VirtrootError, match="no page 'dokcer'") as refused:
-        pages.find("dokcer")
+        pages.get_page("dokcer")
     assert "./inv help docker" in refused.value.hint
     with pytest.raises(VirtrootError, match="no page ''"):
-        pages.find("")
-    assert pages.find("first").name == "first-recipe"
+        pages.get_page("")
+    assert pages.get_page("first").name == "first-recipe"

@@ -368,7 +368,7 @@ def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SimpleNamespace(container=lambda name: None, refuse_foreign=lambda *_: None)
     monkeypatch.setattr(connect, "host_answers", lambda: False)
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
-    monkeypatch.setattr(engines, "answers", lambda: True)
+    monkeypatch.setattr(engines, "is_available", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)
     assert complete.guests(SimpleNamespace(config=SimpleNamespace(virtroot=list_defaults()))) == []  # type: ignore[arg-type]
 
@@ -376,6 +376,6 @@ def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_asks_the_checkout_wherever_it_is_typed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     tasks.program.run(["inv", "--print-completion-script", shell])
-    get_script = capsys.readouterr().out
-    assert f"{CHECKOUT / 'inv'} --complete -- " in get_script
-    assert "@INV@" not in get_script
+    script = capsys.readouterr().out
+    assert f"{CHECKOUT / 'inv'} --complete -- " in script
+    assert "@INV@" not in script
