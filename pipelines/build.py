@@ -1,4 +1,4 @@
-"""Build: a recipe becomes an artifact."""
+"""Build an artifact from a recipe."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ from pipelines.settings import Settings
 
 
 def build(
-    inputs: Inputs, settings: Settings, *, fresh: bool = False, anew: bool = False, asker: Asker | None = None
+    inputs: Inputs, settings: Settings, *, fresh: bool = False, rebuild: bool = False, asker: Asker | None = None
 ) -> Artifact:
-    """Build ``inputs`` and return the artifact; nothing is published unless every stage succeeds.
+    """Build ``inputs`` and return the artifact. It is published only if every stage succeeds.
 
-    Where an artifact is there already that this would make again, that one is returned; with ``anew`` it is made again.
-    With ``fresh`` everything is made from nothing, packages that were downloaded apart. ``asker`` asks the mirror; it
-    serves many builds.
+    If the build would give an existing artifact again, that one is returned, unless ``rebuild``. With ``fresh`` the
+    stage cache is not used, but downloaded packages are. ``asker`` queries the mirror; it can be shared by many builds.
     """
     store, name = Store(settings.output_dir), inputs.name
     with (
@@ -50,30 +49,30 @@ def build(
         with step("mirror"):
             found = get_surroundings(inputs, asking, again=True)
         identity = compute_plan_id(inputs.plan, found)
-        there = None if fresh or anew else reuse.find(inputs, identity, store)
+        there = None if fresh or rebuild else reuse.find(inputs, identity, store)
         if there:
-            say(f"unchanged: {there.id}; --no-cache builds anew")
+            say(f"unchanged: {there.id}; use --no-cache to build it again")
             if not inputs.overridden:
                 store.name_latest(name, there.directory.name)
         else:
             asked = StageTime(name="mirror", seconds=round(time.monotonic() - begin, 3))
-            there = _make(inputs, settings, asking, found, identity, asked, fresh=fresh)
+            there = _build_new(inputs, settings, asking, found, identity, asked, fresh=fresh)
     if inputs.overridden:
-        say(f"built with what {inputs.source.name} does not have; it is not its latest, install it by --artifact")
+        say(f"options changed {inputs.source.name}, so latest is not set; use install --artifact for this build")
     return there
 
 
-def _make(
+def _build_new(
     inputs: Inputs, settings: Settings, asker: Asker, found: Surroundings, identity: str, asked: StageTime, *,
     fresh: bool,
 ) -> Artifact:  # fmt: skip
-    """Make and publish a new artifact; the caller holds the recipe's lock."""
+    """Build and publish a new artifact; the caller holds the recipe's lock."""
     if inputs.recipe.siglevel == "never":
-        warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
+        warn("siglevel: never: packages are not checked, so the mirror controls this root; the manifest records it")
     store, name, plan = Store(settings.output_dir), inputs.name, inputs.plan
     tag, digest = asker.image(plan.distro)
-    watch = _Watch(inputs, asker, found.mirror)
-    ids, build_id = compute_stage_ids(plan, found), _build_id(identity)
+    watch = _MirrorWatch(inputs, asker, found.mirror)
+    ids, build_id = compute_stage_ids(plan, found), _make_build_id(identity)
 
     @contextmanager
     def start(apart: bool) -> Iterator[Builder]:
@@ -119,7 +118,7 @@ def _make(
             keys.report()
             for each in inspection.find_doubts(facts):
                 warn(each)
-            # A recipe's commands may have fetched something until now.
+            # Query the mirror last: the recipe's commands may have downloaded packages until now.
             last = background.submit(watch.is_unchanged)
             with runner.log_stage("pack"):
                 rootfs = packing.pack(making.builder, artifact.tarball, found.epoch)
@@ -148,47 +147,50 @@ def _make(
         )
     made = store.find(f"{name}/{build_id}")
     if made is None:
-        raise VirtrootError(f"the artifact {name}/{build_id} vanished after it was published", "build it again")
+        raise VirtrootError(f"artifact {name}/{build_id} was removed after it was published", "build it again")
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
 
 
-class _Watch:
-    """Sees to it that the mirror, which says now what it offers, is the one that was asked ``before``."""
+class _MirrorWatch:
+    """Checks during a build that the mirror's state is still the one ``before`` it."""
 
     def __init__(self, inputs: Inputs, asker: Asker, before: MirrorState) -> None:
         self._inputs, self._asker, self._before = inputs, asker, before
         self.moved = False
 
     def is_unchanged(self) -> bool:
-        """Ask the mirror; say, and warn once, whether it has moved on: a root then belongs to neither state."""
+        """Query the mirror, and return whether its state is unchanged; if not, warn once.
+
+        A root that was built while the mirror changed belongs to neither state.
+        """
         try:
             same = self._asker.ask(self._inputs, again=True) == self._before
-            why = "the mirror changed while this was built: another build of this plan may differ"
+            why = "the mirror changed during the build: another build of this plan may differ"
         except VirtrootError as error:
-            same, why = False, f"cannot tell whether the mirror changed while this was built: {error.what}"
+            same, why = False, f"cannot tell whether the mirror changed during the build: {error.what}"
         if not same and not self.moved:
             self.moved = True
-            warn(f"{why}; the manifest says so")
+            warn(f"{why}; the manifest records it")
         return same
 
 
-def _build_id(identity: str) -> str:
+def _make_build_id(identity: str) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{identity[:12]}"
 
 
 _RECIPE = {
-    "distro": "recipe by name: recipes/NAME.yaml",
-    "recipe": "recipe by file",
+    "distro": "the recipe by name: recipes/NAME.yaml",
+    "recipe": "the recipe by file",
     "release": "override the recipe's release",
     "generator": "override the recipe's initramfs generator",
     "mirror": "override the recipe's mirror",
     "bootstrap": "override the recipe's bootstrap tool",
-    "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
+    "snapshot": "build it from the dated archive of a time like 20261101T000000Z",
 }
 
 
-@task(name="build", help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+@task(name="build", help={**_RECIPE, "no-cache": "build all stages again, even if nothing changed"})
 def build_task(
     c: Context,
     distro: str = "",
@@ -200,7 +202,7 @@ def build_task(
     snapshot: str = "",
     no_cache: bool = False,
 ) -> None:
-    """Build a golden root, from the first stage on that changed; prints the artifact's path.
+    """Build a root, starting with the first stage that changed, and print the artifact's path.
 
     ./inv build --distro debian
     ./inv build --recipe recipes/web.yaml --no-cache
@@ -223,7 +225,7 @@ def plan_task(
     snapshot: str = "",
     json: bool = False,
 ) -> None:
-    """Print what a build would do; needs no engine and changes nothing.
+    """Print the steps of a build, without an engine and without changing anything.
 
     ./inv plan --distro debian
     """

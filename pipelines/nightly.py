@@ -257,7 +257,7 @@ def _work(source: Path, run: Run, facts: dict[str, Any]) -> str:
     if artifact.stored_id in known and golden.is_older(artifact):
         # A change was taken back: what was built before it is wanted again, and nothing golden goes back in time.
         say(f"{artifact.id} is wanted again, and is older than the golden root: it is built anew")
-        artifact = _patiently(run, lambda: build(planned, run.settings, anew=True, asker=asker))
+        artifact = _patiently(run, lambda: build(planned, run.settings, rebuild=True, asker=asker))
         facts |= _facts(store, artifact, before, nights, known)
     if golden.is_older(artifact):
         say(f"{artifact.id} is older than the golden root, which never goes back in time")

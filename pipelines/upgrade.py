@@ -160,7 +160,7 @@ def _prove(guest: Guest, artifact: Artifact, settings: Settings) -> None:
     with ignore_output_errors():
         try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
-            verify.verify_held(guest, settings, boot=True)
+            verify.verify_locked(guest, settings, boot=True)
         except KeyboardInterrupt:
             warn(f"{name} is on {artifact.id} unproven; back to its former root: ./inv rollback {name} --restart")
             raise

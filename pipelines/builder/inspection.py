@@ -42,7 +42,7 @@ missing() {
     [ -e etc/udev/hwdb.bin ] || missing usr/lib/udev/hwdb.bin usr/lib/udev/hwdb.d/*.hwdb
     missing var/lib/systemd/catalog/database usr/lib/systemd/catalog/*.catalog
 } | section databases
-# In the root, where a link leads to what the guest will find, and not to a file of the builder.
+# Check it in a chroot, so that links are resolved as in the guest, and not to files of the builder.
 chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' | section init
 """
 

@@ -53,7 +53,7 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert inv("exec", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
     inv("wait", "debian")
     again = inv("demo").stderr
-    assert "there is a guest debian already: it is taken as it is" in again
+    assert "the guest debian exists already, and is used as it is" in again
     assert "debian is running and stays up" in again
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")

@@ -339,7 +339,7 @@ def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(inv: Virtroot, sys
     key = tmp_path / "key"
     key.write_text("open sesame\n")
     done = inv("import", "oldbox", str(locked), "--key", str(key))
-    assert "/srv/data on /dev/sda4 is left behind; --include-mounts brings it along" in done.stderr
+    assert "/srv/data on /dev/sda4 is left behind; use --include-mounts to import it" in done.stderr
     assert f"the hypervisor loads the kernel: {GRUB} purged" in done.stderr
     assert locked.read_bytes() == before
     imported = Path(done.stdout.strip())

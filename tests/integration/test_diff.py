@@ -41,9 +41,9 @@ TEXT = """\
 before    web/20261101T020000Z-1
 after     web/20261102T020000Z-2
 kernel    6.12.48 -> 6.12.57
-packed    1.0 KiB, as before
+packed    1.0 KiB, unchanged
 unpacked  200 MiB -> 190 MiB (-10 MiB)
-packages  6, as before
+packages  6, unchanged
 
 added (1)
   <script>  $(id)
@@ -98,7 +98,7 @@ def test_packages_kernel_and_sizes_fit_a_terminal(output: Path) -> None:
     # However the two are named, and wherever one is.
     for words in (["web/golden", "latest"], ["latest~1", "latest", "--recipe", "elsewhere/web.yaml"]):
         assert inv(output, "diff", *words, LC_ALL="C", LANG="C").stdout == said
-    assert "no package came, went" in inv(output, "diff", "web/latest", "web/latest").stdout
+    assert "no packages added, removed" in inv(output, "diff", "web/latest", "web/latest").stdout
 
 
 def test_programs_get_json(output: Path) -> None:

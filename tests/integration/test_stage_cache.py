@@ -67,7 +67,7 @@ def test_nothing_changed_is_the_artifact_that_is_there(inv: Virtroot, trixie: Pa
     again, said = built(inv, path, **NO_ROOM)
     assert again.build in there
     assert again.plan == load(trixie / "manifest.json").plan
-    assert f"unchanged: {again.id}; --no-cache builds anew" in said
+    assert f"unchanged: {again.id}; use --no-cache to build it again" in said
     assert (inv.output / named("trixie") / "latest").resolve() == inv.output / again.id
 
 

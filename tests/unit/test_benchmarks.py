@@ -232,7 +232,7 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
         said = f"Used\n{next(used)}\n" if argv[0] == "df" else ""
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    stage.replace("pipelines.setup.need")
+    stage.replace("pipelines.setup.ensure_programs")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
     layered = stage.replace("pipelines.pool.clone_methods.layer")
@@ -284,7 +284,7 @@ def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     guest = create_autospec(Guest, instance=True, root="/pool/root.web")
     guest.target = create_autospec(Local, instance=True)
     monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
-    stage.replace("pipelines.setup.need")
+    stage.replace("pipelines.setup.ensure_programs")
     commands = stage.replace("pipelines.host.process.run", Completed((), 0, b"/dev/loop0\n", b""))
     volumes = stage.replace("docker.from_env", create_autospec(docker.DockerClient, instance=True, volumes=MagicMock()))
     stage.replace("pipelines.install.install")

@@ -104,7 +104,7 @@ def test_commands_inside_lines_can_be_typed(page: str) -> None:
             words = book.words_of(code)
             begin(words)
             if words[0] == "help" and len(words) == 2 and not words[1].isupper():
-                assert explaining.found(words[1])
+                assert explaining.find_parts(words[1])
         elif code.startswith("--") and page == "README":
             assert any(code.split()[0] in context.flags for context in tasks.program.contexts.values()), code
 

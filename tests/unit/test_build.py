@@ -39,7 +39,7 @@ def answering(answer: str, status: int = 0) -> Any:
     ("answer", "status", "moved", "said"),
     [
         (BEFORE, 0, False, ""),
-        ("1750000001\nabd  trixie\n", 0, True, "the mirror changed while this was built"),
+        ("1750000001\nabd  trixie\n", 0, True, "the mirror changed during the build"),
         ("", 1, True, "cannot tell whether the mirror changed"),
         ("not a date", 0, True, "cannot tell whether the mirror changed"),
     ],
@@ -50,11 +50,11 @@ def test_a_mirror_that_moves_on_meanwhile_is_told_once(
     debian = inputs.find("debian")
     asker = Asker(engine, Settings())
     engine.start.side_effect = lambda *_, **__: answering(answer, status)
-    watch = build._Watch(debian, asker, parse(BEFORE))
+    watch = build._MirrorWatch(debian, asker, parse(BEFORE))
     assert [watch.is_unchanged(), watch.is_unchanged(), watch.moved] == [not moved, not moved, moved]
     told = capsys.readouterr().err
     assert said in told
-    assert told.count("the manifest says so") == moved
+    assert told.count("the manifest records it") == moved
 
 
 def test_the_same_question_is_asked_once_and_anew_when_that_is_said(engine: Any) -> None:

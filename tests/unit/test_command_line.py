@@ -370,7 +370,7 @@ def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
     monkeypatch.setattr(engines, "is_available", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)
-    assert complete.guests(SimpleNamespace(config=SimpleNamespace(virtroot=list_defaults()))) == []  # type: ignore[arg-type]
+    assert complete.list_guests(SimpleNamespace(config=SimpleNamespace(virtroot=list_defaults()))) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

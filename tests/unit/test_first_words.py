@@ -162,7 +162,7 @@ def test_a_suite_that_says_no_says_why_first(tmp_path: Path, machine: type[Machi
     context = SuiteContext(str(artifact.directory), {}, guest="web")
     machine.state = "shut off"
     with patch("pipelines.host.process.run_by_line", suite), pytest.raises(CheckFailed) as told:
-        verify._judge("root", context, artifact, guest(machine))
+        verify._run_suite("root", context, artifact, guest(machine))
     assert told.value.what.startswith("the root directory does not belong to root with mode 0755: 1 of 2 checks failed")
     assert told.value.what.endswith(": test_b")
-    assert "more: ./inv help root-mode; read the reasons above, or " in told.value.hint
+    assert "more: ./inv help root-mode; see the reasons above, or " in told.value.hint

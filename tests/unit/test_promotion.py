@@ -149,7 +149,7 @@ def test_the_verbs_take_ids_and_refuse_what_is_none(tmp_path: Path) -> None:
     assert not promoting.pin("web/1", "", settings, keep=False).pinned
     with pytest.raises(VirtrootError, match="cannot read"):
         promoting.promote("web/1", "", settings)
-    with pytest.raises(VirtrootError, match="nothing is kept of mail"):
+    with pytest.raises(VirtrootError, match="no builds of mail"):
         promoting.demote("mail", settings)
 
 

@@ -154,7 +154,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     def asking(question: str) -> bool:
         found["web"].append(Former("/pool/former.web/late", "20200101T000000Z", cast("Made", None)))
-        return question == "Delete these 2 former roots?"
+        return question == "Delete these 2 previous roots?"
 
     settings = Settings(output=str(tmp_path))
     old = timedelta(days=14)
@@ -162,7 +162,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
         "/pool/former.web/30"
     ]
     assert gone == ["/pool/former.web/30"]
-    assert "the former roots of busy stay: another task works on the guest busy" in " ".join(
+    assert "cannot delete the previous roots of busy: another task works on the guest busy" in " ".join(
         capsys.readouterr().err.split()
     )
     every.pop()
@@ -180,9 +180,9 @@ def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
         return ["/pool/former.fine/1"]
 
     monkeypatch.setattr(guests, "every", lambda _: fleet)
-    monkeypatch.setattr(pruning_verb, "_of", of)
-    assert pruning_verb._left(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
-    assert "the former roots of odd stay: its record is damaged" in capfd.readouterr().err
+    monkeypatch.setattr(pruning_verb, "_list_previous_roots", of)
+    assert pruning_verb._find_previous_roots(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
+    assert "cannot list the previous roots of odd: its record is damaged" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"no": "such field"}'])

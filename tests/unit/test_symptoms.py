@@ -395,14 +395,14 @@ def test_help_shows_the_section_that_an_error_names(symptom: Symptom) -> None:
 
 @pytest.mark.parametrize(("name", "line", "source"), LINES)
 def test_help_finds_a_section_by_what_was_written(name: str, line: str, source: str) -> None:
-    assert explaining.found(line)[0].name == name, source
+    assert explaining.find_parts(line)[0].name == name, source
 
 
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
 def test_help_finds_a_section_by_its_heading_however_it_is_typed(symptom: Symptom) -> None:
     typed = symptom.heading
     for text in (typed, typed.lower(), f"`{typed}`", f"Nov 28 07:41:16 web prog[7]: {typed.upper()}!"):
-        assert symptom.name in [part.name for part in explaining.found(text)][:2], text
+        assert symptom.name in [part.name for part in explaining.find_parts(text)][:2], text
 
 
 @pytest.mark.parametrize(
@@ -414,12 +414,12 @@ def test_help_finds_a_section_by_its_heading_however_it_is_typed(symptom: Sympto
     ],
 )
 def test_help_finds_a_section_by_words_that_stand_in_it(typed: str, name: str) -> None:
-    assert explaining.found(typed)[0].name == name
+    assert explaining.find_parts(typed)[0].name == name
 
 
 def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -> None:
     lines = {name: line for name, line, _ in LINES}
-    explaining.show(f"{lines['root-locked']}\n{lines['tag-not-found']}")
+    explaining.show_topic(f"{lines['root-locked']}\n{lines['tag-not-found']}")
     said = capsys.readouterr()
     assert said.out.startswith("## `virtio-fs: tag <root> not found`\n")
     assert said.err == "also: ./inv help root-locked\n"
@@ -428,7 +428,7 @@ def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("the dog ate it", "./inv help troubleshooting has the errors that are known"),
+        ("the dog ate it", "run ./inv help troubleshooting for the known errors"),
         ("handle", "run ./inv help stale-handle, or ./inv help"),
         ("", "run ./inv help for the pages"),
         ("\x1b[31m", "run ./inv help for the pages"),
@@ -436,7 +436,7 @@ def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -
 )
 def test_what_help_does_not_know_is_refused_with_where_to_look(typed: str, hint: str) -> None:
     with pytest.raises(VirtrootError, match="no page") as refused:
-        explaining.found(typed)
+        explaining.find_parts(typed)
     assert refused.value.hint == hint
 
 
