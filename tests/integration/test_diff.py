@@ -150,7 +150,7 @@ def test_a_tarball_that_is_none_is_said_with_its_name(output: Path, tmp_path: Pa
     (tmp_path / "tree" / "noise").write_bytes(os.urandom(3 << 20))
     latest = Artifact(output / "web" / "20261102T020000Z-2")
     pack(output / "web" / "20261101T020000Z-1", tmp_path / "tree")
-    assert "no tarball" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
+    assert "no such tarball" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
 
     pack(latest.directory, tmp_path / "tree")
     whole = latest.tarball.read_bytes()
