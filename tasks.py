@@ -1,4 +1,4 @@
-"""The invoke front end: which tasks there are, in which order, and which verb's module has each of them."""
+"""The tasks: their names, their order, and the module of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with lazy.imports():
     from pipelines.errors import VirtrootError
     from pipelines.merge import policy_page
 
-#: The modules of the tasks.
+#: The tasks and their modules.
 TASKS = {
     "build": "pipelines.build",
     "plan": "pipelines.build",
@@ -79,20 +79,20 @@ def reference_task(c: Context, page: str = "reference") -> None:
     if page != "reference":
         raise VirtrootError(f"{page!r} is not written from the code", "give --page reference or --page survives")
     docstrings = {name: str(registry[name].__doc__) for name in registry}
-    result(reference.text(program.contexts, docstrings))
+    result(reference.make_page(program.contexts, docstrings))
 
 
-#: What matters, in the order of use.
+#: The most used commands, in the order of use.
 _DAILY = (
-    ("demo", "from nothing to a booted, verified guest"),
-    ("build --distro debian", "make a golden root of recipes/debian.yaml"),
-    ("install web --distro debian", "a guest of it, shut off"),
+    ("demo", "build a root, boot a guest, verify both"),
+    ("build --distro debian", "build a root from recipes/debian.yaml"),
+    ("install web --distro debian", "make a guest from it, shut off"),
     ("start web", "boot it, wait until it is up"),
     ("ssh web", "log in; also: exec web -- COMMAND"),
     ("list", "guests with state, address, age and size"),
-    ("logs web", "what its console said; also: doctor web"),
-    ("verify web --boot", "check it, root and running guest"),
-    ("upgrade web --restart", "onto the newest root; back: rollback web"),
+    ("logs web", "show its console's log; also: doctor web"),
+    ("verify web --boot", "check its root and the running guest"),
+    ("upgrade web --restart", "upgrade to the newest root; undo: rollback"),
     ("nightly", "build, boot, verify, promote all recipes"),
 )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipelines.builder import container, inputs
 from pipelines.builder.mirror_state import Asker
-from pipelines.builder.reuse import unchanged
+from pipelines.builder.reuse import find_unchanged
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import Container
 from pipelines.host import process
@@ -124,7 +124,7 @@ class Virtroot:
         """Say of ten recipes that nothing changed, as a night does."""
         with Asker(engines.connect(), self.settings) as asker:
             for recipe in self.ten():
-                if unchanged(inputs.find(recipe=str(recipe)), self.settings, asker) is None:
+                if find_unchanged(inputs.find(recipe=str(recipe)), self.settings, asker) is None:
                     raise SystemExit(f"{recipe} changed")
 
 
@@ -194,7 +194,7 @@ def seconds(contender: Callable[[], object]) -> float:
 def _plain(settings: Settings) -> Iterator[Container]:
     """Yield a container with the plain tools, a disk and a tmpfs; what the benchmark made goes with it."""
     engine = engines.connect()
-    image, _ = container.image(engine, inputs.find("debian").plan.distro, settings)
+    image, _ = container.ensure_image(engine, inputs.find("debian").plan.distro, settings)
     started = engine.start(
         image,
         labels={"virtroot.purpose": "benchmark"},

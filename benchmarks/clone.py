@@ -58,7 +58,7 @@ class Cost:
 
 def main(rounds: int, artifact: str) -> None:
     """Make a root by each way and each peer ``rounds`` times, in turn, on each file system."""
-    setup.need("mkfs.btrfs", "mkfs.xfs", "bsdtar")
+    setup.ensure_programs("mkfs.btrfs", "mkfs.xfs", "bsdtar")
     with tempfile.TemporaryDirectory() as scratch:
         made = (
             Artifact(Path(artifact))

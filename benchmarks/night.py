@@ -48,7 +48,7 @@ def main(count: int) -> None:
         )
         took = time.monotonic() - begin
         unchanged = night.stderr.decode().count("nothing changed, golden root")
-        engines.connect().remove_volume(container.cache_volume(inputs.find(recipe=str(sources[0])), settings))
+        engines.connect().remove_volume(container.get_cache_volume(inputs.find(recipe=str(sources[0])), settings))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     print(f"{count} recipes built, begun alike   {built:6.1f} s   1")
     print(f"a night over them, {unchanged} unchanged   {took:6.1f} s   {took / built:.2f}   peak {peak} MiB")

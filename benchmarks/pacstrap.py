@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.build import seconds
 from pipelines.build import build
 from pipelines.builder import container, inputs
-from pipelines.builder.container import builder
+from pipelines.builder.container import run_builder
 from pipelines.builder.inputs import Inputs
 from pipelines.engine import engine as engines
 from pipelines.settings import Settings
@@ -57,28 +57,28 @@ def main() -> None:
             times = {}
             for name, contender in contenders.items():
                 if cache == "cold":
-                    engines.connect().remove_volume(container.cache_volume(planned, settings))
+                    engines.connect().remove_volume(container.get_cache_volume(planned, settings))
                 times[name] = seconds(contender)
             for name, taken in times.items():
                 print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
         build(planned, settings)
         print(f"{'virtroot':<16} warm, nothing changed {seconds(lambda: build(planned, settings)):6.1f} s")
-        engines.connect().remove_volume(container.cache_volume(planned, settings))
+        engines.connect().remove_volume(container.get_cache_volume(planned, settings))
 
 
 def _plain(planned: Inputs, settings: Settings) -> None:
     engine = engines.connect()
     distro = planned.plan.distro
-    image, _ = container.image(engine, distro, settings)
+    image, _ = container.ensure_image(engine, distro, settings)
     on_disk = replace(settings, workspace="disk")
-    with builder(
+    with run_builder(
         engine,
         image,
         planned.name,
         on_disk,
         "benchmark",
         capabilities=distro.capabilities,
-        cache=container.cache_volume(planned, settings),
+        cache=container.get_cache_volume(planned, settings),
     ) as worker:
         for item in planned.plan.builder_setup:
             worker.set_up(item, planned.trees)

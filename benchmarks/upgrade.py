@@ -57,7 +57,7 @@ _UP = re.compile(rb"is up after ([0-9.]+) s")
 
 def main(rounds: int, artifact: str) -> None:
     """Upgrade a guest ``rounds`` times by each way and the peer, in turn, on each file system; print the table."""
-    setup.need("mkfs.btrfs", "mkfs.xfs")
+    setup.ensure_programs("mkfs.btrfs", "mkfs.xfs")
     with tempfile.TemporaryDirectory() as scratch:
         settings = replace(Settings(), output=f"{scratch}/output", connect="embedded", embedded="virtroot-benchmark")
         made = Artifact(Path(artifact)) if artifact else build(inputs.find("debian"), settings)

@@ -1,4 +1,4 @@
-"""Build: a recipe becomes an artifact."""
+"""Build an artifact from a recipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
 from pipelines.artifact.store import Store
 from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, reuse
-from pipelines.builder.build_root import Making
+from pipelines.builder.build_root import RootBuild
 from pipelines.builder.cache import StageCache
-from pipelines.builder.container import Builder, builder
+from pipelines.builder.container import Builder, run_builder
 from pipelines.builder.inputs import Inputs
-from pipelines.builder.mirror_state import Asker, surroundings
-from pipelines.builder.root_container import contained
+from pipelines.builder.mirror_state import Asker, get_surroundings
+from pipelines.builder.root_container import run_container
 from pipelines.builder.stages import StageRunner
 from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.engine import engine as engines
@@ -26,19 +26,18 @@ from pipelines.errors import Phase, VirtrootError
 from pipelines.log import result, say, step, warn
 from pipelines.recipe import plan as plans
 from pipelines.recipe.mirror import MirrorState
-from pipelines.recipe.plan import Surroundings, plan_id, stage_ids
+from pipelines.recipe.plan import Surroundings, compute_plan_id, compute_stage_ids
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 
 
 def build(
-    inputs: Inputs, settings: Settings, *, fresh: bool = False, anew: bool = False, asker: Asker | None = None
+    inputs: Inputs, settings: Settings, *, fresh: bool = False, rebuild: bool = False, asker: Asker | None = None
 ) -> Artifact:
-    """Build ``inputs`` and return the artifact; nothing is published unless every stage succeeds.
+    """Build ``inputs`` and return the artifact. It is published only if every stage succeeds.
 
-    Where an artifact is there already that this would make again, that one is returned; with ``anew`` it is made again.
-    With ``fresh`` everything is made from nothing, packages that were downloaded apart. ``asker`` asks the mirror; it
-    serves many builds.
+    If the build would give an existing artifact again, that one is returned, unless ``rebuild``. With ``fresh`` the
+    stage cache is not used, but downloaded packages are. ``asker`` queries the mirror; it can be shared by many builds.
     """
     store, name = Store(settings.output_dir), inputs.name
     with (
@@ -48,43 +47,43 @@ def build(
         store.claim(name, inputs.source)
         begin = time.monotonic()
         with step("mirror"):
-            found = surroundings(inputs, asking, again=True)
-        identity = plan_id(inputs.plan, found)
-        there = None if fresh or anew else reuse.find(inputs, identity, store)
+            found = get_surroundings(inputs, asking, again=True)
+        identity = compute_plan_id(inputs.plan, found)
+        there = None if fresh or rebuild else reuse.find(inputs, identity, store)
         if there:
-            say(f"unchanged: {there.id}; --no-cache builds anew")
+            say(f"unchanged: {there.id}; use --no-cache to build it again")
             if not inputs.overridden:
                 store.name_latest(name, there.directory.name)
         else:
             asked = StageTime(name="mirror", seconds=round(time.monotonic() - begin, 3))
-            there = _make(inputs, settings, asking, found, identity, asked, fresh=fresh)
+            there = _build_new(inputs, settings, asking, found, identity, asked, fresh=fresh)
     if inputs.overridden:
-        say(f"built with what {inputs.source.name} does not have; it is not its latest, install it by --artifact")
+        say(f"options changed {inputs.source.name}, so latest is not set; use install --artifact for this build")
     return there
 
 
-def _make(
+def _build_new(
     inputs: Inputs, settings: Settings, asker: Asker, found: Surroundings, identity: str, asked: StageTime, *,
     fresh: bool,
 ) -> Artifact:  # fmt: skip
-    """Make and publish a new artifact; the caller holds the recipe's lock."""
+    """Build and publish a new artifact; the caller holds the recipe's lock."""
     if inputs.recipe.siglevel == "never":
-        warn("siglevel: never: whoever answers for the mirror decides what is in this root; the manifest says so")
+        warn("siglevel: never: packages are not checked, so the mirror controls this root; the manifest records it")
     store, name, plan = Store(settings.output_dir), inputs.name, inputs.plan
     tag, digest = asker.image(plan.distro)
-    watch = _Watch(inputs, asker, found.mirror)
-    ids, build_id = stage_ids(plan, found), _build_id(identity)
+    watch = _MirrorWatch(inputs, asker, found.mirror)
+    ids, build_id = compute_stage_ids(plan, found), _make_build_id(identity)
 
     @contextmanager
     def start(apart: bool) -> Iterator[Builder]:
         env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
         if apart:
-            with builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
+            with run_builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
-        volume = container.cache_volume(inputs, settings)
+        volume = container.get_cache_volume(inputs, settings)
         capable = plan.distro.capabilities
-        with builder(
+        with run_builder(
             asker.engine,
             tag,
             name,
@@ -99,26 +98,29 @@ def _make(
             yield Builder(made.container, env)
 
     with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
-        contain = partial(contained, asker.engine, name, settings)
+        contain = partial(run_container, asker.engine, name, settings)
         runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name), contain)
         runner.times.append(asked)
         cache = StageCache(settings.cache_home, 0 if fresh else settings.cache_bytes)
-        with Making(inputs, ids, cache, runner, start, watch.unmoved) as making, ThreadPoolExecutor(1) as beside:
+        with (
+            RootBuild(inputs, ids, cache, runner, start, watch.is_unchanged) as making,
+            ThreadPoolExecutor(1) as background,
+        ):
             making.make()
-            with runner.logged("inspect", where=Phase.INSPECT):
-                packages = packing.packages(making.builder, plan.distro)
+            with runner.log_stage("inspect", where=Phase.INSPECT):
+                packages = packing.list_packages(making.builder, plan.distro)
                 names = tuple(package.name for package in packages)
                 facts = inspection.gather(making.builder.target, ROOT, plan.generator, names)
                 inspection.refuse_broken(facts)
                 named_in = build_name.find(making.builder.target, ROOT)
                 found_keys = private_keys.find(making.builder.target, ROOT)
-            keys = private_keys.sort_out(found_keys, inputs.overlay_paths)
+            keys = private_keys.classify(found_keys, inputs.overlay_paths)
             keys.report()
-            for each in inspection.doubts(facts):
+            for each in inspection.find_doubts(facts):
                 warn(each)
-            # A recipe's commands may have fetched something until now.
-            last = beside.submit(watch.unmoved)
-            with runner.logged("pack"):
+            # Query the mirror last: the recipe's commands may have downloaded packages until now.
+            last = background.submit(watch.is_unchanged)
+            with runner.log_stage("pack"):
                 rootfs = packing.pack(making.builder, artifact.tarball, found.epoch)
             last.result()
         artifact.describe(
@@ -138,54 +140,57 @@ def _make(
                 packages=packages,
                 named_in=named_in,
                 private_keys=keys.shared,
-                overlay_keys=keys.of_overlay,
+                overlay_keys=keys.from_overlay,
                 rootfs=rootfs,
                 stages=tuple(runner.times),
             )
         )
     made = store.find(f"{name}/{build_id}")
     if made is None:
-        raise VirtrootError(f"the artifact {name}/{build_id} vanished after it was published", "build it again")
+        raise VirtrootError(f"artifact {name}/{build_id} was removed after it was published", "build it again")
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
 
 
-class _Watch:
-    """Sees to it that the mirror, which says now what it offers, is the one that was asked ``before``."""
+class _MirrorWatch:
+    """Checks during a build that the mirror's state is still the one ``before`` it."""
 
     def __init__(self, inputs: Inputs, asker: Asker, before: MirrorState) -> None:
         self._inputs, self._asker, self._before = inputs, asker, before
         self.moved = False
 
-    def unmoved(self) -> bool:
-        """Ask the mirror; say, and warn once, whether it has moved on: a root then belongs to neither state."""
+    def is_unchanged(self) -> bool:
+        """Query the mirror, and return whether its state is unchanged; if not, warn once.
+
+        A root that was built while the mirror changed belongs to neither state.
+        """
         try:
             same = self._asker.ask(self._inputs, again=True) == self._before
-            why = "the mirror changed while this was built: another build of this plan may differ"
+            why = "the mirror changed during the build: another build of this plan may differ"
         except VirtrootError as error:
-            same, why = False, f"cannot tell whether the mirror changed while this was built: {error.what}"
+            same, why = False, f"cannot tell whether the mirror changed during the build: {error.what}"
         if not same and not self.moved:
             self.moved = True
-            warn(f"{why}; the manifest says so")
+            warn(f"{why}; the manifest records it")
         return same
 
 
-def _build_id(identity: str) -> str:
+def _make_build_id(identity: str) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{identity[:12]}"
 
 
 _RECIPE = {
-    "distro": "recipe by name: recipes/NAME.yaml",
-    "recipe": "recipe by file",
+    "distro": "the recipe by name: recipes/NAME.yaml",
+    "recipe": "the recipe by file",
     "release": "override the recipe's release",
     "generator": "override the recipe's initramfs generator",
     "mirror": "override the recipe's mirror",
     "bootstrap": "override the recipe's bootstrap tool",
-    "snapshot": "make it from the dated archive, as it was at a time like 20261101T000000Z",
+    "snapshot": "build it from the dated archive of a time like 20261101T000000Z",
 }
 
 
-@task(name="build", help={**_RECIPE, "no-cache": "make everything anew, also where nothing changed"})
+@task(name="build", help={**_RECIPE, "no-cache": "build all stages again, even if nothing changed"})
 def build_task(
     c: Context,
     distro: str = "",
@@ -197,7 +202,7 @@ def build_task(
     snapshot: str = "",
     no_cache: bool = False,
 ) -> None:
-    """Build a golden root, from the first stage on that changed; prints the artifact's path.
+    """Build a root, starting with the first stage that changed, and print the artifact's path.
 
     ./inv build --distro debian
     ./inv build --recipe recipes/web.yaml --no-cache
@@ -220,7 +225,7 @@ def plan_task(
     snapshot: str = "",
     json: bool = False,
 ) -> None:
-    """Print what a build would do; needs no engine and changes nothing.
+    """Print the steps of a build, without an engine and without changing anything.
 
     ./inv plan --distro debian
     """
@@ -238,4 +243,4 @@ def schema_task(
 
     ./inv schema > recipes/schema.json
     """
-    print_data(inputs.schema())
+    print_data(inputs.make_schema())

@@ -1,4 +1,4 @@
-"""The names that the shell completes: of guests, recipes, builds and the book's pages."""
+"""The names for shell completion: guests, recipes, builds and the book's pages."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ with lazy.imports():
     from pipelines.libvirt import connect
 
 
-def guests(context: Context) -> list[str]:
-    """Name the guests; nothing is started for it, so those of a stopped hypervisor are not seen."""
-    hypervisor = connect.find(_settings(context))
+def list_guests(context: Context) -> list[str]:
+    """Return the names of the guests; nothing is started, so those of a stopped hypervisor are missing."""
+    hypervisor = connect.find(_get_settings(context))
     if hypervisor is None:
         return []
-    # In the embedded hypervisor every domain is a guest, and asking each for its metadata takes long.
+    # In the embedded hypervisor every domain is a guest, and reading the metadata of each takes long.
     return [each.name for each in (hypervisor.domains() if hypervisor.embedded else all_guests.list_guests(hypervisor))]
 
 
-def _recipes(_: Context) -> list[str]:
-    return inputs.names()
+def _list_recipes(_: Context) -> list[str]:
+    return inputs.list_names()
 
 
-def _built_recipes(context: Context) -> list[str]:
-    return store.Store(_settings(context).output_dir).recipes()
+def _list_built_recipes(context: Context) -> list[str]:
+    return store.Store(_get_settings(context).output_dir).recipes()
 
 
-def _builds(context: Context) -> list[str]:
-    return naming.names(_settings(context).output_dir)
+def _list_builds(context: Context) -> list[str]:
+    return naming.list_names(_get_settings(context).output_dir)
 
 
-def _files(_: Context) -> list[str]:
+def _list_files(_: Context) -> list[str]:
     return [FILES]
 
 
-def _settings(context: Context) -> Settings:
+def _get_settings(context: Context) -> Settings:
     return from_section(context.config.virtroot)
 
 
-#: Where the values of each option come from.
+#: The functions that list the values of each option.
 NAMES: Names = {
-    "name": guests,
-    "install.name": _recipes,
-    "distro": _recipes,
-    "artifact": _builds,
-    "install.artifact": _files,
-    "nightly.recipe": _recipes,
-    "demote.recipe": _built_recipes,
-    "prune.recipe": _built_recipes,
-    "source": _files,
-    "destination": _files,
-    "before": _builds,
-    "after": _builds,
-    "topic": lambda _: [each.name for each in pages.pages()],
+    "name": list_guests,
+    "install.name": _list_recipes,
+    "distro": _list_recipes,
+    "artifact": _list_builds,
+    "install.artifact": _list_files,
+    "nightly.recipe": _list_recipes,
+    "demote.recipe": _list_built_recipes,
+    "prune.recipe": _list_built_recipes,
+    "source": _list_files,
+    "destination": _list_files,
+    "before": _list_builds,
+    "after": _list_builds,
+    "topic": lambda _: [each.name for each in pages.list_pages()],
 }

@@ -1,4 +1,4 @@
-"""Demo: every pipeline once, from an empty machine to a guest that is up; again, it goes on from what is there."""
+"""Run every pipeline once, from an empty machine to a running guest. A second run uses what exists."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pipelines.verify import verify_guest
 
 
 def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> None:
-    """Set up, build ``inputs``, install it under its recipe's name, verify it booted, and leave it running.
+    """Set up the machine, build ``inputs``, install it as a guest, verify it, and leave it running.
 
-    ``consent`` answers whether the host gives what the recipe asks of it.
+    ``consent`` answers whether to grant the recipe's requests to the host.
     """
     name = inputs.name
     setup(settings)
     hypervisor = connect(settings)
     if hypervisor.is_defined(name):
-        say(f"there is a guest {name} already: it is taken as it is")
+        say(f"the guest {name} exists already, and is used as it is")
     else:
         try:
             artifact = Store(settings.output_dir).latest(name, inputs.source)
-            say(f"{artifact.id} is built already; ./inv build --distro {name} builds a new one")
+            say(f"{artifact.id} exists already; run ./inv build --distro {name} for a new one")
         except VirtrootError:
             artifact = build(inputs, settings)
-        install(name, artifact, replace(_options(hypervisor), consent=consent), settings)
+        install(name, artifact, replace(_make_options(hypervisor), consent=consent), settings)
     verify_guest(name, settings, boot=True)
     if not start.is_running(name, settings):
         say(f"{name} is up after {start.start(name, settings):.1f} s")
@@ -48,21 +48,21 @@ def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> 
     say(f"delete it:         ./inv remove {name}")
 
 
-def _options(hypervisor: Hypervisor) -> InstallOptions:
-    """Return what makes the first guest that somebody sees boot in a time that they will wait for."""
+def _make_options(hypervisor: Hypervisor) -> InstallOptions:
+    """Return the options for the guest; without KVM, those that make it boot fast."""
     if hypervisor.kvm:
         return InstallOptions()
-    say("without KVM the guest gets cache: always: it boots sooner, but sees your edits from its next boot")
+    say("without KVM the guest gets cache: always: it boots faster, but sees changes by the host only after a boot")
     return InstallOptions(cache="always")
 
 
-@task(name="demo", help={"distro": "recipe by name", **ACCEPT})
+@task(name="demo", help={"distro": "the recipe by name", **ACCEPT})
 def demo_task(
     c: Context,
     distro: str = "debian",
     accept: bool = False,
 ) -> None:
-    """From an empty machine to a booted, verified guest.
+    """Build a root, boot a guest from it, and verify it, starting from an empty machine.
 
     ./inv demo
     """

@@ -1,4 +1,4 @@
-"""Diff: what two builds differ in, and what a guest has changed since it was made of one."""
+"""Compare two builds, or a guest with the artifact that it was made from."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from pipelines.text import one_line, size
 
 @dataclass(frozen=True)
 class Pair:
-    """Two builds, and what their packages differ in."""
+    """Two builds, and the difference of their packages."""
 
     before: Artifact
     after: Artifact
     packages: Difference
 
 
-def find(before: str, after: str, recipe: str, settings: Settings) -> Pair:
-    """Return the builds that are named so; see `naming.resolve`.
+def find_pair(before: str, after: str, recipe: str, settings: Settings) -> Pair:
+    """Return the builds named ``before`` and ``after``; see `naming.resolve`.
 
-    ``recipe`` is a name or a file. Without it, a name that says no recipe is of the one that the other name says.
+    ``recipe``, a name or a file, is the recipe of a name without one. Without it, the recipe of the other name is used.
     """
     output = settings.output_dir
     said = next((text.rpartition("/")[0] for text in (before, after) if "/" in text), "")
@@ -48,7 +48,7 @@ def find(before: str, after: str, recipe: str, settings: Settings) -> Pair:
 
 
 def as_data(pair: Pair, *, files: bool = False) -> dict[str, Any]:
-    """Return what two builds differ in as plain data, sizes in bytes; with ``files`` reads both tarballs."""
+    """Return the difference of two builds as data, sizes in bytes; with ``files`` compare the tarballs, too."""
     then, now = pair.before.manifest, pair.after.manifest
     data: dict[str, Any] = {
         "before": then.id,
@@ -59,42 +59,42 @@ def as_data(pair: Pair, *, files: bool = False) -> dict[str, Any]:
         "packages": pair.packages.model_dump(),
     }
     if files:
-        data["files"] = [asdict(change) for change in _files(pair)]
+        data["files"] = [asdict(change) for change in _compare_files(pair)]
     return data
 
 
 def as_lines(pair: Pair, *, files: bool = False) -> Iterator[str]:
-    """Yield what two builds differ in as people read it; with ``files`` reads both tarballs as it goes."""
+    """Yield the difference of two builds as lines of text; with ``files`` compare the tarballs, too."""
     then, now = pair.before.manifest, pair.after.manifest
     yield f"before    {then.id}"
     yield f"after     {now.id}"
-    yield f"kernel    {_turned(then.kernel_version, now.kernel_version)}"
-    yield f"packed    {_resized(then.rootfs.size, now.rootfs.size)}"
-    yield f"unpacked  {_resized(then.rootfs.unpacked_size, now.rootfs.unpacked_size)}"
-    yield f"packages  {_turned(str(len(then.packages)), str(len(now.packages)))}"
+    yield f"kernel    {_format_change(then.kernel_version, now.kernel_version)}"
+    yield f"packed    {_format_size_change(then.rootfs.size, now.rootfs.size)}"
+    yield f"unpacked  {_format_size_change(then.rootfs.unpacked_size, now.rootfs.unpacked_size)}"
+    yield f"packages  {_format_change(str(len(then.packages)), str(len(now.packages)))}"
     if not pair.packages:
-        yield "no package came, went or changed its version"
+        yield "no packages added, removed or changed"
     for kind, changes in pair.packages:
         yield from describe.format_section(kind, changes)
     if files:
-        yield from _file_lines(_files(pair))
+        yield from _format_files(_compare_files(pair))
 
 
-def _files(pair: Pair) -> Iterator[FileChange]:
-    return contents.differences(pair.before.tarball, pair.after.tarball)
+def _compare_files(pair: Pair) -> Iterator[FileChange]:
+    return contents.find_changes(pair.before.tarball, pair.after.tarball)
 
 
-def _turned(before: str, after: str) -> str:
-    return f"{one_line(before)} -> {one_line(after)}" if before != after else f"{one_line(after)}, as before"
+def _format_change(before: str, after: str) -> str:
+    return f"{one_line(before)} -> {one_line(after)}" if before != after else f"{one_line(after)}, unchanged"
 
 
-def _resized(before: int, after: int) -> str:
+def _format_size_change(before: int, after: int) -> str:
     sign = "+" if after > before else "-"
     change = f" ({sign}{size(abs(after - before))})" if before != after else ""
-    return f"{_turned(size(before), size(after))}{change}"
+    return f"{_format_change(size(before), size(after))}{change}"
 
 
-def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
+def _format_files(changes: Iterator[FileChange]) -> Iterator[str]:
     yield ""
     yield "files"
     counts: Counter[str] = Counter()
@@ -107,12 +107,12 @@ def _file_lines(changes: Iterator[FileChange]) -> Iterator[str]:
     yield f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} changed"
 
 
-def of_guest(name: str, settings: Settings) -> Changes:
-    """Return what the guest ``name`` has changed since it was made; one that runs may be changing meanwhile."""
+def find_guest_changes(name: str, settings: Settings) -> Changes:
+    """Return the changes in the guest ``name`` since it was made; a running guest may change meanwhile."""
     with hold.hold(connect(settings), name) as guest:
         guest.mount_layers()
         if guest.running:
-            warn(f"{name} is running: what it has not written yet is not seen")
+            warn(f"{name} is running: data that it has not written yet is missing")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
         base = baselines.get_baseline(guest, manifest, Store(settings.output_dir).find(guest.artifact))
@@ -126,10 +126,10 @@ def of_guest(name: str, settings: Settings) -> Changes:
     positional=["before", "after"],
     help={
         "before": "a guest; or a build: RECIPE/BUILD, golden, latest, latest~3 (the third before it)",
-        "after": "the build that it is compared with; none for a guest",
-        "distro": "the recipe that golden and latest are of, by name",
-        "recipe": "that recipe, by name or file",
-        "files": "compare what is in the tarballs too",
+        "after": "the other build; omit it for a guest",
+        "distro": "the recipe of golden and latest, by name",
+        "recipe": "the same, by name or file",
+        "files": "compare the files in the tarballs, too",
         "json": "print JSON",
     },
 )
@@ -142,23 +142,25 @@ def diff_task(
     files: bool = False,
     json: bool = False,
 ) -> None:
-    """Say what a guest has changed, or what two builds differ in: packages, kernel, sizes; files with --files.
+    """Show the changes in a guest, or the difference of two builds: packages, kernel, sizes; files with --files.
 
     ./inv diff web
     ./inv diff debian/latest~1 debian/latest --files
     """
     if distro and recipe:
-        raise VirtrootError("--distro and --recipe both given", "give one of them")
+        raise VirtrootError("--distro and --recipe exclude each other", "use only one of them")
     if not after:
         if distro or recipe or files:
-            raise VirtrootError(f"{before} and what?", "--distro, --recipe and --files are about two builds: name both")
-        changes = of_guest(before, settings_of(c))
+            raise VirtrootError(
+                "--distro, --recipe and --files require two builds", f"add the build to compare {before} with"
+            )
+        changes = find_guest_changes(before, settings_of(c))
         if json:
             print_data(describe.convert_changes(changes))
             return
         result_lines(describe.format_changes(changes))
         return
-    pair = find(before, after, distro or recipe, settings_of(c))
+    pair = find_pair(before, after, distro or recipe, settings_of(c))
     if json:
         print_data(as_data(pair, files=files))
         return

@@ -1,4 +1,4 @@
-"""Doctor: what the machine, libvirt's machine, the pool and the guests have of what is needed, and what mends it."""
+"""Check this machine, libvirt's host, the pool and the guests, and fix what can be fixed safely."""
 
 from __future__ import annotations
 
@@ -22,55 +22,57 @@ from pipelines.target import programs
 
 
 def examine(settings: Settings, name: str = "") -> list[Finding]:
-    """Look at everything, or at the guest ``name`` alone, and change nothing: what does not run is not started.
+    """Check everything, or only the guest ``name``, without changing or starting anything.
 
-    Raises `VirtrootError` where there is no such guest.
+    Raises VirtrootError if there is no such guest.
     """
     handles = settings.inode_file_handles == "prefer"
     if name:
         hypervisor = connect.find(settings)
         if hypervisor is None:
-            raise VirtrootError(f"no guest {name}: the embedded hypervisor does not run", "./inv list starts it")
+            raise VirtrootError(
+                f"no guest {name}: the embedded hypervisor is not running", "run ./inv list to start it"
+            )
         guest = guests.get(hypervisor, name)
-        seen = _look(hypervisor, None, [guest])
+        seen = _collect(hypervisor, None, [guest])
         return guest_checks.examine(guest, seen, running=guest.running, handles=handles)
     findings = machine.examine(settings)
     try:
         hypervisor = connect.find(settings)
         if hypervisor is None:
-            says = "the embedded hypervisor does not run, so that neither it nor its guests are looked at"
+            says = "the embedded hypervisor is not running; it and its guests are not checked"
             return [*findings, fine(libvirt.OF, "libvirt", says)]
-        return [*findings, *_libvirt(hypervisor, settings)]
+        return [*findings, *_examine_libvirt(hypervisor, settings)]
     except VirtrootError as error:
         return [*findings, fault(libvirt.OF, "libvirt", error.what, error.hint)]
 
 
-def _libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
-    """Look at libvirt's machine, and at its guests."""
+def _examine_libvirt(hypervisor: Hypervisor, settings: Settings) -> list[Finding]:
+    """Check libvirt's host and its guests."""
     directory = pool.find_directory(hypervisor, settings)
     every = guests.list_guests(hypervisor)
-    seen = _look(hypervisor, directory, every)
+    seen = _collect(hypervisor, directory, every)
     handles = settings.inode_file_handles == "prefer"
-    found = libvirt.examine(hypervisor, seen, _wrapped(every), handles=handles)
+    found = libvirt.examine(hypervisor, seen, _group_by_wrapper(every), handles=handles)
     found += storage.examine(hypervisor, settings, directory, seen)
     if directory and seen["directories"].get(directory):
         found += leftovers.examine(hypervisor, directory, seen, every)
     active = {known.uuid for known in hypervisor.domains(active=True)}
     return found + [
-        each for guest in every for each in _guest(guest, seen, running=guest.uuid in active, handles=handles)
+        each for guest in every for each in _examine_guest(guest, seen, running=guest.uuid in active, handles=handles)
     ]
 
 
-def _guest(guest: Guest, seen: dict[str, Any], *, running: bool, handles: bool) -> list[Finding]:
-    """Look at one guest; where that fails it is a finding of this guest's, and the next one is looked at."""
+def _examine_guest(guest: Guest, seen: dict[str, Any], *, running: bool, handles: bool) -> list[Finding]:
+    """Check one guest. An error becomes a finding, so that the other guests are checked."""
     try:
         return guest_checks.examine(guest, seen, running=running, handles=handles)
     except VirtrootError as error:
-        return [fault(guest.name, "guest", f"cannot be looked at: {error.what}", error.hint)]
+        return [fault(guest.name, "guest", f"cannot be checked: {error.what}", error.hint)]
 
 
-def _wrapped(every: Sequence[Guest]) -> dict[str, list[str]]:
-    """Return the names of the guests that name each wrapper of virtiofsd; under an empty path those that name none."""
+def _group_by_wrapper(every: Sequence[Guest]) -> dict[str, list[str]]:
+    """Return the names of the guests that use each wrapper of virtiofsd; the empty path is for guests without one."""
     found: dict[str, list[str]] = {}
     for guest in every:
         for path in guest.binaries:
@@ -79,25 +81,25 @@ def _wrapped(every: Sequence[Guest]) -> dict[str, list[str]]:
     return found
 
 
-def _look(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:
+def _collect(hypervisor: Hypervisor, directory: str | None, every: Sequence[Guest]) -> dict[str, Any]:
     pools = [directory] if directory else []
     seen = programs.collect_facts(
         hypervisor.target,
         {
-            "files": [host_files.HOOK, *filter(None, _wrapped(every))],
+            "files": [host_files.HOOK, *filter(None, _group_by_wrapper(every))],
             "directories": [*pools, place.BOOT, libvirt.HOOKS, *(guest.root for guest in every)],
             "locks": [*leftovers.LOCKED, *pools],
             "guests": {guest.name: guest_checks.make_query(guest) for guest in every},
         },
     )
     if seen["user"] != 0:
-        # To others the pool is closed, and what is in it would seem to be gone.
-        raise VirtrootError("roots can be looked at by root alone", "run this with sudo")
+        # Other users cannot read the pool, and its content would seem to be missing.
+        raise VirtrootError("checking roots requires root", "run it with sudo")
     return seen
 
 
-def mend(findings: Sequence[Finding]) -> None:
-    """Do what can be done without risk about what was found, saying each thing; what fails leaves the others."""
+def apply_fixes(findings: Sequence[Finding]) -> None:
+    """Apply the safe fixes of the findings, and print each; if one fails, continue with the others."""
     for each in findings:
         if each.fix:
             say(f"{each.of}: {each.fix.says}")
@@ -107,13 +109,13 @@ def mend(findings: Sequence[Finding]) -> None:
                 warn(f"{error.what}; {error.hint}")
 
 
-def status(findings: Sequence[Finding]) -> int:
-    """Return the exit status: 1 when something needed is wrong."""
+def compute_status(findings: Sequence[Finding]) -> int:
+    """Return the exit status: 1 if something that is needed is wrong."""
     return int(any(each.needed and not each.ok for each in findings))
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Return the findings as people read them: under what they are of, and below each fault what to do about it."""
+    """Return the findings as text, grouped by their subject, with the remedy below each fault."""
     width = max(len(each.name) for each in findings)
     lines: list[str] = []
     for of, its in groupby(findings, key=lambda each: each.of):
@@ -127,7 +129,7 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 
 def as_data(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Return the findings as plain data; ``fix`` says what --fix would do, and is empty where it does nothing."""
+    """Return the findings as data; ``fix`` is what --fix would do, or empty."""
     return [
         {
             "of": each.of,
@@ -146,8 +148,8 @@ def as_data(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     name="doctor",
     positional=["name"],
     help={
-        "name": "look at this guest alone",
-        "fix": "do what is safe about what is found, saying each thing, and look again",
+        "name": "check only this guest",
+        "fix": "apply the safe fixes, print each, and check again",
         "json": "print JSON",
     },
 )
@@ -157,7 +159,7 @@ def doctor_task(
     fix: bool = False,
     json: bool = False,
 ) -> None:
-    """Say what this machine, libvirt and the guests have of what is needed, and what to do about the rest.
+    """Check this machine, libvirt and the guests, and show what to do about faults.
 
     ./inv doctor
     ./inv doctor web --fix
@@ -165,7 +167,7 @@ def doctor_task(
     settings = settings_of(c)
     findings = examine(settings, name)
     if fix:
-        mend(findings)
+        apply_fixes(findings)
         findings = examine(settings, name)
     print_data(as_data(findings) if json else as_text(findings))
-    sys.exit(status(findings))
+    sys.exit(compute_status(findings))

@@ -1,4 +1,4 @@
-"""The two ways a task ends without success, apart from a bug."""
+"""The exceptions that end a task without a traceback: an error, and a failed check."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ class Phase(StrEnum):
 
 
 class VirtrootError(Exception):
-    """Something the user can mend: bad input, a missing tool, a stage that failed.
+    """An error that the user can fix: bad input, a missing tool, a failed stage. The exit code is 2.
 
-    ``what`` says in one line what went wrong and where; ``hint`` says in one line what to try; ``detail`` is the
-    evidence (a log's tail, pacman's reason), shown before both. Each may quote what a guest or a package wrote: as text
-    they are plain. ``where`` is the part of a build or boot that failed, if that is known. The task ends with exit code
-    2.
+    ``what`` is one line: what went wrong and where. ``hint`` is one line: what to try. ``detail`` is the evidence (the
+    end of a log, pacman's reason) and is shown before both. Each may quote a guest or a package; `str` removes escape
+    sequences. ``where`` is the part of a build or boot that failed, if known.
     """
 
     exit_code = 2
 
     def __init__(self, what: str, hint: str, detail: str = "", *, where: Phase | None = None) -> None:
         super().__init__(without_logins(what))
-        # What is quoted may have an address with a password, and an error is shown, logged and recorded.
+        # A quoted text may have an address with a password, and an error is printed, logged and recorded.
         self.what = without_logins(what)
         self.hint = without_logins(hint)
         self.detail = without_logins(detail)
@@ -41,12 +40,12 @@ class VirtrootError(Exception):
     def __str__(self) -> str:
         detail = plain(self.detail).rstrip("\n")
         lines = [detail] if detail else []
-        # A line end in either would let what is quoted pass for a line of ours.
+        # A newline in a quoted text could forge a line of virtroot's own.
         return "\n".join([*lines, f"error: {one_line(self.what)}", f"try: {one_line(self.hint)}"])
 
 
 class CheckFailed(VirtrootError):
-    """A verification ran and said no. The task ends with exit code 1."""
+    """A check ran and failed. The exit code is 1."""
 
     exit_code = 1
 

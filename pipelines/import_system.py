@@ -1,4 +1,4 @@
-"""Import: an existing system becomes an artifact, changed where it would not boot from virtiofs."""
+"""Import an existing system as an artifact, with the changes that it needs to boot from virtiofs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
 from pipelines.artifact.store import Store
 from pipelines.builder import container, inputs, inspection, packing, private_keys
-from pipelines.builder.container import Builder, builder
-from pipelines.builder.root_container import contained
-from pipelines.builder.stages import Contain, StageRunner, complaint
+from pipelines.builder.container import Builder, run_builder
+from pipelines.builder.root_container import run_container
+from pipelines.builder.stages import Contain, StageRunner, find_error
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.errors import Phase, VirtrootError
@@ -39,10 +39,10 @@ from pipelines.recipe.stage import ROOT, Tree
 from pipelines.settings import Settings
 from pipelines.text import split_lines
 
-#: Where every running system has file systems of the kernel's.
-_EVERY_SYSTEMS = {"dev", "proc", "run", "sys", "tmp"}
+#: Mount points of the kernel's file systems in every running system.
+_KERNEL_DIRECTORIES = {"dev", "proc", "run", "sys", "tmp"}
 
-#: What guests are reached through.
+#: The package of the agent that virtroot uses to access guests.
 _AGENT = "qemu-guest-agent"
 
 
@@ -58,21 +58,21 @@ def import_system(
     key: str = "",
     shift_ids: str = "",
 ) -> Artifact:
-    """Bring in the system at ``source`` as an artifact of ``name``; nothing is published unless it would boot.
+    """Import the system at ``source`` as an artifact of ``name``. It is published only if it passes the inspection.
 
-    Raises `VirtrootError` for what cannot be brought in, and what is broken in it.
+    Raises VirtrootError if it cannot be imported, or is broken.
     """
     name = place.check_name(name)
     if shift_ids not in {"", "auto"}:
-        owning.offset(shift_ids, {})
+        owning.get_offset(shift_ids, {})
     store = Store(settings.output_dir)
-    found = tree_stream.find(source, outside=settings.output_dir, include_mounts=include_mounts)
+    found = tree_stream.get_source(source, outside=settings.output_dir, include_mounts=include_mounts)
     _refuse_running(found, settings)
     for each in found.left_out:
-        if each.partition("/")[0] not in _EVERY_SYSTEMS:
-            warn(f"{found.path}/{each} is another file system, and is left behind; --include-mounts brings it along")
-    if found.kind == "directory" and Path(found.opened, "etc").is_dir():
-        glanced = system_facts.glance(Path(found.opened))
+        if each.partition("/")[0] not in _KERNEL_DIRECTORIES:
+            warn(f"{found.path}/{each} is another file system, and is left behind; use --include-mounts to import it")
+    if found.kind == "directory" and Path(found.handle_path, "etc").is_dir():
+        glanced = system_facts.collect_basics(Path(found.handle_path))
         systems.refuse(glanced)
         _check_owners(glanced, shift_ids)
     engine = engines.connect()
@@ -80,23 +80,23 @@ def import_system(
     def choose(disks: Disks) -> Choice:
         return choosing.choose(disks, root_device, include_mounts=include_mounts)
 
-    image, digest = container.image(engine, DISTROS["debian"], settings)
-    passphrase = _passphrase(found, root_device, key)
+    image, digest = container.ensure_image(engine, DISTROS["debian"], settings)
+    passphrase = _read_passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
         build = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import"
-        packer = partial(container.unpacker, engine, image, name, settings)
-        wanted = _Wanted(name, build, generator, keep_identity, partial(contained, engine, name, settings), packer)
+        packer = partial(container.run_unpacker, engine, image, name, settings)
+        wanted = _Options(name, build, generator, keep_identity, partial(run_container, engine, name, settings), packer)
         with (
             store.new_build(name, wanted.build) as artifact,
-            builder(engine, image, name, settings, "import", shared=True) as worker,
+            run_builder(engine, image, name, settings, "import", shared=True) as worker,
         ):
-            with container.unpacker(engine, image, name, settings) as unpacker:
+            with container.run_unpacker(engine, image, name, settings) as unpacker:
                 if found.kind == "disk":
-                    with guestfs.reader(engine, name, settings) as container_of_disk:
+                    with guestfs.run_reader(engine, name, settings) as container_of_disk:
                         choice = guestfs.unpack(found, container_of_disk, passphrase, choose, unpacker)
                     for point, device in choice.left:
-                        warn(f"{point} on {device} is left behind; --include-mounts brings it along")
+                        warn(f"{point} on {device} is left behind; use --include-mounts to import it")
                 else:
                     tree_stream.unpack(found, unpacker)
                 if shift_ids:
@@ -104,56 +104,56 @@ def import_system(
             artifact.describe(_adapt(wanted, found, worker, artifact, store.failed_log(name), digest))
     made = store.newest(name)
     if made is None:
-        raise VirtrootError(f"the artifact of {name} vanished after it was published", "import it again")
+        raise VirtrootError(f"the artifact of {name} was removed after it was published", "import it again")
     rootfs = made.manifest.rootfs
     say(f"{made.id}: {rootfs.entries} entries, {rootfs.unpacked_size >> 20} MiB, packed {rootfs.size >> 20} MiB")
     return made
 
 
 def _check_owners(system: System, shift_ids: str) -> None:
-    """Raise `VirtrootError` where owners are shifted and ``shift_ids`` does not say so, or where it says so wrongly."""
+    """Raise VirtrootError if owners are shifted without ``shift_ids``, or if ``shift_ids`` does not fit."""
     if shift_ids:
-        owning.offset(shift_ids, system.owners)
+        owning.get_offset(shift_ids, system.owners)
     else:
         owning.refuse_shifted(system.owners)
 
 
 def _shift_ids(unpacker: Builder, asked: str) -> None:
-    """Move the owners of the tree in ``unpacker`` back; no program of the tree runs meanwhile."""
-    offset = owning.offset(asked, system_facts.owners(unpacker.target, ROOT))
-    with step(f"moving owners back by {offset}"):
+    """Shift the owners of the tree in ``unpacker`` back; no program of the tree runs meanwhile."""
+    offset = owning.get_offset(asked, system_facts.read_owners(unpacker.target, ROOT))
+    with step(f"shifting owners back by {offset}"):
         done = unpacker.run(("/usr/local/lib/virtroot/shift-owners", ROOT, str(offset)), check=False)
     if done.returncode:
         raise VirtrootError(
-            f"the owners cannot be moved back by {offset}: {(split_lines(done.complaint) or ['no reason given'])[-1]}",
-            "give the first user id of the container, or restore the owners before",
+            f"cannot shift the owners back by {offset}: {(split_lines(done.complaint) or ['no reason given'])[-1]}",
+            "use the first user id of the container, or fix the owners before the import",
         )
 
 
-def _passphrase(source: Source, root_device: str, key: str) -> str:
-    """Return the passphrase in the file ``key``; raises `VirtrootError` where options have no disk to be of."""
+def _read_passphrase(source: Source, root_device: str, key: str) -> str:
+    """Return the passphrase in the file ``key``. Raises VirtrootError for options of disks with another source."""
     if source.kind != "disk" and (root_device or key):
         raise VirtrootError(
-            f"{source.path} is a {source.kind}: {'--root-device' if root_device else '--key'} is of disk images",
-            "leave it out",
+            f"{source.path} is a {source.kind}: {'--root-device' if root_device else '--key'} is for disk images only",
+            "omit it",
         )
-    return guestfs.passphrase(key) if key else ""
+    return guestfs.read_passphrase(key) if key else ""
 
 
 def _refuse_running(source: Source, settings: Settings) -> None:
-    """Raise `VirtrootError` where the source is the root of a guest that runs: it would change while it is read."""
+    """Raise VirtrootError if the source is the root of a running guest, which would change while it is read."""
     hypervisor = connect.find(settings) if source.kind == "directory" else None
     if hypervisor is None or hypervisor.embedded:
         return
     for guest in guests.list_guests(hypervisor):
         if source.path.is_relative_to(guest.root) and guest.running:
             raise VirtrootError(
-                f"{source.path} is the root of {guest.name}, which runs", f"./inv stop {guest.name} first"
+                f"{source.path} is the root of the running guest {guest.name}", f"run ./inv stop {guest.name} first"
             )
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Options:
     name: str
     build: str
     generator: str
@@ -163,41 +163,44 @@ class _Wanted:
 
 
 def _adapt(
-    wanted: _Wanted, source: Source, worker: Builder, artifact: Artifact, failed_log: Path, builder_digest: str
+    wanted: _Options, source: Source, worker: Builder, artifact: Artifact, failed_log: Path, builder_digest: str
 ) -> Manifest:
     """Apply the rules to the root in ``worker``, inspect it and pack it into ``artifact``; return its manifest."""
-    system = system_facts.look(worker.target, ROOT)
+    system = system_facts.collect(worker.target, ROOT)
     systems.refuse(system)
     owning.refuse_shifted(system.owners)
     distro = DISTROS[system.distro]
-    packages = frozenset(package.name for package in packing.packages(worker, distro))
+    packages = frozenset(package.name for package in packing.list_packages(worker, distro))
     systems.refuse_incomplete(system, packages)
-    row = _boot_paths(system, GENERATORS[system.distro, systems.generator(system, packages, wanted.generator)])
+    row = _set_boot_paths(
+        system, GENERATORS[system.distro, systems.choose_generator(system, packages, wanted.generator)]
+    )
     say(f"it is {system.name}, its initramfs made by {row.name}" if row.initrd else f"it is {system.name}")
     if wanted.keep_identity and not system.machine_id:
-        raise VirtrootError(f"{system.name} has no machine-id that could be kept", "import it without --keep-identity")
-    rules = applying.rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
+        raise VirtrootError(f"{system.name} has no machine-id to keep", "import it without --keep-identity")
+    rules = applying.make_rules(system, Installed(packages, row), keep_identity=wanted.keep_identity)
     trees = {step for rule in rules for step in rule.steps if isinstance(step, Tree)}
-    runner = StageRunner(inputs.skeletons(trees), artifact.log, failed_log, wanted.contain)
+    runner = StageRunner(inputs.pack_skeletons(trees), artifact.log, failed_log, wanted.contain)
     for rule in rules:
-        _apply(rule, runner, worker)
-    with runner.logged("inspect", where=Phase.INSPECT):
-        installed = packing.packages(worker, distro)
+        _apply_rule(rule, runner, worker)
+    with runner.log_stage("inspect", where=Phase.INSPECT):
+        installed = packing.list_packages(worker, distro)
         names = tuple(package.name for package in installed)
         facts = inspection.gather(worker.target, ROOT, row, names)
         inspection.refuse_broken(facts)
         keys = private_keys.find(worker.target, ROOT)
     if not wanted.keep_identity:
-        private_keys.warn_of(keys)
-    why = f" ({said})" if (said := complaint(artifact.log)) else ""
+        private_keys.warn_about(keys)
+    why = f" ({said})" if (said := find_error(artifact.log)) else ""
     resolver = network.plan(system.signs, system.cards, system.found, system.distro).resolver
     if resolver == "install" and "systemd-resolved" not in names:
-        warn(f"systemd-resolved could not be installed: the guest has no name servers until it is{why}")
+        warn(f"cannot install systemd-resolved: the guest has no name servers without it{why}")
     if _AGENT not in names:
-        warn(f"{_AGENT} could not be installed: start cannot tell when a guest is up, and exec does not work{why}")
+        warn(f"cannot install {_AGENT}: start cannot tell when the guest is up, and exec does not work{why}")
     now = int(time.time())
-    # Without CAP_SYS_ADMIN the kernel does not even list trusted.*, which a container engine's data below /var/lib has.
-    with runner.logged("pack"), wanted.packer() as packer:
+    # Pack with CAP_SYS_ADMIN: without it the kernel hides trusted.* attributes, which the data of a container engine
+    # below /var/lib needs.
+    with runner.log_stage("pack"), wanted.packer() as packer:
         rootfs = packing.pack(packer, artifact.tarball, now, sparse=True)
     return Manifest(
         virtroot=__version__,
@@ -226,21 +229,21 @@ def _adapt(
     )
 
 
-def _apply(rule: Rule, runner: StageRunner, worker: Builder) -> None:
+def _apply_rule(rule: Rule, runner: StageRunner, worker: Builder) -> None:
     if not rule.steps:
         (warn if rule.warning else say)(rule.said)
         return
-    with runner.logged(rule.said):
-        runner.run(applying.stage(rule), worker)
+    with runner.log_stage(rule.said):
+        runner.run(applying.make_stage(rule), worker)
 
 
-def _boot_paths(system: System, row: Generator) -> Generator:
-    """Return the row with the boot paths that this system has."""
+def _set_boot_paths(system: System, row: Generator) -> Generator:
+    """Return the row with the boot paths of this system."""
     if system.distro == "debian":
         below = "boot/" if "vmlinuz" not in system.links and "boot/vmlinuz" in system.links else ""
         return replace(row, kernel=f"{below}{row.kernel}", initrd=row.initrd and f"{below}{row.initrd}")
     if not system.kernels:
-        raise VirtrootError(f"{system.name} has no kernel in /boot", "install its package linux there first")
+        raise VirtrootError(f"{system.name} has no kernel in /boot", "install its package linux in the system first")
     kernel = next((name for name in system.kernels if name == "linux"), system.kernels[0])
     return replace(row, kernel=row.kernel.format(kernel=kernel), initrd=row.initrd.format(kernel=kernel))
 
@@ -249,14 +252,14 @@ def _boot_paths(system: System, row: Generator) -> Generator:
     name="import",
     positional=["name", "source"],
     help={
-        "name": "what it is kept and installed as",
-        "source": "the directory that is the system's /, a tarball of it, or its disk's image",
-        "root-device": "of several systems on a disk the one whose root is on this device, as the error lists them",
-        "key": "file with the passphrase of an encrypted disk",
-        "include-mounts": "bring along what is mounted in the directory besides the system's own parts",
-        "generator": "which of its initramfs generators makes the image, where it has several; none for no initramfs",
-        "keep-identity": "keep host name, machine-id and ssh host keys: the system moves",
-        "shift-ids": "move owners back that an unprivileged container shifted by this number; auto finds it",
+        "name": "the name of the artifact, and of the guest",
+        "source": "the directory of the system's /, a tarball of it, or a disk image",
+        "root-device": "import the system whose root is on this device, if the disk has several",
+        "key": "a file with the passphrase of an encrypted disk",
+        "include-mounts": "also import other file systems mounted in the directory",
+        "generator": "the initramfs generator to use, if the system has several; none for no initramfs",
+        "keep-identity": "keep host name, machine-id and ssh host keys, to move the system",
+        "shift-ids": "shift owners back by this number, for a tree of an unprivileged container; auto detects it",
     },
 )
 def import_task(
@@ -270,7 +273,7 @@ def import_task(
     keep_identity: bool = False,
     shift_ids: str = "",
 ) -> None:
-    """Bring in an existing system, changed so that it boots from virtiofs; prints the artifact's path.
+    """Import an existing system, changed so that it boots from virtiofs, and print the artifact's path.
 
     ./inv import web /srv/old/web.qcow2
     """

@@ -87,7 +87,7 @@ def parse_options(
         raise VirtrootError(f"--{field}: {message}", hint) from error
     try:
         given_shares = tuple(map(shares.parse, share))
-        shares.refuse_doubles(given_shares)
+        shares.refuse_duplicates(given_shares)
     except ValueError as error:
         raise VirtrootError(f"--share: {error}", "use for example --share data:/srv/data:/srv/data:ro") from error
     keys = identity.read_ssh_key(ssh_key) if ssh_key else ""
@@ -255,7 +255,7 @@ def _merge_shares(artifact: Artifact, options: InstallOptions) -> tuple[ShareSpe
     try:
         recorded = [each for text in texts if (each := shares.parse(text, recorded=True)).tag not in given]
         wanted = (*recorded, *options.shares)
-        shares.refuse_doubles(wanted)
+        shares.refuse_duplicates(wanted)
     except ValueError as error:
         raise VirtrootError(str(error), "check --share, and the shares of the recipe's guest") from error
     host_requests.refuse_absolute(recorded, artifact.id)
@@ -308,7 +308,7 @@ def _check_host() -> None:
     if os.geteuid() != 0:
         raise VirtrootError("unpacking a root needs root: its files have many owners", "run this with sudo")
     for program in ("tar", "zstd"):
-        if not process.found(program):
+        if not process.is_installed(program):
             raise VirtrootError(f"{program} is not installed", f"install the package {program}")
 
 
@@ -378,7 +378,7 @@ def install_task(
     ./inv install db --distro debian --memory 4GiB --share data:common:/srv/data
     """
     settings = settings_of(c, pool=pool, pool_path=pool_path)
-    made, kind = inputs.artifact(settings, name, distro, recipe, artifact)
+    made, kind = inputs.choose_artifact(settings, name, distro, recipe, artifact)
     say(f"installing {name} from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     key = find_own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
     consent = host_requests.get_consent(accept)

@@ -1,4 +1,4 @@
-"""What a task says: progress on stderr, a line per step with its time, live under a terminal; its result on stdout."""
+"""Output of a task: progress on stderr, with one timed line per step and live on a terminal; the result on stdout."""
 
 from __future__ import annotations
 
@@ -16,77 +16,77 @@ from pipelines.text import age, flat, plain, size, without_logins
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-#: Seconds between two lines about what takes long, where no terminal shows it all along.
-_TOLD_EVERY = 15.0
+#: Seconds between two lines of progress, if stderr is not a terminal.
+_PROGRESS_INTERVAL = 15.0
 
-#: Columns of a line that is read with ease.
-_WIDEST = 100
+#: The width of a page of the book, in columns, on a wide terminal.
+_MAX_COLUMNS = 100
 
-_deaf = False
+_ignoring_errors = False
 
-_speaker: ContextVar[str] = ContextVar("speaker", default="")
+_prefix: ContextVar[str] = ContextVar("speaker", default="")
 
 
 def say(message: str, *, lines: bool = False) -> None:
-    """Print one line of progress, or with ``lines`` as many as ``message`` has: for the text of an error."""
+    """Print one line of progress; with ``lines`` keep the newlines of ``message``, for the text of an error."""
     _print(plain(message) if lines else flat(message), "")
 
 
 def warn(message: str) -> None:
-    """Print one line that the user should not miss."""
+    """Print a one-line warning."""
     _print(flat(f"warning: {message}"), "yellow")
 
 
 def _print(message: str, style: str) -> None:
     try:
-        _console.print(_spoken(without_logins(message)), markup=False, style=style or None)
+        _console.print(_add_prefix(without_logins(message)), markup=False, style=style or None)
     except (OSError, SystemExit):
-        # The console's own way to take a reader's leave is to end the program.
-        if not _deaf:
+        # rich's console raises SystemExit when its reader closes the pipe.
+        if not _ignoring_errors:
             raise
 
 
 @contextmanager
-def whoever_hears() -> Iterator[None]:
-    """Go on inside though nobody can read what is said: the log's disk is full, or its reader has left."""
-    global _deaf
-    before, _deaf = _deaf, True
+def ignore_output_errors() -> Iterator[None]:
+    """Ignore errors of output inside the block: the disk of the log is full, or its reader has closed the pipe."""
+    global _ignoring_errors
+    before, _ignoring_errors = _ignoring_errors, True
     try:
         yield
     finally:
-        _deaf = before
+        _ignoring_errors = before
 
 
 @contextmanager
-def speaking(name: str) -> Iterator[None]:
-    """Begin each line that is said inside, and in no other thread, with ``name``: several are at work."""
-    token = _speaker.set(name)
+def prefix_lines(name: str) -> Iterator[None]:
+    """Print ``name`` in front of each line of this thread inside the block, since several threads print."""
+    token = _prefix.set(name)
     try:
         yield
     finally:
-        _speaker.reset(token)
+        _prefix.reset(token)
 
 
-def _spoken(text: str) -> str:
-    speaker = _speaker.get()
+def _add_prefix(text: str) -> str:
+    speaker = _prefix.get()
     return "\n".join(f"{speaker}: {line}" for line in text.split("\n")) if speaker else text
 
 
 def result(text: str, *, end: str = "\n") -> None:
-    """Print what a task was asked for on stdout, with ``end`` behind it unless it is there."""
+    """Print the result of a task on stdout; append ``end`` if ``text`` does not end with it."""
     text = plain(text)
     sys.stdout.write(text if text.endswith(end) else f"{text}{end}")
     sys.stdout.flush()
 
 
 def result_lines(lines: Iterable[str]) -> None:
-    """Print each of ``lines`` on stdout as it comes, on one line whatever it quotes."""
+    """Print each of ``lines`` on stdout as it comes. Newlines in a quoted text become spaces."""
     for line in lines:
         result(flat(line))
 
 
 def confirm(question: str) -> bool:
-    """Ask the user on the terminal; without a terminal the answer is no."""
+    """Ask a question on the terminal and return whether the answer is yes; without a terminal return False."""
     if not sys.stdin.isatty():
         return False
     try:
@@ -96,25 +96,25 @@ def confirm(question: str) -> bool:
 
 
 def page(markdown: str) -> None:
-    """Print a page of the book on stdout: laid out where that is a terminal, elsewhere as it is written."""
+    """Print a page of the book on stdout: formatted on a terminal, otherwise as Markdown."""
     if not sys.stdout.isatty():
         result(markdown)
         return
-    # It takes longer to load than most tasks do.
+    # The import takes longer than most tasks.
     from rich.markdown import Markdown
 
     with Console(highlight=False) as shown:
-        shown.print(Markdown(markdown, hyperlinks=False), width=min(shown.width, _WIDEST))
+        shown.print(Markdown(markdown, hyperlinks=False), width=min(shown.width, _MAX_COLUMNS))
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Time what runs inside, and print ``name`` with the seconds it took, or that it failed."""
+    """Run the block, and print ``name`` with its duration in seconds, and whether it failed."""
     name = flat(name)
     start = time.monotonic()
     outcome = "failed"
     try:
-        if _console.is_terminal and not _speaker.get():
+        if _console.is_terminal and not _prefix.get():
             with _console.status(f"{name} …", spinner="line"):
                 yield
         else:
@@ -126,24 +126,25 @@ def step(name: str) -> Iterator[None]:
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
-    """Time what runs inside as `step` does; yield what is told of each piece of the ``total`` bytes.
+    """Time the block as `step` does, and yield a function that takes the size of each of its pieces, in bytes.
 
-    A terminal shows bytes and the time left all along, anything else is told every quarter of a minute.
+    ``total`` is the sum of the pieces, in bytes. A terminal shows the bytes and the time left continuously; otherwise
+    they are printed every 15 seconds.
     """
-    done, start, told = 0, time.monotonic(), time.monotonic()
+    done, start, printed = 0, time.monotonic(), time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, printed
         done += count
         if shown is not None:
             shown.update(bar, completed=min(done, total))
-        elif time.monotonic() - told > _TOLD_EVERY:
-            told = time.monotonic()
-            left = (told - start) * max(total - done, 0) / max(done, 1)
+        elif time.monotonic() - printed > _PROGRESS_INTERVAL:
+            printed = time.monotonic()
+            left = (printed - start) * max(total - done, 0) / max(done, 1)
             say(f"{name}: {size(done)} of {size(total)}, {age(int(left))} left")
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    live = _console.is_terminal and not _speaker.get()
+    live = _console.is_terminal and not _prefix.get()
     shown = Progress(*columns, console=_console, transient=True) if live else None
     with step(name) if shown is None else nullcontext():
         if shown is None:
@@ -156,7 +157,7 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
 
 
 def output(stream: TextIO) -> Callable[[bytes], object]:
-    """Return what passes a command's own output on to ``stream``, as it comes and byte by byte."""
+    """Return a function that writes a command's output to ``stream`` unchanged, and flushes it."""
 
     def write(chunk: bytes) -> None:
         stream.buffer.write(chunk)

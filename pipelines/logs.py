@@ -40,15 +40,15 @@ def read_log(name: str, settings: Settings, *, which: str = "console", follow: b
     guest = guests.get(hypervisor, name)
     shown: set[Symptom] = set()
     for piece in _read_pieces(guest, which, follow=follow):
-        begin = -1 if which == "console" else recognise.last_start(piece)
+        begin = -1 if which == "console" else recognise.find_last_start(piece)
         if begin >= 0:
             # What was read so far is from an earlier start.
             shown.clear()
-        shown.update(recognise.symptoms([piece[max(begin, 0) :]], guest.symptoms))
+        shown.update(recognise.find_symptoms([piece[max(begin, 0) :]], guest.symptoms))
         yield piece
     for symptom in guest.symptoms:
         if symptom in shown:
-            warn(f"{name}: {symptom.cause}: {symptom.hint(name)}")
+            warn(f"{name}: {symptom.cause}: {symptom.format_hint(name)}")
 
 
 def _read_pieces(guest: Guest, which: str, *, follow: bool) -> Iterator[str]:

@@ -29,11 +29,11 @@ from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
-from pipelines.host.signals import as_ctrl_c
+from pipelines.host.signals import raise_interrupt_on
 from pipelines.install import InstallOptions, install
 from pipelines.libvirt.connect import connect, find
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import say, speaking, warn, whoever_hears
+from pipelines.log import ignore_output_errors, prefix_lines, say, warn
 from pipelines.merge.choices import UpgradeOptions
 from pipelines.night import checkout, notice
 from pipelines.night.memory import MemoryBudget
@@ -100,7 +100,7 @@ class Run:
         return format_owner("nightly", self.settings)
 
 
-@whoever_hears()
+@ignore_output_errors()
 def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
     """Run the recipe files ``sources``, ``jobs`` in parallel, and return a run record for each.
 
@@ -112,7 +112,7 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     twice = next((source for source in sources if stems.count(source.stem) > 1), None)
     if twice:
         raise VirtrootError(f"two recipes are named {twice.stem}", "rename one: builds are stored under this name")
-    with Store(settings.output_dir).lock("all", "night"), as_ctrl_c(signal.SIGTERM):
+    with Store(settings.output_dir).lock("all", "night"), raise_interrupt_on(signal.SIGTERM):
         Reserve(settings.output_dir).keep()
         with ExitStack() as stack:
             run = Run(settings, keep, *checkout.read_state(), _make_asker(settings, stack), accept=accept)
@@ -168,7 +168,7 @@ def _make_asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
 
 def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
     def one(source: Path) -> Night:
-        with speaking(source.stem):
+        with prefix_lines(source.stem):
             return _run_recipe(source, run)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -188,7 +188,7 @@ def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _end_work(run: Run) -> None:
     """End builders and guests of the recipes at work; without them each recipe fails soon and cleans up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({**container.of_output(run.settings), "virtroot.owner": _OWNER})
+        engines.connect().remove_containers({**container.make_output_labels(run.settings), "virtroot.owner": _OWNER})
         hypervisor = find(run.settings)
         for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
@@ -251,18 +251,18 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
     artifact = _retry_while_busy(run, lambda: build(planned, run.settings, asker=asker))
     facts |= _collect_facts(store, artifact, before, nights, known)
     golden = store.golden(name)
-    if golden.was_demoted(artifact):
+    if golden.is_demoted(artifact):
         say(f"{artifact.id} was demoted by ./inv demote: it is not promoted again until something changes")
         return "kept"
     if before and before.stored_id == artifact.stored_id and nights and nights[-1].good:
         facts["verdicts"] = artifact.manifest.verdicts
         return "unchanged"
-    if artifact.stored_id in known and golden.older(artifact):
+    if artifact.stored_id in known and golden.is_older(artifact):
         # A change was reverted, so an earlier build is current again. A golden root is never older than the one before.
         say(f"{artifact.id} is current again, but older than the golden root: building it again")
-        artifact = _retry_while_busy(run, lambda: build(planned, run.settings, anew=True, asker=asker))
+        artifact = _retry_while_busy(run, lambda: build(planned, run.settings, rebuild=True, asker=asker))
         facts |= _collect_facts(store, artifact, before, nights, known)
-    if golden.older(artifact):
+    if golden.is_older(artifact):
         say(f"{artifact.id} is older than the golden root, and is not promoted")
         return "kept"
     try:
@@ -400,7 +400,7 @@ def _clear_leftovers(run: Run) -> None:
             with run.store.lock(name):
                 run.store.clear(name)
                 if isinstance(run.asker, Asker):
-                    container.remove_left(run.asker.engine, name, run.settings)
+                    container.remove_leftovers(run.asker.engine, name, run.settings)
         except Busy:
             continue
         except (VirtrootError, OSError) as error:
@@ -485,5 +485,5 @@ def nightly_task(
     """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change}
     settings = settings_of(c, **given)
-    sources = [inputs.source(each) for each in recipe] or inputs.nightly()
+    sources = [inputs.get_source(each) for each in recipe] or inputs.list_nightly()
     nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)

@@ -52,9 +52,9 @@ def nightly_timer_task(
         say("removed the timer" if timer.remove(where) else "this checkout has no timer")
         return
     settings = settings_of(c, keep=keep)
-    recipes = [each if each in inputs.names() else str(inputs.source(each).resolve()) for each in recipe]
+    recipes = [each if each in inputs.list_names() else str(inputs.get_source(each).resolve()) for each in recipe]
     for each in recipes:
-        inputs.find(recipe=str(inputs.source(each)), snapshots=settings.snapshots)
+        inputs.find(recipe=str(inputs.get_source(each)), snapshots=settings.snapshots)
     wanted = timer.make_schedule(
         settings, on_calendar, recipes, keep=keep, jobs=jobs, accept=accept, user=user, writable=place.WRITTEN
     )

@@ -1,4 +1,4 @@
-"""Promote: which build of a recipe guests are made from, and which are kept."""
+"""Promote a build to the golden root, demote the golden root, and pin builds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipelines.settings import Settings
 
 
 def promote(name: str, recipe: str, settings: Settings) -> Artifact:
-    """Let a build be its recipe's golden root; `naming.resolve` says how it is named.
+    """Make the build ``name`` its recipe's golden root; see `naming.resolve` for names.
 
-    Raises `VirtrootError` for one that is older, or not found good.
+    Raises VirtrootError if it is older than the golden root, or did not pass in a booted guest.
     """
     store = Store(settings.output_dir)
     artifact = naming.resolve(settings.output_dir, name, recipe)
@@ -26,16 +26,16 @@ def promote(name: str, recipe: str, settings: Settings) -> Artifact:
 
 
 def demote(recipe: str, settings: Settings) -> tuple[Artifact, Artifact]:
-    """Go back to the former golden root; return the one that was taken back, and the one that is golden now."""
+    """Return to the previous golden root; return the demoted one, and the one that is golden now."""
     store = Store(settings.output_dir)
     if recipe not in store.kept():
-        raise VirtrootError(f"nothing is kept of {recipe}", f"recipes with builds: {', '.join(store.kept()) or '-'}")
+        raise VirtrootError(f"no builds of {recipe}", f"recipes with builds: {', '.join(store.kept()) or '-'}")
     with store.lock(recipe):
         return store.golden(recipe).demote()
 
 
 def pin(name: str, recipe: str, settings: Settings, *, keep: bool) -> Artifact:
-    """Have a build kept whatever its age, or with ``keep`` off no more so; `naming.resolve` says how it is named."""
+    """Pin the build ``name``, or unpin it if ``keep`` is False; see `naming.resolve` for names."""
     artifact = naming.resolve(settings.output_dir, name, recipe)
     artifact.pin(keep=keep)
     return artifact
@@ -43,7 +43,7 @@ def pin(name: str, recipe: str, settings: Settings, *, keep: bool) -> Artifact:
 
 _BUILD = {
     "artifact": "a build: RECIPE/BUILD, RECIPE/latest, latest~3 (the third before it)",
-    "recipe": "the recipe that latest is of, by name or file",
+    "recipe": "the recipe of latest, by name or file",
 }
 
 
@@ -53,7 +53,7 @@ def promote_task(
     artifact: str,
     recipe: str = "",
 ) -> None:
-    """Let a build that passed in a booted guest be its recipe's golden root.
+    """Make a build that passed in a booted guest its recipe's golden root.
 
     ./inv promote debian/latest
     """
@@ -65,25 +65,25 @@ def demote_task(
     c: Context,
     recipe: str,
 ) -> None:
-    """Take the golden root back: the former one is golden again.
+    """Return to the previous golden root.
 
     ./inv demote debian
     """
     back, golden = demote(recipe, settings_of(c))
-    say(f"{golden.id} is the golden root again; {back.id} is not promoted by a night any more")
+    say(f"{golden.id} is the golden root again; nightly runs will not promote {back.id}")
 
 
-@task(name="pin", positional=["artifact"], help={**_BUILD, "remove": "let it go again"})
+@task(name="pin", positional=["artifact"], help={**_BUILD, "remove": "unpin it"})
 def pin_task(
     c: Context,
     artifact: str,
     recipe: str = "",
     remove: bool = False,
 ) -> None:
-    """Keep a build whatever its age.
+    """Pin a build, so that it is kept at any age.
 
     ./inv pin debian/golden
     ./inv pin debian/golden --remove
     """
     made = pin(artifact, recipe, settings_of(c), keep=not remove)
-    say(f"{made.id} {'may be pruned' if remove else 'is kept whatever its age'}")
+    say(f"{made.id} {'may be pruned' if remove else 'is pinned'}")

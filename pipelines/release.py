@@ -43,7 +43,7 @@ def release(version: str, checkout: Path, today: date) -> Release:
     """
     planned = plan_release(version, checkout, today)
     before = _git(checkout, "rev-parse", "HEAD")
-    with process.uninterrupted():
+    with process.defer_interrupt():
         try:
             for name, content in planned.files.items():
                 (checkout / name).write_text(content, encoding="utf-8")

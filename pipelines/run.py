@@ -19,7 +19,7 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import command_stream, hold, host_requests, publication, standard_input
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.host.signals import as_ctrl_c
+from pipelines.host.signals import raise_interrupt_on
 from pipelines.install import InstallOptions, install, parse_options
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -58,7 +58,7 @@ def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settin
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("no command given, and standard input is not a terminal", "add a command: -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    with as_ctrl_c(signal.SIGTERM, signal.SIGHUP), _temporary_guest(artifact, options, settings) as guest:
+    with raise_interrupt_on(signal.SIGTERM, signal.SIGHUP), _temporary_guest(artifact, options, settings) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
                 programs.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _AUTOLOGIN_CONTENT)
@@ -196,7 +196,7 @@ def run_task(
     """
     settings = settings_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
-    made, _ = inputs.artifact(settings, "", distro, recipe, artifact)
+    made, _ = inputs.choose_artifact(settings, "", distro, recipe, artifact)
     consent = host_requests.get_consent(accept)
     wanted = parse_options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
     sys.exit(run(made, wanted, command, settings))

@@ -1,4 +1,4 @@
-"""What the user configures for the whole checkout: the ``virtroot:`` section of invoke's configuration."""
+"""The settings of the checkout: the ``virtroot:`` section of invoke's configuration."""
 
 from __future__ import annotations
 
@@ -17,156 +17,161 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
-from pipelines.recipe.recipe import size_in_bytes
-from pipelines.recipe.snapshot import template
+from pipelines.recipe.recipe import parse_size
+from pipelines.recipe.snapshot import check_template
 
-#: The checkout itself: recipes, containerfiles and tests are found from here, whatever the current directory.
+#: The checkout's directory. Recipes, containerfiles and tests are found from here, not from the current directory.
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def _no_truth(value: object) -> object:
-    # Python counts with true and false.
+def _refuse_bool(value: object) -> object:
+    # bool is a subclass of int.
     if isinstance(value, bool):
-        raise ValueError("true and false are no numbers")
+        raise ValueError("not a number: true or false")
     return value
 
 
-def _command(line: str) -> str:
-    """Take only what can be split into words."""
+def _check_command(line: str) -> str:
+    """Check that the shell's rules can split ``line`` into words. Raises ValueError."""
     shlex.split(line)
     return line
 
 
-def _span(text: str) -> str:
-    """Take only a time span."""
-    time_span(text)
+def _check_time_span(text: str) -> str:
+    """Check that ``text`` is a time span. Raises ValueError."""
+    parse_time_span(text)
     return text
 
 
-def _names(value: object) -> str:
-    """Take names of guests as a list or as text, or ``none`` or ``all``."""
+def _parse_guest_names(value: object) -> str:
+    """Return names of guests, given as a list or as text, or ``none`` or ``all``. Raises ValueError."""
     found = [str(each) for each in value] if isinstance(value, list) else str(value).replace(",", " ").split()
-    # In a list a name is a name.
+    # In a list, "none" and "all" would be names of guests.
     words = {"none", "all"} & {*found}
     if not found or value is None or isinstance(value, bool) or (words and (len(found) > 1 or isinstance(value, list))):
         raise ValueError("no names")
     return " ".join(found)
 
 
-def _cache_size(value: object) -> str:
+def _check_cache_size(value: object) -> str:
     text = "" if isinstance(value, bool) else str(value).strip()
     if text != "0":
-        size_in_bytes(text)
+        parse_size(text)
     return text
 
 
 _Text = Annotated[str, Field(min_length=1)]
-_Number = Annotated[int, BeforeValidator(_no_truth)]
+_Number = Annotated[int, BeforeValidator(_refuse_bool)]
 
 
-def _said(text: str) -> Any:
-    """Describe a setting for the reference, in Markdown."""
+def _describe(text: str) -> Any:
+    """Return a field with a description in Markdown, for the reference."""
     return Field(description=text)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", str_strip_whitespace=True))
 class Settings:
-    """Settings with their defaults; each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
+    """The settings with their defaults. Each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
-    ``timeout`` is in seconds, ``image_max_age`` in days; ``output`` and ``cache_dir`` are relative to the checkout.
+    ``timeout`` is in seconds, ``image_max_age`` in days. ``output`` and ``cache_dir`` are relative to the checkout.
     """
 
-    connect: Annotated[_Text, _said("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"
-    pool: Annotated[_Text, _said("libvirt's dir pool that roots lie in")] = "filesystems"
-    pool_path: Annotated[str, Field(pattern="^/"), _said("where that pool is made when it is missing")] = (
+    connect: Annotated[_Text, _describe("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"
+    pool: Annotated[_Text, _describe("libvirt's storage pool, of type dir, for the roots")] = "filesystems"
+    pool_path: Annotated[str, Field(pattern="^/"), _describe("the directory of that pool, if virtroot defines it")] = (
         "/var/lib/libvirt/filesystems"
     )
-    output: Annotated[_Text, _said("where artifacts go")] = "output"
+    output: Annotated[_Text, _describe("the directory for artifacts")] = "output"
     embedded: Annotated[
-        str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"), _said("name of the embedded hypervisor's container")
+        str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"), _describe("the name of the embedded hypervisor's container")
     ] = "virtroot-hypervisor"
     workspace: Annotated[
         str,
         Field(pattern="^(auto|disk|tmpfs:[0-9]+[kKmMgG%]?)$"),
-        _said("where roots are made: `auto`, `disk` or `tmpfs:SIZE`"),
+        _describe("where roots are built: `auto`, `disk` or `tmpfs:SIZE`"),
     ] = "auto"
     base: Annotated[
-        Literal["auto", "registry", "mirror"], _said("where base images come from: `auto`, `registry` or `mirror`")
+        Literal["auto", "registry", "mirror"], _describe("where base images come from: `auto`, `registry` or `mirror`")
     ] = "auto"
     inode_file_handles: Annotated[
         Literal["never", "prefer"],
-        _said(
-            "virtiofsd's file handles for new guests: `never` keeps each file open that a guest knows of, `prefer` "
-            "does not, and takes `CAP_DAC_READ_SEARCH`"
+        _describe(
+            "virtiofsd's file handles for new guests: with `never` virtiofsd keeps each file open that the guest has "
+            "cached; with `prefer` it does not, and needs `CAP_DAC_READ_SEARCH`"
         ),
     ] = "never"
     cache_size: Annotated[
-        str, BeforeValidator(_cache_size), _said("how much of the disk the stage cache may have; 0 is none")
+        str, BeforeValidator(_check_cache_size), _describe("the maximum size of the stage cache; 0 turns it off")
     ] = "10GiB"
     cache_dir: Annotated[
-        str, _said("where the stage cache is, which several outputs may share; empty for `.cache` in the output")
+        str,
+        _describe("directory of the stage cache, which several outputs may share; default: `.cache` in the output"),
     ] = ""
-    timeout: Annotated[_Number, Field(gt=0), _said("seconds that a guest may take to come up or go down")] = 300
+    timeout: Annotated[_Number, Field(gt=0), _describe("seconds that a guest may take to boot or to shut down")] = 300
     image_max_age: Annotated[
-        _Number, Field(ge=0), _said("days after which virtroot's images are made anew; 0 is never")
+        _Number, Field(ge=0), _describe("days after which virtroot builds its images again; 0 is never")
     ] = 30
-    keep: Annotated[_Number, Field(gt=0), _said("builds of a recipe that a night leaves")] = 7
+    keep: Annotated[_Number, Field(gt=0), _describe("builds of a recipe that a nightly run keeps")] = 7
     on_failure: Annotated[
-        str, AfterValidator(_command), _said("command that is told of a recipe that begins to fail")
+        str, AfterValidator(_check_command), _describe("command to run when a recipe starts to fail")
     ] = ""
     on_change: Annotated[
         str,
-        AfterValidator(_command),
-        _said("command that is told of a recipe that begins to fail or is in order again"),
+        AfterValidator(_check_command),
+        _describe("command to run when a recipe starts to fail, and when it succeeds again"),
     ] = ""
-    max_age: Annotated[str, AfterValidator(_span), _said("how old a recipe's last good night may be for `status`")] = (
-        "36h"
-    )
+    max_age: Annotated[
+        str,
+        AfterValidator(_check_time_span),
+        _describe("`status` reports a recipe whose last good nightly run is older than this"),
+    ] = "36h"
     upgrade: Annotated[
         str,
-        BeforeValidator(_names),
-        _said("guests that a night puts on the golden roots, restarting them: `none`, `all`, or names"),
+        BeforeValidator(_parse_guest_names),
+        _describe("guests that a nightly run upgrades to the golden roots and restarts: `none`, `all`, or names"),
     ] = "none"
     debian_snapshots: Annotated[
         str,
-        AfterValidator(partial(template, distro="debian")),
-        _said(
-            "Debian's dated archive: an address with `{archive}`, and `{time}` or `{year}`, `{month}` and `{day}` in it"
+        AfterValidator(partial(check_template, distro="debian")),
+        _describe(
+            "Debian's dated archive: an address that contains `{archive}`, and `{time}` or `{year}`, `{month}` and "
+            "`{day}`"
         ),
     ] = ""
     arch_snapshots: Annotated[
         str,
-        AfterValidator(partial(template, distro="arch")),
-        _said(
-            "Arch's dated archive: an address with `$repo`, `$arch`, and `{time}` or `{year}`, `{month}` and `{day}`"
+        AfterValidator(partial(check_template, distro="arch")),
+        _describe(
+            "Arch's dated archive: an address that contains `$repo`, `$arch`, and `{time}` or `{year}`, `{month}` and "
+            "`{day}`"
         ),
     ] = ""
 
     @property
     def snapshots(self) -> dict[str, str]:
-        """The address of each distribution's dated archive; empty where none is known."""
+        """The address of each distribution's dated archive; empty if it is not set."""
         return {"debian": self.debian_snapshots, "arch": self.arch_snapshots}
 
     @property
     def cache_bytes(self) -> int:
-        """The ``cache_size`` in bytes."""
-        return 0 if self.cache_size == "0" else size_in_bytes(self.cache_size)
+        """``cache_size`` in bytes."""
+        return 0 if self.cache_size == "0" else parse_size(self.cache_size)
 
     @property
     def cache_home(self) -> Path:
-        """The absolute directory of the stage cache."""
+        """The absolute path of the stage cache."""
         return Path(os.path.realpath(CHECKOUT / self.cache_dir)) if self.cache_dir else self.output_dir / ".cache"
 
     @property
     def output_dir(self) -> Path:
-        """The absolute directory that artifacts are written to: one path, by whichever link it was named."""
+        """The absolute path of the directory for artifacts, with links resolved, so that each output has one path."""
         return Path(os.path.realpath(CHECKOUT / self.output))
 
     @property
     def key(self) -> str:
-        """A short key of the output directory, the same in no other checkout and on no other machine.
+        """A short key of this machine and output directory.
 
-        What one engine has for several of them is named and labelled by it.
+        It is in the names and labels of containers and volumes, so that checkouts that share an engine use their own.
         """
         owner = f"{socket.gethostname()}\0{self.output_dir}"
         return hashlib.sha256(owner.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -175,16 +180,16 @@ class Settings:
 _SPAN = re.compile(r"(\d{1,6})([mhdw])")
 
 
-def time_span(text: str) -> timedelta:
-    """Read a time span like ``90m``, ``36h``, ``14d`` or ``2w``; raises ValueError for anything else."""
+def parse_time_span(text: str) -> timedelta:
+    """Parse a time span like ``90m``, ``36h``, ``14d`` or ``2w``. Raises ValueError for anything else."""
     match = _SPAN.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"{text!r} is no time span")
+        raise ValueError(f"invalid time span {text!r}")
     return timedelta(**{{"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
 
 
-#: What to use for each setting that is not any text.
-_USE = {
+#: The hint for a bad value of each setting whose text is checked.
+_HINTS = {
     "pool_path": "an absolute path",
     "embedded": "a name of letters, digits, and _ . -",
     "workspace": "auto, disk or tmpfs:SIZE, like tmpfs:8g",
@@ -197,32 +202,32 @@ _USE = {
     "on_failure": "a command line with its quotes closed",
     "on_change": "a command line with its quotes closed",
     "max_age": "a time span like 36h, 90m or 14d",
-    "upgrade": "none, all, or names of guests with blanks between them",
-    "debian_snapshots": "an address with {archive}, and {time} or {year}, {month} and {day} in it",
-    "arch_snapshots": "an address with $repo, $arch, and {time} or {year}, {month} and {day} in it",
+    "upgrade": "none, all, or names of guests separated by spaces",
+    "debian_snapshots": "an address that contains {archive}, and {time} or {year}, {month} and {day}",
+    "arch_snapshots": "an address that contains $repo, $arch, and {time} or {year}, {month} and {day}",
 }
 
 
-def described() -> dict[str, tuple[str, str]]:
-    """Return each setting's default as text, and what it is, in Markdown."""
-    # pydantic's dataclasses do not show that their fields are what its models' are.
+def describe_settings() -> dict[str, tuple[str, str]]:
+    """Return each setting's default as text, and its description in Markdown."""
+    # The type of a pydantic dataclass has no attribute for its fields, unlike that of a model.
     known = Settings.__pydantic_fields__  # type: ignore[attr-defined]
-    return {name: (default, known[name].description or "") for name, default in defaults().items()}
+    return {name: (default, known[name].description or "") for name, default in list_defaults().items()}
 
 
-def defaults() -> dict[str, str]:
-    """Return the section's defaults as text, so that invoke knows which environment variables to look for.
+def list_defaults() -> dict[str, str]:
+    """Return the defaults as text, so that invoke knows which environment variables to look for.
 
-    invoke makes a variable's text into the type of its default by itself: ``false`` becomes True, and ``soon`` as a
-    number a traceback. Text it hands through.
+    invoke converts a variable's text to the type of its default: ``false`` becomes True, and ``soon`` for a number
+    raises ValueError. A text it leaves unchanged.
     """
     return {field.name: str(field.default) for field in fields(Settings)}
 
 
 def from_section(section: dict[str, Any]) -> Settings:
-    """Make `Settings` from invoke's ``virtroot:`` section: text, or the types of YAML.
+    """Make `Settings` from invoke's ``virtroot:`` section, whose values are text or YAML's types.
 
-    Raises `VirtrootError` for an unknown key and for a value that is none.
+    Raises VirtrootError for an unknown key and for an invalid value.
     """
     known = [field.name for field in fields(Settings)]
     for key in section:
@@ -233,5 +238,5 @@ def from_section(section: dict[str, Any]) -> Settings:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise VirtrootError(
-            f"setting virtroot.{name} is {section[name]!r}", f"use {_USE.get(name, 'text that is not empty')}"
+            f"invalid setting virtroot.{name}: {section[name]!r}", f"use {_HINTS.get(name, 'a text that is not empty')}"
         ) from error

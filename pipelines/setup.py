@@ -1,4 +1,4 @@
-"""Set-up: what a fresh machine lacks is named, installed and started; a machine that has it is left alone."""
+"""Install and start what a new machine lacks. Existing programs and engines are not changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.builder import container
 from pipelines.cli.task import Context, settings_of, task
 from pipelines.engine import engine as engines
 from pipelines.engine import images
-from pipelines.engine.endpoint import endpoint
+from pipelines.engine.endpoint import get_endpoint
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.libvirt import embedded
@@ -22,63 +22,63 @@ from pipelines.settings import Settings
 _PIDFILE = Path("/run/virtroot/dockerd.pid")
 _LOG = Path("/var/log/virtroot-dockerd.log")
 
-#: Seconds that a new engine may take to answer.
+#: Seconds until a started engine must answer.
 _START_TIMEOUT = 60
 
 _PROBE_IMAGE = "debian:trixie-slim"
 
 
 def setup(settings: Settings, *, refresh: bool = False) -> None:
-    """Make sure that a Docker engine answers and that a base image can be had; say what is done before doing it.
+    """Ensure that a Docker engine answers and that base images are available; print each step before doing it.
 
-    With ``refresh`` the images that virtroot made on it are made anew, whatever their age.
+    With ``refresh``, build virtroot's images again at any age.
     """
-    if not engines.answers():
-        _need_engine()
+    if not engines.is_available():
+        _ensure_engine()
     engine = engines.connect()
     needs_mirror = settings.base == "mirror" or (settings.base == "auto" and not engine.registry_has(_PROBE_IMAGE))
-    have_base = engine.image_id(images.base_tag(settings.base, _PROBE_IMAGE))
-    if needs_mirror and (refresh or not have_base) and images.mirror_tool_missing():
-        say("no image registry answers: mmdebstrap is needed to make base images from the distribution's mirror")
+    have_base = engine.image_id(images.get_base_tag(settings.base, _PROBE_IMAGE))
+    if needs_mirror and (refresh or not have_base) and images.is_mirror_tool_missing():
+        say("no image registry answers, so mmdebstrap is needed to make base images from the distribution's mirror")
         _install("mmdebstrap")
     if refresh:
-        _renew_images(engine, settings)
-    say("a Docker engine answers and base images can be had")
+        _rebuild_images(engine, settings)
+    say("a Docker engine answers, and base images are available")
 
 
-def _renew_images(engine: engines.Engine, settings: Settings) -> None:
-    """Make the builders' images and the embedded hypervisor's anew; one that nobody has needed yet is left unmade."""
+def _rebuild_images(engine: engines.Engine, settings: Settings) -> None:
+    """Build the existing images of builders and of the embedded hypervisor again."""
     now = datetime.now(UTC)
     for distro in DISTROS.values():
         if engine.images(f"virtroot/{distro.containerfile}"):
-            container.image(engine, distro, settings, now)
+            container.ensure_image(engine, distro, settings, now)
     if engine.images(f"virtroot/{embedded.NAME}") and embedded.rebuild(settings, now):
         warn(
-            f"guests run or tasks work in the embedded hypervisor {settings.embedded}, which goes on as it was made: "
-            "when they are done, ./inv setup --refresh lets the next start take the new image"
+            f"the embedded hypervisor {settings.embedded} keeps its old image, because guests or tasks are running "
+            "in it; run ./inv setup --refresh again after they have ended"
         )
 
 
 def stop_engine() -> None:
-    """Stop the engine that `setup` started without systemd; any other engine is left alone."""
+    """Stop the engine that `setup` started without systemd; other engines are not affected."""
     if process.stop_daemon("dockerd", _PIDFILE):
         say("stopped the Docker engine that ./inv setup started")
     else:
-        say("nothing to stop: an engine that systemd runs is stopped by systemctl stop docker docker.socket")
+        say("nothing to stop; for an engine under systemd run systemctl stop docker docker.socket")
 
 
-def _need_engine() -> None:
-    where = endpoint()
+def _ensure_engine() -> None:
+    where = get_endpoint()
     if where.named_by:
-        raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or choose another one")
+        raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or use another one")
     if os.geteuid() != 0:
         raise VirtrootError("no Docker engine answers", "install or start one, or run ./inv setup as root")
-    if not process.found("dockerd"):
+    if not process.is_installed("dockerd"):
         _install("docker")
     _start_engine()
 
 
-#: The packages' names by package manager, and the words that install them.
+#: The packages of programs, by package manager.
 _PACKAGES = {
     "apt-get": {
         "docker": "docker.io",
@@ -89,41 +89,41 @@ _PACKAGES = {
     "pacman": {"ssh": "openssh", "bsdtar": "libarchive", "ansible": "ansible-core"},
 }
 
-#: The same wherever there is a package; other programs are in a package of their own name.
+#: Packages with the same name everywhere. For other programs, the package has the program's name.
 _EVERYWHERE = {"mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs"}
 
 
-def need(*programs: str) -> None:
-    """Install what is missing of ``programs``; raises `VirtrootError` where that takes root."""
+def ensure_programs(*programs: str) -> None:
+    """Install the missing ones of ``programs``. Raises VirtrootError if that requires root."""
     for program in programs:
-        if process.found(program):
+        if process.is_installed(program):
             continue
         if os.geteuid() != 0:
-            raise VirtrootError(f"{program} is missing", f"install {program}, or run this as root once")
+            raise VirtrootError(f"{program} is not installed", f"install {program}, or run this as root once")
         _install(program)
 
 
 def _install(what: str) -> None:
-    if process.found("apt-get"):
-        package = _package("apt-get", what)
+    if process.is_installed("apt-get"):
+        package = _get_package("apt-get", what)
         say(f"will install the package {package} with apt-get")
         with step(f"apt-get install {package}"):
             env = {"DEBIAN_FRONTEND": "noninteractive"}
             process.run(["apt-get", "update", "-qq"], env=env)
             process.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", package], env=env)
-    elif process.found("pacman"):
-        package = _package("pacman", what)
+    elif process.is_installed("pacman"):
+        package = _get_package("pacman", what)
         say(f"will install the package {package} with pacman")
         with step(f"pacman -S {package}"):
             process.run(["pacman", "-Sy", "--noconfirm", "--needed", package])
     else:
         raise VirtrootError(
-            f"{what} is missing, and this machine has neither apt-get nor pacman",
-            f"install {what} with this system's own package manager, then run the task again",
+            f"{what} is not installed, and this machine has neither apt-get nor pacman",
+            f"install {what} with this system's package manager, then run the task again",
         )
 
 
-def _package(tool: str, program: str) -> str:
+def _get_package(tool: str, program: str) -> str:
     return _PACKAGES[tool].get(program) or _EVERYWHERE.get(program, program)
 
 
@@ -133,14 +133,14 @@ def _start_engine() -> None:
         process.run(["systemctl", "start", "docker"])
     else:
         say(f"will start dockerd, since no systemd runs here; its log is {_LOG}")
-        # Packages put iptables into sbin, which a plain user's PATH may lack.
+        # dockerd needs iptables, which is in sbin; a user's PATH may lack that directory.
         process.start_daemon(["dockerd"], log=_LOG, pidfile=_PIDFILE)
     deadline = time.monotonic() + _START_TIMEOUT
     with step("starting the Docker engine"):
-        while not engines.answers():
+        while not engines.is_available():
             if time.monotonic() > deadline:
                 raise VirtrootError(
-                    "the Docker engine was started and does not answer", f"read {_LOG} or journalctl -u docker"
+                    "the Docker engine was started, but does not answer", f"check {_LOG} or journalctl -u docker"
                 )
             time.sleep(0.5)
 
@@ -149,7 +149,7 @@ def _start_engine() -> None:
     name="setup",
     help={
         "stop": "stop the engine that an earlier setup started",
-        "refresh": "make the images of builders and embedded hypervisor anew, with today's packages",
+        "refresh": "build the images of builders and the embedded hypervisor again, with current packages",
     },
 )
 def setup_task(
@@ -157,7 +157,7 @@ def setup_task(
     stop: bool = False,
     refresh: bool = False,
 ) -> None:
-    """Install and start what is missing, saying so first.
+    """Install and start what is missing, and print each step before doing it.
 
     ./inv setup
     ./inv setup --refresh

@@ -169,7 +169,7 @@ def _resolve_inside(path: str, name: str) -> str:
 
 
 def _require_program(program: str) -> None:
-    if not process.found(program):
+    if not process.is_installed(program):
         raise VirtrootError(f"{program} is not installed", "install the package openssh-client")
 
 

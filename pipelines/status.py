@@ -14,7 +14,7 @@ from pipelines.cli.task import Context, print_data, settings_of, task
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.log import result
 from pipelines.night import timer
-from pipelines.settings import Settings, time_span
+from pipelines.settings import Settings, parse_time_span
 from pipelines.text import age, table
 
 #: Seconds by which the clocks of machines that share an output directory may differ.
@@ -43,7 +43,7 @@ class Row:
 def list_status(settings: Settings, now: datetime | None = None) -> list[Row]:
     """Return a row for each recipe that has builds or is in the checkout."""
     store, now = Store(settings.output_dir), now or datetime.now(UTC)
-    nightly = {path.stem for path in inputs.nightly()}
+    nightly = {path.stem for path in inputs.list_nightly()}
     names = sorted({*store.recipes(), *nightly})
     return [_make_row_or_reason(store, name, now, every=name in nightly) for name in names]
 
@@ -65,7 +65,7 @@ def _make_row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     return Row(
         recipe=name,
         golden=golden.stored_id if golden else BuildId(),
-        age=_seconds_since(pruning.made(golden), now) if golden else None,
+        age=_seconds_since(pruning.get_build_time(golden), now) if golden else None,
         outcome=last.outcome if last else "",
         why=last.failure.label if last and last.failure else "",
         since=state_since(nights),
@@ -97,7 +97,7 @@ def refuse_stale(rows: list[Row], max_age: str) -> None:
 
     A run in the future, recorded by a wrong clock, does not count.
     """
-    longest = time_span(max_age).total_seconds()
+    longest = parse_time_span(max_age).total_seconds()
     due = [row for row in rows if row.due]
     stale = [row.recipe for row in due if row.checked is None or not -_CLOCKS_DIFFER <= row.checked <= longest]
     if stale:

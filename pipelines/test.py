@@ -1,4 +1,4 @@
-"""Checks: what must hold before a change lands, in one command."""
+"""Run lint, types and tests, the checks for a change, with one command."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.log import result, say
 from pipelines.settings import CHECKOUT, Settings
-from pipelines.setup import need, setup
+from pipelines.setup import ensure_programs, setup
 
-#: What takes long comes first: who ends early goes on with what is short.
+#: Slow tests come first, so that processes that finish early continue with fast ones.
 _QUICK = ("tests/golden", "tests/unit")
 _TESTS = ("tests/e2e", "tests/integration", *_QUICK)
 
-#: Where the output directory has the tests' JUnit report; `tests/durations.py` reads it.
+#: The tests' JUnit report in the output directory; `tests/durations.py` reads it.
 _REPORT = ".tests/junit.xml"
 _COVERAGE = ".tests/coverage.json"
 
-#: Each process that tests has a hypervisor of its own, and guests of 1 GiB.
-_SIDE_BY_SIDE = 4
+#: The maximum number of test processes. Each has its own hypervisor, and guests of 1 GiB.
+_MAX_PROCESSES = 4
 
 
 def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str) -> int:
-    """Run the checks that ``only`` names (``lint``, ``types``, or paths for pytest), or all; return the exit status.
+    """Run the checks in ``only`` (``lint``, ``types``, or paths for pytest), or all; return the exit status.
 
-    Tests that are marked as long run where they are named, or with ``long``. With ``changed`` those that take long run
-    where what differs from ``base`` can reach them, see `selection`; lint, types, unit and golden tests run all.
+    Tests that are marked ``long`` run if their file is given, or with ``long``. With ``changed``, only those slow tests
+    run that the changes since ``base`` can affect, see `selection`; lint, types, unit and golden tests run completely.
     """
     tests: tuple[str, ...] = _TESTS
     if changed:
@@ -46,11 +46,11 @@ def test(settings: Settings, only: str, *, long: bool, changed: bool, base: str)
         steps.append(("mypy", [sys.executable, "-m", "mypy"]))
     if not chosen or paths:
         setup(settings)
-        # Whoever uses virtroot has what they reach guests with; a bare machine of tests has not.
-        need("ssh", "rsync", "ansible", "mkfs.btrfs", "mkfs.xfs")
+        # Users of virtroot have programs to access guests; a new machine for tests may lack them.
+        ensure_programs("ssh", "rsync", "ansible", "mkfs.btrfs", "mkfs.xfs")
         chosen_tests = paths or [*tests, *([] if long else ["-m", "not long"])]
         report = f"--junit-xml={settings.output_dir / _REPORT}"
-        arguments = ["--durations=20", report, *_side_by_side(), *chosen_tests]
+        arguments = ["--durations=20", report, *_make_process_options(), *chosen_tests]
         steps.append((f"pytest {' '.join(arguments)}", [sys.executable, "-m", "pytest", *arguments]))
     for title, argv in steps:
         say(f"running {title}")
@@ -65,7 +65,7 @@ def measure_coverage(settings: Settings, paths: list[str]) -> int:
     """Run the unit and golden tests, or those of ``paths``, and print which branches they reach; return the status."""
     report = settings.output_dir / _COVERAGE
     report.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [*branch_coverage.list_options(report), *_side_by_side(), *(paths or _QUICK)]
+    arguments = [*branch_coverage.list_options(report), *_make_process_options(), *(paths or _QUICK)]
     say(f"running pytest {' '.join(arguments)}")
     env = {"COVERAGE_FILE": str(report.with_suffix(""))}
     status = process.attach([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=env)
@@ -74,20 +74,20 @@ def measure_coverage(settings: Settings, paths: list[str]) -> int:
     return status
 
 
-def _side_by_side() -> list[str]:
-    processes = min(len(os.sched_getaffinity(0)), _SIDE_BY_SIDE)
-    # What tests of one file share, they make once: a file is tested by one process. They start in the order that
-    # `tests/durations.py` gives them, longest first.
+def _make_process_options() -> list[str]:
+    processes = min(len(os.sched_getaffinity(0)), _MAX_PROCESSES)
+    # One process runs all tests of a file, so that they share their fixtures. Files start in the order of
+    # `tests/durations.py`, the longest first.
     return [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]
 
 
 @task(
     name="test",
     help={
-        "only": "a part of the tests: lint, types or paths for pytest, comma-separated",
-        "all": "those that take longest without KVM, too",
-        "changed": "integration and end-to-end tests only where what changed can reach them",
-        "base": "what changed is what differs from this commit; by default where the branch left origin's main one",
+        "only": "run only these parts: lint, types or paths for pytest, separated by commas",
+        "all": "also run the tests that take longest without KVM",
+        "changed": "run only those integration and end-to-end tests that the changes can affect",
+        "base": "the commit to find changes since; default: the merge base with origin's main branch",
         "coverage": "run only unit and golden tests, and print which branches of the code they reach",
     },
 )
@@ -99,7 +99,7 @@ def test_task(
     base: str = "",
     coverage: bool = False,
 ) -> None:
-    """Set up everything and run lint, types and the tests.
+    """Set up the machine, and run lint, types and the tests.
 
     ./inv test
     ./inv test --only lint,types,tests/unit
@@ -114,9 +114,9 @@ def test_task(
             )
         sys.exit(measure_coverage(settings_of(c), paths))
     if changed and (only or all):
-        raise VirtrootError("--changed and --only or --all", "leave one out: --changed chooses by what changed")
+        raise VirtrootError("--changed excludes --only and --all", "omit one of them: --changed selects the tests")
     if base and not changed:
-        raise VirtrootError("--base without --changed", "write ./inv test --changed --base COMMIT")
+        raise VirtrootError("--base requires --changed", "run ./inv test --changed --base COMMIT")
     if all and only:
-        raise VirtrootError("--all and --only", "leave one out: tests that are named run, however long they take")
+        raise VirtrootError("--all excludes --only", "omit one of them: --only runs long tests, too")
     sys.exit(test(settings_of(c), only, long=all, changed=changed, base=base))

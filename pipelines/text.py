@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe for a person's terminal."""
+"""Text from guests, packages and recipes, made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import AnyStr
 
-#: Escape sequences are those of ECMA-48 and xterm's ctlseqs, each read to its own end and never further than its line:
-#: what a guest opens and does not close must not hide the lines that follow.
+#: The escape sequences are those of ECMA-48 and xterm's ctlseqs. Each is matched to its end, but not past its line: a
+#: sequence that a guest does not end must not hide the following lines.
 _UNWANTED = re.compile(
     r"""
     (?: \x1b\[ | \x9b ) [0-?]*+ [ -/]*+ [@-~]                                  # CSI: colours, the cursor, the screen
@@ -25,52 +25,53 @@ _UNWANTED = re.compile(
 
 
 def plain(text: str) -> str:
-    r"""Return ``text`` with nothing but printable characters, newlines and tabs.
+    r"""Return ``text`` with printable characters, newlines and tabs only.
 
-    Well-formed escape sequences go whole, so that colours leave no litter; then every control character (C0, DEL, C1)
-    and Unicode's characters that reorder or hide text. Each kind of line end becomes ``\n``. One pass from left to
-    right: what remains is never looked at again, so pieces on both sides of something removed cannot make a new escape.
+    Well-formed escape sequences are removed as a whole, so that nothing of a colour remains. All other control
+    characters (C0, DEL, C1) and Unicode's characters that reorder or hide text are removed, too. Each kind of line end
+    becomes ``\n``. Removal is one pass from left to right over the input. So the text on both sides of a removed
+    sequence is never joined to a new one.
     """
-    return _UNWANTED.sub(_instead, text)
+    return _UNWANTED.sub(_replace, text)
 
 
-#: What stands before the host in an address: of a web address all of it, since a token may be the whole, of others a
-#: password and its user.
+#: The login in front of the host in an address: for a web address all of it, because it may be a token alone; for other
+#: addresses only a user with a password.
 _LOGIN = re.compile(r"(?:(?<=http://)|(?<=https://))[^/\s'\"]+@|(?<=://)[^/\s'\":]*:[^/\s'\"]*@", re.IGNORECASE)
 
 
 def without_logins(text: str) -> str:
-    """Return ``text`` without the passwords and tokens that addresses in it have."""
+    """Return ``text`` with the passwords and tokens of addresses replaced."""
     return _LOGIN.sub("***@", text) if "@" in text else text
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` plain and on one line."""
+    """Return ``text`` `plain` and on one line; the lines are trimmed and joined by a space."""
     return " ".join(line.strip(" \t") for line in plain(text).split("\n")).strip(" \t")
 
 
 def flat(text: str) -> str:
-    """Return ``text`` plain and on one line, with the blanks at its beginning: for a line that quotes what it is told.
+    """Return ``text`` `plain` and on one line, with leading blanks kept.
 
-    What a guest wrote, such as where a link leads, could otherwise add lines that look like virtroot's own.
+    A quoted text of a guest, such as the target of a link, could otherwise add lines that look like virtroot's own.
     """
     return plain(text).rstrip("\n").replace("\n", " ")
 
 
 def split_lines(text: AnyStr) -> list[AnyStr]:
-    """Split ``text`` at newlines, as the kernel and the programs of a system do.
+    """Split ``text`` at newlines only, as the kernel and a system's programs do.
 
-    `str.splitlines` and `bytes.splitlines` split at more characters, such as U+2028 or a carriage return. Whoever
-    writes one into a file would make two lines for virtroot of one line for the system.
+    `str.splitlines` and `bytes.splitlines` also split at other characters, such as U+2028 or a carriage return. With
+    one of these in a file, virtroot would see two lines where the system sees one.
     """
     newline = b"\n" if isinstance(text, bytes) else "\n"
     return text.removesuffix(newline).split(newline) if text else []
 
 
 def split_fields(line: AnyStr, most: int = 0) -> list[AnyStr]:
-    """Split ``line`` at spaces and tabs, as fstab(5) and most files of lines have it; into ``most`` fields, if given.
+    """Split ``line`` at spaces and tabs, as fstab(5) says; into at most ``most`` fields unless that is 0.
 
-    `str.split` without an argument splits at more characters, such as a no-break space or a form feed.
+    `str.split` without an argument also splits at other characters, such as a no-break space or a form feed.
     """
     blanks = rb"[ \t]+" if isinstance(line, bytes) else r"[ \t]+"
     trimmed = trim(line)
@@ -78,12 +79,12 @@ def split_fields(line: AnyStr, most: int = 0) -> list[AnyStr]:
 
 
 def trim(text: AnyStr) -> AnyStr:
-    """Return ``text`` without the spaces, tabs and newlines at its ends, and nothing else."""
+    """Return ``text`` without spaces, tabs and newlines at its ends; `str.strip` removes other characters, too."""
     return text.strip(b" \t\n" if isinstance(text, bytes) else " \t\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return ``rows``, the first with the headings, as columns of equal width; each row is one line."""
+    """Format ``rows`` as aligned columns, one line per row; the first row has the headings."""
     cells = [[one_line(cell).replace("\t", " ") for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
@@ -92,7 +93,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def age(seconds: int | None) -> str:
-    """Write a time span in its largest unit: 40s, 12m, 5h, 3d."""
+    """Format a number of seconds in its largest unit: 40s, 12m, 5h, 3d; None is a dash."""
     if seconds is None:
         return "-"
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -102,7 +103,7 @@ def age(seconds: int | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """Write a number of bytes in its largest unit, with one digit behind the point below ten."""
+    """Format a number of bytes in its largest unit, with one decimal below ten; None is a dash."""
     if count is None:
         return "-"
     amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
@@ -112,12 +113,12 @@ def size(count: int | None) -> str:
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """Return a number with its word."""
+    """Format a number with its singular or plural noun."""
     return f"{number} {one if number == 1 else many}"
 
 
-def _instead(found: re.Match[str]) -> str:
+def _replace(found: re.Match[str]) -> str:
     if found["line"]:
         return "\n"
-    # No encoding can print half of a pair; it comes from bytes that were no UTF-8.
+    # A lone surrogate comes from a byte that is not UTF-8, and no encoding can print it.
     return "\N{REPLACEMENT CHARACTER}" if found["surrogate"] else ""

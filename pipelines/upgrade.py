@@ -16,7 +16,7 @@ from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import result, result_lines, say, warn, whoever_hears
+from pipelines.log import ignore_output_errors, result, result_lines, say, warn
 from pipelines.merge import preparation, upgrade_target
 from pipelines.merge import preview as previews
 from pipelines.merge.choices import UpgradeOptions, parse_choices, parse_options
@@ -102,10 +102,10 @@ def _prove_guest(guest: Guest, artifact: Artifact, settings: Settings) -> None:
     """
     name = guest.name
     # A log that is full, or that has lost its reader, must not leave a guest between two roots.
-    with whoever_hears():
+    with ignore_output_errors():
         try:
             say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
-            verify.verify_held(guest, settings, boot=True)
+            verify.verify_locked(guest, settings, boot=True)
         except KeyboardInterrupt:
             warn(
                 f"{name} is on {artifact.id}, not verified; back to its previous root: ./inv rollback {name} --restart"

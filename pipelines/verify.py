@@ -1,4 +1,4 @@
-"""Verify: the acceptance suite, run on an artifact's tree, an installed root or a running guest."""
+"""Run the acceptance suite on an artifact's tree, an installed root or a running guest."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs, private_keys
-from pipelines.builder.container import builder
-from pipelines.builder.container import image as builder_image
+from pipelines.builder.container import ensure_image, run_builder
 from pipelines.builder.inputs import Inputs
 from pipelines.cli.task import GUEST, Context, settings_of, task
 from pipelines.engine import engine as engines
@@ -31,31 +30,31 @@ from pipelines.log import say, step, warn
 from pipelines.pool import place
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT, Settings
-from pipelines.symptom.recognise import recognise
+from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line
 
 _SUITE = CHECKOUT / "tests" / "acceptance"
 
-#: Names the file with the `Context`, for the suite's own process.
+#: The variable with the path of the file with the `SuiteContext`, for the suite's process.
 CONTEXT_VARIABLE = "VIRTROOT_CONTEXT"
 
-#: The property, in the suite's report, of what a check found in a guest otherwise than in its artifact, and not broken.
+#: The property in the suite's report for a harmless difference between a guest and its artifact.
 DRIFT = "drift"
 
-#: Variables that would leave out checks, or what they assert, where the user has them for tests of their own.
-_WITHOUT_THE_USERS = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTHONOPTIMIZE": ""}
+#: Variables that users set for their own tests, and that would disable checks or assertions of the suite.
+_RESET_VARIABLES = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTHONOPTIMIZE": ""}
 
-#: No more of it is kept.
-_MOST, _LONGEST = 500, 200
+#: The maximum number of differences to record, and the maximum length of each.
+_MAX_DRIFT, _MAX_LENGTH = 500, 200
 
 
 @dataclass(frozen=True)
 class SuiteContext:
-    """What the suite has to know: what to check, and how to reach it.
+    """The input of the suite: what to check, and how to access it.
 
-    ``artifact`` is its directory. ``container`` is the builder with the artifact's tree at ``root``, else empty;
-    ``guest`` names a guest, else empty. ``shutdown`` says that the suite may shut the guest down.
+    ``artifact`` is its directory. ``container`` is the builder with the artifact's tree at ``root``, or empty;
+    ``guest`` is a guest's name, or empty. With ``shutdown`` the suite may shut the guest down.
     """
 
     artifact: str
@@ -67,53 +66,53 @@ class SuiteContext:
 
 
 def verify_artifact(inputs: Inputs, settings: Settings) -> Verdict:
-    """Check the tree of the newest artifact of ``inputs``, unpacked in a builder; its manifest gets the verdict."""
+    """Check the tree of the newest artifact of ``inputs``, unpacked in a builder, and record the verdict."""
     store = Store(settings.output_dir)
     artifact = store.latest(inputs.name, inputs.source)
     artifact.refuse_damaged()
     engine = engines.connect()
-    image, _ = builder_image(engine, inputs.plan.distro, settings)
-    # Verifications of one recipe share a builder's labels, by which a killed one is found.
+    image, _ = ensure_image(engine, inputs.plan.distro, settings)
+    # The builders of a recipe's verifications have the same labels, by which a killed task's builder is found. So only
+    # one verification may run at a time.
     with (
         store.lock(inputs.name, "verification"),
-        builder(engine, image, inputs.name, settings, "verify") as worker,
+        run_builder(engine, image, inputs.name, settings, "verify") as worker,
     ):
         with step("unpacking the artifact"), artifact.tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         context = SuiteContext(str(artifact.directory), asdict(settings), container=worker.container.id, root=ROOT)
-        return _judge("tree", context, artifact)
+        return _run_suite("tree", context, artifact)
 
 
 def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
     """Check the root of the guest ``name`` and, with ``boot``, the guest itself.
 
-    A guest that is shut off is started for it and shut down again, which is part of the check; one that runs already
-    goes on running.
+    A guest that is shut off is started, and shut down again as part of the check. A running guest stays running.
     """
     with hold.hold(connect(settings), name) as guest:
-        return verify_held(guest, settings, boot=boot)
+        return verify_locked(guest, settings, boot=boot)
 
 
-def verify_held(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
+def verify_locked(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
     """Check a guest whose lock the caller holds; see `verify_guest`."""
     name = guest.name
     guest.mount_layers()
-    artifact = _artifact_of(guest, settings)
+    artifact = _get_artifact(guest, settings)
     context = SuiteContext(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
     if not boot:
-        return _judge("root", context, artifact, guest)
+        return _run_suite("root", context, artifact, guest)
     started = not guest.running
     booted = None
     if started:
         booted = round(publication.start(guest, settings.timeout), 1)
         say(f"{name} booted in {booted} s")
     else:
-        # Each check would wait for its answer, and get none.
+        # Without virtiofsd, each check would wait for an answer until its time limit.
         guest.refuse_unserved()
-        say(f"{name} is running and stays up: its shutdown is not checked")
+        say(f"{name} is running and stays up; its shutdown is not checked")
     judged = False
     try:
-        verdict = _judge("guest", replace(context, shutdown=started), artifact, guest, booted)
+        verdict = _run_suite("guest", replace(context, shutdown=started), artifact, guest, booted)
         judged = True
     finally:
         if started and guest.running:
@@ -127,12 +126,12 @@ def _shut_down(guest: Guest, settings: Settings, *, needed: bool) -> None:
     except VirtrootError as error:
         if needed:
             raise
-        # What the suite found is the reason, and must not be hidden by this.
+        # Do not hide the suite's error by this one.
         warn(error.what)
 
 
-def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
-    """Return the guest's artifact, or where it is not in this checkout's output, a directory with its manifest."""
+def _get_artifact(guest: Guest, settings: Settings) -> Artifact:
+    """Return the guest's artifact or, if it is not in this checkout's output, a directory with its manifest."""
     store = Store(settings.output_dir)
     artifact = store.find(guest.artifact)
     if artifact:
@@ -145,23 +144,23 @@ def _artifact_of(guest: Guest, settings: Settings) -> Artifact:
     return artifact
 
 
-def _judge(
+def _run_suite(
     kind: str, context: SuiteContext, artifact: Artifact, guest: Guest | None = None, booted: float | None = None
 ) -> Verdict:
-    """Run the suite's checks of ``kind``, write JUnit and verdict beside the manifest, raise `CheckFailed` on a no."""
+    """Run the suite's checks of ``kind``, and write the JUnit report and the verdict. Raises CheckFailed."""
     report = artifact.report(kind, context.guest)
-    private_keys.warn_of(artifact.manifest.private_keys)
+    private_keys.warn_about(artifact.manifest.private_keys)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         described = Path(scratch) / "context.json"
         described.write_text(json.dumps(asdict(context)), encoding="utf-8")
         report.unlink(missing_ok=True)
-        # -P: the current directory, which may be a guest's root, is no place to take modules from.
+        # -P: do not import modules from the current directory, which may be a guest's root.
         argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(CHECKOUT / "pyproject.toml"), "-m", kind,
                 "-p", "no:cacheprovider", "--quiet", "--tb=short", "--color=no", f"--junit-xml={report}"]  # fmt: skip
-        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT), **_WITHOUT_THE_USERS}
-        # What a failed check shows of a guest is the guest's: it goes to the terminal as text.
-        status = process.pass_on(argv, lambda line: say(line.rstrip("\n")), env=env)
+        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT), **_RESET_VARIABLES}
+        # The output of a failed check may contain text of the guest, so escape sequences are removed.
+        status = process.run_by_line(argv, lambda line: say(line.rstrip("\n")), env=env)
     written = report.read_text(encoding="utf-8") if report.exists() else ""
     tests, failures, drift = read_junit(written) if written else (0, ("the suite did not run",), ())
     passed = status == 0 and tests > 0 and not failures
@@ -174,51 +173,53 @@ def _judge(
         seconds=round(time.monotonic() - begin, 1),
         boot_seconds=booted,
     )
-    if passed or _tells_of_the_artifact(kind, artifact, guest):
+    if passed or _is_about_artifact(kind, artifact, guest):
         artifact.judge(kind, verdict)
     if drift:
         more = f", and {len(drift) - 3} more" if len(drift) > 3 else ""
         name = context.guest
-        say(f"{name} has changed since it was made: {', '.join(drift[:3])}{more}; ./inv diff {name} shows all")
+        say(
+            f"{name} has changed since it was made: {', '.join(drift[:3])}{more}; run ./inv diff {name} for all changes"
+        )
     if not passed:
-        what, hint = f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", "read the reasons above"
-        symptom = _symptom(kind, reasons(written), guest)
+        what, hint = f"{len(failures)} of {tests} checks failed: {', '.join(failures)}", "see the reasons above"
+        symptom = _find_symptom(kind, read_reasons(written), guest)
         if symptom:
-            what, hint = symptom.what(what), f"{symptom.hint(context.guest or 'NAME')}; {hint}"
+            what, hint = symptom.format_error(what), f"{symptom.format_hint(context.guest or 'NAME')}; {hint}"
         raise CheckFailed(what, f"{hint}, or {report}")
     say(f"{kind}: {tests} checks passed, {report}")
     return verdict
 
 
-def _tells_of_the_artifact(kind: str, artifact: Artifact, guest: Guest | None) -> bool:
-    """Say whether a no is one about the artifact: one that was proven is not refuted by a guest that lives with it."""
+def _is_about_artifact(kind: str, artifact: Artifact, guest: Guest | None) -> bool:
+    """Return whether a failure is the artifact's. A guest in use does not refute an artifact that passed before."""
     before = artifact.manifest.verdicts.get(kind)
     return before is None or not before.passed or guest is None or bool(guest.transient)
 
 
-def _symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom | None:
-    """Return the symptom that the ``reasons`` of failed checks show, or else the logs of a guest that was up."""
+def _find_symptom(kind: str, reasons: Sequence[str], guest: Guest | None) -> Symptom | None:
+    """Return the symptom in the ``reasons`` of failed checks or, if there is none, in the logs of a booted guest."""
     if guest is None:
-        return recognise(reasons)
+        return find_symptom(reasons)
     running = guest.running
     seen = [guest.find_unserved()] if running else []
-    found = recognise(seen, guest.symptoms) or recognise(reasons, guest.symptoms)
+    found = find_symptom(seen, guest.symptoms) or find_symptom(reasons, guest.symptoms)
     if found or not (running or kind == "guest"):
         return found
-    return recognise(guest.logs.read_since(None).values(), guest.symptoms)
+    return find_symptom(guest.logs.read_since(None).values(), guest.symptoms)
 
 
-def reasons(text: str) -> list[str]:
-    """Return why tests failed, as a JUnit report says it; none for an empty one."""
+def read_reasons(text: str) -> list[str]:
+    """Return the reasons of failed tests in a JUnit report; empty for an empty report."""
     if not text:
         return []
     suites = ET.fromstring(text)  # noqa: S314 - pytest wrote it just now
-    told = [found for tag in ("failure", "error") for found in suites.iter(tag)]
-    return [f"{found.get('message', '')}\n{found.text or ''}" for found in told]
+    found_values = [found for tag in ("failure", "error") for found in suites.iter(tag)]
+    return [f"{found.get('message', '')}\n{found.text or ''}" for found in found_values]
 
 
 def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Return how many tests a JUnit report has, the names of those that failed or were skipped, and the drift found."""
+    """Return the number of tests in a JUnit report, the names of failed and skipped ones, and the drift."""
     suites = ET.fromstring(text)  # noqa: S314 - pytest wrote it just now
     cases = list(suites.iter("testcase"))
     bad = [
@@ -226,10 +227,10 @@ def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
         for case in cases
         if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
     ]
-    told = [found.get("value", "") for found in suites.iter("property") if found.get("name") == DRIFT]
-    # A guest has a say in it.
-    drift = [one_line(what)[:_LONGEST] for what in told]
-    return len(cases), tuple(bad), tuple(drift[:_MOST])
+    found_values = [found.get("value", "") for found in suites.iter("property") if found.get("name") == DRIFT]
+    # The text may be the guest's, so limit it.
+    drift = [one_line(what)[:_MAX_LENGTH] for what in found_values]
+    return len(cases), tuple(bad), tuple(drift[:_MAX_DRIFT])
 
 
 @task(
@@ -239,7 +240,7 @@ def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
         **GUEST,
         "distro": "check the latest build of this recipe",
         "recipe": "check the latest build of this recipe file",
-        "boot": "check the running guest too, starting it when it is shut off",
+        "boot": "check the running guest, too; start it if it is shut off",
     },
 )
 def verify_task(

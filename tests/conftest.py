@@ -162,7 +162,7 @@ class Virtroot:
             patch.setattr(sys, "argv", ["inv", *arguments])
             for name, value in {**self.environment, **env}.items():
                 patch.setenv(name, value)
-            code = exit_status.status(lambda: tasks.program.run(["inv", *arguments]))
+            code = exit_status.run_task(lambda: tasks.program.run(["inv", *arguments]))
         # What a process leaves open ends with it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
@@ -185,7 +185,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtroot]:
 
 def clear(virtroot: Virtroot) -> None:
     """Remove the hypervisor of the tests with its guests, their builders and package caches."""
-    if not engines.answers():
+    if not engines.is_available():
         return
     embedded.stop(virtroot.settings, with_volumes=True)
     engine = engines.connect()

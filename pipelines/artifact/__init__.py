@@ -1,1 +1,1 @@
-"""What was made: the manifest, the tarball and the directory they are kept in."""
+"""Artifacts: the manifest, the tarball, and the output directory."""

@@ -1,16 +1,16 @@
-"""The rootfs tarball: GNU tar and zstd, which keep owners, modes, xattrs, capabilities, ACLs, links and devices."""
+"""The rootfs tarball, of GNU tar and zstd; it keeps owners, modes, xattrs, capabilities, ACLs, links and devices."""
 
 from __future__ import annotations
 
-#: What every tar of a root needs, in either direction.
+#: Options to pack or unpack a root without losing attributes.
 KEEP = ("--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
 
 
 def pack_argv(root: str, epoch: int, *, sparse: bool = False) -> tuple[str, ...]:
     """Return the command that writes the tarball of ``root`` to its standard output.
 
-    Sorted, with times after ``epoch`` (seconds since 1970) clamped to it and no access times, so that equal roots
-    give equal bytes. With ``sparse`` files keep their holes, which how they were written decides.
+    Equal roots give equal bytes: entries are sorted, times after ``epoch`` (seconds since 1970) are set to it, and
+    access times are left out. With ``sparse`` files keep their holes; these depend on how a file was written.
     """
     return (
         "tar", "--create", "--file=-", "--directory", root, *KEEP, "--one-file-system", "--sort=name", "--format=posix",
@@ -26,9 +26,9 @@ def unpack_argv(directory: str) -> tuple[str, ...]:
 
 
 def keep_argv(root: str) -> tuple[str, ...]:
-    """Return the command that writes ``root`` as it is to its standard output, to be restored in a later build.
+    """Return the command that writes ``root`` unchanged to its standard output, for the stage cache.
 
-    Compressed lightly: a build waits for it. Access times tell nothing, and the same root gives the same bytes.
+    It compresses lightly, because a build waits for it. Without access times the same root gives the same bytes.
     """
     return (
         "tar", "--create", "--file=-", "--directory", root, *KEEP, "--one-file-system", "--sort=name", "--format=posix",
@@ -38,5 +38,5 @@ def keep_argv(root: str) -> tuple[str, ...]:
 
 
 def expand_argv(tarball: str) -> tuple[str, ...]:
-    """Return the command that writes ``tarball``, without its compression, to its standard output."""
+    """Return the command that decompresses ``tarball`` to its standard output."""
     return ("zstd", "--decompress", "--stdout", "--quiet", "--", tarball)

@@ -1,4 +1,4 @@
-"""An artifact: one build's directory, and the files in it that have names."""
+"""An artifact: the directory of one build, and its files."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from pipelines.artifact.manifest import Manifest, Verdict
 from pipelines.errors import VirtrootError
 from pipelines.target import durable
 
-#: The manifest's name, in an artifact and in the boot directory of each guest made from it.
+#: The name of the manifest, in an artifact and in the boot directory of each guest made from it.
 MANIFEST = "manifest.json"
 
 _PIN = "pinned"
 
-#: What is not whole yet, or not any more, is called that and its name.
+#: The prefix of names of incomplete files and directories.
 PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One build: ``directory`` has its tarball, manifest, log and reports."""
+    """One build; ``directory`` has its tarball, manifest, log and reports."""
 
     directory: Path
 
     @property
     def tarball(self) -> Path:
-        """The root, packed."""
+        """The packed root."""
         return self.directory / "rootfs.tar.zst"
 
     @property
     def exists(self) -> bool:
-        """Whether the directory is an artifact's."""
+        """Whether the directory has a manifest."""
         try:
             return (self.directory / MANIFEST).is_file()
         except PermissionError:
-            # Another user's, closed to us: it is there, and who reads it is told why that cannot be.
+            # It belongs to another user. It exists, and reading the manifest raises an error with the reason.
             return True
 
     @property
     def manifest_file(self) -> Path:
-        """The manifest, as a file."""
+        """The path of the manifest."""
         return self.directory / MANIFEST
 
     @property
     def log(self) -> Path:
-        """What the build's commands printed."""
+        """The log of the build's commands."""
         return self.directory / "build.log"
 
     @property
     def console_log(self) -> Path:
-        """What the last guest that a night could not verify wrote to its console."""
+        """The console log of the last guest that a nightly run could not verify."""
         return self.directory / "console.log"
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What was built; raises `VirtrootError` for a directory that is no artifact."""
+        """The manifest. Raises VirtrootError for a directory that is not an artifact."""
         return manifests.load(self.directory / MANIFEST)
 
     @property
     def pinned(self) -> bool:
-        """Whether somebody wants it kept, whatever its age."""
+        """Whether the user pinned it, so that it is kept at any age."""
         return (self.directory / _PIN).exists()
 
     def pin(self, *, keep: bool = True) -> None:
-        """Have it kept whatever its age, or no more so."""
+        """Pin it, so that it is kept at any age, or unpin it."""
         if keep:
             (self.directory / _PIN).touch()
         else:
@@ -76,31 +76,31 @@ class Artifact:
         durable.flush_directory(self.directory)
 
     def manifest_bytes(self) -> bytes:
-        """Return the manifest as its file has it."""
+        """Return the bytes of the manifest."""
         return (self.directory / MANIFEST).read_bytes()
 
     @property
     def id(self) -> BuildId:
-        """The id that the manifest has."""
+        """The id in the manifest."""
         return self.manifest.id
 
     @property
     def stored_id(self) -> BuildId:
-        """The id by the names of the directories in a store. It is known if the manifest cannot be read, too."""
+        """The id from the names of the directories in a store. It is available without a readable manifest, too."""
         return BuildId.of(self.directory.parent.name, self.directory.name)
 
     @property
     def good(self) -> bool:
-        """Whether it was found in order in a booted guest; raises `VirtrootError` for one that cannot be read."""
+        """Whether it passed in a booted guest. Raises VirtrootError if the manifest cannot be read."""
         verdict = self.manifest.verdicts.get("guest")
         return verdict is not None and verdict.passed
 
     def report(self, kind: str, guest: str = "") -> Path:
-        """Return where the JUnit report of a verification of ``kind`` is written."""
+        """Return the path of the JUnit report of a verification of ``kind``."""
         return self.directory / f"junit-{'-'.join(filter(None, (kind, guest)))}.xml"
 
     def reports(self) -> list[Path]:
-        """Return the JUnit reports that there are."""
+        """Return the existing JUnit reports."""
         return sorted(self.directory.glob("junit-*.xml"))
 
     def describe(self, manifest: Manifest) -> None:
@@ -108,35 +108,33 @@ class Artifact:
         manifests.save(manifest, self.directory / MANIFEST)
 
     def judge(self, kind: str, verdict: Verdict) -> None:
-        """Add a verdict to the manifest, in place of an earlier one of that kind."""
-        # Read anew: another verification may have ended meanwhile.
+        """Add a verdict to the manifest, replacing an earlier one of that kind."""
+        # Read the file again: another verification may have changed it meanwhile.
         made = manifests.load(self.directory / MANIFEST)
         self.describe(made.model_copy(update={"verdicts": {**made.verdicts, kind: verdict}}))
 
     def refuse_damaged(self) -> None:
-        """Compare the tarball's sha256 with the manifest's; raises `VirtrootError`."""
+        """Raise VirtrootError if the tarball's sha256 is not that of the manifest."""
         try:
             with self.tarball.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:
-            raise VirtrootError(
-                f"no tarball at {self.tarball}: {error.strerror}", "build the artifact again"
-            ) from error
+            raise VirtrootError(f"cannot read {self.tarball}: {error.strerror}", "build the artifact again") from error
         expected = self.manifest.rootfs.sha256
         if digest != expected:
             raise VirtrootError(
-                f"{self.tarball} is not what was built: sha256 {digest[:16]}…, the manifest says {expected[:16]}…",
-                "build the artifact again, or copy it anew",
+                f"{self.tarball}: sha256 is {digest[:16]}…, but {expected[:16]}… in the manifest",
+                "build the artifact again, or copy it again",
             )
 
 
 def name_build(link: Path, build: str) -> None:
-    """Let ``link``, beside the builds, name one of them, in one step.
+    """Atomically set ``link``, next to the builds, to the build named ``build``.
 
-    Raises `VirtrootError` where something else is there, as a copy has it that followed links.
+    Raises VirtrootError if it is not a link, as in a copy that followed links.
     """
     if link.exists() and not link.is_symlink():
-        raise VirtrootError(f"{link} is no link", "move it away: the link there names one of the builds beside it")
+        raise VirtrootError(f"{link}: not a symbolic link", "move it away: it has to be a link to a build next to it")
     partial = link.with_name(f"{PARTIAL}{link.name}")
     partial.unlink(missing_ok=True)
     partial.symlink_to(build)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class BuildId(str):
-    """``RECIPE/BUILD``; empty for what was built by no version that wrote ids.
+    """``RECIPE/BUILD``; empty if the artifact's version of virtroot did not write ids.
 
-    Builds of one recipe sort by their time.
+    The ids of one recipe sort by the builds' times.
     """
 
     __slots__ = ()
@@ -27,5 +27,5 @@ class BuildId(str):
         return self.partition("/")[2]
 
     def is_newer(self, other: str) -> bool:
-        """Say whether this is a later build of the same recipe."""
+        """Return whether this is a later build of the same recipe."""
         return self > other and self.recipe == BuildId(other).recipe

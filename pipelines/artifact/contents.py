@@ -1,4 +1,4 @@
-"""What is in a root's tarball, entry by entry, and what two of them differ in; neither is ever held as a whole."""
+"""Reads a root's tarball entry by entry, and compares two of them; neither is ever in memory as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: tuple[tuple[str, Callable[[tarfile.TarInfo], bool]], ...] = (
     ("device", tarfile.TarInfo.isdev),
 )
 
-#: What tar calls extended attributes (capabilities among them) and ACLs.
+#: tar's prefixes for extended attributes, including capabilities, and for ACLs.
 _ATTRIBUTES = ("SCHILY.xattr.", "SCHILY.acl.")
 
 _CHUNK = 1 << 20
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, directory, link or device of a root: ``path`` within it, ``size`` in bytes; times do not count."""
+    """A file, directory, link or device of a root; ``path`` is relative to it, ``size`` in bytes. Times are ignored."""
 
     path: str
     kind: str
@@ -41,14 +41,14 @@ class Entry:
     attributes: tuple[tuple[str, str], ...]
 
     @property
-    def order(self) -> list[bytes]:
-        """Where it stands in a tarball: directory by directory, names by their bytes."""
+    def sort_key(self) -> list[bytes]:
+        """The sort key in a tarball: by directories, and names by their bytes."""
         return [part.encode("utf-8", "surrogateescape") for part in self.path.split("/")]
 
 
 @dataclass(frozen=True)
 class FileChange:
-    """An entry that came, went or changed; sizes in bytes, None where it is not there; ``what`` changed, in words."""
+    """An added, removed or changed entry; sizes are in bytes, None if it is missing; ``what`` names the changes."""
 
     kind: Literal["added", "removed", "changed"]
     path: str
@@ -57,30 +57,30 @@ class FileChange:
     what: str = ""
 
 
-def differences(before: Path, after: Path) -> Iterator[FileChange]:
-    """Yield what the tarball ``after`` has otherwise than ``before``, in their order.
+def find_changes(before: Path, after: Path) -> Iterator[FileChange]:
+    """Yield the changes from the tarball ``before`` to ``after``, in their order.
 
-    Contents are compared by digest. Raises `VirtrootError` for a tarball that cannot be read, or is not sorted as
-    virtroot sorts.
+    Contents are compared by digest. Raises VirtrootError for a tarball that cannot be read, or is not sorted as
+    virtroot sorts it.
     """
     with ExitStack() as opened:
-        ours, theirs = (opened.enter_context(_entries(path)) for path in (before, after))
+        ours, theirs = (opened.enter_context(_open_entries(path)) for path in (before, after))
         then, now = next(ours, None), next(theirs, None)
         while then or now:
-            if now is None or (then and then.order < now.order):
+            if now is None or (then and then.sort_key < now.sort_key):
                 if then:
                     yield FileChange("removed", then.path, then.size, None)
                 then = next(ours, None)
-            elif then is None or now.order < then.order:
+            elif then is None or now.sort_key < then.sort_key:
                 yield FileChange("added", now.path, None, now.size)
                 now = next(theirs, None)
             else:
-                if what := _changed(then, now):
+                if what := _describe_change(then, now):
                     yield FileChange("changed", now.path, then.size, now.size, what)
                 then, now = next(ours, None), next(theirs, None)
 
 
-def _changed(then: Entry, now: Entry) -> str:
+def _describe_change(then: Entry, now: Entry) -> str:
     if then.kind != now.kind:
         return f"{then.kind}, now {now.kind}"
     words = [
@@ -93,32 +93,32 @@ def _changed(then: Entry, now: Entry) -> str:
 
 
 @contextmanager
-def _entries(path: Path) -> Iterator[Iterator[Entry]]:
+def _open_entries(path: Path) -> Iterator[Iterator[Entry]]:
     if not path.is_file():
-        raise VirtrootError(f"no tarball at {path}", "build the artifact again")
-    with process.reading(expand_argv(str(path))) as stream:
-        yield _read(path, stream)
+        raise VirtrootError(f"{path}: no such tarball", "build the artifact again")
+    with process.open_output(expand_argv(str(path))) as stream:
+        yield _read_entries(path, stream)
 
 
-def _read(path: Path, stream: IO[bytes]) -> Iterator[Entry]:
+def _read_entries(path: Path, stream: IO[bytes]) -> Iterator[Entry]:
     last: list[bytes] = []
     try:
         with tarfile.open(mode="r|", fileobj=stream, encoding="utf-8", errors="surrogateescape") as tar:
             while info := tar.next():
-                # tarfile keeps them all otherwise.
+                # tarfile would keep all members in memory.
                 cast("Any", tar).members.clear()
-                entry = _entry(tar, info)
-                if last and entry.order <= last:
-                    raise VirtrootError(f"{path} is not sorted as virtroot sorts", "build the artifact again")
-                last = entry.order
+                entry = _make_entry(tar, info)
+                if last and entry.sort_key <= last:
+                    raise VirtrootError(f"{path}: tarball is not sorted", "build the artifact again")
+                last = entry.sort_key
                 yield entry
         while stream.read(_CHUNK):
-            pass  # zstd compares its checksum at the very end
+            pass  # zstd checks its checksum at the end
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise VirtrootError(f"{path} is damaged: {error}", "build the artifact again, or copy it anew") from error
+        raise VirtrootError(f"{path}: damaged: {error}", "build the artifact again, or copy it again") from error
 
 
-def _entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
+def _make_entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
     content = info.linkname
     if info.isreg():
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What two builds of a recipe differ in: their packages."""
+"""The difference between the packages of two builds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.artifact import versions
 
-#: The packages that kernels come in: Debian's carry their version in the name, Arch's the kind of kernel.
+#: Packages of kernels. Debian's have the version in their name, Arch's the kind of kernel.
 _KERNEL = re.compile(r"linux(-image-.*|-(lts|zen|hardened|rt|rt-lts))?")
 
 _SYSTEMD = re.compile(r"systemd(-.*)?")
@@ -26,7 +26,7 @@ class _Package(Protocol):
 
 
 class Change(BaseModel):
-    """A package, and its version before and after; empty for one that was not there."""
+    """A package with its version before and after; empty if it was not installed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class Change(BaseModel):
 
 
 class Difference(BaseModel):
-    """Packages that came, went or changed their version between two builds: kernel and systemd first, then by name."""
+    """Added, removed, upgraded and downgraded packages; kernel and systemd first, the others by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class Difference(BaseModel):
     def kinds(self) -> list[tuple[Change, str]]:
         """Return all changes in order, each with its kind: ``added``, ``removed``, ``upgraded`` or ``downgraded``."""
         return sorted(
-            ((change, kind) for kind, changes in self for change in changes), key=lambda each: _order(each[0])
+            ((change, kind) for kind, changes in self for change in changes), key=lambda each: _make_sort_key(each[0])
         )
 
     @property
@@ -61,16 +61,16 @@ class Difference(BaseModel):
 
 
 def compare(before: Iterable[_Package], after: Iterable[_Package], distro: str) -> Difference:
-    """Return what ``after`` has that ``before`` has not, and the other way round.
+    """Return the difference between the packages ``before`` and ``after``.
 
-    Versions are in the order of the package manager of ``distro``. A package that is there more than once, for two
-    architectures say, is compared version by version.
+    Versions are compared as the package manager of ``distro`` does. If a package is installed several times, for
+    example for two architectures, its versions are compared one by one.
     """
     then = Counter((package.name, package.version) for package in before)
     now = Counter((package.name, package.version) for package in after)
-    gone, come = _by_name(then - now), _by_name(now - then)
-    key = versions.newest_last(distro)
-    return _judged(
+    gone, come = _group_by_name(then - now), _group_by_name(now - then)
+    key = versions.make_sort_key(distro)
+    return _classify(
         (
             Change(name=name, before=old, after=new)
             for name in {*gone, *come}
@@ -82,41 +82,41 @@ def compare(before: Iterable[_Package], after: Iterable[_Package], distro: str) 
     )
 
 
-def joined(differences: Sequence[Difference], distro: str) -> Difference:
-    """Return what several differences, each from where the one before it ended, come to as one."""
+def join(differences: Sequence[Difference], distro: str) -> Difference:
+    """Combine consecutive differences into one."""
     known: dict[str, tuple[str, str]] = {}
     for difference in differences:
         for change in difference.changes:
             first = known[change.name][0] if change.name in known else change.before
             known[change.name] = (first, change.after)
-    return _judged(
+    return _classify(
         (Change(name=name, before=old, after=new) for name, (old, new) in known.items() if old != new), distro
     )
 
 
-def _by_name(left: Counter[tuple[str, str]]) -> dict[str, list[str]]:
+def _group_by_name(left: Counter[tuple[str, str]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, version in left.elements():
         found.setdefault(name, []).append(version)
     return found
 
 
-def _judged(changes: Iterable[Change], distro: str) -> Difference:
-    newer = versions.order(distro)
+def _classify(changes: Iterable[Change], distro: str) -> Difference:
+    newer = versions.get_compare(distro)
     kinds: dict[str, list[Change]] = {"added": [], "removed": [], "upgraded": [], "downgraded": []}
     for change in changes:
         if not change.before or not change.after:
             kinds["removed" if change.before else "added"].append(change)
         else:
-            # Equal ones that are written differently (1.0 and 1.00) were replaced, which is no step back.
+            # Versions that are equal but written differently (1.0 and 1.00) do not count as a downgrade.
             kinds["upgraded" if newer(change.before, change.after) <= 0 else "downgraded"].append(change)
     return Difference(**{kind: _sorted(found) for kind, found in kinds.items()})
 
 
 def _sorted(changes: Iterable[Change]) -> tuple[Change, ...]:
-    return tuple(sorted(changes, key=_order))
+    return tuple(sorted(changes, key=_make_sort_key))
 
 
-def _order(change: Change) -> tuple[int, str, str, str]:
+def _make_sort_key(change: Change) -> tuple[int, str, str, str]:
     rank = 0 if _KERNEL.fullmatch(change.name) else 1 if _SYSTEMD.fullmatch(change.name) else 2
     return rank, change.name, change.after, change.before

@@ -1,4 +1,4 @@
-"""The history of a recipe: a record a night, one JSON document a line, the newest last."""
+"""The history of a recipe: a run record for each nightly run, one JSON document per line, the newest last."""
 
 from __future__ import annotations
 
@@ -21,18 +21,14 @@ from pipelines.text import one_line, plain, trim
 
 SCHEMA = 1
 
-#: Where a night can fail: what the mirror said, a command of a stage, the inspection of the root, the guest's boot, a
-#: check of the acceptance suite, or the machinery: the engine, libvirt, the output directory.
-
-#: Characters that a failure's label may have, so that it fits into the subject line of a mail.
+#: The maximum length of a failure's label, so that it fits into the subject line of a mail.
 LABEL_LENGTH = 72
 
-#: Characters of a failure's text that a record keeps: its end, where the reason is.
-_TEXT_LENGTH = 8000
+#: How many characters of a failure's text a record keeps: its end, which has the reason.
+_MAX_TEXT = 8000
 
-
-#: Bytes of a history, its end, that are read: years of nights in which dozens of packages changed.
-_READ = 4 << 20
+#: How many bytes from the end of a history are read: years of nightly runs with dozens of changed packages each.
+_MAX_READ = 4 << 20
 
 
 class _Frozen(BaseModel):
@@ -40,7 +36,11 @@ class _Frozen(BaseModel):
 
 
 class Failure(_Frozen):
-    """Why a night failed: where, in a line short enough for a mail's subject, and in full."""
+    """The reason of a failed run: the phase, a label short enough for a mail's subject, and the full text.
+
+    The phase is that of the mirror, of a stage's command, the root's inspection, the guest's boot, an acceptance check,
+    or of the engine, libvirt or the output directory.
+    """
 
     where: Phase
     label: str = Field(max_length=LABEL_LENGTH)
@@ -48,38 +48,37 @@ class Failure(_Frozen):
 
     @classmethod
     def of(cls, where: Phase | None, what: str, text: str) -> Failure:
-        """Make the record of a failure from an error's words; without a phase it is the engine's."""
-        # The guest's name says nothing: it is gone by the time this is read.
+        """Make a failure from an error's message and text; without a phase, the phase is the engine's."""
+        # Remove the guest's name: the guest no longer exists when the record is read.
         label = re.sub(r"(^|: )the guest \S+ ", r"\1", one_line(what), count=1)
         if len(label) > LABEL_LENGTH:
             label = f"{label[: LABEL_LENGTH - 1]}…"
-        # What a traceback quotes may be no text that a record could have.
-        return cls(where=where or Phase.ENGINE, label=label, text=plain(text)[-_TEXT_LENGTH:])
+        # A traceback may quote characters that a record cannot contain.
+        return cls(where=where or Phase.ENGINE, label=label, text=plain(text)[-_MAX_TEXT:])
 
 
-def _moment(text: str) -> str:
+def _check_time(text: str) -> str:
     if datetime.fromisoformat(text).utcoffset() != timedelta(0):
-        raise ValueError(f"{text!r} is no time of UTC")
+        raise ValueError(f"not a time in UTC: {text!r}")
     return text
 
 
-Moment = Annotated[str, AfterValidator(_moment)]
+Moment = Annotated[str, AfterValidator(_check_time)]
 
-# Far more than any night takes or makes, and few enough digits to be written down.
+# The limits are far above any real value, and prevent numbers with too many digits.
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
 class Night(_Frozen):
-    """What came of one recipe in one night.
+    """The run record of one recipe in one nightly run.
 
-    ``outcome`` is ``promoted`` (a new golden root), ``unchanged`` (the golden root is what a build would give),
-    ``kept`` (built and good, but not newer than the golden root, or demoted before) or ``failed``. ``time`` is its
-    beginning, UTC in ISO 8601; ``seconds`` how long it took. ``artifact`` is the id of what was built or found
-    unchanged, ``golden`` that of the golden root afterwards. ``packed_size`` and ``unpacked_size`` are bytes.
-    ``since_last`` compares the packages with the last artifact before this one, ``since_golden`` with the golden root
-    before this night. ``retried`` says why a boot was tried twice. ``commit`` is the checkout's, ``dirty`` whether its
-    files differed from it.
+    ``outcome`` is ``promoted`` (a new golden root), ``unchanged`` (a build would give the golden root again), ``kept``
+    (built and good, but not newer than the golden root, or demoted before) or ``failed``. ``time`` is the start, UTC in
+    ISO 8601; ``seconds`` is the duration. ``artifact`` is the id of the artifact that was built or found unchanged,
+    ``golden`` the id of the golden root afterwards. ``packed_size`` and ``unpacked_size`` are in bytes. ``since_last``
+    compares the packages with the previous artifact, ``since_golden`` with the golden root before this run. ``retried``
+    is the reason for a second boot. ``commit`` is the checkout's commit; ``dirty`` is True if files were modified.
     """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
@@ -104,12 +103,12 @@ class Night(_Frozen):
 
     @property
     def began(self) -> datetime:
-        """When it began, in UTC."""
+        """The start of the run, in UTC."""
         return datetime.fromisoformat(self.time)
 
     @property
     def good(self) -> bool:
-        """Whether the recipe was found in order."""
+        """Whether the run succeeded."""
         return self.outcome != "failed"
 
     @property
@@ -119,7 +118,7 @@ class Night(_Frozen):
 
     @property
     def summary(self) -> str:
-        """What came of it, in a line."""
+        """The outcome as one line of text."""
         if self.failure:
             golden = self.golden or "none"
             return f"failed ({self.failure.where}): {self.failure.label}; its golden root stays {golden}"
@@ -128,21 +127,21 @@ class Night(_Frozen):
 
 
 class History:
-    """The history in one file, which need not exist yet."""
+    """The history in one file, which may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def nights(self) -> list[Night]:
-        """Return the records of the last years, oldest first; a line that is none is left out, with a warning."""
+        """Return the run records of the last years, oldest first. Skip invalid lines with a warning."""
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _unusable(self._path, error) from error
+            raise _make_error(self._path, error) from error
         nights, bad = [], []
-        left_out = content.rfind(b"\n", 0, max(len(content) - _READ, 0)) + 1
+        left_out = content.rfind(b"\n", 0, max(len(content) - _MAX_READ, 0)) + 1
         first = content.count(b"\n", 0, left_out) + 1
         for number, line in enumerate(content[left_out:].decode(errors="replace").split("\n"), first):
             if not trim(line):
@@ -152,17 +151,17 @@ class History:
             except ValidationError:
                 bad.append(number)
         if bad:
-            warn(f"{self._path}: no record in line {', '.join(map(str, bad))}; what is there is left as it is")
+            warn(f"{self._path}: invalid record in line {', '.join(map(str, bad))}; skipped")
         return nights
 
     def append(self, night: Night) -> None:
-        """Add a record, wholly or not at all; raises `VirtrootError` where it cannot be written."""
-        # In one write, and not by a copy that is renamed: on a disk that is full there is no room for a copy.
+        """Append a complete record, or nothing. Raises VirtrootError if it cannot be written."""
+        # Use one write, and not a renamed copy: a full disk has no space for a copy.
         line = night.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # What is taken back must not be another's record, written meanwhile. Others may read the history, and could
-            # lock it.
+            # Without a lock, the truncation after a failed write could remove another process's record. The lock is a
+            # file of its own, because other users may read the history, and could lock it.
             turn = lock.wait_for(self._path.with_name(f".{self._path.name}.lock"))
             with turn, self._path.open("a+b", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -180,13 +179,13 @@ class History:
                     file.truncate(size)
                     raise
         except OSError as error:
-            raise _unusable(self._path, error) from error
+            raise _make_error(self._path, error) from error
 
 
 def state_since(nights: Sequence[Night]) -> str:
-    """Return the time of the night since which a recipe has been in order, or failing, as in the newest of ``nights``.
+    """Return the time of the first run in the sequence of runs, up to the newest, that all succeeded or all failed.
 
-    Empty without nights.
+    Empty without runs.
     """
     since = ""
     for night in reversed(nights):
@@ -196,5 +195,5 @@ def state_since(nights: Sequence[Night]) -> str:
     return since
 
 
-def _unusable(path: Path, error: OSError) -> VirtrootError:
-    return VirtrootError(f"{path}: {error.strerror}", "mend its owner or mode, or free space on its disk")
+def _make_error(path: Path, error: OSError) -> VirtrootError:
+    return VirtrootError(f"{path}: {error.strerror}", "fix its owner or mode, or free space on its disk")

@@ -1,4 +1,4 @@
-"""The manifest: what was built, beside its tarball."""
+"""The manifest: a JSON file that describes an artifact."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.host import private
-from pipelines.recipe.recipe import Recipe, size_as_text, size_in_bytes
+from pipelines.recipe.recipe import Recipe, format_size, parse_size
 from pipelines.target import durable
 
 SCHEMA = 1
 
 
-def _inside(path: str) -> str:
-    """Keep boot paths what they claim to be: relative, and going down only."""
+def _check_boot_path(path: str) -> str:
+    """Check that a boot path is relative and does not leave the root. Raises ValueError."""
     if not path or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"{path!r} is no path inside the root")
+        raise ValueError(f"not a path inside the root: {path!r}")
     return path
 
 
-def _inside_or_none(path: str) -> str:
-    return path and _inside(path)
+def _check_optional_path(path: str) -> str:
+    return path and _check_boot_path(path)
 
 
-BootPath = Annotated[str, AfterValidator(_inside)]
+BootPath = Annotated[str, AfterValidator(_check_boot_path)]
 
-#: A name that is one component of a path: what the output directory is made of.
+#: A name that is one component of a path in the output directory.
 PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
 
 
@@ -45,15 +45,15 @@ class Package(_Frozen):
 
 
 class Boot(_Frozen):
-    """How the root is booted; paths are relative to the root. ``initrd`` is empty where the kernel needs none."""
+    """How the root is booted; paths are relative to the root. ``initrd`` is empty if there is no initramfs."""
 
     kernel: BootPath
-    initrd: Annotated[str, AfterValidator(_inside_or_none)]
+    initrd: Annotated[str, AfterValidator(_check_optional_path)]
     cmdline: str
 
 
 class Rootfs(_Frozen):
-    """The tarball: its digest and sizes in bytes, and how many entries it has."""
+    """The tarball: its digest, its sizes in bytes, and its number of entries."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int
@@ -62,15 +62,15 @@ class Rootfs(_Frozen):
 
 
 class _Record(BaseModel):
-    """What was said once: it is kept whole, and today's rules for recipes are not asked about it."""
+    """Data of a recipe at the time of the build. All keys are kept, and current rules for recipes are not applied."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class RecordedGuest(_Record):
-    """What the recipe wished for a domain; ``memory`` is in bytes."""
+    """The recipe's defaults for a domain; ``memory`` is in bytes."""
 
-    memory: Annotated[int, BeforeValidator(size_in_bytes), PlainSerializer(size_as_text, return_type=str)] = 1 << 30
+    memory: Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, return_type=str)] = 1 << 30
     vcpus: int = 2
     network: str = "auto"
     cache: str = "auto"
@@ -80,7 +80,7 @@ class RecordedGuest(_Record):
 
 
 class RecordedRecipe(_Record):
-    """The recipe that was built, of any version of virtroot and any release it ever knew."""
+    """The recipe of a build, by any version of virtroot, for any release."""
 
     distro: str
     release: str = ""
@@ -89,15 +89,15 @@ class RecordedRecipe(_Record):
 
 
 def record(recipe: Recipe) -> RecordedRecipe:
-    """Return what the manifest keeps of ``recipe``: everything."""
+    """Return ``recipe`` as the manifest records it: complete."""
     return RecordedRecipe.model_validate(recipe.model_dump(mode="json"))
 
 
 class Verdict(_Frozen):
-    """What a verification found; ``time`` is UTC in ISO 8601, ``seconds`` how long it took.
+    """The result of a verification; ``time`` is UTC in ISO 8601, ``seconds`` the duration.
 
-    ``boot_seconds`` is how long the guest that was checked took to come up, None where it was up before. ``drift`` is
-    what it had otherwise than its artifact without being broken, in words.
+    ``boot_seconds`` is the duration of the guest's boot, None if it was running before. ``drift`` has the harmless
+    differences between the guest and its artifact, in words.
     """
 
     passed: bool
@@ -110,7 +110,7 @@ class Verdict(_Frozen):
 
 
 class StageTime(_Frozen):
-    """A stage of a build: how many seconds it took, and whether it was restored from the cache."""
+    """A stage of a build: its duration in seconds, and whether it was restored from the cache."""
 
     name: str
     seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -118,10 +118,10 @@ class StageTime(_Frozen):
 
 
 class Origin(_Frozen):
-    """Where an imported system came from: ``kind`` is ``directory``, ``tarball`` or ``disk``, ``source`` its path then.
+    """The origin of an imported system: ``kind`` is ``directory``, ``tarball`` or ``disk``, ``source`` its path.
 
-    ``name`` is what it calls itself, ``applied`` what was changed so that it boots from virtiofs. ``machine_id`` and
-    ``hostname`` are its own where it keeps its identity, else empty.
+    ``name`` is from its os-release; ``applied`` has the changes that make it boot from virtiofs. ``machine_id`` and
+    ``hostname`` are its own if it keeps its identity, otherwise empty.
     """
 
     kind: str
@@ -133,43 +133,43 @@ class Origin(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What was built.
+    """The description of an artifact.
 
-    Where a system was imported, ``origin`` is there; ``plan`` and ``builder`` say nothing of its content then, and
-    ``mirror_state`` is empty.
+    An imported system has ``origin``; its ``plan`` and ``builder`` do not describe its content, and ``mirror_state``
+    is empty.
     """
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA, description="The version of this schema.")
-    virtroot: str = Field(description="The version of virtroot that made it.")
+    virtroot: str = Field(description="The version of virtroot that built it.")
     name: PathPart = Field(description="The recipe's name.")
-    build: PathPart = Field(description="The build: its time (UTC) and the beginning of the plan's id.")
-    plan: str = Field(description="The plan's id: the same for builds that give the same bytes.")
+    build: PathPart = Field(description="The name of the build: its time (UTC) and the start of the plan's id.")
+    plan: str = Field(description="The plan's id. Builds with the same id give the same bytes.")
     builder: str = Field(description="The digest of the builder's image.")
-    mirror_state: tuple[str, ...] = Field(description="What the mirror offered when it was asked before the build.")
+    mirror_state: tuple[str, ...] = Field(description="The state of the mirror before the build.")
     mirror_changed: bool = Field(
         default=False,
-        description="Whether it offered something else afterwards: another build need not give the same bytes then.",
+        description="Whether that state changed during the build; if so, another build may give other bytes.",
     )
-    source_date_epoch: int = Field(description="No file is newer than this, in seconds of the epoch.")
-    recipe: RecordedRecipe = Field(description="The recipe, whole, as data.")
-    generator: str = Field(description="What makes the initramfs in the root.")
-    kernel_version: str = Field(description="The kernel's version, as `uname -r` says it.")
+    source_date_epoch: int = Field(description="The upper limit of file times, in seconds since 1970.")
+    recipe: RecordedRecipe = Field(description="The complete recipe, as data.")
+    generator: str = Field(description="The initramfs generator of the root.")
+    kernel_version: str = Field(description="The kernel's version, as printed by `uname -r`.")
     boot: Boot = Field(description="How the root is booted.")
-    packages: tuple[Package, ...] = Field(description="What is installed, name and version.")
+    packages: tuple[Package, ...] = Field(description="The installed packages, with name and version.")
     named_in: tuple[BootPath, ...] = Field(
-        default=(), description="Files in which packages wrote the host name; each guest gets its own there."
+        default=(), description="Files with the builder's host name, which `install` replaces by the guest's."
     )
     private_keys: tuple[str, ...] = Field(
-        default=(), description="Private keys in the root that its overlay did not bring: each guest has the same."
+        default=(), description="Private keys in the root that are not from the overlay; all guests share them."
     )
     overlay_keys: tuple[str, ...] = Field(
-        default=(), description="Private keys and ids of one machine that the overlay brings, which the build keeps."
+        default=(), description="Private keys and machine-specific ids from the overlay, which the build keeps."
     )
     rootfs: Rootfs = Field(description="The tarball.")
-    stages: tuple[StageTime, ...] = Field(default=(), description="What the build's time went into.")
-    origin: Origin | None = Field(default=None, description="Where an imported system came from.")
+    stages: tuple[StageTime, ...] = Field(default=(), description="The duration of each stage.")
+    origin: Origin | None = Field(default=None, description="The origin of an imported system.")
     verdicts: dict[str, Verdict] = Field(
-        default={}, description="What the last verification of `tree`, `root` and `guest` found."
+        default={}, description="The results of the last verifications of `tree`, `root` and `guest`."
     )
 
     @property
@@ -179,17 +179,17 @@ class Manifest(_Frozen):
 
 
 def load(path: Path) -> Manifest:
-    """Read and validate a manifest; raises `VirtrootError` for a file that is none."""
+    """Read and validate a manifest. Raises VirtrootError for an invalid file."""
     try:
         return parse(path.read_bytes(), str(path))
     except OSError as error:
         raise VirtrootError(
-            f"no manifest at {path}: {error.strerror}", "name an artifact directory made by ./inv build"
+            f"cannot read {path}: {error.strerror}", "use an artifact directory made by ./inv build"
         ) from error
 
 
 def parse(content: bytes, source: str) -> Manifest:
-    """Validate a manifest's JSON; ``source`` is named in the error."""
+    """Validate a manifest's JSON; ``source`` is its name in errors. Raises VirtrootError."""
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -199,7 +199,7 @@ def parse(content: bytes, source: str) -> Manifest:
 
 
 def save(manifest: Manifest, path: Path) -> None:
-    """Write the manifest to the file ``path`` in one step."""
+    """Write the manifest to the file ``path`` atomically."""
     partial = path.with_name(f".{path.name}.partial")
     with private.create(partial) as file:
         file.write(f"{manifest.model_dump_json(indent=2)}\n".encode())

@@ -1,4 +1,4 @@
-"""The golden root of a recipe: the link ``golden``, and which roots it named before."""
+"""The golden root of a recipe: the link ``golden``, and the record of earlier golden roots."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipelines.target import durable
 
 _LINK = "golden"
 
-#: Where the link was, beside it.
+#: The record of promotions, next to the link.
 _RECORD = ".promotions.json"
 
 
 class _Promotions(BaseModel):
-    """Builds that were promoted, the newest last, and those that somebody took back."""
+    """The names of promoted builds, the newest last, and of demoted builds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,86 +28,87 @@ class _Promotions(BaseModel):
 
 
 class Golden:
-    """The golden root of the recipe whose builds are in ``home``. The caller of what changes it holds its lock."""
+    """The golden root of the recipe whose builds are in ``home``. Callers of methods that change it hold its lock."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     @property
     def artifact(self) -> Artifact | None:
-        """The golden root; None where nothing was promoted yet."""
-        return self._named(_LINK)
+        """The golden root; None if no build was promoted yet."""
+        return self._find_build(_LINK)
 
     @property
     def former(self) -> Artifact | None:
-        """What was golden before the golden root, was not taken back, and still is there."""
+        """The newest earlier golden root that was not demoted and still exists; None if there is none."""
         current = self.artifact
         build = current.directory.name if current else ""
         record = self._read()
         names = record.promoted
         before = names[: names.index(build)] if build in names else names
-        known = (self._named(name) for name in reversed(before) if name != build and name not in record.demoted)
+        known = (self._find_build(name) for name in reversed(before) if name != build and name not in record.demoted)
         return next((artifact for artifact in known if artifact is not None), None)
 
-    def was_demoted(self, artifact: Artifact) -> bool:
-        """Say whether somebody took that build back."""
+    def is_demoted(self, artifact: Artifact) -> bool:
+        """Return whether the user demoted ``artifact``."""
         return artifact.directory.name in self._read().demoted
 
-    def older(self, artifact: Artifact) -> bool:
-        """Say whether ``artifact`` is older than the golden root.
+    def is_older(self, artifact: Artifact) -> bool:
+        """Return whether ``artifact`` is older than the golden root.
 
-        A golden root of the future, which a clock gone wrong has made, is older than what is made now.
+        If the golden root's time is in the future, because a clock was wrong, no artifact is older.
         """
         current = self.artifact
-        if current is None or pruning.made(current) > datetime.now(UTC):
+        if current is None or pruning.get_build_time(current) > datetime.now(UTC):
             return False
         return artifact.directory.name < current.directory.name
 
     def promote(self, artifact: Artifact) -> None:
-        """Let ``artifact`` be the golden root; raises `VirtrootError` for one that is older, or was not found good."""
+        """Make ``artifact`` the golden root. Raises VirtrootError if it is older, or did not pass in a booted guest."""
         current, build = self.artifact, artifact.directory.name
         if not artifact.good:
             checked = "guest" in artifact.manifest.verdicts
             raise VirtrootError(
                 f"{artifact.id} {'failed' if checked else 'was not checked'} in a booted guest",
-                "install it, then ./inv verify --boot the guest; what passes can be promoted",
+                "install it, run ./inv verify --boot for the guest, and promote the artifact after it passed",
             )
-        if current and self.older(artifact):
+        if current and self.is_older(artifact):
             raise VirtrootError(
                 f"{artifact.id} is older than the golden root {current.stored_id}",
-                "a golden root never goes back in time by itself: ./inv demote takes the newer one back",
+                "run ./inv demote to return to an older golden root",
             )
         before = self._read()
-        kept = tuple(name for name in before.promoted if name != build and self._named(name))
+        kept = tuple(name for name in before.promoted if name != build and self._find_build(name))
         self._write(
             _Promotions(
                 promoted=(*kept, build),
-                demoted=tuple(name for name in before.demoted if name != build and self._named(name)),
+                demoted=tuple(name for name in before.demoted if name != build and self._find_build(name)),
             )
         )
-        self._point_to(build)
+        self._set_link(build)
 
     def demote(self) -> tuple[Artifact, Artifact]:
-        """Let the former golden root be golden again; return the one that was taken back, and the one that is now."""
+        """Make the previous golden root golden again; return the demoted one, and the one that is golden now."""
         current, former = self.artifact, self.former
         if current is None or former is None:
             raise VirtrootError(
-                f"{self._home.name} has no {'former ' if current else ''}golden root", "see them all: ./inv status"
+                f"{self._home.name} has no {'previous ' if current else ''}golden root",
+                "run ./inv status for all golden roots",
             )
         before = self._read()
-        # First the note: a nightly run between the two must not promote the same build again.
+        # Write the record first: a nightly run in between must not promote the same build again.
         self._write(before.model_copy(update={"demoted": (*before.demoted, current.directory.name)}))
-        self._point_to(former.directory.name)
+        self._set_link(former.directory.name)
         return current, former
 
-    def _named(self, name: str) -> Artifact | None:
+    def _find_build(self, name: str) -> Artifact | None:
         path = self._home / name
         if name == _LINK and path.is_symlink():
             path = self._home / path.readlink().name
         artifact = Artifact(path)
         return artifact if path.name != _LINK and artifact.exists else None
 
-    def _point_to(self, build: str) -> None:
+    def _set_link(self, build: str) -> None:
         name_build(self._home / _LINK, build)
 
     def _read(self) -> _Promotions:
@@ -116,7 +117,7 @@ class Golden:
         except FileNotFoundError:
             return _Promotions()
         except (OSError, ValidationError) as error:
-            raise VirtrootError(f"{self._home / _RECORD} cannot be read", "delete it; golden stays as it is") from error
+            raise VirtrootError(f"cannot read {self._home / _RECORD}", "delete it; golden does not change") from error
 
     def _write(self, promotions: _Promotions) -> None:
         content = f"{promotions.model_dump_json(indent=2)}\n".encode()

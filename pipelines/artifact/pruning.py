@@ -1,4 +1,4 @@
-"""Which builds of a recipe are needed no more."""
+"""Finds the builds of a recipe that are no longer needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipelines.log import warn
 
 _BUILD_TIME = "%Y%m%dT%H%M%SZ"
 
-#: When a build was made whose name does not tell: at the beginning of time.
+#: The time of a build whose name has none: the earliest possible.
 UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 
-def stale(
+def find_stale(
     builds: Sequence[Artifact],
     *,
     keep: int,
@@ -23,14 +23,14 @@ def stale(
     needed: Collection[str] = (),
     now: datetime | None = None,
 ) -> list[Artifact]:
-    """Return those of ``builds`` (all of one recipe) that may go, oldest first.
+    """Return those of ``builds``, all of one recipe, that can be deleted, oldest first.
 
-    Kept are the newest ``keep`` (1 or more), those not ``older_than`` that, those whose id is in ``needed``, pinned
-    ones, the last that was found good in a booted guest, those that cannot be read, and those whose directory somebody
-    named otherwise than their manifest says.
+    These are kept: the newest ``keep`` (1 or more), those not older than ``older_than``, those whose id is in
+    ``needed``, pinned ones, the last that passed in a booted guest, those that cannot be read, and those whose
+    directory has another name than the manifest says.
     """
-    builds = [each for each in builds if _readable(each)]
-    builds = sorted(builds, key=lambda artifact: (made(artifact), artifact.directory.name))
+    builds = [each for each in builds if _is_readable(each)]
+    builds = sorted(builds, key=lambda artifact: (get_build_time(artifact), artifact.directory.name))
     good = [artifact for artifact in builds if artifact.good]
     spared = {artifact.directory for artifact in (*good[-1:], *builds[-keep:])}
     now = now or datetime.now(UTC)
@@ -41,22 +41,22 @@ def stale(
         and not {artifact.id, artifact.stored_id} & set(needed)
         and not artifact.pinned
         and artifact.id == artifact.stored_id
-        and (older_than is None or now - made(artifact) > older_than)
+        and (older_than is None or now - get_build_time(artifact) > older_than)
     ]
 
 
-def made(artifact: Artifact) -> datetime:
-    """Return when a build began, which its name tells; `UNKNOWN` for any other name."""
+def get_build_time(artifact: Artifact) -> datetime:
+    """Return the start of a build, from its name; `UNKNOWN` if the name has no time."""
     try:
         return datetime.strptime(artifact.directory.name.partition("-")[0], _BUILD_TIME).replace(tzinfo=UTC)
     except ValueError:
         return UNKNOWN
 
 
-def _readable(artifact: Artifact) -> bool:
+def _is_readable(artifact: Artifact) -> bool:
     try:
         return bool(artifact.manifest)
     except VirtrootError as error:
-        # Who knows what is made from it.
-        warn(f"{artifact.stored_id} is left alone: {error.what}")
+        # Keep it: guests may have been made from it.
+        warn(f"not deleting {artifact.stored_id}: {error.what}")
         return False

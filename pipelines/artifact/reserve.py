@@ -1,4 +1,4 @@
-"""A little room on the output's disk, kept for saying that it is full."""
+"""A reserve of space on the output's disk, for the record that the disk is full."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _SIZE = 1 << 20
 
 
 class Reserve:
-    """A file of 1 MiB in the directory ``output``, given up when a record finds no room."""
+    """A file of 1 MiB in the directory ``output``, which is deleted when there is no space for a record."""
 
     def __init__(self, output: Path) -> None:
         self._path = output / ".reserve"
 
     def keep(self) -> None:
-        """Make the file where it is missing and there is room for it."""
+        """Create the file if it is missing and there is space for it."""
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, _SIZE)
 
     def release(self) -> bool:
-        """Give the room up; say whether there was any."""
+        """Delete the file; return whether it existed."""
         try:
             self._path.unlink()
         except OSError:

@@ -1,1 +1,1 @@
-"""The book: its pages, and the reference that is written from the code."""
+"""The book: its pages, the reference generated from the code, and the site."""

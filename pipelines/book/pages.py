@@ -1,4 +1,4 @@
-"""The book's pages, and the parts of them that have a name, as text for a terminal."""
+"""The book's pages, and their named parts, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.settings import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 
-#: What the site alone has a use for: anchors of headings, and notes to the tests.
+#: Text that only the site and the tests need: anchors of headings, notes to the tests, pictures.
 _ANCHOR = re.compile(r"[ ]*\{ *#(?P<name>[a-z0-9-]+) *\}$")
 _NOTE = re.compile(r"<!--.*?-->\n*", re.DOTALL)
 _PICTURE = re.compile(r"^(<picture>.*?</picture>|!\[.*\]\(.*\)(\{.*\})?)\n*", re.DOTALL | re.MULTILINE)
@@ -23,38 +23,38 @@ _FENCE = re.compile(r" *(```|~~~)")
 
 @dataclass(frozen=True)
 class Part:
-    """A heading and what is under it, down to the next one that is no deeper: a page, or a part of one."""
+    """A page or a part of one: a heading, and the text up to the next heading of the same or a higher level."""
 
     name: str
     title: str
     text: str
 
 
-def pages() -> list[Part]:
-    """Return the pages, the first one first, then by name; a page's name is its file's."""
+def list_pages() -> list[Part]:
+    """Return the pages, index first, the others sorted by name. A page's name is that of its file."""
     paths = sorted(DOCS.glob("*.md"), key=lambda path: (path.stem != "index", path.stem))
-    return [_page(path) for path in paths]
+    return [_read_page(path) for path in paths]
 
 
-def find(topic: str) -> Part:
-    """Return the page ``topic``, or the part of any page whose heading has that anchor; raises `VirtrootError`."""
+def get_page(topic: str) -> Part:
+    """Return the page ``topic``, or the part of a page with that anchor. Raises VirtrootError if there is none."""
     wanted = topic.strip().lower().removesuffix(".md").replace(" ", "-").replace("_", "-")
-    known = {page.name: page for page in pages()}
-    known |= {part.name: part for page in known.copy().values() for part in parts(page) if part.name not in known}
+    known = {page.name: page for page in list_pages()}
+    known |= {part.name: part for page in known.copy().values() for part in list_parts(page) if part.name not in known}
     if wanted in known:
         return known[wanted]
     begun = [name for name in known if name.startswith(wanted)] if wanted else []
     if len(begun) == 1:
         return known[begun[0]]
     near = begun or get_close_matches(wanted, known, n=3)
-    hint = f"./inv help {near[0]}; or ./inv help" if near else "./inv help lists them"
-    raise VirtrootError(f"the book has no page {topic!r}", hint)
+    hint = f"run ./inv help {near[0]}, or ./inv help" if near else "run ./inv help for the pages"
+    raise VirtrootError(f"no page {topic!r} in the book", hint)
 
 
-def parts(page: Part) -> Iterator[Part]:
+def list_parts(page: Part) -> Iterator[Part]:
     """Yield the parts of a page whose headings have an anchor."""
     lines = page.text.splitlines()
-    headings = [(number, len(found[1]), found[2]) for number, found in _headings(lines)]
+    headings = [(number, len(found[1]), found[2]) for number, found in _find_headings(lines)]
     for place, (number, depth, title) in enumerate(headings):
         anchor = _ANCHOR.search(title)
         if anchor:
@@ -63,22 +63,22 @@ def parts(page: Part) -> Iterator[Part]:
 
 
 def as_text(part: Part) -> str:
-    """Return a part as it is to be read in a terminal: Markdown without what only the site needs."""
+    """Return a part as Markdown for a terminal, without what only the site needs."""
     text = _PICTURE.sub("", _NOTE.sub("", part.text))
     lines = text.splitlines()
-    for number, _ in _headings(lines):
+    for number, _ in _find_headings(lines):
         lines[number] = _ANCHOR.sub("", lines[number])
     return "\n".join(lines).strip() + "\n"
 
 
-def _page(path: Path) -> Part:
+def _read_page(path: Path) -> Part:
     text = path.read_text(encoding="utf-8")
-    title = next((found[2] for _, found in _headings(text.splitlines())), path.stem)
+    title = next((found[2] for _, found in _find_headings(text.splitlines())), path.stem)
     return Part(path.stem, _ANCHOR.sub("", title), text)
 
 
-def _headings(lines: list[str]) -> Iterator[tuple[int, re.Match[str]]]:
-    """Yield the headings with the numbers of their lines; a comment in a block of commands is none."""
+def _find_headings(lines: list[str]) -> Iterator[tuple[int, re.Match[str]]]:
+    """Yield the headings with their line numbers; comments in blocks of commands are skipped."""
     fenced = False
     for number, line in enumerate(lines):
         if _FENCE.match(line):

@@ -1,4 +1,4 @@
-"""The reference: tasks, keys of recipes, settings, the manifest and exit codes, written from the code itself."""
+"""The reference of tasks, keys of recipes, settings, the manifest and exit codes, generated from the code."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from invoke.parser.context import ParserContext
 
 from pipelines import settings
 from pipelines.artifact.manifest import Manifest
-from pipelines.recipe.recipe import Recipe, size_as_text
+from pipelines.recipe.recipe import Recipe, format_size
 
 _HEAD = """\
 # Reference
 
-Tasks, keys of recipes, settings, the manifest and exit codes. This page is written from the code by `./inv reference`;
-each task says the same with `--help`.
+Tasks, keys of recipes, settings, the manifest and exit codes. `./inv reference` generates this page from the code;
+with `--help` a task prints its part.
 """
 
-#: The options of every task: their names, whether they take a value, and what they do. The command line has
-#: them in `cli.program`, which a book may not look into; a test compares.
+#: The options in front of the tasks: their names, whether they take a value, and their help. They are copied from
+#: `cli.program`, which this package must not import; a test compares them.
 CORE = (
-    ("config", "f", True, "Read settings from this file too."),
+    ("config", "f", True, "Read settings from this file, too."),
     ("connect", "c", True, "Which libvirt: auto, embedded or qemu:///system."),
-    ("debug", "d", False, "Show what invoke does, and tracebacks."),
-    ("help", "h", False, "Show this, or a task's options."),
+    ("debug", "d", False, "Show debug messages and tracebacks."),
+    ("help", "h", False, "Show this help, or that of a task."),
     ("list", "l", False, "List the tasks."),
-    ("print-completion-script", "", True, "Print the completion for bash, zsh or fish."),
+    ("print-completion-script", "", True, "Print the completion script for bash, zsh or fish."),
     ("version", "V", False, "Show the version."),
 )
 
 _EXIT_CODES = """\
 ## Exit codes { #exit-codes }
 
-| code | what it means |
+| code | meaning |
 |---|---|
-| 0 | done |
-| 1 | a check said no: `verify`, `demo`, `doctor`, `status`; a `nightly` in which a recipe failed, or whose upgrades left a guest behind; an `upgrade` of a guest that came up, did not pass, and went back; a `test` that failed |
-| 2 | something that you can mend, the command line included: one line what, one line what to try. An `upgrade` of a guest that did not come up, and went back, is that, too |
-| 70 | a bug of virtroot's own |
-| 130 | Ctrl-C; and SIGTERM for `nightly` and `run`, which clear up first. What another signal ends, the shell gives the code of that signal |
-| other | what the command said that `exec` or `run` ran in the guest, or what `ssh`, `cp`'s scp or `console`'s virsh ended with |
+| 0 | success |
+| 1 | a check failed: in `verify`, `demo`, `doctor`, `status`; a recipe or a guest's upgrade failed in `nightly`; a guest came up after `upgrade`, but did not pass, and was rolled back; a test failed in `test` |
+| 2 | an error that the user can fix, such as a wrong command line: one line with the error, one line with a hint. Also: a guest did not come up after `upgrade`, and was rolled back |
+| 70 | a bug in virtroot |
+| 130 | Ctrl-C; for `nightly` and `run` also SIGTERM. The task cleans up first. For other signals the shell returns the code of the signal |
+| other | the exit code of the command that `exec` or `run` ran in the guest, or that of ssh, scp or virsh in `ssh`, `cp` or `console` |
 """  # noqa: E501 - a row of a table is one line
 
 
-def text(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> str:
-    """Return the page; ``tasks`` are what the command line takes, ``docstrings`` what each task says of itself."""
+def make_page(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> str:
+    """Return the page; ``tasks`` has the options of each task, ``docstrings`` its docstring."""
     return "\n".join(
         [
             _HEAD,
-            *_core(),
-            *_tasks(tasks, docstrings),
-            *_recipe(),
-            *_settings(),
-            *_manifest(),
+            *_format_core(),
+            *_format_tasks(tasks, docstrings),
+            *_format_recipe(),
+            *_format_settings(),
+            *_format_manifest(),
             _EXIT_CODES.rstrip("\n"),
             "",
         ]
     )
 
 
-def _core() -> Iterator[str]:
+def _format_core() -> Iterator[str]:
     yield "## Options of every task { #options }\n"
-    yield "They stand before a task or behind it, but not behind `--`, where a command for a guest begins.\n"
+    yield "They may be in front of a task or behind it, but not behind `--`, which starts a command for a guest.\n"
     yield "| option | |\n|---|---|"
     for name, letter, takes_value, what in CORE:
-        long = f"`--{name}{f' {_value(name)}' * takes_value}`"
-        yield f"| {long}{f', `-{letter}`' if letter else ''} | {_cell(what)} |"
+        long = f"`--{name}{f' {_format_value(name)}' * takes_value}`"
+        yield f"| {long}{f', `-{letter}`' if letter else ''} | {_format_cell(what)} |"
     yield ""
 
 
-def _value(option: str) -> str:
+def _format_value(option: str) -> str:
     return option.upper().replace("-", "_")
 
 
-def _tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> Iterator[str]:
+def _format_tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) -> Iterator[str]:
     yield "## Tasks\n"
     for name in sorted(tasks):
         context = tasks[name]
-        # What may be given several times has no place without its option.
-        names = (_name(argument) for argument in context.positional_args if argument.kind is not list)
+        # An argument that may be given several times requires its option.
+        names = (_format_name(argument) for argument in context.positional_args if argument.kind is not list)
         summary, _, more = inspect.cleandoc(docstrings[name]).partition("\n\n")
         yield f"### {name} {{ #task-{name} }}\n"
         yield f"`{' '.join(['./inv', name, *names])}`: {' '.join(summary.split())}\n"
@@ -90,107 +90,107 @@ def _tasks(tasks: Mapping[str, ParserContext], docstrings: Mapping[str, str]) ->
         if context.args:
             yield "| option | |\n|---|---|"
             for argument in sorted(context.args.values(), key=lambda each: each.names[0]):
-                value = f" {_value(argument.names[0])}" if argument.takes_value else ""
-                yield f"| `--{argument.names[0]}{value}` | {_cell(argument.help or '')} |"
+                value = f" {_format_value(argument.names[0])}" if argument.takes_value else ""
+                yield f"| `--{argument.names[0]}{value}` | {_format_cell(argument.help or '')} |"
             yield ""
 
 
-def _name(argument: Argument) -> str:
+def _format_name(argument: Argument) -> str:
     name = argument.names[0].upper()
     return name if argument.default is None else f"[{name}]"
 
 
-def _recipe() -> Iterator[str]:
+def _format_recipe() -> Iterator[str]:
     yield "## Keys of a recipe { #keys-of-a-recipe }\n"
-    yield "Defaults that are empty are the distribution's; see [your first recipe](first-recipe.md).\n"
+    yield "Empty defaults depend on the distribution; see [your first recipe](first-recipe.md).\n"
     schema = Recipe.model_json_schema()
-    yield from _keys(schema, schema)
+    yield from _format_keys(schema, schema)
     for key, kind, more in (
-        ("mirror", "Mirror", "An address alone stands for a mirror without further keys, and a list for several."),
-        ("snapshot", "Snapshot", "A time alone stands for a snapshot whose addresses the settings know."),
+        ("mirror", "Mirror", "`mirror` may also be an address, for a mirror without other keys, or a list of mirrors."),
+        ("snapshot", "Snapshot", "`snapshot` may also be a time; the addresses are then those of the settings."),
         ("guest", "GuestDefaults", ""),
     ):
         yield f"### Keys of `{key}` {{ #keys-of-{key} }}\n"
         if more:
             yield f"{more}\n"
-        yield from _keys(schema["$defs"][kind], schema)
+        yield from _format_keys(schema["$defs"][kind], schema)
 
 
-def _keys(described: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+def _format_keys(described: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     yield "| key | default | |\n|---|---|---|"
     for key, what in described["properties"].items():
         resolved = schema["$defs"][what["$ref"].rpartition("/")[2]] if "$ref" in what else what
         choices = resolved.get("enum", [])
         more = f" One of {', '.join(f'`{each}`' for each in choices)}." if choices else ""
-        yield f"| `{key}` | {_default(what)} | {_cell(what.get('description', ''))}{more} |"
+        yield f"| `{key}` | {_format_default(what)} | {_format_cell(what.get('description', ''))}{more} |"
     yield ""
 
 
-def _default(what: Mapping[str, Any]) -> str:
+def _format_default(what: Mapping[str, Any]) -> str:
     default = what.get("default")
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, int) and what.get("type") == "string":
-        # A size, which people write with its unit.
-        return f"`{size_as_text(default)}`"
+        # A size, which a recipe has with its unit.
+        return f"`{format_size(default)}`"
     return "" if default in (None, "", [], ()) or isinstance(default, dict) else f"`{default}`"
 
 
-def _settings() -> Iterator[str]:
+def _format_settings() -> Iterator[str]:
     yield "## Settings { #settings }\n"
     yield (
-        "In `invoke.yaml` of the checkout under `virtroot:`, or in the environment as `INVOKE_VIRTROOT_` and the name "
-        "in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
+        "Set them in `invoke.yaml` of the checkout under `virtroot:`, or in the environment as `INVOKE_VIRTROOT_` and "
+        "the name in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
     )
     yield "| setting | default | |\n|---|---|---|"
-    for name, (default, what) in settings.described().items():
-        yield f"| `{name}` | {f'`{default}`' if default else ''} | {_cell(what)} |"
+    for name, (default, what) in settings.describe_settings().items():
+        yield f"| `{name}` | {f'`{default}`' if default else ''} | {_format_cell(what)} |"
     yield ""
 
 
-def _manifest() -> Iterator[str]:
+def _format_manifest() -> Iterator[str]:
     yield "## The manifest { #manifest }\n"
     yield (
-        "`manifest.json` lies beside each tarball. Every later version of virtroot reads it: what it says of a recipe "
-        "is data.\n"
+        "`manifest.json` is next to each tarball. Every later version of virtroot can read it: the recipe in it is "
+        "data, which current rules do not apply to.\n"
     )
     schema = Manifest.model_json_schema(mode="serialization")
-    yield from _fields(schema)
+    yield from _format_fields(schema)
     for name, described in sorted(schema["$defs"].items()):
         yield f"### {name} {{ #manifest-{name.lower()} }}\n"
         if described.get("additionalProperties") is True:
-            # Its docstring says what today's code makes of it.
-            yield "What was written then, and whatever else that had: see the [keys of a recipe](#keys-of-a-recipe).\n"
+            # Its docstring describes only the keys that the current code uses.
+            yield "All keys of the recipe at the time of the build; see the [keys of a recipe](#keys-of-a-recipe).\n"
         else:
-            yield f"{_paragraphs(described['description'])}\n"
-        yield from _fields(described)
+            yield f"{_format_paragraphs(described['description'])}\n"
+        yield from _format_fields(described)
 
 
-def _fields(described: Mapping[str, Any]) -> Iterator[str]:
-    told = {key: _cell(what.get("description", "")) for key, what in described["properties"].items()}
-    # Where the type's own words say what its fields are, a column would be empty.
-    yield "| field | type | |\n|---|---|---|" if any(told.values()) else "| field | type |\n|---|---|"
+def _format_fields(described: Mapping[str, Any]) -> Iterator[str]:
+    texts = {key: _format_cell(what.get("description", "")) for key, what in described["properties"].items()}
+    # If the description of the type covers its fields, omit the empty column.
+    yield "| field | type | |\n|---|---|---|" if any(texts.values()) else "| field | type |\n|---|---|"
     for key, what in described["properties"].items():
-        yield f"| `{key}` | {_type(what)} |{f' {told[key]} |' if any(told.values()) else ''}"
+        yield f"| `{key}` | {_format_type(what)} |{f' {texts[key]} |' if any(texts.values()) else ''}"
     yield ""
 
 
-def _type(what: Mapping[str, Any]) -> str:
+def _format_type(what: Mapping[str, Any]) -> str:
     if "$ref" in what:
         name = what["$ref"].rpartition("/")[2]
         return f"[{name}](#manifest-{name.lower()})"
     if "anyOf" in what:
-        return " or ".join(_type(each) for each in what["anyOf"])
+        return " or ".join(_format_type(each) for each in what["anyOf"])
     if what.get("type") == "array":
-        return f"list of {_type(what['items'])}"
+        return f"list of {_format_type(what['items'])}"
     if what.get("type") == "object":
-        return f"names to {_type(what['additionalProperties'])}" if "additionalProperties" in what else "object"
+        return f"names to {_format_type(what['additionalProperties'])}" if "additionalProperties" in what else "object"
     return {"null": "null", "integer": "integer", "number": "number", "boolean": "boolean"}.get(what["type"], "text")
 
 
-def _paragraphs(text: str) -> str:
+def _format_paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(each.split()) for each in inspect.cleandoc(text).replace("``", "`").split("\n\n"))
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The book as a site: static pages with a search of their own, which load nothing from elsewhere."""
+"""Builds the book as a site: static pages with a search, without external resources."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pipelines.log import step
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target import lock
 
-#: What makes the site has an environment of its own: who only uses virtroot does without its many packages.
+#: The environment of mkdocs, separate from .venv because most users do not need its many packages.
 _VENV = CHECKOUT / ".venv-book"
 _LOCK = CHECKOUT / "requirements-book.lock"
 
-#: Keeps an advertisement out of what it says.
+#: Suppresses an advertisement in mkdocs' output.
 _ENV = {"NO_MKDOCS_2_WARNING": "1"}
 
 
 def build(settings: Settings) -> Path:
-    """Make the site in ``.book`` of the output directory; return its first page.
+    """Build the site in ``.book`` of the output directory; return its first page.
 
-    Raises `VirtrootError` for a link that leads nowhere, with what mkdocs says of it.
+    Raises VirtrootError, with mkdocs' output, for a broken link.
     """
     directory = settings.output_dir / ".book"
     with lock.hold(CHECKOUT / ".venv-book.lock", "the book's environment"):
         _prepare()
-        with step("making the site"):
+        with step("building the site"):
             done = process.run(command(directory), env=_ENV, check=False)
     if done.returncode:
-        raise VirtrootError("the book has pages that do not hold together", "mend what is named above", done.complaint)
+        raise VirtrootError("mkdocs found errors in the book", "fix the pages named above", done.complaint)
     return directory / "index.html"
 
 
@@ -45,9 +45,9 @@ def _prepare() -> None:
     made = _VENV / "requirements.lock"
     if made.exists() and made.read_bytes() == _LOCK.read_bytes():
         return
-    with step("installing what makes the site"):
+    with step("installing mkdocs"):
         process.run([sys.executable, "-m", "venv", "--clear", str(_VENV)])
         pip = [str(_VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         process.run([*pip, "--no-deps", "--require-hashes", f"--requirement={_LOCK}"])
-    # Written last: what was cut short is made anew.
+    # Write it last, so that an interrupted installation is repeated.
     made.write_bytes(_LOCK.read_bytes())

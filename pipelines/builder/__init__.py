@@ -1,1 +1,1 @@
-"""Where a root is made: the container, what goes into it, its stages, its inspection."""
+"""The build of a root: the builder's container, its inputs, the stages, the inspection."""

@@ -1,7 +1,7 @@
-"""The stage cache: roots as they were after a stage, on this machine, where nothing that runs in a builder reaches.
+"""The stage cache: roots after a stage, in a directory of this machine that programs in a builder cannot access.
 
-An entry is a packed root and a record beside it, both called after the id of the stage. The record comes last and goes
-first: without it the root counts as nothing.
+An entry is a packed root and a record next to it, both named by the id of the stage. The record is written last and
+deleted first: a root without a record is ignored.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _CHUNK = 1 << 20
 
 
 class Record(BaseModel):
-    """What is known of a kept root: its sha256 and size in bytes, its stage, and the recipe that it was made for.
+    """The record of a cached root: its sha256 and size in bytes, its stage, and the recipe that it was built for.
 
-    When it was last used is the time of the record's file.
+    The modification time of the record's file is the time of its last use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,8 +46,8 @@ class Record(BaseModel):
     recipe: str
 
 
-class Kept:
-    """A kept root that is being read; what was read of it, by whomever, is hashed on the way."""
+class CachedRoot:
+    """A cached root that is being read. All bytes read are hashed, from any thread."""
 
     def __init__(self, content: IO[bytes], record: Record) -> None:
         self.name = content.name
@@ -57,14 +57,14 @@ class Kept:
         self._turn = threading.Lock()
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next ``size`` bytes, fewer at the end."""
+        """Return the next ``size`` bytes, or fewer at the end."""
         with self._turn:
             chunk = self._content.read(size)
             self._digest.update(chunk)
         return chunk
 
     def is_whole(self) -> bool:
-        """Read what is left, and say whether all of it is what was kept."""
+        """Read the rest, and return whether the content has the recorded digest."""
         try:
             while self.read(_CHUNK):
                 pass
@@ -74,10 +74,10 @@ class Kept:
 
 
 @dataclass
-class Keeping:
-    """A root that is being written to the cache: what it has so far counts for nothing until it is committed.
+class NewEntry:
+    """A root that is being written to the cache. It is not in the cache until it is committed.
 
-    A root that does not fit, or that the disk has no room for, is given up with a warning, and the build goes on.
+    If the root is larger than the cache or the disk, it is given up with a warning, and the build continues.
     """
 
     identity: str
@@ -91,13 +91,13 @@ class Keeping:
     given_up: bool = False
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         if self.given_up:
             return
         self._size += len(chunk)
         self._digest.update(chunk)
         if self._size > self._limit:
-            self.give_up(f"it has more than cache_size, {self._limit >> 20} MiB")
+            self.give_up(f"larger than cache_size, {self._limit >> 20} MiB")
             return
         try:
             self._content.write(chunk)
@@ -105,16 +105,16 @@ class Keeping:
             self.give_up(error.strerror or str(error))
 
     def give_up(self, why: str) -> None:
-        """Leave the root out of the cache."""
+        """Do not cache the root."""
         if not self.given_up:
-            warn(f"the root after {self.stage} is not kept for later builds: {why}")
+            warn(f"stage cache: the root after {self.stage} is not cached: {why}")
         self.given_up = True
-        # What it took of the disk is free at once.
+        # Free its disk space at once.
         with suppress(OSError):
             os.truncate(self._content.fileno(), 0)
 
     def flush(self) -> None:
-        """Make sure that all of it is with the operating system."""
+        """Flush the file's buffer."""
         try:
             self._content.flush()
         except OSError as error:
@@ -122,15 +122,15 @@ class Keeping:
 
     @property
     def record(self) -> Record:
-        """The record of what was written."""
+        """The record of the bytes written."""
         return Record(sha256=self._digest.hexdigest(), size=self._size, stage=self.stage, recipe=self.recipe)
 
 
 class StageCache:
-    """The kept roots in the directory ``home``, ``limit`` bytes of them at most; 0 keeps none.
+    """The cached roots in the directory ``home``, at most ``limit`` bytes; 0 disables the cache.
 
-    Any number of builds may use it at once: a lock is held for the moments in which names change, and what one reads
-    stays readable when another takes its name away.
+    Any number of builds may use it at once. A lock is held while names change, and an open root stays readable after
+    another build has deleted it.
     """
 
     def __init__(self, home: Path, limit: int) -> None:
@@ -138,20 +138,20 @@ class StageCache:
         self._limit = limit
 
     def has(self, identity: str) -> bool:
-        """Say whether the root of that id is kept."""
+        """Return whether the root with the id ``identity`` is cached."""
         return bool(self._limit) and self._path(identity, _RECORD).is_file()
 
     @contextmanager
-    def reading(self, identity: str) -> Iterator[Kept | None]:
-        """Yield the kept root of that id, which counts as used now; None where there is none that can be read."""
+    def open_root(self, identity: str) -> Iterator[CachedRoot | None]:
+        """Yield the cached root with the id ``identity`` and update its time of use; None if it cannot be read."""
         content, record = None, None
         try:
-            with self._locked():
+            with self._lock():
                 content, record = self._open(identity)
         except OSError as error:
-            warn(f"{self._home} cannot be used: {error.strerror}")
+            warn(f"stage cache: {self._home}: {error.strerror}")
         with content or nullcontext():
-            yield Kept(content, record) if content and record else None
+            yield CachedRoot(content, record) if content and record else None
 
     def _open(self, identity: str) -> tuple[IO[bytes] | None, Record | None]:
         if not self.has(identity):
@@ -159,10 +159,10 @@ class StageCache:
         path = self._path(identity, _RECORD)
         try:
             record = Record.model_validate_json(path.read_bytes())
-            # What is no file of ours is not followed to one.
+            # Do not follow a link: the cache itself never has one.
             content = os.fdopen(os.open(self._path(identity, _ROOT), os.O_RDONLY | os.O_NOFOLLOW), "rb")
         except (OSError, ValidationError):
-            warn(f"{path} is not the record of a kept root; that is made anew")
+            warn(f"stage cache: {path}: invalid record; building the root again")
             self._delete(identity)
             return None, None
         with suppress(OSError):
@@ -170,10 +170,10 @@ class StageCache:
         return content, record
 
     @contextmanager
-    def keeping(self, identity: str, stage: str, recipe: str) -> Iterator[Keeping | None]:
-        """Yield what takes a root's bytes; whatever was not committed when the block ends is gone.
+    def create_entry(self, identity: str, stage: str, recipe: str) -> Iterator[NewEntry | None]:
+        """Yield a new entry to write a root to; it is deleted at the end of the block unless it was committed.
 
-        None where nothing is to be kept, or where the cache cannot be written, which is warned of.
+        Yields None if the cache is disabled or, with a warning, if it cannot be written.
         """
         if not self._limit:
             yield None
@@ -181,62 +181,62 @@ class StageCache:
         try:
             partial, content = self._new_partial()
         except OSError as error:
-            warn(f"the root after {stage} is not kept for later builds: {self._home}: {error.strerror}")
+            warn(f"stage cache: the root after {stage} is not cached: {self._home}: {error.strerror}")
             yield None
             return
         try:
-            yield Keeping(identity, stage, recipe, partial, content, self._limit)
+            yield NewEntry(identity, stage, recipe, partial, content, self._limit)
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            # What a full disk did not take would be tried again.
+            # Closing would try again to write what a full disk did not take.
             with suppress(OSError):
                 content.close()
 
     def _new_partial(self) -> tuple[Path, IO[bytes]]:
-        with self._locked():
+        with self._lock():
             self._clear_partials()
             partial = self._home / f"{_PARTIAL}{secrets.token_hex(8)}"
-            # Whatever the umask: a root has secrets, as its /etc/shadow.
+            # Mode 0600 with any umask: a root has secrets, such as /etc/shadow.
             content = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
             lock.claim(content)
         return partial, content
 
-    def commit(self, keeping: Keeping) -> None:
-        """Give a root that was written whole its final name, in place of others where there is no room for it."""
-        keeping.flush()
-        if keeping.given_up:
+    def commit(self, new_entry: NewEntry) -> None:
+        """Give a complete root its final name; delete the least recently used ones if the cache is full."""
+        new_entry.flush()
+        if new_entry.given_up:
             return
-        record = keeping.record
+        record = new_entry.record
         try:
-            with self._locked():
-                self._make_room(record.size)
-                # The artifact comes first, and is packed into the same disk.
+            with self._lock():
+                self._evict(record.size)
+                # Leave space for the artifact, which is packed to the same disk.
                 if shutil.disk_usage(self._home).free < record.size:
-                    keeping.give_up("that would leave too little of the disk")
+                    new_entry.give_up("too little disk space would be left")
                     return
-                described = self._path(keeping.identity, f"{_RECORD}{_PARTIAL}")
+                described = self._path(new_entry.identity, f"{_RECORD}{_PARTIAL}")
                 described.write_text(record.model_dump_json() + "\n", encoding="utf-8")
-                self._path(keeping.identity, _RECORD).unlink(missing_ok=True)
-                keeping.partial.replace(self._path(keeping.identity, _ROOT))
-                described.replace(self._path(keeping.identity, _RECORD))
+                self._path(new_entry.identity, _RECORD).unlink(missing_ok=True)
+                new_entry.partial.replace(self._path(new_entry.identity, _ROOT))
+                described.replace(self._path(new_entry.identity, _RECORD))
         except OSError as error:
-            keeping.give_up(error.strerror or str(error))
+            new_entry.give_up(error.strerror or str(error))
 
     def forget(self, identity: str) -> None:
-        """Delete the kept root of that id."""
-        with suppress(OSError), self._locked():
+        """Delete the cached root with the id ``identity``."""
+        with suppress(OSError), self._lock():
             self._delete(identity)
 
     def clear(self) -> int:
-        """Delete every kept root, and what killed builds left; return how many bytes were freed.
+        """Delete all cached roots and the leftovers of killed builds; return the number of bytes freed.
 
-        What a build is writing just now is left to it; what it is reading it reads to the end.
+        A root that a build is writing is not deleted. One that a build is reading stays readable for it.
         """
         if not self._home.is_dir():
             return 0
         try:
-            with self._locked():
+            with self._lock():
                 freed = self._clear_partials()
                 for path in self._home.glob(f"*{_ROOT}"):
                     freed += path.lstat().st_size
@@ -245,17 +245,17 @@ class StageCache:
                     path.unlink()
         except OSError as error:
             raise VirtrootError(
-                f"cannot clear {self._home}: {error.strerror}", "see who owns it, and who uses it"
+                f"cannot clear {self._home}: {error.strerror}", "check its owner and the processes that use it"
             ) from error
         return freed
 
     def size(self) -> int:
-        """Return how many bytes the kept roots have."""
+        """Return the size of the cached roots in bytes."""
         return sum(path.lstat().st_size for path in self._home.glob(f"*{_ROOT}"))
 
-    def _make_room(self, size: int) -> None:
-        """Delete the roots that were not used for longest, until ``size`` bytes more are within the limit."""
-        kept = sorted(self._home.glob(f"*{_ROOT}"), key=self._last_used)
+    def _evict(self, size: int) -> None:
+        """Delete the least recently used roots, until ``size`` more bytes are within the limit."""
+        kept = sorted(self._home.glob(f"*{_ROOT}"), key=self._get_last_use)
         total = size + sum(path.lstat().st_size for path in kept)
         for path in kept:
             if total <= self._limit:
@@ -263,14 +263,14 @@ class StageCache:
             total -= path.lstat().st_size
             self._delete(path.name.removesuffix(_ROOT))
 
-    def _last_used(self, root: Path) -> float:
+    def _get_last_use(self, root: Path) -> float:
         try:
             return self._path(root.name.removesuffix(_ROOT), _RECORD).stat().st_mtime
         except OSError:
             return 0.0
 
     def _clear_partials(self) -> int:
-        """Remove what killed builds left: what one at work writes, it has locked."""
+        """Remove the partial roots of killed builds, and return their size; a running build holds a lock on its own."""
         freed = 0
         for stale in self._home.glob(f"{_PARTIAL}*"):
             with suppress(OSError), stale.open("rb") as handle:
@@ -290,7 +290,7 @@ class StageCache:
         return self._home / f"{identity}{suffix}"
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         private.make_directory(self._home)
         with lock.wait_for(self._home / ".lock"):
             yield

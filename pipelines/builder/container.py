@@ -1,4 +1,4 @@
-"""The builder: a container in which one root is made, and which does not outlive the task."""
+"""The builder: a container in which one root is built. It does not outlive the task."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from pipelines.target.target import InContainer
 
 _GIB = 1 << 30
 
-#: A root with a desktop and its packages unpacks to less than that; on a smaller machine disk is used.
-_TMPFS_LEAST = 4 * _GIB
+#: The minimum size of a tmpfs in bytes; a root with a desktop and its packages needs less. With less memory, the
+#: builder works on disk.
+_MIN_TMPFS = 4 * _GIB
 
 _WORK = ROOT.rpartition("/")[0]
 
-#: What builders of a build are there for, which holds the recipe's lock: with the packages' cache, or without it.
+#: The purposes of builders of a build, which holds the recipe's lock: with the volume of downloads, or without it.
 WITH_CACHE, APART = "build", "apart"
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A running builder; ``env`` goes to every command."""
+    """A running builder; every command gets the environment variables ``env``."""
 
     container: Container
     env: Mapping[str, str]
 
     @property
     def target(self) -> InContainer:
-        """The builder as a place where commands run."""
+        """The builder as a target."""
         return InContainer(self.container)
 
     def run(
@@ -72,7 +73,7 @@ class Builder:
         )
 
     def set_up(self, step: Command | Tree, trees: Mapping[Tree, Packed]) -> None:
-        """Carry out one step of a plan's builder set-up; ``trees`` has the packed trees."""
+        """Run one step of a plan's builder set-up; ``trees`` has the packed trees."""
         if isinstance(step, Tree):
             self.run(("mkdir", "-p", step.builder))
             self.run(("tar", "--extract", "--file=-", "--directory", step.builder), stdin=trees[step].open())
@@ -80,18 +81,23 @@ class Builder:
             self.run(step.full_argv, env=dict(step.env))
 
 
-def image(engine: Engine, distro: Distro, settings: Settings, made_since: datetime | None = None) -> tuple[str, str]:
-    """Return tag and digest of the builder's image, made when missing or older than ``made_since`` or the settings."""
-    since = made_since or images.since(settings.image_max_age)
-    base = images.base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
-    return images.built(engine, distro.containerfile, base, made_since=since)
+def ensure_image(
+    engine: Engine, distro: Distro, settings: Settings, made_since: datetime | None = None
+) -> tuple[str, str]:
+    """Return tag and digest of the builder's image; build it if it is missing or too old.
+
+    It is too old if it was built before ``made_since`` or, without that, before the setting ``image_max_age``.
+    """
+    since = made_since or images.compute_oldest(settings.image_max_age)
+    base = images.ensure_base(engine, settings.base, distro.base_image, distro.base_suite, made_since=since)
+    return images.ensure_built(engine, distro.containerfile, base, made_since=since)
 
 
-def cache_volume(inputs: Inputs, settings: Settings) -> str:
-    """Return the volume that keeps packages for ``inputs``, built by one output directory.
+def get_cache_volume(inputs: Inputs, settings: Settings) -> str:
+    """Return the name of the volume with downloaded packages for ``inputs`` and this output directory.
 
-    Scripts of installed packages can reach it. So what was installed unchecked, or checked with other keys, has one of
-    its own.
+    Scripts of installed packages can write to it. So builds that do not check signatures, or check them with other
+    keys, use volumes of their own.
     """
     keyrings = [packed.digest for tree, packed in inputs.trees.items() if tree.kind == "keyring"]
     if inputs.recipe.siglevel == "required" and not keyrings:
@@ -100,36 +106,36 @@ def cache_volume(inputs: Inputs, settings: Settings) -> str:
     return f"virtroot-cache-{inputs.name}-{settings.key}-{trust[:8]}"
 
 
-def remove_left(engine: Engine, name: str, settings: Settings) -> None:
-    """Remove the builders that a killed build of the recipe ``name`` left; the caller holds the recipe's lock."""
+def remove_leftovers(engine: Engine, name: str, settings: Settings) -> None:
+    """Remove the builders of a killed build of the recipe ``name``; the caller holds the recipe's lock."""
     for purpose in (WITH_CACHE, APART):
         engine.remove_containers(_labels(name, purpose, settings))
-    remove_contained(engine, name, settings)
+    remove_root_containers(engine, name, settings)
 
 
-def remove_contained(engine: Engine, name: str, settings: Settings) -> None:
-    """Remove the containers that a killed task for ``name`` made of a root, and their images."""
-    mark = container_mark(name, settings)
+def remove_root_containers(engine: Engine, name: str, settings: Settings) -> None:
+    """Remove the containers and images that a killed task for ``name`` made from a root."""
+    mark = make_root_labels(name, settings)
     engine.remove_containers(mark)
     engine.remove_untagged(labels=mark)
 
 
-def container_mark(name: str, settings: Settings) -> dict[str, str]:
-    """Return the label of containers and images that are made of roots for ``name``."""
+def make_root_labels(name: str, settings: Settings) -> dict[str, str]:
+    """Return the labels of containers and images that are made from roots for ``name``."""
     return {"virtroot.root": hashlib.sha256(f"{name}\0{settings.key}".encode()).hexdigest()[:16]}
 
 
-def of_output(settings: Settings) -> dict[str, str]:
-    """Return the labels of all that belongs to one output directory on an engine that several of them may use."""
+def make_output_labels(settings: Settings) -> dict[str, str]:
+    """Return the labels of everything that belongs to one output directory; several may share an engine."""
     return {"virtroot.key": settings.key, "virtroot.output": str(settings.output_dir)}
 
 
 def _labels(name: str, purpose: str, settings: Settings) -> dict[str, str]:
-    return {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": purpose}
+    return {**make_output_labels(settings), "virtroot.recipe": name, "virtroot.purpose": purpose}
 
 
 @contextmanager
-def builder(
+def run_builder(
     engine: Engine,
     image: str,
     name: str,
@@ -141,18 +147,19 @@ def builder(
     owner: str = "",
     shared: bool = False,
 ) -> Iterator[Builder]:
-    """Run a builder for the recipe ``name`` and remove it afterwards, first of all one that a killed task left.
+    """Run a builder for the recipe ``name``, and remove it afterwards.
 
-    ``cache`` is a volume to mount; what runs in the builder can write to it. The caller holds the lock for ``purpose``
-    and ``name``, so a builder of the same output directory is a stale one; those of other checkouts have other names.
-    ``owner`` says who else may end this one. What is in a ``shared`` one's root can be reached from an `unpacker` too.
-    It ends with this process, however that does.
+    A builder that a killed task left behind is removed first. The caller holds the lock for ``purpose`` and ``name``,
+    so any builder with these labels is a leftover; those of other checkouts have other labels.
+    ``cache`` is a volume to mount; programs in the builder can write to it. ``owner`` is a label by which another task
+    may remove the builder. With ``shared``, `run_unpacker` can access the root. The builder ends with this process,
+    even if that is killed.
     """
     labels = _labels(name, purpose, settings)
     engine.remove_containers(labels)
     called = f"virtroot-{purpose}-{name}-{settings.key}"
-    tmpfs = _tmpfs(engine, settings.workspace)
-    workspace = _workspace(name, settings) if shared else ""
+    tmpfs = _choose_tmpfs(engine, settings.workspace)
+    workspace = _name_workspace(name, settings) if shared else ""
     if workspace:
         with suppress(VirtrootError):
             engine.remove_volume(workspace)
@@ -162,7 +169,7 @@ def builder(
         labels={**labels, "virtroot.owner": owner},
         volumes={**({cache: CACHE} if cache else {}), **({workspace: _WORK} if workspace else {})},
         capabilities=capabilities,
-        # Docker's defaults for a tmpfs would keep bootstrappers from making devices and running what they unpack.
+        # With Docker's default options for a tmpfs, bootstrappers could not create devices and run unpacked programs.
         tmpfs={} if shared or not tmpfs else {_WORK: f"rw,exec,suid,dev,{tmpfs}"},
         in_memory={workspace: tmpfs} if shared and tmpfs else {},
         hostname=BUILD_NAME,
@@ -179,11 +186,11 @@ def builder(
 
 
 @contextmanager
-def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Iterator[Builder]:
-    """Run a container with the root of the shared builder of ``name``, for which the builder lasts.
+def run_unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Iterator[Builder]:
+    """Run a container with access to the root of the shared builder of ``name``, which must be running.
 
-    The kernel lets only CAP_SYS_ADMIN write security labels, and read or write trusted.*; whoever has that could leave
-    the container: so no program of the root ever runs in this one.
+    Writing security labels, and access to trusted.* attributes, requires CAP_SYS_ADMIN. A program with that capability
+    could leave the container. So no program of the root runs in this one.
     """
     labels = _labels(name, "unpack", settings)
     engine.remove_containers(labels)
@@ -192,7 +199,7 @@ def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Itera
         image,
         name=called,
         labels=labels,
-        volumes={_workspace(name, settings): _WORK},
+        volumes={_name_workspace(name, settings): _WORK},
         capabilities=("SYS_ADMIN",),
         hostname="unpacker",
         niced=True,
@@ -205,19 +212,19 @@ def unpacker(engine: Engine, image: str, name: str, settings: Settings) -> Itera
         container.remove()
 
 
-def _workspace(name: str, settings: Settings) -> str:
+def _name_workspace(name: str, settings: Settings) -> str:
     return f"virtroot-import-{name}-{settings.key}"
 
 
 def copy_root(source: Builder, destination: Builder) -> None:
-    """Copy the root under construction from one builder into another."""
+    """Copy the root from one builder to another."""
     pack = ("tar", "--create", "--file=-", "--directory", ROOT, *archive.KEEP, ".")
     unpack = ("tar", "--extract", "--file=-", "--directory", ROOT, *archive.KEEP, "--preserve-permissions")
-    piped(lambda sink: source.run(pack, stdout=sink), lambda pipe: destination.run(unpack, stdin=pipe))
+    run_piped(lambda sink: source.run(pack, stdout=sink), lambda pipe: destination.run(unpack, stdin=pipe))
 
 
-def piped(write: Callable[[Sink], object], read: Callable[[IO[bytes]], object]) -> None:
-    """Let ``read`` read what ``write`` hands its sink, side by side; raises what came first of what they raise."""
+def run_piped(write: Callable[[Sink], object], read: Callable[[IO[bytes]], object]) -> None:
+    """Run ``write`` and ``read`` in parallel, connected by a pipe. Raises the first error of either."""
     read_end, write_end = os.pipe()
     failures: list[VirtrootError] = []
 
@@ -237,18 +244,18 @@ def piped(write: Callable[[Sink], object], read: Callable[[IO[bytes]], object]) 
             pipe.close()
         filling.result()
     if failures:
-        # The one that came first is the reason of the other.
+        # The first error caused the second one.
         raise failures[0]
 
 
-def _tmpfs(engine: Engine, workspace: str) -> str:
-    """Return the options of the tmpfs to work on: half the available memory for ``auto``, where that is enough."""
+def _choose_tmpfs(engine: Engine, workspace: str) -> str:
+    """Return the options of the builder's tmpfs, empty for disk. ``auto`` is half of the available memory, or disk."""
     if workspace == "disk":
         return ""
     size = workspace.partition(":")[2]
     if not size:
         half = engine.memory() // 2
-        if half < _TMPFS_LEAST:
+        if half < _MIN_TMPFS:
             return ""
         size = str(half)
     return f"mode=755,size={size}"

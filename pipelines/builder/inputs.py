@@ -1,4 +1,4 @@
-"""What goes into a root: the recipe that a user names, its plan, and its trees, read from files and packed."""
+"""The inputs of a build: the recipe, its plan, and its trees, read from files and packed."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from pipelines.settings import CHECKOUT, Settings
 _RECIPES = CHECKOUT / "recipes"
 _SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
 
-#: A recipe's name is that of a directory, a container and a volume too.
-# What is not a recipe's in the output directory is the page of all recipes.
+#: A recipe's name is also the name of a directory, a container and a volume. In the output directory, index.html is the
+#: page of all recipes.
 _NAME = re.compile(r"(?!.*\.\.|index\.html$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
-#: What people call a distribution beside its own name, when they name guests after it.
-_ENDINGS = ("linux",)
+#: Suffixes that may follow a distribution's name in the name of a guest.
+_SUFFIXES = ("linux",)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A recipe that was read: its file, its plan, and its trees packed as tar.
+    """A parsed recipe: its file, its plan, and its trees packed as tar.
 
-    ``overridden`` says that options replaced fields of the file: what is built is not what the file describes.
+    ``overridden`` is True if options replaced fields of the file, so that the build differs from the file.
     ``overlay_paths`` are the files of its overlay, relative to the root.
     """
 
@@ -48,12 +48,12 @@ class Inputs:
 
     @property
     def name(self) -> str:
-        """The recipe's name: its file's."""
+        """The recipe's name: that of its file, without the suffix."""
         return self.source.stem
 
     @property
     def digests(self) -> dict[Tree, str]:
-        """The content digest of each tree."""
+        """The digest of each tree's content."""
         return {tree: packed.digest for tree, packed in self.trees.items()}
 
     @property
@@ -62,25 +62,25 @@ class Inputs:
         return self.plan.recipe
 
 
-def names() -> list[str]:
-    """Return the names of the recipes in the checkout, of files that have a name for a recipe."""
+def list_names() -> list[str]:
+    """Return the names of the checkout's recipes; files with an invalid name are skipped."""
     return sorted(path.stem for path in _RECIPES.glob("*.yaml") if _NAME.fullmatch(path.stem))
 
 
-def source(named: str) -> Path:
-    """Return the file of a recipe that is named by its file, or by its name in the checkout; it has to be there."""
-    path = _path(named, "") if named in names() else _path("", named)
+def get_source(named: str) -> Path:
+    """Return the file of a recipe, given by its path or its name in the checkout. Raises VirtrootError if missing."""
+    path = _find_path(named, "") if named in list_names() else _find_path("", named)
     if not path.is_file():
-        raise _no_recipe(path)
+        raise _make_missing_error(path)
     return path
 
 
-def nightly() -> list[Path]:
-    """Return the recipes of the checkout that a night builds; one that cannot be read is among them, and fails then."""
-    return [path for path in sorted(_RECIPES.glob("*.yaml")) if _wants_nights(path)]
+def list_nightly() -> list[Path]:
+    """Return the checkout's recipes that a nightly run builds, and broken ones, so that the run reports them."""
+    return [path for path in sorted(_RECIPES.glob("*.yaml")) if _is_nightly(path)]
 
 
-def _wants_nights(path: Path) -> bool:
+def _is_nightly(path: Path) -> bool:
     try:
         return parse(path.read_text(encoding="utf-8"), str(path)).nightly
     except (VirtrootError, OSError, ValueError):
@@ -91,117 +91,121 @@ def find(
     distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None, *,
     snapshots: Mapping[str, str] | None = None,
 ) -> Inputs:  # fmt: skip
-    """Read the recipe of ``distro`` or the file ``recipe``; ``overrides`` replace fields where not empty.
+    """Read the recipe named ``distro`` or the file ``recipe``, and make its plan.
 
-    ``snapshots`` has the address of each distribution's dated archive, for recipes that are made from one.
+    ``overrides`` replace fields of the recipe, unless they are empty. ``snapshots`` has the address of each
+    distribution's dated archive, for recipes with a snapshot. Raises VirtrootError for an invalid recipe.
     """
-    path = _path(distro, recipe)
+    path = _find_path(distro, recipe)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise _no_recipe(path) from error
+        raise _make_missing_error(path) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise VirtrootError(f"cannot read the recipe {path}: {error}", "name a readable YAML file in UTF-8") from error
+        raise VirtrootError(f"cannot read the recipe {path}: {error}", "use a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
     parsed = snapshot.resolve(parse(text, str(path), given), snapshots or {}, datetime.now(UTC))
-    overlay = _overlay(path, parsed.overlay) if parsed.overlay else None
-    overlay_paths = tuple(name for name, _ in trees.entries(overlay)) if overlay else ()
+    overlay = _find_overlay(path, parsed.overlay) if parsed.overlay else None
+    overlay_paths = tuple(name for name, _ in trees.list_entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)
     packed: dict[Tree, Packed] = {}
     for tree in plan.trees:
         if tree.kind == "keyring":
-            packed[tree] = trees.pack_file(_beside(path, "keyring", tree.name))
+            packed[tree] = trees.pack_file(_resolve_inside(path, "keyring", tree.name))
         elif tree.kind == "overlay" and overlay:
             packed[tree] = trees.pack(overlay)
         else:
-            packed |= skeletons([tree])
+            packed |= pack_skeletons([tree])
     return Inputs(path, plan, packed, overridden=bool(given), overlay_paths=overlay_paths)
 
 
-def skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:
-    """Return virtroot's own trees, packed."""
+def pack_skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:
+    """Pack virtroot's own trees."""
     return {tree: trees.pack(_SKELETONS / tree.name, ours=True) for tree in wanted}
 
 
-def artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
-    """Return the artifact that a guest is to be made from, and what it is in words.
+def choose_artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
+    """Return the artifact for a new guest ``name``, and its kind in words.
 
-    It is the one in ``path``, or a recipe's golden root or, where that has none, its latest build.
-
-    Where nothing is said, it is what was imported as ``name``, or the recipe's that the name begins with; see `fits`.
+    It is the artifact in ``path``; or the golden root of the recipe ``distro`` or ``recipe`` or, without one, its
+    latest build. If none of them is given, it is the system imported as ``name``, or that of the recipe that ``name``
+    is derived from, see `is_named_after`.
     """
     if path:
         if distro or recipe:
-            raise VirtrootError("--artifact given with --distro or --recipe", "give one of them")
+            raise VirtrootError("--artifact and --distro or --recipe exclude each other", "use only one of them")
         return Artifact(Path(path).resolve()), "artifact"
     if not distro and not recipe:
         imported = Store(settings.output_dir).imported(name)
         if imported:
             return imported, "imported system"
-        fitting = [known for known in names() if fits(name, known)]
+        fitting = [known for known in list_names() if is_named_after(name, known)]
         if not fitting:
             raise VirtrootError(
-                f"no recipe's name begins {name!r}",
-                f"give --distro {' or '.join(names())}, --recipe FILE or --artifact DIR",
+                f"no recipe matches the name {name!r}",
+                f"use --distro {' or '.join(list_names())}, --recipe FILE or --artifact DIR",
             )
         distro = max(fitting, key=len)
-    source = _path(distro, recipe)
+    source = _find_path(distro, recipe)
     return Store(settings.output_dir).best(source.stem, source)
 
 
-def fits(guest: str, recipe: str) -> bool:
-    """Say whether a guest's name is a recipe's, or that and more that is no word: arch, arch2, archlinux-3."""
+def is_named_after(guest: str, recipe: str) -> bool:
+    """Return whether a guest is named after a recipe: arch, arch2, archlinux-3, but not archive."""
     rest = guest.removeprefix(recipe)
     if rest == guest and guest != recipe:
         return False
-    for ending in _ENDINGS:
+    for ending in _SUFFIXES:
         rest = rest.removeprefix(ending)
     return not rest[:1].isalpha()
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of recipes, for editors."""
+def make_schema() -> dict[str, Any]:
+    """Make the JSON schema of recipes, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(mode="validation")}
 
 
-def _no_recipe(path: Path) -> VirtrootError:
-    return VirtrootError(f"no recipe {path}", f"recipes here: {', '.join(names())}")
+def _make_missing_error(path: Path) -> VirtrootError:
+    return VirtrootError(f"no recipe {path}", f"recipes of this checkout: {', '.join(list_names())}")
 
 
-def _path(distro: str, recipe: str) -> Path:
+def _find_path(distro: str, recipe: str) -> Path:
     if distro and recipe:
-        raise VirtrootError("--distro and --recipe both given", "give one of them")
+        raise VirtrootError("--distro and --recipe exclude each other", "use only one of them")
     if recipe:
         path = Path(recipe)
         if not _NAME.fullmatch(path.stem):
             raise VirtrootError(
-                f"{path.name!r} is no name for a recipe's file",
-                "begin with a letter or digit; then letters, digits, and . _ -: containers are called after it",
+                f"invalid recipe file name {path.name!r}",
+                "start with a letter or digit; then letters, digits, and . _ -, as in names of containers",
             )
         return path
     if not distro:
-        raise VirtrootError("no recipe named", f"give --distro {' or '.join(names())}, or --recipe FILE")
-    if distro not in names():
-        raise VirtrootError(f"no recipe {distro}", f"recipes here: {', '.join(names())}; or give --recipe FILE")
+        raise VirtrootError("no recipe given", f"use --distro {' or '.join(list_names())}, or --recipe FILE")
+    if distro not in list_names():
+        raise VirtrootError(
+            f"no recipe {distro}", f"recipes of this checkout: {', '.join(list_names())}; or use --recipe FILE"
+        )
     return _RECIPES / f"{distro}.yaml"
 
 
-def _beside(recipe: Path, key: str, name: str) -> Path:
-    """Return the path ``name`` beside a recipe; raises `VirtrootError` where it, or a link in it, leads elsewhere.
+def _resolve_inside(recipe: Path, key: str, name: str) -> Path:
+    """Return the path ``name`` relative to a recipe. Raises VirtrootError if it is not below the recipe's directory.
 
-    A recipe may come from anybody: what it names is read as root, and ends in a root that others see.
+    Links are followed before the check. A recipe may come from a stranger, and root reads its files into a root that
+    others can read.
     """
     home = recipe.parent.resolve()
     path = (home / name).resolve()
     if not path.is_relative_to(home) or path == home:
         raise VirtrootError(
-            f"{recipe}: {key}: {name} is not beneath {home}", "put it beside the recipe, and name it from there"
+            f"{recipe}: {key}: {name} is outside {home}", "put it into the recipe's directory, and use a relative path"
         )
     return path
 
 
-def _overlay(recipe: Path, overlay: str) -> Path:
-    directory = _beside(recipe, "overlay", overlay)
+def _find_overlay(recipe: Path, overlay: str) -> Path:
+    directory = _resolve_inside(recipe, "overlay", overlay)
     if not directory.is_dir():
-        raise VirtrootError(f"{recipe}: overlay: no directory {directory}", "paths of overlays start beside the recipe")
+        raise VirtrootError(f"{recipe}: overlay: not a directory: {directory}", "use a path relative to the recipe")
     return directory

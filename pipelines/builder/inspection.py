@@ -1,7 +1,7 @@
-"""The rules of a root that boots from virtiofs, checked before it is published.
+"""The rules for a root that boots from virtiofs, checked before it is published.
 
-`gather` asks the builder for facts; the rules look at nothing else. Each rule names a way in which a guest hangs or a
-host is put at risk.
+`gather` collects facts in the builder; the rules use nothing else. Each rule prevents a guest that hangs, or a risk for
+the host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.recipe.generators import Generator
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
-# What comes from the root loses the two characters that part the sections, and no file is read that is none.
+# The two characters that separate the sections are removed from the root's content. Only regular files are read.
 _FACTS = r"""
 cd "$1"; kernel=$2 initrd=$3
 section() { printf '\036%s\037' "$1"; tr -d '\036\037'; }
@@ -42,28 +42,28 @@ missing() {
     [ -e etc/udev/hwdb.bin ] || missing usr/lib/udev/hwdb.bin usr/lib/udev/hwdb.d/*.hwdb
     missing var/lib/systemd/catalog/database usr/lib/systemd/catalog/*.catalog
 } | section databases
-# In the root, where a link leads to what the guest will find, and not to a file of the builder.
+# Check it in a chroot, so that links are resolved as in the guest, and not to files of the builder.
 chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' | section init
 """
 
-#: Bytes that a command may say of a root, and seconds that it may take: a recipe's commands may have replaced it.
-_LIMIT, _TIMEOUT = 64 << 20, 300
+#: Bytes that a command in a root may print, and seconds that it may take: a recipe's commands may have replaced it.
+_MAX_OUTPUT, _TIMEOUT = 64 << 20, 300
 
 _IS_REGULAR = 'cd "$1"; for name in "$2" "$3"; do if [ -f "$name" ] && [ ! -L "$name" ]; then echo "$name"; fi; done'
 
 
 @dataclass(frozen=True)
 class RootFacts:
-    """What the rules look at.
+    """The facts that the rules use.
 
-    ``kernel`` and ``initrd`` (empty: none) are the boot paths, ``kernel_link`` and ``initrd_link`` what the links
-    there say (empty for files), ``regular`` the paths, links followed inside the root, that are regular files.
-    ``initramfs`` has the initramfs's entries, ``resume`` its lines that name a resume device, ``builtin`` maps kernel
-    version to the modules built into it, ``pkgbase`` kernel version to the package that says it brought it. ``init``
-    is the program that ``/sbin/init`` is, links followed inside the root; empty where there is none, or none that can
-    be started. ``rdinit`` is the program of the initramfs that the kernel is told to start, empty for ``/init``;
-    ``switches`` are the programs of which it needs one to go on in the root. ``databases`` are those that programs make
-    of files that are there, and that are missing or empty.
+    ``kernel`` and ``initrd`` (empty: none) are the boot paths. ``kernel_link`` and ``initrd_link`` are the targets of
+    the links there, empty for files. ``regular`` are those of the two paths, with links resolved inside the root, that
+    are regular files. ``initramfs`` has the entries of the initramfs, ``resume`` its lines with a resume device.
+    ``builtin`` maps a kernel's version to its built-in modules, ``pkgbase`` maps it to the package of that kernel.
+    ``init`` is the program ``/sbin/init``, with links resolved inside the root; empty if it is missing or not
+    executable. ``rdinit`` is the program of the initramfs that the kernel starts, empty for ``/init``. ``switches`` are
+    programs that switch to the root; the initramfs needs one of them. ``databases`` are missing or empty databases
+    whose source files exist.
     """
 
     kernel: str
@@ -85,18 +85,18 @@ class RootFacts:
 
     @property
     def kernel_path(self) -> str:
-        """The kernel's path after its link, relative to the root."""
-        return _followed(self.kernel, self.kernel_link)
+        """The kernel's path with its link resolved, relative to the root."""
+        return _resolve_link(self.kernel, self.kernel_link)
 
     @property
     def initrd_path(self) -> str:
-        """The initramfs's path after its link, relative to the root."""
-        return _followed(self.initrd, self.initrd_link)
+        """The path of the initramfs with its link resolved, relative to the root."""
+        return _resolve_link(self.initrd, self.initrd_link)
 
     @property
     def kernel_version(self) -> str:
-        """The version in the kernel's file name, else its package's, else the only one with modules, else empty."""
-        named = _version(self.kernel_path)
+        """The kernel's version: from its file name, or its package, or the only one with modules; otherwise empty."""
+        named = _parse_version(self.kernel_path)
         if named in self.builtin:
             return named
         package = posixpath.basename(self.kernel_path).removeprefix("vmlinuz-")
@@ -107,24 +107,24 @@ class RootFacts:
         return named
 
 
-def _followed(path: str, link: str) -> str:
+def _resolve_link(path: str, link: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), link)) if link else path
 
 
-def _version(path: str) -> str:
-    """Take ``6.12.0-amd64`` out of ``boot/vmlinuz-6.12.0-amd64``; empty where a name has no version."""
+def _parse_version(path: str) -> str:
+    """Return ``6.12.0-amd64`` for ``boot/vmlinuz-6.12.0-amd64``; empty for a name without a version."""
     match = re.search(r"-(\d+\..*)$", posixpath.basename(path))
     return match[1].removesuffix(".img") if match else ""
 
 
 def gather(target: Target, root: str, generator: Generator, packages: tuple[str, ...]) -> RootFacts:
-    """Collect the facts of the tree ``root`` on ``target``; ``packages`` are the installed packages' names."""
+    """Collect the facts of the tree ``root`` on ``target``; ``packages`` are the names of the installed packages."""
     facts = ["sh", "-c", _FACTS, "facts", root, generator.kernel, generator.initrd]
-    answer = target.run(facts, limit=_LIMIT, timeout=_TIMEOUT).text
+    answer = target.run(facts, limit=_MAX_OUTPUT, timeout=_TIMEOUT).text
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
     lines = {name: tuple(line for line in split_lines(body) if line) for name, body in sections.items()}
     kernel_link, initrd_link = trim(sections["kernel"]), trim(sections["initrd"])
-    paths = [_followed(generator.kernel, kernel_link), _followed(generator.initrd, initrd_link)]
+    paths = [_resolve_link(generator.kernel, kernel_link), _resolve_link(generator.initrd, initrd_link)]
     safe = [path for path in paths if not path.startswith(("/", "../"))]
     regular = split_lines(target.run(["sh", "-ec", _IS_REGULAR, "regular", root, *[*safe, "", ""][:2]]).text)
     pkgbase = dict(split_fields(line, 2) for line in lines["pkgbase"] if len(split_fields(line)) > 1)
@@ -135,7 +135,7 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
     readable = paths[1] in regular
     with ThreadPoolExecutor(2) as both:
         asked = [
-            both.submit(_in_root, target, root, argv if readable else (), paths[1])
+            both.submit(_run_in_root, target, root, argv if readable else (), paths[1])
             for argv in (generator.list_initramfs, generator.show_resume)
         ]
     return RootFacts(
@@ -158,153 +158,155 @@ def gather(target: Target, root: str, generator: Generator, packages: tuple[str,
     )
 
 
-def _in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tuple[str, ...]:
+def _run_in_root(target: Target, root: str, argv: tuple[str, ...], path: str) -> tuple[str, ...]:
     if not argv:
         return ()
-    done = target.run(["chroot", root, *argv, f"/{path}"], limit=_LIMIT, timeout=_TIMEOUT)
+    done = target.run(["chroot", root, *argv, f"/{path}"], limit=_MAX_OUTPUT, timeout=_TIMEOUT)
     return tuple(split_lines(done.text))
 
 
-def _modules(facts: RootFacts) -> str:
-    """Prevents "tag <root> not found": both modules are needed before the root can be mounted."""
+def _find_module_fault(facts: RootFacts) -> str:
+    """Prevent the kernel's "tag <root> not found": both modules are needed to mount the root."""
     version = facts.kernel_version
     if not facts.initrd:
-        return _not_built_in(version, facts.builtin.get(version, frozenset()))
-    # booster makes an initramfs for one kernel, and leaves its version out of the paths.
+        return _find_builtin_fault(version, facts.builtin.get(version, frozenset()))
+    # booster generates an initramfs for one kernel; its paths do not contain the version.
     own = re.compile(rf"/modules/({re.escape(version)}/.*|[^/]+)$")
-    available = {_module(entry) for entry in facts.initramfs if own.search(entry)}
-    available |= {_module(entry) for entry in facts.builtin.get(version, ())}
+    available = {_parse_module(entry) for entry in facts.initramfs if own.search(entry)}
+    available |= {_parse_module(entry) for entry in facts.builtin.get(version, ())}
     missing = [module for module in ("virtiofs", "virtio_pci") if module not in available]
     if missing:
         return f"{' and '.join(missing)} neither in {facts.initrd_path} nor built into kernel {version or '(unknown)'}"
     return ""
 
 
-#: What a kernel that mounts the root itself has to have in it; virtiofs is a FUSE, and virtio_pci rests on the others.
+#: Modules that must be built into a kernel that mounts the root itself. virtiofs needs fuse, virtio_pci needs the rest.
 _NEEDED_BUILT_IN = ("virtiofs", "virtio_pci", "fuse", "virtio", "virtio_ring")
 
 
-def _not_built_in(version: str, builtin: frozenset[str]) -> str:
-    built_in = {_module(entry) for entry in builtin}
+def _find_builtin_fault(version: str, builtin: frozenset[str]) -> str:
+    built_in = {_parse_module(entry) for entry in builtin}
     missing = [module for module in _NEEDED_BUILT_IN if module not in built_in]
     if not missing:
         return ""
     return (
-        f"without an initramfs, {' and '.join(missing)} must be built into kernel {version or '(unknown)'}, and is not"
+        f"without an initramfs, {' and '.join(missing)} must be built into kernel {version or '(unknown)'}, but is not"
     )
 
 
-def _module(entry: str) -> str:
+def _parse_module(entry: str) -> str:
     match = re.search(r"([^/]+)\.ko(\.\w+)?$", entry)
     return match[1].replace("-", "_") if match else ""
 
 
-def _resume(facts: RootFacts) -> str:
-    """Prevents a boot that waits for a device that is not there."""
+def _find_resume_fault(facts: RootFacts) -> str:
+    """Prevent a boot that waits for a missing device."""
     for line in facts.resume:
         match = re.fullmatch(r"\s*(?:export\s+)?RESUME=(.*)", line)
         if match and trim(match[1]).strip("'\"") not in {"none", ""}:
-            return f"conf.d/resume in the initramfs names {trim(match[1])}, which the boot would wait for"
+            return f"conf.d/resume in the initramfs has the device {trim(match[1])}; the boot would wait for it"
     return ""
 
 
-def _fstab(facts: RootFacts) -> str:
-    """Prevents a root that stays read-only, and units that wait for disks of another machine."""
+def _find_fstab_fault(facts: RootFacts) -> str:
+    """Prevent a root that stays read-only, and units that wait for disks of another machine."""
     lines = [fields for line in split_lines(facts.fstab) if (fields := split_fields(line)) and fields[0][:1] != "#"]
     if lines != [["root", "/", "virtiofs", "defaults", "0", "0"]]:
         found = "; ".join(" ".join(line) for line in lines) or "no line"
-        return f"etc/fstab must have the one line `root / virtiofs defaults 0 0`, it has: {found}"
+        return f"etc/fstab must have the single line `root / virtiofs defaults 0 0`, but has: {found}"
     return ""
 
 
-def _grub(facts: RootFacts) -> str:
-    """Prevents kernel upgrades that fail in a boot loader's hooks."""
+def _find_grub_fault(facts: RootFacts) -> str:
+    """Prevent kernel upgrades that fail in a boot loader's hooks."""
     traces = [*facts.grub, *(f"package {name}" for name in facts.packages if name.startswith("grub"))]
-    return f"there is no boot loader in a virtiofs root, but found: {', '.join(traces)}" if traces else ""
+    return f"a virtiofs root must not have a boot loader, but has: {', '.join(traces)}" if traces else ""
 
 
-def _kernel(facts: RootFacts) -> str:
-    """Prevents a host that is handed a kernel from outside the root, or none."""
-    return _boot_file("kernel", facts.kernel, facts.kernel_link, facts.kernel_path, facts.regular)
+def _find_kernel_fault(facts: RootFacts) -> str:
+    """Prevent a start with a kernel from outside the root, or without one."""
+    return _find_boot_file_fault("kernel", facts.kernel, facts.kernel_link, facts.kernel_path, facts.regular)
 
 
-def _initrd(facts: RootFacts) -> str:
-    """Prevents a host that is handed an initramfs from outside the root, or none where the domain names one."""
+def _find_initrd_fault(facts: RootFacts) -> str:
+    """Prevent a start with an initramfs from outside the root, or without the one that the domain names."""
     if not facts.initrd:
         return ""
-    return _boot_file("initramfs", facts.initrd, facts.initrd_link, facts.initrd_path, facts.regular)
+    return _find_boot_file_fault("initramfs", facts.initrd, facts.initrd_link, facts.initrd_path, facts.regular)
 
 
-def _boot_file(what: str, path: str, link: str, followed: str, regular: frozenset[str]) -> str:
+def _find_boot_file_fault(what: str, path: str, link: str, followed: str, regular: frozenset[str]) -> str:
     if link.startswith("/"):
-        return f"the {what} link {path} -> {link} is absolute: outside the root it names a file of the host"
+        return f"the {what} link {path} -> {link} is absolute: for the host it is a file outside the root"
     if followed.startswith("../"):
         return f"the {what} link {path} -> {link} leaves the root"
     if followed not in regular:
-        return f"the {what} {path}{f' -> {link}' if link else ''} is no regular file inside the root"
+        return f"the {what} {path}{f' -> {link}' if link else ''} is not a regular file inside the root"
     return ""
 
 
-def _versions(facts: RootFacts) -> str:
-    """Prevents a kernel that finds the modules of another one in its initramfs."""
-    kernel, initrd = _version(facts.kernel_path), _version(facts.initrd_path)
+def _find_version_fault(facts: RootFacts) -> str:
+    """Prevent an initramfs with the modules of another kernel."""
+    kernel, initrd = _parse_version(facts.kernel_path), _parse_version(facts.initrd_path)
     if kernel and initrd and kernel != initrd:
         return f"{facts.kernel} is version {kernel}, but {facts.initrd} is version {initrd}"
     return ""
 
 
-def _programs(facts: RootFacts) -> str:
-    """Prevents an initramfs without the program that the kernel starts, or without one that goes on in the root.
+def _find_program_fault(facts: RootFacts) -> str:
+    """Prevent an initramfs without the program that the kernel starts, or without one that switches to the root.
 
-    A generator that fails halfway may leave such an image, and its hook's failure is lost on the package manager.
+    A generator that fails may leave an incomplete image, and the package manager ignores the failure of its hook.
     """
-    # Of a link what comes before the arrow is its path.
+    # A link is listed as "PATH -> TARGET".
     names = {entry.partition(" -> ")[0].split(" ")[-1].removeprefix("./").strip("/") for entry in facts.initramfs}
     if facts.rdinit and facts.rdinit not in names:
-        return f"{facts.initrd_path} has no {facts.rdinit}, which the kernel's command line names"
+        return f"{facts.initrd_path} has no {facts.rdinit}, which rdinit= on the kernel's command line names"
     if not facts.switches or not facts.initramfs:
         return ""
     if not facts.rdinit and "init" not in names:
         return f"{facts.initrd_path} has no init, which the kernel starts"
     if not {posixpath.basename(name) for name in names} & set(facts.switches):
-        return f"{facts.initrd_path} has no {' or '.join(facts.switches)}, and so cannot go on in the root"
+        return f"{facts.initrd_path} has no {' or '.join(facts.switches)}, and cannot switch to the root"
     return ""
 
 
-def _init(facts: RootFacts) -> str:
-    """Prevents an initramfs that mounts the root and finds no program to go on with."""
-    return "" if facts.init else "no init: sbin/init is missing, no program, or a link that leads to none in the root"
+def _find_init_fault(facts: RootFacts) -> str:
+    """Prevent an initramfs that mounts the root but finds no init in it."""
+    return "" if facts.init else "no init: sbin/init is missing, not executable, or a link to such a path"
 
 
 RULES: dict[str, Callable[[RootFacts], str]] = {
-    "kernel-path": _kernel,
-    "initramfs-path": _initrd,
-    "same-version": _versions,
-    "virtiofs-modules": _modules,
-    "initramfs-program": _programs,
-    "no-resume": _resume,
-    "fstab": _fstab,
-    "no-grub": _grub,
-    "init": _init,
+    "kernel-path": _find_kernel_fault,
+    "initramfs-path": _find_initrd_fault,
+    "same-version": _find_version_fault,
+    "virtiofs-modules": _find_module_fault,
+    "initramfs-program": _find_program_fault,
+    "no-resume": _find_resume_fault,
+    "fstab": _find_fstab_fault,
+    "no-grub": _find_grub_fault,
+    "init": _find_init_fault,
 }
 
 
-def violations(facts: RootFacts) -> list[str]:
-    """Return ``rule: what is wrong`` for each rule that ``facts`` break; empty for a root that may be published."""
+def find_violations(facts: RootFacts) -> list[str]:
+    """Return ``rule: what is wrong`` for each broken rule; empty for a root that may be published."""
     return [f"{name}: {complaint}" for name, rule in RULES.items() if (complaint := rule(facts))]
 
 
-def doubts(facts: RootFacts) -> list[str]:
-    """Return in words what is odd about a root that boots nevertheless."""
-    return [f"/{path} is missing or empty: the program that makes it failed in the builder" for path in facts.databases]
+def find_doubts(facts: RootFacts) -> list[str]:
+    """Return a message for each fault that does not prevent a boot."""
+    return [
+        f"/{path} is missing or empty: the program that generates it failed in the builder" for path in facts.databases
+    ]
 
 
 def refuse_broken(facts: RootFacts) -> None:
-    """Raise `VirtrootError` naming every broken rule."""
-    broken = violations(facts)
-    hint = "look at the recipe's packages, overlay and run commands: one of them undoes what virtroot set up"
-    if not facts.initrd and _modules(facts):
-        hint = "generator: none is for kernels that mount virtiofs alone, as trixie's and Arch's; use another generator"
+    """Raise VirtrootError with every broken rule."""
+    broken = find_violations(facts)
+    hint = "check the recipe's packages, overlay and run commands: one of them changes what virtroot set up"
+    if not facts.initrd and _find_module_fault(facts):
+        hint = "use another generator: none requires a kernel with built-in virtiofs, such as trixie's and Arch's"
     if broken:
         raise VirtrootError(
             f"the root breaks the rule {broken[0]}" if len(broken) == 1 else f"the root breaks {len(broken)} rules",

@@ -1,4 +1,4 @@
-"""Asking the mirror what it offers, in a light container that has no root and runs nothing else."""
+"""Queries a mirror for its state, in a small container without a root."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from pipelines.recipe.plan import Surroundings
 from pipelines.recipe.stage import Command, Tree
 from pipelines.settings import Settings
 
-#: Seconds for which a mirror that did not answer is left alone.
-_SILENCE = 300
+#: Seconds until a mirror that did not answer is queried again.
+_RETRY_AFTER = 300
 
-#: Which builder is asked: its image, and how it was set up, with the digests of what was copied into it.
+#: The container for a query: its image, its set-up, and the digests of the trees that the set-up copies.
 _SetUp = tuple[str, tuple[Command | Tree, ...], tuple[str, ...]]
 
 
 class Asker:
-    """Asks mirrors for any number of recipes, from any thread, and remembers what they said.
+    """Queries mirrors for any number of recipes, from any thread, and caches the answers.
 
-    Recipes with one builder image and one set-up share a container, and those that ask the same share the answer.
-    A mirror that did not answer is not asked again for some minutes: each question may take a minute to fail.
-    Leaving the context removes the containers. ``owner`` is what the caller holds a lock for: containers of that owner
-    are a killed task's, and go first. All of them end with this process.
+    Recipes with the same builder image and set-up share a container; recipes with the same query share the answer.
+    A mirror that did not answer is not queried again for some minutes, because a query may take a minute to fail.
+    Leaving the context removes the containers. The caller holds a lock for ``owner``: containers with that label are
+    those of a killed task, and are removed first. All containers end with this process.
     """
 
     def __init__(self, engine: Engine, settings: Settings, owner: str = "") -> None:
         self.engine, self.owner = engine, owner
         self._labels = {
-            **container.of_output(settings), "virtroot.purpose": "asking", "virtroot.owner": owner,
+            **container.make_output_labels(settings), "virtroot.purpose": "asking", "virtroot.owner": owner,
         }  # fmt: skip
         self._settings = settings
         self._images: dict[str, tuple[str, str]] = {}
@@ -58,20 +58,20 @@ class Asker:
         try:
             self._open.close()
         except VirtrootError as error:
-            # They end by themselves, and what was asked is known.
-            warn(f"the containers that asked the mirror were not removed: {error.what}")
+            # The containers end with this process anyway, and the answers are known.
+            warn(f"cannot remove the containers for mirror queries: {error.what}")
 
     def image(self, distro: Distro) -> tuple[str, str]:
-        """Return tag and digest of the builder's image, which stay the same for as long as this asker lives."""
+        """Return tag and digest of the builder's image; they do not change during the life of this object."""
         with self._turn:
             if distro.containerfile not in self._images:
-                self._images[distro.containerfile] = container.image(self.engine, distro, self._settings)
+                self._images[distro.containerfile] = container.ensure_image(self.engine, distro, self._settings)
             return self._images[distro.containerfile]
 
     def ask(self, inputs: Inputs, *, again: bool = False) -> MirrorState:
-        """Return what the mirror of ``inputs`` offers: as it said before, or with ``again`` as it says now.
+        """Return the state of the mirror of ``inputs``, from the cache unless ``again``.
 
-        Raises `VirtrootError` where it does not answer.
+        Raises VirtrootError if the mirror does not answer.
         """
         with self._turn:
             tag, _ = self.image(inputs.plan.distro)
@@ -80,16 +80,16 @@ class Asker:
             question = (set_up, inputs.plan.mirror_query)
             if again or question not in self._answers:
                 since, silence = self._silent.get(question, (0.0, None))
-                if silence and time.monotonic() - since < _SILENCE:
+                if silence and time.monotonic() - since < _RETRY_AFTER:
                     raise silence
                 try:
-                    self._answers[question] = _answer(self._builder(set_up, inputs), inputs)
+                    self._answers[question] = _query_mirror(self._get_builder(set_up, inputs), inputs)
                 except VirtrootError as error:
                     self._silent[question] = (time.monotonic(), error)
                     raise
             return self._answers[question]
 
-    def _builder(self, set_up: _SetUp, inputs: Inputs) -> Builder:
+    def _get_builder(self, set_up: _SetUp, inputs: Inputs) -> Builder:
         there = self._containers.get(set_up)
         if there:
             return there
@@ -100,44 +100,44 @@ class Asker:
             for step in inputs.plan.builder_setup:
                 builder.set_up(step, inputs.trees)
         except VirtrootError as error:
-            raise _no_answer(inputs, str(error)) from error
+            raise _make_error(inputs, str(error)) from error
         self._containers[set_up] = builder
         return builder
 
 
-def surroundings(inputs: Inputs, asker: Asker, *, again: bool = False) -> Surroundings:
-    """Return what a build of ``inputs`` depends on beside its plan; see `Asker.ask`."""
+def get_surroundings(inputs: Inputs, asker: Asker, *, again: bool = False) -> Surroundings:
+    """Return what a build of ``inputs`` depends on, in addition to its plan; see `Asker.ask` for ``again``."""
     _, digest = asker.image(inputs.plan.distro)
     mirror = asker.ask(inputs, again=again)
-    return Surroundings(inputs.digests, digest, mirror, epoch(mirror))
+    return Surroundings(inputs.digests, digest, mirror, get_epoch(mirror))
 
 
-def epoch(mirror: MirrorState) -> int:
-    """Return what times are clamped to: the mirror's newest date unless the environment says another."""
+def get_epoch(mirror: MirrorState) -> int:
+    """Return the upper limit of file times: SOURCE_DATE_EPOCH, or the time of the mirror's newest change."""
     given = os.environ.get("SOURCE_DATE_EPOCH") or str(mirror.date)
     if not given.isdigit():
-        raise VirtrootError(f"SOURCE_DATE_EPOCH is {given!r}", "give seconds since 1970, or unset it")
+        raise VirtrootError(f"invalid SOURCE_DATE_EPOCH {given!r}", "set it to seconds since 1970, or unset it")
     return int(given)
 
 
-def _answer(builder: Builder, inputs: Inputs) -> MirrorState:
+def _query_mirror(builder: Builder, inputs: Inputs) -> MirrorState:
     query = inputs.plan.mirror_query
     answer = builder.run(query.full_argv, env=dict(query.env), check=False)
     if answer.returncode:
-        raise _no_answer(inputs, answer.complaint)
+        raise _make_error(inputs, answer.complaint)
     try:
         return mirrors.parse(answer.text)
     except ValueError as error:
-        raise _no_answer(inputs, f"its answer makes no sense: {answer.text[:200]!r}") from error
+        raise _make_error(inputs, f"cannot parse its answer: {answer.text[:200]!r}") from error
 
 
-def _no_answer(inputs: Inputs, complaint: str) -> VirtrootError:
+def _make_error(inputs: Inputs, complaint: str) -> VirtrootError:
     snapshot = inputs.recipe.snapshot
-    hint = "check the recipe's mirror: and the network; without mirror: the bootstrapper's own default is used"
+    hint = "check the network and mirror: in the recipe; without mirror: the bootstrapper's default is used"
     if snapshot:
-        hint = f"see whether {snapshot.mirror} is there: the address is that of the setting, or of the recipe"
+        hint = f"check the address {snapshot.mirror}, which is from the settings or the recipe"
     return VirtrootError(
-        f"the package mirror does not answer for {inputs.recipe.distro} {inputs.recipe.release}",
+        f"the package mirror for {inputs.recipe.distro} {inputs.recipe.release} does not answer",
         hint,
         complaint,
         where=Phase.MIRROR,

@@ -1,4 +1,4 @@
-"""What leaves a builder: the tarball, and what the manifest says of the root."""
+"""The output of a builder: the tarball, and the facts about the root for the manifest."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pipelines.recipe.stage import ROOT
 from pipelines.text import split_fields, split_lines
 
 
-def packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
+def list_packages(builder: Builder, distro: Distro) -> tuple[Package, ...]:
     """Return the packages that are installed in the root, sorted by name."""
-    # Asked inside the root, where a recipe's commands may have replaced whoever answers.
+    # The query runs inside the root, where a recipe's commands may have replaced its program. So it has limits.
     query = builder.run(("chroot", ROOT, *distro.packages_query), limit=16 << 20, timeout=300)
     pairs = sorted(split_fields(line, 2) for line in split_lines(query.text))
     if any(len(pair) != 2 for pair in pairs):
-        raise VirtrootError("the root's package manager does not list packages", "look at the recipe's run commands")
+        raise VirtrootError("the root's package manager does not list packages", "check the recipe's run commands")
     return tuple(Package(name=name, version=version) for name, version in pairs)
 
 
 def pack(builder: Builder, tarball: Path, epoch: int, *, sparse: bool = False) -> Rootfs:
-    """Stream the tarball out of the builder, and measure it on the way; see `archive.pack_argv`."""
+    """Write the root as ``tarball``, and return its measures; see `archive.pack_argv` for the other arguments."""
     digest, size = hashlib.sha256(), 0
     with private.create(tarball) as output:
 
@@ -37,14 +37,14 @@ def pack(builder: Builder, tarball: Path, epoch: int, *, sparse: bool = False) -
             digest.update(chunk)
             output.write(chunk)
 
-        with ThreadPoolExecutor(1) as beside:
-            measured = beside.submit(_measure, builder)
+        with ThreadPoolExecutor(1) as background:
+            measured = background.submit(_measure, builder)
             builder.run(archive.pack_argv(ROOT, epoch, sparse=sparse), stdout=keep)
     used, entries = measured.result()
     return Rootfs(sha256=digest.hexdigest(), size=size, unpacked_size=used, entries=entries)
 
 
 def _measure(builder: Builder) -> tuple[int, int]:
-    """Return how many bytes of disk the root takes, and how many entries it has."""
+    """Return the root's disk usage in bytes, and its number of entries."""
     used = split_fields(builder.run(["du", "--summarize", "--block-size=1", ROOT]).text)[0]
     return int(used), len(builder.run(["find", ROOT, "-printf", "."]).stdout)

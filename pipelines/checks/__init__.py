@@ -1,1 +1,1 @@
-"""What `./inv test` looks at: which files there are, and which tests a change can reach."""
+"""The parts of `./inv test` that are not pytest's: linters, branch coverage, and which tests a change can affect."""

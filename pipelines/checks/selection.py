@@ -1,4 +1,4 @@
-"""Which integration and end-to-end tests a change can reach: by what they import, and by the tasks that they run."""
+"""Selects the slow tests that a change can affect, by their imports and by the tasks that they run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
 from pipelines.text import trim
 
-#: Where tests are that take long.
+#: The directories of slow tests.
 _SLOW = ("tests/integration", "tests/e2e")
 
-#: What every one of them goes through.
+#: Files and modules that all of them use.
 _EVERYWHERE = ("tasks.py", "inv", "pyproject.toml", "requirements.lock", "containerfiles/", "tests/conftest.py")
 _ALWAYS_LOADED = ("pipelines.cli.__main__", "pipelines.cli.program")
 
-#: What none of them reads; the unit tests see to it.
+#: Files that none of them reads; a unit test checks that.
 _NOWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "LICENSE", "README.md", ".ci/", ".editorconfig",
             ".gitignore", ".pre-commit-config.yaml", ".shellcheckrc", "benchmarks/", "tests/unit/", "tests/golden/",
             "tests/durations.json", "tests/durations.py")  # fmt: skip
 
-#: Data that is read by tests which do not import it.
+#: Data files, and the tests that read them without an import.
 _READ_BY = {
     "docs/": ("tests/e2e/test_book.py", "tests/integration/test_site.py"),
     "mkdocs.yml": ("tests/integration/test_site.py",),
@@ -34,31 +34,29 @@ _READ_BY = {
 #: Fixtures of tests/conftest.py that run a task.
 _FIXTURES = {"trixie": "build", "built_now": "build", "quick": "build", "bookworm": "build"}
 
-#: The suite that this task runs, in a process of its own.
+#: The tests that a task runs in another process.
 _SUITE = {"verify": "tests.acceptance."}
 
 
 def changed_files(base: str) -> list[str]:
-    """Return the files that differ from ``base``, those that git does not know yet included.
+    """Return the files that differ from the commit ``base``, including untracked ones.
 
-    Without a ``base`` it is where this branch left the main one. Raises `VirtrootError` where git cannot say.
+    Without ``base``, compare with the merge base of this branch and main. Raises VirtrootError if git fails.
     """
-    commit = tracked.run_git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}") if base else _fork()
+    commit = tracked.run_git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}") if base else _find_fork()
     if not commit:
-        raise VirtrootError(
-            f"no commit {base}" if base else "no branch to compare with", "name one: --changed --base COMMIT"
-        )
+        raise VirtrootError(f"no commit {base}" if base else "no branch to compare with", "use --changed --base COMMIT")
     differing = tracked.run_git("diff", "--name-only", "-z", "--no-renames", trim(commit), "--")
     untracked = tracked.run_git("ls-files", "--others", "--exclude-standard", "-z")
     if differing is None or untracked is None:
-        raise VirtrootError("git does not say what changed", "see git status")
+        raise VirtrootError("git cannot list the changed files", "run git status for the reason")
     return sorted({path for path in (differing + untracked).split("\0") if path})
 
 
 def choose(changed: Iterable[str]) -> list[str]:
-    """Return the test files, of those that take long, that what ``changed`` can reach."""
-    graph = import_graph.graph("pipelines", "tests")
-    tasks = _tasks()
+    """Return the slow test files that the files ``changed`` can affect."""
+    graph = import_graph.build_graph("pipelines", "tests")
+    tasks = _read_tasks()
     files = sorted(path for directory in _SLOW for path in (CHECKOUT / directory).glob("test_*.py"))
     everything = [str(path.relative_to(CHECKOUT)) for path in files]
     touched, chosen = set[str](), set[str]()
@@ -72,22 +70,22 @@ def choose(changed: Iterable[str]) -> list[str]:
         if reading or path.startswith(_NOWHERE):
             chosen |= {test for tests in reading for test in tests}
             continue
-        modules = set(_modules(path, graph))
+        modules = set(_find_modules(path, graph))
         if not modules:
-            # Nothing is known of it.
+            # Its effect is unknown.
             return everything
         touched |= modules
     for file, shown in zip(files, everything, strict=True):
-        if touched & _reached(file, graph, tasks):
+        if touched & _find_reachable(file, graph, tasks):
             chosen.add(shown)
     return sorted(chosen)
 
 
-def _modules(path: str, graph: Iterable[str]) -> Iterator[str]:
-    """Yield the module that a file is; for data, and what is gone, those of its package and below it."""
+def _find_modules(path: str, graph: Iterable[str]) -> Iterator[str]:
+    """Yield the module of a file; for data and deleted files, all modules of its package and below."""
     whole = CHECKOUT / path
-    if whole.suffix == ".py" and whole.exists() and import_graph.name(whole) in graph:
-        yield import_graph.name(whole)
+    if whole.suffix == ".py" and whole.exists() and import_graph.get_module_name(whole) in graph:
+        yield import_graph.get_module_name(whole)
         return
     package = ""
     for parent in PurePosixPath(path).parents:
@@ -97,13 +95,13 @@ def _modules(path: str, graph: Iterable[str]) -> Iterator[str]:
     yield from (module for module in graph if package and f"{module}.".startswith(f"{package}."))
 
 
-def _reached(path: Path, graph: dict[str, set[str]], tasks: dict[str, set[str]]) -> set[str]:
-    """Return the modules that a test file imports, or that run in the tasks that it names."""
-    words = _words(path)
+def _find_reachable(path: Path, graph: dict[str, set[str]], tasks: dict[str, set[str]]) -> set[str]:
+    """Return the modules that a test file imports, and those of the tasks that it names, with their imports."""
+    words = _collect_words(path)
     named = {task for task in tasks if task in words} | {task for name, task in _FIXTURES.items() if name in words}
-    start = {import_graph.name(path), *_ALWAYS_LOADED, *(module for task in named for module in tasks[task])}
-    # What conftest runs is counted by its fixtures, and nobody imports what else it needs.
-    reached = import_graph.closure(graph, start)
+    start = {import_graph.get_module_name(path), *_ALWAYS_LOADED, *(module for task in named for module in tasks[task])}
+    # The tasks that conftest runs are counted by `_FIXTURES`; no test imports conftest's other modules.
+    reached = import_graph.compute_closure(graph, start)
     for task, prefix in _SUITE.items():
         if f"pipelines.{task}" in reached:
             reached |= {module for module in graph if module.startswith(prefix)}
@@ -111,8 +109,8 @@ def _reached(path: Path, graph: dict[str, set[str]], tasks: dict[str, set[str]])
 
 
 @cache
-def _words(path: Path) -> set[str]:
-    """Return the strings and names in a file."""
+def _collect_words(path: Path) -> set[str]:
+    """Return the string constants and names in a file."""
     words = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -125,8 +123,8 @@ def _words(path: Path) -> set[str]:
 
 
 @cache
-def _tasks() -> dict[str, set[str]]:
-    """Return the module of each task, as the table in tasks.py has it."""
+def _read_tasks() -> dict[str, set[str]]:
+    """Return the module of each task, from the table in tasks.py."""
     tree = ast.parse((CHECKOUT / "tasks.py").read_text(encoding="utf-8"))
     tables = [
         node.value
@@ -137,8 +135,8 @@ def _tasks() -> dict[str, set[str]]:
     return {name: {module} for table in tables for name, module in ast.literal_eval(table).items()}
 
 
-def _fork() -> str | None:
-    """Return the commit where this branch left the main one, of origin's where there is that."""
+def _find_fork() -> str | None:
+    """Return the merge base of this branch and the main branch, preferably origin's; None if there is none."""
     for branch in ("origin/HEAD", "origin/main", "main"):
         commit = tracked.run_git("merge-base", "HEAD", branch)
         if commit:

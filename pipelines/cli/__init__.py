@@ -1,1 +1,1 @@
-"""The command line: how words become a task's arguments, what the shell completes, and how every task ends."""
+"""The command line: parsing of arguments, shell completion, and exit status."""

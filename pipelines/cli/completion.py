@@ -1,4 +1,4 @@
-"""What the shell offers when Tab is pressed."""
+"""Shell completion: what the shell offers for an unfinished command line."""
 
 from __future__ import annotations
 
@@ -12,54 +12,58 @@ from typing import Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
-from pipelines.cli.command_line import Line, flag
+from pipelines.cli.command_line import Line, format_option
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
 
-#: Finds the values of an option, by its name (``distro``), or by its task's name too (``install.name``). It is given
-#: what a task is given, starts nothing, and may raise anything: then nothing is offered.
+#: Functions that list the values of an option, by the option's name (``distro``) or by task and option
+#: (``install.name``). A function takes a task's context and starts nothing. If it raises, nothing is offered.
 Names = Mapping[str, Callable[[Context], Iterable[str]]]
 
-#: The answer that tells the shell to offer files.
+#: The candidate that makes the shell offer files.
 FILES = ":files"
 
-#: Seconds that finding names may take; who presses Tab waits.
-_PATIENCE = 2
+#: Seconds that a function of `Names` may take, because the user waits for it.
+_TIME_LIMIT = 2
 
 _SCRIPTS = {path.suffix[1:]: path for path in sorted((Path(__file__).parent / "shells").iterdir())}
 
 
-def script(shell: str) -> str:
-    """Return the script that makes ``shell`` complete ./inv of this checkout."""
+def get_script(shell: str) -> str:
+    """Return the script that makes ``shell`` complete this checkout's ./inv. Raises VirtrootError for other shells."""
     if shell not in _SCRIPTS:
-        raise VirtrootError(f"no completion for the shell {shell!r}", f"use {' or '.join(_SCRIPTS)}")
-    # The checkout's own inv is asked, wherever the line says ./inv: a root's directory may hold another one.
+        raise VirtrootError(f"no completion script for shell {shell!r}", f"use {' or '.join(_SCRIPTS)}")
+    # The script runs the checkout's inv by its absolute path: ./inv in the directory of a guest's root may be
+    # another program.
     return _SCRIPTS[shell].read_text(encoding="utf-8").replace("@INV@", shlex.quote(str(CHECKOUT / "inv")))
 
 
-def read_gently(line: Line, words: Iterable[str]) -> Line:
-    """Read ``words`` as far as they make sense; what is wrong in them is said when the line is run."""
+def read_leniently(line: Line, words: Iterable[str]) -> Line:
+    """Parse ``words`` and skip those that are wrong; the run of the line reports them."""
     for word in words:
         with suppress(VirtrootError):
             line.take(word)
     return line
 
 
-def candidates(
+def find_candidates(
     line: Line, words: Sequence[str], tasks: Iterable[str], names: Names, context: Callable[[], Context]
 ) -> list[str]:
-    """Return what the last of ``words``, which may be empty, can become; ``context`` is asked for before ``names``."""
+    """Return the completions of the last of ``words``, which may be empty.
+
+    ``context`` makes the context that the functions of ``names`` take; it is called only if one of them is needed.
+    """
     *before, begun = words or [""]
     if "--" in before:
         return []
-    read_gently(line, before)
+    read_leniently(line, before)
     written, equals, _ = begun.partition("=")
 
     def values(argument: Argument) -> list[str]:
         find = names.get(f"{line.context.name}.{argument.names[0]}", names.get(argument.names[0]))
         if find is None:
             return [FILES]
-        with suppress(Exception), _patience():
+        with suppress(Exception), _limit_time():
             return sorted(find(context()))
         return []
 
@@ -70,31 +74,31 @@ def candidates(
         found = values(known[0]) if known and known[0].takes_value else []
         found = [each if each == FILES else f"{written}={each}" for each in found]
     elif begun.startswith("-"):
-        found = _options(line)
+        found = _list_options(line)
     elif not line.called:
         found = list(tasks)
     elif line.name:
-        found = values(line.name) or _options(line)
+        found = values(line.name) or _list_options(line)
     else:
-        found = _options(line)
-    # The shell reads a candidate a line.
+        found = _list_options(line)
+    # The shell reads one candidate per line.
     return [each for each in found if each == FILES or (each.startswith(begun) and each.isprintable())]
 
 
-def _options(line: Line) -> list[str]:
-    """Return the options of the task, or before any task, that were not given yet."""
+def _list_options(line: Line) -> list[str]:
+    """Return the options that may come next: those of the last task, or in front of the tasks, without the given."""
     arguments = [*line.context.args.values(), *([line.core.args["connect"]] if line.called else [])]
     left = [each for each in arguments if each.raw_value is None or each.kind is list]
-    return sorted([*(flag(each) for each in left), *line.context.inverse_flags])
+    return sorted([*(format_option(each) for each in left), *line.context.inverse_flags])
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
+def _limit_time() -> Iterator[None]:
     def give_up(*_: Any) -> None:
         raise TimeoutError
 
     signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(_PATIENCE)
+    signal.alarm(_TIME_LIMIT)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""How ./inv ends: 0 done, 1 a check said no, 2 the user can mend it, 130 interrupted, 70 a bug of virtroot's."""
+"""The exit status of ./inv: 0 success, 1 a check failed, 2 an error, 70 a bug in virtroot, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -14,83 +14,83 @@ from contextlib import suppress
 
 from pipelines.errors import VirtrootError
 
-_MENDS = {
-    errno.ENOSPC: "make room on that disk, then run it again",
-    errno.EDQUOT: "make room within your quota, then run it again",
-    errno.EACCES: "run it as root, or as the user that owns it",
-    errno.EPERM: "run it as root, or as the user that owns it",
-    errno.EROFS: "mount it for writing, or name another place",
-    errno.ENOENT: "see whether the path is right",
+_HINTS = {
+    errno.ENOSPC: "free space on that disk, then run it again",
+    errno.EDQUOT: "free space in your quota, then run it again",
+    errno.EACCES: "run it as root, or as the owner of the path",
+    errno.EPERM: "run it as root, or as the owner of the path",
+    errno.EROFS: "mount the file system read-write, or use another path",
+    errno.ENOENT: "check the path",
 }
 
 
-def status(task: Callable[[], object]) -> int:
-    """Run ``task`` and return the exit status; whatever ended it is said on stderr, once."""
+def run_task(task: Callable[[], object]) -> int:
+    """Run ``task``, print an error that ended it to stderr, and return the exit status."""
     try:
-        return _flushed(_judged(task))
+        return _flush_streams(_run(task))
     except KeyboardInterrupt:
-        # One more Ctrl-C, while Python ends, would bring the traceback that this is here to spare.
+        # A second Ctrl-C while Python exits would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _complain("interrupted")
-        return _flushed(128 + signal.SIGINT)
+        _print_error("interrupted")
+        return _flush_streams(128 + signal.SIGINT)
 
 
-def _judged(task: Callable[[], object]) -> int:
+def _run(task: Callable[[], object]) -> int:
     try:
         task()
     except VirtrootError as error:
-        _trace_if_wanted()
-        _complain(str(error))
+        _print_traceback_if_debug()
+        _print_error(str(error))
         return error.exit_code
     except SystemExit as ended:
         if isinstance(ended.code, str):
-            _complain(ended.code)
+            _print_error(ended.code)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BrokenPipeError as error:
-        return 0 if _reader_left() else _system_said(error)
+        return 0 if _has_reader_left() else _report_os_error(error)
     except OSError as error:
-        return _system_said(error)
-    except Exception:  # whatever it is, it is shown
-        _complain(traceback.format_exc())
-        _complain("error: virtroot has a bug\ntry: report it with the lines above")
+        return _report_os_error(error)
+    except Exception:  # a bug: print it
+        _print_error(traceback.format_exc())
+        _print_error("error: virtroot has a bug\ntry: report it with the lines above")
         return os.EX_SOFTWARE
     return 0
 
 
-def _system_said(error: OSError) -> int:
-    """Say what the operating system refused and where, as of any other thing that the user can mend."""
-    _trace_if_wanted()
+def _report_os_error(error: OSError) -> int:
+    """Print an error of the operating system, with its paths, in the form of a VirtrootError; return its exit code."""
+    _print_traceback_if_debug()
     paths = " and ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
     what = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    hint = _MENDS.get(error.errno or 0, "./inv --debug TASK shows where that came from")
-    _complain(str(VirtrootError(f"{what}: {paths}" if paths else what, hint)))
+    hint = _HINTS.get(error.errno or 0, "run ./inv --debug TASK for a traceback")
+    _print_error(str(VirtrootError(f"{what}: {paths}" if paths else what, hint)))
     return VirtrootError.exit_code
 
 
-def _flushed(code: int) -> int:
-    """Write out what is left; Python would do that after everything else, and complain in its own words."""
+def _flush_streams(code: int) -> int:
+    """Flush stdout and stderr and return the exit code. Python would flush at exit and print a traceback on failure."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            code = code if isinstance(error, BrokenPipeError) else code or _system_said(error)
+            code = code if isinstance(error, BrokenPipeError) else code or _report_os_error(error)
     return code
 
 
-def _reader_left() -> bool:
-    """Say whether whoever read our output has seen enough, as ``head`` does."""
+def _has_reader_left() -> bool:
+    """Return whether the reader of stdout or stderr has closed its pipe, as ``head`` does."""
     poll = select.poll()
     poll.register(1, 0)
     poll.register(2, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _trace_if_wanted() -> None:
+def _print_traceback_if_debug() -> None:
     if logging.getLogger().isEnabledFor(logging.DEBUG):
-        _complain(traceback.format_exc())
+        _print_error(traceback.format_exc())
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     with suppress(OSError):
-        print(text, file=sys.stderr)  # noqa: T201 - the progress's console ends the program when its reader leaves
+        print(text, file=sys.stderr)  # noqa: T201 - rich's console exits when its reader closes the pipe

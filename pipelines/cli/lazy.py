@@ -1,4 +1,4 @@
-"""Delays the import of modules until they are first used, so that a task imports only what it needs."""
+"""Delayed imports: a module is imported when it is first used, so that a task imports only what it needs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Delayed(ModuleType):
-    """Stands for a module in the code that named it in a block of `imports`; an attribute's first use imports it.
+    """A placeholder for a module that a block of `imports` named; the first use of an attribute imports the module.
 
-    It is never in `sys.modules`, unlike what `importlib.util.LazyLoader` makes: an import elsewhere that fails, is
-    interrupted or runs in two threads does what Python has it do.
+    Unlike the module of `importlib.util.LazyLoader` it is never in `sys.modules`. So an import elsewhere that fails, is
+    interrupted or runs in two threads behaves as without it.
     """
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the module, which is imported if need be."""
+        """Return an attribute of the module; import the module if necessary."""
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(_import(self.__name__), name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Set an attribute of the module; what the import system sets stays here."""
+        """Set an attribute of the module. The import system's own attributes are set on the placeholder."""
         if name.startswith("__"):
             super().__setattr__(name, value)
         else:
@@ -50,7 +50,7 @@ class _Loader(Loader):
 
 
 class _Finder:
-    """Finds virtroot's modules as Python does and delays them; packages are imported at once."""
+    """A finder that delays virtroot's modules; packages are imported at once."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -86,18 +86,18 @@ def imports() -> Iterator[None]:
 
 def _import(name: str) -> ModuleType:
     if isinstance(sys.modules.get(name), Delayed):
-        raise ImportError(f"{name} is used in the block that delays it")
+        raise ImportError(f"{name} is used in the block that delays its import")
     if name in sys.modules:
         return importlib.import_module(name)
-    with _holding_back_ctrl_c():
+    with _defer_sigint():
         return importlib.import_module(name)
 
 
 @contextmanager
-def _holding_back_ctrl_c() -> Iterator[None]:
-    """Let a SIGINT take effect after the block. Libraries turn one during their import into errors of their own."""
+def _defer_sigint() -> Iterator[None]:
+    """Defer SIGINT until the end of the block. Some libraries turn one during their import into another error."""
     handler = signal.getsignal(signal.SIGINT)
-    # Python runs handlers in the main thread alone.
+    # Python runs signal handlers in the main thread only.
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The program that ./inv is: invoke's, with a command line and an end of its own."""
+"""The program behind ./inv: invoke's, with its own parser and its own exit status."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from invoke.util import enable_logging
 
 from pipelines import __version__
 from pipelines.cli import completion
-from pipelines.cli.command_line import Line, Unknown, flag
+from pipelines.cli.command_line import Line, UnknownWord, format_option
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.errors import VirtrootError
 from pipelines.log import result
-from pipelines.settings import CHECKOUT, defaults
+from pipelines.settings import CHECKOUT, list_defaults
 
 _HELP = ("-h", "--help")
 
-#: Characters in a line of a terminal that nobody has widened.
+#: The width of help texts, in characters: that of a terminal by default.
 _COLUMNS = 80
 
 
 class Program(program.Program):
-    """Runs ``tasks``; ``names`` finds what the shell completes, see `completion.Names`.
+    """Runs the tasks of a registry.
 
-    ``daily`` is what is shown where nothing is typed: what to type, and what that does.
+    ``names`` lists the values for shell completion, see `completion.Names`. ``daily`` has the commands, and what they
+    do, that ./inv without arguments prints.
     """
 
     def __init__(self, tasks: Registry, names: completion.Names, daily: Sequence[tuple[str, str]] = ()) -> None:
@@ -48,26 +49,26 @@ class Program(program.Program):
         self._daily = daily
 
     def core_args(self) -> list[Argument]:
-        """Return the options that belong to no task; invoke's others act on ``c.run``, which no task here uses."""
+        """Return the options in front of the tasks. invoke's others affect ``c.run``, which no task here uses."""
         return [
-            Argument(names=("help", "h"), kind=bool, default=False, help="Show this, or a task's options."),
+            Argument(names=("help", "h"), kind=bool, default=False, help="Show this help, or that of a task."),
             Argument(names=("list", "l"), kind=bool, default=False, help="List the tasks."),
             Argument(names=("version", "V"), kind=bool, default=False, help="Show the version."),
-            Argument(names=("config", "f"), help="Read settings from this file too."),
+            Argument(names=("config", "f"), help="Read settings from this file, too."),
             Argument(names=("connect", "c"), help="Which libvirt: auto, embedded or qemu:///system."),
-            Argument(names=("debug", "d"), kind=bool, default=False, help="Show what invoke does, and tracebacks."),
-            Argument(names=("print-completion-script",), help="Print the completion for bash, zsh or fish."),
+            Argument(names=("debug", "d"), kind=bool, default=False, help="Show debug messages and tracebacks."),
+            Argument(names=("print-completion-script",), help="Print the completion script for bash, zsh or fish."),
         ]
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - invoke's name
-        """Do what ``argv`` says; how that ends is for `ending` to say."""
+        """Run the command line ``argv``; `exit_status.run_task` handles what it raises."""
         self.argv = sys.argv if argv is None else argv
-        words, after = _divided(self.argv[1:])
+        words, after = _split_at_dashes(self.argv[1:])
         if words == ["--complete"]:
             return self._complete(after)
         asked = next((place for place, word in enumerate(words) if word.partition("=")[0] in _HELP), None)
         if asked is not None:
-            return self._help(words, asked)
+            return self._show_help(words, asked)
         line = Line(self.initial_context, self.contexts)
         for word in words:
             line.take(word)
@@ -79,31 +80,31 @@ class Program(program.Program):
         if options["version"]:
             return result(f"{self.name} {self.version}")
         if options["print-completion-script"]:
-            return result(completion.script(options["print-completion-script"]))
+            return result(completion.get_script(options["print-completion-script"]))
         if options["list"]:
-            return result(_printed(self._list))
+            return result(_capture_output(self._list))
         line.finish()
         if not line.called:
-            return self._show(line.core) if words else result(self._first_words())
+            return self._show(line.core) if words else result(self._format_overview())
         return self._execute(line, after)
 
     def task_list_opener(self, extra: str = "") -> str:
-        """Return the heading of the list of tasks."""
+        """Return the heading of the list of tasks; invoke calls this."""
         return "Tasks"
 
     def print_help(self) -> None:
-        """Print what can be typed before any task, and the tasks."""
+        """Print the usage, the options in front of the tasks, and the tasks."""
         print(f"Usage: {self.binary} [--options] TASK [NAME] [--options] [-- COMMAND]\n\nOptions:\n")  # noqa: T201
         self.print_columns(self.initial_context.help_tuples())
         self._list()
 
     def print_task_help(self, name: str) -> None:
-        """Print what a task does and takes."""
+        """Print the usage, the docstring and the options of a task."""
         context = self.contexts[name]
         takes = [
             each.names[0].upper() if each.default is None else f"[{each.names[0].upper()}]"
             for each in context.positional_args
-            # What may be given more than once is given by its option.
+            # An argument that may be given several times is given by its option.
             if each.kind is not list
         ]
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
@@ -114,14 +115,14 @@ class Program(program.Program):
         if examples:
             print()  # noqa: T201
         print("Options:\n")  # noqa: T201
-        self.print_columns([*context.help_tuples(), *self._of_every_task()])
+        self.print_columns([*context.help_tuples(), *self._list_common_options()])
 
-    def _of_every_task(self) -> list[tuple[str, str | None]]:
+    def _list_common_options(self) -> list[tuple[str, str | None]]:
         argument = self.initial_context.args["connect"]
-        return [(f"{flag(argument)}=STRING", argument.help)]
+        return [(f"{format_option(argument)}=STRING", argument.help)]
 
-    def _first_words(self) -> str:
-        """Return what somebody who types nothing is shown: not everything, but where to begin."""
+    def _format_overview(self) -> str:
+        """Return the text that ./inv without arguments prints: the most used commands."""
         width = max((len(typed) for typed, _ in self._daily), default=0)
         return "\n".join(
             [
@@ -129,20 +130,20 @@ class Program(program.Program):
                 "",
                 *(f"  {self.binary} {typed:<{width}}  {does}" for typed, does in self._daily),
                 "",
-                f"all tasks: {self.binary} --list   one: {self.binary} TASK --help   the book: {self.binary} help",
+                f"all tasks: {self.binary} --list   one task: {self.binary} TASK --help   the book: {self.binary} help",
             ]
         )
 
-    def _help(self, words: Sequence[str], asked: int) -> None:
-        """Show help on the task that is being typed, or, as invoke has it, on the one named after ``--help``."""
+    def _show_help(self, words: Sequence[str], asked: int) -> None:
+        """Print the help of the task in front of ``--help`` or, as invoke does, of the task behind it."""
         line = Line(self.initial_context, self.contexts)
         before = ""
         for word in words[:asked]:
             try:
                 line.take(word)
             except VirtrootError as error:
-                # Whoever asks for help may have an option wrong, and its value is no word of its own.
-                if isinstance(error, Unknown) and not before.startswith("-"):
+                # A wrong option must not prevent the help; the word after it may be its value.
+                if isinstance(error, UnknownWord) and not before.startswith("-"):
                     raise
             before = word
         named = words[asked].partition("=")[2] or next(iter(words[asked + 1 :]), "")
@@ -151,7 +152,7 @@ class Program(program.Program):
         self._show(line.context)
 
     def _show(self, context: ParserContext) -> None:
-        result(_printed(lambda: self.print_task_help(context.name) if context.name else self.print_help()))
+        result(_capture_output(lambda: self.print_task_help(context.name) if context.name else self.print_help()))
 
     def _list(self) -> None:
         print(f"{self.task_list_opener()}:\n")  # noqa: T201
@@ -163,7 +164,7 @@ class Program(program.Program):
             return Context(self.config)
 
         line = Line(self.initial_context, self.contexts)
-        result("\n".join(completion.candidates(line, words, self.contexts, self._names, names)))
+        result("\n".join(completion.find_candidates(line, words, self.contexts, self._names, names)))
 
     def _execute(self, line: Line, after: Sequence[str]) -> None:
         self.collection = self.registry.collection(*(str(context.name) for context in line.called))
@@ -184,27 +185,27 @@ class Program(program.Program):
             raise VirtrootError(ended.message or "the task ended early", "run it again") from ended
 
     def _configure(self, runtime: str | None) -> None:
-        """Read the settings: those of the system and the user, the checkout's, ``runtime``, and the environment's."""
-        with _settings_can_be_wrong():
+        """Load the settings of the system, the user, the checkout, the file ``runtime`` and the environment."""
+        with _convert_settings_errors():
             self.create_config()
             self.config.set_project_location(CHECKOUT)
             self.config.load_project(merge=False)
             given = runtime or os.environ.get("INVOKE_RUNTIME_CONFIG")
             if given:
                 path = Path(given).expanduser()
-                path.stat()  # invoke passes over a file that is missing, whoever named it
+                path.stat()  # invoke ignores a missing file, even if the user named it
                 self.config.set_runtime_path(path)
                 self.config.load_runtime(merge=False)
-            self.config.load_collection({"virtroot": defaults()}, merge=False)
+            self.config.load_collection({"virtroot": list_defaults()}, merge=False)
             self.config.merge()
             if not hasattr(self.config.virtroot, "keys"):
-                raise TypeError(f"virtroot: is {self.config.virtroot!r}, not settings with values")
+                raise TypeError(f"virtroot: not a mapping: {self.config.virtroot!r}")
             self.config.load_shell_env()
 
 
 @contextmanager
-def _settings_can_be_wrong() -> Iterator[None]:
-    """Turn whatever invoke and YAML raise over the settings into what the user can mend; OS errors name their file."""
+def _convert_settings_errors() -> Iterator[None]:
+    """Turn errors of invoke and YAML about the settings into VirtrootError. OS errors pass: they name their file."""
     try:
         yield
     except OSError:
@@ -216,18 +217,18 @@ def _settings_can_be_wrong() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise VirtrootError(
             f"cannot read the settings: {': '.join([*at_fault, reason])}",
-            "mend invoke.yaml or the environment; ./inv help settings lists them",
+            "fix invoke.yaml or the environment; run ./inv help settings for the settings",
         ) from error
 
 
-def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split at the first ``--``: what virtroot reads, and a command for a guest."""
+def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split ``words`` at the first ``--`` into virtroot's command line and a command for a guest."""
     end = words.index("--") if "--" in words else len(words)
     return list(words[:end]), list(words[end + 1 :])
 
 
-def _printed(printing: Callable[[], None]) -> str:
-    """Return what invoke would print: stdout has one door, which takes a reader that leaves for no error."""
+def _capture_output(printing: Callable[[], None]) -> str:
+    """Return what ``printing`` prints, for `result`, which handles a reader that closes the pipe."""
     with redirect_stdout(io.StringIO()) as text:
         printing()
     return text.getvalue().rstrip("\n")

@@ -1,4 +1,4 @@
-"""The tasks by their names. Each is imported with the module of its verb when it is first asked for."""
+"""The tasks by name. The module of a task is imported when the task is first looked up."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from invoke.collection import Collection
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
-from pipelines.settings import CHECKOUT, defaults
+from pipelines.settings import CHECKOUT, list_defaults
 
 #: The parameter of a task that takes the command after two dashes. It is not an option.
 COMMAND = "command"
 
 
 def function_name(task: str) -> str:
-    """Return the name of the function that is the task called ``task``."""
+    """Return the name of the function that implements ``task``."""
     return f"{task.replace('-', '_')}_task"
 
 
 @cache
 def _docstrings(module: str) -> dict[str, str | None]:
-    """Return the docstrings of a module's functions by their names."""
+    """Return the docstrings of a module's functions, by function name."""
     source = (CHECKOUT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return {function.name: ast.get_docstring(function) for function in functions}
@@ -37,7 +37,10 @@ def _first_line(docstring: str | None) -> str:
 
 
 class Registry(Mapping[str, "Task[Any]"]):
-    """Maps the name of a task to the task; ``known`` maps it to the task, or to the module that has it as NAME_task."""
+    """Maps the name of a task to the task.
+
+    ``known`` maps the name to the task itself, or to the module with the function NAME_task.
+    """
 
     def __init__(self, known: Mapping[str, str | Task[Any]]) -> None:
         self._known = known
@@ -46,7 +49,7 @@ class Registry(Mapping[str, "Task[Any]"]):
         found = self._known[name]
         if isinstance(found, str):
             found = getattr(importlib.import_module(found), function_name(name))
-        assert isinstance(found, Task)  # noqa: S101 - a mistake of ours, which a test finds
+        assert isinstance(found, Task)  # noqa: S101 - a bug, which a test finds
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -59,13 +62,13 @@ class Registry(Mapping[str, "Task[Any]"]):
         return len(self._known)
 
     def collection(self, *names: str) -> Collection:
-        """Return invoke's collection of the tasks ``names``, or of all."""
+        """Return invoke's collection of the tasks ``names``, or of all tasks."""
         found = Collection(*(self[name] for name in names or self))
-        found.configure({"virtroot": defaults()})
+        found.configure({"virtroot": list_defaults()})
         return found
 
     def summary(self, name: str) -> str:
-        """Return the first line of the task's docstring, without importing its module: all of them take long."""
+        """Return the first line of the task's docstring without importing its module: importing all of them is slow."""
         module = self._known[name]
         if not isinstance(module, str):
             return _first_line(module.__doc__)
@@ -73,11 +76,11 @@ class Registry(Mapping[str, "Task[Any]"]):
 
 
 class Contexts(Mapping[str, ParserContext]):
-    """Maps the name of a task to what invoke's parser has to know of it."""
+    """Maps the name of a task to its context for invoke's parser."""
 
     def __init__(self, tasks: Registry) -> None:
         self._tasks = tasks
-        self._context = cache(self._made)
+        self._context = cache(self._make_context)
 
     def __getitem__(self, name: str) -> ParserContext:
         if name not in self._tasks:
@@ -93,10 +96,10 @@ class Contexts(Mapping[str, ParserContext]):
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def _made(self, name: str) -> ParserContext:
+    def _make_context(self, name: str) -> ParserContext:
         (context,) = self._tasks.collection(name).to_contexts()
         arguments = [each for each in context.args.values() if each.name != COMMAND]
         for argument in arguments:
-            # invoke gives every option the first free letter of its name, and -h is help.
+            # invoke gives every option the first free letter of its name as its short form, but -h is --help.
             argument.names = tuple(each for each in argument.names if each != "h")
         return ParserContext(context.name, context.aliases, arguments)

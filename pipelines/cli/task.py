@@ -1,4 +1,4 @@
-"""What the modules of verbs declare tasks with, and what tasks share: options, settings, output."""
+"""What the tasks share: the decorator, help texts of common options, settings, output."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["ACCEPT", "DECIDE", "GUEST", "RESTART", "Context", "print_data", "set
 
 #: The help of options that several tasks have.
 GUEST = {"name": "the guest's name"}
-RESTART = {"restart": "shut the guest down for it where it runs, and boot it again"}
+RESTART = {"restart": "shut down a running guest, and boot it again afterwards"}
 DECIDE = {
-    "take": "old PATH or new PATH: the guest's or the other root's of what both changed in /etc; several times",
-    "keep": "PATH to carry over with all that is in it, now and at later upgrades; several times",
-    "discard": "PATH or PACKAGE to leave behind; several times",
-    "preview": "show what would become of the guest, and change nothing",
-    "json": "print what becomes of the guest as JSON",
+    "take": "old PATH or new PATH: use the guest's or the new root's file where both changed it in /etc; repeatable",
+    "keep": "PATH to copy over with its content, now and at later upgrades; repeatable",
+    "discard": "PATH or PACKAGE to leave behind; repeatable",
+    "preview": "show the changes to the guest, and make none",
+    "json": "print the changes to the guest as JSON",
 }
-ACCEPT = {"accept": "let the host give what the recipe asks of it: shares, overlayfs, a network; do not ask"}
+ACCEPT = {"accept": "grant the recipe's requests to the host (shares, overlayfs, a network) without asking"}
 
 
 def settings_of(context: Context, **given: str) -> Settings:
-    """Return the settings of a task, with the options that were ``given`` and are not empty in their place."""
+    """Return the settings of a task; ``given`` options that are not empty replace settings of their name."""
     return from_section({**context.config.virtroot, **{key: value for key, value in given.items() if value}})
 
 
 def print_data(data: object) -> None:
-    """Print a text as it is, and anything else as JSON; an empty text is not printed."""
+    """Print a string as it is, unless it is empty, and anything else as JSON."""
     text = data if isinstance(data, str) else json.dumps(data, indent=2, default=asdict)
     if text:
         result(text)

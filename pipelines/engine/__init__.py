@@ -1,1 +1,1 @@
-"""Where containers run: the engine, its images, and the streams of what runs in a container."""
+"""The container engine: its endpoint, images, containers, and the streams of commands in a container."""

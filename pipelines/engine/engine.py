@@ -1,4 +1,4 @@
-"""The only door to the Docker engine, local or remote."""
+"""The Docker engine, local or remote. This is the only module that imports docker-py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from docker.types import DriverConfig, Mount
 
 from pipelines.engine import exec_stream, this_machine
 from pipelines.engine.container import Container, NameTaken, NoSuchDevice
-from pipelines.engine.endpoint import endpoint
+from pipelines.engine.endpoint import get_endpoint
 from pipelines.engine.exec_stream import Sink
 from pipelines.engine.image import Image, read_image
 from pipelines.errors import Phase, VirtrootError
@@ -25,30 +25,30 @@ from pipelines.host import environment
 from pipelines.host.trees import archive
 from pipelines.text import split_lines, trim
 
-__all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice", "Sink", "answers", "connect"]
+__all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice", "Sink", "connect", "is_available"]
 
-#: Containers, volumes and images that virtroot made carry this label.
+#: The label of containers, volumes and images that virtroot made.
 LABEL = "virtroot"
 
-#: A registry that has not answered by then, in seconds, counts as one that does not.
+#: Seconds to wait for an answer of a registry.
 REGISTRY_TIMEOUT = 8
 
 
 class Engine:
-    """A Docker engine that answers."""
+    """A connection to a Docker engine."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
 
     def memory(self) -> int:
-        """Return how many bytes of memory a build may count on: what is available here, else half of what is there."""
+        """Return the memory in bytes for a build: what is available on this machine, or half of another machine's."""
         info = self._client.info()
-        if this_machine.is_the_one(info):
-            return this_machine.memory("MemAvailable")
+        if this_machine.is_engine_host(info):
+            return this_machine.read_memory("MemAvailable")
         return int(info["MemTotal"]) // 2
 
     def registry_has(self, reference: str) -> bool:
-        """Say whether the image's registry answers, within seconds, that it has ``reference``."""
+        """Return whether the image's registry confirms, in time, that it has ``reference``."""
         probe = _client(timeout=REGISTRY_TIMEOUT)
         try:
             probe.images.get_registry_data(reference)
@@ -59,7 +59,7 @@ class Engine:
         return True
 
     def image(self, tag: str) -> Image | None:
-        """Return the image of that tag, or None."""
+        """Return the image with the tag ``tag``, or None."""
         try:
             return read_image(self._client.images.get(tag).attrs)
         except ImageNotFound:
@@ -71,7 +71,7 @@ class Engine:
         return found.id if found else None
 
     def images(self, repositories: str) -> dict[str, Image]:
-        """Return the images by tag whose repository matches the pattern ``repositories``."""
+        """Return the images, by tag, whose repository matches the pattern ``repositories``."""
         listed = self._client.api.images(filters={"reference": repositories})
         tags = {tag for each in listed for tag in each["RepoTags"] or () if tag != "<none>:<none>"}
         return {tag: found for tag in sorted(tags) if (found := self.image(tag))}
@@ -83,35 +83,35 @@ class Engine:
         except APIError as error:
             raise VirtrootError(
                 f"cannot pull {reference}: {error.explanation}",
-                "set base: mirror in invoke.yaml to do without a registry",
+                "set base: mirror in invoke.yaml to build without a registry",
             ) from error
 
     def import_image(self, tarball: Path, tag: str) -> None:
-        """Make an image of one layer from a root filesystem's tarball."""
+        """Import the tarball of a root file system as an image with one layer."""
         repository, _, version = tag.partition(":")
         with tarball.open("rb") as data:
             self._client.api.import_image_from_data(data, repository=repository, tag=version)
 
     def import_root(self, content: IO[bytes], labels: Mapping[str, str]) -> str:
-        """Make an untagged image of one layer from the tar stream of a root; return its digest.
+        """Import the tar stream of a root as an untagged image with one layer; return its digest.
 
-        ``labels`` are words without a blank. Raises `VirtrootError` where the engine does not take it.
+        ``labels`` must not contain spaces. Raises VirtrootError if the engine rejects it.
         """
         chunks = iter(lambda: content.read(1 << 20), b"")
         changes = [f"LABEL {key}={value}" for key, value in {LABEL: "image", **labels}.items()]
         try:
             answer = self._client.api.import_image_from_data(chunks, changes=changes)
         except APIError as error:
-            raise _cannot_take_root(str(error.explanation)) from error
+            raise _make_import_error(str(error.explanation)) from error
         said = json.loads(split_lines(trim(answer))[-1])
         if "status" not in said:
-            raise _cannot_take_root(str(said.get("error")))
+            raise _make_import_error(str(said.get("error")))
         return str(said["status"])
 
     def build_image(
         self, context: bytes, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
     ) -> None:
-        """Build ``Containerfile`` in the tar ``context``; on failure the builder's last lines are in the error."""
+        """Build ``Containerfile`` in the tar ``context``. Raises VirtrootError with the last lines of the build."""
         lines: list[str] = []
         try:
             for event in self._client.api.build(
@@ -121,27 +121,27 @@ class Engine:
                 tag=tag,
                 rm=True,
                 forcerm=True,
-                # A layer that the engine kept has the packages of its own day, and the image would pass for new.
+                # A cached layer has old packages, but the image would count as new.
                 nocache=True,
                 decode=True,
-                buildargs={**environment.proxies(), **arguments},
+                buildargs={**environment.get_proxies(), **arguments},
                 labels={LABEL: "image", **(labels or {})},
             ):
                 lines += split_lines(str(event.get("stream", "")))
                 if "error" in event:
-                    raise _cannot_build(tag, event["error"], lines)
+                    raise _make_build_error(tag, event["error"], lines)
         except APIError as error:
-            raise _cannot_build(tag, str(error.explanation), lines) from error
+            raise _make_build_error(tag, str(error.explanation), lines) from error
 
     def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
-        """Remove the image ``identity``, or all with ``labels``, where it has no tag and nothing there uses it."""
+        """Remove the image ``identity``, or all images with ``labels``, if they have no tag and are not used."""
         if identity is None:
             carried = [f"{key}={value}" for key, value in (labels or {}).items()]
             stale = [each["Id"] for each in self._client.api.images(filters={"dangling": True, "label": carried})]
         else:
             stale = [identity]
         for each in stale:
-            # The engine refuses for as long as a container or another image is made of it.
+            # The engine refuses while a container or another image uses it.
             with suppress(APIError):
                 if not self._client.images.get(each).tags:
                     self._client.images.remove(each)
@@ -167,22 +167,23 @@ class Engine:
         tied: bool = False,
         proxied: bool = True,
     ) -> Container:
-        """Start a container: ``volumes`` maps named volumes to paths, ``tmpfs`` paths to mount options.
+        """Start a container.
 
-        Volumes in ``in_memory``, with their mount options, are made as a tmpfs where they are not there yet.
+        ``volumes`` maps named volumes to paths, ``tmpfs`` maps paths to mount options. ``in_memory`` maps volumes to
+        mount options; they are created as a tmpfs if they do not exist.
 
-        ``stop_timeout`` is how many seconds the engine itself, when it ends or is told to stop the container, waits
-        before it kills. The engine removes a ``transient`` container as soon as it ends. A ``niced`` one gets as much
-        less of the CPU as this process does, and a ``routing`` one passes packets on. The input of a ``tied`` one is
-        this process': it ends, and is removed, when this process does, however that is. One that is not ``proxied``
-        needs nothing from outside, and does not get to know the password of a proxy.
+        ``stop_timeout`` is the time in seconds between the engine's stop and its kill. The engine removes a
+        ``transient`` container when it ends. A ``niced`` container gets as little CPU as this process's niceness says.
+        A ``routing`` container forwards packets. The input of a ``tied`` container is a connection of this process: the
+        container ends, and is removed, when this process ends for any reason. Without ``proxied`` it does not get the
+        variables of proxies, which may contain a password.
 
-        Raises `NameTaken`, `NoSuchDevice` or, for anything else, `VirtrootError`, and leaves nothing.
+        Raises NameTaken, NoSuchDevice or, for other errors, VirtrootError, and leaves no container behind.
         """
         api = self._client.api
         security = [] if seccomp else ["seccomp=unconfined"]
         if "SYS_ADMIN" in capabilities:
-            # Docker's AppArmor profile denies mounts even to those who have the capability for them.
+            # Docker's AppArmor profile denies mounts even with the capability for them.
             security.append("apparmor=unconfined")
         mounts = [
             Mount(
@@ -190,20 +191,20 @@ class Engine:
                 volume,
                 type="volume",
                 labels={**labels, LABEL: "volume"},
-                driver_config=_tmpfs((in_memory or {}).get(volume)),
+                driver_config=_make_tmpfs_driver((in_memory or {}).get(volume)),
             )
             for volume, path in (volumes or {}).items()
         ]
-        files = environment.files()
+        files = environment.get_files()
         try:
             made = api.create_container(
                 image,
-                # It reads until its input ends.
+                # cat exits at the end of its input.
                 ["cat"] if tied else list(argv) if argv else None,
                 name=name,
                 stdin_open=tied,
                 labels={LABEL: "container", **labels},
-                environment=environment.proxies() if proxied else {},
+                environment=environment.get_proxies() if proxied else {},
                 hostname=hostname,
                 stop_timeout=stop_timeout,
                 host_config=api.create_host_config(
@@ -215,21 +216,21 @@ class Engine:
                     security_opt=security,
                     devices=list(devices),
                     sysctls={"net.ipv4.ip_forward": "1"} if routing else None,
-                    cpu_shares=this_machine.cpu_shares() if niced else None,
+                    cpu_shares=this_machine.compute_cpu_shares() if niced else None,
                 ),
             )
         except APIError as error:
             if error.status_code == HTTPStatus.CONFLICT:
                 raise NameTaken(
-                    f"a container {name} is at work on this engine, and is not this task's",
-                    f"wait for it; if nobody uses it any more: docker rm --force {name}",
+                    f"a container {name} of another task exists on this engine",
+                    f"wait for that task; if it no longer runs: docker rm --force {name}",
                     where=Phase.ENGINE,
                 ) from error
-            raise _cannot_start(image, error) from error
+            raise _make_start_error(image, error) from error
         container = Container(str(made["Id"]), api)
         try:
             if tied:
-                # Before it runs: from its first moment on it ends with us.
+                # Attach before the start, so that the container always ends with this process.
                 container = Container(container.id, api, self._tie(container.id))
             if files:
                 api.put_archive(container.id, "/", archive(files))
@@ -241,44 +242,44 @@ class Engine:
             missing = next((device for device in devices if device.partition(":")[0] in str(error.explanation)), None)
             if missing:
                 raise NoSuchDevice(
-                    f"the engine's machine does not give {missing} to a container: {error.explanation}",
-                    f"look for {missing} on the engine's machine",
+                    f"the engine cannot give {missing} to a container: {error.explanation}",
+                    f"check {missing} on the engine's machine",
                 ) from error
-            raise _cannot_start(image, error) from error
+            raise _make_start_error(image, error) from error
         return container
 
     def _tie(self, container: str) -> Any:
-        """Return a connection to a container's input, which the engine ends when this end of the connection is gone."""
+        """Connect to a container's input; the engine closes that input when this connection ends."""
         stream = self._client.api.attach_socket(container, params={"stdin": 1, "stream": 1})
         exec_stream.keep_alive(getattr(stream, "_sock", stream))
         return stream
 
     def container(self, name: str) -> Container | None:
-        """Return the running container of that name or id, or None."""
+        """Return the running container with the name or id ``name``, or None."""
         found = self._inspect(name)
         return Container(found["Id"], self._client.api) if found and found["State"]["Status"] == "running" else None
 
     def container_state(self, name: str) -> str:
-        """Return the engine's word for a container's state: ``running``, ``paused``, ``exited``, …; empty for none."""
+        """Return a container's state (``running``, ``paused``, ``exited``, …); empty if it does not exist."""
         found = self._inspect(name)
         return str(found["State"]["Status"]) if found else ""
 
     def remove_containers(self, labels: Mapping[str, str]) -> None:
-        """Kill and remove every container that carries all of ``labels``."""
+        """Kill and remove all containers with all of ``labels``."""
         carried = [f"{key}={value}" for key, value in labels.items()]
         for stale in self._client.api.containers(all=True, filters={"label": carried}):
             Container(stale["Id"], self._client.api).remove()
 
     def refuse_foreign(self, name: str, labels: Mapping[str, str]) -> None:
-        """Raise `VirtrootError` where the container of that name does not carry ``labels``: it is foreign."""
+        """Raise VirtrootError if the container ``name`` exists without ``labels``: it is not virtroot's."""
         found = self._inspect(name)
         if found:
             _refuse_foreign("container", name, found["Config"]["Labels"], labels)
 
     def remove_container(self, name: str, labels: Mapping[str, str] | None = None) -> None:
-        """Kill and remove the container of that name, running or not; none is fine.
+        """Kill and remove the container ``name``, running or not; ignore a missing one.
 
-        Raises `VirtrootError` for one that virtroot did not make, or that does not carry ``labels``.
+        Raises VirtrootError for one that virtroot did not make, or without ``labels``.
         """
         found = self._inspect(name)
         if found:
@@ -286,9 +287,9 @@ class Engine:
             Container(found["Id"], self._client.api).remove()
 
     def remove_ended(self, name: str, labels: Mapping[str, str]) -> None:
-        """Remove the container of that name if it has ended, and never one that took its name meanwhile.
+        """Remove the container ``name`` if it has ended, but not a new one that has its name meanwhile.
 
-        Raises `VirtrootError` for one that does not carry ``labels``.
+        Raises VirtrootError for one without ``labels``.
         """
         found = self._inspect(name)
         if found and found["State"]["Status"] in {"exited", "dead"}:
@@ -296,9 +297,9 @@ class Engine:
             Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
-        """Remove a named volume; none is fine.
+        """Remove a named volume; ignore a missing one.
 
-        Raises `VirtrootError` for one that a container uses, or that virtroot did not make.
+        Raises VirtrootError for one that a container uses, or that virtroot did not make.
         """
         try:
             with suppress(NotFound):
@@ -307,7 +308,7 @@ class Engine:
                 found.remove(force=True)
         except APIError as error:
             raise VirtrootError(
-                f"the volume {name} stays: {error.explanation}", f"docker ps --filter volume={name}"
+                f"cannot remove volume {name}: {error.explanation}", f"run docker ps --filter volume={name}"
             ) from error
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
@@ -317,7 +318,7 @@ class Engine:
             return None
 
 
-def _tmpfs(options: str | None) -> DriverConfig | None:
+def _make_tmpfs_driver(options: str | None) -> DriverConfig | None:
     if options is None:
         return None
     return DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": options})
@@ -327,52 +328,50 @@ def _refuse_foreign(kind: str, name: str, carried: Mapping[str, str] | None, lab
     has = dict(carried or {})
     if LABEL not in has or not labels.items() <= has.items():
         raise VirtrootError(
-            f"the {kind} {name} on this engine is not virtroot's: it lacks its labels",
-            f"rename or remove it yourself, or use another name; look at it: docker {kind} inspect {name}",
+            f"{kind} {name} on this engine does not have virtroot's labels",
+            f"rename or remove it, or use another name; run docker {kind} inspect {name} for details",
             where=Phase.ENGINE,
         )
 
 
-def _cannot_start(image: str, error: APIError) -> VirtrootError:
-    return VirtrootError(
-        f"the engine cannot start a container from {image}: {error.explanation}", "see the engine's log"
-    )
+def _make_start_error(image: str, error: APIError) -> VirtrootError:
+    return VirtrootError(f"cannot start a container from {image}: {error.explanation}", "check the engine's log")
 
 
-def _cannot_take_root(reason: str) -> VirtrootError:
-    return VirtrootError(f"the engine cannot take the root: {reason}", "see the engine's log")
+def _make_import_error(reason: str) -> VirtrootError:
+    return VirtrootError(f"the engine cannot import the root: {reason}", "check the engine's log")
 
 
-def _cannot_build(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
+def _make_build_error(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
     return VirtrootError(
         f"cannot build the image {tag}: {trim(reason)}",
-        "see whether the distribution's mirror answers, then run the task again",
+        "check whether the distribution's mirror answers, then run the task again",
         "\n".join(lines[-15:]),
     )
 
 
 class _Api(docker.APIClient):
-    """An engine that answers no more is what the user can mend, whatever it was asked for."""
+    """docker-py's client, with a VirtrootError if the engine no longer answers."""
 
     def send(self, *arguments: Any, **options: Any) -> requests.Response:
         try:
             return super().send(*arguments, **options)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise VirtrootError(
-                f"the Docker engine answers no more {endpoint()}",
-                "see the engine's log, then run the task again",
+                f"the Docker engine no longer answers {get_endpoint()}",
+                "check the engine's log, then run the task again",
                 str(error),
                 where=Phase.ENGINE,
             ) from error
 
 
 def _client(timeout: int = 120) -> docker.DockerClient:
-    return docker.DockerClient(base_url=endpoint().url, timeout=timeout)
+    return docker.DockerClient(base_url=get_endpoint().url, timeout=timeout)
 
 
 def connect() -> Engine:
-    """Reach the engine, or raise `VirtrootError` saying how to get one."""
-    where = endpoint()
+    """Connect to the engine. Raises VirtrootError if none answers."""
+    where = get_endpoint()
     try:
         client = _client()
         client.ping()
@@ -385,8 +384,8 @@ def connect() -> Engine:
     return Engine(client)
 
 
-def answers() -> bool:
-    """Say whether an engine answers."""
+def is_available() -> bool:
+    """Return whether an engine answers."""
     try:
         connect()
     except VirtrootError:

@@ -1,4 +1,4 @@
-"""The connection to a command that runs in a container: its input sent, its output taken apart."""
+"""The connection to a command in a container: sends its input and parses its multiplexed output."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any
 
 from pipelines.host.feed import Feeder, Source
 
-#: Takes a chunk of a command's output as it comes.
+#: Takes a chunk of a command's output.
 Sink = Callable[[bytes], object]
 
 _BUFFER = 1 << 20
 
-#: Seconds of silence after which a connection to a remote engine is probed.
+#: Seconds without traffic after which the kernel probes a connection to a remote engine.
 _KEEPALIVE = 30
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection to a command: its socket, and the output that came ``early``, before what can be read from that."""
+    """A connection to a command: its socket, and ``early``, the output that was read before that of the socket."""
 
     socket: socket.socket
     early: bytes = b""
 
 
 @contextmanager
-def connection(stream: Any) -> Iterator[Connection]:
-    """Yield the connection in what docker-py hands out, without its time-out: a build may be silent for minutes."""
+def open_connection(stream: Any) -> Iterator[Connection]:
+    """Yield the connection of docker-py's ``stream``, without its time-out: a build may print nothing for minutes."""
     below: socket.socket = getattr(stream, "_sock", stream)
     try:
-        early = _early(stream, below)
+        early = _read_early(stream, below)
         below.settimeout(None)
         keep_alive(below)
         yield Connection(below, early)
@@ -44,24 +44,24 @@ def connection(stream: Any) -> Iterator[Connection]:
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Let the kernel probe a silent connection. Otherwise a router may forget it, and neither end notices."""
+    """Make the kernel probe an idle connection. Otherwise a router may drop it, and neither end notices."""
     with suppress(OSError):  # A Unix socket has no such option.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
 
 
 def close(stream: Any) -> None:
-    """Close a connection that docker-py handed out."""
+    """Close a connection of docker-py."""
     below: socket.socket = getattr(stream, "_sock", stream)
     stream.close()
     below.close()
 
 
-def _early(stream: Any, below: socket.socket) -> bytes:
-    """Return what was read ahead with the engine's answer.
+def _read_early(stream: Any, below: socket.socket) -> bytes:
+    """Return the output that was buffered with the engine's answer.
 
-    docker-py hands out the socket below that answer's reader. A command on a busy machine has printed before the answer
-    is read, and that would be lost.
+    docker-py returns the socket below the buffered reader of the answer. On a busy machine the command has printed
+    before the answer is read, and that output would be lost.
     """
     answer = getattr(stream, "_response", None)
     if answer is None:
@@ -73,10 +73,10 @@ def _early(stream: Any, below: socket.socket) -> bytes:
 def exchange(
     connection: Connection, stdin: Source | None, sinks: Mapping[int, Sink], timeout: float | None = None
 ) -> bool:
-    """Send ``stdin`` and pass the output to ``sinks`` (by stream number) until the command ends.
+    """Send ``stdin`` and pass the output to ``sinks``, by stream number, until the command ends.
 
-    Returns False when ``timeout`` (seconds) passed first; raises `VirtrootError` when ``stdin`` cannot be read. The
-    connection is cut in both cases.
+    Returns False if ``timeout``, in seconds, passed first. Raises VirtrootError if ``stdin`` cannot be read. In both
+    cases the connection is closed.
     """
     feeder = feed(connection.socket, stdin)
     late = threading.Event()
@@ -90,7 +90,7 @@ def exchange(
         if timer:
             timer.daemon = True
             timer.start()
-        for stream, chunk in frames(connection):
+        for stream, chunk in read_frames(connection):
             sinks[stream](chunk)
     except ConnectionError:
         if not late.is_set():
@@ -104,7 +104,7 @@ def exchange(
 
 
 def feed(connection: socket.socket, stdin: Source | None) -> Feeder | None:
-    """Send ``stdin`` beside the reading, then half-close the connection; one that cannot be read cuts it."""
+    """Send ``stdin`` in a thread, then half-close the connection; close it completely if ``stdin`` cannot be read."""
     if stdin is None:
         return None
     return Feeder(
@@ -116,7 +116,7 @@ def feed(connection: socket.socket, stdin: Source | None) -> Feeder | None:
 
 
 def cut(connection: socket.socket) -> None:
-    """End the connection in both directions; whoever reads from it sees its end."""
+    """Shut down the connection in both directions, so that a reader sees its end."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -130,8 +130,8 @@ def end(connection: Connection, frames: Iterator[tuple[int, bytes]], timeout: fl
             pass
 
 
-def frames(connection: Connection) -> Generator[tuple[int, bytes], None, None]:
-    """Yield (stream, chunk) from the engine's multiplexed output: 8 bytes of header, then the chunk."""
+def read_frames(connection: Connection) -> Generator[tuple[int, bytes], None, None]:
+    """Yield stream number and chunk of the engine's multiplexed output: a header of 8 bytes, then the chunk."""
     early = io.BytesIO(connection.early)
     with connection.socket.makefile("rb", buffering=_BUFFER) as reader:
 

@@ -1,4 +1,4 @@
-"""An image on the engine, as the engine describes it."""
+"""An image on the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Image:
-    """An image on the engine: its content digest, when it was built, imported or last pulled, and its labels."""
+    """An image: its content digest, the time when it was built, imported or last pulled, and its labels."""
 
     id: str
     made: datetime
@@ -18,8 +18,8 @@ class Image:
 
 
 def read_image(inspected: Mapping[str, Any]) -> Image:
-    """Take what matters from the engine's answer to an inspection."""
-    # A pull that brings nothing new changes the time of the tag alone.
+    """Make an Image from the engine's answer to an inspection."""
+    # A pull without changes updates only the time of the tag.
     times = (inspected.get("Created"), (inspected.get("Metadata") or {}).get("LastTagTime"))
     made = max((datetime.fromisoformat(time) for time in times if time), default=datetime.min.replace(tzinfo=UTC))
     return Image(str(inspected["Id"]), made, (inspected.get("Config") or {}).get("Labels") or {})

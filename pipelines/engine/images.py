@@ -1,4 +1,4 @@
-"""The images virtroot runs: a base from a registry or the distribution's mirror, and what is built on it."""
+"""The images that virtroot runs: base images from a registry or the distribution's mirror, and images built on them."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _CONTAINERFILES = CHECKOUT / "containerfiles"
 
 
 def context_files(name: str, extra: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
-    """Return the build context of ``containerfiles/NAME.Containerfile``: it, and the folder NAME beside it."""
+    """Return the build context of ``containerfiles/NAME.Containerfile``: the file, and the folder NAME next to it."""
     files = {"Containerfile": (_CONTAINERFILES / f"{name}.Containerfile").read_bytes()}
     for path in sorted((_CONTAINERFILES / name).glob("*")):
         files[f"{name}/{path.name}"] = path.read_bytes()
     return {**files, **(extra or {})}
 
 
-def since(max_age: int) -> datetime:
-    """Return when an image that is ``max_age`` days old was made; 0 days is for images of any age."""
+def compute_oldest(max_age: int) -> datetime:
+    """Return the oldest allowed time of an image for a maximum age in days; 0 allows any age."""
     return datetime.now(UTC) - timedelta(days=max_age) if max_age else datetime.min.replace(tzinfo=UTC)
 
 
-def base_tag(source: str, image: str) -> str:
-    """Return the tag of the base image that `base` makes."""
+def get_base_tag(source: str, image: str) -> str:
+    """Return the tag of the base image of `ensure_base`."""
     return f"virtroot/base-{source}:{image.replace(':', '-')}"
 
 
-def base(engine: Engine, source: str, image: str, suite: str, *, made_since: datetime | None = None) -> str:
-    """Return the tag of a base image, made when missing, and anew when it was made before ``made_since``.
+def ensure_base(engine: Engine, source: str, image: str, suite: str, *, made_since: datetime | None = None) -> str:
+    """Return the tag of a base image; make it if it is missing or older than ``made_since``.
 
     ``source`` is ``registry`` (pull ``image``), ``mirror`` (bootstrap ``suite`` here and import it) or ``auto`` (the
-    mirror where no registry answers). What cannot be made anew is used as it is, with a warning.
+    mirror if no registry answers). If an old image cannot be made again, it is used with a warning.
     """
-    tag = base_tag(source, image)
+    tag = get_base_tag(source, image)
 
     def make() -> None:
         if source == "registry" or (source == "auto" and engine.registry_has(image)):
@@ -54,33 +54,33 @@ def base(engine: Engine, source: str, image: str, suite: str, *, made_since: dat
 
     there = engine.image(tag)
     if there is None or (made_since and there.made < made_since):
-        _make(engine, tag, make)
+        _build(engine, tag, make)
     return tag
 
 
-def _make(engine: Engine, tag: str, make: Callable[[], None]) -> None:
-    """Make an image; one that is there already serves on where that fails, and goes where that succeeds."""
+def _build(engine: Engine, tag: str, make: Callable[[], None]) -> None:
+    """Make an image with ``make``. If that fails, keep the existing one with a warning; otherwise remove that one."""
     before = engine.image(tag)
     try:
         make()
     except VirtrootError as error:
         if before is None:
             raise
-        warn(f"{error.what}; the image {tag} of {before.made:%Y-%m-%d} is used")
+        warn(f"{error.what}; using the image {tag} of {before.made:%Y-%m-%d}")
         return
     if before and before.id != engine.image_id(tag):
         engine.remove_untagged(before.id)
 
 
-def mirror_tool_missing() -> bool:
-    """Say whether a base image cannot be made from the mirror here."""
-    return not process.found("mmdebstrap")
+def is_mirror_tool_missing() -> bool:
+    """Return whether mmdebstrap, which makes base images from a mirror, is not installed."""
+    return not process.is_installed("mmdebstrap")
 
 
 def _import_from_mirror(engine: Engine, suite: str, tag: str) -> None:
-    if mirror_tool_missing():
+    if is_mirror_tool_missing():
         raise VirtrootError(
-            "no image registry answers, and mmdebstrap is not here to make the base image from the mirror",
+            "no image registry answers, and mmdebstrap, which makes the base image from a mirror, is not installed",
             "run ./inv setup, or install the package mmdebstrap",
         )
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
@@ -89,7 +89,7 @@ def _import_from_mirror(engine: Engine, suite: str, tag: str) -> None:
         engine.import_image(tarball, tag)
 
 
-def built(
+def ensure_built(
     engine: Engine,
     name: str,
     base_tag: str,
@@ -97,11 +97,10 @@ def built(
     *,
     made_since: datetime | None = None,
 ) -> tuple[str, str]:
-    """Return the tag and digest of ``containerfiles/NAME.Containerfile`` on ``base_tag``, built when it is not there.
+    """Return tag and digest of the image of ``containerfiles/NAME.Containerfile`` on ``base_tag``; build it if needed.
 
-    The tag carries a hash of the files that go in, so that a changed file is a new image. It is built anew when it was
-    made before ``made_since`` or on another base than ``base_tag`` now is; where that fails the older one is used, with
-    a warning.
+    The tag contains a hash of the files, so that a changed file gives a new image. The image is built if it is missing,
+    older than ``made_since``, or based on an older ``base_tag``. If that fails, the old one is used with a warning.
     """
     files = context_files(name, extra)
     digest = hashlib.sha256(base_tag.encode())
@@ -113,13 +112,13 @@ def built(
     def make() -> None:
         with step(f"building the image of {name}"):
             engine.build_image(archive(files), tag, {"BASE": base_tag}, {**labels, f"{LABEL}.tag": tag})
-        # Those before it that something still used when it was their turn.
+        # Remove earlier images that were still in use when they were replaced.
         engine.remove_untagged(labels={f"{LABEL}.tag": tag})
 
     there = engine.image(tag)
     if there is None or not labels.items() <= there.labels.items() or (made_since and there.made < made_since):
-        _make(engine, tag, make)
+        _build(engine, tag, make)
     identity = engine.image_id(tag)
     if identity is None:
-        raise VirtrootError(f"the image {tag} vanished while it was used", "run the task again")
+        raise VirtrootError(f"image {tag} was removed during its use", "run the task again")
     return tag, identity

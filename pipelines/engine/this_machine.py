@@ -1,4 +1,4 @@
-"""This machine's memory, this process's niceness, and whether an engine's own machine is this one."""
+"""This machine's memory, the CPU weight of this process, and whether an engine runs on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.text import split_fields, split_lines
 
 
-def memory(field: str) -> int:
+def read_memory(field: str) -> int:
     """Return a field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes."""
     for line in split_lines(Path("/proc/meminfo").read_text()):
         if line.startswith(f"{field}:"):
@@ -19,17 +19,17 @@ def memory(field: str) -> int:
     return 0
 
 
-def cpu_shares() -> int | None:
-    """Return the weight among containers, 1024 for most, of one that works for a process as nice as this; None if not.
+def compute_cpu_shares() -> int | None:
+    """Return the CPU weight of a container for this process's niceness, None for the default weight of 1024.
 
-    The engine starts containers, so that they do not inherit it.
+    The engine starts containers, so they do not inherit the niceness.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
-    # The kernel weighs processes so: a step of niceness is a quarter more or less.
+    # In the kernel's scheduler, each step of niceness changes the weight by a factor of 1.25.
     return max(2, round(1024 / 1.25**niceness)) if niceness > 0 else None
 
 
-def is_the_one(info: Mapping[str, Any]) -> bool:
-    """Say whether an engine's ``info`` describes this machine; a forwarded socket looks local and is not."""
-    here = {"Name": platform.node(), "KernelVersion": platform.release(), "MemTotal": memory("MemTotal")}
+def is_engine_host(info: Mapping[str, Any]) -> bool:
+    """Return whether an engine's ``info`` describes this machine. A forwarded socket looks local, but is not."""
+    here = {"Name": platform.node(), "KernelVersion": platform.release(), "MemTotal": read_memory("MemTotal")}
     return all(info.get(key) == value for key, value in here.items())

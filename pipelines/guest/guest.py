@@ -21,7 +21,7 @@ from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place, shares
 from pipelines.pool.shares import Share
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
-from pipelines.symptom.recognise import recognise
+from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.target import mounts, programs
 from pipelines.target.payload import metadata
@@ -150,10 +150,12 @@ class Guest:
                 programs.check_not_replaced(self.target, self.root, shares.USR)
             self.copy_kernel()
         except VirtrootError as error:
-            symptom = recognise([error.what], self.symptoms)
+            symptom = find_symptom([error.what], self.symptoms)
             if symptom is None:
                 raise
-            raise VirtrootError(symptom.what(error.what), symptom.hint(self.name), error.detail) from error
+            raise VirtrootError(
+                symptom.format_error(error.what), symptom.format_hint(self.name), error.detail
+            ) from error
         for path in filter(wrappers.parse, self.binaries):
             host_files.install_wrapper(self.target, path)
         before = self.logs.read_sizes()
@@ -204,9 +206,9 @@ class Guest:
             f"still runs, see ./inv console {self.name}, and run ./inv stop {self.name} --force to end it"
         )
         reasons = [symptom for symptom in self.symptoms if not symptom.comes_up]
-        symptom = recognise([why, said, *written.values()], reasons)
+        symptom = find_symptom([why, said, *written.values()], reasons)
         if symptom:
-            what, hint = symptom.what(what), symptom.hint(self.name)
+            what, hint = symptom.format_error(what), symptom.format_hint(self.name)
         return VirtrootError(what, hint, logs.format_tails(written), where=Phase.BOOT)
 
     @property
@@ -231,7 +233,7 @@ class Guest:
     def refuse_unserved(self) -> None:
         """Raise `VirtrootError` if a directory of the running guest is not served any more: the guest hangs then."""
         if gone := self.find_unserved():
-            raise VirtrootError(GONE.what(f"{self.name} hangs: {gone}"), GONE.hint(self.name))
+            raise VirtrootError(GONE.format_error(f"{self.name} hangs: {gone}"), GONE.format_hint(self.name))
 
     @contextmanager
     def explain_silence(self) -> Iterator[None]:

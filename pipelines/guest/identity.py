@@ -123,7 +123,7 @@ def delete_secrets(target: Target, root: str, source: str, name: str, overlay_ke
     Files of the recipe's overlay (``overlay_keys``) stay as well: they are for all guests. For each of the others that
     stay, warn that the guest ``name`` shares it.
     """
-    known = [each for each in machine_specific.MATERIALS if not machine_specific.of_overlay(each, overlay_keys)]
+    known = [each for each in machine_specific.MATERIALS if not machine_specific.is_in_overlay(each, overlay_keys)]
     has_unit = _has(target, root, machine_specific.UNIT)
     kept = [each for each in known if each.made_by == machine_specific.UNIT and not has_unit]
     for path in programs.delete_files(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.symptom.recognise import since_start
+from pipelines.symptom.recognise import get_last_start
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines
 
@@ -52,7 +52,7 @@ class Logs:
         begin = 0 if name == CONSOLE or sizes is None else sizes[name]
         argv = ["sh", "-c", _AFTER, "after", self.paths[name], str(begin), str(_SEARCHED)]
         text = plain(self.target.run(argv, check=False).stdout.decode(errors="replace"))
-        return since_start(text) if sizes is None and name != CONSOLE else text
+        return get_last_start(text) if sizes is None and name != CONSOLE else text
 
 
 def format_tails(written: Mapping[str, str]) -> str:

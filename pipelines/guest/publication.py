@@ -50,7 +50,7 @@ def withdraw(guest: Guest) -> None:
         (paths.snapshots, paths.partial_snapshots),
         (paths.formers, paths.partial_formers),
     )
-    with process.uninterrupted():
+    with process.defer_interrupt():
         if guest.lower:
             # What is mounted cannot be renamed. The next start mounts it again.
             mount_units.disable(target, guest.root)

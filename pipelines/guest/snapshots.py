@@ -111,7 +111,7 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     _unmount_layers(guest)
     # A copy of the snapshot gets the path at which the root will be kept; then one exchange swaps the two.
     _make(guest, f"{_get_directory(guest)}/{name}/root", kept)
-    with process.uninterrupted():
+    with process.defer_interrupt():
         programs.exchange(guest.target, guest.root, f"{_get_directory(guest)}/{kept}/root")
     subvolume.close(guest.target, f"{_get_directory(guest)}/{kept}/root")
     guest.mount_layers()

@@ -63,7 +63,7 @@ def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definitio
     durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
     if guest.running:
         raise VirtrootError(f"the guest {guest.name} was started meanwhile", f"stop it: ./inv stop {guest.name}")
-    with process.uninterrupted():
+    with process.defer_interrupt():
         for root in filter(None, (guest.lower and guest.root, now.lower and f"{directory}/root")):
             # What is mounted cannot be renamed.
             programs.unmount_layers(target, root)

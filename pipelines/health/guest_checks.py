@@ -170,10 +170,14 @@ def judge_usr(guest: Guest, its: Facts) -> Finding | None:
 
 def judge_signs(guest: Guest, its: Facts) -> list[Finding]:
     """Check for signs of the environment that the root's system came from; see `pipelines.origin.signs`."""
-    shown = signs.read(its.get("signs", {}))
+    shown = signs.parse_answer(its.get("signs", {}))
     return [
         fault(
-            guest.name, sign.name, f"{signs.origin(sign)}: {signs.paths(shown[sign.name])}", sign.remedy, needed=False
+            guest.name,
+            sign.name,
+            f"{signs.describe_origin(sign)}: {signs.format_paths(shown[sign.name])}",
+            sign.remedy,
+            needed=False,
         )
         for sign in signs.SIGNS
         if sign.name in shown

@@ -51,7 +51,7 @@ def _uses_own_libvirt(settings: Settings) -> bool:
 
 
 def _judge_registry(settings: Settings) -> Finding:
-    if not engines.answers():
+    if not engines.is_available():
         return _make_unknown("image registry")
     if engines.connect().registry_has("debian:trixie-slim"):
         return fine(OF, "image registry", "answers")
@@ -68,9 +68,9 @@ def _make_unknown(name: str) -> Finding:
 
 
 def _judge_images(settings: Settings) -> Finding:
-    if not engines.answers():
+    if not engines.is_available():
         return _make_unknown("images")
-    since = images.since(settings.image_max_age)
+    since = images.compute_oldest(settings.image_max_age)
     now = datetime.now(UTC)
     old = [
         f"{tag} is {(now - image.made).days} days old"
@@ -86,7 +86,7 @@ def _judge_images(settings: Settings) -> Finding:
 
 
 def _judge_mirror_tool() -> Finding:
-    if process.found("mmdebstrap"):
+    if process.is_installed("mmdebstrap"):
         return fine(OF, "mmdebstrap", "installed")
     do = "nothing: it is needed only if no image registry answers, and ./inv setup installs it then"
     return fault(OF, "mmdebstrap", "missing", do, needed=False)
@@ -107,7 +107,7 @@ def _judge_kvm() -> Finding:
     slow = "guests run under software emulation, many times slower"
     if not Path("/dev/kvm").exists():
         return fault(OF, "KVM", f"no /dev/kvm; {slow}", do, needed=False)
-    if not process.found("qemu-system-x86_64"):
+    if not process.is_installed("qemu-system-x86_64"):
         return fine(OF, "KVM", "/dev/kvm exists; the first install of a guest tries whether it works")
     if kvm.is_working(Local()):
         return fine(OF, "KVM", "works")

@@ -1,1 +1,1 @@
-"""The doors: one module per outside thing."""
+"""This process and this machine: processes, files of users, signals, environment."""

@@ -1,4 +1,4 @@
-"""Addresses that others tell: libvirt of its leases, a guest's agent of itself."""
+"""IP addresses from libvirt's leases and from guest agents."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ipaddress
 
 
 def parse(text: str) -> str:
-    """Return ``text`` as an IP address in its usual spelling; empty for anything else, and for no address of a machine.
+    """Return ``text`` as an IP address in canonical form; empty if it is not a usable address of a machine.
 
-    Whatever comes of a guest becomes an argument of ssh or nc, where a hyphen at the beginning would be an option. An
-    address with a zone is none: a zone may be any text.
+    An address from a guest becomes an argument of ssh or nc, where a leading hyphen would be an option. An address with
+    a zone is rejected, since a zone may be any text.
     """
     try:
         found = ipaddress.ip_address(text)

@@ -1,4 +1,4 @@
-"""A place that the user names to be written to: a file is replaced as a whole, anything else is written to."""
+"""Writes to a path of the user's: a file is replaced as a whole, anything else is opened and written."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 
 from pipelines.errors import VirtrootError
 
-#: Names of this process's own open files: to open one again would write over what others wrote there.
+#: Paths of this process's open files. Opening one again would overwrite what others wrote there.
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
-#: What keeps a file from being replaced, but not from being written.
+#: Errors that prevent replacing a file, but not writing to it.
 _IN_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
 
 
 def write(path: Path, content: bytes, name: str) -> None:
-    """Write ``content`` to ``path``, or into it as ``name`` where it is a directory.
+    """Write ``content`` to ``path``, or to the file ``name`` in it if it is a directory.
 
-    A file is replaced by one rename and keeps its mode; where a link leads is written, not the link. Devices, FIFOs and
-    open files (/dev/stdout) are written to. Raises `VirtrootError` where that is not possible.
+    A file is replaced by one rename and keeps its mode; a link is followed. Devices, FIFOs and open files (/dev/stdout)
+    are written to. Raises VirtrootError on failure.
     """
     try:
         _write(path / name if path.is_dir() else path, content)
     except OSError as error:
-        raise VirtrootError(f"cannot write {path}: {error.strerror}", "name a place to write to") from error
+        raise VirtrootError(f"cannot write {path}: {error.strerror}", "use a writable path") from error
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -37,7 +37,7 @@ def _write(path: Path, content: bytes) -> None:
         with os.fdopen(os.dup(number), "wb") as opened:
             opened.write(content)
         return
-    # Where links lead, also to what is not there yet.
+    # Resolve links, even to a missing file.
     path = Path(os.path.realpath(path))
     try:
         mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""What every container gets from this process's environment: how to reach the network, and whom to trust there."""
+"""The environment variables and files that every container gets from this process: proxies and CA bundle."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pipelines.errors import VirtrootError
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-#: Every variable that is read here.
+#: All variables that this module reads.
 NAMES = (*_PROXIES, *_CA_BUNDLES)
 
-#: Where Debian and Arch look for the CA bundle.
+#: The path of the CA bundle on Debian and Arch.
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 
-def proxies() -> dict[str, str]:
-    """Return the proxy variables of this process: what runs in a container needs them as much."""
+def get_proxies() -> dict[str, str]:
+    """Return the proxy variables of this process, since programs in a container need them, too."""
     return {name: os.environ[name] for name in _PROXIES if os.environ.get(name)}
 
 
-def files() -> dict[str, bytes]:
-    """Return the files for a container, path to content: the CA bundle that the environment names, if any.
+def get_files() -> dict[str, bytes]:
+    """Return the files for a container, path to content: the CA bundle of the environment, if any.
 
-    An intercepting proxy has a CA of its own.
+    It is needed behind an intercepting proxy, which has its own CA. Raises VirtrootError if it cannot be read.
     """
     for name in _CA_BUNDLES:
         path = Path(os.environ.get(name) or "/nonexistent")
@@ -34,6 +34,6 @@ def files() -> dict[str, bytes]:
                 return {CA_BUNDLE: path.read_bytes()}
             except OSError as error:
                 raise VirtrootError(
-                    f"cannot read {path}, which {name} names: {error.strerror}", f"mend it, or unset {name}"
+                    f"cannot read {path} from {name}: {error.strerror}", f"fix the path, or unset {name}"
                 ) from error
     return {}

@@ -1,4 +1,4 @@
-"""A command's input, handed over beside the reading of its output."""
+"""Feeds a command's input in a thread, while its output is read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import IO, cast
 
 from pipelines.errors import VirtrootError
 
-#: What a command may read: bytes, or an open file.
+#: The input of a command: bytes, or an open file.
 Source = bytes | IO[bytes]
 
 _CHUNK = 1 << 20
 
 
 class Feeder:
-    """A thread that reads a source to its end and sends it, since a command may fill its output before it has read.
+    """A thread that sends a source to a command. Without it, a command that fills its output first would block.
 
-    ``send`` takes each chunk and ``close`` tells the command that there is no more. ``abort`` ends the command when the
-    source cannot be read: without its end it would wait for ever, and with an early end take half for the whole.
+    ``send`` takes each chunk, ``close`` closes the command's input. ``abort`` ends the command if the source cannot be
+    read: without the end of its input it would wait forever, and with an early end it would accept partial input.
     """
 
     def __init__(
@@ -33,30 +33,30 @@ class Feeder:
         self._source: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source
         self._send, self._close, self._abort = send, close, abort
         self._error: Exception | None = None
-        threading.Thread(target=self._feed, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def check(self) -> None:
-        """Raise what went wrong in reading the source: `VirtrootError` with its name where the system said no."""
+        """Raise the error of reading the source, if any: VirtrootError for an OSError, otherwise the error itself."""
         if isinstance(self._error, OSError):
             name = getattr(self._source, "name", None)
-            file = name if isinstance(name, str) else self._error.filename or "the file that a command was to read"
+            file = name if isinstance(name, str) else self._error.filename or "a command's input"
             raise VirtrootError(
                 f"cannot read {file}: {self._error.strerror or self._error}",
-                "see dmesg for what the kernel says of its disk, or bring another copy of the file",
+                "check dmesg for errors of the disk, or use another copy of the file",
             ) from self._error
         if self._error is not None:
             raise self._error
 
-    def _feed(self) -> None:
-        # A command that ends before it has read everything closes its input: its exit status tells.
+    def _run(self) -> None:
+        # A command may end before it has read everything. Its exit status is what counts.
         with suppress(OSError):
             try:
-                while chunk := self._next():
+                while chunk := self._read_chunk():
                     self._send(chunk)
             finally:
                 self._close()
 
-    def _next(self) -> bytes:
+    def _read_chunk(self) -> bytes:
         try:
             return self._source.read(_CHUNK)
         except Exception as error:
@@ -65,12 +65,12 @@ class Feeder:
             return b""
 
 
-def counted(content: IO[bytes], advance: Callable[[int], object]) -> IO[bytes]:
-    """Return ``content``, to be read from its beginning to its end; ``advance`` is told how many bytes each time."""
-    return cast("IO[bytes]", _Counted(content, advance))
+def count_reads(content: IO[bytes], advance: Callable[[int], object]) -> IO[bytes]:
+    """Wrap ``content`` so that ``advance`` is called with the number of bytes of each read."""
+    return cast("IO[bytes]", _CountingReader(content, advance))
 
 
-class _Counted:
+class _CountingReader:
     def __init__(self, content: IO[bytes], advance: Callable[[int], object]) -> None:
         self._content, self._advance = content, advance
         self.name = getattr(content, "name", "")

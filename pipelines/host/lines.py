@@ -1,4 +1,4 @@
-"""Lines of three texts merged by GNU diff3."""
+"""Three-way merge of lines with GNU diff3."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 
 #: Seconds that one merge may take.
-_LONGEST = 10
+_TIMEOUT = 10
 
 
-def merged(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-    """Return ``base`` with what both sides changed in it; None where they changed the same lines in other ways.
+def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+    """Return ``base`` with the changes of both sides; None if they conflict.
 
-    What is no text, for diff3, is None too, and what takes it long: long texts of short lines with nothing in common.
-    Raises `VirtrootError` where there is no diff3.
+    Also returns None for content that diff3 takes for binary, and if diff3 exceeds the time limit, as for long texts of
+    short lines without common ones. Raises VirtrootError if diff3 is not installed.
     """
-    if not process.found("diff3"):
+    if not process.is_installed("diff3"):
         raise VirtrootError("diff3 is not installed", "install the package diffutils")
     with tempfile.TemporaryDirectory(prefix="virtroot-") as scratch:
         paths = [Path(scratch) / name for name in ("ours", "base", "theirs")]
@@ -26,7 +26,7 @@ def merged(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
             path.write_bytes(text)
         argv = ["diff3", "--merge", "--show-overlap", *map(str, paths)]
         try:
-            done = process.run(argv, env={"LC_ALL": "C"}, check=False, timeout=_LONGEST)
+            done = process.run(argv, env={"LC_ALL": "C"}, check=False, timeout=_TIMEOUT)
         except process.Overran:
             return None
     return done.stdout if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Files and directories that only their owner can read, whatever the umask: what is in them is a root's."""
+"""Files and directories that only their owner can read, with any umask, because they contain data of a root."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-#: What such a directory and a file in it have.
+#: The modes of private directories and files.
 DIRECTORY, FILE = 0o700, 0o600
 
 
 def make_directory(path: Path) -> None:
-    """Make ``path`` where it is missing, and close it to others; the directories above it are made by the umask."""
+    """Create the directory ``path`` if it is missing, and make it private; its parents get modes by the umask."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -22,25 +22,25 @@ def make_directory(path: Path) -> None:
 
 
 def create(path: Path) -> IO[bytes]:
-    """Create the file ``path``, or empty it, and return it open for writing."""
-    return os.fdopen(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+    """Create or truncate the private file ``path``, and return it open for writing."""
+    return os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
 
 
 def append(path: Path) -> IO[bytes]:
-    """Return the file ``path`` open for appending, made where it is missing."""
-    return os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab")
+    """Open the private file ``path`` for appending; create it if it is missing."""
+    return os.fdopen(_open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab")
 
 
-def _opened(path: Path, flags: int) -> int:
+def _open(path: Path, flags: int) -> int:
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
-    # Somebody else's stays as it is: a file that can be written is of use all the same.
+    # A file of another user keeps its mode; it can be used if it is writable.
     with suppress(PermissionError):
         os.fchmod(handle, FILE)
     return handle
 
 
 def tighten(directory: Path) -> bool:
-    """Close ``directory`` and the files in it to others, following no link; say whether any of it was open."""
+    """Make ``directory`` and the files in it private, without following links; return whether a mode was changed."""
     changed = _close(directory, DIRECTORY)
     for path in directory.iterdir():
         if path.is_file() and not path.is_symlink():

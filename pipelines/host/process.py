@@ -1,4 +1,4 @@
-"""The only door to subprocess: argv lists, never a shell string made from data."""
+"""Runs programs. This is the only module that uses subprocess; it takes argv lists, never shell strings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipelines.text import split_lines, trim
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished command: its argv, exit status and whole output."""
+    """A finished command: its argv, exit status and complete output."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -34,19 +34,19 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """Standard output as text, without the closing newline."""
+        """Standard output as text, without trailing newlines."""
         return self.stdout.decode(errors="replace").rstrip("\n")
 
     @property
     def complaint(self) -> str:
-        """The last lines of standard error (or output, where that is empty), for an error's detail."""
+        """The end of standard error or, if that is empty, of standard output, for an error's detail."""
         return trim((self.stderr or self.stdout).decode(errors="replace"))[-4000:]
 
 
-def failed(completed: Completed) -> VirtrootError:
-    """Make the error for a command that exited with a status it should not have."""
+def make_failure(completed: Completed) -> VirtrootError:
+    """Make the error for a command that failed."""
     complaint = split_lines(completed.complaint)
-    reason = complaint[-1] if complaint else "it printed nothing"
+    reason = complaint[-1] if complaint else "no output"
     return VirtrootError(
         f"{completed.argv[0]} exited with {completed.returncode}: {reason}",
         f"run it by hand: {shlex.join(completed.argv)}",
@@ -54,24 +54,24 @@ def failed(completed: Completed) -> VirtrootError:
     )
 
 
-def found(program: str) -> bool:
-    """Say whether ``program`` is on PATH."""
+def is_installed(program: str) -> bool:
+    """Return whether ``program`` is on PATH."""
     return shutil.which(program) is not None
 
 
 class Overran(VirtrootError):
-    """A command did not end in time, and was ended."""
+    """A command exceeded its time limit, and was killed."""
 
 
-def overran(argv: Sequence[str], timeout: float | None) -> Overran:
-    """Make the error for a command that did not end in time."""
+def make_overrun(argv: Sequence[str], timeout: float | None) -> Overran:
+    """Make the error for a command that exceeded its time limit of ``timeout`` seconds."""
     return Overran(f"{argv[0]} did not end within {timeout} s", f"run it by hand: {shlex.join(argv)}")
 
 
-def said_too_much(argv: Sequence[str], limit: int) -> VirtrootError:
-    """Make the error for a command that printed more than its caller takes."""
+def make_limit_error(argv: Sequence[str], limit: int) -> VirtrootError:
+    """Make the error for a command that exceeded its output limit of ``limit`` bytes."""
     return VirtrootError(
-        f"{argv[0]} printed more than {limit} bytes, and was ended", f"run it by hand: {shlex.join(argv)}"
+        f"{argv[0]} printed more than {limit} bytes and was killed", f"run it by hand: {shlex.join(argv)}"
     )
 
 
@@ -85,34 +85,34 @@ def run(
     limit: int | None = None,
     new_session: bool = False,
 ) -> Completed:
-    """Run ``argv`` to its end with output captured; ``env`` is added to the environment; ``timeout`` is in seconds.
+    """Run ``argv`` and capture its output; ``env`` is added to the environment.
 
-    ``limit`` is how many bytes of each of its outputs are taken. With ``new_session`` it has no terminal: what runs
-    cannot push characters into the caller's, nor does Ctrl-C reach it but through this process.
+    ``timeout`` is in seconds, ``limit`` in bytes of each output. With ``new_session`` the program has no terminal: it
+    cannot push characters into the caller's terminal, and Ctrl-C reaches it only through this process.
 
-    Raises `VirtrootError` when the program cannot be started, ``stdin`` cannot be read, ``timeout`` or ``limit`` is
-    overrun (which ends the program) or, with ``check``, it exits non-zero.
+    Raises VirtrootError if the program cannot be started, ``stdin`` cannot be read, ``timeout`` or ``limit`` is
+    exceeded (which kills the program) or, with ``check``, it exits non-zero.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with _started(argv, stdin, env, new_session=new_session) as (child, feeder):
+    with _start(argv, stdin, env, new_session=new_session) as (child, feeder):
         try:
-            stdout, stderr = _collect(child, argv, deadline, limit)
-            child.wait(_left(deadline))
+            stdout, stderr = _read_outputs(child, argv, deadline, limit)
+            child.wait(_get_time_left(deadline))
         except subprocess.TimeoutExpired as error:
-            raise overran(argv, timeout) from error
+            raise make_overrun(argv, timeout) from error
     if feeder:
         feeder.check()
     completed = Completed(tuple(argv), child.returncode, stdout, stderr)
     if check and completed.returncode:
-        raise failed(completed)
+        raise make_failure(completed)
     return completed
 
 
 @contextmanager
-def _started(
+def _start(
     argv: Sequence[str], stdin: Source | None, env: Mapping[str, str] | None, *, new_session: bool
 ) -> Iterator[tuple[subprocess.Popen[bytes], Feeder | None]]:
-    """Start ``argv`` with pipes for its output; whatever raises inside ends it."""
+    """Start ``argv`` with pipes for its output; an exception in the block kills it."""
     source: IO[bytes] | int = subprocess.DEVNULL
     writer = -1
     if _is_plain_file(stdin):
@@ -131,7 +131,7 @@ def _started(
     except OSError as error:
         if writer >= 0:
             os.close(writer)
-        raise _did_not_start(argv, error) from error
+        raise _make_start_error(argv, error) from error
     finally:
         if writer >= 0 and isinstance(source, int):
             os.close(source)
@@ -143,45 +143,45 @@ def _started(
                     stdin,
                     lambda data: _write(writer, data),
                     close=lambda: os.close(writer),
-                    abort=lambda: _end(child, whole_session=new_session),
+                    abort=lambda: _kill(child, whole_session=new_session),
                 )
             yield child, feeder
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and not new_session:
-                # The terminal sent it the same signal: a moment to clear up after itself.
+                # The terminal sent it the same signal. Give it time to clean up.
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(0.25)
-            _end(child, whole_session=new_session)
+            _kill(child, whole_session=new_session)
             raise
 
 
 def _is_plain_file(stdin: Source | None) -> TypeGuard[IO[bytes]]:
-    """Say whether a command can read ``stdin`` by itself: others have a descriptor that gives other bytes, or none."""
+    """Return whether a command can read ``stdin`` directly: the descriptor of other files has other bytes, or none."""
     return isinstance(getattr(stdin, "raw", stdin), io.FileIO)
 
 
-def _collect(
+def _read_outputs(
     child: subprocess.Popen[bytes], argv: Sequence[str], deadline: float | None, limit: int | None
 ) -> tuple[bytes, bytes]:
-    """Read both outputs to their ends; raises `subprocess.TimeoutExpired` at ``deadline``."""
+    """Read both outputs to their ends. Raises subprocess.TimeoutExpired at ``deadline``."""
     kept = (bytearray(), bytearray())
     with selectors.DefaultSelector() as selector:
         for pipe, output in zip((child.stdout, child.stderr), kept, strict=True):
             if pipe:
                 selector.register(pipe, selectors.EVENT_READ, output)
         while selector.get_map():
-            for key, _ in selector.select(_left(deadline)):
+            for key, _ in selector.select(_get_time_left(deadline)):
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
                     selector.unregister(key.fileobj)
                 key.data.extend(chunk)
                 if limit is not None and len(key.data) > limit:
-                    raise said_too_much(argv, limit)
+                    raise make_limit_error(argv, limit)
     return bytes(kept[0]), bytes(kept[1])
 
 
-def _left(deadline: float | None) -> float | None:
-    """Return the seconds until ``deadline``; raises `subprocess.TimeoutExpired` when there are none left."""
+def _get_time_left(deadline: float | None) -> float | None:
+    """Return the seconds until ``deadline``. Raises subprocess.TimeoutExpired if it has passed."""
     if deadline is None:
         return None
     left = deadline - time.monotonic()
@@ -196,20 +196,20 @@ def _write(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _end(child: subprocess.Popen[bytes], *, whole_session: bool) -> None:
+def _kill(child: subprocess.Popen[bytes], *, whole_session: bool) -> None:
     if child.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(-child.pid if whole_session else child.pid, signal.SIGKILL)
 
 
-def _did_not_start(argv: Sequence[str], error: OSError) -> VirtrootError:
-    """Make the error for a program that could not be started: what is missing need not be the program."""
-    if isinstance(error, FileNotFoundError) and not found(argv[0]):
-        return VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor to see what is missing")
+def _make_start_error(argv: Sequence[str], error: OSError) -> VirtrootError:
+    """Make the error for a program that cannot be started; a directory or its interpreter may be missing instead."""
+    if isinstance(error, FileNotFoundError) and not is_installed(argv[0]):
+        return VirtrootError(f"{argv[0]} is not installed", "run ./inv doctor for what is missing")
     if isinstance(error, FileNotFoundError) and error.filename != argv[0]:
-        return VirtrootError(f"cannot start {argv[0]} in {error.filename}: no such directory", "make the directory")
+        return VirtrootError(f"cannot start {argv[0]} in {error.filename}: no such directory", "create the directory")
     if isinstance(error, FileNotFoundError):
-        return VirtrootError(f"cannot start {argv[0]}: its interpreter is not there", "see the first line of the file")
+        return VirtrootError(f"cannot start {argv[0]}: interpreter not found", "check the first line of the file")
     return VirtrootError(f"cannot start {argv[0]}: {error.strerror}", f"run it by hand: {shlex.join(argv)[:400]}")
 
 
@@ -229,13 +229,13 @@ def attach(
                 try:
                     return child.wait()
                 except KeyboardInterrupt:
-                    continue  # the child has the same terminal and got the same signal: its answer counts
+                    continue  # the terminal sent the child the same signal; wait for its exit status
     except OSError as error:
-        raise _did_not_start(argv, error) from error
+        raise _make_start_error(argv, error) from error
 
 
-def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[str, str] | None = None) -> int:
-    """Run ``argv`` without a terminal, hand each line of its output and errors to ``line``, return its exit status."""
+def run_by_line(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[str, str] | None = None) -> int:
+    """Run ``argv`` without a terminal, call ``line`` with each line of its output, and return its exit status."""
     with subprocess.Popen(
         list(argv),
         env={**os.environ, **(env or {})},
@@ -251,8 +251,8 @@ def pass_on(argv: Sequence[str], line: Callable[[str], object], *, env: Mapping[
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let what runs inside come to its end before a Ctrl-C counts: half of it would be worse than all or nothing."""
+def defer_interrupt() -> Iterator[None]:
+    """Defer Ctrl-C until the end of the block, for changes that must not be interrupted halfway."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         yield
         return
@@ -267,8 +267,8 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def holding(argv: Sequence[str]) -> Iterator[str]:
-    """Run ``argv`` until the block ends, which ends its input; yield the first line it prints."""
+def hold(argv: Sequence[str]) -> Iterator[str]:
+    """Run ``argv`` during the block, yield its first line of output, and close its input at the end."""
     with subprocess.Popen(list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:
         if child.stdout is None or child.stdin is None:
             raise AssertionError("both are pipes")
@@ -277,16 +277,16 @@ def holding(argv: Sequence[str]) -> Iterator[str]:
 
 
 @contextmanager
-def reading(argv: Sequence[str]) -> Iterator[IO[bytes]]:
-    """Run ``argv`` and yield its output, to be read as it comes; leaving early ends the program.
+def open_output(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Run ``argv`` and yield its output as a stream; leaving the block early kills the program.
 
-    Raises `VirtrootError` when it cannot be started or, where its output was read to the end, exits non-zero.
+    Raises VirtrootError if it cannot be started or, if its output was read to the end, it exits non-zero.
     """
     with tempfile.TemporaryFile() as complaint:
         try:
             child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint)
         except OSError as error:
-            raise _did_not_start(argv, error) from error
+            raise _make_start_error(argv, error) from error
         with child:
             if child.stdout is None:
                 raise AssertionError("it is a pipe")
@@ -301,11 +301,11 @@ def reading(argv: Sequence[str]) -> Iterator[IO[bytes]]:
                 return
             if child.wait():
                 complaint.seek(0)
-                raise failed(Completed(tuple(argv), child.returncode, b"", complaint.read(1 << 16)))
+                raise make_failure(Completed(tuple(argv), child.returncode, b"", complaint.read(1 << 16)))
 
 
 def start_daemon(argv: Sequence[str], *, log: Path, pidfile: Path) -> int:
-    """Start ``argv`` in a session of its own, output to ``log``, its process id written to ``pidfile``."""
+    """Start ``argv`` in a new session, with its output in ``log`` and its process id in ``pidfile``; return the id."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pidfile.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -317,7 +317,10 @@ def start_daemon(argv: Sequence[str], *, log: Path, pidfile: Path) -> int:
 
 
 def stop_daemon(name: str, pidfile: Path, timeout: float = 60) -> bool:
-    """End the daemon that `start_daemon` noted in ``pidfile``, if it still is ``name``; say whether one was ended."""
+    """End the daemon in ``pidfile`` if that process still is ``name``; return whether there was one.
+
+    ``timeout`` is the time in seconds to wait for its end.
+    """
     if not pidfile.exists():
         return False
     pid = int(pidfile.read_text())

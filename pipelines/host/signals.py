@@ -1,4 +1,4 @@
-"""Signals that end a task as Ctrl-C does."""
+"""Signals that end a task in the same way as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def as_ctrl_c(*signals: signal.Signals) -> Iterator[None]:
-    """Let each of ``signals`` raise KeyboardInterrupt, so that what ends a task lets it clear up."""
+def raise_interrupt_on(*signals: signal.Signals) -> Iterator[None]:
+    """Raise KeyboardInterrupt on each of ``signals`` inside the block, so that the task cleans up."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Trees of files that go into a root: read, hashed and packed as root's own."""
+"""Packs trees of files for a root as tar, hashed and owned by root."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import IO, cast
 from pipelines.errors import VirtrootError
 from pipelines.host import user_file
 
-#: Bytes of a packed tree that are kept in memory.
+#: The maximum size in bytes of a packed tree in memory.
 _IN_MEMORY = 1 << 20
 
 
-def entries(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (path inside the tree, path here) of everything below ``directory``, sorted; links are not followed."""
+def list_entries(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the path in the tree and the path here of everything below ``directory``, sorted; do not follow links."""
     for path in sorted(directory.rglob("*")):
         yield path.relative_to(directory).as_posix(), path
 
@@ -37,9 +37,9 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 class Packed:
-    """A tree as a tar, in memory while it is small, else in a file without a name; ``digest`` is its sha256.
+    """A tree as a tar, in memory if it is small, otherwise in a temporary file; ``digest`` is its sha256.
 
-    It is filled once, by way of `write`, and then read any number of times, by one at a time.
+    It is filled once with `write`, and then read any number of times, by one reader at a time.
     """
 
     def __init__(self, content: bytes = b"") -> None:
@@ -49,7 +49,7 @@ class Packed:
         self.write(content)
 
     def write(self, chunk: bytes) -> int:
-        """Add to the tar."""
+        """Append to the tar."""
         self._digest.update(chunk)
         return self._content.write(chunk)
 
@@ -59,32 +59,35 @@ class Packed:
         return self._digest.hexdigest()
 
     def open(self) -> IO[bytes]:
-        """Return the tar as a file, to be read from its beginning."""
+        """Return the tar as a file, positioned at its start."""
         self._content.seek(0)
         return cast("IO[bytes]", self._content)
 
 
 def pack_file(path: Path) -> Packed:
-    """Return one file as a tar, mode 0644; raises `VirtrootError` when it cannot be read."""
+    """Pack one file with mode 0644. Raises VirtrootError if it cannot be read."""
     try:
         handle = user_file.open_path(path.absolute())
         try:
-            with Path(user_file.named(handle)).open("rb") as content:
+            with Path(user_file.get_path(handle)).open("rb") as content:
                 return Packed(archive({path.name: content.read()}))
         finally:
             os.close(handle)
     except OSError as error:
-        raise VirtrootError(f"cannot read {path}: {error.strerror}", "paths in a recipe start beside it") from error
+        raise VirtrootError(
+            f"cannot read {path}: {error.strerror}", "use a path relative to the recipe's directory"
+        ) from error
 
 
 def pack(directory: Path, *, ours: bool = False) -> Packed:
-    """Return the tree as a tar owned by root, with modes 0755 and 0644 unless a file's own are stricter or special.
+    """Pack a tree, owned by root, with the files' modes without write access for group and others.
 
-    Trees of the checkout (``ours``) have no stricter ones: those are the umask that it was cloned with.
+    For trees of the checkout (``ours``) the modes are 0755 and 0644: stricter ones would come from the umask of the
+    clone. Raises VirtrootError if the tree cannot be read, or has other entries than files, directories and links.
     """
     packed = Packed()
     try:
-        # Somebody else's who can write there could put links to any file in the place of what is looked at here.
+        # Another user with write access to the tree could replace files by links to any file while it is read.
         handle = user_file.open_path(directory.absolute())
         try:
             _pack(packed, directory, handle, ours=ours)
@@ -92,22 +95,22 @@ def pack(directory: Path, *, ours: bool = False) -> Packed:
             os.close(handle)
     except OSError as error:
         where = error.filename or directory
-        raise VirtrootError(f"cannot read {where}: {error.strerror or error}", "see what changes the tree") from error
+        raise VirtrootError(
+            f"cannot read {where}: {error.strerror or error}", "check which process changes the tree"
+        ) from error
     return packed
 
 
 def _pack(packed: Packed, directory: Path, handle: int, *, ours: bool) -> None:
-    # A stream: nothing of it is read again while it is written.
+    # Write the tar as a stream, because `Packed` cannot be read while it is written.
     with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|") as tar:
-        for name, path in entries(Path(user_file.named(handle))):
+        for name, path in list_entries(Path(user_file.get_path(handle))):
             entry = tar.gettarinfo(path, name)
             if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-                raise VirtrootError(
-                    f"{directory / name} is neither file, directory nor link", "take it out of the tree"
-                )
+                raise VirtrootError(f"{directory / name}: not a file, directory or link", "remove it from the tree")
             entry.uid = entry.gid = entry.mtime = 0
             entry.uname = entry.gname = ""
-            # Group write comes from the user's umask, not from intent.
+            # Write access for the group comes from the user's umask, and is not intended.
             entry.mode &= ~0o022
             if ours:
                 entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644

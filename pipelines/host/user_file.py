@@ -1,4 +1,4 @@
-"""Opening what a user names once, so that it stays what was looked at, whatever its path leads to later."""
+"""Opens a path of the user's once, so that later changes of the path have no effect."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 def open_path(path: Path) -> int:
-    """Return a descriptor of what the absolute ``path`` is, no component of which may be a link.
+    """Open the absolute ``path`` with O_PATH and return the descriptor. Raises OSError if a component is a link.
 
-    Resolve links before. Who can write to a directory on the way could put a link there at any time after that: a path
-    that is looked at and then used is two paths. Raises OSError.
+    The caller resolves links before. A user who can write to a directory of the path could replace a component by a
+    link between a check of the path and its use.
     """
     handle = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return _walk(handle, path.parts[1:])
 
 
 def open_inside(directory: int, path: str) -> int:
-    """Return a descriptor, for reading, of the file ``path`` below an open directory; no component may be a link."""
+    """Open the file ``path`` below an open directory for reading. Raises OSError if a component is a link."""
     handle = _walk(os.dup(directory), Path(path).parts)
     try:
-        # The descriptor itself is opened again: there is no path any more that could change.
+        # Open the descriptor again, not the path, which could have changed.
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(handle)
@@ -35,13 +35,13 @@ def _walk(handle: int, parts: tuple[str, ...]) -> int:
         finally:
             os.close(handle)
         handle = following
-        # What is opened of a link is the link itself, which nothing can be read of.
+        # With O_PATH and O_NOFOLLOW, a link is opened itself.
         if stat.S_ISLNK(os.fstat(handle).st_mode):
             os.close(handle)
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
     return handle
 
 
-def named(handle: int) -> str:
-    """Return a path to what is open as ``handle``, for programs that this process starts, too."""
+def get_path(handle: int) -> str:
+    """Return a path of the open file ``handle``, which is also valid for child processes."""
     return f"/proc/{os.getpid()}/fd/{handle}"

@@ -22,7 +22,7 @@ def find(settings: Settings) -> Hypervisor | None:
 
 def is_host_answering() -> bool:
     """Return whether the libvirt of this machine answers."""
-    if not process.found("virsh"):
+    if not process.is_installed("virsh"):
         return False
     return process.run(["virsh", "--quiet", "--connect", URI, "uri"], check=False, timeout=30).returncode == 0
 

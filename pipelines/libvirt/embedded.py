@@ -41,15 +41,15 @@ _LIST_HELD_LOCKS = (
 
 def ensure_image(engine: Engine, settings: Settings, made_since: datetime | None = None) -> str:
     """Return the tag of its image; build it if it is missing, older than ``made_since`` or older than configured."""
-    since = made_since or images.since(settings.image_max_age)
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    since = made_since or images.compute_oldest(settings.image_max_age)
+    base = images.ensure_base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
     names = "".join(f"{name}\n" for name in wrappers.NAMES)
     files = {
         f"{NAME}/hook": host_files.hook(),
         f"{NAME}/virtiofsd": host_files.wrapper(),
         f"{NAME}/wrappers": names.encode(),
     }
-    return images.built(engine, NAME, base, files, made_since=since)[0]
+    return images.ensure_built(engine, NAME, base, files, made_since=since)[0]
 
 
 def start(settings: Settings) -> Hypervisor:
@@ -76,7 +76,7 @@ def start(settings: Settings) -> Hypervisor:
 
 def find(settings: Settings) -> Hypervisor | None:
     """Return the embedded hypervisor if it is running, else None; start nothing."""
-    if not engines.answers():
+    if not engines.is_available():
         return None
     engine = engines.connect()
     engine.refuse_foreign(settings.embedded, _LABELS)

@@ -9,7 +9,7 @@ from typing import Literal
 from pipelines.errors import VirtrootError
 from pipelines.merge import paths
 from pipelines.pool import clone_methods
-from pipelines.recipe.recipe import kept_by_nobody
+from pipelines.recipe.recipe import explain_not_kept
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Choices:
     def add_kept(self, kept: Iterable[str]) -> Choices:
         """Return these choices with the paths that were ``kept`` at earlier upgrades, unless they are discarded now."""
         # Earlier versions let paths be kept that this one refuses.
-        still = [path for path in kept if not paths.is_below(path, self.discard) and not kept_by_nobody(path)]
+        still = [path for path in kept if not paths.is_below(path, self.discard) and not explain_not_kept(path)]
         return replace(self, keep=tuple(dict.fromkeys([*still, *self.keep])))
 
 

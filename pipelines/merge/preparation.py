@@ -167,7 +167,7 @@ def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> Upgr
         read = (_make_reader(guest, guest.root), _make_reader(guest, prepared.root))
         distro = prepared.manifest.recipe.distro
         plan = upgrade_plan.plan(
-            prepared.base, ours, prepared.theirs, distro, choices, read, lines.merged, points, former=prepared.former
+            prepared.base, ours, prepared.theirs, distro, choices, read, lines.merge, points, former=prepared.former
         )
         owners = programs.find_owners(
             target, guest.root, prepared.root, copy_plan.list_copied_paths(plan), plan.systems

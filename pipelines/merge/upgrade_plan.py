@@ -13,7 +13,7 @@ from pipelines.merge.baselines import Inventory
 from pipelines.merge.changes import Changed
 from pipelines.merge.choices import Choices
 from pipelines.merge.etc_merge import Decision, MergeText, Read
-from pipelines.recipe.recipe import kept_by_nobody
+from pipelines.recipe.recipe import explain_not_kept
 from pipelines.text import one_line
 
 
@@ -124,7 +124,7 @@ def plan(
     Raises `VirtrootError` for choices that decide nothing and for invalid account files.
     """
     for path in choices.keep:
-        if why := kept_by_nobody(path):
+        if why := explain_not_kept(path):
             raise VirtrootError(f"/{path} cannot be kept: it {why}", "name other paths")
     for path in choices.discard:
         if path.split("/")[0] in ("etc", "") or {".", ".."} & {*path.split("/")}:

@@ -1,1 +1,1 @@
-"""Existing systems that are brought in: what they are, and what a root on virtiofs asks of them. Pure."""
+"""The import of existing systems: their facts, and the changes that a root on virtiofs needs."""

@@ -1,4 +1,4 @@
-"""The systems on a disk image, as libguestfs finds them: which is meant, and what of the disk is its own."""
+"""Chooses a system of a disk image, as described by libguestfs, and the file systems to copy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipelines.origin import fstab
 
 _Text = Annotated[str, Field(max_length=4096)]
 
-#: Where firmware looks for boot loaders: nothing there boots a guest.
+#: Mount points of boot loaders for firmware, which a guest does not need.
 _FIRMWARE = ("/boot/efi", "/efi")
 
-#: libguestfs' words for the package managers that are known.
+#: The supported package managers, by their names in libguestfs.
 _PACKAGES = ("apt", "pacman")
 
 
@@ -23,9 +23,9 @@ class _Frozen(BaseModel):
 
 
 class Found(_Frozen):
-    """A system on the disk: its root file system's device, libguestfs' words for it, and where it mounts what.
+    """A system on the disk: the device of its root, libguestfs' description, and its mount points with their devices.
 
-    ``mounts`` has what was found of its ``fstab``.
+    ``mounts`` has those of its ``fstab`` that libguestfs found.
     """
 
     root: _Text
@@ -38,7 +38,7 @@ class Found(_Frozen):
 
 
 class Disks(_Frozen):
-    """What is on a disk: systems, file systems by device, bytes that are ``used`` of them, what stayed ``closed``."""
+    """The content of a disk: systems, file systems by device, their ``used`` bytes, and locked (``closed``) devices."""
 
     systems: Annotated[tuple[Found, ...], Field(max_length=100)]
     closed: tuple[_Text, ...] = ()
@@ -47,7 +47,7 @@ class Disks(_Frozen):
 
 
 class Choice(_Frozen):
-    """What is copied: mount points and devices, the root first; ``left`` stays behind. ``size`` is in bytes."""
+    """The mount points and devices to copy, the root first, and those ``left`` behind. ``size`` is in bytes."""
 
     mounts: tuple[tuple[str, str], ...]
     left: tuple[tuple[str, str], ...] = ()
@@ -55,58 +55,59 @@ class Choice(_Frozen):
 
 
 def choose(disks: Disks, root_device: str, *, include_mounts: bool) -> Choice:
-    """Return what to copy of the system whose root is ``root_device`` (empty: the only one).
+    """Return what to copy of the system whose root is ``root_device``, or of the only system if that is empty.
 
-    Raises `VirtrootError` where there is none, where several are and none is named, and for what cannot come.
+    Raises VirtrootError if there is no such system, if there are several, and if it cannot be imported.
     """
-    found = _chosen(disks, root_device)
+    found = _get_system(disks, root_device)
     if found.type != "linux":
         raise VirtrootError(f"{found.name} on {found.root} is {found.type}", "only Linux boots from virtiofs")
     if found.arch != "x86_64":
-        raise VirtrootError(f"{found.name} is for {found.arch}", "only systems for x86_64 can be brought in")
+        raise VirtrootError(f"{found.name} is for {found.arch}", "only systems for x86_64 can be imported")
     if found.packages not in _PACKAGES:
         raise VirtrootError(
-            f"{found.name} has the package manager {found.packages}", "systems of Debian's and Arch's kind can come"
+            f"{found.name} has the package manager {found.packages}",
+            "only systems based on Debian or Arch can be imported",
         )
-    for mount in fstab.needed(found.fstab):
+    for mount in fstab.find_needed(found.fstab):
         if mount.point not in found.mounts and mount.point not in _FIRMWARE:
             raise VirtrootError(
                 f"{mount.point} is on {mount.device}, which is not on this disk, or locked",
-                "merge the disks into one image; an encrypted one is opened by --key FILE",
+                "merge the disks into one image; for an encrypted one use --key FILE",
             )
     every = {"/": found.root, **found.mounts}
     points = {point: device for point, device in sorted(every.items()) if point not in _FIRMWARE}
-    # A subvolume is named by its file system's device, and is on this disk where that is.
+    # A subvolume (btrfsvol:) is on the disk of its file system.
     missing = [
         (point, device)
         for point, device in points.items()
         if device not in disks.filesystems and not device.startswith("btrfsvol:")
     ]
     for point, device in missing:
-        if fstab.is_of_the_system(point):
+        if fstab.is_system_part(point):
             raise VirtrootError(f"{point} is on {device}, which is not on this disk", "merge the disks into one image")
     there = [(point, device) for point, device in points.items() if (point, device) not in missing]
     taken = [
-        (point, device) for point, device in there if point == "/" or include_mounts or fstab.is_of_the_system(point)
+        (point, device) for point, device in there if point == "/" or include_mounts or fstab.is_system_part(point)
     ]
     left = tuple(each for each in there if each not in taken)
     return Choice(mounts=tuple(taken), left=left, size=sum(disks.used.get(device, 0) for _, device in taken))
 
 
-def _chosen(disks: Disks, root_device: str) -> Found:
+def _get_system(disks: Disks, root_device: str) -> Found:
     if disks.closed and not disks.systems:
         raise VirtrootError(
-            f"{', '.join(disks.closed)} is encrypted, and the key does not open it", "give the passphrase by --key FILE"
+            f"cannot unlock {', '.join(disks.closed)} with the key", "use --key FILE with the passphrase"
         )
     names = "; ".join(f"{each.root} ({each.name})" for each in disks.systems)
     if not disks.systems:
         kinds = ", ".join(f"{device} ({kind})" for device, kind in disks.filesystems.items())
-        raise VirtrootError(f"there is no system on the disk, but {kinds or 'nothing'}", "name the disk it boots from")
+        raise VirtrootError(f"no system on the disk, only {kinds or 'nothing'}", "use the disk that it boots from")
     if root_device:
         chosen = next((each for each in disks.systems if each.root == root_device), None)
         if chosen is None:
-            raise VirtrootError(f"no system has its root on {root_device}", f"systems there: {names}")
+            raise VirtrootError(f"no system with its root on {root_device}", f"systems on the disk: {names}")
         return chosen
     if len(disks.systems) > 1:
-        raise VirtrootError(f"there are {len(disks.systems)} systems on the disk: {names}", "choose by --root-device")
+        raise VirtrootError(f"{len(disks.systems)} systems on the disk: {names}", "use --root-device to choose one")
     return disks.systems[0]

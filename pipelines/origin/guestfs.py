@@ -1,4 +1,4 @@
-"""A disk image, read by libguestfs in a container of its own: never mounted by this machine's kernel, never written."""
+"""Reads a disk image with libguestfs in a container. This machine's kernel never mounts it, and it is never written."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from pipelines.builder.container import Builder, of_output, piped
+from pipelines.builder.container import Builder, make_output_labels, run_piped
 from pipelines.engine import images
 from pipelines.engine.container import Container
 from pipelines.engine.engine import Engine, Sink
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.host.feed import counted
+from pipelines.host.feed import count_reads
 from pipelines.log import progress, step
 from pipelines.origin import tree_stream
 from pipelines.origin.disk import Choice, Disks
@@ -26,7 +26,7 @@ from pipelines.recipe.stage import ROOT
 from pipelines.settings import Settings
 from pipelines.text import split_lines, trim
 
-#: Its Containerfile, and so its image, is called that.
+#: The name of the Containerfile and its image.
 _NAME = "guestfs"
 
 _BASE_IMAGE, _BASE_SUITE = "debian:trixie-slim", "trixie"
@@ -35,25 +35,25 @@ _PROGRAM = "/usr/local/lib/virtroot/read-disk"
 
 _IMAGE = "/disk/image"
 
-# libguestfs' tar has zeros in place of holes. Digging changes a file, which takes capabilities and times from it: so no
-# program is touched, and times are given back.
+# The tar of libguestfs has zeros instead of holes. Digging holes removes a file's capabilities and changes its time. So
+# executables are skipped, and times are restored.
 _DIG_HOLES = r"""
 find "$1" -xdev -type f -size +1023k ! -perm /111 -exec sh -ec '
 for file do time=$(stat --format=%y -- "$file"); fallocate --dig-holes -- "$file"; touch --date="$time" -- "$file"; done
 ' dig {} +
 """
 
-#: What it says of a disk has no more bytes.
-_LONGEST = 1 << 20
+#: The maximum size of the description of a disk, in bytes.
+_MAX_DESCRIPTION = 1 << 20
 
 
 @contextmanager
-def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]:
-    """Run a container with libguestfs for the import ``name``, whose lock the caller holds; remove it afterwards."""
-    since = images.since(settings.image_max_age)
-    base = images.base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
-    tag, _ = images.built(engine, _NAME, base, made_since=since)
-    labels = {**of_output(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
+def run_reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]:
+    """Run a container with libguestfs for the import ``name``, whose lock the caller holds; remove it at the end."""
+    since = images.compute_oldest(settings.image_max_age)
+    base = images.ensure_base(engine, settings.base, _BASE_IMAGE, _BASE_SUITE, made_since=since)
+    tag, _ = images.ensure_built(engine, _NAME, base, made_since=since)
+    labels = {**make_output_labels(settings), "virtroot.recipe": name, "virtroot.purpose": "disk"}
     engine.remove_containers(labels)
     called = f"virtroot-disk-{name}-{settings.key}"
     container = engine.start(tag, name=called, labels=labels, hostname="disk", niced=True, tied=True, proxied=False)
@@ -63,21 +63,21 @@ def reader(engine: Engine, name: str, settings: Settings) -> Iterator[Container]
         container.remove()
 
 
-def bring(image: Source, container: Container) -> None:
-    """Copy a disk image into ``container``, its holes left out."""
-    directory, name = os.path.split(image.opened)
-    # What is open is named by a link.
+def copy_image(image: Source, container: Container) -> None:
+    """Copy a disk image to ``container``, without its holes."""
+    directory, name = os.path.split(image.handle_path)
+    # The path of the open image is a link in /proc, so it has to be dereferenced.
     argv = ["tar", "--create", "--sparse", "--dereference", "--file=-", "--directory", directory, "--", f"./{name}"]
     container.run(["mkdir", "-p", _IMAGE.rpartition("/")[0]])
-    with progress(f"reading {image.path.name}", image.size) as advance, process.reading(argv) as content:
+    with progress(f"reading {image.path.name}", image.size) as advance, process.open_output(argv) as content:
         extract = ["tar", "--extract", "--file=-", "--directory=/disk", "--transform=s|.*|image|", "--no-same-owner"]
-        container.run(extract, stdin=counted(content, advance))
+        container.run(extract, stdin=count_reads(content, advance))
 
 
-class _Reading:
-    """What the program in the container says: on its first line what is on the disk, then a tar of what was chosen.
+class _Conversation:
+    """The conversation with the program in the container. It prints a description of the disk, then a tar.
 
-    It is one conversation, since its small machine takes longer to start than to look.
+    It is a single run of the program, because libguestfs' virtual machine takes longer to start than to inspect a disk.
     """
 
     def __init__(self, choose: Callable[[Disks], Choice], reply: IO[bytes], sink: Sink, stack: ExitStack) -> None:
@@ -87,23 +87,23 @@ class _Reading:
         self.choice: Choice | None = None
 
     def take(self, chunk: bytes) -> None:
-        """Take a chunk of its output; raises `VirtrootError` for what is no disk, and what ``choose`` raises."""
+        """Handle a chunk of output. Raises VirtrootError for an unreadable disk, and what ``choose`` raises."""
         if self.choice is None:
             self._said += chunk
             line, newline, chunk = self._said.partition(b"\n")
             if not newline:
-                if len(self._said) > _LONGEST:
-                    raise _unreadable("it says more of itself than a disk has to say")
+                if len(self._said) > _MAX_DESCRIPTION:
+                    raise _make_error("the description of the disk is too long")
                 return
-            self._answer(line)
+            self._reply_choice(line)
         self._advance(len(chunk))
         self._sink(chunk)
 
-    def _answer(self, line: bytes) -> None:
+    def _reply_choice(self, line: bytes) -> None:
         try:
             disks = Disks.model_validate_json(line)
         except ValidationError as error:
-            raise _unreadable(str(error)) from error
+            raise _make_error(str(error)) from error
         choice = self._choose(disks)
         self._stack.close()
         what = f"copying {', '.join(point for point, _ in choice.mounts)}"
@@ -112,25 +112,25 @@ class _Reading:
         self.choice = choice
 
 
-def _unreadable(why: str) -> VirtrootError:
+def _make_error(why: str) -> VirtrootError:
     last = (split_lines(trim(why)) or ["libguestfs gave no reason"])[-1]
-    return VirtrootError(f"the disk image cannot be read: {last}", "see whether qemu-img check finds it whole", why)
+    return VirtrootError(f"cannot read the disk image: {last}", "check it with qemu-img check", why)
 
 
-def passphrase(path: str) -> str:
-    """Return the passphrase in the file ``path``, without the end of its line; raises `VirtrootError`."""
+def read_passphrase(path: str) -> str:
+    """Return the passphrase in the file ``path``, without its newline. Raises VirtrootError if it cannot be read."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise VirtrootError(f"cannot read the key {path}: {error}", "give a file with the passphrase in it") from error
+        raise VirtrootError(f"cannot read the key {path}: {error}", "use a file with the passphrase") from error
     return text.removesuffix("\n")
 
 
 def unpack(
     image: Source, container: Container, key: str, choose: Callable[[Disks], Choice], builder: Builder
 ) -> Choice:
-    """Unpack what ``choose`` wants of the disk ``image`` into the builder's root; return that."""
-    bring(image, container)
+    """Unpack what ``choose`` selects of the disk ``image`` into the builder's root; return the choice."""
+    copy_image(image, container)
     found: list[Choice] = []
 
     def write(sink: Sink) -> None:
@@ -139,12 +139,12 @@ def unpack(
             reply.write(json.dumps({"key": key}).encode() + b"\n")
             with ExitStack() as stack:
                 stack.enter_context(step("looking for systems on the disk"))
-                reading = _Reading(choose, reply, sink, stack)
+                reading = _Conversation(choose, reply, sink, stack)
                 done = container.run([_PROGRAM, _IMAGE], stdin=stdin, stdout=reading.take, check=False)
                 if done.returncode or reading.choice is None:
-                    raise _unreadable(done.complaint)
+                    raise _make_error(done.complaint)
             found.append(reading.choice)
 
-    piped(write, lambda pipe: tree_stream.extract(builder, pipe))
+    run_piped(write, lambda pipe: tree_stream.extract(builder, pipe))
     builder.run(("sh", "-ec", _DIG_HOLES, "dig", ROOT))
     return found[0]

@@ -1,4 +1,4 @@
-"""The network of an existing system: whether the guest's card gets an address and name servers from it. Pure."""
+"""Decides what an existing system's network needs, so that the guest's card gets an address and name servers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from pipelines.origin.signs import Shown
 
-#: What a line about a network card says, see `looking`.
+#: The card's name in a line about a network card, see `system_facts`.
 _CARD = re.compile(r" names the network card (\S+)$")
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a guest needs beyond what its system configures.
+    """What a guest needs in addition to its system's configuration.
 
-    ``rename`` is the name that the guest's card gets, empty for its own. ``fallback`` says that systemd-networkd has to
-    configure what no file of the system's matches, and ``enable`` that it is not enabled. ``resolver`` is how
-    etc/resolv.conf comes about: ``stub`` (a link to systemd-resolved's), ``install`` (the same, with a package that is
-    missing), ``remove`` (a program of the system's writes it), ``missing`` (none does), empty where it stays.
+    ``rename`` is the new name of the guest's card, or empty. ``fallback`` means that systemd-networkd has to configure
+    cards that no file of the system matches; ``enable`` that it has to be enabled for this. ``resolver`` is the source
+    of etc/resolv.conf: ``stub`` (a link to systemd-resolved's file), ``install`` (the same, but its package is
+    missing), ``remove`` (a program of the system writes it), ``missing`` (no program does), empty to keep the file.
     """
 
     rename: str = ""
@@ -28,14 +28,14 @@ class Network:
 
 
 def plan(signs: Shown, cards: tuple[str, ...], found: frozenset[str], distro: str) -> Network:
-    """Return what the network of a system with these facts needs; ``found`` are paths that are there."""
+    """Return what the network of a system with these facts needs; ``found`` are existing paths of `system.ASKED`."""
     configured = (
         bool({"interfaces", "managers", "netplan"} & signs.keys()) or {"networkd", "networkd-files"} <= signs.keys()
     )
     by_networkd = "networkd" in signs or ("netplan" in signs and "managers" not in signs)
     names = {match[1] for line in cards if (match := _CARD.search(line))}
     names |= {text for _, texts in signs.get("card-names", ()) for text in texts}
-    # The guest's card is none of a wireless network.
+    # The guest's card is not a wireless one.
     names = {name for name in names if not name.startswith("wl")}
     fallback = not configured or ("hardware" in signs and by_networkd)
     resolver = ""

@@ -1,4 +1,4 @@
-"""The owners of an existing system's files: whether they are those that it had, or shifted ones. Pure."""
+"""Checks the owners of an existing system's files: correct, shifted as in a container, or lost."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Mapping
 
 from pipelines.errors import VirtrootError
 
-#: What belongs to root in every system. The programs are setuid ones, of which some may be missing.
+#: Paths that belong to root in every system. The programs are setuid ones, of which some may be missing.
 ASKED = (
     ".", "usr", "etc", "var", "usr/bin", "usr/lib", "etc/passwd", "usr/bin/su", "usr/bin/passwd", "usr/bin/mount",
     "usr/bin/sudo", "bin/su", "bin/mount",
 )  # fmt: skip
 
-#: The least that user namespaces are shifted by, and how many ids one has; see subuid(5).
+#: The minimum offset of a user namespace, and its number of ids; see subuid(5).
 LEAST, RANGE = 65536, 65536
 
 
-def shift(owners: Mapping[str, tuple[int, int, int]]) -> int:
-    """Return by how much the ids of a tree with these ``owners`` are shifted; 0 where they are not.
+def compute_shift(owners: Mapping[str, tuple[int, int, int]]) -> int:
+    """Return the offset of the ids in a tree with these ``owners``; 0 if they are not shifted.
 
-    The root directory itself does not count: whoever makes a directory to unpack into owns it. Raises
-    `VirtrootError` where the owners are neither root nor shifted as a whole.
+    The root directory itself is ignored: it belongs to the user who created it to unpack a tarball. Raises
+    VirtrootError if the owners are neither root nor all shifted.
     """
     ids = {path: each[:2] for path, each in owners.items() if path != "."}
     strange = {path: each for path, each in ids.items() if each != (0, 0)}
-    # A setuid program that belongs to root may have a group of its own.
+    # A setuid program of root may have another group.
     strange = {path: each for path, each in strange.items() if each[0] or path in {"usr", "etc", "usr/bin", "usr/lib"}}
     if not strange:
         return 0
@@ -34,34 +34,38 @@ def shift(owners: Mapping[str, tuple[int, int, int]]) -> int:
         return user
     if len(users) == 1:
         raise VirtrootError(
-            f"everything belongs to user {user}, {path} and setuid programs too: the tree was copied without root",
-            "copy it again as root, and keep its owners (tar --numeric-owner, rsync -aHAX --numeric-ids)",
+            f"everything belongs to user {user}, even {path} and setuid programs: the tree was copied without root",
+            "copy it again as root, with its owners (tar --numeric-owner, rsync -aHAX --numeric-ids)",
         )
     raise VirtrootError(
         f"{path} belongs to user {user} and group {group}, not to root",
-        "restore the owners in the system first, or copy it again as root with its owners",
+        "fix the owners in the system first, or copy it again as root with its owners",
     )
 
 
 def refuse_shifted(owners: Mapping[str, tuple[int, int, int]]) -> None:
-    """Raise `VirtrootError` where owners are shifted or lost."""
-    offset = shift(owners)
+    """Raise VirtrootError if owners are shifted or lost."""
+    offset = compute_shift(owners)
     if offset:
         raise VirtrootError(
-            f"the owners are shifted by {offset}, as in an unprivileged container: user {offset} owns what is root's",
-            "--shift-ids auto moves them back",
+            f"the owners are shifted by {offset}, as in an unprivileged container: files of root belong to {offset}",
+            "use --shift-ids auto to shift them back",
         )
 
 
-def offset(asked: str, owners: Mapping[str, tuple[int, int, int]]) -> int:
-    """Return by how much to shift ids back: what is ``asked`` for (``auto`` finds it out); raises `VirtrootError`."""
+def get_offset(asked: str, owners: Mapping[str, tuple[int, int, int]]) -> int:
+    """Return the offset to shift ids back by, from the option's value ``asked``, a number or ``auto``.
+
+    Raises VirtrootError for an invalid value, and for ``auto`` if the owners are not shifted.
+    """
     if asked == "auto":
-        found = shift(owners)
+        found = compute_shift(owners)
         if not found:
-            raise VirtrootError("the owners are not shifted: root's files belong to root", "leave out --shift-ids")
+            raise VirtrootError("the owners are not shifted: root's files belong to root", "omit --shift-ids")
         return found
     if not asked.isdigit() or not LEAST <= int(asked) < 1 << 32:
         raise VirtrootError(
-            f"--shift-ids {asked!r} is not a number from {LEAST} on", "give the first user id of the container, or auto"
+            f"--shift-ids: not a number of at least {LEAST}: {asked!r}",
+            "use the first user id of the container, or auto",
         )
     return int(asked)

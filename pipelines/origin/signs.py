@@ -1,7 +1,7 @@
-"""What an existing system shows of where it came from, and what is done about each sign. Pure data.
+"""Signs of a system's former environment (a cloud, a container, a build, …), and what the import does about each.
 
-`pipelines.target.payload.signs` finds the signs in a root. Patterns are Python's; what a verb of `import-root` takes is
-an extended regular expression of POSIX.
+`pipelines.target.payload.signs` finds the signs in a root. Patterns are Python's; the verbs of `import-root` take
+extended regular expressions of POSIX.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from pipelines.text import trim
 
-#: For each sign that shows the paths that show it, each with the texts that its pattern found.
+#: For each sign found, the paths, each with the texts that match the sign's pattern.
 Shown = Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign, how it shows (see `pipelines.target.payload.signs.find`), and what is done about it.
+    """A sign, how to find it (see `pipelines.target.payload.signs.find`), and what the import does about it.
 
-    ``said`` is for a person; ``{paths}``, ``{names}`` and ``{found}`` stand for the paths, their last parts and the
-    texts. ``verb`` is the verb of `import-root` that takes ``arguments`` and the paths. Without a verb ``said`` is a
-    warning, and where it is empty, the sign is a fact for other rules. ``remedy`` is what the doctor advises for an
-    installed guest that shows the sign; without one the doctor does not look for it.
+    ``said`` is the message for the user, in which ``{paths}``, ``{names}`` and ``{found}`` are replaced by the paths,
+    their last components and the matching texts. ``verb`` is a verb of `import-root`, called with ``arguments`` and the
+    paths. Without a verb ``said`` is a warning; if that is empty, the sign is only a fact for other rules. ``remedy``
+    is the doctor's advice for an installed guest with the sign; without it, the doctor ignores the sign.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Sign:
 
     @property
     def query(self) -> dict[str, Any]:
-        """How it shows."""
+        """The data to find the sign."""
         return {
             "paths": self.paths, "units": self.units, "pattern": self.pattern, "masked": self.masked,
             "inert": self.inert, "unless": self.unless,
@@ -56,13 +56,13 @@ _NETWORKD, _NETPLAN = "etc/systemd/network/*.network", "etc/netplan/*.y*ml"
 _INTERFACES = ("etc/network/interfaces", "etc/network/interfaces.d/*")
 _KEYFILES = "etc/NetworkManager/system-connections/*"
 
-#: The machine that a build ran on, as programs in it name that; for Python and for sed.
+#: Addresses of the machine that a build ran on, as a pattern for Python and for sed.
 _BUILD_HOST = (
     r"(?:https?://)?(?:localhost|127\.|\[::1\]|172\.17\.0\.1\b|10\.0\.2\.2\b|host\.(?:docker|containers)\.internal)"
 )
 _BUILD_HOST_SED = _BUILD_HOST.replace("(?:", "(").replace(r"\b", "")
 
-#: Lines of a hosts file that a container engine wrote: an address, and the container's id as name.
+#: A container's id, which a container engine writes to /etc/hosts as a name.
 CONTAINER_ID = r"[0-9a-f]{12}"
 
 _CLOUD = (
@@ -414,36 +414,36 @@ SIGNS = (*_CLOUD, *_CONTAINER, *_BUILD, *_DISK, *_KERNEL, *_NETWORK)
 BY_NAME = {sign.name: sign for sign in SIGNS}
 
 
-def queries() -> dict[str, dict[str, Any]]:
-    """Return how each sign shows, by name."""
+def make_queries() -> dict[str, dict[str, Any]]:
+    """Return the data to find each sign, by name."""
     return {sign.name: sign.query for sign in SIGNS}
 
 
-def read(answer: Mapping[str, Any]) -> Shown:
-    """Return what was found of the signs."""
+def parse_answer(answer: Mapping[str, Any]) -> Shown:
+    """Convert the answer of `pipelines.target.payload.signs` to the signs found."""
     return {name: tuple((path, tuple(texts)) for path, texts in shown) for name, shown in answer.items()}
 
 
-def origin(sign: Sign) -> str:
-    """Return in words what a sign that is in an installed root is."""
+def describe_origin(sign: Sign) -> str:
+    """Return in words what a sign in an installed root means."""
     if sign.origin == "kernel":
         return "the next kernel will not boot"
     return f"left of {'an' if sign.origin[0] in 'aeiou' else 'a'} {sign.origin}"
 
 
-def paths(shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
-    """Return the paths that show a sign."""
-    return _several([path for path, _ in shown])
+def format_paths(shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    """Format the paths of a sign."""
+    return _format_list([path for path, _ in shown])
 
 
 def describe(sign: Sign, shown: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
-    """Return in words what is done about a sign, or what it means."""
+    """Return the message about a sign that was found."""
     names = [path.rpartition("/")[2] for path, _ in shown]
     texts = dict.fromkeys(trim(text) for _, found in shown for text in found if trim(text))
-    return sign.said.format(paths=paths(shown), names=_several(names), found=_several(list(texts)))
+    return sign.said.format(paths=format_paths(shown), names=_format_list(names), found=_format_list(list(texts)))
 
 
-def _several(each: list[str]) -> str:
-    """Return the first of many, and how many more there are."""
+def _format_list(each: list[str]) -> str:
+    """Join the first five, and the number of the others."""
     more = f" and {len(each) - 5} more" if len(each) > 5 else ""
     return f"{', '.join(each[:5])}{more}"

@@ -1,4 +1,4 @@
-"""What an existing system is, by the facts of its tree, and why it cannot come where it cannot."""
+"""An existing system: the facts of its tree, and the checks whether it can be imported."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from pipelines.recipe import generators
 #: The distribution of a package manager, by its database in the root.
 _DATABASES = {"var/lib/dpkg/status": "debian", "var/lib/pacman/local": "arch"}
 
-#: e_machine of an ELF header, as `od -tx2` prints it.
+#: Processors, by e_machine of an ELF header as `od -tx2` prints it.
 _MACHINES = {"003e": "x86_64", "0003": "i386", "00b7": "aarch64", "0028": "arm", "00f3": "riscv64", "0015": "ppc64"}
 
-#: What a directory tree of Windows has at its top.
+#: Names at the top of a directory tree of Windows.
 _WINDOWS = {"Windows", "Program Files", "Users", "pagefile.sys", "bootmgr"}
 
 
 @dataclass(frozen=True)
 class System:
-    """The facts of a tree; paths are relative to its root.
+    """The facts of a tree. Paths are relative to its root.
 
-    ``top`` are the names at its top, ``found`` those of the paths that were asked for that are there. ``machine`` is an
-    ELF header's word for the processor, ``release`` the fields of os-release. ``resume`` are the files of
-    initramfs-tools that name a resume device, ``fstype`` those that set FSTYPE, ``dracut`` the files of dracut whose
-    kernel command line names disks, ``presets`` those of mkinitcpio that name its usual configuration, and so pass over
-    what lies beside it. ``cmdline`` is what grub gave the kernel, ``crypttab`` its lines, ``units`` the administrator's
-    own swap and mount units that name a device, ``cards`` the files that name a network card.
-    ``machine_id`` and ``hostname`` are its own, empty where it has none.
-    ``kernels`` are the versions of the kernels in /boot that have their modules; ``links`` maps the links to kernel and
-    initramfs to where they lead. ``signs`` are those of `pipelines.origin.signs` that show, and ``owners`` has user,
-    group and mode of what `pipelines.origin.owners` asks for.
+    ``top`` are the names in its root directory; ``found`` are those of `ASKED` that exist. ``machine`` is e_machine of
+    an ELF header; ``release`` has the fields of os-release. ``resume`` are the files of initramfs-tools with a resume
+    device, ``fstype`` those that set FSTYPE, ``dracut`` the files of dracut with disks in their kernel command line,
+    ``presets`` the presets of mkinitcpio that set its default configuration file and so ignore drop-ins. ``cmdline`` is
+    grub's kernel command line, ``crypttab`` the lines of that file, ``units`` the administrator's swap and mount units
+    with a device, ``cards`` the files with the name of a network card. ``machine_id`` and ``hostname`` are empty if the
+    system has none. ``kernels`` are the versions of the kernels in /boot whose modules exist. ``links`` maps the links
+    to kernel and initramfs to their targets. ``signs`` are the signs of `pipelines.origin.signs` found. ``owners`` has
+    user, group and mode of the paths of `pipelines.origin.owners`.
     """
 
     top: frozenset[str]
@@ -57,16 +56,16 @@ class System:
 
     @property
     def distro(self) -> str:
-        """Which of the known distributions' package managers it has; empty where none."""
+        """The supported distribution whose package manager it has; empty if none."""
         return next((distro for path, distro in _DATABASES.items() if path in self.found), "")
 
     @property
     def name(self) -> str:
-        """What it calls itself."""
-        return self.release.get("PRETTY_NAME") or self.release.get("ID") or "a Linux without a name"
+        """Its name in os-release."""
+        return self.release.get("PRETTY_NAME") or self.release.get("ID") or "an unnamed Linux"
 
 
-#: Paths whose presence is asked for.
+#: The paths whose existence is checked.
 ASKED = (
     *_DATABASES,
     "usr/bin",
@@ -83,61 +82,63 @@ ASKED = (
 
 
 def refuse(system: System) -> None:
-    """Raise `VirtrootError` where the system cannot be brought in, with the reason."""
+    """Raise VirtrootError with the reason if the system cannot be imported."""
     if system.top & _WINDOWS and "etc" not in system.top:
         raise VirtrootError("the system is Windows", "only Linux boots from virtiofs")
     if "usr/bin" not in system.found:
         separate = [mount.device for mount in fstab.rewrite(system.fstab).data if mount.point == "/usr"]
         if separate:
             raise VirtrootError(
-                f"its /usr is on {separate[0]}, a partition of its own that is missing",
-                "mount it below the directory, or pack both into one tarball",
+                f"/usr is missing; it is on another partition, {separate[0]}",
+                "mount it in the directory, or pack both into one tarball",
             )
         raise VirtrootError(
-            f"this is no root of a system: it has no /usr/bin, but {', '.join(sorted(system.top)[:8]) or 'nothing'}",
-            "name what is the system's /",
+            f"not the root of a system: no /usr/bin, only {', '.join(sorted(system.top)[:8]) or 'nothing'}",
+            "use the system's /",
         )
     if _MACHINES.get(system.machine) != "x86_64":
-        what = _MACHINES.get(system.machine, "a processor that is not known")
-        raise VirtrootError(f"the system is for {what}", "only systems for x86_64 can be brought in")
+        what = _MACHINES.get(system.machine, "an unknown processor")
+        raise VirtrootError(f"the system is for {what}", "only systems for x86_64 can be imported")
     if not system.distro:
         raise VirtrootError(
             f"{system.name} has neither dpkg's nor pacman's packages",
-            "systems of Debian's and Arch's kind can be brought in",
+            "only systems based on Debian or Arch can be imported",
         )
     if not {"usr/lib/systemd/systemd", "lib/systemd/systemd"} & system.found:
-        raise VirtrootError(f"{system.name} has no systemd", "install it there first: virtroot's guests are run by it")
+        raise VirtrootError(f"{system.name} has no systemd", "install it in the system first: guests need it")
 
 
 def refuse_incomplete(system: System, packages: frozenset[str]) -> None:
-    """Raise `VirtrootError` where there is no kernel, with all that has to be installed; containers have none."""
+    """Raise VirtrootError, with the packages to install, if the system has no kernel; containers have none."""
     if system.kernels or {"vmlinuz", "boot/vmlinuz"} & system.found:
         return
     debian = "linux-image-generic" if system.release.get("ID") == "ubuntu" else "linux-image-amd64"
     kernel, default = {"debian": (debian, "initramfs-tools"), "arch": ("linux", "mkinitcpio")}[system.distro]
     known = {name for distro, name in generators.GENERATORS if distro == system.distro}
     missing = [kernel, *([] if known & packages else [default])]
-    why = ", as a container has none" if "container-marks" in system.signs else ""
+    why = ", like any container" if "container-marks" in system.signs else ""
     raise VirtrootError(
         f"{system.name} has no kernel in /boot{why}",
-        f"install there first: {', '.join(missing)}",
+        f"install in the system first: {', '.join(missing)}",
     )
 
 
-def generator(system: System, packages: frozenset[str], asked: str) -> str:
-    """Return which generator makes its initramfs: the one ``asked`` for, else the one that is installed.
+def choose_generator(system: System, packages: frozenset[str], asked: str) -> str:
+    """Return the name of its initramfs generator: the one ``asked`` for, or else the installed one.
 
-    ``none`` may be asked for whatever is installed. Raises `VirtrootError` for one that it does not have.
+    ``none`` is always accepted. Raises VirtrootError for a generator that is unknown or not installed.
     """
     known = {name: row for (distro, name), row in generators.GENERATORS.items() if distro == system.distro}
-    there = [name for name, row in known.items() if name in packages or (name == "none" and row.stand_in in packages)]
+    there = [
+        name for name, row in known.items() if name in packages or (name == "none" and row.placeholder in packages)
+    ]
     if asked and asked not in known:
-        raise VirtrootError(f"{system.name} knows no generator {asked}", f"use one of {', '.join(known)}")
+        raise VirtrootError(f"unknown generator {asked} for {system.name}", f"use one of {', '.join(known)}")
     if asked not in {"", "none", *there}:
-        raise VirtrootError(f"{system.name} has no {asked} installed", f"it has {', '.join(there) or 'none'}")
+        raise VirtrootError(f"{asked} is not installed in {system.name}", f"installed: {', '.join(there) or 'none'}")
     if not asked and not there:
         raise VirtrootError(
-            f"{system.name} has no initramfs generator that is known: {', '.join(known)}",
-            "install one there first, or try --generator none, which needs a kernel with virtiofs built in",
+            f"{system.name} has no supported initramfs generator: {', '.join(known)}",
+            "install one in the system first, or use --generator none, which needs a kernel with built-in virtiofs",
         )
     return asked or there[0]

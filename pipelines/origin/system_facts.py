@@ -1,4 +1,4 @@
-"""The facts of an existing system's tree in a builder; see `pipelines.origin.system`."""
+"""Collects the facts of an existing system's tree; see `pipelines.origin.system`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
-#: Bytes of one file that are read; a fstab of more is none.
-_LARGEST = 64 << 10
+#: How many bytes of a file are read; a larger fstab is refused.
+_MAX_SIZE = 64 << 10
 
-#: Programs that say which processor a system is for, with the bytes of their head that do, and how large they may be.
+#: Programs whose ELF header has the system's processor, the length of that header, and their maximum size in bytes.
 _PROGRAMS = (
     "usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/bin/bash", "usr/bin/dash", "usr/bin/busybox",
 )  # fmt: skip
-_ELF, _LARGEST_PROGRAM = 20, 1 << 30
+_ELF, _MAX_PROGRAM = 20, 1 << 30
 
-# A stranger wrote what is read here: no file is read that is none, none to its end, and what comes from the tree loses
-# the two characters that part the sections.
+# The tree is not trusted: only regular files are read, up to a limit, and the two characters that separate the sections
+# are removed from their content.
 _FACTS = r"""
 cd "$1"; limit=$2; shift 2
 section() { head -c 1048576 | { printf '\036%s\037' "$1"; tr -d '\036\037\000'; }; }
@@ -91,24 +91,24 @@ for path in usr/lib/modules/*; do printf '%s\n' "${path##*/}"; done | section mo
 """
 
 
-def look(target: Target, root: str) -> System:
-    """Collect the facts of the tree ``root`` on ``target``; raises `VirtrootError` where it hides them."""
+def collect(target: Target, root: str) -> System:
+    """Collect the facts of the tree ``root`` on ``target``. Raises VirtrootError if its fstab is too large."""
     script = _FACTS.replace("@PROGRAMS@", " ".join(_PROGRAMS))
-    argv = ["sh", "-c", script, "facts", root, str(_LARGEST), *ASKED]
+    argv = ["sh", "-c", script, "facts", root, str(_MAX_SIZE), *ASKED]
     answer = target.run(argv, limit=32 << 20, timeout=300).stdout.decode(errors="replace")
     sections = dict(part.split("\037", 1) for part in answer.split("\036")[1:])
     lines = {name: tuple(line for line in split_lines(body) if trim(line)) for name, body in sections.items()}
-    if int(trim(sections["size"]) or 0) > _LARGEST:
-        raise VirtrootError(f"its etc/fstab has more than {_LARGEST >> 10} KiB", "mend it in the system first")
+    if int(trim(sections["size"]) or 0) > _MAX_SIZE:
+        raise VirtrootError(f"etc/fstab: larger than {_MAX_SIZE >> 10} KiB", "fix it in the system first")
     links = dict(line.split(" ", 1) for line in lines["links"])
     machine_id, hostname = trim(sections["machine-id"]), trim(sections["hostname"])
     modules = set(lines["modules"])
-    shown, owners = _search(target, root)
+    shown, owners = _find_signs(target, root)
     return System(
         top=frozenset(lines["top"]),
         found=frozenset(lines["found"]),
         machine=trim(sections["machine"]),
-        release=_fields(lines["release"]),
+        release=_parse_fields(lines["release"]),
         fstab=sections["fstab"],
         resume=lines["resume"],
         fstype=lines["fstype"],
@@ -122,31 +122,31 @@ def look(target: Target, root: str) -> System:
         hostname=hostname if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", hostname) else "",
         # Debian names kernels by version, Arch by package.
         kernels=tuple(name for name in lines["kernels"] if name in modules or not name[:1].isdigit()),
-        # An absolute link names a file of the host outside the root.
+        # For the host, an absolute link is a file outside the root.
         links={path: to for path, to in links.items() if not to.startswith("/")},
         signs=shown,
         owners=owners,
     )
 
 
-def owners(target: Target, root: str) -> dict[str, tuple[int, int, int]]:
-    """Return the owners of what belongs to root in every system."""
-    return _search(target, root)[1]
+def read_owners(target: Target, root: str) -> dict[str, tuple[int, int, int]]:
+    """Return the owners of the paths that belong to root in every system."""
+    return _find_signs(target, root)[1]
 
 
-def _search(target: Target, root: str) -> tuple[origins.Shown, dict[str, tuple[int, int, int]]]:
-    """Return the signs that show in a tree, and the owners of what belongs to root in every system."""
-    answer = programs.find_signs(target, root, origins.queries(), owning.ASKED)
+def _find_signs(target: Target, root: str) -> tuple[origins.Shown, dict[str, tuple[int, int, int]]]:
+    """Return the signs in a tree, and the owners of the paths that belong to root in every system."""
+    answer = programs.find_signs(target, root, origins.make_queries(), owning.ASKED)
     if not answer["openat2"]:
         raise VirtrootError(
-            "the builder cannot open files beneath a root: its engine forbids openat2",
-            "use a newer container engine, or a kernel from 5.6 on",
+            "cannot open files of a root in the builder: the engine denies openat2",
+            "use a newer container engine, or kernel 5.6 or newer",
         )
-    return origins.read(answer["signs"]), {path: tuple(each) for path, each in answer["owners"].items()}
+    return origins.parse_answer(answer["signs"]), {path: tuple(each) for path, each in answer["owners"].items()}
 
 
-def glance(root: Path) -> System:
-    """Collect of a tree on this machine what it takes to refuse it; nothing is followed out of it, nor read whole."""
+def collect_basics(root: Path) -> System:
+    """Collect the facts to refuse a tree on this machine; follow no link out of it, and read files up to a limit."""
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         known = set()
@@ -154,30 +154,30 @@ def glance(root: Path) -> System:
             with suppress(Refused):
                 os.close(open_beneath(descriptor, path, os.O_PATH))
                 known.add(path)
-        heads = filter(None, (_head(descriptor, path, _ELF) for path in _PROGRAMS))
-        release = _head(descriptor, "usr/lib/os-release", _LARGEST).decode(errors="replace")
+        heads = filter(None, (_read_head(descriptor, path, _ELF) for path in _PROGRAMS))
+        release = _read_head(descriptor, "usr/lib/os-release", _MAX_SIZE).decode(errors="replace")
         return System(
             top=frozenset(each.name for each in root.iterdir()),
             found=frozenset(known),
             machine=next((f"{head[19]:02x}{head[18]:02x}" for head in heads if len(head) == _ELF), ""),
-            release=_fields(tuple(split_lines(plain(release)))),
-            fstab=_head(descriptor, "etc/fstab", _LARGEST).decode(errors="replace"),
+            release=_parse_fields(tuple(split_lines(plain(release)))),
+            fstab=_read_head(descriptor, "etc/fstab", _MAX_SIZE).decode(errors="replace"),
             owners=searching.find_owners(descriptor, list(owning.ASKED)),
         )
     finally:
         os.close(descriptor)
 
 
-def _head(root: int, path: str, length: int) -> bytes:
-    """Return the first bytes of a regular file; none where there is no such file in the root."""
+def _read_head(root: int, path: str, length: int) -> bytes:
+    """Return the first bytes of a regular file of the root; empty if there is no such file."""
     try:
-        with os.fdopen(open_regular(root, path, _LARGEST_PROGRAM), "rb") as content:
+        with os.fdopen(open_regular(root, path, _MAX_PROGRAM), "rb") as content:
             return content.read(length)
     except (Refused, OSError):
         return b""
 
 
-def _fields(lines: tuple[str, ...]) -> dict[str, str]:
+def _parse_fields(lines: tuple[str, ...]) -> dict[str, str]:
     """Return the fields of an os-release file (see os-release(5))."""
     pairs = (re.fullmatch(r"([A-Z_]+)=(.*)", line) for line in lines)
     return {pair[1]: pair[2].strip("\"'") for pair in pairs if pair}

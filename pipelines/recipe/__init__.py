@@ -1,1 +1,1 @@
-"""What is wanted: recipes and the plans made from them. Pure: nothing here reads a file or runs a command."""
+"""Recipes, and the plans made from them. Nothing in this package reads a file or runs a command."""

@@ -1,4 +1,4 @@
-"""The initramfs generators, one row each, and a row for none: the kernel itself then mounts the root."""
+"""The initramfs generators, one row each, and a row for ``none``, with which the kernel mounts the root itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pipelines.recipe.stage import Command
 
 @dataclass(frozen=True)
 class Generator:
-    """What virtroot knows of a generator on one distribution; paths are relative to the root.
+    """A generator on one distribution. Paths are relative to the root.
 
-    ``kernel`` and ``initrd`` may hold ``{kernel}``, the kernel package's name. ``list_initramfs`` prints the entries of
-    an initramfs, a line each that ends with the path, and ``show_resume`` prints ``RESUME=DEVICE`` lines found in it
-    (empty for a generator whose initramfs cannot name one); both run inside the root and take the initramfs's path as
-    last argument. ``regenerate`` makes the initramfs of every kernel anew; ``config`` are the places whose change asks
-    for that. ``rdinit`` is the program of the initramfs that the kernel starts in place of ``/init``, where one is
-    needed, and ``unpackaged`` are programs that the distribution has no package of: the recipe's overlay has to bring
-    them. ``stand_in`` is the empty package that satisfies the kernels' dependency on a generator where no package does.
-    ``switches`` are the names of programs of which one has to be in the initramfs, for it to go on in the root.
-    ``contained`` says that ``regenerate`` wants more of a system than a chroot has.
+    ``kernel`` and ``initrd`` are the boot paths; they may contain ``{kernel}``, the name of the kernel package.
+    ``list_initramfs`` prints the entries of an initramfs, one per line, with the path at the end of the line.
+    ``show_resume`` prints the ``RESUME=DEVICE`` lines in it; it is empty if the generator's initramfs cannot have them.
+    Both run inside the root and take the path of the initramfs as last argument.
+    ``regenerate`` generates the initramfs of every kernel again; a change below the paths of ``config`` requires that.
+    ``contained`` means that ``regenerate`` needs more than a chroot, such as /proc.
+    ``rdinit`` is the program of the initramfs that the kernel starts instead of ``/init``, if that is necessary.
+    ``unpackaged`` are programs without a package in the distribution, which the recipe's overlay has to provide.
+    ``placeholder`` is an empty package that satisfies the kernels' dependency on a generator, if no other package does.
+    ``switches`` are programs that switch to the root; one of them has to be in the initramfs.
 
-    ``initrd`` is empty, as are all that deal with it, where there is no initramfs.
+    Without an initramfs, ``initrd`` and everything about it is empty.
     """
 
     name: str
@@ -37,12 +38,12 @@ class Generator:
     rdinit: str = ""
     contained: bool = False
     unpackaged: tuple[str, ...] = ()
-    stand_in: str = ""
+    placeholder: str = ""
     switches: tuple[str, ...] = ()
 
     @property
     def regeneration(self) -> Command:
-        """The command that makes the initramfs of every kernel anew."""
+        """The command that generates the initramfs of every kernel again."""
         return Command(self.regenerate, chroot=not self.contained, contained=self.contained)
 
     @property
@@ -59,8 +60,8 @@ _INITRAMFS_TOOLS = Generator(
     kernel="vmlinuz",
     initrd="initrd.img",
     list_initramfs=("lsinitramfs",),
-    # unmkinitramfs puts the last archive of an initramfs under main/ when there is an early one before it. The copy is
-    # made below /run, which the finished root does not keep.
+    # unmkinitramfs puts the last archive of an initramfs under main/ if there is an early one before it. It unpacks to
+    # /run, which the finish stage empties.
     show_resume=(
         "sh",
         "-ec",
@@ -77,15 +78,15 @@ _INITRAMFS_TOOLS = Generator(
 
 _DRACUT = Generator(
     name="dracut",
-    # dracut itself only recommends what its shell scripts call; without these it leaves modules out, silently.
+    # dracut only recommends the programs that its scripts call. Without them it omits modules without an error.
     packages=("dracut", "dracut-core", "kmod", "zstd"),
     skeletons=("dracut",),
-    # Debian's kernel packages keep both links current, whatever makes the initramfs: dracut's own names carry the
-    # kernel's version, which no domain could name.
+    # Debian's kernel packages keep both links current with any generator. dracut's own file names contain the kernel's
+    # version, and a domain's XML cannot follow a version.
     kernel="vmlinuz",
     initrd="initrd.img",
     list_initramfs=("lsinitrd",),
-    # dracut writes resume= of the machine it runs on into a file of the initramfs's command line.
+    # dracut writes resume= of the machine that it runs on into a file for the command line in the initramfs.
     show_resume=(
         "sh",
         "-ec",
@@ -119,7 +120,7 @@ _MKINITCPIO = Generator(
     list_initramfs=("lsinitcpio",),
     show_resume=(),
     regenerate=("mkinitcpio", "--allpresets"),
-    # It ends at once where /proc or /dev/fd is missing.
+    # mkinitcpio exits at once if /proc or /dev/fd is missing.
     contained=True,
     config=("etc/mkinitcpio", "etc/initcpio", "etc/modprobe.d"),
     switches=("switch_root", "systemd"),
@@ -152,7 +153,7 @@ _BOOSTER_ON_DEBIAN = replace(
     ),
     config=(*_BOOSTER.config, "usr/bin/booster", "usr/lib/booster"),
     unpackaged=("usr/bin/booster", "usr/lib/booster/init"),
-    stand_in="virtroot-booster",
+    placeholder="virtroot-booster",
 )
 
 _NONE = Generator(
@@ -165,12 +166,12 @@ _NONE = Generator(
     show_resume=(),
     regenerate=(),
     config=(),
-    stand_in="virtroot-no-initramfs",
+    placeholder="virtroot-no-initramfs",
 )
 
 _NONE_ON_ARCH = replace(_NONE, skeletons=("kernel-pacman",), kernel="boot/vmlinuz-{kernel}")
 
-#: The generators by distribution and name; the order of a distribution's rows is the order of preference.
+#: The generators by distribution and name. The first row of a distribution is its default.
 GENERATORS: dict[tuple[str, str], Generator] = {
     ("debian", "initramfs-tools"): _INITRAMFS_TOOLS,
     ("debian", "dracut"): _DRACUT,
@@ -183,13 +184,13 @@ GENERATORS: dict[tuple[str, str], Generator] = {
 }
 
 
-def names(distro: str) -> tuple[str, ...]:
-    """Return the generators that ``distro`` can use, its default first."""
+def list_names(distro: str) -> tuple[str, ...]:
+    """Return the names of the generators of ``distro``, its default first."""
     return tuple(name for row_distro, name in GENERATORS if row_distro == distro)
 
 
-def of(recipe: Recipe) -> Generator:
-    """Return the recipe's generator, its boot paths those of the recipe's kernel package."""
+def get_generator(recipe: Recipe) -> Generator:
+    """Return the recipe's generator, with the boot paths of the recipe's kernel package."""
     found = GENERATORS[recipe.distro, recipe.generator]
     return replace(
         found, kernel=found.kernel.format(kernel=recipe.kernel), initrd=found.initrd.format(kernel=recipe.kernel)

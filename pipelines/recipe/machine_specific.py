@@ -1,7 +1,7 @@
 """Keys and ids that packages generate for one machine when they are installed or first started.
 
-In a golden root they would be the same in every guest. The build deletes them, and each guest makes its own at its
-first boot. A clone gets its own as well, and an upgrade keeps the guest's.
+In a root they would be the same in every guest. The build deletes them, and each guest generates its own at its first
+boot. So does a clone. An upgrade keeps the guest's.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from fnmatch import fnmatchcase
 
 from pipelines.recipe.stage import Command
 
-#: The unit that makes what is missing, in the skeleton ``machine-specific``; its script has a part for each material.
+#: The unit that generates missing files, in the skeleton ``machine-specific``. Its script has a part for each material.
 UNIT = "usr/lib/systemd/system/virtroot-machine-specific.service"
 
-#: The unit that makes the missing host keys of sshd, in the skeleton ``sshd``.
+#: The unit that generates sshd's missing host keys, in the skeleton ``sshd``.
 KEYGEN = "usr/lib/systemd/system/virtroot-sshd-keygen.service"
 
-#: What that unit runs. Roots that an earlier version built run ssh-keygen -A there, which makes only the usual keys.
+#: The script of that unit. In roots that an earlier version built, the unit runs ssh-keygen -A, which generates only
+#: the default keys.
 KEYGEN_SCRIPT = "usr/lib/virtroot/sshd-keygen"
 
-#: Directories that have materials; both are in every root.
-_PLACES = ("etc", "var/lib")
+#: The directories with materials; every root has both.
+_DIRECTORIES = ("etc", "var/lib")
 
 
 @dataclass(frozen=True)
 class Material:
-    """A set of files that identify one machine, or prove to others which machine it is.
+    """A set of files that identify one machine, or prove its identity to others.
 
-    In ``paths`` a star stands for any characters within one name of the last component. ``made_by`` is the unit of
-    virtroot that makes the files again, empty where their own service does.
+    In ``paths`` a star matches any characters in the last component. ``made_by`` is virtroot's unit that generates the
+    files again; it is empty if their own service does.
     """
 
     name: str
@@ -59,11 +60,11 @@ MATERIALS: tuple[Material, ...] = (
     Material("the key of the Docker engine", ("etc/docker/key.json", "var/lib/docker/engine-id")),
 )
 
-#: Made of other files, with a random id in them: Berkeley DB's. The unit makes them again, too. A build deletes them
-#: for the same bytes each time; a system that is imported keeps them, whichever mailer they are of.
+#: Files generated from other files, with a random id of Berkeley DB. The unit generates them again, too. A build
+#: deletes them so that it gives the same bytes each time. An imported system keeps them: they may be another mailer's.
 GENERATED = ("etc/aliases.db",)
 
-#: What names or proves a machine, or a group of machines, and cannot be made again without its administrator.
+#: Files that identify a machine or a group of machines, and that only its administrator can make again.
 WATCHED = (
     "etc/hostid",
     "etc/krb5.keytab",
@@ -72,40 +73,42 @@ WATCHED = (
 )
 
 
-def removal(overlay_paths: Iterable[str]) -> Command:
-    """Return the command that deletes all materials from a root that was built.
+def make_removal(overlay_paths: Iterable[str]) -> Command:
+    """Return the command that deletes all materials from a built root.
 
-    A material of which the overlay has a file stays whole: the recipe's author put it there.
+    A material of which the overlay has a file stays complete: the recipe's author provided it.
     """
-    return Command(("find", *(f"/{each}" for each in _PLACES), *find_tests("/", overlay_paths, GENERATED)), chroot=True)
+    return Command(
+        ("find", *(f"/{each}" for each in _DIRECTORIES), *make_find_tests("/", overlay_paths, GENERATED)), chroot=True
+    )
 
 
-def find_tests(prefix: str = "", overlay_paths: Iterable[str] = (), more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the tests for find(1) that delete all materials but those that the overlay has a file of.
+def make_find_tests(prefix: str = "", overlay_paths: Iterable[str] = (), more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return arguments of find(1) that delete all materials except those of which the overlay has a file.
 
-    ``prefix`` is what the paths that find prints have before those of the root, ``more`` are other files to delete.
+    ``prefix`` is what find puts in front of paths of the root. ``more`` are other files to delete.
     """
     there = tuple(overlay_paths)
-    deleted = [each for each in MATERIALS if not of_overlay(each, there)]
+    deleted = [each for each in MATERIALS if not is_in_overlay(each, there)]
     paths = [*(path for each in deleted for path in each.paths), *(path for path in more if path not in there)]
     tests = [test for path in paths for test in ("-o", "-path", f"{prefix}{path}")]
     if _SNAKEOIL in deleted:
-        # OpenSSL finds the certificate by a link whose name depends on the certificate.
+        # OpenSSL finds the certificate by a link that is named by the certificate's hash.
         link = ("-path", f"{prefix}etc/ssl/certs/*", "-lname", "ssl-cert-snakeoil.pem")
         tests += ["-o", "(", *link, ")"]
     return ("(", *tests[1:], ")", "!", "-type", "d", "-delete")
 
 
-def of_overlay(material: Material, overlay_paths: Iterable[str]) -> bool:
-    """Say whether the overlay has a file of ``material``."""
+def is_in_overlay(material: Material, overlay_paths: Iterable[str]) -> bool:
+    """Return whether the overlay has a file of ``material``."""
     return any(fnmatchcase(path, pattern) for path in overlay_paths for pattern in material.paths)
 
 
 def is_material(path: str) -> bool:
-    """Say whether ``path`` is of a known material."""
+    """Return whether ``path`` belongs to a material."""
     return any(fnmatchcase(path, pattern) for each in MATERIALS for pattern in each.paths)
 
 
-def patterns() -> tuple[str, ...]:
+def list_patterns() -> tuple[str, ...]:
     """Return the paths of all materials."""
     return tuple(path for each in MATERIALS for path in each.paths)

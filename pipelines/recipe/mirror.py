@@ -1,4 +1,4 @@
-"""What a mirror offers, as far as a build depends on it."""
+"""The state of a mirror: what decides which packages a build gets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MirrorState:
-    """Two equal states offer the same packages.
+    """The state of a mirror; equal states offer the same packages.
 
-    ``date`` is that of the newest change in seconds since 1970; ``digests`` has a line ``SHA256 NAME`` for each index.
+    ``date`` is the time of the newest change, in seconds since 1970. ``digests`` has a line ``SHA256 NAME`` for each
+    index.
     """
 
     date: int
@@ -18,6 +19,6 @@ class MirrorState:
 
 
 def parse(text: str) -> MirrorState:
-    """Take apart what a mirror query prints: the date, then the digests; raises ValueError for anything else."""
+    """Parse the output of a mirror query: the date, then the digests. Raises ValueError for anything else."""
     date, *digests = text.removesuffix("\n").split("\n")
     return MirrorState(int(date), tuple(re.sub("[ \t]+", " ", line.strip(" \t")) for line in digests))

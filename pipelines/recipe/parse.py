@@ -1,4 +1,4 @@
-"""Recipe text to `Recipe`, with every mistake reported at once and at its line."""
+"""The parser of recipes. It reports all mistakes at once, each with its line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pipelines.recipe.recipe import GuestDefaults, Recipe
 
 
 def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Parse and validate a recipe; ``overrides`` (field to value, from the command line) win over the text.
+    """Parse and validate a recipe.
 
-    Raises `VirtrootError` with one line for each mistake, as ``source:line: key: what is wrong``.
+    ``overrides`` maps fields to values of the command line, which replace those of the text. Raises VirtrootError with
+    one line for each mistake: ``source:line: key: what is wrong``.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -25,24 +26,26 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise VirtrootError(
-            f"{source}:{line}: not valid YAML: {error.problem}", "mend the indentation or quoting there"
+            f"{source}:{line}: invalid YAML: {error.problem}", "fix the indentation or quoting there"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise VirtrootError(f"{source}: not valid YAML: {error}", "save the recipe as UTF-8 text") from error
+        raise VirtrootError(f"{source}: invalid YAML: {error}", "save the recipe as UTF-8 text") from error
     if not isinstance(data, dict):
         raise VirtrootError(
-            f"{source}: a recipe is a mapping of keys to values", "begin with a line like distro: debian"
+            f"{source}: not a mapping of keys to values", "start the recipe with a line like distro: debian"
         )
-    mistakes = [f"{source}:{line}: {key}: given twice" for key, line in _duplicates(node)]
+    mistakes = [f"{source}:{line}: {key}: duplicate key" for key, line in _find_duplicates(node)]
     overrides = overrides or {}
     recipe = None
     try:
-        recipe = Recipe.model_validate({**_defaults(data), **data, **overrides})
+        recipe = Recipe.model_validate({**_get_defaults(data), **data, **overrides})
     except ValidationError as error:
         for mistake in error.errors():
-            mistakes.append(_describe(mistake, source, node, overrides))
+            mistakes.append(_describe_error(mistake, source, node, overrides))
     else:
-        mistakes += [_at(line, [line.partition(":")[0]], source, node, overrides) for line in _misfits(recipe)]
+        mistakes += [
+            _add_location(line, [line.partition(":")[0]], source, node, overrides) for line in _find_mistakes(recipe)
+        ]
     if mistakes or recipe is None:
         what = mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} mistakes in {source}"
         raise VirtrootError(
@@ -53,49 +56,49 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
     return recipe
 
 
-def _defaults(data: dict[str, Any]) -> dict[str, str]:
-    """Return what the recipe's distribution says where the recipe says nothing."""
+def _get_defaults(data: dict[str, Any]) -> dict[str, str]:
+    """Return the defaults of the recipe's distribution."""
     distro = DISTROS.get(str(data.get("distro", "")))
     if distro is None:
         return {}
     return {
         "release": distro.releases[0],
         "bootstrap": distro.bootstraps[0],
-        "generator": generators.names(distro.name)[0],
+        "generator": generators.list_names(distro.name)[0],
         "kernel": distro.kernel,
     }
 
 
-def _misfits(recipe: Recipe) -> list[str]:
-    """Return what the recipe asks that its distribution does not have, as ``key: why``."""
+def _find_mistakes(recipe: Recipe) -> list[str]:
+    """Return what the recipe's distribution does not support, as ``key: reason``."""
     distro = DISTROS[recipe.distro]
     choices = (
         ("release", recipe.release, distro.releases),
         ("bootstrap", recipe.bootstrap, distro.bootstraps),
-        ("generator", recipe.generator, generators.names(recipe.distro)),
+        ("generator", recipe.generator, generators.list_names(recipe.distro)),
     )
     unknown = [
-        f"{key}: {value!r} is not known for {recipe.distro}; use {' or '.join(allowed)}"
+        f"{key}: unknown for {recipe.distro}: {value!r}; use {' or '.join(allowed)}"
         for key, value, allowed in choices
         if value not in allowed
     ]
-    return unknown + distro.refuses(recipe)
+    return unknown + distro.find_mistakes(recipe)
 
 
-def _describe(mistake: Any, source: str, node: Any, overrides: Mapping[str, str]) -> str:
+def _describe_error(mistake: Any, source: str, node: Any, overrides: Mapping[str, str]) -> str:
     message = str(mistake["msg"]).removeprefix("Value error, ")
     place = [str(part) for part in mistake["loc"]]
-    message = {"extra_forbidden": "unknown key", "missing": "required and missing"}.get(mistake["type"], message)
-    return _at(f"{'.'.join(place)}: {message}", place, source, node, overrides)
+    message = {"extra_forbidden": "unknown key", "missing": "required key is missing"}.get(mistake["type"], message)
+    return _add_location(f"{'.'.join(place)}: {message}", place, source, node, overrides)
 
 
-def _at(line: str, place: list[str], source: str, node: Any, overrides: Mapping[str, str]) -> str:
-    """Say where a mistake is: on the command line, or in a line of the recipe."""
-    return f"--{line}" if place[0] in overrides else f"{source}:{_line(node, place)}: {line}"
+def _add_location(line: str, place: list[str], source: str, node: Any, overrides: Mapping[str, str]) -> str:
+    """Return ``line`` with the place of the mistake in front: an option, or a line of the recipe."""
+    return f"--{line}" if place[0] in overrides else f"{source}:{_find_line(node, place)}: {line}"
 
 
-def _line(node: Any, place: list[str]) -> int:
-    """Find the line of ``place``, as deep as the document has it."""
+def _find_line(node: Any, place: list[str]) -> int:
+    """Return the number of the line of ``place``, or of the deepest part of it that the document has."""
     line = int(node.start_mark.line)
     for part in place:
         if isinstance(node, yaml.MappingNode):
@@ -113,7 +116,7 @@ def _line(node: Any, place: list[str]) -> int:
     return line + 1
 
 
-def _duplicates(node: Any) -> list[tuple[str, int]]:
+def _find_duplicates(node: Any) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -121,5 +124,5 @@ def _duplicates(node: Any) -> list[tuple[str, int]]:
             if key.value in seen:
                 found.append((key.value, key.start_mark.line + 1))
             seen.add(key.value)
-            found += _duplicates(value)
+            found += _find_duplicates(value)
     return found

@@ -1,4 +1,4 @@
-"""The plan: a recipe resolved to stages, and the ids that say when two builds would give the same bytes."""
+"""The plan: a recipe resolved to stages, and the ids of builds. Builds with equal ids give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.recipe.stage import Command, Stage, Tree
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will do."""
+    """The steps of a build."""
 
     recipe: Recipe
     distro: Distro
@@ -36,22 +36,22 @@ class Plan:
 
     @property
     def trees(self) -> tuple[Tree, ...]:
-        """Every tree that is copied, into the builder or the root."""
+        """All trees that are copied into the builder or the root."""
         steps = (*self.builder_setup, *(step for stage in self.stages for step in stage.steps))
         return tuple(step for step in steps if isinstance(step, Tree))
 
 
 def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
-    """Resolve ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root.
+    """Make the plan of ``recipe``; ``overlay_paths`` are the files of its overlay, relative to the root.
 
-    Raises `VirtrootError` where the overlay lacks what no package brings.
+    Raises VirtrootError if the overlay lacks a program that the generator needs and that no package has.
     """
-    distro, generator = DISTROS[recipe.distro], generators.of(recipe)
+    distro, generator = DISTROS[recipe.distro], generators.get_generator(recipe)
     missing = [path for path in generator.unpackaged if path not in overlay_paths]
     if missing:
         raise VirtrootError(
-            f"generator: {recipe.generator}: {recipe.distro} has no package of it, and the overlay no {missing[0]}",
-            f"put {' and '.join(generator.unpackaged)} into the recipe's overlay, or use another generator",
+            f"generator: {recipe.generator}: no package in {recipe.distro}, and {missing[0]} is missing in the overlay",
+            f"add {' and '.join(generator.unpackaged)} to the recipe's overlay, or use another generator",
         )
     return Plan(
         recipe=recipe,
@@ -65,10 +65,10 @@ def make_plan(recipe: Recipe, overlay_paths: tuple[str, ...] = ()) -> Plan:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a build's bytes depend on beside its plan.
+    """What a build's bytes depend on, in addition to its plan.
 
-    ``trees`` has the content digest of each of the plan's trees, ``builder_image`` is the digest of the builder's
-    image, ``epoch`` what times are clamped to, in seconds since 1970.
+    ``trees`` has the digest of the content of each of the plan's trees. ``builder_image`` is the digest of the
+    builder's image. ``epoch`` is the upper limit of file times, in seconds since 1970.
     """
 
     trees: Mapping[Tree, str]
@@ -85,29 +85,30 @@ class Surroundings:
         }
 
 
-def stage_ids(plan: Plan, surroundings: Surroundings) -> tuple[str, ...]:
-    """Return the id of the root after each of the plan's stages: what decides its bytes, hashed.
+def compute_stage_ids(plan: Plan, surroundings: Surroundings) -> tuple[str, ...]:
+    """Return the id of the root after each stage of the plan: a hash of everything that decides its bytes.
 
-    Each id counts the one before it, so plans that begin alike share theirs as far as they are alike. How the builder
-    was set up counts: what was installed without checking signatures must not serve a recipe that asks for them.
+    Each id includes the one before it, so plans with the same first stages share their ids. The set-up of the builder
+    is included: a root whose packages were installed without checking signatures must not serve a recipe that
+    requires them.
     """
     setup = [asdict(step) for step in plan.builder_setup]
-    before = _digest({"setup": setup, **surroundings._as_data(plan.builder_setup)})
+    before = _hash({"setup": setup, **surroundings._as_data(plan.builder_setup)})
     ids = []
     for stage in plan.stages:
         trees = [surroundings.trees[step] for step in stage.steps if isinstance(step, Tree)]
-        before = _digest({"before": before, "stage": asdict(stage), "trees": trees})
+        before = _hash({"before": before, "stage": asdict(stage), "trees": trees})
         ids.append(before)
     return tuple(ids)
 
 
-def plan_id(plan: Plan, surroundings: Surroundings) -> str:
-    """Return the id of a build: a hash over all that decides the root's bytes.
+def compute_plan_id(plan: Plan, surroundings: Surroundings) -> str:
+    """Return the id of a build: a hash of everything that decides the root's bytes.
 
-    What the domain gets (``guest``) and when it is built are no part of the root. Where a snapshot comes from is in the
-    stages.
+    The keys ``guest`` and ``nightly`` are excluded because they do not change the root. ``snapshot`` is excluded
+    because the stages contain its addresses.
     """
-    return _digest(
+    return _hash(
         {
             "recipe": plan.recipe.model_dump(mode="json", exclude={"guest", "nightly", "snapshot"}),
             "stages": [asdict(stage) for stage in plan.stages],
@@ -117,12 +118,12 @@ def plan_id(plan: Plan, surroundings: Surroundings) -> str:
     )
 
 
-def _digest(value: object) -> str:
+def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def as_data(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plain data, for ``--json``."""
+    """Return the plan as data for ``--json``."""
     return {
         "recipe": plan.recipe.model_dump(mode="json"),
         "cmdline": plan.cmdline,
@@ -133,9 +134,9 @@ def as_data(plan: Plan) -> dict[str, Any]:
 
 
 def as_text(plan: Plan) -> str:
-    """Return the plan as a person reads it: a block for each stage, a line for each step."""
+    """Return the plan as text: a block for each stage, a line for each step."""
     initramfs = f"initramfs by {plan.generator.name}" if plan.generator.initrd else "no initramfs"
-    look = "open the initramfs" if plan.generator.initrd else "look for virtiofs in the kernel"
+    look = "list the initramfs" if plan.generator.initrd else "look for virtiofs in the kernel"
     lines = [
         f"{plan.recipe.distro} {plan.recipe.release}, {initramfs}",
         f"cmdline: {plan.cmdline}",
@@ -144,15 +145,15 @@ def as_text(plan: Plan) -> str:
         addresses = filter(None, (plan.recipe.snapshot.mirror, plan.recipe.snapshot.security_mirror))
         lines.append(f"snapshot: {plan.recipe.snapshot.time} from {' and '.join(addresses)}")
     if plan.builder_setup:
-        lines += ["", "the builder", *(f"  {_step(step)}" for step in plan.builder_setup)]
+        lines += ["", "set up the builder", *(f"  {_format_step(step)}" for step in plan.builder_setup)]
     for stage in plan.stages:
         lines += ["", f"{stage.name}{'  (cached)' if stage.cached else ''}"]
-        lines += [f"  {_step(step)}" for step in stage.steps] or ["  nothing to do"]
+        lines += [f"  {_format_step(step)}" for step in stage.steps] or ["  nothing to do"]
     lines += ["", "inspect", f"  {look}, check the rules of a virtiofs root", "", "pack", "  tar, zstd"]
     return "\n".join(lines)
 
 
-def _step(step: Command | Tree) -> str:
+def _format_step(step: Command | Tree) -> str:
     if isinstance(step, Tree):
         return f"copy {step.kind} {step.name}" + (f" to {step.builder}" if step.builder else "")
     where = "in a container of the root: " if step.contained else "in the root: " if step.chroot else ""

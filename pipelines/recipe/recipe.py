@@ -1,4 +1,4 @@
-"""The recipe: what the user writes. Whether its values fit its distribution is checked where it is parsed."""
+"""The recipe: its keys and their values. `parse` checks that the values fit the distribution."""
 
 from __future__ import annotations
 
@@ -16,104 +16,104 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+._@-]*")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def size_in_bytes(value: object) -> int:
-    """Turn ``2GiB`` (or ``512MiB``, …) into bytes; raises ValueError for anything else."""
+def parse_size(value: object) -> int:
+    """Parse a size like ``2GiB`` or ``512MiB`` and return bytes. Raises ValueError for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = _SIZE.fullmatch(str(value).strip())
     if not match:
-        raise ValueError(f"{value!r} is no size; write it like 2GiB or 512MiB")
+        raise ValueError(f"invalid size {value!r}; use a size like 2GiB or 512MiB")
     return int(match[1]) * _UNITS[match[2]]
 
 
-def size_as_text(size: int) -> str:
-    """Write a size in bytes as recipes do: `2GiB`, in the largest unit that divides it."""
+def format_size(size: int) -> str:
+    """Format a size in bytes as recipes have it: `2GiB`, in the largest unit that divides it."""
     unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB") if size % _UNITS[unit] == 0 or unit == "KiB")
     return f"{size // _UNITS[unit]}{unit}"
 
 
-def _enough_memory(size: int) -> int:
+def _check_memory(size: int) -> int:
     if size < 256 * _UNITS["MiB"]:
-        raise ValueError(f"{size_as_text(size)} is too little to unpack an initramfs; give 256MiB or more")
+        raise ValueError(f"{format_size(size)} is too little to unpack an initramfs; use 256MiB or more")
     return size
 
 
-def _package(name: str) -> str:
+def _check_package(name: str) -> str:
     if not _PACKAGE.fullmatch(name):
-        raise ValueError(f"{name!r} is no package name")
+        raise ValueError(f"invalid package name {name!r}")
     if name.startswith("grub"):
-        raise ValueError(f"{name!r}: a golden root has no boot loader, the hypervisor loads the kernel")
+        raise ValueError(f"{name!r}: a root has no boot loader; the hypervisor loads the kernel")
     return name
 
 
-def _network(name: str) -> str:
+def _check_network(name: str) -> str:
     if not _NETWORK.fullmatch(name):
-        raise ValueError(f"{name!r} is no network name; use auto, user, none or the name of a libvirt network")
+        raise ValueError(f"invalid network name {name!r}; use auto, user, none or the name of a libvirt network")
     return name
 
 
-def mirror_address(url: str) -> str:
-    """Return the address of a mirror without its last slashes; raises ValueError for what is none."""
+def normalize_mirror(url: str) -> str:
+    """Return the address of a mirror without trailing slashes. Raises ValueError for an invalid one."""
     if not re.fullmatch(r"(https?|file)://[^\s\"'|]+", url):
-        raise ValueError(f"{url!r} is no mirror; give an http or https address")
+        raise ValueError(f"invalid mirror {url!r}; use an http or https address")
     if re.match(r"https?://[^/]*@", url):
-        # It would end in the manifest, in logs, on command lines and in the root's own list of sources.
+        # A login would be copied to the manifest, to logs, to command lines and to the root's list of sources.
         raise ValueError(
-            "a mirror's address with a user or password in it; let the mirror know this machine by its address, or "
-            "name a proxy that logs in: the variable http_proxy goes to builders, and is recorded nowhere"
+            "a mirror's address must not contain a user or password; allow this machine by its address on the mirror, "
+            "or use a proxy that logs in: builders get the variable http_proxy, and it is not recorded"
         )
     return url.rstrip("/")
 
 
-def snapshot_time(text: str) -> datetime:
-    """Read a time like ``20261101T000000Z``; raises ValueError for anything else."""
+def parse_snapshot_time(text: str) -> datetime:
+    """Parse a time like ``20261101T000000Z``. Raises ValueError for anything else."""
     try:
         if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", text):
             raise ValueError
         return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no time of an archive; write it in UTC, like 20261101T000000Z") from error
+        raise ValueError(f"invalid snapshot time {text!r}; use UTC, like 20261101T000000Z") from error
 
 
-def _snapshot_time(text: str) -> str:
-    snapshot_time(text)
+def _check_snapshot_time(text: str) -> str:
+    parse_snapshot_time(text)
     return text
 
 
-def _share(text: str) -> str:
+def _check_share(text: str) -> str:
     share_spec.parse(text)
     return text
 
 
-def _shares(texts: tuple[str, ...]) -> tuple[str, ...]:
+def _check_shares(texts: tuple[str, ...]) -> tuple[str, ...]:
     shares = tuple(map(share_spec.parse, texts))
-    share_spec.refuse_doubles(shares)
+    share_spec.refuse_duplicates(shares)
     for each in shares:
-        # A recipe can come from anybody, and only the user says which of the host's directories a guest gets.
+        # A recipe may come from a stranger. Only the user decides which directories of the host a guest gets.
         if not each.named:
             raise ValueError(
-                f"{each.source!r}: a recipe names no directory of the host's; give a name, which is a directory in "
-                "the pool, or --share when the guest is made"
+                f"{each.source!r}: a recipe must not name a directory of the host; use a name, for a directory in "
+                "the pool, or install --share"
             )
     return texts
 
 
-ShareText = Annotated[str, AfterValidator(_share)]
+ShareText = Annotated[str, AfterValidator(_check_share)]
 Memory = Annotated[
     int,
-    BeforeValidator(size_in_bytes, json_schema_input_type=str),
-    AfterValidator(_enough_memory),
-    PlainSerializer(size_as_text, return_type=str),
+    BeforeValidator(parse_size, json_schema_input_type=str),
+    AfterValidator(_check_memory),
+    PlainSerializer(format_size, return_type=str),
 ]
-Package = Annotated[str, AfterValidator(_package)]
-Url = Annotated[str, AfterValidator(mirror_address)]
-Network = Annotated[str, AfterValidator(_network)]
+Package = Annotated[str, AfterValidator(_check_package)]
+Url = Annotated[str, AfterValidator(normalize_mirror)]
+Network = Annotated[str, AfterValidator(_check_network)]
 
 
-#: What is merged, or made anew, or nobody's: no guest takes it along.
+#: Directories that an upgrade merges or creates, or that hold no data of the guest: a guest cannot keep them.
 NOT_KEPT = ("etc", "boot", "dev", "proc", "run", "sys", "bin", "sbin", "lib", "lib32", "lib64")
 
-#: What of a root is its packages', and its package managers' word of it.
+#: The directories of packages, and of the databases and caches of package managers.
 PACKAGE_TREES = (
     "usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec", "usr/sbin", "usr/share", "var/cache",
     "var/lib/apt", "var/lib/dpkg", "var/lib/pacman",
@@ -121,17 +121,17 @@ PACKAGE_TREES = (
 PACKAGE_DATABASES = ("var/lib/apt", "var/lib/dpkg", "var/lib/pacman")
 
 
-def kept_by_nobody(path: str) -> str:
-    """Say why no guest takes ``path``, without a slash before it, along to another root; empty where it may."""
+def explain_not_kept(path: str) -> str:
+    """Return why an upgrade cannot keep ``path``, which has no leading slash; empty if it can."""
     parts = path.split("/")
     if {"", ".", ".."} & {*parts} or "\0" in path:
-        return "is no path in a guest"
+        return "is not a path in a guest"
     if parts[0] in NOT_KEPT:
         return f"is below one of {', '.join(NOT_KEPT)}; /etc is merged: see --take"
     if any(each == path or each.startswith(f"{path}/") for each in PACKAGE_TREES):
-        return "holds what packages bring, and would take the place of the new root's; name what is in it"
+        return "holds files of packages, and would replace those of the new root; name paths below it"
     if any(path.startswith(f"{each}/") for each in PACKAGE_DATABASES):
-        return "is the package manager's, and says what the new root has"
+        return "belongs to the package manager, and describes the packages of the root"
     return ""
 
 
@@ -139,96 +139,102 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _kept(path: str) -> str:
-    """Refuse what is no path of the guest's own."""
-    why = kept_by_nobody(path.strip("/")) if path.startswith("/") else "does not begin with a slash"
+def _check_kept_path(path: str) -> str:
+    """Check that an upgrade can keep ``path``; return it without trailing slashes. Raises ValueError."""
+    why = explain_not_kept(path.strip("/")) if path.startswith("/") else "does not begin with a slash"
     if why:
-        raise ValueError(f"{path!r} is nothing to keep: it {why}")
+        raise ValueError(f"{path!r} cannot be kept: it {why}")
     return path.rstrip("/")
 
 
-KeptPath = Annotated[str, AfterValidator(_kept)]
+KeptPath = Annotated[str, AfterValidator(_check_kept_path)]
 
 
 class GuestDefaults(_Strict):
-    """What a domain gets unless the user says otherwise; ``memory`` in bytes once validated."""
+    """The recipe's defaults for a domain; ``memory`` is in bytes after validation."""
 
     memory: Memory = Field(default=1 << 30, description="Memory of the guest, like 2GiB.")
     vcpus: int = Field(default=2, ge=1, le=512, description="Number of virtual CPUs.")
     network: Network = Field(
         default="auto",
-        description="auto (libvirt's default network where active, else user-mode), user, none, or a network.",
+        description="auto (libvirt's default network if active, else user-mode), user, none, or a network.",
     )
     cache: Literal["auto", "mixed", "always", "none"] = Field(
         default="auto",
-        description="virtiofs cache: auto shows the host's edits at once; mixed those outside /usr, and boots faster; "
-        "always is for roots nobody edits; none caches nothing, and files cannot be mapped shared.",
+        description="virtiofs cache: auto shows changes by the host at once; mixed only those outside /usr, and boots "
+        "faster; always is for roots that the host does not change; none caches nothing and has no shared mmap.",
     )
     overlayfs: bool = Field(
         default=False,
-        description="Let the guest mount overlayfs (Docker): the daemon that serves its root keeps CAP_SYS_ADMIN.",
+        description="Let the guest mount overlayfs (Docker); virtiofsd keeps CAP_SYS_ADMIN for it.",
     )
-    shares: Annotated[tuple[ShareText, ...], AfterValidator(_shares)] = Field(
+    shares: Annotated[tuple[ShareText, ...], AfterValidator(_check_shares)] = Field(
         default=(),
-        description="Further directories: TAG:NAME:GUESTPATH[:ro][:create]; NAME is a directory in the pool.",
+        description="Shared directories: TAG:NAME:GUESTPATH[:ro][:create]; NAME is a directory in the pool.",
     )
     keep: tuple[KeptPath, ...] = Field(
-        default=(), description="What a guest takes along at an upgrade beside /home, /root, /srv and its logs."
+        default=(), description="Paths that an upgrade copies over, in addition to /home, /root, /srv and the logs."
     )
 
 
 class Mirror(_Strict):
-    """A package mirror, and the keys to trust for it beside the distribution's own."""
+    """A package mirror, and the keys to trust for it in addition to the distribution's."""
 
-    url: Url = Field(description="Address; for Arch with $repo and $arch in it.")
-    keyring: str | None = Field(default=None, description="A file of public keys beside the recipe, for Arch.")
+    url: Url = Field(description="Address; for Arch it contains $repo and $arch.")
+    keyring: str | None = Field(
+        default=None, description="A file with public keys, relative to the recipe; for Arch only."
+    )
 
 
-def _as_mirrors(value: object) -> object:
-    """Let one address stand for a list of one mirror, and an address in a list for a mirror without keys."""
+def _convert_mirrors(value: object) -> object:
+    """Convert a single address or mirror to a list, and each address to a mirror without keys."""
     listed = value if isinstance(value, (list, tuple)) else [value]
     return [{"url": each} if isinstance(each, str) else each for each in listed]
 
 
 class Snapshot(_Strict):
-    """The distribution's archive as it was at a time: what a root is made from, whatever its mirrors have now."""
+    """A state of the distribution's dated archive, from which a root is built instead of from its mirrors."""
 
-    time: Annotated[str, AfterValidator(_snapshot_time)] = Field(description="When, in UTC: 20261101T000000Z.")
-    mirror: Url | None = Field(default=None, description="The archive at that time; left out: as the settings say.")
-    security_mirror: Url | None = Field(default=None, description="That of the security suite, for Debian.")
+    time: Annotated[str, AfterValidator(_check_snapshot_time)] = Field(description="UTC, like 20261101T000000Z.")
+    mirror: Url | None = Field(
+        default=None, description="Address of the archive at that time; default: from the settings."
+    )
+    security_mirror: Url | None = Field(
+        default=None, description="Address of the security suite's archive, for Debian only."
+    )
 
 
-def _as_snapshot(value: object) -> object:
-    """Let a time stand for a snapshot whose addresses the settings know."""
-    return {"time": _snapshot_time(value)} if isinstance(value, str) else value
+def _convert_snapshot(value: object) -> object:
+    """Convert a time to a snapshot whose addresses come from the settings."""
+    return {"time": _check_snapshot_time(value)} if isinstance(value, str) else value
 
 
 Mirrors = Annotated[
     tuple[Mirror, ...],
-    BeforeValidator(_as_mirrors, json_schema_input_type=str | Mirror | list[str | Mirror]),
+    BeforeValidator(_convert_mirrors, json_schema_input_type=str | Mirror | list[str | Mirror]),
 ]
 
 
 class Recipe(_Strict):
-    """One golden root. Field names are the keys of the YAML file."""
+    """A recipe for one root. Field names are the keys of the YAML file."""
 
     distro: Literal["debian", "arch"] = Field(description="The distribution.")
-    release: str = Field(default="", description="The distribution's release; the newest known when left out.")
+    release: str = Field(default="", description="The distribution's release; default: the newest.")
     bootstrap: str = Field(default="", description="The tool that makes the minimal root.")
-    mirror: Mirrors = Field(default=(), description="Package mirrors; the bootstrapper's own default when left out.")
+    mirror: Mirrors = Field(default=(), description="Package mirrors; default: the bootstrapper's.")
     siglevel: Literal["required", "never"] = Field(
-        default="required", description="Whether Arch's packages must be signed by a trusted key."
+        default="required", description="Whether packages must be signed by a trusted key; for Arch only."
     )
-    security_mirror: Url | None = Field(default=None, description="Mirror of the security suite, for Debian.")
+    security_mirror: Url | None = Field(default=None, description="Mirror of the security suite, for Debian only.")
     snapshot: Annotated[
-        Snapshot | None, BeforeValidator(_as_snapshot, json_schema_input_type=str | Snapshot | None)
-    ] = Field(default=None, description="Make the root from the dated archive, as it was at this time.")
+        Snapshot | None, BeforeValidator(_convert_snapshot, json_schema_input_type=str | Snapshot | None)
+    ] = Field(default=None, description="Build the root from the dated archive of this time.")
     kernel: Package = Field(default="", validate_default=False, description="The kernel package.")
-    generator: str = Field(default="", description="What makes the initramfs; none: there is none.")
-    packages: tuple[Package, ...] = Field(default=(), description="Packages on top of the minimal root.")
+    generator: str = Field(default="", description="The initramfs generator; none: no initramfs.")
+    packages: tuple[Package, ...] = Field(default=(), description="Packages to install on top of the minimal root.")
     overlay: str | None = Field(
-        default=None, description="A tree copied over the root after the packages, beside the recipe."
+        default=None, description="A directory, relative to the recipe, to copy into the root after the packages."
     )
-    run: tuple[str, ...] = Field(default=(), description="Shell commands run in the root after the overlay.")
-    guest: GuestDefaults = Field(default=GuestDefaults(), description="What the domain gets.")
-    nightly: bool = Field(default=True, description="Whether ./inv nightly builds it unless it is named.")
+    run: tuple[str, ...] = Field(default=(), description="Shell commands to run in the root after the overlay.")
+    guest: GuestDefaults = Field(default=GuestDefaults(), description="Defaults for the domain.")
+    nightly: bool = Field(default=True, description="Whether ./inv nightly builds it without naming it.")

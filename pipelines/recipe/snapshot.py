@@ -1,4 +1,4 @@
-"""Dated archives: where a distribution's packages are to be had as they were at a time."""
+"""Dated archives: servers with a distribution's packages as they were at a past time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from pipelines.errors import VirtrootError
-from pipelines.recipe.recipe import Recipe, Snapshot, mirror_address, snapshot_time
+from pipelines.recipe.recipe import Recipe, Snapshot, normalize_mirror, parse_snapshot_time
 
-#: What must be filled in for the address to be a date's own; one of these.
-_DATES = ({"time"}, {"year", "month", "day"})
+#: The fields for a date; an address needs all fields of one of these sets.
+_DATE_FIELDS = ({"time"}, {"year", "month", "day"})
 
-#: What else an address must have, by distribution, and what for.
+#: What else an address must contain, by distribution, and its meaning.
 _NEEDED = {"debian": ("{archive}", "debian or debian-security"), "arch": ("$repo", "for pacman to fill in")}
 
 
-def template(text: str, distro: str) -> str:
-    """Validate the address of a distribution's dated archive; raises ValueError for one that names no date."""
+def check_template(text: str, distro: str) -> str:
+    """Check the address of a distribution's dated archive. Raises ValueError for an invalid one."""
     if not text:
         return text
     names = {
@@ -25,31 +25,31 @@ def template(text: str, distro: str) -> str:
         for _, name, spec, conversion in string.Formatter().parse(text)
         if name is not None
     }
-    unknown = names - {"archive", *set().union(*_DATES)}
+    unknown = names - {"archive", *set().union(*_DATE_FIELDS)}
     if unknown:
-        raise ValueError(f"{{{sorted(unknown)[0]}}} means nothing")
-    if not any(date <= names for date in _DATES):
-        raise ValueError("no place for the date: {time}, or {year}, {month} and {day}")
+        raise ValueError(f"unknown field {{{sorted(unknown)[0]}}}")
+    if not any(date <= names for date in _DATE_FIELDS):
+        raise ValueError("no field for the date: {time}, or {year}, {month} and {day}")
     needed, meaning = _NEEDED[distro]
     if needed not in text:
         raise ValueError(f"no {needed}: {meaning}")
-    mirror_address(_filled(text, "20260101T000000Z", "debian"))
+    normalize_mirror(_fill_in(text, "20260101T000000Z", "debian"))
     return text
 
 
 def resolve(recipe: Recipe, templates: Mapping[str, str], now: datetime) -> Recipe:
-    """Return ``recipe`` with the addresses of its snapshot; one that has them, or no snapshot, stays as it is.
+    """Return ``recipe`` with the addresses of its snapshot filled in, unless it has them or has no snapshot.
 
-    ``templates`` has the address of each distribution's dated archive. Raises `VirtrootError` for a time after ``now``
-    and where no archive is known.
+    ``templates`` has the address of each distribution's dated archive. Raises VirtrootError for a time after ``now``,
+    and if the archive's address is not set.
     """
     snapshot = recipe.snapshot
     if snapshot is None:
         return recipe
-    if snapshot_time(snapshot.time) > now:
+    if parse_snapshot_time(snapshot.time) > now:
         raise VirtrootError(
             f"snapshot: {snapshot.time} is in the future",
-            f"give a time in UTC that has passed: it is {now:%Y%m%dT%H%M%SZ}",
+            f"use a time in UTC before now, {now:%Y%m%dT%H%M%SZ}",
         )
     if snapshot.mirror:
         return recipe
@@ -57,11 +57,11 @@ def resolve(recipe: Recipe, templates: Mapping[str, str], now: datetime) -> Reci
     if not address:
         setting = f"{recipe.distro}_snapshots"
         raise VirtrootError(
-            f"snapshot: no dated archive of {recipe.distro} is known: the setting virtroot.{setting} is empty",
-            f"put its address there, or into INVOKE_VIRTROOT_{setting.upper()}, like {_EXAMPLES[recipe.distro]}",
+            f"snapshot: no dated archive of {recipe.distro}: the setting virtroot.{setting} is empty",
+            f"set it, or INVOKE_VIRTROOT_{setting.upper()}, to an address like {_EXAMPLES[recipe.distro]}",
         )
-    security = _filled(address, snapshot.time, "debian-security") if recipe.distro == "debian" else None
-    found = Snapshot(time=snapshot.time, mirror=_filled(address, snapshot.time, "debian"), security_mirror=security)
+    security = _fill_in(address, snapshot.time, "debian-security") if recipe.distro == "debian" else None
+    found = Snapshot(time=snapshot.time, mirror=_fill_in(address, snapshot.time, "debian"), security_mirror=security)
     return recipe.model_copy(update={"snapshot": found})
 
 
@@ -71,6 +71,6 @@ _EXAMPLES = {
 }
 
 
-def _filled(address: str, time: str, archive: str) -> str:
-    moment = snapshot_time(time)
+def _fill_in(address: str, time: str, archive: str) -> str:
+    moment = parse_snapshot_time(time)
     return address.format(time=time, archive=archive, year=f"{moment:%Y}", month=f"{moment:%m}", day=f"{moment:%d}")

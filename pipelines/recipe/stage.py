@@ -1,21 +1,21 @@
-"""Stages are data: what is done in the builder, and nothing about how."""
+"""The stages of a build, as data: commands to run and trees to copy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Where the root is made, in the builder.
+#: The root, in the builder.
 ROOT = "/rootfs/root"
-#: Where packages are kept between builds, in the builder: a named volume.
+#: The cache of downloaded packages, in the builder: a volume that outlives it.
 CACHE = "/var/cache/virtroot"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command in the builder, or inside the root (``chroot``), with variables added to its environment.
+    """A command in the builder, or in the root with ``chroot``, with additional environment variables ``env``.
 
-    One that is ``contained`` runs in a container that is made of the root, with a /proc and a /dev of its own; what it
-    changes in /boot is kept.
+    A ``contained`` command runs in a container made from the root, with its own /proc and /dev. Its changes in /boot
+    are kept.
     """
 
     argv: tuple[str, ...]
@@ -25,16 +25,16 @@ class Command:
 
     @property
     def full_argv(self) -> tuple[str, ...]:
-        """The argv as run in the builder."""
+        """The argv to run in the builder."""
         return ("chroot", ROOT, *self.argv) if self.chroot else self.argv
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree of files to copy, owned by root: into the root, or into the directory ``builder`` of the builder.
+    """A tree of files, owned by root, to copy into the root, or into the directory ``builder`` of the builder.
 
-    ``kind`` is ``skeleton`` (``name`` is a folder of the skeletons), ``overlay`` (a folder beside the recipe) or
-    ``keyring`` (a file beside the recipe).
+    ``kind`` is ``skeleton`` (``name`` is a folder of the skeletons), ``overlay`` (a folder relative to the recipe) or
+    ``keyring`` (a file relative to the recipe).
     """
 
     kind: str
@@ -44,10 +44,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named run of steps.
+    """A named list of steps.
 
-    ``cached`` says that the root after it is kept for builds whose stages are the same up to here; ``foreign`` that it
-    runs what the recipe's author wrote: no root from there on is kept, and it runs away from whatever later builds
+    With ``cached`` the root after the stage is kept in the stage cache. A ``foreign`` stage runs commands of the
+    recipe's author: the root is not cached from there on, and the stage has no access to anything that later builds
     trust.
     """
 

@@ -1,1 +1,1 @@
-"""What goes wrong with guests on virtiofs, how it shows, and what to do: data, and a look-up."""
+"""The known symptoms of guests on virtiofs: their text, cause and remedy, and the search for them."""

@@ -1,4 +1,4 @@
-"""Holds what was written against the known symptoms."""
+"""Searches texts, such as logs and consoles, for known symptoms."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pipelines.symptom.known import SYMPTOMS
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import plain
 
-#: What libvirt writes into QEMU's log, and virtiofsd into its own, at each start; above it is what is of earlier ones.
+#: The texts that libvirt writes to QEMU's log, and virtiofsd to its own log, at each start.
 _STARTS = ("starting up libvirt version", "Waiting for vhost-user socket connection")
 
 
-def recognise(texts: Iterable[str], among: Iterable[Symptom] = SYMPTOMS) -> Symptom | None:
-    """Return the first symptom that any of the texts has; causes come before what follows from them."""
-    return next(iter(symptoms(texts, among)), None)
+def find_symptom(texts: Iterable[str], among: Iterable[Symptom] = SYMPTOMS) -> Symptom | None:
+    """Return the first symptom in any of the texts, or None. The order of ``among`` has causes before consequences."""
+    return next(iter(find_symptoms(texts, among)), None)
 
 
-def symptoms(texts: Iterable[str], among: Iterable[Symptom] = SYMPTOMS) -> list[Symptom]:
-    """Return all symptoms that the texts have, in their order.
+def find_symptoms(texts: Iterable[str], among: Iterable[Symptom] = SYMPTOMS) -> list[Symptom]:
+    """Return all symptoms in the texts, in the order of ``among``.
 
-    A guest writes escapes between the letters, so the texts are made plain.
+    Escape sequences are removed first, because a guest may write them between the letters.
     """
     written = [plain(text) for text in texts]
     return [symptom for symptom in among if any(symptom.pattern.search(text) for text in written)]
 
 
-def last_start(text: str) -> int:
-    """Return where the last start begins in a log that is never emptied, QEMU's or virtiofsd's; -1 for nowhere."""
+def find_last_start(text: str) -> int:
+    """Return the position of the last start in a log that grows over starts, QEMU's or virtiofsd's; -1 for none."""
     return max(text.rfind(mark) for mark in _STARTS)
 
 
-def since_start(text: str) -> str:
-    """Return what such a log has of the last start alone."""
-    return text[max(last_start(text), 0) :]
+def get_last_start(text: str) -> str:
+    """Return the part of such a log since the last start."""
+    return text[max(find_last_start(text), 0) :]

@@ -1,4 +1,4 @@
-"""A symptom: what somebody writes when a guest on virtiofs does not work, what causes it, and what helps."""
+"""A symptom: the text that a failure of a guest on virtiofs prints, its cause and its remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Symptom:
-    """One way of failing that is known.
+    """A known failure.
 
-    ``name`` is its anchor in the book and what `./inv help` takes, ``heading`` the text as people see it and search for
-    it. ``pattern`` finds it in a text that is plain; each of its repetitions has a bound, for a guest may write any
-    text. ``cause`` and ``remedy`` are a line each; ``{name}`` in the remedy is the guest's. A guest that ``comes_up``
-    all the same shows it later: it is no reason for one that does not.
+    ``name`` is its anchor in the book, and the topic for `./inv help`. ``heading`` is the text that users see and
+    search for. ``pattern`` finds it in a plain text; each of its repetitions has an upper bound, because a guest may
+    write any text. ``cause`` and ``remedy`` are one line each; ``{name}`` in the remedy stands for the guest's name.
+    With ``comes_up``, guests that boot can show it, so it does not explain a guest that does not boot.
     """
 
     name: str
@@ -23,10 +23,10 @@ class Symptom:
     remedy: str
     comes_up: bool = False
 
-    def what(self, seen: str) -> str:
-        """Return the line of an error that says the cause first, and then what was ``seen`` of it."""
+    def format_error(self, seen: str) -> str:
+        """Return the message of an error: the cause, and then the observation ``seen``."""
         return f"{self.cause}: {seen}"
 
-    def hint(self, guest: str) -> str:
-        """Return what to do about it in ``guest``, and where to read more."""
+    def format_hint(self, guest: str) -> str:
+        """Return the hint of an error: the remedy for ``guest``, and the page of the book."""
         return f"{self.remedy.replace('{name}', guest)}; more: ./inv help {self.name}"

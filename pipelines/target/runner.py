@@ -17,10 +17,10 @@ from pathlib import Path
 import requests
 
 from pipelines.engine import exec_stream
-from pipelines.engine.container import Container, new_mark, went_away
+from pipelines.engine.container import Container, make_lost_error, make_mark
 from pipelines.engine.exec_stream import Connection
 from pipelines.errors import VirtrootError
-from pipelines.host.process import Completed, overran
+from pipelines.host.process import Completed, make_overrun
 from pipelines.target.commands import GREETING
 from pipelines.text import trim
 
@@ -102,7 +102,7 @@ class Runner:
         connection = self._connection
         if connection is None:
             return None
-        mark = new_mark()
+        mark = make_mark()
         self._deadline = None if timeout is None else time.monotonic() + timeout
         asked = {"argv": list(argv), "env": mark, "stdin": None if stdin is None else len(stdin)}
         try:
@@ -118,8 +118,8 @@ class Runner:
             self._close()
             # ETIMEDOUT, of a network, is a TimeoutError too.
             if isinstance(error, TimeoutError) and error.errno is None:
-                raise overran(argv, timeout) from None
-            raise went_away(argv, error) from error
+                raise make_overrun(argv, timeout) from None
+            raise make_lost_error(argv, error) from error
         return Completed(tuple(argv), answer["status"], out, err)
 
     def _stands(self) -> bool:
@@ -137,10 +137,10 @@ class Runner:
         self._deadline = time.monotonic() + _GREETING_TIMEOUT
         program = [self._python, "-I", "-c", _PROGRAM.read_text(encoding="utf-8")]
         try:
-            connection = self._open.enter_context(self._container.standing(program))
+            connection = self._open.enter_context(self._container.run_attached(program))
             self._left.clear()
             self._complaint.clear()
-            self._frames = exec_stream.frames(connection)
+            self._frames = exec_stream.read_frames(connection)
             self._connection = connection
             if self._line() != GREETING:
                 raise EOFError("that was another program")

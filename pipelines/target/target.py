@@ -91,7 +91,7 @@ class Local:
 
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """See `Target.holding`."""
-        return process.holding(argv)
+        return process.hold(argv)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class InContainer:
             done = runner.of(self.container, self.python).run(argv, stdin, timeout)
             if done is not None:
                 if check and done.returncode:
-                    raise process.failed(done)
+                    raise process.make_failure(done)
                 return done
         return self.container.run(argv, stdin=stdin, check=check, timeout=timeout, limit=limit)
 
@@ -139,7 +139,7 @@ class InContainer:
 
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """See `Target.holding`."""
-        return self.container.holding(argv)
+        return self.container.hold(argv)
 
 
 def _join(joined: Connection, resize: Callable[[int, int], None]) -> None:

@@ -37,7 +37,7 @@ def publish(
         "define": list(define),
         "definition": definition,
     }
-    with process.uninterrupted():
+    with process.defer_interrupt():
         return call(target, "publish", arguments)
 
 
@@ -70,7 +70,7 @@ def withdraw(
         "definitions": definitions,
         "virsh": list(virsh),
     }
-    with process.uninterrupted():
+    with process.defer_interrupt():
         return call(target, "withdraw", arguments)
 
 

@@ -57,7 +57,7 @@ def _knows_keys(manifest: Manifest) -> bool:
 def test_no_identity_is_left(tree: Host, manifest: Manifest) -> None:
     assert trim(tree.file("/etc/machine-id").content_string) == ""
     for material in machine_specific.MATERIALS:
-        if not machine_specific.of_overlay(material, manifest.overlay_keys):
+        if not machine_specific.is_in_overlay(material, manifest.overlay_keys):
             for pattern in material.paths if _knows_keys(manifest) else _ALWAYS_GONE & {*material.paths}:
                 assert tree.check_output("find /etc /var/lib -path %s", f"/{pattern}") == ""
     # Arch: a secret key in it would be every guest's.
@@ -68,7 +68,7 @@ def test_no_identity_is_left(tree: Host, manifest: Manifest) -> None:
 def test_every_private_key_was_found_by_the_build(tree: Host, manifest: Manifest) -> None:
     if (manifest.origin and manifest.origin.machine_id) or not _knows_keys(manifest):
         return  # It keeps its identity, or was built before keys were looked for.
-    found = split_lines(tree.check_output(" ".join(map(shlex.quote, private_keys.argv("/")))))
+    found = split_lines(tree.check_output(" ".join(map(shlex.quote, private_keys.make_command("/")))))
     assert {*map(one_line, found)} - {*manifest.private_keys, *manifest.overlay_keys} == set()
 
 

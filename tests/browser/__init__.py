@@ -64,7 +64,7 @@ def chromium(base: str) -> Iterator[Browser]:
     """Make the browser's image, where it is not made yet, and run it."""
     engine = engines.connect()
     debian = DISTROS["debian"]
-    base_tag = images.base(engine, base, debian.base_image, debian.base_suite)
+    base_tag = images.ensure_base(engine, base, debian.base_image, debian.base_suite)
     files = {name: (HERE / name).read_bytes() for name in ("Containerfile", "look")}
     digest = hashlib.sha256((engine.image_id(base_tag) or "").encode() + b"".join(files.values())).hexdigest()[:16]
     tag = f"virtroot/test-browser:{digest}"

@@ -29,7 +29,7 @@ REFUSED = {
         "unsigned",
         "key.asc",
         "failed retrieving file 'base-3-1-x86_64.pkg.tar.zst.sig'",
-        "without a signature",
+        "unsigned packages",
     ),
     "wrong-key": ("good", "rogue.asc", "required key missing from keyring", "mirror: keyring:"),
     "no-key": ("good", "", "required key missing from keyring", "mirror: keyring:"),

@@ -21,7 +21,7 @@ from tests.support.definitions import change
 Recipe = Callable[..., Path]
 
 
-def stand_in(overlay: Path) -> None:
+def placeholder(overlay: Path) -> None:
     shutil.copytree(mirror.STAND_IN_BOOSTER / "usr", overlay / "usr")
 
 
@@ -47,7 +47,7 @@ def with_booster(recipe: Recipe, programs: Callable[[Path], None], release: str)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("programs", "release"), [(stand_in, "bookworm"), (real, "bookworm"), (real, "trixie")])
+@pytest.mark.parametrize(("programs", "release"), [(placeholder, "bookworm"), (real, "bookworm"), (real, "trixie")])
 def test_debian_with_booster_boots_and_follows_its_kernel(
     inv: Virtroot, recipe: Recipe, programs: Callable[[Path], None], release: str
 ) -> None:
@@ -73,7 +73,7 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
     hypervisor.target.run(["chroot", root, "dpkg-reconfigure", "-fnoninteractive", kernel])
     hypervisor.target.run(["test", "-s", image])
 
-    if programs is stand_in:
+    if programs is placeholder:
         change(hypervisor, "boost", "rootfstype=virtiofs", "rootfstype=ext4")
         assert "own init of 1, , (initramfs)" in inv("start", "--name", "boost", status=2).stderr
         inv("stop", "--name", "boost", "--force")
@@ -95,5 +95,5 @@ def test_debian_with_booster_boots_and_follows_its_kernel(
 @pytest.mark.long
 def test_two_builds_of_one_plan_give_the_same_bytes(inv: Virtroot, recipe: Recipe, tmp_path: Path) -> None:
     """As it was built last; debootstrap is its bootstrapper."""
-    programs, release = (real, "trixie") if os.environ.get(mirror.BOOSTER) else (stand_in, "bookworm")
+    programs, release = (real, "trixie") if os.environ.get(mirror.BOOSTER) else (placeholder, "bookworm")
     gives_the_same_bytes_again(inv, with_booster(recipe, programs, release), tmp_path)

@@ -53,7 +53,7 @@ def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> No
     assert inv("exec", "debian", "--", "uname", "-r").stdout.strip() == manifest.kernel_version
     inv("wait", "debian")
     again = inv("demo").stderr
-    assert "there is a guest debian already: it is taken as it is" in again
+    assert "the guest debian exists already, and is used as it is" in again
     assert "debian is running and stays up" in again
     failed = inv("exec", "--name", "debian", "--", "sh", "-c", "echo out; echo 'to  err' >&2; exit 7", status=7)
     assert (failed.stdout, failed.stderr) == ("out\n", "to  err\n")
@@ -267,7 +267,7 @@ def test_a_guest_that_does_not_come_up_shows_its_console(inv: Virtroot, trixie: 
     said = inv("start", "--name", "mute", status=2).stderr
     inv("stop", "--name", "mute", "--force")
     inv("remove", "--name", "mute", "--yes")
-    assert "error: the root has no init that runs: the guest mute did not come up: its console says" in said
+    assert "error: the root has no working init: the guest mute did not come up: its console says" in said
     assert "init" in said.partition("error: ")[0]
 
 

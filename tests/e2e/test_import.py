@@ -319,8 +319,8 @@ def make_disk(inv: Virtroot, system: Path, name: str, made: Path) -> Path:
     """Make the disk ``name`` (``locked`` or ``plain``) of a system, as the file ``made``."""
     tar = ["tar", "--create", "--sparse", "--format=posix", *archive.KEEP, "--directory", str(system), "."]
     with (
-        guestfs.reader(engines.connect(), named("make-disks"), inv.settings) as container,
-        process.reading(tar) as content,
+        guestfs.run_reader(engines.connect(), named("make-disks"), inv.settings) as container,
+        process.open_output(tar) as content,
     ):
         container.run(["sh", "-c", "cat > /system.tar"], stdin=content)
         container.run(["python3", "-c", _MAKE_DISK, "/system.tar", f"/{name}"])
@@ -339,7 +339,7 @@ def test_a_locked_disk_gives_a_guest_that_passes_as_any_other(inv: Virtroot, sys
     key = tmp_path / "key"
     key.write_text("open sesame\n")
     done = inv("import", "oldbox", str(locked), "--key", str(key))
-    assert "/srv/data on /dev/sda4 is left behind; --include-mounts brings it along" in done.stderr
+    assert "/srv/data on /dev/sda4 is left behind; use --include-mounts to import it" in done.stderr
     assert f"the hypervisor loads the kernel: {GRUB} purged" in done.stderr
     assert locked.read_bytes() == before
     imported = Path(done.stdout.strip())
@@ -438,8 +438,8 @@ def test_a_disk_that_refers_to_another_file_is_refused(inv: Virtroot, tmp_path: 
 @pytest.mark.usefixtures("imported")
 def test_a_recipe_and_an_import_do_not_share_a_name(inv: Virtroot, recipe: Callable[..., Path], system: Path) -> None:
     said = inv("build", "--recipe", str(recipe("oldbox")), status=2).stderr
-    assert "holds a system that was imported" in said
-    assert "holds the builds of" in inv("import", named("trixie"), str(system), status=2).stderr
+    assert "contains an imported system" in said
+    assert "contains builds of" in inv("import", named("trixie"), str(system), status=2).stderr
 
 
 def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Path, tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_a_hostile_system_harms_nothing_and_is_refused(inv: Virtroot, system: Pa
     (hostile / "etc/fstab").write_bytes(fstab)
     failed = inv("import", "hostile", str(hostile), status=2)
     assert "\x1b" not in failed.stderr
-    assert "the kernel vmlinuz is no regular file inside the root" in failed.stderr
+    assert "the kernel vmlinuz is not a regular file inside the root" in failed.stderr
     assert victim.read_text() == "theirs\n"
     # Nothing has a name that was not published, and no builder is left.
     assert sorted(path.name for path in (inv.output / "hostile").iterdir()) == [".import", "failed"]

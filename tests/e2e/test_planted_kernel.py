@@ -55,7 +55,7 @@ def test_start_refuses(inv: Virtroot, installed: None, hypervisor: Hypervisor, l
     said = inv("start", "--name", "planted", status=2).stderr
     assert "refused to touch the guest's root: vmlinuz: " in said
     if link != "dangling":
-        assert "error: a path in the guest's root leads out of it, or is not what has to be there: refused" in said
+        assert "error: a path in the guest's root leads out of it, or has the wrong type: refused" in said
         assert "./inv help refused-path" in said
     assert get(hypervisor, "planted").state == "shut off"
     assert hypervisor.target.run(["sha256sum", f"{place.boot('planted')}/kernel"]).text == before

@@ -118,13 +118,13 @@ def test_guests_see_each_other_by_name_and_the_outside(inv: Virtroot, config: Pa
     assert run(agent, "ssh", "-F", str(config), "near", f"bash -c '{greeting}'").startswith("SSH-2.0-OpenSSH")
 
     engine = engines.connect()
-    image = images.base(engine, inv.settings.base, "debian:trixie-slim", "trixie")
+    image = images.ensure_base(engine, inv.settings.base, "debian:trixie-slim", "trixie")
     listen = "use IO::Socket; $s = IO::Socket::INET->new(LocalPort => 8123, Listen => 1, ReuseAddr => 1); "
     answer = 'print "up\\n"; $c = $s->accept; print $c "outside\\n"; close $c'
     outside = engine.start(image, labels={"virtroot.recipe": named("outside")}, argv=["sleep", "600"])
     try:
         address = outside.run(["hostname", "-I"]).text.split()[0]
-        with outside.holding(["perl", "-MIO::Handle", "-e", f"STDOUT->autoflush; {listen}{answer}"]) as said:
+        with outside.hold(["perl", "-MIO::Handle", "-e", f"STDOUT->autoflush; {listen}{answer}"]) as said:
             assert said == "up"
             read = f"exec 3<> /dev/tcp/{address}/8123; cat <&3"
             assert run(agent, "ssh", "-F", str(config), "near", f"bash -c '{read}'") == "outside\n"
@@ -198,7 +198,7 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
         after = source.target.run(["sh", "-c", _TREE, "tree", clone.root]).text
         own = (
             *("etc/machine-id", "etc/hostname", "etc/hosts", "etc/mailname", "etc/postfix/main.cf"),
-            *(path.rstrip("*") for path in machine_specific.patterns()),
+            *(path.rstrip("*") for path in machine_specific.list_patterns()),
         )
         changed = set(before.splitlines()) ^ set(after.splitlines())
         assert {line for line in changed if not line.split(" ./")[1].startswith(own)} == set()

@@ -128,14 +128,14 @@ def test_what_no_guest_may_share(inv: Virtroot) -> None:
         "a:link:/srv/a": "leads to /etc",
         "a:file:/srv/a": "not a directory",
         "a:/srv:/srv/a": "no access to /srv of this machine",
-        "a:common/deep:/srv/a": "no directory of the host's",
+        "a:common/deep:/srv/a": "invalid share source",
         "a:common:/srv/common": "mounts common at /srv/common",
         "common:common:/srv/a": "already has a share common",
-        "root:common:/srv/a": "that of the guest's root",
-        f"{'a' * 37}:common:/srv/a": "more than 36 bytes",
-        "a:common:/etc": "would hide what the guest needs",
-        "a:common:srv/a": "no path to mount at",
-        "a:common:/srv/a:rw": "no share",
+        "root:common:/srv/a": "reserved for the guest's root",
+        f"{'a' * 37}:common:/srv/a": "longer than 36 bytes",
+        "a:common:/etc": "would hide files that the guest needs",
+        "a:common:srv/a": "invalid mount point",
+        "a:common:/srv/a:rw": "invalid share",
     }.items():
         assert reason in inv("share", "plain", share, status=2).stderr, share
     assert target.run(["virsh", "-q", "dumpxml", "plain"]).text == before

@@ -41,7 +41,7 @@ def test_missing_recipe_file(inv: Virtroot) -> None:
 
 
 def test_no_recipe_named(inv: Virtroot) -> None:
-    assert "no recipe named" in refused(inv, "build")
+    assert "no recipe given" in refused(inv, "build")
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,7 @@ def test_options_that_would_do_nothing(inv: Virtroot, words: str, why: str) -> N
 
 
 def test_bad_yaml(inv: Virtroot, written: Callable[[str], str]) -> None:
-    assert "mine.yaml:3: not valid YAML" in refused(
-        inv, "build", "--recipe", written("distro: debian\npackages: [a\nx")
-    )
+    assert "mine.yaml:3: invalid YAML" in refused(inv, "build", "--recipe", written("distro: debian\npackages: [a\nx"))
 
 
 def test_recipe_that_is_no_text(inv: Virtroot, tmp_path: Path) -> None:
@@ -81,12 +79,12 @@ def test_unknown_key_and_wrong_type_are_reported_together(inv: Virtroot, written
 
 def test_generator_without_a_package(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "booster")
-    assert "debian has no package of it, and the overlay no usr/bin/booster" in answer
+    assert "no package in debian, and usr/bin/booster is missing in the overlay" in answer
 
 
 def test_unknown_generator(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", "--generator", "dracula")
-    assert "--generator: 'dracula' is not known for debian; use initramfs-tools or dracut or booster or none" in answer
+    assert "--generator: unknown for debian: 'dracula'; use initramfs-tools or dracut or booster or none" in answer
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
@@ -104,7 +102,7 @@ def test_engine_not_running(inv: Virtroot) -> None:
 
 def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path]) -> None:
     path = recipe(named("broken"), "mirror: http://127.0.0.1:9/debian")
-    assert "the package mirror does not answer for debian trixie" in refused(inv, "build", "--recipe", str(path))
+    assert "the package mirror for debian trixie does not answer" in refused(inv, "build", "--recipe", str(path))
 
 
 def test_full_disk(inv: Virtroot, recipe: Callable[..., Path]) -> None:
@@ -127,11 +125,11 @@ def test_package_that_does_not_exist(inv: Virtroot, recipe: Callable[..., Path])
 
 
 def test_nothing_built_yet(inv: Virtroot, written: Callable[[str], str]) -> None:
-    assert "mine has not been built" in refused(inv, "install", "--name", "web", "--recipe", written("distro: debian"))
+    assert "no build of mine" in refused(inv, "install", "--name", "web", "--recipe", written("distro: debian"))
 
 
 def test_name_that_fits_no_recipe(inv: Virtroot) -> None:
-    assert "no recipe's name begins 'web'" in refused(inv, "install", "--name", "web")
+    assert "no recipe matches the name 'web'" in refused(inv, "install", "--name", "web")
 
 
 def test_bad_name(inv: Virtroot, trixie: Path) -> None:
@@ -150,7 +148,7 @@ def test_missing_ssh_key_file(inv: Virtroot, trixie: Path) -> None:
 
 def test_bad_memory(inv: Virtroot, trixie: Path) -> None:
     answer = refused(inv, "install", "--name", "web", "--artifact", str(trixie), "--memory", "plenty")
-    assert "--memory: 'plenty' is no size" in answer
+    assert "--memory: invalid size 'plenty'" in answer
 
 
 def test_connection_to_another_machine(inv: Virtroot, trixie: Path) -> None:
@@ -159,7 +157,7 @@ def test_connection_to_another_machine(inv: Virtroot, trixie: Path) -> None:
 
 
 def test_directory_that_is_no_artifact(inv: Virtroot, tmp_path: Path) -> None:
-    assert "no manifest at" in refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
+    assert "cannot read " in refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
 
 
 @pytest.mark.parametrize("which", ["kernel", "initrd"])
@@ -171,7 +169,7 @@ def test_manifest_that_names_a_boot_file_outside_the_root(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     answer = refused(inv, "install", "--name", "web", "--artifact", str(tmp_path))
     assert f"boot.{which}" in answer
-    assert "is no path inside the root" in answer
+    assert "not a path inside the root" in answer
 
 
 def test_a_night_over_a_recipe_that_is_not_there_begins_nothing(inv: Virtroot) -> None:
@@ -186,7 +184,7 @@ def test_artifact_with_a_wrong_checksum(inv: Virtroot, trixie: Path, tmp_path: P
         tarball.seek(1_000_000)
         tarball.write(b"tampered")
     answer = refused(inv, "install", "--name", "web", "--artifact", str(copy))
-    assert "is not what was built" in answer
+    assert ": sha256 is " in answer
     assert inv("list", "--json").stdout.strip() == "[]"
 
 

@@ -12,7 +12,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import load
 from pipelines.builder import container, inputs, inspection, private_keys
-from pipelines.builder.container import Builder, builder
+from pipelines.builder.container import Builder, run_builder
 from pipelines.engine import engine as engines
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import ROOT
@@ -24,8 +24,8 @@ def worker(inv: Virtroot, bookworm: Path, recipe: Callable[..., Path]) -> Iterat
     """A builder with bookworm's root: a kernel that has both modules outside."""
     engine = engines.connect()
     planned = inputs.find(recipe=str(recipe(named("bookworm"), release="bookworm", cache="mixed")))
-    image, _ = container.image(engine, planned.plan.distro, inv.settings)
-    with builder(engine, image, planned.name, inv.settings, "broken-roots") as worker:
+    image, _ = container.ensure_image(engine, planned.plan.distro, inv.settings)
+    with run_builder(engine, image, planned.name, inv.settings, "broken-roots") as worker:
         with Artifact(bookworm).tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
         worker.run(["cp", "-a", ROOT, f"{ROOT}.good"])
@@ -40,7 +40,7 @@ def inspect(worker: Builder, bookworm: Path) -> Iterator[Callable[..., list[str]
     def after(script: str, generator: str = "initramfs-tools") -> list[str]:
         worker.run(["chroot", ROOT, "sh", "-ec", script])
         facts = inspection.gather(worker.target, ROOT, GENERATORS["debian", generator], packages)
-        return inspection.violations(facts)
+        return inspection.find_violations(facts)
 
     yield after
     worker.run(["sh", "-ec", 'rm -rf "$1" && cp -a "$1.good" "$1"', "restore", ROOT])
@@ -81,7 +81,7 @@ def test_resume_device(inspect: Callable[[str], list[str]]) -> None:
 
 def test_grub(inspect: Callable[[str], list[str]]) -> None:
     broken = inspect("mkdir /boot/grub")
-    assert broken == ["no-grub: there is no boot loader in a virtiofs root, but found: boot/grub"]
+    assert broken == ["no-grub: a virtiofs root must not have a boot loader, but has: boot/grub"]
 
 
 def test_wrong_fstab(inspect: Callable[[str], list[str]]) -> None:
@@ -141,12 +141,12 @@ def test_databases_that_maintainer_scripts_did_not_make_are_made_or_left_to_the_
     worker.run(["sh", "-ec", 'rm "$1" "$2"/usr/bin/journalctl; touch "$2/var/.updated"', "sh", catalog, ROOT])
     worker.run(["/usr/local/lib/virtroot/make-databases", ROOT])
     assert worker.run(["ls", f"{ROOT}/var/.updated"], check=False).returncode
-    assert inspection.doubts(gather())
+    assert inspection.find_doubts(gather())
 
 
 def test_a_build_that_breaks_a_rule_publishes_nothing(inv: Virtroot, recipe: Callable[..., Path]) -> None:
     path = recipe(named("broken"), "run: ['echo /dev/vda1 / ext4 defaults 0 1 > /etc/fstab']", bootstrap="mmdebstrap")
     done = inv("build", "--recipe", str(path), status=2)
-    assert "error: the root breaks the rule fstab: etc/fstab must have the one line" in done.stderr
+    assert "error: the root breaks the rule fstab: etc/fstab must have the single line" in done.stderr
     published = [entry.name for entry in (inv.output / named("broken")).iterdir() if not entry.name.startswith(".")]
     assert published == ["failed"]

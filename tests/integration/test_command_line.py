@@ -37,14 +37,14 @@ def made() -> None:
 def virsh(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     """Put a virsh that runs a script of the test's first on PATH; return the environment for that."""
 
-    def stand_in(script: str) -> dict[str, str]:
+    def placeholder(script: str) -> dict[str, str]:
         directory = tmp_path / "bin"
         directory.mkdir()
         (directory / "virsh").write_text(f"#!/bin/sh\n{script}\n")
         (directory / "virsh").chmod(0o755)
         return {**LIBVIRT, "PATH": f"{directory}:{os.environ['PATH']}"}
 
-    return stand_in
+    return placeholder
 
 
 def run(
@@ -131,7 +131,7 @@ def test_the_environment_is_made_anew_when_it_no_longer_fits(tmp_path: Path) -> 
 def test_settings_of_a_file_that_is_named(tmp_path: Path) -> None:
     settings = tmp_path / "mine.yaml"
     settings.write_text("virtroot: {base: floppy}\n")
-    assert "virtroot.base is 'floppy'" in run(INV, "-f", settings, "build", "--distro", "debian", status=2).stderr
+    assert "virtroot.base: 'floppy'" in run(INV, "-f", settings, "build", "--distro", "debian", status=2).stderr
     settings.write_text("virtroot: [\n")
     refused = run(INV, "-f", settings, "build", "--distro", "debian", status=2).stderr.splitlines()
     assert refused[0].startswith("error: cannot read the settings: ")
@@ -163,7 +163,7 @@ def test_a_reader_that_has_seen_enough(line: str) -> None:
 def test_a_disk_that_is_full() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([INV, "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.stderr == "error: No space left on device\ntry: make room on that disk, then run it again\n"
+    assert done.stderr == "error: No space left on device\ntry: free space on that disk, then run it again\n"
     assert done.returncode == 2
 
 

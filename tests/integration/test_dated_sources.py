@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipelines.builder import container
-from pipelines.builder.container import Builder, builder
+from pipelines.builder.container import Builder, run_builder
 from pipelines.engine import engine as engines
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.stage import ROOT
@@ -41,8 +41,8 @@ mkdir -p "$1/etc/apt/sources.list.d" "$1/var/lib/apt/lists/partial" "$1/var/lib/
 def worker(inv: Virtroot) -> Iterator[Builder]:
     """A builder with expired archives."""
     engine = engines.connect()
-    image, _ = container.image(engine, DISTROS["debian"], inv.settings)
-    with builder(engine, image, named("dated"), inv.settings, "dated") as made:
+    image, _ = container.ensure_image(engine, DISTROS["debian"], inv.settings)
+    with run_builder(engine, image, named("dated"), inv.settings, "dated") as made:
         made.run(["sh", "-ec", ARCHIVES, "archives", ROOT])
         yield made
 

@@ -41,9 +41,9 @@ TEXT = """\
 before    web/20261101T020000Z-1
 after     web/20261102T020000Z-2
 kernel    6.12.48 -> 6.12.57
-packed    1.0 KiB, as before
+packed    1.0 KiB, unchanged
 unpacked  200 MiB -> 190 MiB (-10 MiB)
-packages  6, as before
+packages  6, unchanged
 
 added (1)
   <script>  $(id)
@@ -98,7 +98,7 @@ def test_packages_kernel_and_sizes_fit_a_terminal(output: Path) -> None:
     # However the two are named, and wherever one is.
     for words in (["web/golden", "latest"], ["latest~1", "latest", "--recipe", "elsewhere/web.yaml"]):
         assert inv(output, "diff", *words, LC_ALL="C", LANG="C").stdout == said
-    assert "no package came, went" in inv(output, "diff", "web/latest", "web/latest").stdout
+    assert "no packages added, removed" in inv(output, "diff", "web/latest", "web/latest").stdout
 
 
 def test_programs_get_json(output: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_tarball_that_is_none_is_said_with_its_name(output: Path, tmp_path: Pa
     (tmp_path / "tree" / "noise").write_bytes(os.urandom(3 << 20))
     latest = Artifact(output / "web" / "20261102T020000Z-2")
     pack(output / "web" / "20261101T020000Z-1", tmp_path / "tree")
-    assert "no tarball" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
+    assert "no such tarball" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
 
     pack(latest.directory, tmp_path / "tree")
     whole = latest.tarball.read_bytes()
@@ -169,7 +169,7 @@ def test_a_tarball_that_is_none_is_said_with_its_name(output: Path, tmp_path: Pa
         (tmp_path / name).write_text("")
     unsorted = ["tar", "--create", "--zstd", f"--file={latest.tarball}", "--directory", str(tmp_path), "b", "a"]
     subprocess.run(unsorted, check=True)
-    assert "is not sorted" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
+    assert "tarball is not sorted" in inv(output, "diff", "web/golden", "latest", "--files", status=2).stderr
 
 
 def test_memory_does_not_grow_with_the_roots(output: Path) -> None:

@@ -303,13 +303,13 @@ def test_what_is_broken_is_found_and_mended_as_said(
         assert state(target) == before
         found = faults(json.dumps(doctor.as_data(findings)))
         assert frozenset(found) - usual == _found(names)
-        assert doctor.status(findings) == int(any(broken.needed for broken in cases))
+        assert doctor.compute_status(findings) == int(any(broken.needed for broken in cases))
         for broken in cases:
             assert any(broken.says in found[each]["says"] for each in broken.found), found
             fixed = [each for each in broken.found if found[each]["fix"]]
             assert fixed == ([] if broken.mend else list(broken.found))
         capsys.readouterr()
-        doctor.mend(findings)
+        doctor.apply_fixes(findings)
         said = " ".join(capsys.readouterr().err.split())
         left = _found(name for name in names if CASES[name].mend)
         for each in _found(names) - left:
@@ -329,10 +329,10 @@ def test_of_one_guest_the_same_is_found(machine: Virtroot, target: Target, name:
     broken = CASES[name]
     target.run(["sh", "-ec", broken.broken])
     findings = doctor.examine(machine.settings, "web")
-    doctor.mend(findings)
+    doctor.apply_fixes(findings)
     target.run(["sh", "-ec", broken.mend or "true"])
     assert set(faults(json.dumps(doctor.as_data(findings)))) == broken.found
-    assert doctor.status(findings) == int(broken.needed)
+    assert doctor.compute_status(findings) == int(broken.needed)
     assert faults(json.dumps(doctor.as_data(doctor.examine(machine.settings, "web")))) == {}
 
 

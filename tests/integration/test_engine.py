@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipelines.builder.container import builder
+from pipelines.builder.container import run_builder
 from pipelines.engine import engine as engines
 from pipelines.engine import images
 from pipelines.engine.engine import Container, Engine, NameTaken, NoSuchDevice
@@ -33,7 +33,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def base(engine: Engine) -> str:
-    return images.base(engine, Settings().base, "debian:trixie-slim", "trixie")
+    return images.ensure_base(engine, Settings().base, "debian:trixie-slim", "trixie")
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +131,13 @@ def test_a_tied_container_ends_with_its_task_however_that_ends(engine: Engine, b
 
 def test_two_output_directories_build_a_recipe_of_one_name_at_once(engine: Engine, base: str, tmp_path: Path) -> None:
     here, there = (Settings(output=str(tmp_path / name)) for name in ("here", "there"))
-    with builder(engine, base, "same", here, "build", cache=f"{NAME}-{here.key}") as first:
-        with builder(engine, base, "same", there, "build", cache=f"{NAME}-{there.key}") as second:
+    with run_builder(engine, base, "same", here, "build", cache=f"{NAME}-{here.key}") as first:
+        with run_builder(engine, base, "same", there, "build", cache=f"{NAME}-{there.key}") as second:
             second.run(["touch", "/var/cache/virtroot/of-there"])
             first.run(["test", "!", "-e", "/var/cache/virtroot/of-there"])
         assert first.run(["echo", "on"]).text == "on"
         # One that a killed task of the same output directory left goes first.
-        with builder(engine, base, "same", here, "build") as again:
+        with run_builder(engine, base, "same", here, "build") as again:
             again.run(["true"])
         assert engine.container_state(first.container.id) == ""
     for settings in (here, there):
@@ -151,7 +151,7 @@ def test_a_container_of_somebody_elses_is_neither_used_nor_removed(engine: Engin
     try:
         settings = Settings(embedded=name)
         for task in (embedded.start, embedded.find, lambda given: embedded.stop(given, with_volumes=True)):
-            with pytest.raises(VirtrootError, match=f"the container {name} on this engine is not virtroot's"):
+            with pytest.raises(VirtrootError, match=f"container {name} on this engine does not have virtroot's labels"):
                 task(settings)
         assert client.containers.get(name).id == foreign.id
     finally:
@@ -196,18 +196,18 @@ def tiny(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 def test_an_image_is_built_once_and_anew_when_told(
     engine: Engine, base: str, tiny: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tag, first = images.built(engine, tiny, base)
-    assert images.built(engine, tiny, base, made_since=images.since(30)) == (tag, first)
+    tag, first = images.ensure_built(engine, tiny, base)
+    assert images.ensure_built(engine, tiny, base, made_since=images.compute_oldest(30)) == (tag, first)
     user = engine.start(tag, labels={}, argv=["sleep", "600"])
     try:
-        same_tag, second = images.built(engine, tiny, base, made_since=datetime.now(UTC))
+        same_tag, second = images.ensure_built(engine, tiny, base, made_since=datetime.now(UTC))
         assert same_tag == tag
         assert second != first
         # The container still uses it.
         assert engine.image(first) is not None
     finally:
         user.remove()
-    _, third = images.built(engine, tiny, base, made_since=datetime.now(UTC))
+    _, third = images.ensure_built(engine, tiny, base, made_since=datetime.now(UTC))
     assert engine.image(tag) == engine.image(third)
     assert engine.image(first) is None
     assert engine.image(second) is None
@@ -217,12 +217,12 @@ def test_an_image_is_built_once_and_anew_when_told(
 def test_an_image_that_cannot_be_built_anew_serves_on(
     engine: Engine, base: str, tiny: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tag, identity = images.built(engine, tiny, base)
+    tag, identity = images.ensure_built(engine, tiny, base)
     original = Engine.build_image
 
     def fail(self: Engine, context: bytes, tag: str, arguments: dict[str, str], labels: dict[str, str]) -> None:
         original(self, context, tag, {**arguments, "BASE": f"{NAME}/no-such-base"}, labels)
 
     monkeypatch.setattr(Engine, "build_image", fail)
-    assert images.built(engine, tiny, base, made_since=datetime.now(UTC)) == (tag, identity)
+    assert images.ensure_built(engine, tiny, base, made_since=datetime.now(UTC)) == (tag, identity)
     assert f"the image {tag} of " in capfd.readouterr().err

@@ -42,8 +42,8 @@ def escaping(recipe: Callable[..., Path]) -> Path:
 def packages(inv: Virtroot, escaping: Path) -> Iterator[Container]:
     """The recipe's package cache, seen from a container of our own."""
     engine, found = engines.connect(), inputs.find(recipe=str(escaping))
-    image, _ = container.image(engine, found.plan.distro, inv.settings)
-    volume = container.cache_volume(found, inv.settings)
+    image, _ = container.ensure_image(engine, found.plan.distro, inv.settings)
+    volume = container.get_cache_volume(found, inv.settings)
     looking = engine.start(image, labels={"virtroot.purpose": "test"}, argv=["sleep", "600"], volumes={volume: CACHE})
     yield looking
     looking.remove()

@@ -12,7 +12,7 @@ import pytest
 from pipelines.artifact import archive
 from pipelines.builder import container
 from pipelines.builder.container import Builder
-from pipelines.builder.root_container import contained
+from pipelines.builder.root_container import run_container
 from pipelines.builder.stages import StageRunner
 from pipelines.engine import engine as engines
 from pipelines.engine.engine import Engine
@@ -37,8 +37,8 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def worker(inv: Virtroot, trixie: Path, engine: Engine) -> Iterator[Builder]:
-    image, _ = container.image(engine, DISTROS["debian"], inv.settings)
-    with container.builder(engine, image, NAME, inv.settings, "import", shared=True) as made:
+    image, _ = container.ensure_image(engine, DISTROS["debian"], inv.settings)
+    with container.run_builder(engine, image, NAME, inv.settings, "import", shared=True) as made:
         with (trixie / "rootfs.tar.zst").open("rb") as content:
             made.run(archive.unpack_argv(ROOT), stdin=content)
         yield made
@@ -46,14 +46,14 @@ def worker(inv: Virtroot, trixie: Path, engine: Engine) -> Iterator[Builder]:
 
 def left(inv: Virtroot) -> list[object]:
     client = docker.from_env()
-    [mark] = (f"{key}={value}" for key, value in container.container_mark(NAME, inv.settings).items())
+    [mark] = (f"{key}={value}" for key, value in container.make_root_labels(NAME, inv.settings).items())
     return [*client.containers.list(all=True, filters={"label": mark}), *client.images.list(filters={"label": mark})]
 
 
 def test_a_program_has_a_proc_and_a_dev_and_no_way_to_mount(
     inv: Virtroot, engine: Engine, worker: Builder, tmp_path: Path
 ) -> None:
-    contain = partial(contained, engine, NAME, inv.settings)
+    contain = partial(run_container, engine, NAME, inv.settings)
     runner = StageRunner({}, tmp_path / "log", tmp_path / "failed", contain)
     runner.run(Stage("made", (Command(("bash", "-ec", SCRIPT), contained=True),)), worker)
     assert worker.run(["cat", f"{ROOT}/boot/made"]).text == "through a pipe that /dev/fd names"
@@ -62,9 +62,9 @@ def test_a_program_has_a_proc_and_a_dev_and_no_way_to_mount(
 
 
 def test_what_a_killed_task_left_is_removed(inv: Virtroot, engine: Engine, worker: Builder) -> None:
-    killed = contained(engine, NAME, inv.settings, worker)
+    killed = run_container(engine, NAME, inv.settings, worker)
     killed.__enter__()
     assert len(left(inv)) == 2
-    container.remove_contained(engine, NAME, inv.settings)
+    container.remove_root_containers(engine, NAME, inv.settings)
     assert left(inv) == []
     killed.gen.close()

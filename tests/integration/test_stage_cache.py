@@ -67,7 +67,7 @@ def test_nothing_changed_is_the_artifact_that_is_there(inv: Virtroot, trixie: Pa
     again, said = built(inv, path, **NO_ROOM)
     assert again.build in there
     assert again.plan == load(trixie / "manifest.json").plan
-    assert f"unchanged: {again.id}; --no-cache builds anew" in said
+    assert f"unchanged: {again.id}; use --no-cache to build it again" in said
     assert (inv.output / named("trixie") / "latest").resolve() == inv.output / again.id
 
 
@@ -115,7 +115,7 @@ def test_one_byte_is_noticed_and_the_stage_made_anew(inv: Virtroot, trixie: Path
             root.write(bytes([byte[0] ^ 1]))
     (overlaid.parent / "cached-tree" / "etc" / "motd").write_text("once more\n")
     made, said = built(inv, overlaid)
-    assert "the root after packages in the stage cache is not what was kept; it is made anew" in said
+    assert "stage cache: the root after packages is damaged; building it again" in said
     assert cached(made) == ["base", "skeleton", "kernel"]
     assert made.packages == load(trixie / "manifest.json").packages
     (overlaid.parent / "cached-tree" / "etc" / "motd").write_text("and again\n")
@@ -159,7 +159,7 @@ def small(inv: Virtroot, trixie: Path, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_stops_no_build(inv: Virtroot, longer: Path, small: Path) -> None:
     made, said = built(inv, longer, INVOKE_VIRTROOT_OUTPUT=str(small))
-    assert "the root after packages is not kept for later builds: No space left on device" in said
+    assert "stage cache: the root after packages is not cached: No space left on device" in said
     assert cached(made) == ["base", "skeleton", "kernel"]
     assert (small / named("cached") / "latest").resolve().name == made.build
     assert len(list((small / ".cache" / "stages").glob("[!.]*"))) == 2

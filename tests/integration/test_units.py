@@ -94,9 +94,9 @@ def analyze(inv: Virtroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Make sure of a systemd-analyze: this machine's or, where it has none, the embedded hypervisor's."""
     if shutil.which("systemd-analyze") is None:
         connect(inv.settings)
-        stand_in = tmp_path / "systemd-analyze"
-        stand_in.write_text(f'#!/bin/sh\nexec docker exec {inv.embedded} systemd-analyze "$@"\n')
-        stand_in.chmod(0o755)
+        placeholder = tmp_path / "systemd-analyze"
+        placeholder.write_text(f'#!/bin/sh\nexec docker exec {inv.embedded} systemd-analyze "$@"\n')
+        placeholder.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
 
@@ -141,7 +141,7 @@ def test_without_systemd_the_line_for_a_crontab_is_printed(
         ("", "no action or several actions"),
         ("--install --remove", "no action or several actions"),
         ("--remove --jobs 2", "--remove takes no options"),
-        ("--show --jobs 0", "--jobs: '0' is less than 1"),
+        ("--show --jobs 0", "--jobs: less than 1: '0'"),
         ("--show --keep none", "setting virtroot.keep"),
         ("--show --recipe nowhere.yaml", "no recipe"),
         ("--show --on-calendar nonsense", "--on-calendar 'nonsense'"),

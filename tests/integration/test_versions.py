@@ -26,8 +26,8 @@ VERCMP = 'while read -r a b; do vercmp "$a" "$b"; done'
 def worker() -> Iterator[Container]:
     """A container of Arch's builder, which is Debian with pacman."""
     engine, arch = engines.connect(), DISTROS["arch"]
-    base = images.base(engine, Settings().base, arch.base_image, arch.base_suite)
-    tag, _ = images.built(engine, arch.containerfile, base)
+    base = images.ensure_base(engine, Settings().base, arch.base_image, arch.base_suite)
+    tag, _ = images.ensure_built(engine, arch.containerfile, base)
     worker = engine.start(tag, labels={"virtroot.purpose": "test-versions"}, argv=["sleep", "600"], transient=True)
     yield worker
     worker.remove()
@@ -41,7 +41,7 @@ def said(worker: Container, script: str, tried: list[tuple[str, str]]) -> list[s
 def test_archs_order_is_the_real_vercmps(worker: Container) -> None:
     tried = [*pairs(1000), *ARCH]
     words = [{"-1": "lt", "0": "eq", "1": "gt"}[each] for each in said(worker, VERCMP, tried)]
-    ours = as_words(versions.pacman, tried)
+    ours = as_words(versions.compare_pacman, tried)
     assert list(zip(tried, ours, strict=True)) == list(zip(tried, words, strict=True))
 
 
@@ -49,5 +49,5 @@ def test_debians_order_is_the_real_dpkgs(worker: Container) -> None:
     tried = pairs(300)
     words = said(worker, DPKG, tried)
     assert set(words) == {"lt", "eq", "gt"}
-    ours = as_words(versions.dpkg, tried)
+    ours = as_words(versions.compare_dpkg, tried)
     assert list(zip(tried, ours, strict=True)) == list(zip(tried, words, strict=True))

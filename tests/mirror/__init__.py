@@ -58,10 +58,10 @@ def serve(base: str) -> Iterator[Repository]:
     """Make the repository, where it is not made yet, and serve it to the containers of this engine."""
     engine = engines.connect()
     arch = DISTROS["arch"]
-    base_tag = images.base(engine, base, arch.base_image, arch.base_suite)
-    builder, identity = images.built(engine, arch.containerfile, base_tag)
-    stand_in = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
-    ours = (HERE / "Containerfile", HERE / "make-repository", *stand_in)
+    base_tag = images.ensure_base(engine, base, arch.base_image, arch.base_suite)
+    builder, identity = images.ensure_built(engine, arch.containerfile, base_tag)
+    placeholder = [path for path in STAND_IN_BOOSTER.rglob("*") if path.is_file()]
+    ours = (HERE / "Containerfile", HERE / "make-repository", *placeholder)
     files = {path.relative_to(HERE).as_posix(): path.read_bytes() for path in ours}
     packages = [Path(package) for variable in (MKINITCPIO, BOOSTER) if (package := os.environ.get(variable))]
     files |= {f"extra/{package.name}": package.read_bytes() for package in packages} or {"extra/none": b""}

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder import container
-from pipelines.builder.container import builder
+from pipelines.builder.container import run_builder
 from pipelines.engine import engine as engines
 from pipelines.errors import VirtrootError
 from pipelines.recipe.distros import DISTROS
@@ -116,9 +116,9 @@ def _explained(inv: Virtroot, artifacts: Sequence[Artifact], names: Sequence[str
         return []
     engine = engines.connect()
     manifest = artifacts[0].manifest
-    image, _ = container.image(engine, DISTROS[manifest.recipe.distro], inv.settings)
+    image, _ = container.ensure_image(engine, DISTROS[manifest.recipe.distro], inv.settings)
     try:
-        with builder(engine, image, manifest.name, inv.settings, "compare") as worker:
+        with run_builder(engine, image, manifest.name, inv.settings, "compare") as worker:
             worker.run(["apt-get", "update", "-qq"])
             worker.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "diffoscope-minimal"])
             said = []

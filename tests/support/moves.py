@@ -11,4 +11,4 @@ from pipelines.merge.upgrade_plan import UpgradePlan
 
 def moved(base: Inventory, ours: Inventory, theirs: Inventory, choices: Choices | None = None) -> UpgradePlan:
     read = (ours.contents.get, theirs.contents.get)
-    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged)
+    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merge)

@@ -30,12 +30,12 @@ class Stage:
         self.kvm = False
         self.anew = "9"
 
-    def build(self, inputs: Inputs, settings: Settings, *, asker: object, anew: bool = False) -> Artifact:
-        self.said.append(f"build {inputs.name}{' anew' if anew else ''}")
+    def build(self, inputs: Inputs, settings: Settings, *, asker: object, rebuild: bool = False) -> Artifact:
+        self.said.append(f"build {inputs.name}{' anew' if rebuild else ''}")
         build = self.builds[inputs.name]
         if isinstance(build, Exception):
             raise build
-        if anew:
+        if rebuild:
             build = self.anew
         artifact = Artifact(self.output / inputs.name / build)
         return artifact if artifact.exists else made(self.output, inputs.name, build, good=None)

@@ -27,7 +27,7 @@ def applied(system: System, *packages: str, keep_identity: bool = False, row: st
     """Return what the rules say and do, a line each."""
     found = GENERATORS[system.distro, row or ("initramfs-tools" if system.distro == "debian" else "mkinitcpio")]
     lines = []
-    for rule in applying.rules(system, Installed(frozenset(packages), found), keep_identity=keep_identity):
+    for rule in applying.make_rules(system, Installed(frozenset(packages), found), keep_identity=keep_identity):
         steps = [" ".join(step.argv) if isinstance(step, Command) else f"tree {step.name}" for step in rule.steps]
         lines.append(f"{rule.said} | {'; '.join(steps)}")
     return "\n".join(lines)

@@ -75,8 +75,8 @@ def test_build(stage: Stage) -> None:
     engine.memory.return_value = 16 << 30
     engine.start.return_value = plain
     run = stage.replace("pipelines.host.process.run", Completed((), 0, b"", b""))
-    stage.replace("pipelines.builder.reuse.unchanged", Artifact(Path("artifact")))
-    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
+    stage.replace("pipelines.builder.reuse.find_unchanged", Artifact(Path("artifact")))
+    stage.replace("pipelines.builder.container.ensure_image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.engine.engine.connect", engine)
 
     *lines, last = stage.run("build", "2")
@@ -188,9 +188,9 @@ def test_pacstrap(stage: Stage) -> None:
     repository.file.return_value = b"a public key"
     repository.url.return_value = "http://192.0.2.1/good/$repo/os/$arch"
     made = stage.replace("pipelines.build.build", Artifact(Path("artifact")))
-    stage.replace("pipelines.builder.container.image", ("virtroot/builder:1", "sha256:1"))
+    stage.replace("pipelines.builder.container.ensure_image", ("virtroot/builder:1", "sha256:1"))
     stage.replace("pipelines.engine.engine.connect", engine)
-    stage.replace("pipelines.builder.container.builder", nullcontext(worker))
+    stage.replace("pipelines.builder.container.run_builder", nullcontext(worker))
     stage.replace("tests.mirror.serve", nullcontext(repository))
 
     lines = stage.run("pacstrap")
@@ -232,7 +232,7 @@ def test_clone(stage: Stage, tmp_path: Path) -> None:
         said = f"Used\n{next(used)}\n" if argv[0] == "df" else ""
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    stage.replace("pipelines.setup.need")
+    stage.replace("pipelines.setup.ensure_programs")
     commands = stage.replace("pipelines.host.process.run")
     commands.side_effect = run
     layered = stage.replace("pipelines.pool.clone_methods.make_layer")
@@ -284,7 +284,7 @@ def test_upgrade(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     guest = create_autospec(Guest, instance=True, root="/pool/root.web")
     guest.target = create_autospec(Local, instance=True)
     monkeypatch.setattr("pipelines.settings.CHECKOUT", tmp_path)
-    stage.replace("pipelines.setup.need")
+    stage.replace("pipelines.setup.ensure_programs")
     commands = stage.replace("pipelines.host.process.run", Completed((), 0, b"/dev/loop0\n", b""))
     volumes = stage.replace("docker.from_env", create_autospec(docker.DockerClient, instance=True, volumes=MagicMock()))
     stage.replace("pipelines.install.install")

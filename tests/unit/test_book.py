@@ -105,7 +105,7 @@ def test_commands_inside_lines_can_be_typed(page: str) -> None:
             words = book.words_of(code)
             begin(words)
             if words[0] == "help" and len(words) == 2 and not words[1].isupper():
-                assert explaining.found(words[1])
+                assert explaining.find_parts(words[1])
         elif code.startswith("--") and page == "README":
             assert any(code.split()[0] in context.flags for context in tasks.program.contexts.values()), code
 
@@ -205,13 +205,13 @@ def test_the_site_is_made_so_that_broken_links_are_counted(tmp_path: Path) -> No
 
 def test_a_comment_in_commands_is_no_heading() -> None:
     page = pages.Part("p", "P", "# P\n\n## One { #one }\n\n```sh\n# no heading { #none }\n```\n\n## Two { #two }\n")
-    assert [part.name for part in pages.parts(page)] == ["one", "two"]
+    assert [part.name for part in pages.list_parts(page)] == ["one", "two"]
 
 
 def test_a_page_that_is_not_there_is_refused_with_what_is_near() -> None:
     with pytest.raises(VirtrootError, match="no page 'dokcer'") as refused:
-        pages.find("dokcer")
+        pages.get_page("dokcer")
     assert "./inv help docker" in refused.value.hint
     with pytest.raises(VirtrootError, match="no page ''"):
-        pages.find("")
-    assert pages.find("first").name == "first-recipe"
+        pages.get_page("")
+    assert pages.get_page("first").name == "first-recipe"

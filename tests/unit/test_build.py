@@ -25,7 +25,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """An engine whose containers answer what the mirror of `BEFORE` says."""
     made = create_autospec(Engine, instance=True)
     made.start.side_effect = lambda *_, **__: answering(BEFORE)
-    monkeypatch.setattr("pipelines.builder.container.image", lambda *_: ("virtroot/debian:1", "sha256:1"))
+    monkeypatch.setattr("pipelines.builder.container.ensure_image", lambda *_: ("virtroot/debian:1", "sha256:1"))
     return made
 
 
@@ -39,7 +39,7 @@ def answering(answer: str, status: int = 0) -> Any:
     ("answer", "status", "moved", "said"),
     [
         (BEFORE, 0, False, ""),
-        ("1750000001\nabd  trixie\n", 0, True, "the mirror changed while this was built"),
+        ("1750000001\nabd  trixie\n", 0, True, "the mirror changed during the build"),
         ("", 1, True, "cannot tell whether the mirror changed"),
         ("not a date", 0, True, "cannot tell whether the mirror changed"),
     ],
@@ -50,11 +50,11 @@ def test_a_mirror_that_moves_on_meanwhile_is_told_once(
     debian = inputs.find("debian")
     asker = Asker(engine, Settings())
     engine.start.side_effect = lambda *_, **__: answering(answer, status)
-    watch = build._Watch(debian, asker, parse(BEFORE))
-    assert [watch.unmoved(), watch.unmoved(), watch.moved] == [not moved, not moved, moved]
+    watch = build._MirrorWatch(debian, asker, parse(BEFORE))
+    assert [watch.is_unchanged(), watch.is_unchanged(), watch.moved] == [not moved, not moved, moved]
     told = capsys.readouterr().err
     assert said in told
-    assert told.count("the manifest says so") == moved
+    assert told.count("the manifest records it") == moved
 
 
 def test_the_same_question_is_asked_once_and_anew_when_that_is_said(engine: Any) -> None:
@@ -117,7 +117,7 @@ def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, mon
             with pytest.raises(VirtrootError, match="does not answer"):
                 asker.ask(planned, again=True)
             assert asked() == count
-        monkeypatch.setattr(mirror_state, "_SILENCE", 0)
+        monkeypatch.setattr(mirror_state, "_RETRY_AFTER", 0)
         with pytest.raises(VirtrootError, match="does not answer"):
             asker.ask(trixie)
         assert asked() == 3
@@ -125,11 +125,11 @@ def test_a_mirror_that_did_not_answer_is_left_alone_for_a_while(engine: Any, mon
 
 def test_the_epoch_is_the_mirrors_unless_the_environment_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert mirror_state.epoch(MirrorState(7, ())) == 7
+    assert mirror_state.get_epoch(MirrorState(7, ())) == 7
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    assert mirror_state.epoch(MirrorState(7, ())) == 1700000000
+    assert mirror_state.get_epoch(MirrorState(7, ())) == 1700000000
 
 
 def test_recipes_directory_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "debian" in inputs.names()
+    assert "debian" in inputs.list_names()

@@ -11,7 +11,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from pipelines.builder import inputs
-from pipelines.builder.build_root import Making
+from pipelines.builder.build_root import RootBuild
 from pipelines.builder.cache import StageCache
 from pipelines.builder.container import Builder
 from pipelines.builder.stages import StageRunner
@@ -59,7 +59,7 @@ class Site:
         self.started.clear()
         logs = (self.directory / "log", self.directory / "failed")
         runner = StageRunner(inputs.find("debian").trees, *logs, nullcontext)
-        with Making(inputs.find("debian"), IDS, self.cache, runner, self.start, lambda: unmoved) as making:
+        with RootBuild(inputs.find("debian"), IDS, self.cache, runner, self.start, lambda: unmoved) as making:
             making.make()
         return [stage.name for stage in runner.times if stage.cached]
 
@@ -105,7 +105,7 @@ def test_a_root_that_is_not_what_was_kept_goes_with_its_builder(
         (site.home / f"{identity}.tar.zst").write_bytes(b"a packed mole")
     assert site.make() == restored
     assert (site.started, site.open) == (builders, 0)
-    assert capsys.readouterr().err.count("is not what was kept; it is made anew") == len(damaged)
+    assert capsys.readouterr().err.count("is damaged; building it again") == len(damaged)
     # Kept again, as it should be.
     assert site.make() == ["base", "skeleton", "kernel", "packages"]
 
@@ -123,7 +123,7 @@ def test_a_root_that_cannot_be_packed_is_not_kept(site: Site, capsys: pytest.Cap
     site.refusing = "--create"
     site.make()
     assert site.kept() == []
-    assert "is not kept for later builds" in capsys.readouterr().err
+    assert "is not cached" in capsys.readouterr().err
 
 
 def test_a_stage_that_fails_leaves_what_was_kept_before_it(site: Site) -> None:

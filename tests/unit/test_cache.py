@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import prune
-from pipelines.builder.cache import Keeping, StageCache
+from pipelines.builder.cache import NewEntry, StageCache
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT, Settings
 
@@ -29,10 +29,10 @@ def home(tmp_path: Path) -> Path:
 
 
 def keep(cache: StageCache, identity: str, content: bytes, *, used: int | None = None) -> None:
-    with cache.keeping(identity, "base", "web") as keeping:
-        assert keeping
-        keeping.write(content)
-        cache.commit(keeping)
+    with cache.create_entry(identity, "base", "web") as new_entry:
+        assert new_entry
+        new_entry.write(content)
+        cache.commit(new_entry)
     if used is not None:
         record = next(path for path in cache._home.glob(f"{identity}.json"))
         os.utime(record, (used, used))
@@ -40,7 +40,7 @@ def keep(cache: StageCache, identity: str, content: bytes, *, used: int | None =
 
 def read(cache: StageCache, identity: str) -> bytes | None:
     """What the cache has of that id, where that is whole."""
-    with cache.reading(identity) as kept:
+    with cache.open_root(identity) as kept:
         if kept is None:
             return None
         content = kept.read()
@@ -63,9 +63,9 @@ def test_what_is_kept_comes_back(cache: StageCache, home: Path) -> None:
 
 
 def test_what_is_not_committed_is_gone(cache: StageCache, home: Path) -> None:
-    with cache.keeping("a", "base", "web") as keeping:
-        assert keeping
-        keeping.write(b"root")
+    with cache.create_entry("a", "base", "web") as new_entry:
+        assert new_entry
+        new_entry.write(b"root")
         assert not cache.has("a")
         assert len(names(home)) == 1
     assert names(home) == []
@@ -81,7 +81,7 @@ def test_a_changed_root_is_noticed(cache: StageCache, home: Path, change: bytes)
 def test_a_root_is_noticed_that_was_read_in_part(cache: StageCache, home: Path) -> None:
     keep(cache, "a", b"root")
     (home / "a.tar.zst").write_bytes(b"rooT")
-    with cache.reading("a") as kept:
+    with cache.open_root("a") as kept:
         assert kept
         assert kept.read(2) == b"ro"
         assert not kept.is_whole()
@@ -95,7 +95,7 @@ def test_a_record_that_is_none_takes_its_root_along(
     (home / "a.json").write_text(record)
     assert read(cache, "a") is None
     assert names(home) == []
-    assert "made anew" in capsys.readouterr().err
+    assert "building the root again" in capsys.readouterr().err
 
 
 def test_a_record_without_its_root_goes(cache: StageCache, home: Path) -> None:
@@ -128,15 +128,15 @@ def test_what_is_larger_than_the_cache_is_not_kept_and_pushes_nothing_out(
     keep(cache, "a", b"x" * ROOM)
     keep(cache, "b", b"x" * (ROOM + 1))
     assert [cache.has("a"), cache.has("b")] == [True, False]
-    assert "it has more than cache_size" in capsys.readouterr().err
+    assert "larger than cache_size" in capsys.readouterr().err
 
 
 def test_a_cache_of_no_size_keeps_and_finds_nothing(cache: StageCache, tmp_path: Path) -> None:
     keep(cache, "a", b"root")
     none = StageCache(tmp_path, 0)
     assert not none.has("a")
-    with none.keeping("b", "base", "web") as keeping:
-        assert keeping is None
+    with none.create_entry("b", "base", "web") as new_entry:
+        assert new_entry is None
 
 
 class Full:
@@ -158,12 +158,12 @@ class Full:
 def test_a_full_disk_is_warned_of_once_and_nothing_is_kept(
     cache: StageCache, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with cache.keeping("a", "base", "web") as keeping:
-        assert keeping
-        keeping._content = Full(keeping._content, 10)  # type: ignore[assignment]
+    with cache.create_entry("a", "base", "web") as new_entry:
+        assert new_entry
+        new_entry._content = Full(new_entry._content, 10)  # type: ignore[assignment]
         for _ in range(5):
-            keeping.write(b"123456")
-        cache.commit(keeping)
+            new_entry.write(b"123456")
+        cache.commit(new_entry)
     assert names(home) == []
     assert capsys.readouterr().err.count("No space left on device") == 1
 
@@ -175,7 +175,7 @@ def test_a_root_does_not_take_the_last_of_the_disk(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     keep(cache, "a", b"root")
     assert names(home) == []
-    assert "would leave too little of the disk" in capsys.readouterr().err
+    assert "too little disk space would be left" in capsys.readouterr().err
     keep(cache, "b", b"few")
     assert cache.has("b")
 
@@ -184,48 +184,48 @@ def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path, capsys: p
     (tmp_path / "stages").write_text("no directory")
     cache = StageCache(tmp_path, ROOM)
     assert not cache.has("a")
-    with cache.keeping("a", "base", "web") as keeping:
-        assert keeping is None
+    with cache.create_entry("a", "base", "web") as new_entry:
+        assert new_entry is None
     cache.forget("a")
-    assert "is not kept for later builds" in capsys.readouterr().err
+    assert "is not cached" in capsys.readouterr().err
 
 
 def test_what_a_killed_build_left_is_cleared_and_what_one_writes_is_not(cache: StageCache, home: Path) -> None:
     keep(cache, "a", b"root")
     (home / ".writing-killed").write_bytes(b"half a root")
-    with cache.keeping("b", "base", "web") as keeping:
-        assert keeping
+    with cache.create_entry("b", "base", "web") as new_entry:
+        assert new_entry
         assert not (home / ".writing-killed").exists()
         keep(cache, "c", b"root")
-        keeping.write(b"root")
-        cache.commit(keeping)
+        new_entry.write(b"root")
+        cache.commit(new_entry)
     assert read(cache, "b") == b"root"
 
 
 def test_two_that_keep_the_same_leave_one_that_is_whole(cache: StageCache) -> None:
     with ExitStack() as both:
-        keeping: list[Keeping] = []
+        new_entry: list[NewEntry] = []
         for content in (b"one", b"another"):
-            each = both.enter_context(cache.keeping("a", "base", "web"))
+            each = both.enter_context(cache.create_entry("a", "base", "web"))
             assert each
             each.write(content)
-            keeping.append(each)
-        for each in reversed(keeping):
+            new_entry.append(each)
+        for each in reversed(new_entry):
             cache.commit(each)
     assert read(cache, "a") == b"one"
 
 
 def test_cleaning_disturbs_neither_reader_nor_writer(cache: StageCache, home: Path, tmp_path: Path) -> None:
     keep(cache, "a", b"root")
-    with cache.reading("a") as kept, cache.keeping("b", "base", "web") as keeping:
+    with cache.open_root("a") as kept, cache.create_entry("b", "base", "web") as new_entry:
         assert kept
-        assert keeping
-        keeping.write(b"root")
+        assert new_entry
+        new_entry.write(b"root")
         (home / ".writing-killed").write_bytes(b"half")
         assert prune.clean_cache(Settings(cache_dir=str(tmp_path)), asking=None) == len(b"root") + len(b"half")
         assert kept.read() == b"root"
         assert kept.is_whole()
-        cache.commit(keeping)
+        cache.commit(new_entry)
     assert [cache.has("a"), cache.has("b")] == [False, True]
 
 

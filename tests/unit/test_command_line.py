@@ -26,7 +26,7 @@ from pipelines.cli.registry import Registry
 from pipelines.engine import engine as engines
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.libvirt import connect
-from pipelines.settings import CHECKOUT, defaults
+from pipelines.settings import CHECKOUT, list_defaults
 
 TASKS = sorted(tasks.program.contexts)
 TAKING_A_GUEST = [name for name, context in tasks.program.contexts.items() if "name" in context.args]
@@ -97,27 +97,27 @@ def test_names_and_options_reach_the_task(line: str, called: dict[str, object]) 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("strat web", "no task 'strat'"),
+        ("strat web", "unknown task 'strat'"),
         ("start", "start needs a name"),
         ("pin", "pin needs an artifact"),
         ("start --name", "--name needs a value"),
         ("start --name --connect x", "--name needs a value"),
-        ("start --nope", "start has no option '--nope'"),
-        ("start -x", "start has no option '-x'"),
-        ("start web two", "start has no place for 'two'"),
-        ("start web --name other", "--name is given twice: 'web' and 'other'"),
-        ("install web --vcpus many", "--vcpus: 'many' is no whole number"),
+        ("start --nope", "start: unknown option '--nope'"),
+        ("start -x", "start: unknown option '-x'"),
+        ("start web two", "start: unexpected argument 'two'"),
+        ("start web --name other", "--name was given twice: 'web' and 'other'"),
+        ("install web --vcpus many", "--vcpus: not an integer: 'many'"),
         ("install --force=no web", "--force takes no value"),
         ("install -f=no web", "-f takes no value"),
-        ("--dry start web", "inv has no option '--dry'"),
-        ("publish --help", "no task 'publish'"),
-        ("publish -h", "no task 'publish'"),
-        ("--help publish", "no task 'publish'"),
-        ("publish x --nope --help", "no task 'publish'"),
-        ("start web frob --help", "start has no place for 'frob'"),
-        ("install web --vcpus 0", "--vcpus: '0' is less than 1"),
-        ("install web --vcpus=-2", "--vcpus: '-2' is less than 1"),
-        ("--print-completion-script tcsh", "no completion for the shell 'tcsh'"),
+        ("--dry start web", "inv: unknown option '--dry'"),
+        ("publish --help", "unknown task 'publish'"),
+        ("publish -h", "unknown task 'publish'"),
+        ("--help publish", "unknown task 'publish'"),
+        ("publish x --nope --help", "unknown task 'publish'"),
+        ("start web frob --help", "start: unexpected argument 'frob'"),
+        ("install web --vcpus 0", "--vcpus: less than 1: '0'"),
+        ("install web --vcpus=-2", "--vcpus: less than 1: '-2'"),
+        ("--print-completion-script tcsh", "no completion script for shell 'tcsh'"),
     ],
 )
 def test_what_cannot_be_read_is_refused(line: str, what: str) -> None:
@@ -226,7 +226,7 @@ def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_come_through_as_text(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invoke would make a number of it, or a traceback; what is wrong is said where settings are validated."""
     monkeypatch.setenv("INVOKE_VIRTROOT_TIMEOUT", value)
-    with pytest.raises(VirtrootError, match=re.escape(f"setting virtroot.timeout is {value!r}")):
+    with pytest.raises(VirtrootError, match=re.escape(f"invalid setting virtroot.timeout: {value!r}")):
         tasks.program.run(["inv", "build", "--distro", "debian"])
 
 
@@ -249,17 +249,17 @@ def raising(error: BaseException) -> Callable[[], None]:
         (
             raising(PermissionError(errno.EACCES, "Permission denied", "output/x")),
             2,
-            "error: Permission denied: output/x\ntry: run it as root, or as the user that owns it\n",
+            "error: Permission denied: output/x\ntry: run it as root, or as the owner of the path\n",
         ),
         (
             raising(OSError(errno.ENOSPC, "No space left on device")),
             2,
-            "error: No space left on device\ntry: make room on that disk, then run it again\n",
+            "error: No space left on device\ntry: free space on that disk, then run it again\n",
         ),
         (
             raising(OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b")),
             2,
-            "error: Invalid cross-device link: a and b\ntry: ./inv --debug TASK shows where that came from\n",
+            "error: Invalid cross-device link: a and b\ntry: run ./inv --debug TASK for a traceback\n",
         ),
     ],
 )
@@ -271,17 +271,17 @@ def test_endings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    assert exit_status.status(body) == status
+    assert exit_status.run_task(body) == status
     assert capsys.readouterr().err == said
 
 
 def test_a_pipe_that_breaks_elsewhere_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_status.status(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 2
+    assert exit_status.run_task(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 2
     assert "error: Broken pipe\n" in capsys.readouterr().err
 
 
 def test_a_bug_is_shown_whole_and_is_no_answer_of_a_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_status.status(raising(ZeroDivisionError("division"))) == 70
+    assert exit_status.run_task(raising(ZeroDivisionError("division"))) == 70
     assert "ZeroDivisionError: division" in capsys.readouterr().err
 
 
@@ -354,9 +354,9 @@ def test_only_files_that_a_recipe_may_be_called_after_are_recipes(
     for name in ("fine", "zz$(id)", "zz;id", "-rf", "a b", "x\ny", "..", "index.html"):
         (tmp_path / f"{name}.yaml").write_text("distro: debian\n")
     monkeypatch.setattr(inputs, "_RECIPES", tmp_path)
-    assert inputs.names() == ["fine"]
+    assert inputs.list_names() == ["fine"]
     # A night says of the others why it does not build them.
-    assert len(inputs.nightly()) == 8
+    assert len(inputs.list_nightly()) == 8
 
 
 def test_every_task_is_offered(offered: Callable[..., list[str]]) -> None:
@@ -368,9 +368,9 @@ def test_finding_guests_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SimpleNamespace(container=lambda name: None, refuse_foreign=lambda *_: None)
     monkeypatch.setattr(connect, "is_host_answering", lambda: False)
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
-    monkeypatch.setattr(engines, "answers", lambda: True)
+    monkeypatch.setattr(engines, "is_available", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)
-    assert complete.guests(SimpleNamespace(config=SimpleNamespace(virtroot=defaults()))) == []  # type: ignore[arg-type]
+    assert complete.list_guests(SimpleNamespace(config=SimpleNamespace(virtroot=list_defaults()))) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

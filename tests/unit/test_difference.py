@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pipelines.artifact.difference import Change, Difference, compare, joined
+from pipelines.artifact.difference import Change, Difference, compare, join
 from pipelines.artifact.manifest import Package
 
 
@@ -59,8 +59,8 @@ def test_differences_that_follow_each_other_are_one() -> None:
         packages(a="1", b="2", c="0", systemd="2"),
     ]
     steps = [compare(one, other, "debian") for one, other in pairwise(states)]
-    assert joined(steps, "debian") == compare(states[0], states[-1], "debian")
-    assert not joined((), "debian")
+    assert join(steps, "debian") == compare(states[0], states[-1], "debian")
+    assert not join((), "debian")
 
 
 def test_another_way_to_write_a_version_is_no_step_back() -> None:

@@ -56,12 +56,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         said = json.dumps(SEEN) if argv[1:3] == ["-I", "-c"] else "virtiofsd 1.13.2 --shared-dir --modcaps"
         return Completed(tuple(argv), 0, said.encode(), b"")
 
-    monkeypatch.setattr("pipelines.engine.engine.answers", lambda: True)
+    monkeypatch.setattr("pipelines.engine.engine.is_available", lambda: True)
     monkeypatch.setattr("pipelines.engine.engine.connect", ReadOnly)
     monkeypatch.setattr(process, "run", run)
-    monkeypatch.setattr(process, "found", lambda _: True)
+    monkeypatch.setattr(process, "is_installed", lambda _: True)
     monkeypatch.setattr("pipelines.guest.agent.Agent.is_answering", lambda _: True)
-    for forbidden in ("attach", "start_daemon", "stop_daemon", "holding"):
+    for forbidden in ("attach", "start_daemon", "stop_daemon", "hold"):
         monkeypatch.delattr(process, forbidden)
     return ran
 
@@ -93,18 +93,18 @@ def test_who_is_not_root_is_told_so_and_not_that_roots_are_gone(
     ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SEEN, "user", 1000)
-    with pytest.raises(VirtrootError, match="by root alone"):
+    with pytest.raises(VirtrootError, match="requires root"):
         doctor.examine(Settings(), "web")
     (last,) = [each for each in doctor.examine(Settings()) if each.of == libvirt.OF]
-    assert (last.ok, last.do) == (False, "run this with sudo")
+    assert (last.ok, last.do) == (False, "run it with sudo")
 
 
 def test_where_no_hypervisor_runs_a_guest_is_an_error_and_the_rest_is_looked_at(ran: list[list[str]]) -> None:
-    with pytest.raises(VirtrootError, match="does not run"):
+    with pytest.raises(VirtrootError, match="is not running"):
         doctor.examine(Settings(connect="embedded"), "web")
     (last,) = [each for each in doctor.examine(Settings(connect="embedded")) if each.of == libvirt.OF]
     assert last.ok
-    assert "does not run" in last.says
+    assert "is not running" in last.says
 
 
 def test_each_fix_is_said_and_one_that_fails_keeps_no_other_from_being_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_each_fix_is_said_and_one_that_fails_keeps_no_other_from_being_done(caps
         fault("web", "c", "is broken", "mend it"),
         fine("web", "d", "is fine"),
     ]
-    doctor.mend(faults)
+    doctor.apply_fixes(faults)
     assert done == ["b"]
     assert capsys.readouterr().err.splitlines() == [
         "web: mend a",
@@ -130,8 +130,8 @@ def test_each_fix_is_said_and_one_that_fails_keeps_no_other_from_being_done(caps
 
 def test_only_what_is_needed_makes_it_fail() -> None:
     optional = fault("web", "a", "is broken", "mend it", needed=False)
-    assert doctor.status([fine("web", "b", "fine"), optional]) == 0
-    assert doctor.status([optional, fault("web", "c", "is broken", "mend it")]) == 1
+    assert doctor.compute_status([fine("web", "b", "fine"), optional]) == 0
+    assert doctor.compute_status([optional, fault("web", "c", "is broken", "mend it")]) == 1
 
 
 def test_people_read_faults_under_what_they_are_of_and_what_to_do_below() -> None:
@@ -171,6 +171,6 @@ def test_a_guest_that_cannot_be_looked_at_is_a_finding_of_its_own(monkeypatch: p
         raise VirtrootError("what it wrote", "look at it")
 
     monkeypatch.setattr(guest_checks, "examine", examine)
-    [found] = doctor._guest(SimpleNamespace(name="web"), {}, handles=False, running=False)  # type: ignore[arg-type]
+    [found] = doctor._examine_guest(SimpleNamespace(name="web"), {}, handles=False, running=False)  # type: ignore[arg-type]
     assert (found.of, found.ok, found.do) == ("web", False, "look at it")
-    assert found.says == "cannot be looked at: what it wrote"
+    assert found.says == "cannot be checked: what it wrote"

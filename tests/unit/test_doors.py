@@ -78,14 +78,14 @@ def test_verbs_do_not_import_verbs() -> None:
 
 def test_no_module_imports_itself_through_others() -> None:
     """Imports for type checkers count: a circle of types is one, too."""
-    graph = import_graph.graph("pipelines")
+    graph = import_graph.build_graph("pipelines")
     assert graph["pipelines.install"] >= {"pipelines.guest.publication", "pipelines.pool.pool"}
     TopologicalSorter(graph).prepare()
 
 
 def test_tests_share_by_way_of_support_alone() -> None:
     """A module of tests is imported by none, nor is anything below a directory of them from outside it."""
-    graph = import_graph.graph("tests")
+    graph = import_graph.build_graph("tests")
     assert "tests.support.nights" in graph["tests.unit.test_nightly"]
     for module, imported in graph.items():
         assert not [each for each in imported if each.rpartition(".")[2].startswith("test_")], module

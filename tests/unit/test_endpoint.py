@@ -12,7 +12,7 @@ import pytest
 from docker.errors import DockerException
 
 from pipelines.engine import engine as engines
-from pipelines.engine.endpoint import Endpoint, endpoint
+from pipelines.engine.endpoint import Endpoint, get_endpoint
 from pipelines.errors import VirtrootError
 
 
@@ -42,18 +42,18 @@ def context(directory: Path, name: str, **docker: Any) -> None:
 
 
 def test_nothing_said_is_the_local_socket(docker: Path) -> None:
-    assert endpoint() == Endpoint("unix:///var/run/docker.sock", "")
+    assert get_endpoint() == Endpoint("unix:///var/run/docker.sock", "")
 
 
 def test_host_wins_over_context_and_context_over_the_current_one(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (docker / "config.json").write_text('{"currentContext": "open"}')
-    assert endpoint().url == "tcp://far:2375"
+    assert get_endpoint().url == "tcp://far:2375"
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    assert str(endpoint()) == "(unix:///run/far.sock), which the Docker context far names"
+    assert str(get_endpoint()) == "(unix:///run/far.sock, from the Docker context far)"
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert endpoint().url == "unix:///var/run/docker.sock"
+    assert get_endpoint().url == "unix:///var/run/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/mine.sock")
-    assert endpoint() == Endpoint("unix:///run/mine.sock", "DOCKER_HOST")
+    assert get_endpoint() == Endpoint("unix:///run/mine.sock", "DOCKER_HOST")
 
 
 @pytest.mark.parametrize("by", ["variable", "configuration"])
@@ -66,7 +66,7 @@ def test_an_unknown_context_is_named_with_those_that_are_there(
         (docker / "config.json").write_text('{"currentContext": "near"}')
     with pytest.raises(VirtrootError, match="no Docker context near") as error:
         engines.connect()
-    assert "contexts here: default, careless, far, locked, open, shell;" in error.value.hint
+    assert "one of: default, careless, far, locked, open, shell" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_what_cannot_half_close_is_refused(
 
 def test_a_local_socket_is_never_behind_tls(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    assert endpoint().url == "unix:///var/run/docker.sock"
+    assert get_endpoint().url == "unix:///var/run/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/mine.sock")
-    assert endpoint().url == "unix:///run/mine.sock"
+    assert get_endpoint().url == "unix:///run/mine.sock"
 
 
 def test_a_broken_configuration_is_named(docker: Path) -> None:
     (docker / "config.json").write_text("{")
     with pytest.raises(VirtrootError, match=r"cannot read .*/config\.json"):
-        endpoint()
+        get_endpoint()
 
 
 def test_an_engine_that_does_not_answer_is_named_with_who_chose_it(
@@ -112,5 +112,5 @@ def test_an_engine_that_does_not_answer_is_named_with_who_chose_it(
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     with pytest.raises(VirtrootError, match="no Docker engine answers") as error:
         engines.connect()
-    assert "(unix:///run/far.sock), which the Docker context far names" in error.value.what
+    assert "(unix:///run/far.sock, from the Docker context far)" in error.value.what
     assert client.call_args.kwargs["base_url"] == "unix:///run/far.sock"

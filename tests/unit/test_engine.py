@@ -28,7 +28,7 @@ def refusal(status: int, explanation: str) -> APIError:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
-    monkeypatch.setattr(environment, "files", dict)
+    monkeypatch.setattr(environment, "get_files", dict)
     client = MagicMock()
     client.api.create_container.return_value = {"Id": "made"}
     return client
@@ -80,10 +80,10 @@ def test_what_virtroot_did_not_make_is_never_removed(client: MagicMock, labels: 
     client.api.inspect_container.return_value = found
     engine = Engine(client)
     for remove in (engine.remove_container, engine.remove_ended, engine.refuse_foreign):
-        with pytest.raises(VirtrootError, match="the container mine on this engine is not virtroot's"):
+        with pytest.raises(VirtrootError, match="container mine on this engine does not have"):
             remove("mine", wanted)
     client.volumes.get.return_value.attrs = {"Labels": {**wanted}}
-    with pytest.raises(VirtrootError, match="the volume mine on this engine is not virtroot's"):
+    with pytest.raises(VirtrootError, match="volume mine on this engine does not have"):
         engine.remove_volume("mine")
     client.api.remove_container.assert_not_called()
     client.volumes.get.return_value.remove.assert_not_called()
@@ -97,7 +97,7 @@ def test_what_virtroot_did_not_make_is_never_removed(client: MagicMock, labels: 
 
 def test_a_name_that_is_taken_is_told_from_other_refusals(client: MagicMock) -> None:
     client.api.create_container.side_effect = refusal(409, "Conflict. The container name is already in use")
-    with pytest.raises(NameTaken, match="a container web is at work"):
+    with pytest.raises(NameTaken, match="a container web of another task"):
         Engine(client).start("image", name="web", labels={})
     client.api.create_container.side_effect = refusal(404, "No such image: image")
     with pytest.raises(VirtrootError, match="cannot start a container from image: No such image") as error:
@@ -107,7 +107,7 @@ def test_a_name_that_is_taken_is_told_from_other_refusals(client: MagicMock) -> 
 
 def test_a_device_that_is_missing_is_told_from_other_refusals(client: MagicMock) -> None:
     client.api.start.side_effect = refusal(500, 'error gathering device information while adding "/dev/kvm": no such')
-    with pytest.raises(NoSuchDevice, match="does not give /dev/kvm"):
+    with pytest.raises(NoSuchDevice, match="cannot give /dev/kvm"):
         Engine(client).start("image", labels={}, devices=("/dev/fuse", "/dev/kvm"))
     with pytest.raises(VirtrootError, match="cannot start a container") as error:
         Engine(client).start("image", labels={})
@@ -136,7 +136,7 @@ def test_what_the_environment_names_is_there_before_the_container_runs(
     steps = [call[0] for call in client.api.method_calls]
     assert steps.index("put_archive") < steps.index("start")
     assert b"a CA" in client.api.put_archive.call_args.args[2]
-    assert environment.files() == {"etc/ssl/certs/ca-certificates.crt": b"a CA"}
+    assert environment.get_files() == {"etc/ssl/certs/ca-certificates.crt": b"a CA"}
 
 
 def test_states_are_the_engines_words(client: MagicMock) -> None:
@@ -164,14 +164,14 @@ def here() -> dict[str, Any]:
     return {
         "Name": platform.node(),
         "KernelVersion": platform.release(),
-        "MemTotal": this_machine.memory("MemTotal"),
+        "MemTotal": this_machine.read_memory("MemTotal"),
     }
 
 
 def test_on_this_machine_what_is_available_counts(client: MagicMock) -> None:
     client.info.return_value = here()
     assert Engine(client).memory() != here()["MemTotal"] // 2
-    assert abs(Engine(client).memory() - this_machine.memory("MemAvailable")) < 1 << 30
+    assert abs(Engine(client).memory() - this_machine.read_memory("MemAvailable")) < 1 << 30
 
 
 @pytest.mark.parametrize("differs", [{"Name": "far"}, {"KernelVersion": "0.1"}, {"MemTotal": 8 << 30}])
@@ -194,6 +194,6 @@ def test_an_image_is_as_old_as_its_last_pull() -> None:
 def test_an_engine_that_answers_no_more_is_no_bug(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.Session, "send", MagicMock(side_effect=error))
     api = engines._Api(base_url="unix:///nowhere", version="1.41")
-    with pytest.raises(VirtrootError, match="the Docker engine answers no more") as raised:
+    with pytest.raises(VirtrootError, match="the Docker engine no longer answers") as raised:
         api.ping()
     assert (raised.value.where, raised.value.detail) == ("engine", str(error))

@@ -134,7 +134,7 @@ def test_what_a_command_holds_is_free_when_the_block_that_it_was_held_for_ends()
         time.sleep(0.2)
         free.append(True)
 
-    with Container("1", FakeApi(engine)).holding(["lock"]) as said:
+    with Container("1", FakeApi(engine)).hold(["lock"]) as said:
         assert (said, free) == ("held", [])
     assert free == [True]
 
@@ -159,7 +159,7 @@ def test_an_engine_that_goes_away_is_said_so() -> None:
         def exec_inspect(self, _: str) -> dict[str, int | None]:
             raise ConnectionResetError("reset")
 
-    with pytest.raises(VirtrootError, match="the container that ran cat went away"):
+    with pytest.raises(VirtrootError, match="the container that ran cat ended"):
         Container("1", Gone(lambda _: None)).run(["cat"])
 
 
@@ -184,6 +184,6 @@ def test_output_that_comes_with_the_engines_answer_is_not_lost(tmp_path: Path, e
 
         threading.Thread(target=engine, daemon=True).start()
         api = docker.APIClient(base_url=f"unix://{tmp_path}/engine.sock", version="1.41")
-        with exec_stream.connection(api.exec_start("1", socket=True)) as connection:
+        with exec_stream.open_connection(api.exec_start("1", socket=True)) as connection:
             assert len(connection.early) == early
-            assert list(exec_stream.frames(connection)) == [(1, b"all"), (1, b"of it")]
+            assert list(exec_stream.read_frames(connection)) == [(1, b"all"), (1, b"of it")]

@@ -94,7 +94,7 @@ def test_what_is_not_known_is_said_as_it_is(machine: type[Machine]) -> None:
 def test_what_libvirt_answers_is_read_whole(machine: type[Machine]) -> None:
     machine.started = (1, REFUSED + "error: and something else")
     error = start(guest(machine))
-    assert error.what.startswith("libvirt finds no virtiofsd on its machine: the guest web did not come up: error: and")
+    assert error.what.startswith("libvirt finds no virtiofsd on its host: the guest web did not come up: error: and")
     assert "libvirt:\nerror: Failed to start domain 'web'" in error.detail
 
 
@@ -136,7 +136,7 @@ def test_logs_warns_of_what_it_shows(
     with patch.object(guests, "get", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
         assert "hello" in "".join(logs.read_log("web", Settings()))
     said = " ".join(capsys.readouterr().err.split())
-    assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.hint('web')}") is told
+    assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.format_hint('web')}") is told
     assert bool(said) is told
 
 
@@ -161,8 +161,8 @@ def test_a_suite_that_says_no_says_why_first(tmp_path: Path, machine: type[Machi
 
     context = SuiteContext(str(artifact.directory), {}, guest="web")
     machine.state = "shut off"
-    with patch("pipelines.host.process.pass_on", suite), pytest.raises(CheckFailed) as told:
-        verify._judge("root", context, artifact, guest(machine))
-    assert told.value.what.startswith("the root's own directory is not root's with the mode 0755: 1 of 2 checks failed")
+    with patch("pipelines.host.process.run_by_line", suite), pytest.raises(CheckFailed) as told:
+        verify._run_suite("root", context, artifact, guest(machine))
+    assert told.value.what.startswith("the root directory does not belong to root with mode 0755: 1 of 2 checks failed")
     assert told.value.what.endswith(": test_b")
-    assert "more: ./inv help root-mode; read the reasons above, or " in told.value.hint
+    assert "more: ./inv help root-mode; see the reasons above, or " in told.value.hint

@@ -212,7 +212,7 @@ class Slow(Local):
         if argv[0] == "sh":
             return super().run(argv, **given)
         assert given["timeout"] > 0
-        raise process.overran(argv, given["timeout"])
+        raise process.make_overrun(argv, given["timeout"])
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_looking_through_a_root_has_an_end(look: Callable[[], object]) -> None:
 
 def test_a_merge_that_takes_long_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(argv: Any, *, timeout: float, **_: Any) -> Completed:
-        raise process.overran(argv, timeout)
+        raise process.make_overrun(argv, timeout)
 
     monkeypatch.setattr(process, "run", run)
-    assert lines.merged(b"a\n", b"b\n", b"c\n") is None
+    assert lines.merge(b"a\n", b"b\n", b"c\n") is None

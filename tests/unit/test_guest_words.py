@@ -81,7 +81,7 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path, content: str, says: st
 def test_sizes_on_the_command_line_follow_the_recipes_rules() -> None:
     assert parse_options("2GiB", 4, "", "").memory == 2 << 30
     assert parse_options("", 0, "", "").memory is None
-    with pytest.raises(VirtrootError, match="--memory: '2 apples' is no size"):
+    with pytest.raises(VirtrootError, match="--memory: invalid size '2 apples'"):
         parse_options("2 apples", 0, "", "")
     with pytest.raises(VirtrootError, match="--vcpus: "):
         parse_options("", -1, "", "")

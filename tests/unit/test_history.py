@@ -46,7 +46,7 @@ def test_a_line_that_is_no_record_is_told_and_left_as_it_is(path: Path, capfd: p
     history.append(night(2))
     before = path.read_bytes()
     assert history.nights() == [night(0), night(2)]
-    assert "no record in line 3, 4, 5, 6" in capfd.readouterr().err
+    assert "invalid record in line 3, 4, 5, 6" in capfd.readouterr().err
     assert path.read_bytes() == before
 
 

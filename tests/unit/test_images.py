@@ -88,11 +88,11 @@ BASE = "virtroot/base-auto:debian-trixie-slim"
 
 
 def base(engine: Any, max_age: int) -> str:
-    return images.base(engine, "auto", "debian:trixie-slim", "trixie", made_since=images.since(max_age))
+    return images.ensure_base(engine, "auto", "debian:trixie-slim", "trixie", made_since=images.compute_oldest(max_age))
 
 
 def built(engine: Any, max_age: int) -> tuple[str, str]:
-    return images.built(engine, "tiny", BASE, made_since=images.since(max_age))
+    return images.ensure_built(engine, "tiny", BASE, made_since=images.compute_oldest(max_age))
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_a_base_is_pulled_anew_when_it_is_too_old(engine: Any, days: float, max_
 @pytest.mark.parametrize("days", [0, 1000])
 def test_without_an_age_any_image_will_do(engine: Any, days: int) -> None:
     engine.put(BASE, days)
-    images.base(engine, "auto", "debian:trixie-slim", "trixie")
-    images.built(engine, "tiny", BASE)
-    images.built(engine, "tiny", BASE)
+    images.ensure_base(engine, "auto", "debian:trixie-slim", "trixie")
+    images.ensure_built(engine, "tiny", BASE)
+    images.ensure_built(engine, "tiny", BASE)
     assert len(engine.made) == 1
 
 
@@ -160,8 +160,8 @@ def test_what_cannot_be_made_anew_is_used_as_it_is(engine: Any, capfd: pytest.Ca
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
     day = (NOW - timedelta(days=31)).strftime("%Y-%m-%d")
     assert warnings == [
-        f"warning: cannot make {BASE}; the image {BASE} of {day} is used",
-        f"warning: cannot make {tag}; the image {tag} of {day} is used",
+        f"warning: cannot make {BASE}; using the image {BASE} of {day}",
+        f"warning: cannot make {tag}; using the image {tag} of {day}",
     ]
     assert [each for each in engine.removed if each.startswith("virtroot/")] == []
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_made_and_is_not_there_is_an_error(engine: Any) -> None:
 
 @pytest.fixture
 def on_this_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("pipelines.engine.engine.answers", lambda: True)
+    monkeypatch.setattr("pipelines.engine.engine.is_available", lambda: True)
     monkeypatch.setattr("pipelines.engine.engine.connect", lambda: cast(Engine, engine))
     return engine
 

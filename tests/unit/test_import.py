@@ -31,18 +31,18 @@ INITRAMFS_TOOLS = GENERATORS["debian", "initramfs-tools"]
     ],
 )
 def test_a_kernel_is_where_the_systems_own_links_are(links: dict[str, str], kernel: str, initrd: str) -> None:
-    row = importing._boot_paths(replace(DEBIAN, links=links), INITRAMFS_TOOLS)
+    row = importing._set_boot_paths(replace(DEBIAN, links=links), INITRAMFS_TOOLS)
     assert (row.kernel, row.initrd) == (kernel, initrd)
-    without = importing._boot_paths(replace(DEBIAN, links=links), GENERATORS["debian", "none"])
+    without = importing._set_boot_paths(replace(DEBIAN, links=links), GENERATORS["debian", "none"])
     assert (without.kernel, without.initrd) == (kernel, "")
 
 
 def test_a_kernel_of_arch_is_called_after_its_package() -> None:
     row = GENERATORS["arch", "mkinitcpio"]
-    assert importing._boot_paths(replace(ARCH, kernels=("linux-lts",)), row).kernel == "boot/vmlinuz-linux-lts"
-    assert importing._boot_paths(replace(ARCH, kernels=("linux-lts", "linux")), row).kernel == "boot/vmlinuz-linux"
+    assert importing._set_boot_paths(replace(ARCH, kernels=("linux-lts",)), row).kernel == "boot/vmlinuz-linux-lts"
+    assert importing._set_boot_paths(replace(ARCH, kernels=("linux-lts", "linux")), row).kernel == "boot/vmlinuz-linux"
     with pytest.raises(VirtrootError, match="has no kernel in /boot"):
-        importing._boot_paths(replace(ARCH, kernels=()), row)
+        importing._set_boot_paths(replace(ARCH, kernels=()), row)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_root_that_changes_meanwhile_is_not_read(
     monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda _: [guest])
     source = Source(Path(path), "directory", 0)
     if refused:
-        with pytest.raises(VirtrootError, match="is the root of web, which runs"):
+        with pytest.raises(VirtrootError, match="is the root of the running guest web"):
             importing._refuse_running(source, Settings())
     else:
         importing._refuse_running(source, Settings())
@@ -73,13 +73,13 @@ def test_a_directory_that_cannot_come_is_refused_before_anything_is_copied(
     root = tmp_path / "root"
     (root / "usr/bin").mkdir(parents=True)
     (root / "etc").mkdir()
-    with pytest.raises(VirtrootError, match="a processor that is not known"):
+    with pytest.raises(VirtrootError, match="an unknown processor"):
         importing.import_system("web", str(root), Settings(output=str(tmp_path / "output")))
     assert not (tmp_path / "output").exists()
 
 
 def test_an_offset_that_is_none_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(VirtrootError, match="--shift-ids 'much' is not a number"):
+    with pytest.raises(VirtrootError, match="--shift-ids: not a number"):
         importing.import_system("web", str(tmp_path / "x"), Settings(output=str(tmp_path / "o")), shift_ids="much")
 
 
@@ -97,6 +97,6 @@ def test_a_shifted_directory_is_refused_before_anything_is_copied(
     settings = Settings(output=str(tmp_path / "output"))
     with pytest.raises(VirtrootError, match="shifted by 100000") as failed:
         importing.import_system("web", str(root), settings)
-    assert failed.value.hint == "--shift-ids auto moves them back"
+    assert failed.value.hint == "use --shift-ids auto to shift them back"
     with pytest.raises(BaseException, match="that begins to copy"):
         importing.import_system("web", str(root), settings, shift_ids="auto")

@@ -46,20 +46,20 @@ def test_a_tree_and_a_key_beside_the_recipe_are_packed(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc", "../secrets", "out", "tree/../../secrets", "."])
 def test_an_overlay_from_elsewhere_is_refused(home: Path, name: str) -> None:
-    with pytest.raises(VirtrootError, match=f"overlay: {name} is not beneath"):
+    with pytest.raises(VirtrootError, match=f"overlay: {name} is outside"):
         inputs.find(recipe=written(home, "distro: debian", f"overlay: {name}"))
 
 
 @pytest.mark.parametrize("name", ["/etc/shadow", "../secrets/shadow", "out/shadow"])
 def test_a_key_from_elsewhere_is_refused(home: Path, name: str) -> None:
     mirror = f"mirror: {{url: http://a.example, keyring: {name}}}"
-    with pytest.raises(VirtrootError, match=f"keyring: {name} is not beneath"):
+    with pytest.raises(VirtrootError, match=f"keyring: {name} is outside"):
         inputs.find(recipe=written(home, "distro: arch", mirror))
 
 
 @pytest.mark.parametrize("name", ["my recipe.yaml", "-x.yaml", ".yaml", "a..b.yaml"])
 def test_a_recipes_name_is_good_for_a_container(home: Path, name: str) -> None:
-    with pytest.raises(VirtrootError, match="is no name for a recipe's file"):
+    with pytest.raises(VirtrootError, match="invalid recipe file name"):
         inputs.find(recipe=written(home, "distro: debian", name=name))
 
 
@@ -86,7 +86,7 @@ def test_options_that_replace_fields_are_known(home: Path) -> None:
     ],
 )
 def test_the_recipe_that_a_guests_name_begins_with(guest: str, recipe: str, fitting: bool) -> None:
-    assert inputs.fits(guest, recipe) == fitting
+    assert inputs.is_named_after(guest, recipe) == fitting
 
 
 def test_what_was_not_checked_shares_no_cache_with_what_was(home: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_was_not_checked_shares_no_cache_with_what_was(home: Path) -> None:
         ("distro: arch", "mirror: {url: http://a.example, keyring: key.asc}"),
         ("distro: arch", "mirror: {url: http://a.example, keyring: other.asc}"),
     )
-    volumes = {container.cache_volume(inputs.find(recipe=written(home, *lines)), Settings()) for lines in recipes}
+    volumes = {container.get_cache_volume(inputs.find(recipe=written(home, *lines)), Settings()) for lines in recipes}
     assert len(volumes) == len(recipes)
     assert all(volume.startswith("virtroot-cache-web") for volume in volumes)
 
@@ -106,14 +106,14 @@ def test_two_output_directories_share_nothing_on_an_engine(home: Path, monkeypat
     engine, found = MagicMock(), inputs.find(recipe=written(home, "distro: arch"))
     outputs = [Settings(output=str(home / name), workspace="disk") for name in ("one", "two")]
     for settings in outputs:
-        with container.builder(engine, "image", "web", settings, "import", shared=True):
+        with container.run_builder(engine, "image", "web", settings, "import", shared=True):
             pass
     names, labels, volumes = ([call.kwargs[key] for call in engine.start.call_args_list] for key in KEYS)
     assert names[0] != names[1]
     assert {*volumes[0]} & {*volumes[1]} == set()
     removed = [call.args[0] for call in engine.remove_containers.call_args_list]
     assert removed[0]["virtroot.key"] == labels[0]["virtroot.key"] != labels[1]["virtroot.key"]
-    assert len({container.cache_volume(found, settings) for settings in outputs}) == 2
+    assert len({container.get_cache_volume(found, settings) for settings in outputs}) == 2
     here = outputs[0].key
     monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
     assert outputs[0].key != here

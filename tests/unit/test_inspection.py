@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.builder.inspection import RULES, RootFacts, doubts, refuse_broken, violations
+from pipelines.builder.inspection import RULES, RootFacts, find_doubts, find_violations, refuse_broken
 from pipelines.errors import VirtrootError
 
 VERSION = "6.1.0-1-cloud-amd64"
@@ -29,19 +29,19 @@ OTHER = {"6.2.0": BUILT_IN[VERSION], VERSION: frozenset[str]()}
 
 
 def test_a_good_root_breaks_no_rule() -> None:
-    assert violations(GOOD) == []
+    assert find_violations(GOOD) == []
 
 
 def test_an_empty_database_is_told_and_is_no_reason_to_refuse_a_root() -> None:
     odd = replace(GOOD, databases=("usr/lib/udev/hwdb.bin",))
-    assert violations(odd) == doubts(GOOD) == []
-    assert doubts(odd) == [
-        "/usr/lib/udev/hwdb.bin is missing or empty: the program that makes it failed in the builder"
+    assert find_violations(odd) == find_doubts(GOOD) == []
+    assert find_doubts(odd) == [
+        "/usr/lib/udev/hwdb.bin is missing or empty: the program that generates it failed in the builder"
     ]
 
 
 def test_modules_may_be_built_into_the_kernel() -> None:
-    assert violations(replace(GOOD, initramfs=(), builtin=BUILT_IN)) == []
+    assert find_violations(replace(GOOD, initramfs=(), builtin=BUILT_IN)) == []
 
 
 WITHOUT_INITRAMFS = replace(
@@ -60,7 +60,7 @@ WITHOUT_INITRAMFS = replace(
 
 
 def test_a_kernel_that_has_all_it_needs_built_in_needs_no_initramfs() -> None:
-    assert violations(WITHOUT_INITRAMFS) == []
+    assert find_violations(WITHOUT_INITRAMFS) == []
 
 
 @pytest.mark.parametrize("module", ["fuse", "virtiofs", "virtio", "virtio_pci", "virtio_ring"])
@@ -69,15 +69,15 @@ def test_without_an_initramfs_nothing_else_brings_a_module(module: str) -> None:
     # Another kernel's modules, and an initramfs that nobody loads, are of no use.
     for kernels in ({VERSION: have}, {VERSION: have, "6.2.0": WITHOUT_INITRAMFS.builtin[VERSION]}):
         broken = replace(WITHOUT_INITRAMFS, builtin=kernels, initramfs=GOOD.initramfs)
-        said = f"without an initramfs, {module} must be built into kernel {VERSION}, and is not"
-        assert violations(broken) == [f"virtiofs-modules: {said}"]
+        said = f"without an initramfs, {module} must be built into kernel {VERSION}, but is not"
+        assert find_violations(broken) == [f"virtiofs-modules: {said}"]
         with pytest.raises(VirtrootError) as refused:
             refuse_broken(broken)
         assert "use another generator" in refused.value.hint
 
 
 def test_a_kernel_whose_modules_are_unknown_is_not_taken_for_one_that_needs_no_initramfs() -> None:
-    (said,) = violations(replace(WITHOUT_INITRAMFS, builtin={}))
+    (said,) = find_violations(replace(WITHOUT_INITRAMFS, builtin={}))
     assert "virtiofs and virtio_pci and fuse" in said
 
 
@@ -87,7 +87,7 @@ def test_a_kernel_without_a_version_in_its_name_goes_by_its_modules() -> None:
     )
     plain = replace(plain, regular=frozenset({plain.kernel, plain.initrd}))
     assert plain.kernel_version == VERSION
-    assert violations(plain) == []
+    assert find_violations(plain) == []
 
 
 LTS = "6.6.1-lts"
@@ -106,14 +106,14 @@ TWO_KERNELS = replace(
 
 def test_of_two_kernels_without_versions_in_their_names_the_package_tells() -> None:
     assert TWO_KERNELS.kernel_version == LTS
-    assert violations(TWO_KERNELS) == []
+    assert find_violations(TWO_KERNELS) == []
 
 
 @pytest.mark.parametrize("pkgbase", [{}, {VERSION: "linux"}, {VERSION: "linux-lts", LTS: "linux-lts"}])
 def test_of_two_kernels_none_is_guessed(pkgbase: dict[str, str]) -> None:
     untold = replace(TWO_KERNELS, pkgbase=pkgbase)
     assert untold.kernel_version == ""
-    assert [each.partition(":")[0] for each in violations(untold)] == ["virtiofs-modules"]
+    assert [each.partition(":")[0] for each in find_violations(untold)] == ["virtiofs-modules"]
 
 
 def test_the_version_in_the_name_wins_over_the_package() -> None:
@@ -123,7 +123,7 @@ def test_the_version_in_the_name_wins_over_the_package() -> None:
 def test_an_initramfs_for_one_kernel_may_leave_the_version_out_of_its_paths() -> None:
     program = "usr/lib/virtroot/init"
     flat = ("/usr/lib/modules/virtiofs.ko", "/usr/lib/modules/virtio_pci.ko", f"/{program}", "/usr/bin/busybox")
-    assert violations(replace(GOOD, initramfs=flat, rdinit=program, switches=("busybox",))) == []
+    assert find_violations(replace(GOOD, initramfs=flat, rdinit=program, switches=("busybox",))) == []
 
 
 @pytest.mark.parametrize(
@@ -136,25 +136,25 @@ def test_an_initramfs_for_one_kernel_may_leave_the_version_out_of_its_paths() ->
         ("virtiofs-modules", {"initramfs": (), "builtin": OTHER}, f"nor built into kernel {VERSION}"),
         ("virtiofs-modules", {"initramfs": tuple(e.replace(VERSION, "6.2.0") for e in GOOD.initramfs)}, "neither in"),
         ("initramfs-program", {"rdinit": "usr/lib/virtroot/init"}, "has no usr/lib/virtroot/init"),
-        ("no-resume", {"resume": ("RESUME=UUID=4d2f",)}, "names UUID=4d2f"),
-        ("no-resume", {"resume": ("RESUME=auto",)}, "names auto"),
+        ("no-resume", {"resume": ("RESUME=UUID=4d2f",)}, "has the device UUID=4d2f"),
+        ("no-resume", {"resume": ("RESUME=auto",)}, "has the device auto"),
         ("no-resume", {"resume": ("RESUME=none", 'RESUME="/dev/vda2"')}, "/dev/vda2"),
-        ("fstab", {"fstab": ""}, "it has: no line"),
+        ("fstab", {"fstab": ""}, "but has: no line"),
         ("fstab", {"fstab": GOOD.fstab + "UUID=1 /boot ext4 defaults 0 2\n"}, "UUID=1 /boot"),
         ("fstab", {"fstab": "/dev/vda1 / ext4 defaults 0 1\n"}, "/dev/vda1"),
         ("no-grub", {"grub": ("boot/grub",)}, "boot/grub"),
         ("no-grub", {"packages": ("bash", "grub-common")}, "package grub-common"),
         ("kernel-path", {"kernel_link": f"/boot/vmlinuz-{VERSION}"}, "is absolute"),
         ("kernel-path", {"kernel_link": "../etc/victim"}, "leaves the root"),
-        ("kernel-path", {"regular": frozenset({f"boot/initrd.img-{VERSION}"})}, "no regular file"),
+        ("kernel-path", {"regular": frozenset({f"boot/initrd.img-{VERSION}"})}, "not a regular file"),
         ("initramfs-path", {"initrd_link": "/boot/initrd.img"}, "is absolute"),
-        ("initramfs-path", {"regular": frozenset({f"boot/vmlinuz-{VERSION}"})}, "no regular file"),
+        ("initramfs-path", {"regular": frozenset({f"boot/vmlinuz-{VERSION}"})}, "not a regular file"),
         ("same-version", {"initrd_link": "boot/initrd.img-5.10.0"}, "is version 5.10.0"),
         ("init", {"init": ""}, "no init"),
     ],
 )
 def test_a_broken_root_is_refused_by_name(rule: str, broken: dict[str, object], says: str) -> None:
-    found = violations(replace(GOOD, **broken))  # type: ignore[arg-type]
+    found = find_violations(replace(GOOD, **broken))  # type: ignore[arg-type]
     complaint = next(each for each in found if each.startswith(f"{rule}: "))
     assert says in complaint
     with pytest.raises(VirtrootError, match="the root breaks"):
@@ -184,13 +184,13 @@ _MODULES = GOOD.initramfs[:2]
 def test_an_initramfs_that_goes_on_in_the_root_breaks_no_rule(
     entries: tuple[str, ...], switches: tuple[str, ...]
 ) -> None:
-    assert violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=switches)) == []
+    assert find_violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=switches)) == []
 
 
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        (("init", "usr/bin/busybox"), "has no switch_root or systemd, and so cannot go on in the root"),
+        (("init", "usr/bin/busybox"), "has no switch_root or systemd, and cannot switch to the root"),
         (("usr/bin/switch_root",), "has no init, which the kernel starts"),
         # The name of a directory or of what a link leads to is no program.
         (("init", "lrwxrwxrwx 1 root root 7 Jan 1 1970 usr/sbin/x -> switch_root"), "has no switch_root or systemd"),
@@ -198,6 +198,6 @@ def test_an_initramfs_that_goes_on_in_the_root_breaks_no_rule(
     ],
 )
 def test_an_image_that_was_made_halfway_is_refused(entries: tuple[str, ...], said: str) -> None:
-    (broken,) = violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=("switch_root", "systemd")))
+    (broken,) = find_violations(replace(GOOD, initramfs=(*_MODULES, *entries), switches=("switch_root", "systemd")))
     assert broken.startswith("initramfs-program: boot/initrd.img-")
     assert said in broken

@@ -24,7 +24,7 @@ from pipelines.target.target import Local
 SCRIPT = CHECKOUT / "pipelines/recipe/skeletons/machine-specific/usr/lib/virtroot/machine-specific"
 
 #: One file of each material, and what looks like one.
-THERE = [path.replace("*", "rsa") for path in (*machine_specific.patterns(), *machine_specific.GENERATED)]
+THERE = [path.replace("*", "rsa") for path in (*machine_specific.list_patterns(), *machine_specific.GENERATED)]
 OTHERS = ("etc/ssl/private/mine.key", "etc/ssh/sshd_config", "etc/iscsi/iscsid.conf", "var/lib/systemd/other")
 
 
@@ -45,7 +45,7 @@ def files(root: Path) -> set[str]:
 
 def delete(root: Path, *overlay_paths: str) -> None:
     """Delete as the build does, whose commands run with the root as /."""
-    command = machine_specific.removal(overlay_paths)
+    command = machine_specific.make_removal(overlay_paths)
     assert command.chroot
     argv = [str(root) + word if word.startswith("/") else word for word in command.argv]
     subprocess.run(argv, check=True)
@@ -68,8 +68,8 @@ def test_every_build_deletes_them_after_the_overlay_and_brings_what_makes_them(d
     stages = DISTROS[distro].stages(recipe, ("etc/iscsi/initiatorname.iscsi",))
     names = [stage.name for stage in stages]
     steps = {stage.name: stage.steps for stage in stages}
-    removal = machine_specific.removal(("etc/iscsi/initiatorname.iscsi",))
-    assert removal in steps["finish"]
+    make_removal = machine_specific.make_removal(("etc/iscsi/initiatorname.iscsi",))
+    assert make_removal in steps["finish"]
     assert names.index("finish") > names.index("overlay")
     trees = {step.name for step in steps["skeleton"] if not isinstance(step, Command)}
     assert {"machine-specific", "sshd"} <= trees
@@ -77,7 +77,7 @@ def test_every_build_deletes_them_after_the_overlay_and_brings_what_makes_them(d
 
 def test_an_import_deletes_what_is_made_again(root: Path) -> None:
     script = str(CHECKOUT / "containerfiles/debian/import-root")
-    subprocess.run(["sh", script, "forget", str(root), *machine_specific.find_tests()], check=True)
+    subprocess.run(["sh", script, "forget", str(root), *machine_specific.make_find_tests()], check=True)
     assert files(root) == {*OTHERS, "etc/ssl/certs/ca.0", "etc/machine-id", *machine_specific.GENERATED}
 
 
@@ -86,12 +86,12 @@ def test_an_import_deletes_nothing_through_a_link(root: Path) -> None:
     (root / "etc").rename(root.parent / "outside")
     (root / "etc").mkdir()
     (root / "etc/ssh").symlink_to(root.parent / "outside/ssh")
-    subprocess.run(["sh", script, "forget", str(root), *machine_specific.find_tests()], check=True)
+    subprocess.run(["sh", script, "forget", str(root), *machine_specific.make_find_tests()], check=True)
     assert (root.parent / "outside/ssh/ssh_host_rsa").exists()
 
 
 def test_a_clone_forgets_the_same(root: Path) -> None:
-    guest_files.delete(str(root), machine_specific.patterns())
+    guest_files.delete(str(root), machine_specific.list_patterns())
     links = {"etc/ssl/certs/ca.0", "etc/ssl/certs/0a1b2c3d.0"}
     assert files(root) == {*OTHERS, *links, *machine_specific.GENERATED}
 
@@ -265,9 +265,9 @@ def test_no_more_keys_are_named_than_anybody_reads(tmp_path: Path) -> None:
 
 
 def test_an_authors_keys_are_named_and_others_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = private_keys.sort_out(("etc/a.key", "etc/b.key"), ("etc/b.key", "etc/iscsi/initiatorname.iscsi", "etc/motd"))
+    keys = private_keys.classify(("etc/a.key", "etc/b.key"), ("etc/b.key", "etc/iscsi/initiatorname.iscsi", "etc/motd"))
     assert keys == Keys(("etc/a.key",), ("etc/b.key", "etc/iscsi/initiatorname.iscsi"))
     keys.report()
     said = capsys.readouterr().err
-    assert "keys or ids that each guest will share: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
-    assert "warning: each guest of this root has the same private keys: /etc/a.key;" in said
+    assert "will share these keys or ids of the overlay: /etc/b.key, /etc/iscsi/initiatorname.iscsi\n" in said
+    assert "warning: all guests of this root share these private keys: /etc/a.key;" in said

@@ -44,7 +44,7 @@ def test_the_only_recipe_with_builds_needs_no_name(tmp_path: Path) -> None:
     made(tmp_path, "web", BUILDS[0])
     (tmp_path / "empty").mkdir()
     assert resolve(tmp_path, BUILDS[0]).id == f"web/{BUILDS[0]}"
-    with pytest.raises(VirtrootError, match="of which recipe"):
+    with pytest.raises(VirtrootError, match="no recipe given"):
         resolve(tmp_path, f"/{BUILDS[0]}")
 
 
@@ -55,21 +55,21 @@ def test_a_recipe_in_the_name_counts_more_than_the_one_given(output: Path) -> No
 @pytest.mark.parametrize(
     ("text", "recipe", "what", "hint"),
     [
-        ("latest", "", "of which recipe", "--recipe NAME"),
-        ("latest~5", "web", "4 builds are older", BUILDS[1]),
-        ("latest~999999999", "web", "4 builds are older", BUILDS[1]),
-        ("golden", "db", "nothing that is golden", BUILDS[0]),
-        ("latest", "db", "nothing that is latest", BUILDS[0]),
+        ("latest", "", "no recipe given", "--recipe NAME"),
+        ("latest~5", "web", "only 4 builds are older", BUILDS[1]),
+        ("latest~999999999", "web", "only 4 builds are older", BUILDS[1]),
+        ("golden", "db", "no golden build", BUILDS[0]),
+        ("latest", "db", "no latest build", BUILDS[0]),
         ("lates", "web", "no build lates", "1 older"),
         ("latest~-1", "web", "no build latest~-1", BUILDS[5]),
         ("latest~²", "web", "no build", BUILDS[5]),
         ("nobody/latest", "", "no build of nobody", "db, web"),
         ("../web/golden", "", "no build of ../web", "db, web"),
         ("web/../golden", "", "no build of", "db, web"),
-        ("/golden", "web", "of which recipe", "--recipe"),
+        ("/golden", "web", "no recipe given", "--recipe"),
         ("web/\0", "", "no build", BUILDS[5]),
         ("a\0/x", "", "no build", "db, web"),
-        ("", "", "of which recipe", "--recipe"),
+        ("", "", "no recipe given", "--recipe"),
         ("~1", "web", "no build ~1", BUILDS[5]),
     ],
 )

@@ -131,7 +131,7 @@ def test_links_that_a_copy_made_directories_are_no_builds(stage: Stage, night: R
     assert night("web") == ["failed"]
     failure = history(stage, "web")[-1].failure
     assert failure is not None
-    assert "golden is no link" in failure.text
+    assert "golden: not a symbolic link" in failure.text
     assert [each.directory.name for each in Store(stage.output).builds("web")] == ["1", "2"]
 
 
@@ -152,7 +152,7 @@ def test_of_a_long_history_the_last_years_are_read(tmp_path: Path, monkeypatch: 
         history.append(Night(recipe="web", time=f"2026-11-{day:02}T03:00:00Z", seconds=1, outcome="unchanged"))
     length = len((tmp_path / "history.jsonl").read_bytes()) // 28
     for room, first in ((3 * length, 26), (3 * length + 1, 25), (1000 * length, 1)):
-        monkeypatch.setattr(histories, "_READ", room)
+        monkeypatch.setattr(histories, "_MAX_READ", room)
         assert history.nights()[0].time.startswith(f"2026-11-{first:02}")
 
 
@@ -166,5 +166,5 @@ def test_a_page_that_cannot_be_written_stops_no_other(stage: Stage, night: Run) 
 
 def test_no_recipe_is_called_as_the_page_of_all(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "index.html.yaml").write_text("distro: debian\n")
-    with pytest.raises(VirtrootError, match="is no name for a recipe's file"):
+    with pytest.raises(VirtrootError, match="invalid recipe file name"):
         inputs.find(recipe=str(tmp_path / "index.html.yaml"))

@@ -18,9 +18,9 @@ from pipelines.errors import VirtrootError
 from pipelines.origin import guestfs, system_facts, tree_stream
 from pipelines.origin import rules as applying
 from pipelines.origin.disk import Choice, Disks, Found, choose
-from pipelines.origin.fstab import ROOT_LINE, Mount, is_of_the_system, needed, rewrite
+from pipelines.origin.fstab import ROOT_LINE, Mount, find_needed, is_system_part, rewrite
 from pipelines.origin.rules import Installed
-from pipelines.origin.system import generator, refuse
+from pipelines.origin.system import choose_generator, refuse
 from pipelines.recipe.generators import GENERATORS
 from pipelines.recipe.stage import Tree
 from pipelines.target import mounts
@@ -77,7 +77,7 @@ UUID=7 //boot/ ext4 defaults 0 0
 rpool/opt /opt zfs defaults 0 0
 UUID=8 /srv ext4 defaults 0 0
 """
-    assert [mount.point for mount in needed(text)] == ["/boot", "/var", "/opt"]
+    assert [mount.point for mount in find_needed(text)] == ["/boot", "/var", "/opt"]
     lines = applied(replace(DEBIAN, fstab=text), "initramfs-tools")
     assert "/var/www was mounted from nas:/export, and is not any more: its line in fstab is a comment" in lines
     assert "/srv was a file system of its own on UUID=8" in lines
@@ -88,8 +88,8 @@ def test_no_fstab_gives_the_one_line() -> None:
 
 
 def test_parts_of_a_system_are_told_from_data() -> None:
-    assert all(map(is_of_the_system, ["/boot", "/boot/efi", "/usr", "/var/log"]))
-    assert not any(map(is_of_the_system, ["/srv", "/home", "/variety", "/mnt/usr"]))
+    assert all(map(is_system_part, ["/boot", "/boot/efi", "/usr", "/var/log"]))
+    assert not any(map(is_system_part, ["/srv", "/home", "/variety", "/mnt/usr"]))
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_parts_of_a_system_are_told_from_data() -> None:
     [
         ({"top": frozenset({"Windows", "Users"})}, "Windows"),
         ({"machine": "00b7"}, "for aarch64"),
-        ({"machine": ""}, "a processor that is not known"),
+        ({"machine": ""}, "an unknown processor"),
         ({"found": DEBIAN.found - {"var/lib/dpkg/status"}}, "neither dpkg's nor pacman's"),
-        ({"found": frozenset(), "fstab": "UUID=9 /usr ext4 defaults 0 2"}, "its /usr is on UUID=9"),
-        ({"found": frozenset()}, "no /usr/bin, but etc, usr, var"),
+        ({"found": frozenset(), "fstab": "UUID=9 /usr ext4 defaults 0 2"}, "it is on another partition, UUID=9"),
+        ({"found": frozenset()}, "no /usr/bin, only etc, usr, var"),
         ({"found": DEBIAN.found - {"usr/lib/systemd/systemd"}}, "no systemd"),
     ],
 )
@@ -112,18 +112,18 @@ def test_what_cannot_come_is_refused_with_its_reason(changed: dict[str, object],
 
 def test_the_generator_is_the_one_that_is_installed() -> None:
     both = frozenset({"dracut", "initramfs-tools"})
-    assert generator(DEBIAN, both, "") == "initramfs-tools"
-    assert generator(DEBIAN, both, "dracut") == "dracut"
-    assert generator(DEBIAN, frozenset({"virtroot-no-initramfs"}), "") == "none"
-    assert generator(ARCH, frozenset({"dracut"}), "") == "dracut"
-    assert generator(ARCH, frozenset({"dracut"}), "none") == "none"
+    assert choose_generator(DEBIAN, both, "") == "initramfs-tools"
+    assert choose_generator(DEBIAN, both, "dracut") == "dracut"
+    assert choose_generator(DEBIAN, frozenset({"virtroot-no-initramfs"}), "") == "none"
+    assert choose_generator(ARCH, frozenset({"dracut"}), "") == "dracut"
+    assert choose_generator(ARCH, frozenset({"dracut"}), "none") == "none"
     for packages, asked, why in (
-        (both, "booster", "has no booster installed"),
-        (both, "mkinitcpio", "knows no generator mkinitcpio"),
-        (frozenset({"tiny-initramfs"}), "", "no initramfs generator that is known"),
+        (both, "booster", "booster is not installed"),
+        (both, "mkinitcpio", "unknown generator mkinitcpio"),
+        (frozenset({"tiny-initramfs"}), "", "no supported initramfs generator"),
     ):
         with pytest.raises(VirtrootError, match=why):
-            generator(DEBIAN, frozenset(packages), asked)
+            choose_generator(DEBIAN, frozenset(packages), asked)
 
 
 def test_a_system_on_disks_loses_what_it_had_from_them() -> None:
@@ -174,13 +174,13 @@ def test_arch_uses_its_own_tools() -> None:
 def test_a_system_that_moves_keeps_who_it_is() -> None:
     lines = applied(DEBIAN, "initramfs-tools", keep_identity=True)
     assert "forget" not in lines
-    assert "goes with it" in lines
+    assert "is kept" in lines
 
 
 def test_rules_name_only_trees_that_there_are() -> None:
     for (distro, row), found in GENERATORS.items():
         system = DEBIAN if distro == "debian" else ARCH
-        made = applying.rules(system, Installed(frozenset(), found), keep_identity=False)
+        made = applying.make_rules(system, Installed(frozenset(), found), keep_identity=False)
         named = {step.name for rule in made for step in rule.steps if isinstance(step, Tree)}
         assert named == {"sshd", "machine-specific", *found.skeletons}, row
 
@@ -212,7 +212,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_the_facts_of_a_tree(tree: Path) -> None:
-    system = system_facts.look(Local(), str(tree))
+    system = system_facts.collect(Local(), str(tree))
     refuse(system)
     assert (system.distro, system.machine, system.machine_id) == ("debian", "003e", "0" * 31 + "1")
     assert system.fstab == "UUID=1 / ext4 defaults 0 1\n"
@@ -224,7 +224,7 @@ def test_the_facts_of_a_tree(tree: Path) -> None:
 
 
 def test_a_glance_says_whether_a_tree_can_come(tree: Path, tmp_path: Path) -> None:
-    looked, glanced = system_facts.look(Local(), str(tree)), system_facts.glance(tree)
+    looked, glanced = system_facts.collect(Local(), str(tree)), system_facts.collect_basics(tree)
     for name in ("top", "found", "machine", "fstab", "distro"):
         assert getattr(glanced, name) == getattr(looked, name), name
     refuse(glanced)
@@ -236,7 +236,7 @@ def test_a_glance_says_whether_a_tree_can_come(tree: Path, tmp_path: Path) -> No
     (tree / "usr/lib/systemd/systemd").unlink()
     (tree / "usr/lib/systemd").rmdir()
     (tree / "usr/lib/systemd").symlink_to(tmp_path / "outside")
-    glanced = system_facts.glance(tree)
+    glanced = system_facts.collect_basics(tree)
     assert (glanced.fstab, glanced.machine) == ("", "")
     assert "usr/lib/systemd/systemd" not in glanced.found
 
@@ -254,7 +254,7 @@ def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(text)
-    system = system_facts.look(Local(), str(tree))
+    system = system_facts.collect(Local(), str(tree))
     assert system.dracut == ("etc/dracut.conf.d/cmdline.conf",)
     assert system.presets == ("etc/mkinitcpio.d/linux.preset",)
     assert system.fstype == ("etc/initramfs-tools/conf.d/type",)
@@ -275,14 +275,14 @@ def test_the_disks_in_a_configuration_are_found(tree: Path) -> None:
 def test_a_disk_is_told_by_what_it_says_where(tmp_path: Path, at: int, magic: bytes) -> None:
     path = tmp_path / "disk"
     path.write_bytes(b"\0" * at + magic + b"\0" * 1024)
-    assert tree_stream.find(str(path), outside=tmp_path / "output").kind == "disk"
+    assert tree_stream.get_source(str(path), outside=tmp_path / "output").kind == "disk"
 
 
 def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:
     with (tree / "etc/fstab").open("wb") as fstab:
         fstab.truncate(10 << 30)
-    with pytest.raises(VirtrootError, match="more than 64 KiB"):
-        system_facts.look(Local(), str(tree))
+    with pytest.raises(VirtrootError, match="larger than 64 KiB"):
+        system_facts.collect(Local(), str(tree))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_fstab_that_fills_the_memory_is_refused(tree: Path) -> None:
 def test_a_tarball_is_told_by_how_it_begins(tmp_path: Path, head: bytes, option: str) -> None:
     path = tmp_path / "anything"
     path.write_bytes(head)
-    found = tree_stream.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.get_source(str(path), outside=tmp_path / "output")
     assert (found.kind, found.size, found.decompress) == ("tarball", len(head), option)
 
 
@@ -306,14 +306,14 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no tarball")
     for name, why in {
         "missing": "cannot read",
-        "notes.txt": "neither a tarball nor a disk image",
-        "": "holds",
-        "/dev/null": "neither",
+        "notes.txt": "not a tarball or disk image",
+        "": "contains",
+        "/dev/null": "not a directory or file",
     }.items():
         with pytest.raises(VirtrootError, match=why):
-            tree_stream.find(str(tmp_path / name), outside=tmp_path / "output")
-    with pytest.raises(VirtrootError, match="the system that runs here"):
-        tree_stream.find("/", outside=Path("/nowhere/output"))
+            tree_stream.get_source(str(tmp_path / name), outside=tmp_path / "output")
+    with pytest.raises(VirtrootError, match="the running system"):
+        tree_stream.get_source("/", outside=Path("/nowhere/output"))
 
 
 def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,8 +322,8 @@ def test_data_that_is_mounted_in_a_directory_stays_behind(tmp_path: Path, monkey
     points = {"/": "ext4", str(source): "ext4", **{f"{source}/{point}": kind for point, kind in MOUNTED.items()}}
     there = [mountinfo.Mount(point, kind, []) for point, kind in points.items()]
     monkeypatch.setattr(mounts, "points", lambda _: there)
-    assert tree_stream.find(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
-    assert tree_stream.find(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)
+    assert tree_stream.get_source(str(source), outside=tmp_path / "o").left_out == ("proc", "home", "srv/data")
+    assert tree_stream.get_source(str(source), outside=tmp_path / "o", include_mounts=True).left_out == ("proc",)
 
 
 MOUNTED = {"proc": "proc", "boot": "ext4", "home": "xfs", "srv/data": "btrfs", "var/lib": "xfs"}
@@ -353,14 +353,14 @@ def test_of_a_disk_the_systems_own_is_copied() -> None:
 @pytest.mark.parametrize(
     ("systems", "root_device", "why"),
     [
-        ([], "", "there is no system on the disk, but /dev/sda1"),
+        ([], "", "no system on the disk, only /dev/sda1"),
         ([{"type": "windows", "name": "Windows 11"}], "", "Windows 11 on /dev/sda2 is windows"),
         ([{"arch": "aarch64"}], "", "is for aarch64"),
         ([{"packages": "rpm"}], "", "has the package manager rpm"),
         ([{"mounts": {"/": "/dev/sda2", "/usr": "/dev/sdb1"}}], "", "/usr is on /dev/sdb1, which is not on this disk"),
         ([{"fstab": "UUID=9 /usr ext4 defaults 0 2"}], "", "/usr is on UUID=9, which is not on this disk, or locked"),
-        ([{}, {"root": "/dev/sda3"}], "", "there are 2 systems on the disk: /dev/sda2 .*; /dev/sda3"),
-        ([{}, {"root": "/dev/sda3"}], "/dev/sda4", "no system has its root on /dev/sda4"),
+        ([{}, {"root": "/dev/sda3"}], "", "2 systems on the disk: /dev/sda2 .*; /dev/sda3"),
+        ([{}, {"root": "/dev/sda3"}], "/dev/sda4", "no system with its root on /dev/sda4"),
     ],
 )
 def test_what_cannot_come_from_a_disk(systems: list[dict[str, object]], root_device: str, why: str) -> None:
@@ -388,7 +388,7 @@ def test_of_several_systems_the_named_one_is_meant() -> None:
 
 
 def test_a_disk_that_is_closed_wants_a_key() -> None:
-    with pytest.raises(VirtrootError, match="/dev/sda2 is encrypted"):
+    with pytest.raises(VirtrootError, match="cannot unlock /dev/sda2"):
         choose(Disks(systems=(), closed=("/dev/sda2",)), "", include_mounts=False)
 
 
@@ -404,7 +404,7 @@ def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() ->
                 chosen.append(found)
                 return choose(found, "", include_mounts=False)
 
-            reading = guestfs._Reading(choosing, reply, copied.write, stack)
+            reading = guestfs._Conversation(choosing, reply, copied.write, stack)
             for begin in range(0, len(said), size):
                 reading.take(said[begin : begin + size])
         assert chosen == [disks]
@@ -414,8 +414,8 @@ def test_the_talk_with_who_reads_a_disk_does_not_mind_how_its_words_are_cut() ->
 
 @pytest.mark.parametrize("said", [b"{}\n", b"tar\n", b"x" * (2 << 20)])
 def test_what_reads_a_disk_and_says_something_else_is_not_believed(said: bytes) -> None:
-    with ExitStack() as stack, pytest.raises(VirtrootError, match="the disk image cannot be read"):
-        guestfs._Reading(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)
+    with ExitStack() as stack, pytest.raises(VirtrootError, match="cannot read the disk image"):
+        guestfs._Conversation(MagicMock(), io.BytesIO(), MagicMock(), stack).take(said)
 
 
 def test_a_directory_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp_path: Path) -> None:
@@ -424,13 +424,13 @@ def test_a_directory_that_becomes_a_link_after_it_was_looked_at_stays_what_it_wa
     (tmp_path / "theirs/root/etc/name").write_text("the system")
     (tmp_path / "secret/etc").mkdir(parents=True)
     (tmp_path / "secret/etc/name").write_text("the host's own")
-    found = tree_stream.find(str(tmp_path / "theirs/root"), outside=tmp_path / "output")
+    found = tree_stream.get_source(str(tmp_path / "theirs/root"), outside=tmp_path / "output")
     (tmp_path / "theirs/root").rename(tmp_path / "theirs/aside")
     (tmp_path / "theirs/root").symlink_to(tmp_path / "secret")
-    with tree_stream._opened(found) as content, tarfile.open(fileobj=content, mode="r|") as tar:
+    with tree_stream._open_tar(found) as content, tarfile.open(fileobj=content, mode="r|") as tar:
         names = {entry.name: tar.extractfile(entry).read() for entry in tar if entry.isreg()}  # type: ignore[union-attr]
     assert names == {"./etc/name": b"the system"}
-    assert Path(found.opened, "etc/name").read_text() == "the system"
+    assert Path(found.handle_path, "etc/name").read_text() == "the system"
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
@@ -439,18 +439,18 @@ def test_a_file_that_becomes_a_link_after_it_was_looked_at_stays_what_it_was(tmp
     with tarfile.open(path, "w:gz" if ending else "w") as tar:
         tar.add(__file__, "etc/name")
     before = path.read_bytes()
-    found = tree_stream.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.get_source(str(path), outside=tmp_path / "output")
     path.unlink()
     path.symlink_to("/etc/shadow")
-    with tree_stream._opened(found) as content:
+    with tree_stream._open_tar(found) as content:
         assert content.read() == before
 
 
 def test_what_a_link_leads_to_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert tree_stream.find(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
-    assert "leads to" in capsys.readouterr().err
+    assert tree_stream.get_source(str(tmp_path / "link"), outside=tmp_path / "output").path == tmp_path / "real"
+    assert "is a link to" in capsys.readouterr().err
 
 
 def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: 
         image.seek(32 << 20)
         image.write(b"in the middle")
     content = path.read_bytes()
-    found = tree_stream.find(str(path), outside=tmp_path / "output")
+    found = tree_stream.get_source(str(path), outside=tmp_path / "output")
     path.unlink()
     path.symlink_to("/etc/shadow")
     container = MagicMock()
@@ -473,6 +473,6 @@ def test_a_disk_image_is_copied_whole_and_sparse_from_what_was_opened(tmp_path: 
             subprocess.run(here, input=stdin.read(), check=True)
 
     container.run.side_effect = run
-    guestfs.bring(found, container)
+    guestfs.copy_image(found, container)
     assert (copied / "image").read_bytes() == content
     assert (copied / "image").stat().st_blocks * 512 < len(content) // 2

@@ -7,7 +7,7 @@ from pipelines.errors import VirtrootError
 from pipelines.recipe import generators
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.parse import parse
-from pipelines.recipe.plan import Plan, Surroundings, make_plan, plan_id, stage_ids
+from pipelines.recipe.plan import Plan, Surroundings, compute_plan_id, compute_stage_ids, make_plan
 from pipelines.recipe.stage import CACHE, Command, Tree
 
 
@@ -17,7 +17,7 @@ def planned(text: str = "", overlay_paths: tuple[str, ...] = ()) -> Plan:
 
 def identity(plan: Plan, *, builder: str = "b", mirror: str = "m", tree: str = "t", epoch: int = 1) -> str:
     state = MirrorState(1, (mirror,))
-    return plan_id(plan, Surroundings(dict.fromkeys(plan.trees, tree), builder, state, epoch))
+    return compute_plan_id(plan, Surroundings(dict.fromkeys(plan.trees, tree), builder, state, epoch))
 
 
 def commands(plan: Plan, stage: str) -> list[Command]:
@@ -49,7 +49,7 @@ def test_id_changes_with_whatever_decides_the_bytes() -> None:
 def ids(plan: Plan, *, mirror: str = "m", **trees: str) -> tuple[str, ...]:
     """The stages' ids where trees of the kinds given have that content."""
     digests = {tree: trees.get(tree.kind, "t") for tree in plan.trees}
-    return stage_ids(plan, Surroundings(digests, "b", MirrorState(1, (mirror,)), 1))
+    return compute_stage_ids(plan, Surroundings(digests, "b", MirrorState(1, (mirror,)), 1))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_stage_that_may_begin_in_another_builder_updates_the_lists_there() -> 
 @pytest.mark.parametrize(("distro", "generator"), sorted(generators.GENERATORS))
 def test_the_kernel_is_told_the_tag_and_virtiofs(distro: str, generator: str) -> None:
     recipe = parse(f"distro: {distro}\ngenerator: {generator}\noverlay: tree", "r.yaml")
-    words = make_plan(recipe, generators.of(recipe).unpackaged).cmdline.split()
+    words = make_plan(recipe, generators.get_generator(recipe).unpackaged).cmdline.split()
     assert {"root=root", "rootfstype=virtiofs", "rw"} <= set(words)
     assert [word for word in words if word.startswith("root=")] == ["root=root"]
 
@@ -141,10 +141,10 @@ def test_no_initramfs_is_generated_again_without_a_reason() -> None:
 def test_without_a_generator_an_empty_package_keeps_the_kernel_from_bringing_one(distro: str, stage: str) -> None:
     plan = inputs.find(distro, overrides={"generator": "none"}).plan
     argvs = [each.argv for each in commands(plan, stage)]
-    (stand_in,) = [index for index, argv in enumerate(argvs) if argv[0].endswith("/stand-for-generator")]
-    assert argvs[stand_in][-1] == "virtroot-no-initramfs"
+    (placeholder,) = [index for index, argv in enumerate(argvs) if argv[0].endswith("/stand-for-generator")]
+    assert argvs[placeholder][-1] == "virtroot-no-initramfs"
     # Before the kernel, whose dependency it satisfies.
-    assert [index > stand_in for index, argv in enumerate(argvs) if plan.recipe.kernel in argv] == [True]
+    assert [index > placeholder for index, argv in enumerate(argvs) if plan.recipe.kernel in argv] == [True]
     assert not {"initramfs-tools", "mkinitcpio"} & {word for argv in argvs for word in argv}
     assert plan.cmdline == "root=root rootfstype=virtiofs rw console=ttyS0"
 
@@ -153,7 +153,7 @@ def test_a_generator_without_a_package_asks_for_its_programs_in_the_overlay() ->
     programs = ("usr/bin/booster", "usr/lib/booster/init")
     recipe = "generator: booster\noverlay: tree"
     for given in ((), programs[:1], programs[1:]):
-        with pytest.raises(VirtrootError, match="debian has no package of it"):
+        with pytest.raises(VirtrootError, match="no package in debian"):
             planned(recipe, given)
     plan = planned(recipe, programs)
     scripts = [each.argv[0].rpartition("/")[2] for each in commands(plan, "kernel")]

@@ -14,7 +14,7 @@ from pipelines.guest.identity import Identity
 from pipelines.merge import accounts, collisions, paths, policy
 from pipelines.merge.policy import RULES, Clone, Diff, EngineData, Rule, Upgrade
 from pipelines.recipe import machine_specific
-from pipelines.recipe.recipe import kept_by_nobody
+from pipelines.recipe.recipe import explain_not_kept
 from pipelines.target.target import Local
 from tests import book
 
@@ -59,17 +59,17 @@ def test_keep_takes_what_an_upgrade_copies_or_asks_about_and_refuses_the_rest(up
     assert found
     for path in found:
         if upgrade in (*ASKED, Upgrade.COPY):
-            assert not kept_by_nobody(f"{path}/below")
+            assert not explain_not_kept(f"{path}/below")
         elif upgrade in (Upgrade.PACKAGES, Upgrade.NEVER) or path.startswith("etc/"):
-            assert kept_by_nobody(path)
-        assert upgrade is not Upgrade.NEVER or kept_by_nobody(f"{path}/below")
+            assert explain_not_kept(path)
+        assert upgrade is not Upgrade.NEVER or explain_not_kept(f"{path}/below")
 
 
 def test_all_keys_and_ids_have_rules() -> None:
     rules = {rule.path: rule for rule in RULES}
-    assert {path for path in rules if rules[path].clone is Clone.DELETE} == {*machine_specific.patterns()}
+    assert {path for path in rules if rules[path].clone is Clone.DELETE} == {*machine_specific.list_patterns()}
     assert {*machine_specific.WATCHED, *machine_specific.GENERATED} <= {*rules}
-    assert all(paths.is_ignored(path.replace("*", "x")) for path in machine_specific.patterns())
+    assert all(paths.is_ignored(path.replace("*", "x")) for path in machine_specific.list_patterns())
 
 
 def test_a_clones_identity_is_written_to_the_files_of_which_a_rule_says_so(tmp_path: Path) -> None:

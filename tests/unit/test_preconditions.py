@@ -17,7 +17,7 @@ from pipelines.clone import clone_guest
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import embedded, host_files
-from pipelines.settings import Settings, defaults
+from pipelines.settings import Settings, list_defaults
 from tests.support.artifacts import made
 from tests.support.site import Site, make_site
 
@@ -100,7 +100,7 @@ def call(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     monkeypatch.setattr(embedded, "start", lambda _: site.hypervisor)
     monkeypatch.setattr(embedded, "find", lambda _: site.hypervisor)
     own = {"connect": "embedded", "output": str(tmp_path / "output")}
-    context = Context(Config(overrides={"virtroot": {**defaults(), **own}}))
+    context = Context(Config(overrides={"virtroot": {**list_defaults(), **own}}))
 
     def do(name: str) -> None:
         arguments, options = {**NEED_IT_OFF, **HOLD_IT}[name](tmp_path)

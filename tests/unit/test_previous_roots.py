@@ -50,7 +50,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
-    monkeypatch.setattr("pipelines.verify.verify_held", note("verify"))
+    monkeypatch.setattr("pipelines.verify.verify_locked", note("verify"))
     monkeypatch.setattr("pipelines.merge.preparation.swap_back", note("put back"))
     monkeypatch.setattr(previous_roots, "every", lambda _: ["former"])
     monkeypatch.setattr(previous_roots, "set_aside", note("set aside"))
@@ -85,7 +85,7 @@ def test_what_is_proven_stays(done: list[str]) -> None:
 def test_what_is_not_goes_back_before_anything_is_noted(
     done: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception, refused: list[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.verify.verify_held", failing(error))
+    monkeypatch.setattr("pipelines.verify.verify_locked", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
         upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start", "stop", "put back", *refused, "set aside", "start"]
@@ -96,7 +96,7 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
     done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     down = VirtrootError("it did not come up", "look", where=Phase.BOOT)
-    monkeypatch.setattr("pipelines.verify.verify_held", failing(down))
+    monkeypatch.setattr("pipelines.verify.verify_locked", failing(down))
     monkeypatch.setattr(previous_roots, "refuse", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.get(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
@@ -108,7 +108,7 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
 def test_who_stops_waiting_is_told_how_to_go_back(
     done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.verify.verify_held", failing(KeyboardInterrupt()))
+    monkeypatch.setattr("pipelines.verify.verify_locked", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
     assert done == ["start"]

@@ -57,7 +57,7 @@ def test_what_is_kept_of_a_build_is_its_owners_alone(tmp_path: Path) -> None:
     described = made(tmp_path / "elsewhere", "web", "1").manifest
     with store.lock("web"), store.new_build("web", "2") as artifact:
         runner = StageRunner({}, artifact.log, store.failed_log("web"), lambda _: pytest.fail("no container is needed"))
-        with runner.logged("base"):
+        with runner.log_stage("base"):
             pass
         with private.create(artifact.tarball) as tarball:
             tarball.write(b"/etc/shadow")
@@ -67,10 +67,10 @@ def test_what_is_kept_of_a_build_is_its_owners_alone(tmp_path: Path) -> None:
     for name in ("rootfs.tar.zst", "manifest.json", "build.log"):
         assert stat.S_IMODE((built / name).stat().st_mode) == 0o600, name
     cache = StageCache(tmp_path, 1 << 20)
-    with cache.keeping("a", "base", "web") as keeping:
-        assert keeping
-        keeping.write(b"/etc/shadow")
-        cache.commit(keeping)
+    with cache.create_entry("a", "base", "web") as new_entry:
+        assert new_entry
+        new_entry.write(b"/etc/shadow")
+        cache.commit(new_entry)
     with pytest.raises(RuntimeError):
         fail(store)
     assert open_to_others(tmp_path / "web") == []
@@ -95,7 +95,7 @@ def test_builds_of_an_earlier_version_are_closed_by_the_next_build(
         (tmp_path / "web" / "3").rmdir()
     assert [name for name in open_to_others(tmp_path / "web") if name != ".recipe"] == []
     assert stat.S_IMODE(old.tarball.stat().st_mode) == 0o600
-    assert capsys.readouterr().err.count("1 builds of web were open to other users") == 1
+    assert capsys.readouterr().err.count("removed other users' access to 1 builds of web") == 1
     # Nothing else is touched, and nothing through a link.
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) & 0o004 == 0o004
 

@@ -28,7 +28,7 @@ def test_output_and_status() -> None:
 @pytest.mark.parametrize("stream", ["", " >&2"])
 def test_more_than_the_limit_ends_the_command(stream: str) -> None:
     begin = time.monotonic()
-    with pytest.raises(VirtrootError, match="sh printed more than 1000 bytes, and was ended"):
+    with pytest.raises(VirtrootError, match="sh printed more than 1000 bytes and was killed"):
         process.run(["sh", "-c", f"while :; do echo yes{stream}; done"], limit=1000)
     assert time.monotonic() - begin < 10
 
@@ -147,7 +147,7 @@ def test_what_is_missing_is_what_is_named(tmp_path: Path) -> None:
     with pytest.raises(VirtrootError, match="Permission denied"):
         process.run([str(script)])
     script.chmod(0o755)
-    with pytest.raises(VirtrootError, match="its interpreter is not there"):
+    with pytest.raises(VirtrootError, match="interpreter not found"):
         process.run([str(script)])
     with pytest.raises(VirtrootError, match="Argument list too long"):
         process.run(["true", "x" * (4 << 20)])
@@ -187,7 +187,7 @@ def test_what_must_not_be_left_half_done_comes_to_its_end_before_ctrl_c_counts(t
     reached = []
 
     def publish() -> None:
-        with process.uninterrupted():
+        with process.defer_interrupt():
             process.run(["sh", "-c", script])
             reached.append("the end")
 
@@ -204,12 +204,12 @@ def test_what_must_not_be_left_half_done_comes_to_its_end_before_ctrl_c_counts(t
 
 def test_output_is_read_as_it_comes_and_its_end_is_judged() -> None:
     script = "echo one; echo why >&2; exit 3"
-    with pytest.raises(VirtrootError, match="exited with 3: why"), process.reading(["sh", "-c", script]) as output:
+    with pytest.raises(VirtrootError, match="exited with 3: why"), process.open_output(["sh", "-c", script]) as output:
         assert output.read() == b"one\n"
 
 
 def test_a_program_whose_output_is_wanted_no_more_is_ended() -> None:
-    with process.reading(["sh", "-c", "echo $$; exec yes"]) as output:
+    with process.open_output(["sh", "-c", "echo $$; exec yes"]) as output:
         pid = int(output.readline())
         assert output.read(2) == b"y\n"
     with pytest.raises(ProcessLookupError):
@@ -217,5 +217,8 @@ def test_a_program_whose_output_is_wanted_no_more_is_ended() -> None:
 
 
 def test_a_program_that_cannot_be_read_is_said() -> None:
-    with pytest.raises(VirtrootError, match="no-such-program is not installed"), process.reading(["no-such-program"]):
+    with (
+        pytest.raises(VirtrootError, match="no-such-program is not installed"),
+        process.open_output(["no-such-program"]),
+    ):
         pytest.fail("it was read")

@@ -81,7 +81,7 @@ def move(
 ) -> tuple[UpgradePlan, Inventory]:
     ours = ours or looked(old, base)
     read = (ours.contents.get, theirs.contents.get)
-    planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merged)
+    planned = upgrade_plan.plan(base, ours, theirs, "debian", Choices(), read, lines.merge)
     owners = programs.find_owners(Local(), str(old), str(new), copy_plan.list_copied_paths(planned), planned.systems)
     planned = replace(planned, systems={**dict.fromkeys(owners["systems"], ""), **planned.systems})
     programs.copy_state(Local(), str(old), str(new), copy_plan.build_copy_plan(planned, base, ours, theirs))

@@ -266,7 +266,7 @@ def test_what_the_suite_found_is_not_hidden_by_a_shutdown_that_fails(
     monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.guest.hold.hold", lambda *_: nullcontext(guest))
     monkeypatch.setattr("pipelines.guest.publication.start", start)
-    monkeypatch.setattr(verifying, "_artifact_of", lambda *_: made(tmp_path, "web", "1"))
-    monkeypatch.setattr(verifying, "_judge", judge)
+    monkeypatch.setattr(verifying, "_get_artifact", lambda *_: made(tmp_path, "web", "1"))
+    monkeypatch.setattr(verifying, "_run_suite", judge)
     with pytest.raises(VirtrootError, match=ends):
         verifying.verify_guest("web", Settings(), boot=True)

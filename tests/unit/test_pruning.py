@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import prune as pruning_verb
 from pipelines.artifact.artifact import PARTIAL, Artifact
-from pipelines.artifact.pruning import stale
+from pipelines.artifact.pruning import find_stale
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
@@ -40,29 +40,29 @@ def days(artifacts: list[Artifact]) -> list[int]:
 
 
 def test_the_newest_stay(tmp_path: Path) -> None:
-    assert days(stale(nights(tmp_path), keep=3)) == [*range(1, 10)]
-    assert stale(nights(tmp_path / "more"), keep=20) == []
+    assert days(find_stale(nights(tmp_path), keep=3)) == [*range(1, 10)]
+    assert find_stale(nights(tmp_path / "more"), keep=20) == []
 
 
 def test_the_last_good_one_stays_however_old_it_is(tmp_path: Path) -> None:
-    assert days(stale(nights(tmp_path, failing=(6, 7, 8, 9, 10, 11, 12)), keep=3)) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert days(find_stale(nights(tmp_path, failing=(6, 7, 8, 9, 10, 11, 12)), keep=3)) == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
 def test_what_is_needed_or_pinned_stays(tmp_path: Path) -> None:
     builds = nights(tmp_path)
     builds[1].pin()
-    assert days(stale(builds, keep=3, needed={builds[4].id})) == [1, 3, 4, 6, 7, 8, 9]
+    assert days(find_stale(builds, keep=3, needed={builds[4].id})) == [1, 3, 4, 6, 7, 8, 9]
 
 
 def test_nothing_goes_that_is_young(tmp_path: Path) -> None:
-    assert days(stale(nights(tmp_path), keep=3, older_than=timedelta(days=8), now=NOW)) == [1, 2, 3, 4, 5]
+    assert days(find_stale(nights(tmp_path), keep=3, older_than=timedelta(days=8), now=NOW)) == [1, 2, 3, 4, 5]
 
 
 def test_a_build_without_a_date_is_old(tmp_path: Path) -> None:
     made(tmp_path, "web", "handmade")
     made(tmp_path, "web", "20261112T030000Z-b")
     assert [
-        each.id for each in stale(Store(tmp_path).builds("web"), keep=1, older_than=timedelta(days=1), now=NOW)
+        each.id for each in find_stale(Store(tmp_path).builds("web"), keep=1, older_than=timedelta(days=1), now=NOW)
     ] == ["web/handmade"]
 
 
@@ -72,8 +72,8 @@ def test_a_directory_that_somebody_named_by_hand_stays(tmp_path: Path) -> None:
     builds[0].directory.rename(mine)
     found = Store(tmp_path).builds("web")
     assert mine in [each.directory for each in found]
-    assert mine not in [each.directory for each in stale(found, keep=1)]
-    assert len(stale(found, keep=1)) == len(found) - 2
+    assert mine not in [each.directory for each in find_stale(found, keep=1)]
+    assert len(find_stale(found, keep=1)) == len(found) - 2
 
 
 def test_a_build_loses_its_name_before_its_files(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
@@ -100,7 +100,7 @@ def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
         "web/20261102T030000Z-x",
         "web/20261103T030000Z-x",
     ]
-    assert "web/20261101T030000Z-x is left alone" in " ".join(capsys.readouterr().err.split())
+    assert "not deleting web/20261101T030000Z-x" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_a_guest_was_made_from_while_the_question_stood_stays(
@@ -156,7 +156,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     def asking(question: str) -> bool:
         found["web"].append(PreviousRoot("/pool/former.web/late", "20200101T000000Z", cast("RootSource", None)))
-        return question == "Delete these 2 former roots?"
+        return question == "Delete these 2 previous roots?"
 
     settings = Settings(output=str(tmp_path))
     old = timedelta(days=14)
@@ -164,7 +164,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
         "/pool/former.web/30"
     ]
     assert gone == ["/pool/former.web/30"]
-    assert "the former roots of busy stay: another task works on the guest busy" in " ".join(
+    assert "cannot delete the previous roots of busy: another task works on the guest busy" in " ".join(
         capsys.readouterr().err.split()
     )
     every.pop()
@@ -182,9 +182,9 @@ def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
         return ["/pool/former.fine/1"]
 
     monkeypatch.setattr(guests, "list_guests", lambda _: fleet)
-    monkeypatch.setattr(pruning_verb, "_of", of)
-    assert pruning_verb._left(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
-    assert "the former roots of odd stay: its record is damaged" in capfd.readouterr().err
+    monkeypatch.setattr(pruning_verb, "_list_previous_roots", of)
+    assert pruning_verb._find_previous_roots(cast("Hypervisor", None), [], None) == {"fine": ["/pool/former.fine/1"]}
+    assert "cannot list the previous roots of odd: its record is damaged" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"no": "such field"}'])

@@ -38,7 +38,7 @@ class Here:
         self.ended: list[Mapping[str, str]] = []
 
     @contextmanager
-    def standing(self, argv: Sequence[str]) -> Iterator[Connection]:
+    def run_attached(self, argv: Sequence[str]) -> Iterator[Connection]:
         ours, theirs = socket.socketpair()
         how: dict[str, Any] = {"stdin": theirs.fileno(), "env": {"PATH": os.environ["PATH"]}}
         with (
@@ -120,7 +120,7 @@ def test_a_container_that_goes_away_is_said_and_the_next_command_has_a_program_a
     here.children[0].wait()
     time.sleep(0.1)
     assert run(["echo", "again"]).stdout == b"again\n"
-    with pytest.raises(VirtrootError, match="the container that ran sh went away"):
+    with pytest.raises(VirtrootError, match="the container that ran sh ended"):
         run(["sh", "-c", f"kill -KILL {here.children[1].pid}; sleep 0.2"])
     assert run(["echo", "again"]).stdout == b"again\n"
     assert len(here.children) == 3
@@ -163,7 +163,7 @@ def test_a_command_ends_though_something_that_it_started_keeps_its_output(run: C
 def test_the_command_of_a_program_that_was_killed_is_ended(run: Callable[..., Any], here: Here, tmp_path: Path) -> None:
     script = f"echo $$ > {tmp_path}/pid; kill -KILL {{}}; sleep 60"
     run(["true"])
-    with pytest.raises(VirtrootError, match="the container that ran sh went away"):
+    with pytest.raises(VirtrootError, match="the container that ran sh ended"):
         run(["sh", "-c", script.format(here.children[0].pid)])
     exe = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe")
     end = time.monotonic() + 10
@@ -204,7 +204,7 @@ def test_a_network_that_gives_up_is_no_command_that_takes_too_long(
     run(["true"])
     gone = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
     monkeypatch.setattr(Runner, "_line", Mock(side_effect=gone))
-    with pytest.raises(VirtrootError, match=r"the container that ran true went away: .*Connection timed out"):
+    with pytest.raises(VirtrootError, match=r"the container that ran true ended: .*Connection timed out"):
         run(["true"])
 
 

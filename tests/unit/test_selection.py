@@ -62,7 +62,7 @@ def test_files_that_are_named_here_are_there() -> None:
     conftest = (CHECKOUT / "tests" / "conftest.py").read_text()
     for fixture in selection._FIXTURES:
         assert f"def {fixture}(" in conftest
-    assert set(selection._ALWAYS_LOADED) <= import_graph.graph("pipelines").keys()
+    assert set(selection._ALWAYS_LOADED) <= import_graph.build_graph("pipelines").keys()
 
 
 def test_a_base_that_is_no_commit_is_an_error() -> None:

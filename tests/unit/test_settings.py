@@ -13,18 +13,18 @@ from pydantic import ValidationError
 import tasks
 from pipelines.cli import exit_status
 from pipelines.errors import VirtrootError
-from pipelines.settings import CHECKOUT, Settings, defaults, described, from_section
+from pipelines.settings import CHECKOUT, Settings, describe_settings, from_section, list_defaults
 
 
 def test_defaults_are_text_and_mean_the_defaults() -> None:
-    assert {type(value) for value in defaults().values()} == {str}
-    assert from_section(defaults()) == Settings()
+    assert {type(value) for value in list_defaults().values()} == {str}
+    assert from_section(list_defaults()) == Settings()
     assert from_section({}) == Settings()
 
 
 def test_every_setting_is_explained() -> None:
-    assert [*described()] == [field.name for field in fields(Settings)]
-    assert [name for name, (_, what) in described().items() if not what] == []
+    assert [*describe_settings()] == [field.name for field in fields(Settings)]
+    assert [name for name, (_, what) in describe_settings().items() if not what] == []
 
 
 @pytest.mark.parametrize(("value", "size"), [("10GiB", 10 << 30), ("500 MiB", 500 << 20), ("0", 0), (" 0 ", 0), (0, 0)])
@@ -43,10 +43,10 @@ def test_good_workspace(value: str) -> None:
 
 
 BAD: list[tuple[str, Any, str]] = [
-    ("connect", "", "text that is not empty"),
-    ("connect", None, "text that is not empty"),
-    ("pool", 5, "text that is not empty"),
-    ("pool", " ", "text that is not empty"),
+    ("connect", "", "a text that is not empty"),
+    ("connect", None, "a text that is not empty"),
+    ("pool", 5, "a text that is not empty"),
+    ("pool", " ", "a text that is not empty"),
     ("pool_path", "here", "an absolute path"),
     ("embedded", "a b", "a name of letters"),
     ("workspace", "ram", "auto, disk or tmpfs:SIZE"),
@@ -58,15 +58,15 @@ BAD: list[tuple[str, Any, str]] = [
     ("cache_size", "-1GiB", "a size like 10GiB"),
     ("cache_size", "10", "a size like 10GiB"),
     ("cache_size", True, "a size like 10GiB"),
-    ("debian_snapshots", "http://a.example/{archive}", "an address with {archive}, and {time} or"),
-    ("debian_snapshots", "http://a.example/{time}", "an address with {archive}, and {time} or"),
-    ("debian_snapshots", "a.example/{archive}/{time}", "an address with {archive}, and {time} or"),
-    ("debian_snapshots", "http://a.example/{archive}/{time.year}", "an address with {archive}"),
-    ("debian_snapshots", "http://a.example/{archive}/{time}{day:{month}}", "an address with {archive}"),
-    ("debian_snapshots", "http://a.example/{archive}/{time!r}", "an address with {archive}"),
-    ("debian_snapshots", "http://a.example/{archive}/{time}/{", "an address with {archive}"),
-    ("arch_snapshots", "http://a.example/{year}/{month}/$repo", "an address with $repo, $arch, and {time} or"),
-    ("arch_snapshots", "http://a.example/{year}/{month}/{day}", "an address with $repo, $arch, and {time} or"),
+    ("debian_snapshots", "http://a.example/{archive}", "an address that contains {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{time}", "an address that contains {archive}, and {time} or"),
+    ("debian_snapshots", "a.example/{archive}/{time}", "an address that contains {archive}, and {time} or"),
+    ("debian_snapshots", "http://a.example/{archive}/{time.year}", "an address that contains {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}{day:{month}}", "an address that contains {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time!r}", "an address that contains {archive}"),
+    ("debian_snapshots", "http://a.example/{archive}/{time}/{", "an address that contains {archive}"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/$repo", "an address that contains $repo, $arch, and {time} or"),
+    ("arch_snapshots", "http://a.example/{year}/{month}/{day}", "an address that contains $repo, $arch, and {time} or"),
     ("timeout", "soon", "a whole number of seconds, 1 or more"),
     ("timeout", "0", "a whole number of seconds, 1 or more"),
     ("timeout", -5, "a whole number of seconds, 1 or more"),
@@ -76,9 +76,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("timeout", True, "a whole number of seconds, 1 or more"),
     ("timeout", ["60"], "a whole number of seconds, 1 or more"),
     ("image_max_age", "-1", "a whole number of days, or 0 for never"),
-    ("upgrade", "all web", "none, all, or names of guests with blanks between them"),
-    ("upgrade", True, "none, all, or names of guests with blanks between them"),
-    ("upgrade", [], "none, all, or names of guests with blanks between them"),
+    ("upgrade", "all web", "none, all, or names of guests separated by spaces"),
+    ("upgrade", True, "none, all, or names of guests separated by spaces"),
+    ("upgrade", [], "none, all, or names of guests separated by spaces"),
     ("image_max_age", False, "a whole number of days, or 0 for never"),
 ]
 
@@ -87,7 +87,7 @@ BAD: list[tuple[str, Any, str]] = [
 def test_bad_value(name: str, value: object, use: str) -> None:
     with pytest.raises(VirtrootError) as error:
         from_section({name: value})
-    assert error.value.what == f"setting virtroot.{name} is {value!r}"
+    assert error.value.what == f"invalid setting virtroot.{name}: {value!r}"
     assert error.value.hint.startswith(f"use {use}")
 
 
@@ -130,18 +130,18 @@ def test_bad_variable_is_two_lines_and_exit_code_2(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv(f"INVOKE_VIRTROOT_{name.upper()}", value)
-    assert exit_status.status(lambda: tasks.program.run(["inv", "doctor"])) == 2
+    assert exit_status.run_task(lambda: tasks.program.run(["inv", "doctor"])) == 2
     said = capsys.readouterr()
     assert said.out == ""
     what, hint = said.err.splitlines()
-    assert what == f"error: setting virtroot.{name} is {value!r}"
+    assert what == f"error: invalid setting virtroot.{name}: {value!r}"
     assert hint.startswith("try: use ")
 
 
 def test_the_program_ends_as_the_call_does() -> None:
     done = doctor(INVOKE_VIRTROOT_TIMEOUT="-1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[0] == "error: setting virtroot.timeout is '-1'"
+    assert done.stderr.splitlines()[0] == "error: invalid setting virtroot.timeout: '-1'"
 
 
 def test_good_variables_are_taken() -> None:

@@ -14,8 +14,8 @@ from pipelines.settings import Settings
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "no Docker engine answers (tcp://127.0.0.1:9), which DOCKER_HOST names"),
-        ({"DOCKER_HOST": "ssh://root@far"}, "an engine over ssh cannot be used"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "no Docker engine answers (tcp://127.0.0.1:9, from DOCKER_HOST)"),
+        ({"DOCKER_HOST": "ssh://root@far"}, "an engine over ssh is not supported"),
         ({"DOCKER_CONTEXT": "near"}, "no Docker context near"),
     ],
 )

@@ -52,24 +52,24 @@ def test_what_is_a_share(text: str, share: ShareSpec) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no share"),
-        ("data", "no share"),
-        ("data:/x", "no share"),
-        ("data:/x:/y:ro:ro", "no share"),
-        ("data:/x:/y:rw", "no share"),
-        (":/x:/y", "no tag"),
-        ("-d:/x:/y", "no tag"),
-        ("a b:/x:/y", "no tag"),
-        ("ä" * 19 + ":/x:/y", "more than 36 bytes"),
+        ("", "invalid share"),
+        ("data", "invalid share"),
+        ("data:/x", "invalid share"),
+        ("data:/x:/y:ro:ro", "invalid share"),
+        ("data:/x:/y:rw", "invalid share"),
+        (":/x:/y", "invalid tag"),
+        ("-d:/x:/y", "invalid tag"),
+        ("a b:/x:/y", "invalid tag"),
+        ("ä" * 19 + ":/x:/y", "longer than 36 bytes"),
         ("root:/x:/y", "the guest's root"),
-        ("d::/y", "no directory"),
-        ("d:x/y:/y", "no directory"),
-        ("d:..:/y", "no directory"),
-        ("d:a..b:/y", "no directory"),
+        ("d::/y", "invalid share source"),
+        ("d:x/y:/y", "invalid share source"),
+        ("d:..:/y", "invalid share source"),
+        ("d:a..b:/y", "invalid share source"),
         ("d:/x\n:/y", "control characters"),
-        ("d:/x:y", "no path to mount at"),
-        ("d:/x:/a/../b", "no path to mount at"),
-        ("d:/x:/a\tb", "no path to mount at"),
+        ("d:/x:y", "invalid mount point"),
+        ("d:/x:/a/../b", "invalid mount point"),
+        ("d:/x:/a\tb", "invalid mount point"),
         ("d:/x:/", "would hide"),
         ("d:/x:/usr/", "would hide"),
         ("d:/x://proc/1", "would hide"),
@@ -97,7 +97,7 @@ def test_what_is_no_share(text: str, reason: str) -> None:
 
 def test_what_was_recorded_is_not_held_to_todays_rules() -> None:
     assert parse("d:x:/usr/lib/jvm/", recorded=True).point == "/usr/lib/jvm"
-    with pytest.raises(ValueError, match="no path to mount at"):
+    with pytest.raises(ValueError, match="invalid mount point"):
         parse("d:x:usr/lib", recorded=True)
 
 

@@ -50,7 +50,7 @@ def write(root: Path, path: str, content: str = "") -> Path:
 def look(root: Path) -> signs.Shown:
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
-        return signs.read(searching.find(descriptor, signs.queries()))
+        return signs.parse_answer(searching.find(descriptor, signs.make_queries()))
     finally:
         os.close(descriptor)
 
@@ -59,7 +59,7 @@ def apply(root: Path, shown: signs.Shown, system: System = DEBIAN) -> str:
     """Do in ``root`` what the rules of the signs that show do there; return what is said."""
     row = GENERATORS[system.distro, "initramfs-tools" if system.distro == "debian" else "mkinitcpio"]
     said = []
-    for rule in applying._signs(replace(system, signs=shown), Installed(frozenset(), row)):
+    for rule in applying._make_sign_rules(replace(system, signs=shown), Installed(frozenset(), row)):
         said.append(f"{'warning: ' if rule.warning else ''}{rule.said}")
         for step in rule.steps:
             assert isinstance(step, Command)
@@ -238,7 +238,7 @@ def test_the_guest_s_card_gets_an_address_and_name_servers(
 ) -> None:
     for path, content in files.items():
         write(tree, path, content)
-    system = system_facts.look(Local(), str(tree))
+    system = system_facts.collect(Local(), str(tree))
     assert plan(system.signs, system.cards, frozenset(found), "debian") == expected
 
 
@@ -261,12 +261,12 @@ def test_a_card_s_name_is_that_of_the_configuration(tree: Path) -> None:
 
 def test_a_system_without_a_kernel_is_refused_with_what_it_lacks() -> None:
     container = replace(DEBIAN, kernels=(), signs={"container-marks": ((".dockerenv", ()),)})
-    with pytest.raises(VirtrootError, match="has no kernel in /boot, as a container has none") as failed:
+    with pytest.raises(VirtrootError, match="has no kernel in /boot, like any container") as failed:
         refuse_incomplete(container, frozenset({"bash"}))
-    assert failed.value.hint == "install there first: linux-image-amd64, initramfs-tools"
+    assert failed.value.hint == "install in the system first: linux-image-amd64, initramfs-tools"
     with pytest.raises(VirtrootError) as failed:
         refuse_incomplete(replace(ARCH, kernels=()), frozenset({"dracut"}))
-    assert failed.value.hint == "install there first: linux"
+    assert failed.value.hint == "install in the system first: linux"
     refuse_incomplete(replace(DEBIAN, kernels=(), found=DEBIAN.found | {"vmlinuz"}), frozenset())
 
 
@@ -280,8 +280,8 @@ def test_owners_that_are_shifted_are_refused_and_moved_back() -> None:
     with pytest.raises(VirtrootError, match="shifted by 100000") as failed:
         owners.refuse_shifted({**shifted, ".": (0, 0, 0o755)})
     assert "--shift-ids" in failed.value.hint
-    assert owners.offset("auto", shifted) == 100000
-    assert owners.offset("165536", shifted) == 165536
+    assert owners.get_offset("auto", shifted) == 100000
+    assert owners.get_offset("165536", shifted) == 165536
 
 
 @pytest.mark.parametrize(
@@ -299,10 +299,10 @@ def test_owners_that_are_lost_are_refused(changed: dict[str, tuple[int, int, int
 
 @pytest.mark.parametrize("asked", ["", "0", "x", "-1", "1000", "99999999999"])
 def test_an_offset_that_is_none_is_refused(asked: str) -> None:
-    with pytest.raises(VirtrootError, match="is not a number from 65536 on"):
-        owners.offset(asked, ROOTS)
+    with pytest.raises(VirtrootError, match="not a number of at least 65536"):
+        owners.get_offset(asked, ROOTS)
     with pytest.raises(VirtrootError, match="are not shifted"):
-        owners.offset("auto", ROOTS)
+        owners.get_offset("auto", ROOTS)
 
 
 def _acl(user: int) -> bytes:

@@ -81,7 +81,7 @@ def test_the_plan_shows_the_snapshot_and_keeps_it_as_data() -> None:
     ["yesterday", "20261101", "2026-11-01T00:00:00Z", "20261301T000000Z", "20261101T000060Z", "２０２６1101T000000Z"],
 )
 def test_a_time_that_is_none_is_refused(at: str) -> None:
-    with pytest.raises(VirtrootError, match=r"--snapshot: '.*' is no time of an archive; write it in UTC"):
+    with pytest.raises(VirtrootError, match=r"--snapshot: invalid snapshot time '.*'; use UTC"):
         parse("distro: debian", "r.yaml", {"snapshot": at})
     with pytest.raises(VirtrootError, match=r"r.yaml:2: snapshot"):
         parse(f"distro: debian\nsnapshot: {at}", "r.yaml")
@@ -103,9 +103,9 @@ def test_where_no_archive_is_known_the_setting_is_named(distro: str) -> None:
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        ("distro: debian\nsnapshot: {time: 20261101T000000Z, mirror: http://a.example}", "belong together"),
+        ("distro: debian\nsnapshot: {time: 20261101T000000Z, mirror: http://a.example}", "require each other"),
         ("distro: arch\nsnapshot: {time: 20261101T000000Z, security_mirror: http://a.example}", "is for debian"),
-        ("distro: debian\nsnapshot: {mirror: http://a.example}", "snapshot.time: required and missing"),
+        ("distro: debian\nsnapshot: {mirror: http://a.example}", "snapshot.time: required key is missing"),
         ("distro: debian\nsnapshot: {time: 20261101T000000Z, when: now}", "snapshot.when: unknown key"),
     ],
 )

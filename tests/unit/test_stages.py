@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.builder import inputs
 from pipelines.builder.container import Builder
-from pipelines.builder.stages import StageRunner, complaint, telling
+from pipelines.builder.stages import StageRunner, find_error, find_reason
 from pipelines.errors import Phase, VirtrootError
 from pipelines.host.process import Completed
 from pipelines.recipe.stage import Command, Stage
@@ -44,7 +44,7 @@ def shell(script: str, *data: str, **env: str) -> Command:
 
 
 def carried_out(runner: StageRunner, builder: Any, *commands: Command) -> None:
-    with runner.logged("packages"):
+    with runner.log_stage("packages"):
         runner.run(Stage("packages", commands), builder)
 
 
@@ -96,7 +96,7 @@ def test_a_download_that_failed_is_the_mirrors_failure(runner: StageRunner, buil
 
 def test_what_a_broken_root_is_told_by_and_what_an_engine_is(runner: StageRunner) -> None:
     def where(error: VirtrootError) -> Phase | None:
-        with pytest.raises(VirtrootError) as raised, runner.logged("inspect", where=Phase.INSPECT):
+        with pytest.raises(VirtrootError) as raised, runner.log_stage("inspect", where=Phase.INSPECT):
             raise error
         return raised.value.where
 
@@ -106,7 +106,7 @@ def test_what_a_broken_root_is_told_by_and_what_an_engine_is(runner: StageRunner
 
 def test_a_builder_that_is_removed_blames_no_command(runner: StageRunner, builder: Any) -> None:
     builder.run.side_effect = lambda argv, **_: Completed(tuple(argv), 137, b"", b"")
-    with pytest.raises(VirtrootError, match=r"the builder ended \(137\)") as raised:
+    with pytest.raises(VirtrootError, match=r"the builder ended with 137") as raised:
         carried_out(runner, builder, shell("true"))
     assert raised.value.where == "engine"
 
@@ -154,7 +154,7 @@ def test_the_reason_is_told_though_the_package_manager_went_on(
     ],
 )
 def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
-    shown = telling("\n".join(["== stage", "reason\r", line, *(f"later {number}" for number in range(100))]))
+    shown = find_reason("\n".join(["== stage", "reason\r", line, *(f"later {number}" for number in range(100))]))
     assert shown[:2] == ["reason", line]
     assert "[...]" in shown
     assert len(shown) == 24
@@ -170,7 +170,7 @@ def test_what_failed_first_is_shown_with_what_came_before(line: str) -> None:
 )
 def test_a_package_that_is_missing_is_told_with_the_reason(tmp_path: Path, log: str, said: str) -> None:
     (tmp_path / "build.log").write_text(log)
-    assert complaint(tmp_path / "build.log") == said
+    assert find_error(tmp_path / "build.log") == said
 
 
 def pacman_says(*lines: str) -> str:
@@ -191,7 +191,7 @@ def test_a_hook_that_makes_the_initramfs_and_fails_fails_the_stage(
     said = pacman_says("==> ERROR: file not found: `switch_root'", line, "(3/3) Reloading...")
     with pytest.raises(VirtrootError) as failed:
         carried_out(runner, builder, shell('printf "%s\\n" "$1" >&2', said))
-    assert "stage packages: the hook 'Updating linux initcpios' failed, though pacman went on" in failed.value.what
+    assert "stage packages: hook 'Updating linux initcpios' failed and pacman continued" in failed.value.what
     assert "==> ERROR: file not found: `switch_root'" in failed.value.detail
     assert failed.value.where == "build"
 
@@ -214,8 +214,8 @@ def test_what_a_recipe_s_own_commands_do_with_a_hook_is_a_warning(
     runner: StageRunner, builder: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = pacman_says("error: command failed to execute correctly")
-    with runner.logged("overlay"):
+    with runner.log_stage("overlay"):
         runner.run(Stage("overlay", (shell('printf "%s\\n" "$1" >&2', said),), foreign=True), builder)
-    assert "the hook 'Updating linux initcpios' failed" in capsys.readouterr().err
+    assert "hook 'Updating linux initcpios' failed" in capsys.readouterr().err
     # Of a stage before nothing is said again.
     carried_out(runner, builder, shell("true"))

@@ -57,7 +57,7 @@ def test_two_recipes_of_one_name_do_not_share_their_builds(store: Store, tmp_pat
     store.claim("web", first)
     store.claim("web", first)
     for refused in (store.claim, store.latest):
-        with pytest.raises(VirtrootError, match=r"holds the builds of .*a/web\.yaml"):
+        with pytest.raises(VirtrootError, match=r"contains builds of .*a/web\.yaml"):
             refused("web", second)
     first.unlink()  # the recipe was moved
     store.claim("web", second)
@@ -98,7 +98,7 @@ def test_one_task_at_a_time_per_recipe(store: Store, tmp_path: Path) -> None:
 
 
 def test_no_build_yet_says_how_to_make_one(store: Store) -> None:
-    with pytest.raises(VirtrootError, match="has not been built"):
+    with pytest.raises(VirtrootError, match="no build of"):
         store.latest("web", RECIPE)
 
 
@@ -107,7 +107,7 @@ def test_a_recipe_and_an_import_keep_out_of_each_others_builds(store: Store, tmp
     # An import that failed keeps the name from nobody.
     store.claim("moved", tmp_path / "moved.yaml")
     assert store.imported("moved") is None
-    with pytest.raises(VirtrootError, match="holds the builds of"):
+    with pytest.raises(VirtrootError, match="contains builds of"):
         store.claim_import("moved", tmp_path / "disk")
 
     store.claim_import("other", tmp_path / "disk")
@@ -115,6 +115,6 @@ def test_a_recipe_and_an_import_keep_out_of_each_others_builds(store: Store, tmp
         (artifact.directory / MANIFEST).write_text("{}")
     assert store.imported("other") == Artifact(tmp_path / "other" / "1")
     assert (store.recipes(), store.kept()) == (["moved"], ["moved", "other"])
-    with pytest.raises(VirtrootError, match="holds a system that was imported"):
+    with pytest.raises(VirtrootError, match="contains an imported system"):
         store.claim("other", tmp_path / "other.yaml")
     assert store.imported("../other") is None

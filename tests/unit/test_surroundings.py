@@ -48,42 +48,42 @@ def run(command: Command, root: Path) -> None:
 
 def test_what_is_lent_is_there_and_all_of_it_is_taken_back(root: Path) -> None:
     (root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n")
-    run(surroundings.lend(), root)
+    run(surroundings.set_up(), root)
     assert (root / "etc/hostname").read_text() == f"{BUILD_NAME}\n"
     assert (root / "etc/hosts").read_text() == f"127.0.0.1\tlocalhost\n127.0.1.1 {FQDN} {BUILD_NAME}\n"
     assert (root / "proc/sys/net/ipv6").is_dir()
-    run(surroundings.take_back(), root)
+    run(surroundings.tear_down(), root)
     assert (root / "etc/hosts").read_text() == "127.0.0.1\tlocalhost\n"
     assert [path.name for path in (root / "etc").iterdir()] == ["hosts"]
     assert list((root / "proc").iterdir()) == []
 
 
 def test_a_root_that_had_no_hosts_has_none_afterwards(root: Path) -> None:
-    run(surroundings.lend(), root)
+    run(surroundings.set_up(), root)
     assert FQDN in (root / "etc/hosts").read_text()
-    run(surroundings.take_back(), root)
+    run(surroundings.tear_down(), root)
     assert not (root / "etc/hosts").exists()
 
 
 def test_names_that_a_recipe_brings_stay(root: Path) -> None:
-    run(surroundings.lend(), root)
+    run(surroundings.set_up(), root)
     (root / "etc/hostname").write_text("mine\n")
     (root / "etc/hosts").write_text(f"10.0.0.1 mine\n127.0.1.1 {FQDN} {BUILD_NAME} more\n")
-    run(surroundings.take_back(), root)
+    run(surroundings.tear_down(), root)
     assert (root / "etc/hostname").read_text() == "mine\n"
     assert (root / "etc/hosts").read_text() == f"10.0.0.1 mine\n127.0.1.1 {FQDN} {BUILD_NAME} more\n"
     (root / "etc/hostname").unlink()
     (root / "etc/hosts").unlink()
     (root / "etc/hosts").symlink_to("/etc/hosts")
-    run(surroundings.take_back(), root)
+    run(surroundings.tear_down(), root)
 
 
 @pytest.mark.parametrize("distro", sorted(DISTROS))
 def test_packages_and_commands_of_every_distribution_find_a_name(distro: str) -> None:
     stages = DISTROS[distro].stages(parse(f"distro: {distro}\n", "test.yaml", {}), ())
     steps = [(stage.name, step) for stage in stages for step in stage.steps]
-    assert [name for name, step in steps if step == surroundings.lend()] == ["skeleton"]
-    assert [name for name, step in steps if step == surroundings.take_back()] == ["finish"]
+    assert [name for name, step in steps if step == surroundings.set_up()] == ["skeleton"]
+    assert [name for name, step in steps if step == surroundings.tear_down()] == ["finish"]
 
 
 def test_the_builder_has_the_name_that_the_root_knows() -> None:

@@ -15,7 +15,7 @@ from pipelines.book import pages
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
 from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS, TIMERS
-from pipelines.symptom.recognise import recognise, since_start, symptoms
+from pipelines.symptom.recognise import find_symptom, find_symptoms, get_last_start
 from pipelines.symptom.symptom import Symptom
 from pipelines.target.payload import beneath, guest_files
 from pipelines.text import plain
@@ -229,7 +229,7 @@ def alternatives(pattern: str) -> list[str]:
 
 @pytest.mark.parametrize(("name", "line", "source"), LINES)
 def test_what_was_written_is_known(name: str, line: str, source: str) -> None:
-    found = recognise([f"before\n{line}\nafter"])
+    found = find_symptom([f"before\n{line}\nafter"])
     assert found is not None, source
     assert found.name == name
 
@@ -245,12 +245,12 @@ def test_a_good_boot_shows_nothing() -> None:
     console = GOOD_BOOT.read_bytes().decode()
     assert "root=root rootfstype=virtiofs" in console
     assert "\x1b[" in console
-    assert symptoms([console]) == []
+    assert find_symptoms([console]) == []
 
 
 @pytest.mark.parametrize("text", ["", *HARMLESS])
 def test_what_is_harmless_shows_nothing(text: str) -> None:
-    assert symptoms([text]) == []
+    assert find_symptoms([text]) == []
 
 
 def test_the_refusals_of_the_payload_are_known() -> None:
@@ -283,7 +283,7 @@ def test_a_cause_comes_before_what_follows_from_it(cause: str, consequence: str)
     lines = {name: line for name, line, _ in LINES}
     both = [lines[consequence], lines[cause]]
     for texts in (both, both[::-1], ["\n".join(both)]):
-        found = recognise(texts)
+        found = find_symptom(texts)
         assert found is not None
         assert found.name == cause
 
@@ -298,7 +298,7 @@ def test_a_whole_console_of_a_root_that_was_not_found_says_the_cause() -> None:
         "Cannot open access to console, the root account is locked.\r\n"
         "Kernel panic - not syncing: Attempted to kill init!"
     )
-    assert [symptom.name for symptom in symptoms([console])] == ["tag-not-found", "root-locked"]
+    assert [symptom.name for symptom in find_symptoms([console])] == ["tag-not-found", "root-locked"]
 
 
 @pytest.mark.parametrize(
@@ -313,14 +313,14 @@ def test_a_whole_console_of_a_root_that_was_not_found_says_the_cause() -> None:
     ],
 )
 def test_escapes_and_long_lines_hide_nothing(hostile: str) -> None:
-    found = recognise([hostile])
+    found = find_symptom([hostile])
     assert found is not None
     assert found.name == "tag-not-found"
 
 
 def test_what_lies_far_apart_is_not_one_message() -> None:
-    assert symptoms(["switch_root" + "x" * (1 << 20) + "Connection refused"]) == []
-    assert symptoms(["switch_root\nConnection refused"]) == []
+    assert find_symptoms(["switch_root" + "x" * (1 << 20) + "Connection refused"]) == []
+    assert find_symptoms(["switch_root\nConnection refused"]) == []
 
 
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
@@ -335,9 +335,9 @@ def test_no_repetition_is_without_a_bound(symptom: Symptom) -> None:
 def test_only_the_last_start_counts_in_a_log_that_is_never_emptied() -> None:
     refused = "qemu: could not open kernel file '/k': Permission denied\n2026-11-28 04:02:31.292+0000: shutting down\n"
     begun = "2026-11-28 04:10:00.000+0000: starting up libvirt version: 11.3.0, package: 11.3.0-3\n"
-    assert symptoms([since_start(refused)])
-    assert symptoms([since_start(refused + begun)]) == []
-    assert symptoms([since_start(begun + refused)])
+    assert find_symptoms([get_last_start(refused)])
+    assert find_symptoms([get_last_start(refused + begun)]) == []
+    assert find_symptoms([get_last_start(begun + refused)])
 
 
 def test_causes_and_remedies_are_lines_of_an_error() -> None:
@@ -351,14 +351,14 @@ def test_causes_and_remedies_are_lines_of_an_error() -> None:
         # As `error: CAUSE`: a name may begin with a capital.
         assert symptom.cause[0].islower() or symptom.cause.startswith(("QEMU", "AppArmor"))
         assert len(symptom.cause) < 110
-        assert "{name}" not in symptom.hint("web")
-        assert symptom.hint("web").endswith(f"; more: ./inv help {symptom.name}")
+        assert "{name}" not in symptom.format_hint("web")
+        assert symptom.format_hint("web").endswith(f"; more: ./inv help {symptom.name}")
 
 
 def test_no_cause_reads_like_what_software_emulation_does() -> None:
     """A night tries a boot again where its error does; what is said of a symptom must not decide that."""
     for symptom in SYMPTOMS:
-        assert not nightly._EMULATION.search(f"{symptom.what('')} {symptom.hint('web')}"), symptom.name
+        assert not nightly._EMULATION.search(f"{symptom.format_error('')} {symptom.format_hint('web')}"), symptom.name
 
 
 def test_what_a_guest_shows_that_is_up_is_no_reason_for_one_that_is_not() -> None:
@@ -393,21 +393,21 @@ def test_a_section_says_what_to_do_and_how_it_is_known(heading: str, name: str, 
 
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
 def test_help_shows_the_section_that_an_error_names(symptom: Symptom) -> None:
-    part = pages.find(symptom.name)
+    part = pages.get_page(symptom.name)
     assert part.title == f"`{symptom.heading}`"
     assert pages.as_text(part).rstrip("\n").split("\n\n")[-1].startswith(("*Tried*", "*Read*"))
 
 
 @pytest.mark.parametrize(("name", "line", "source"), LINES)
 def test_help_finds_a_section_by_what_was_written(name: str, line: str, source: str) -> None:
-    assert explaining.found(line)[0].name == name, source
+    assert explaining.find_parts(line)[0].name == name, source
 
 
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=NAMES)
 def test_help_finds_a_section_by_its_heading_however_it_is_typed(symptom: Symptom) -> None:
     typed = symptom.heading
     for text in (typed, typed.lower(), f"`{typed}`", f"Nov 28 07:41:16 web prog[7]: {typed.upper()}!"):
-        assert symptom.name in [part.name for part in explaining.found(text)][:2], text
+        assert symptom.name in [part.name for part in explaining.find_parts(text)][:2], text
 
 
 @pytest.mark.parametrize(
@@ -419,12 +419,12 @@ def test_help_finds_a_section_by_its_heading_however_it_is_typed(symptom: Sympto
     ],
 )
 def test_help_finds_a_section_by_words_that_stand_in_it(typed: str, name: str) -> None:
-    assert explaining.found(typed)[0].name == name
+    assert explaining.find_parts(typed)[0].name == name
 
 
 def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -> None:
     lines = {name: line for name, line, _ in LINES}
-    explaining.show(f"{lines['root-locked']}\n{lines['tag-not-found']}")
+    explaining.show_topic(f"{lines['root-locked']}\n{lines['tag-not-found']}")
     said = capsys.readouterr()
     assert said.out.startswith("## `virtio-fs: tag <root> not found`\n")
     assert said.err == "also: ./inv help root-locked\n"
@@ -433,15 +433,15 @@ def test_help_names_what_else_a_text_shows(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("the dog ate it", "./inv help troubleshooting has the errors that are known"),
-        ("handle", "./inv help stale-handle; or ./inv help"),
-        ("", "./inv help lists them"),
-        ("\x1b[31m", "./inv help lists them"),
+        ("the dog ate it", "run ./inv help troubleshooting for the known errors"),
+        ("handle", "run ./inv help stale-handle, or ./inv help"),
+        ("", "run ./inv help for the pages"),
+        ("\x1b[31m", "run ./inv help for the pages"),
     ],
 )
 def test_what_help_does_not_know_is_refused_with_where_to_look(typed: str, hint: str) -> None:
-    with pytest.raises(VirtrootError, match="the book has no page") as refused:
-        explaining.found(typed)
+    with pytest.raises(VirtrootError, match="no page") as refused:
+        explaining.find_parts(typed)
     assert refused.value.hint == hint
 
 

@@ -125,14 +125,14 @@ def test_nobodys_files_do_not_become_somebodys() -> None:
         ("etc/ssh", "is below one of"),
         ("proc/1", "is below one of"),
         ("lib/systemd", "is below one of"),
-        ("a/../etc", "is no path"),
-        ("", "is no path"),
-        ("var", "holds what packages bring"),
-        ("var/lib", "holds what packages bring"),
-        ("usr", "holds what packages bring"),
-        ("usr/lib", "holds what packages bring"),
-        ("var/lib/dpkg", "holds what packages bring"),
-        ("var/lib/pacman/local", "is the package manager's"),
+        ("a/../etc", "is not a path"),
+        ("", "is not a path"),
+        ("var", "holds files of packages"),
+        ("var/lib", "holds files of packages"),
+        ("usr", "holds files of packages"),
+        ("usr/lib", "holds files of packages"),
+        ("var/lib/dpkg", "holds files of packages"),
+        ("var/lib/pacman/local", "belongs to the package manager"),
     ],
 )
 def test_what_cannot_be_kept(path: str, why: str) -> None:
@@ -354,7 +354,7 @@ def test_what_has_to_be_made_anew_is_said() -> None:
 
 def back(base: Inventory, ours: Inventory, theirs: Inventory, choices: Choices | None = None) -> UpgradePlan:
     read = (ours.contents.get, theirs.contents.get)
-    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merged, former=True)
+    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merge, former=True)
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "other"])

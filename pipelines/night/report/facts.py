@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
-from pipelines.artifact.difference import Difference, compare, joined
+from pipelines.artifact.difference import Difference, compare, join
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
@@ -40,7 +40,7 @@ class RecipeFacts:
     def golden_time(self) -> str:
         """When the golden root was built, in ISO 8601; empty if there is none, or if its name has no time."""
         golden = self.golden
-        made = pruning.made(golden) if golden else pruning.UNKNOWN
+        made = pruning.get_build_time(golden) if golden else pruning.UNKNOWN
         return made.isoformat() if made != pruning.UNKNOWN else ""
 
     @property
@@ -106,7 +106,7 @@ class RecipeFacts:
             if len(steps) == 1:
                 return steps[0]
             some = next((build for build in (now, then, self.golden) if build), None)
-            return joined([step for step in steps if step], some.manifest.recipe.distro) if some else None
+            return join([step for step in steps if step], some.manifest.recipe.distro) if some else None
         except VirtrootError:
             return None
 

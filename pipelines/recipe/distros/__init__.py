@@ -1,4 +1,4 @@
-"""The distributions: one module each, which alone knows how a root of that distribution is made."""
+"""The distributions, one module each, with everything that is specific to a distribution's build."""
 
 from __future__ import annotations
 

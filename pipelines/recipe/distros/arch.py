@@ -1,4 +1,4 @@
-"""How an Arch root is made: pacstrap, twice, with the skeleton between."""
+"""The build of an Arch root: pacstrap, the skeleton, and pacstrap again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRUSTED = "/etc/virtroot/trusted"
 _DOWNLOADS = f"{CACHE}/pkg"
 _DATABASES = "/var/lib/virtroot/pacman"
 
-#: Arch's own redirector to a mirror that is near.
+#: Arch's redirector to a mirror nearby.
 _DEFAULT_MIRROR = "https://geo.mirror.pkgbuild.com/$repo/os/$arch"
 
 _CLAMP_INSTALL_DATES = (
@@ -22,71 +22,71 @@ _CLAMP_INSTALL_DATES = (
 )
 
 
-def _mirrors(recipe: Recipe) -> tuple[str, ...]:
-    """Return where packages come from."""
+def _get_mirrors(recipe: Recipe) -> tuple[str, ...]:
+    """Return the mirrors that the build uses."""
     if recipe.snapshot:
         return (recipe.snapshot.mirror or "",)
-    return _own_mirrors(recipe)
+    return _get_guest_mirrors(recipe)
 
 
-def _own_mirrors(recipe: Recipe) -> tuple[str, ...]:
-    """Return what the guest upgrades from."""
+def _get_guest_mirrors(recipe: Recipe) -> tuple[str, ...]:
+    """Return the mirrors that the guest uses."""
     return tuple(mirror.url for mirror in recipe.mirror) or (_DEFAULT_MIRROR,)
 
 
-def _keyrings(recipe: Recipe) -> tuple[str, ...]:
+def _list_keyrings(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(mirror.keyring for mirror in recipe.mirror if mirror.keyring))
 
 
-def _keyring_trees(recipe: Recipe) -> tuple[Tree, ...]:
-    # A place for each: files of different folders may have one name.
-    return tuple(Tree("keyring", name, f"{_KEYRINGS}/{index}") for index, name in enumerate(_keyrings(recipe)))
+def _make_keyring_trees(recipe: Recipe) -> tuple[Tree, ...]:
+    # One directory each: files of different folders may have the same name.
+    return tuple(Tree("keyring", name, f"{_KEYRINGS}/{index}") for index, name in enumerate(_list_keyrings(recipe)))
 
 
-def _refuses(recipe: Recipe) -> list[str]:
+def _find_mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     if recipe.security_mirror:
-        mistakes.append("security_mirror: is for debian; Arch has no security suite")
-    if recipe.siglevel == "never" and _keyrings(recipe):
-        mistakes.append("siglevel: never checks no signature, so a keyring has no use; take out one of them")
+        mistakes.append("security_mirror: for debian only; Arch has no security suite")
+    if recipe.siglevel == "never" and _list_keyrings(recipe):
+        mistakes.append("siglevel: never does not check signatures, so a keyring has no effect; remove one of them")
     if recipe.snapshot and recipe.snapshot.security_mirror:
-        mistakes.append("snapshot: security_mirror is for debian; Arch has no security suite")
+        mistakes.append("snapshot: security_mirror is for debian only; Arch has no security suite")
     return mistakes
 
 
-def _pacstrap(*packages: str) -> Command:
-    # Packages stay in the builder's cache (-c); its mirrors (-M) and its keyring (-G) are none of the root's business.
+def _make_pacstrap_command(*packages: str) -> Command:
+    # -c: keep packages in the builder's cache. -M, -G: do not copy the builder's list of mirrors and its keyring.
     return Command(("pacstrap", "-C", _CONFIG, "-c", "-M", "-G", ROOT, *packages))
 
 
 def _set_up_builder(recipe: Recipe) -> tuple[Command | Tree, ...]:
-    """Tell the builder's pacman where packages come from and whose signatures count."""
-    trees = _keyring_trees(recipe)
+    """Return the steps that configure mirrors and trusted keys of the builder's pacman."""
+    trees = _make_keyring_trees(recipe)
     files = (f"{tree.builder}/{tree.name.rpartition('/')[2]}" for tree in trees)
     return (
         *trees,
         *((Command((f"{_SCRIPTS}/trust-keys", _TRUSTED, *files)),) if trees else ()),
-        Command((f"{_SCRIPTS}/write-config", _CONFIG, _DOWNLOADS, recipe.siglevel, *_mirrors(recipe))),
+        Command((f"{_SCRIPTS}/write-config", _CONFIG, _DOWNLOADS, recipe.siglevel, *_get_mirrors(recipe))),
         *((Command((f"{_SCRIPTS}/refresh-keys", _CONFIG, _DATABASES)),) if recipe.siglevel == "required" else ()),
     )
 
 
-def _mirrorlist(mirrors: tuple[str, ...]) -> str:
+def _format_mirrorlist(mirrors: tuple[str, ...]) -> str:
     return "\n".join(f"Server = {url}" for url in mirrors)
 
 
-#: Gives a root that was made from a dated archive the mirrors of its own; a list that others changed is theirs.
-_TAKE_BACK = """
+#: Replace the dated archive in the list of mirrors by the guest's mirrors, unless something else changed the list.
+_RESTORE_MIRRORS = """
 list=/etc/pacman.d/mirrorlist
 if [ "$(cat "$list")" = "$1" ]; then printf "%s\\n" "$2" > "$list"; fi
 """
 
 
-def _skeleton(recipe: Recipe) -> Stage:
-    names = ("virtiofs", "arch", "network", "sshd", "machine-specific", *generators.of(recipe).skeletons)
+def _make_skeleton_stage(recipe: Recipe) -> Stage:
+    names = ("virtiofs", "arch", "network", "sshd", "machine-specific", *generators.get_generator(recipe).skeletons)
     script = 'printf "%s\\n" "$1" > /etc/pacman.d/mirrorlist'
-    write = Command(("sh", "-c", script, "write", _mirrorlist(_mirrors(recipe))), chroot=True)
-    # The guest upgrades from the same mirrors, so the keyring that it makes for itself has to know the same keys.
+    write = Command(("sh", "-c", script, "write", _format_mirrorlist(_get_mirrors(recipe))), chroot=True)
+    # The guest upgrades from the same mirrors, so the keyring that it generates has to contain the same keys.
     public = (f"{_TRUSTED}/virtroot{part}" for part in (".gpg", "-trusted", "-revoked"))
     publish = Command(("install", "-D", "-m", "644", "-t", f"{ROOT}/usr/share/pacman/keyrings", *public))
     return Stage(
@@ -95,80 +95,86 @@ def _skeleton(recipe: Recipe) -> Stage:
             *(Tree("skeleton", name) for name in names),
             Command(("mkdir", "-p", "/etc/pacman.d"), chroot=True),
             write,
-            surroundings.lend(),
-            # Arch's packages bring no devices: what commands in the root discard would stay in it as a file.
+            surroundings.set_up(),
+            # No package of Arch has devices. Without this one, output to /dev/null would create a file in the root.
             Command(("cp", "-a", "--remove-destination", "/dev/null", f"{ROOT}/dev/null")),
-            *((publish,) if _keyrings(recipe) else ()),
+            *((publish,) if _list_keyrings(recipe) else ()),
         ),
     )
 
 
-def _packages(recipe: Recipe) -> Stage:
-    generator = generators.of(recipe)
+def _make_packages_stage(recipe: Recipe) -> Stage:
+    generator = generators.get_generator(recipe)
     names = dict.fromkeys((recipe.kernel, *generator.packages, *recipe.packages))
-    # Arch's kernels depend on a generator's package, and would bring mkinitcpio where none is there.
-    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", _CONFIG, ROOT, generator.stand_in)),)
-    # One transaction: pacman's hook makes the initramfs once, after it, with the skeleton's drop-ins in place.
-    # Commands may want pacman, which checks what it installs. The finish stage takes the keyring away.
+    # Arch's kernels depend on a generator's package; without one, pacman would install mkinitcpio.
+    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", _CONFIG, ROOT, generator.placeholder)),)
+    # All packages are one transaction, so that pacman's hook generates the initramfs once, after it, with the
+    # skeleton's drop-ins. Commands of the recipe may call pacman, which needs a keyring to check signatures. The finish
+    # stage deletes it.
     keyring = Command(("arch-chroot", ROOT, "/usr/lib/virtroot/pacman-keyring"))
-    steps = (*(stands_for if generator.stand_in else ()), _pacstrap(*names), *((keyring,) if recipe.run else ()))
+    steps = (
+        *(stands_for if generator.placeholder else ()),
+        _make_pacstrap_command(*names),
+        *((keyring,) if recipe.run else ()),
+    )
     return Stage("packages", steps, cached=True)
 
 
-def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+def _make_overlay_stage(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     steps: list[Command | Tree] = []
     if recipe.overlay:
         steps.append(Tree("overlay", recipe.overlay))
     if recipe.run:
-        # Commands may want the network, and systemd-resolved's link leads into a /run that is empty here.
+        # Commands of the recipe may need the network. /etc/resolv.conf is a link of systemd-resolved into /run, which
+        # is empty here.
         lend = 'mkdir -p "$1/run/systemd/resolve"; cp /etc/resolv.conf "$1/run/systemd/resolve/stub-resolv.conf"'
         steps.append(Command(("sh", "-ec", lend, "lend", ROOT)))
         steps += [Command(("sh", "-ec", command), chroot=True) for command in recipe.run]
-    if any(path.startswith(generators.of(recipe).config) for path in overlay_paths):
-        steps.append(generators.of(recipe).regeneration)
+    if any(path.startswith(generators.get_generator(recipe).config) for path in overlay_paths):
+        steps.append(generators.get_generator(recipe).regeneration)
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+def _make_finish_stage(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     services = ["systemd-networkd.service", "systemd-resolved.service"]
     if "openssh" in recipe.packages:
         services.append("sshd.service")
-    lists = (_mirrorlist(_mirrors(recipe)), _mirrorlist(_own_mirrors(recipe)))
-    take_back = Command(("sh", "-ec", _TAKE_BACK, "take-back", *lists), chroot=True)
+    lists = (_format_mirrorlist(_get_mirrors(recipe)), _format_mirrorlist(_get_guest_mirrors(recipe)))
+    take_back = Command(("sh", "-ec", _RESTORE_MIRRORS, "take-back", *lists), chroot=True)
     return Stage(
         "finish",
         (
             *((take_back,) if recipe.snapshot else ()),
-            surroundings.take_back(),
+            surroundings.tear_down(),
             Command(("systemctl", "enable", *services), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
-            machine_specific.removal(overlay_paths),
-            # Left where a package brings a configuration file that a skeleton had put there before.
+            machine_specific.make_removal(overlay_paths),
+            # pacman creates them if a skeleton has a configuration file of a package.
             Command(("find", "/etc", "-name", "*.pacnew", "-delete"), chroot=True),
             Command(
                 ("find", "/var/log", "/var/cache/pacman", "/var/lib/pacman/sync", "-type", "f", "-delete"), chroot=True
             ),
             Command(("find", "/run", "/tmp", "/var/tmp", "-mindepth", "1", "-delete"), chroot=True),
-            # A secret key here would be every guest's; each makes its own keyring at its first boot.
+            # All guests would have this secret key. Each generates its own keyring at its first boot.
             Command(("rm", "-rf", "/etc/pacman.d/gnupg"), chroot=True),
-            # pacman's database says when each package was installed, which differs between builds of equal roots.
+            # pacman's database records when each package was installed, which differs between builds.
             Command(("sh", "-ec", _CLAMP_INSTALL_DATES), chroot=True),
             Command(("rm", "-f", "/var/cache/ldconfig/aux-cache"), chroot=True),
-            # Nothing that these would bring about at the first boot is left to do.
+            # Prevent systemd's ConditionNeedsUpdate units at the first boot: the build has done their work.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
-            # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
+            # With an empty file, unlike a missing one, systemd sets an id without treating the boot as the first one.
             Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
             Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
         ),
     )
 
 
-def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
+def _make_stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
     return (
-        Stage("base", (_pacstrap("base"),), cached=True),
-        _skeleton(recipe),
-        _packages(recipe),
-        _overlay(recipe, overlay_paths),
-        _finish(recipe, overlay_paths),
+        Stage("base", (_make_pacstrap_command("base"),), cached=True),
+        _make_skeleton_stage(recipe),
+        _make_packages_stage(recipe),
+        _make_overlay_stage(recipe, overlay_paths),
+        _make_finish_stage(recipe, overlay_paths),
     )
 
 
@@ -182,9 +188,9 @@ ARCH = Distro(
     base_suite="trixie",
     # pacstrap mounts /proc, /sys and /dev in the root.
     capabilities=("SYS_ADMIN",),
-    refuses=_refuses,
+    find_mistakes=_find_mistakes,
     set_up_builder=_set_up_builder,
-    stages=_stages,
+    stages=_make_stages,
     mirror_query=lambda recipe: Command((f"{_SCRIPTS}/mirror-state", _CONFIG, _DATABASES)),
     packages_query=("pacman", "-Q"),
     packages_check=("pacman", "--database", "--check", "--quiet"),

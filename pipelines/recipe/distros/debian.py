@@ -1,4 +1,4 @@
-"""How a Debian root is made: debootstrap or mmdebstrap, then apt and dpkg from outside the root."""
+"""The build of a Debian root: debootstrap or mmdebstrap, then apt and dpkg from outside the root."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ _QUIET = (
 )
 
 
-def _mirrors(recipe: Recipe) -> tuple[str, str]:
-    """Return where packages come from; what is empty is the builder's own."""
+def _get_mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return the mirrors that the build uses; an empty one is the builder's default."""
     if recipe.snapshot:
         return recipe.snapshot.mirror or "", recipe.snapshot.security_mirror or ""
-    return _own_mirrors(recipe)
+    return _get_guest_mirrors(recipe)
 
 
-def _own_mirrors(recipe: Recipe) -> tuple[str, str]:
-    """Return what the guest upgrades from."""
+def _get_guest_mirrors(recipe: Recipe) -> tuple[str, str]:
+    """Return the mirrors that the guest uses."""
     return recipe.mirror[0].url if recipe.mirror else "", recipe.security_mirror or ""
 
 
-def _lent(recipe: Recipe, verb: str) -> tuple[Command, ...]:
-    """Let the root's apt use the dated archive, or give it its own sources back."""
+def _switch_sources(recipe: Recipe, verb: str) -> tuple[Command, ...]:
+    """Return the command that makes the root's apt use the dated archive (``lend``) or its own sources again."""
     if not recipe.snapshot:
         return ()
-    mirrors = (*_mirrors(recipe), *_own_mirrors(recipe))
+    mirrors = (*_get_mirrors(recipe), *_get_guest_mirrors(recipe))
     return (Command((f"{_SCRIPTS}/dated-sources", verb, recipe.release, ROOT, *mirrors)),)
 
 
-def _refuses(recipe: Recipe) -> list[str]:
+def _find_mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     if len(recipe.mirror) > 1:
-        mistakes.append("mirror: debian takes one mirror, and security_mirror beside it")
+        mistakes.append("mirror: debian has one mirror, and security_mirror in addition")
     if any(mirror.keyring for mirror in recipe.mirror):
-        mistakes.append("mirror: keyring is for arch; Debian's mirrors are checked with Debian's own keys")
+        mistakes.append("mirror: keyring is for arch only; Debian's mirrors are checked with Debian's keys")
     if recipe.siglevel != "required":
-        mistakes.append("siglevel: is for arch; Debian's packages are always checked")
+        mistakes.append("siglevel: for arch only; Debian's packages are always checked")
     if recipe.snapshot and bool(recipe.snapshot.mirror) != bool(recipe.snapshot.security_mirror):
-        mistakes.append("snapshot: mirror and security_mirror belong together")
+        mistakes.append("snapshot: mirror and security_mirror require each other")
     return mistakes
 
 
-def _apt(recipe: Recipe, *arguments: str) -> Command:
-    """Run the builder's apt on the root: downloads and lists stay outside, and the root needs no network."""
+def _make_apt_command(recipe: Recipe, *arguments: str) -> Command:
+    """Return a command of the builder's apt for the root. Downloads and lists stay in the builder."""
     options = {
         "Dir": ROOT,
         "Dir::State::status": f"{ROOT}/var/lib/dpkg/status",
@@ -63,28 +63,28 @@ def _apt(recipe: Recipe, *arguments: str) -> Command:
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
         "APT::Install-Recommends": "false",
-        # apt would hand downloads to a user that cannot read the root's directories.
+        # apt would otherwise download as a user that cannot read the root's directories.
         "APT::Sandbox::User": "root",
     }
     flags = [flag for key, value in options.items() for flag in ("-o", f"{key}={value}")]
-    # dpkg's fsync after each file is for machines that lose power; a killed build is thrown away whole. Where a
-    # skeleton has a package's configuration file, nobody is there to answer dpkg's question, and the skeleton's stays.
+    # force-unsafe-io: dpkg's fsync of each file protects against power loss, but a killed build is discarded anyway.
+    # force-confold: keep the skeleton's version of a package's configuration file; nobody can answer dpkg's question.
     dpkg = ("-o", "Dpkg::Options::=--force-unsafe-io", "-o", "Dpkg::Options::=--force-confold")
     return Command(("apt-get", *flags, *dpkg, "-y", *arguments), env=_QUIET)
 
 
-def _base(recipe: Recipe) -> Stage:
-    mirrors = [_mirrors(recipe)[0]]
+def _make_base_stage(recipe: Recipe) -> Stage:
+    mirrors = [_get_mirrors(recipe)[0]]
     if recipe.snapshot:
-        # mmdebstrap takes the other suites too where it is left to its default, which these then stand for.
+        # With its default mirror mmdebstrap uses the other suites, too. The dated ones take the place of the default.
         mirrors = ["--dated", *mirrors, *(() if recipe.mirror else (recipe.snapshot.security_mirror or "",))]
     bootstrap = Command((f"{_SCRIPTS}/bootstrap", recipe.bootstrap, recipe.release, ROOT, CACHE, *mirrors), env=_QUIET)
-    # What the bootstrappers copy from the builder or leave behind has no place in a guest.
+    # The bootstrappers copy these from the builder or leave them behind.
     tidy = Command(("rm", "-rf", "/etc/resolv.conf", "/etc/hostname", "/var/cache/apt/archives"), chroot=True)
     return Stage("base", (bootstrap, tidy), cached=True)
 
 
-def _skeleton(recipe: Recipe) -> Stage:
+def _make_skeleton_stage(recipe: Recipe) -> Stage:
     return Stage(
         "skeleton",
         (
@@ -92,70 +92,73 @@ def _skeleton(recipe: Recipe) -> Stage:
             Tree("skeleton", "network"),
             Tree("skeleton", "sshd"),
             Tree("skeleton", "machine-specific"),
-            *(Tree("skeleton", name) for name in generators.of(recipe).skeletons),
-            surroundings.lend(),
-            # Above all no service may start in the builder; removed by the finish stage.
+            *(Tree("skeleton", name) for name in generators.get_generator(recipe).skeletons),
+            surroundings.set_up(),
+            # Prevent packages from starting services in the builder. The finish stage removes it.
             Command(("sh", "-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d"), chroot=True),
             Command(("chmod", "755", "/usr/sbin/policy-rc.d"), chroot=True),
         ),
     )
 
 
-#: Notes, in the builder itself, that its lists are today's.
-_UPDATED = "/run/virtroot-lists-updated"
+#: A file in the builder that exists once its package lists have been updated.
+_LISTS_UPDATED = "/run/virtroot-lists-updated"
 
 
-def _update(recipe: Recipe) -> tuple[Command, ...]:
-    """Make sure of today's lists, once in a builder: the stage before may have been restored in another one."""
-    update = _apt(recipe, "-qq", "--error-on=any", "update")
-    once = Command(("sh", "-ec", '[ -e "$0" ] || { "$@"; touch "$0"; }', _UPDATED, *update.argv), env=update.env)
+def _update_lists(recipe: Recipe) -> tuple[Command, ...]:
+    """Return the commands that update the package lists, once per builder.
+
+    Each stage needs them, because the stage before it may have been restored from the cache.
+    """
+    update = _make_apt_command(recipe, "-qq", "--error-on=any", "update")
+    once = Command(("sh", "-ec", '[ -e "$0" ] || { "$@"; touch "$0"; }', _LISTS_UPDATED, *update.argv), env=update.env)
     return Command(("mkdir", "-p", f"{CACHE}/archives/partial", f"{CACHE}/lists-{recipe.release}/partial")), once
 
 
-def _kernel(recipe: Recipe) -> Stage:
-    generator = generators.of(recipe)
-    # Debian's kernels depend on a generator's package, and would bring initramfs-tools where none is there.
-    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.stand_in, *generator.packages)),)
+def _make_kernel_stage(recipe: Recipe) -> Stage:
+    generator = generators.get_generator(recipe)
+    # Debian's kernels depend on a generator's package; without one, apt would install initramfs-tools.
+    stands_for = (Command((f"{_SCRIPTS}/stand-for-generator", ROOT, generator.placeholder, *generator.packages)),)
     return Stage(
         "kernel",
         (
-            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_own_mirrors(recipe))),
-            *_lent(recipe, "lend"),
-            *_update(recipe),
-            # Upgrades the minimal root to the security suite in the same transaction.
-            _apt(recipe, "dist-upgrade", *generator.packages),
-            *(stands_for if generator.stand_in else ()),
-            # The kernel comes alone: together with the generator, its own hook and the generator's trigger would each
-            # generate the initramfs. It comes before the recipe's packages, since it takes longer than most of them
-            # and is the same for many recipes; those that belong into the initramfs trigger another one.
-            _apt(recipe, "install", recipe.kernel),
+            Command((f"{_SCRIPTS}/write-sources", recipe.release, ROOT, *_get_guest_mirrors(recipe))),
+            *_switch_sources(recipe, "lend"),
+            *_update_lists(recipe),
+            # This also upgrades the minimal root to the security suite, in the same transaction.
+            _make_apt_command(recipe, "dist-upgrade", *generator.packages),
+            *(stands_for if generator.placeholder else ()),
+            # Install the kernel alone. Together with the generator, the kernel's hook and the generator's trigger would
+            # each generate the initramfs. It comes before the recipe's packages because it takes longer than most of
+            # them and is the same for many recipes. Packages with files for the initramfs trigger another one.
+            _make_apt_command(recipe, "install", recipe.kernel),
         ),
         cached=True,
     )
 
 
-def _packages(recipe: Recipe) -> Stage:
+def _make_packages_stage(recipe: Recipe) -> Stage:
     if not recipe.packages:
         return Stage("packages", cached=True)
     return Stage(
         "packages",
         (
-            *_update(recipe),
-            _apt(recipe, "install", *dict.fromkeys(recipe.packages)),
-            # Downloads that no build has used for a month; apt-get autoclean would read every list again.
+            *_update_lists(recipe),
+            _make_apt_command(recipe, "install", *dict.fromkeys(recipe.packages)),
+            # Delete downloads that no build has used for a month. apt-get autoclean would read all lists again.
             Command(("find", f"{CACHE}/archives", "-name", "*.deb", "-atime", "+30", "-delete")),
         ),
         cached=True,
     )
 
 
-def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
-    generator = generators.of(recipe)
+def _make_overlay_stage(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+    generator = generators.get_generator(recipe)
     steps: list[Command | Tree] = []
     if recipe.overlay:
         steps.append(Tree("overlay", recipe.overlay))
     if recipe.run:
-        # Commands may want the network, and the root has no resolver of its own while it is being made.
+        # Commands of the recipe may need the network, and the root has no resolver during the build.
         steps.append(Command((f"{_SCRIPTS}/resolver", "lend", ROOT)))
         steps += [Command(("sh", "-ec", command), chroot=True, env=_QUIET) for command in recipe.run]
         steps.append(Command((f"{_SCRIPTS}/resolver", "take-back", ROOT)))
@@ -164,18 +167,18 @@ def _overlay(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     return Stage("overlay", tuple(steps), foreign=True)
 
 
-def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
+def _make_finish_stage(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
     def remove(*paths: str) -> Command:
         return Command(("rm", "-rf", *paths), chroot=True)
 
     return Stage(
         "finish",
         (
-            *_lent(recipe, "take-back"),
-            surroundings.take_back(),
-            # networkd is Debian's own, but nobody enables it; a guest without a network is of little use.
+            *_switch_sources(recipe, "take-back"),
+            surroundings.tear_down(),
+            # Debian installs networkd but does not enable it; the guest would have no network.
             Command(("systemctl", "enable", "systemd-networkd.service"), chroot=True, env=(("SYSTEMD_OFFLINE", "1"),)),
-            machine_specific.removal(overlay_paths),
+            machine_specific.make_removal(overlay_paths),
             Command(("find", "/var/log", "-type", "f", "-delete"), chroot=True),
             Command(
                 ("find", "/var/lib/dpkg", "/var/cache/debconf", "-name", "*-old", "-type", "f", "-delete"), chroot=True
@@ -185,34 +188,34 @@ def _finish(recipe: Recipe, overlay_paths: tuple[str, ...]) -> Stage:
             ),
             remove("/var/cache/apt", "/var/cache/ldconfig/aux-cache", "/usr/sbin/policy-rc.d"),
             Command(("mkdir", "-p", "/var/cache/apt/archives/partial"), chroot=True),
-            # The packages made their catalogues and caches just now; without these, systemd makes them all again at a
-            # guest's first boot, which takes longer than the rest of it.
+            # Prevent systemd's ConditionNeedsUpdate units, which would generate catalogues and caches again at a
+            # guest's first boot. The packages have just generated them, and it takes longer than the rest of the boot.
             Command(("touch", "--reference=/usr", "/etc/.updated", "/var/.updated"), chroot=True),
             Command((f"{_SCRIPTS}/make-databases", ROOT)),
-            # Empty and not missing: systemd then takes an id at boot without calling it the machine's first boot.
+            # With an empty file, unlike a missing one, systemd sets an id without treating the boot as the first one.
             Command(("truncate", "--size=0", "/etc/machine-id"), chroot=True),
             Command(("chmod", "0644", "/etc/machine-id"), chroot=True),
         ),
     )
 
 
-def _stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
+def _make_stages(recipe: Recipe, overlay_paths: tuple[str, ...]) -> tuple[Stage, ...]:
     return (
-        _base(recipe),
-        _skeleton(recipe),
-        _kernel(recipe),
-        _packages(recipe),
-        _overlay(recipe, overlay_paths),
-        _finish(recipe, overlay_paths),
+        _make_base_stage(recipe),
+        _make_skeleton_stage(recipe),
+        _make_kernel_stage(recipe),
+        _make_packages_stage(recipe),
+        _make_overlay_stage(recipe, overlay_paths),
+        _make_finish_stage(recipe, overlay_paths),
     )
 
 
-# One that was removed, and whose configuration is there still, is no package that is installed.
+# A removed package whose configuration files remain is not installed.
 _PACKAGES = r"dpkg-query -W -f '${db:Status-Status} ${Package}\t${Version}\n' | sed -n 's/^installed //p'"
 
 
-def _mirror_query(recipe: Recipe) -> Command:
-    return Command((f"{_SCRIPTS}/mirror-state", recipe.release, *_mirrors(recipe)))
+def _make_mirror_query(recipe: Recipe) -> Command:
+    return Command((f"{_SCRIPTS}/mirror-state", recipe.release, *_get_mirrors(recipe)))
 
 
 DEBIAN = Distro(
@@ -224,10 +227,10 @@ DEBIAN = Distro(
     base_image="debian:trixie-slim",
     base_suite="trixie",
     capabilities=(),
-    refuses=_refuses,
+    find_mistakes=_find_mistakes,
     set_up_builder=lambda recipe: (),
-    stages=_stages,
-    mirror_query=_mirror_query,
+    stages=_make_stages,
+    mirror_query=_make_mirror_query,
     packages_query=("sh", "-c", _PACKAGES),
     packages_check=("sh", "-c", 'dpkg --audit >&2; test -z "$(dpkg --audit)"'),
 )

@@ -1,4 +1,4 @@
-"""What a distribution has to tell."""
+"""The properties of a distribution."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pipelines.recipe.stage import Command, Stage, Tree
 
 @dataclass(frozen=True)
 class Distro:
-    """A distribution; the first of ``releases`` and of ``bootstraps`` is the default.
+    """A distribution. The first of ``releases`` and of ``bootstraps`` is the default.
 
-    ``containerfile`` names the builder's, ``base_image`` what a registry has for it, ``base_suite`` what the mirror
-    has. ``mirror_query`` is the command that prints a `MirrorState`. ``stages`` takes the recipe and the paths of its
-    overlay's files. ``packages_query`` prints, inside the root, name and version of each package, a line each;
-    ``packages_check`` fails there where a package is not wholly installed.
-    ``refuses`` returns what a recipe asks that this distribution does not have, as ``key: why``. ``capabilities`` are
-    those its bootstrapper needs beyond a container's default ones; ``set_up_builder`` comes before all else, also
-    before the mirror is asked.
+    ``containerfile`` names the builder's Containerfile. Its base image is ``base_image`` in a registry, or is made from
+    ``base_suite`` of a mirror. ``capabilities`` are those that the bootstrapper needs in addition to a container's
+    default ones.
+    ``find_mistakes`` returns what of a recipe the distribution does not support, as ``key: reason``.
+    ``set_up_builder`` returns the steps that come first, even before the mirror query.
+    ``stages`` takes the recipe and the paths of its overlay's files.
+    ``mirror_query`` returns the command that prints a `MirrorState`.
+    ``packages_query`` runs inside the root and prints name and version of each package, one package per line.
+    ``packages_check`` runs inside the root and fails if a package is not completely installed.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Distro:
     base_image: str
     base_suite: str
     capabilities: tuple[str, ...]
-    refuses: Callable[[Recipe], list[str]]
+    find_mistakes: Callable[[Recipe], list[str]]
     set_up_builder: Callable[[Recipe], tuple[Command | Tree, ...]]
     stages: Callable[[Recipe, tuple[str, ...]], tuple[Stage, ...]]
     mirror_query: Callable[[Recipe], Command]
