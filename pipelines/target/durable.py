@@ -1,8 +1,7 @@
-"""Publish files and directories so that a power loss cannot take back what their names promise.
+"""Publishes files and directories so that they are complete after a power loss.
 
-A file system may write a new name to the disk long before the data: after a power loss the name is there and the file
-is empty. So the data is flushed first, then the name is given, then the directory with the name is flushed; see
-fsync(2) and https://lwn.net/Articles/457667/.
+A file system may write a new name to the disk long before the data. After a power loss the file would have its name and
+be empty. So the data is flushed first, then the file is renamed, then the directory is flushed; see fsync(2) and https://lwn.net/Articles/457667/.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from pipelines.target.target import Target
 
-# `sync FILE` is fsync(2) of that file or directory. The input ends early if whoever sends it is killed.
+# `sync FILE` is fsync(2) of that file or directory. The input ends early if its sender is killed.
 _PUT = """
 umask 077
 partial=$1.partial
@@ -24,7 +23,7 @@ mv -T -- "$partial" "$1"
 sync "${1%/*}"
 """
 
-# A tree has too many files to flush one by one.
+# A tree has too many files to flush each of them.
 _RENAME = """
 sync --file-system "$1"
 mv -T -- "$1" "$2"
@@ -43,7 +42,7 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def write(path: Path, content: bytes, *, partial: Path | None = None) -> None:
-    """Give the file ``path`` the bytes ``content`` in one step, by way of the file ``partial``; raises OSError.
+    """Write ``content`` to the file ``path`` in one step, through the file ``partial``; raises OSError.
 
     Without ``partial`` that is a hidden file in the same directory.
     """
@@ -58,7 +57,7 @@ def flush_directory(directory: Path) -> None:
 
 
 def put(target: Target, path: str, content: bytes, mode: int) -> None:
-    """Give the file ``path`` on ``target`` the bytes ``content`` and ``mode`` in one step; raises `VirtrootError`."""
+    """Write ``content`` to the file ``path`` on ``target`` in one step, with ``mode``; raises `VirtrootError`."""
     target.run(["sh", "-ec", _PUT, "put", path, f"{mode:o}", str(len(content))], stdin=content)
 
 

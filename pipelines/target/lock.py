@@ -1,4 +1,4 @@
-"""Locks that the kernel drops with the process that holds them, here or where libvirt is."""
+"""Locks that end with the process that holds them, on this machine and on libvirt's host."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Busy(VirtrootError):
 
 @contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` of this machine; raises `Busy` when another task has it.
+    """Hold the lock file ``path`` of this machine; raises `Busy` if another task holds it.
 
-    ``what`` is what the lock stands for, in words. Raises `VirtrootError` where there can be no such file.
+    ``what`` names what is locked. Raises `VirtrootError` if the file cannot be made.
     """
     try:
         handle = _opened(path)
     except OSError as error:
         raise VirtrootError(
-            f"cannot lock {what}: {path}: {error.strerror}", "run this as the user who owns it, or mend its owner"
+            f"cannot lock {what}: {path}: {error.strerror}", "run this as the user who owns it, or change its owner"
         ) from error
     with handle:
         try:
@@ -44,10 +44,10 @@ def hold(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError as error:
             said = trim(path.read_text(encoding="utf-8", errors="replace")[:200])
             holder = _find_holder(Local(), str(path))
-            # What it wrote itself says since when; another program, that only locked the file, wrote nothing.
+            # A task wrote the time to the file. Another program that locked the file wrote nothing.
             wrote = said.startswith(f"{holder.partition(' of ')[0]},")
             raise Busy(what, said if wrote else holder or said) from error
-        with suppress(OSError):  # a full disk is no reason to stop
+        with suppress(OSError):  # a full disk does not prevent the lock
             os.truncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"process {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         yield
@@ -55,9 +55,9 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def wait_for(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` of this machine as soon as nobody else does; for what takes moments.
+    """Wait for the lock file ``path`` of this machine and hold it, for short operations.
 
-    Raises OSError where there can be no such file, and where it is held for longer than `PATIENCE`.
+    Raises OSError if the file cannot be made, or if another process holds it for longer than `PATIENCE`.
     """
     with _opened(path) as handle:
         deadline = time.monotonic() + PATIENCE
@@ -70,7 +70,7 @@ def wait_for(path: Path) -> Iterator[None]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Open a lock file, made where it is missing: who can open it for reading can hold the lock, so nobody else can."""
+    """Open a lock file, and make it if it is missing. Only its owner may open it: a reader could hold the lock."""
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
     return private.append(path)
@@ -86,7 +86,7 @@ def _find_holder(target: Target, path: str) -> str:
 
 
 def claim(handle: IO[bytes]) -> bool:
-    """Lock an open file until it is closed, or its process ends; says no where another task has it."""
+    """Lock an open file until it is closed or its process ends; return False if another task has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -94,10 +94,10 @@ def claim(handle: IO[bytes]) -> bool:
     return True
 
 
-# The lock is held by a program whose input is this task's: however the task ends, the input does, and the lock with it.
+# A program holds the lock whose input is this task's. When the task ends, for any reason, so does the program.
 _HOLD = """
 exec 2>&1
-# Who may open it for reading could hold the lock, too.
+# A user who can open the file for reading could hold the lock.
 umask 077
 mkdir -p "${1%/*}"
 chmod 700 "${1%/*}"
@@ -108,19 +108,18 @@ if flock "$@" 9; then echo held; exec cat > /dev/null; else echo busy; fi
 """
 
 
-#: Seconds that a lock which others hold for moments is waited for; who takes longer hangs, or wants to be in the way.
+#: Seconds to wait for a lock that is held for short operations. A process that holds it longer hangs.
 PATIENCE = 120
 
-#: Seconds after which a lock of this machine is tried again.
+#: Seconds between two attempts to get a lock of this machine.
 _POLL = 0.05
 
 
 @contextmanager
 def on(target: Target, path: str, what: str, *, wait: int = 0, shared: bool = False) -> Iterator[None]:
-    """Hold the lock file ``path`` on ``target``; when another task has it, ``wait`` so many seconds.
+    """Hold the lock file ``path`` on ``target``; if another task holds it, wait ``wait`` seconds.
 
-    `Busy` is raised after that. ``what`` is what the lock stands for, in words. Any number of tasks hold it ``shared``
-    at once.
+    Raises `Busy` after that. ``what`` names what is locked. Several tasks can hold a lock that is ``shared``.
     """
     how = [*(["--timeout", str(wait)] if wait else ["--nonblock"]), *(["--shared"] if shared else [])]
     with target.holding(["sh", "-ec", _HOLD, "hold", path, *how]) as said:

@@ -1,4 +1,4 @@
-"""Deleting trees that a guest wrote to, on the machine they are on."""
+"""Mounts on a target, and deleting trees that a guest wrote."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ def below(target: Target, path: str) -> list[str]:
 
 
 def refuse(target: Target, path: str, *, besides: str = "") -> None:
-    """Raise `VirtrootError` where something is mounted at or below ``path``: deleting would reach into it.
+    """Raise `VirtrootError` if something is mounted at ``path`` or below it: a deletion would reach into it.
 
-    What is mounted at ``besides`` is known of.
-
-    rm's --one-file-system does not see a bind mount of the same file system.
+    A mount at ``besides`` is allowed. rm's --one-file-system does not notice a bind mount of the same file system.
     """
     mounted = [point for point in below(target, path) if point != besides]
     if mounted:
@@ -32,7 +30,7 @@ def refuse(target: Target, path: str, *, besides: str = "") -> None:
 
 
 def delete(target: Target, *paths: str) -> None:
-    """Delete trees; links in them are deleted, not followed, and nothing that is mounted in one is touched."""
+    """Delete trees. Links in them are not followed. Raises `VirtrootError` if something is mounted in one."""
     for path in paths:
         refuse(target, path)
     subvolume.delete(target, *paths)

@@ -56,7 +56,7 @@ from payload.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
-#: How Python is told where the payload is, for each target that was asked.
+#: The words that let Python run the payload, by target.
 _found: dict[Target, tuple[str, ...]] = {}
 
 

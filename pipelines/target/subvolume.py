@@ -1,11 +1,11 @@
-"""Subvolumes of btrfs: directories of which another one can be made in a moment; see btrfs-subvolume(8)."""
+"""Subvolumes of btrfs: directories that can be copied at once, as a snapshot; see btrfs-subvolume(8)."""
 
 from __future__ import annotations
 
 from pipelines.target.target import Target
 from pipelines.text import trim
 
-# The inode of a subvolume's top is 256, and no other directory's is.
+# Only the top directory of a subvolume has the inode 256.
 _IS = """
 may_have_subvolumes() {
     [ "$(stat --file-system --format=%T -- "$1" 2>/dev/null)" = btrfs ] && command -v btrfs > /dev/null
@@ -24,7 +24,7 @@ fi
 chmod 0755 -- "$1"
 """
 
-# A subvolume inside another one arrives as an empty directory.
+# A snapshot contains an empty directory for each subvolume inside its source.
 _SNAPSHOT = """
 btrfs subvolume snapshot "$1" "$2" >&2
 [ "$3" ] || exit 0
@@ -36,7 +36,7 @@ find "$1" -mindepth 1 -type d -inum 256 -printf '%P\\0' | xargs -0 -r -n 1 sh -e
 _DELETE = """
 for path do
     may_have_subvolumes "$path" || continue
-    # Nothing can be deleted in one that is read-only, which a snapshot with others inside is.
+    # Nothing can be deleted in a read-only subvolume.
     find "$path" -type d -inum 256 -exec btrfs property set -ts {} ro false \\;
     find "$path" -depth -type d -inum 256 -exec btrfs --quiet subvolume delete -- {} +
 done
@@ -45,37 +45,37 @@ exec rm -rf --one-file-system -- "$@"
 
 
 def possible(target: Target, directory: str) -> bool:
-    """Say whether there can be subvolumes in ``directory``, and somebody to make them."""
+    """Return whether subvolumes can be made in ``directory``: it is on btrfs, and the program btrfs is installed."""
     argv = ["sh", "-c", f'{_IS}may_have_subvolumes "$1"', "possible", directory]
     return target.run(argv, check=False).returncode == 0
 
 
 def is_one(target: Target, path: str) -> bool:
-    """Say whether ``path`` is a subvolume."""
+    """Return whether ``path`` is a subvolume."""
     return target.run(["sh", "-c", f'{_IS}is_subvolume "$1"', "is", path], check=False).returncode == 0
 
 
 def make(target: Target, path: str) -> None:
-    """Make the directory ``path``, mode 0755, as a subvolume where there can be one."""
+    """Make the directory ``path``, mode 0755, as a subvolume if that is possible."""
     target.run(["sh", "-ec", _IS + _MAKE, "make", path])
 
 
 def close(target: Target, path: str) -> None:
-    """Let nobody write to ``path`` any more, where it is a subvolume."""
+    """Make ``path`` read-only if it is a subvolume."""
     target.run(["sh", "-ec", f'{_IS}if is_subvolume "$1"; then btrfs property set -ts "$1" ro true; fi', "close", path])
 
 
 def closed(target: Target, path: str) -> bool:
-    """Say whether ``path`` is a subvolume that nobody can write to."""
+    """Return whether ``path`` is a read-only subvolume."""
     script = f'{_IS}is_subvolume "$1" && btrfs property get -ts "$1" ro'
     return trim(target.run(["sh", "-c", script, "closed", path], check=False).text) == "ro=true"
 
 
 def snapshot(target: Target, source: str, destination: str, *, nested: bool) -> None:
-    """Make ``destination`` of the subvolume ``source``; with ``nested`` those inside it come along."""
+    """Make the snapshot ``destination`` of the subvolume ``source``; with ``nested`` of those inside it too."""
     target.run(["sh", "-ec", _SNAPSHOT, "snapshot", source, destination, "nested" if nested else ""])
 
 
 def delete(target: Target, *paths: str) -> None:
-    """Delete trees, and the subvolumes that they are or have; links are deleted, not followed."""
+    """Delete trees, and the subvolumes in them. Links are not followed."""
     target.run(["sh", "-ec", _IS + _DELETE, "delete", *paths])

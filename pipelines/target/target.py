@@ -22,7 +22,7 @@ from pipelines.host.feed import Source
 from pipelines.host.process import Completed
 from pipelines.target import relay, runner
 
-# nc has read nothing where it could not connect.
+# If nc cannot connect, it has not read any input yet, so it can be started again.
 _RELAY = """
 end=$(($(date +%s) + $1))
 until nc -N -- "$2" "$3"; do
@@ -33,7 +33,7 @@ done
 
 
 class Target(Protocol):
-    """A machine that has what a command needs: its tools, its files, its libvirt."""
+    """A machine where commands run, with its programs, its files and its libvirt."""
 
     @property
     def python(self) -> str:
@@ -57,7 +57,7 @@ class Target(Protocol):
         """Run ``argv`` there on the user's terminal, and return its exit status."""
 
     def relay(self, address: str, port: int) -> None:
-        """Pass bytes on between standard input and output and a port that is reached from there, till it is closed."""
+        """Connect standard input and output with a port that the target can reach, until the connection is closed."""
 
     def holding(self, argv: Sequence[str]) -> AbstractContextManager[str]:
         """Run ``argv`` there until the block ends, which ends its input; yield the first line it prints."""
@@ -122,7 +122,7 @@ class InContainer:
     def attach(self, argv: Sequence[str]) -> int:
         """See `Target.attach`; the engine's terminal is joined to the user's, in raw mode."""
         if not sys.stdin.isatty():
-            raise VirtrootError("standard input is no terminal", "run this from a terminal, or use ./inv exec")
+            raise VirtrootError("standard input is not a terminal", "run this from a terminal, or use ./inv exec")
         with self.container.terminal(argv) as (connection, resize):
             _join(connection, resize)
         return 0

@@ -52,11 +52,11 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("pipelines.guest.publication.start", note("start", 1.0))
     monkeypatch.setattr("pipelines.verify.verify_locked", note("verify"))
     monkeypatch.setattr("pipelines.merge.preparation.swap_back", note("put back"))
-    monkeypatch.setattr(previous_roots, "every", lambda _: ["former"])
-    monkeypatch.setattr(previous_roots, "set_aside", note("set aside"))
-    monkeypatch.setattr(previous_roots, "failed", lambda _: "/pool/former.web/failed")
-    monkeypatch.setattr(previous_roots, "refuse", note("refuse"))
-    monkeypatch.setattr(previous_roots, "forget", note("forget"))
+    monkeypatch.setattr(previous_roots, "list_previous", lambda _: ["former"])
+    monkeypatch.setattr(previous_roots, "keep_failed", note("set aside"))
+    monkeypatch.setattr(previous_roots, "find_failed", lambda _: "/pool/former.web/failed")
+    monkeypatch.setattr(previous_roots, "record_refusal", note("refuse"))
+    monkeypatch.setattr(previous_roots, "delete_old", note("forget"))
     monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     return done
 
@@ -97,7 +97,7 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
 ) -> None:
     down = VirtrootError("it did not come up", "look", where=Phase.BOOT)
     monkeypatch.setattr("pipelines.verify.verify_locked", failing(down))
-    monkeypatch.setattr(previous_roots, "refuse", failing(VirtrootError("No space left on device", "")))
+    monkeypatch.setattr(previous_roots, "record_refusal", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.get(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
         upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]

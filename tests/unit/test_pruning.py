@@ -150,8 +150,8 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "list_guests", lambda hypervisor: every)
     monkeypatch.setattr("pipelines.guest.hold.hold", held)
-    monkeypatch.setattr(previous_roots, "every", lambda guest: found[guest.name])
-    monkeypatch.setattr(previous_roots, "failed", lambda guest: f"/pool/former.{guest.name}/failed")
+    monkeypatch.setattr(previous_roots, "list_previous", lambda guest: found[guest.name])
+    monkeypatch.setattr(previous_roots, "find_failed", lambda guest: f"/pool/former.{guest.name}/failed")
     monkeypatch.setattr(previous_roots, "delete", lambda guest, directories: gone.extend(directories))
 
     def asking(question: str) -> bool:

@@ -76,7 +76,7 @@ def make_directory(root: str, path: str) -> None:
 
 
 def delete(root: str, paths: Iterable[str]) -> list[str]:
-    """Delete the regular files ``paths`` of a guest's root, and all host keys of sshd; missing ones are no error.
+    """Delete the regular files ``paths`` of a guest's root, and all host keys of sshd, as far as they exist.
 
     In the last component of a path ``*`` matches any characters. Return the paths that were not deleted because a link
     to their directory leads out of the root. Host keys behind such a link are refused.

@@ -126,7 +126,7 @@ def make_file(path: str) -> None:
 
 
 def delete_files(*paths: str) -> None:
-    """Delete files; a missing one is no error."""
+    """Delete files that exist."""
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)

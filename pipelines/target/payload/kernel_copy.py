@@ -151,7 +151,7 @@ def _wait_for(lock: int, path: str) -> None:
 def _ensure_parent(directory: str) -> None:
     if not os.path.isdir(directory):
         os.makedirs(directory)
-        # QEMU's user has to enter it, whatever the umask is, but not to list it.
+        # The mode must not depend on the umask. QEMU's user has to enter the directory, but not to list it.
         os.chmod(directory, 0o711)
 
 
