@@ -23,7 +23,8 @@ from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.install import InstallOptions, install
+from pipelines.guest.install_options import InstallOptions
+from pipelines.install import install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.recipe.generators import GENERATORS

@@ -19,7 +19,8 @@ from pipelines.builder import inputs
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.install import InstallOptions, install
+from pipelines.guest.install_options import InstallOptions
+from pipelines.install import install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import Settings

@@ -19,7 +19,8 @@ from pipelines import start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
-from pipelines.install import InstallOptions, install
+from pipelines.guest.install_options import InstallOptions
+from pipelines.install import install
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings
 

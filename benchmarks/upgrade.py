@@ -28,8 +28,9 @@ from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.engine.engine import LABEL
 from pipelines.guest import guest as guests
+from pipelines.guest.install_options import InstallOptions
 from pipelines.host import process
-from pipelines.install import InstallOptions, install
+from pipelines.install import install
 from pipelines.libvirt import connect as connecting
 from pipelines.libvirt import embedded
 from pipelines.settings import CHECKOUT, Settings

@@ -13,7 +13,8 @@ from pipelines.cli.task import ACCEPT, Context, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.guest import host_requests
 from pipelines.guest.host_requests import Consent
-from pipelines.install import InstallOptions, install
+from pipelines.guest.install_options import InstallOptions
+from pipelines.install import install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say

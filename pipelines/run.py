@@ -19,8 +19,9 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import command_stream, hold, host_requests, publication, standard_input
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
+from pipelines.guest.install_options import InstallOptions, parse_options
 from pipelines.host.signals import raise_interrupt_on
-from pipelines.install import InstallOptions, install, parse_options
+from pipelines.install import install
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn

@@ -11,40 +11,14 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipelines.errors import Phase, VirtrootError
 from pipelines.recipe.generators import Generator
 from pipelines.target.target import Target
 from pipelines.text import split_fields, split_lines, trim
 
-# The two characters that separate the sections are removed from the root's content. Only regular files are read.
-_FACTS = r"""
-cd "$1"; kernel=$2 initrd=$3
-section() { printf '\036%s\037' "$1"; tr -d '\036\037'; }
-plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
-readlink "$kernel" | section kernel
-readlink "$initrd" | section initrd
-if plain etc/fstab; then head -c 65536 etc/fstab; fi | section fstab
-for trace in boot/grub boot/grub2 usr/sbin/grub-install etc/default/grub; do
-    if [ -e "$trace" ] || [ -L "$trace" ]; then printf '%s\n' "$trace"; fi
-done | section grub
-for file in usr/lib/modules/*/modules.builtin; do
-    if plain "$file"; then version=${file%/*}; sed "s|^|${version##*/} |" "$file"; fi
-done | section builtin
-for file in usr/lib/modules/*/pkgbase; do
-    if plain "$file"; then version=${file%/*}; printf '%s %s\n' "${version##*/}" "$(head -c 256 "$file")"; fi
-done | section pkgbase
-# usage: missing DATABASE SOURCE...   An empty hardware database has 105 bytes.
-missing() {
-    if [ -e "$2" ] && [ "$(stat --format=%s "$1" 2> /dev/null || echo 0)" -lt 1024 ]; then echo "$1"; fi
-}
-{
-    [ -e etc/udev/hwdb.bin ] || missing usr/lib/udev/hwdb.bin usr/lib/udev/hwdb.d/*.hwdb
-    missing var/lib/systemd/catalog/database usr/lib/systemd/catalog/*.catalog
-} | section databases
-# Check it in a chroot, so that links are resolved as in the guest, and not to files of the builder.
-chroot . sh -c 'file=$(readlink -f /sbin/init) && [ -f "$file" ] && [ -x "$file" ] && echo "$file"' | section init
-"""
+_FACTS = Path(__file__).with_name("inspect_root.sh").read_text(encoding="utf-8")
 
 #: Bytes that a command in a root may print, and seconds that it may take: a recipe's commands may have replaced it.
 _MAX_OUTPUT, _TIMEOUT = 64 << 20, 300

@@ -1,4 +1,4 @@
-"""The Docker engine, local or remote. This is the only module that imports docker-py."""
+"""The Docker engine, local or remote. Only this module and `docker_client` import docker-py."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import IO, Any
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import DriverConfig, Mount
+from docker.types import Mount
 
-from pipelines.engine import exec_stream, this_machine
+from pipelines.engine import docker_client, exec_stream, this_machine
 from pipelines.engine.container import Container, NameTaken, NoSuchDevice
+from pipelines.engine.docker_client import LABEL
 from pipelines.engine.endpoint import get_endpoint
 from pipelines.engine.exec_stream import Sink
 from pipelines.engine.image import Image, read_image
@@ -26,9 +27,6 @@ from pipelines.host.trees import archive
 from pipelines.text import split_lines, trim
 
 __all__ = ["LABEL", "Container", "Engine", "Image", "NameTaken", "NoSuchDevice", "Sink", "connect", "is_available"]
-
-#: The label of containers, volumes and images that virtroot made.
-LABEL = "virtroot"
 
 #: Seconds to wait for an answer of a registry.
 REGISTRY_TIMEOUT = 8
@@ -49,7 +47,7 @@ class Engine:
 
     def registry_has(self, reference: str) -> bool:
         """Return whether the image's registry confirms, in time, that it has ``reference``."""
-        probe = _client(timeout=REGISTRY_TIMEOUT)
+        probe = docker_client.make_client(timeout=REGISTRY_TIMEOUT)
         try:
             probe.images.get_registry_data(reference)
         except (APIError, requests.RequestException):
@@ -102,10 +100,10 @@ class Engine:
         try:
             answer = self._client.api.import_image_from_data(chunks, changes=changes)
         except APIError as error:
-            raise _make_import_error(str(error.explanation)) from error
+            raise docker_client.make_import_error(str(error.explanation)) from error
         said = json.loads(split_lines(trim(answer))[-1])
         if "status" not in said:
-            raise _make_import_error(str(said.get("error")))
+            raise docker_client.make_import_error(str(said.get("error")))
         return str(said["status"])
 
     def build_image(
@@ -129,9 +127,9 @@ class Engine:
             ):
                 lines += split_lines(str(event.get("stream", "")))
                 if "error" in event:
-                    raise _make_build_error(tag, event["error"], lines)
+                    raise docker_client.make_build_error(tag, event["error"], lines)
         except APIError as error:
-            raise _make_build_error(tag, str(error.explanation), lines) from error
+            raise docker_client.make_build_error(tag, str(error.explanation), lines) from error
 
     def remove_untagged(self, identity: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Remove the image ``identity``, or all images with ``labels``, if they have no tag and are not used."""
@@ -191,7 +189,7 @@ class Engine:
                 volume,
                 type="volume",
                 labels={**labels, LABEL: "volume"},
-                driver_config=_make_tmpfs_driver((in_memory or {}).get(volume)),
+                driver_config=docker_client.make_tmpfs_driver((in_memory or {}).get(volume)),
             )
             for volume, path in (volumes or {}).items()
         ]
@@ -226,7 +224,7 @@ class Engine:
                     f"wait for that task; if it no longer runs: docker rm --force {name}",
                     where=Phase.ENGINE,
                 ) from error
-            raise _make_start_error(image, error) from error
+            raise docker_client.make_start_error(image, error) from error
         container = Container(str(made["Id"]), api)
         try:
             if tied:
@@ -245,7 +243,7 @@ class Engine:
                     f"the engine cannot give {missing} to a container: {error.explanation}",
                     f"check {missing} on the engine's machine",
                 ) from error
-            raise _make_start_error(image, error) from error
+            raise docker_client.make_start_error(image, error) from error
         return container
 
     def _tie(self, container: str) -> Any:
@@ -274,7 +272,7 @@ class Engine:
         """Raise VirtrootError if the container ``name`` exists without ``labels``: it is not virtroot's."""
         found = self._inspect(name)
         if found:
-            _refuse_foreign("container", name, found["Config"]["Labels"], labels)
+            docker_client.refuse_foreign("container", name, found["Config"]["Labels"], labels)
 
     def remove_container(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Kill and remove the container ``name``, running or not; ignore a missing one.
@@ -283,7 +281,7 @@ class Engine:
         """
         found = self._inspect(name)
         if found:
-            _refuse_foreign("container", name, found["Config"]["Labels"], labels or {})
+            docker_client.refuse_foreign("container", name, found["Config"]["Labels"], labels or {})
             Container(found["Id"], self._client.api).remove()
 
     def remove_ended(self, name: str, labels: Mapping[str, str]) -> None:
@@ -293,7 +291,7 @@ class Engine:
         """
         found = self._inspect(name)
         if found and found["State"]["Status"] in {"exited", "dead"}:
-            _refuse_foreign("container", name, found["Config"]["Labels"], labels)
+            docker_client.refuse_foreign("container", name, found["Config"]["Labels"], labels)
             Container(found["Id"], self._client.api).remove()
 
     def remove_volume(self, name: str) -> None:
@@ -304,7 +302,7 @@ class Engine:
         try:
             with suppress(NotFound):
                 found = self._client.volumes.get(name)
-                _refuse_foreign("volume", name, found.attrs.get("Labels"), {})
+                docker_client.refuse_foreign("volume", name, found.attrs.get("Labels"), {})
                 found.remove(force=True)
         except APIError as error:
             raise VirtrootError(
@@ -318,65 +316,14 @@ class Engine:
             return None
 
 
-def _make_tmpfs_driver(options: str | None) -> DriverConfig | None:
-    if options is None:
-        return None
-    return DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": options})
-
-
-def _refuse_foreign(kind: str, name: str, carried: Mapping[str, str] | None, labels: Mapping[str, str]) -> None:
-    has = dict(carried or {})
-    if LABEL not in has or not labels.items() <= has.items():
-        raise VirtrootError(
-            f"{kind} {name} on this engine does not have virtroot's labels",
-            f"rename or remove it, or use another name; run docker {kind} inspect {name} for details",
-            where=Phase.ENGINE,
-        )
-
-
-def _make_start_error(image: str, error: APIError) -> VirtrootError:
-    return VirtrootError(f"cannot start a container from {image}: {error.explanation}", "check the engine's log")
-
-
-def _make_import_error(reason: str) -> VirtrootError:
-    return VirtrootError(f"the engine cannot import the root: {reason}", "check the engine's log")
-
-
-def _make_build_error(tag: str, reason: str, lines: Sequence[str]) -> VirtrootError:
-    return VirtrootError(
-        f"cannot build the image {tag}: {trim(reason)}",
-        "check whether the distribution's mirror answers, then run the task again",
-        "\n".join(lines[-15:]),
-    )
-
-
-class _Api(docker.APIClient):
-    """docker-py's client, with a VirtrootError if the engine no longer answers."""
-
-    def send(self, *arguments: Any, **options: Any) -> requests.Response:
-        try:
-            return super().send(*arguments, **options)
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise VirtrootError(
-                f"the Docker engine no longer answers {get_endpoint()}",
-                "check the engine's log, then run the task again",
-                str(error),
-                where=Phase.ENGINE,
-            ) from error
-
-
-def _client(timeout: int = 120) -> docker.DockerClient:
-    return docker.DockerClient(base_url=get_endpoint().url, timeout=timeout)
-
-
 def connect() -> Engine:
     """Connect to the engine. Raises VirtrootError if none answers."""
     where = get_endpoint()
     try:
-        client = _client()
+        client = docker_client.make_client()
         client.ping()
         client.close()
-        client.api = _Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
+        client.api = docker_client.Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
     except (DockerException, requests.RequestException) as error:
         raise VirtrootError(
             f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"

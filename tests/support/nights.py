@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import Night
@@ -57,7 +58,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(nights, "build", stage.build)
     monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
     monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(nights, "_verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
+    monkeypatch.setattr(candidate, "find", lambda settings: None)
+    monkeypatch.setattr(candidate, "verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
     return stage
 

@@ -215,3 +215,14 @@ def test_a_page_that_is_not_there_is_refused_with_what_is_near() -> None:
     with pytest.raises(VirtrootError, match="no page ''"):
         pages.get_page("")
     assert pages.get_page("first").name == "first-recipe"
+
+
+@pytest.mark.parametrize("page", sorted((CHECKOUT / "docs/design").glob("*.md")), ids=lambda page: page.stem)
+def test_a_design_page_names_each_module_of_its_package(page: Path) -> None:
+    package = CHECKOUT / "pipelines" / page.stem
+    if page.stem == "refused":
+        assert not package.exists()
+        return
+    text = page.read_text(encoding="utf-8")
+    names = {each.stem for each in package.glob("*.py")} - {"__init__", "__main__"}
+    assert {name for name in names if f"`{name}`" not in text} == set()

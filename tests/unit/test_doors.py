@@ -37,7 +37,7 @@ MAY_IMPORT = {
 SHARED = {"errors", "log", "settings", "text"}
 LESS = {"recipe": {"errors"}, "symptom": {"errors", "text"}}
 #: Verbs that are made of verbs.
-OF_VERBS = {"demo", "list", "nightly", "run", "test", "upgrade"}
+OF_VERBS = {"candidate", "demo", "list", "nightly", "run", "test", "upgrade"}
 #: Directories of tests that have nothing of each other.
 SEPARATE = ("tests.unit.", "tests.integration.", "tests.e2e.")
 

@@ -12,8 +12,7 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
-from pipelines.engine import engine as engines
-from pipelines.engine import this_machine
+from pipelines.engine import docker_client, this_machine
 from pipelines.engine.container import Container
 from pipelines.engine.engine import Engine, NameTaken, NoSuchDevice
 from pipelines.engine.image import read_image
@@ -193,7 +192,7 @@ def test_an_image_is_as_old_as_its_last_pull() -> None:
 @pytest.mark.parametrize("error", [requests.ConnectionError("Connection aborted"), requests.ReadTimeout("timed out")])
 def test_an_engine_that_answers_no_more_is_no_bug(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.Session, "send", MagicMock(side_effect=error))
-    api = engines._Api(base_url="unix:///nowhere", version="1.41")
+    api = docker_client.Api(base_url="unix:///nowhere", version="1.41")
     with pytest.raises(VirtrootError, match="the Docker engine no longer answers") as raised:
         api.ping()
     assert (raised.value.where, raised.value.detail) == ("engine", str(error))

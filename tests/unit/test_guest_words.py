@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import VirtrootError
 from pipelines.guest.identity import check_hostname, read_ssh_key
-from pipelines.install import parse_options
+from pipelines.guest.install_options import parse_options
 from pipelines.pool.place import check_name
 from pipelines.verify import read_junit
 

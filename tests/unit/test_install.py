@@ -16,7 +16,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
 from pipelines.guest.domain import Domain
 from pipelines.guest.guest import Guest
-from pipelines.install import InstallOptions
+from pipelines.guest.install_options import InstallOptions
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import overlayfs
 from pipelines.pool.place import Place

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.store import Store
@@ -39,7 +40,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(nights, "build", stage.build)
     monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
     monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(nights, "_verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
+    monkeypatch.setattr(candidate, "find", lambda settings: None)
+    monkeypatch.setattr(candidate, "verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr("pipelines.prune.connect", lambda settings: None)
     monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: [])

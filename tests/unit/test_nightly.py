@@ -11,6 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import History, Night
@@ -182,11 +183,11 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
     """Ctrl-C comes while one recipe's guest is about to start: looked for once, it would have been missed."""
     looked = 0
 
-    def look(run: nights.Run) -> None:
+    def look(run: candidate.Run) -> None:
         nonlocal looked
         looked += 1
 
-    def prove(artifact: Artifact, run: nights.Run, facts: object) -> None:
+    def prove(artifact: Artifact, run: candidate.Run, facts: object) -> None:
         if artifact.manifest.name == "web":
             raise KeyboardInterrupt
         while looked < 2:
@@ -194,7 +195,7 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
 
     stage.builds = {"web": "1", "mail": "1"}
     monkeypatch.setattr(nights, "_end_work", look)
-    monkeypatch.setattr(nights, "_verify_in_guest", prove)
+    monkeypatch.setattr(candidate, "verify_in_guest", prove)
     sources = [tmp_path / f"{name}.yaml" for name in ("web", "mail")]
     for source in sources:
         source.write_text("distro: debian\n")

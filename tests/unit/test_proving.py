@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pipelines import nightly
+from pipelines import candidate, nightly
 from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
@@ -21,8 +21,8 @@ from pipelines.builder.mirror_state import Asker
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import host_requests
 from pipelines.guest.guest import Guest
+from pipelines.guest.install_options import InstallOptions
 from pipelines.host.process import Completed
-from pipelines.install import InstallOptions
 from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.settings import Settings
 from pipelines.target.lock import Busy
@@ -66,14 +66,14 @@ class Machine(Hypervisor):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> nightly.Run:
-    return nightly.Run(
+def run(tmp_path: Path) -> candidate.Run:
+    return candidate.Run(
         Settings(output=str(tmp_path)), 3, "", dirty=False, asker=VirtrootError("no mirror is asked here", "")
     )
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
+def machine(monkeypatch: pytest.MonkeyPatch, run: candidate.Run) -> Machine:
     machine = Machine()
 
     def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> None:
@@ -93,10 +93,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
         machine.said.append(f"remove {name}")
         del machine.there[name]
 
-    monkeypatch.setattr(nightly, "connect", lambda settings: machine)
+    monkeypatch.setattr(candidate, "connect", lambda settings: machine)
     monkeypatch.setattr(nightly, "find", lambda settings: machine)
-    monkeypatch.setattr(nightly, "install", install)
-    monkeypatch.setattr(nightly, "verify_guest", verify)
+    monkeypatch.setattr(candidate, "find", lambda settings: machine)
+    monkeypatch.setattr(candidate, "install", install)
+    monkeypatch.setattr(candidate, "verify_guest", verify)
     monkeypatch.setattr("pipelines.remove.remove", remove)
     monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: machine.guests())
     monkeypatch.setattr(
@@ -105,15 +106,15 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: nightly.Run) -> Machine:
     return machine
 
 
-def prove(run: nightly.Run, machine: Machine, verdicts: Sequence[Verdict | VirtrootError]) -> dict[str, Any]:
+def prove(run: candidate.Run, machine: Machine, verdicts: Sequence[Verdict | VirtrootError]) -> dict[str, Any]:
     machine.verdicts = list(verdicts)
     facts: dict[str, Any] = {}
     artifact = made(run.settings.output_dir, "web", str(len(machine.said)), good=None)
-    nightly._verify_in_guest(artifact, run, facts)
+    candidate.verify_in_guest(artifact, run, facts)
     return facts
 
 
-def test_a_guest_is_booted_checked_and_gone(run: nightly.Run, machine: Machine) -> None:
+def test_a_guest_is_booted_checked_and_gone(run: candidate.Run, machine: Machine) -> None:
     assert prove(run, machine, [PASSED]) == {"boot_seconds": 12.5}
     assert [word for word in machine.said if word.split()[0] in {"install", "verify", "remove"}] == [
         "install night-web",
@@ -125,7 +126,7 @@ def test_a_guest_is_booted_checked_and_gone(run: nightly.Run, machine: Machine) 
 
 @pytest.mark.parametrize("why", ["no agent answered within 300 s", "libvirt says shut off (crashed)"])
 def test_a_boot_that_emulation_is_known_to_spoil_is_tried_once_more(
-    run: nightly.Run, machine: Machine, why: str
+    run: candidate.Run, machine: Machine, why: str
 ) -> None:
     assert prove(run, machine, [hangs(why), PASSED])["retried"].endswith(why)
     assert machine.said.count("verify night-web") == 2
@@ -143,7 +144,7 @@ def test_a_boot_that_emulation_is_known_to_spoil_is_tried_once_more(
     ],
 )
 def test_what_else_fails_is_not_tried_again(
-    run: nightly.Run, machine: Machine, error: VirtrootError, emulates: bool
+    run: candidate.Run, machine: Machine, error: VirtrootError, emulates: bool
 ) -> None:
     machine.emulates = emulates
     with pytest.raises(VirtrootError) as raised:
@@ -152,7 +153,7 @@ def test_what_else_fails_is_not_tried_again(
     assert machine.there == {}
 
 
-def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightly.Run, machine: Machine) -> None:
+def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: candidate.Run, machine: Machine) -> None:
     machine.there = {"night-web": run.owner, "mine": ""}
     prove(run, machine, [PASSED])
     assert machine.said.count("remove night-web") == 2
@@ -165,28 +166,28 @@ def test_only_what_this_outputs_nights_left_is_taken_for_a_left_over(run: nightl
 
 
 def test_two_checkouts_that_want_one_name_at_once_get_two(
-    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    run: candidate.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install = vars(nightly)["install"]
+    install = vars(candidate)["install"]
 
     def busy(name: str, *arguments: Any) -> None:
         if name == "night-web":
             raise Busy(f"the guest {name}")
         install(name, *arguments)
 
-    monkeypatch.setattr(nightly, "install", busy)
+    monkeypatch.setattr(candidate, "install", busy)
     prove(run, machine, [PASSED])
     assert "install night-web-2" in machine.said
 
 
-def test_a_night_begins_by_removing_what_killed_ones_left(run: nightly.Run, machine: Machine) -> None:
+def test_a_night_begins_by_removing_what_killed_ones_left(run: candidate.Run, machine: Machine) -> None:
     machine.there = {"night-gone": run.owner, "night-web": "nightly elsewhere:/output", "mine": ""}
-    nightly._clear_leftovers(run)
+    candidate.clear_leftovers(run)
     assert list(machine.there) == ["night-web", "mine"]
 
 
 def test_a_night_begins_by_removing_what_killed_builds_left(
-    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: candidate.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = MagicMock()
     run = replace(run, asker=Asker(engine, run.settings))
@@ -196,7 +197,7 @@ def test_a_night_begins_by_removing_what_killed_builds_left(
         (output / name / ".partial-2").mkdir()
     (output / ".locks" / "recipe-odd").mkdir(parents=True)
     with run.store.lock("busy"):
-        nightly._clear_leftovers(run)
+        candidate.clear_leftovers(run)
     assert {name for name in ("gone", "busy", "odd") if (output / name / ".partial-2").exists()} == {"busy", "odd"}
     removed = [call.args[0] for call in engine.remove_containers.call_args_list]
     assert {(each["virtroot.recipe"], each["virtroot.purpose"]) for each in removed if "virtroot.recipe" in each} == {
@@ -207,7 +208,7 @@ def test_a_night_begins_by_removing_what_killed_builds_left(
 
 
 def test_a_night_that_is_ended_takes_only_what_is_its_own(
-    run: nightly.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    run: candidate.Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = MagicMock()
     monkeypatch.setattr("pipelines.engine.engine.connect", lambda: engine)
@@ -219,8 +220,8 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
     assert [said for said in machine.said if said.startswith("destroy")] == ["destroy night-web"]
 
 
-def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: nightly.Run, machine: Machine) -> None:
-    names = {nightly._choose_name(machine, f"{'a' * 61}{end}", run) for end in "bc"}
+def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: candidate.Run, machine: Machine) -> None:
+    names = {candidate._choose_name(machine, f"{'a' * 61}{end}", run) for end in "bc"}
     assert len(names) == 2
     assert all(len(name) <= 63 for name in names)
 

@@ -9,8 +9,8 @@ from dataclasses import fields
 
 import pytest
 
+from pipelines import candidate
 from pipelines import help as explaining
-from pipelines import nightly
 from pipelines.book import pages
 from pipelines.errors import VirtrootError
 from pipelines.settings import CHECKOUT
@@ -358,7 +358,7 @@ def test_causes_and_remedies_are_lines_of_an_error() -> None:
 def test_no_cause_reads_like_what_software_emulation_does() -> None:
     """A night tries a boot again where its error does; what is said of a symptom must not decide that."""
     for symptom in SYMPTOMS:
-        assert not nightly._EMULATION.search(f"{symptom.format_error('')} {symptom.format_hint('web')}"), symptom.name
+        assert not candidate._EMULATION.search(f"{symptom.format_error('')} {symptom.format_hint('web')}"), symptom.name
 
 
 def test_what_a_guest_shows_that_is_up_is_no_reason_for_one_that_is_not() -> None:
