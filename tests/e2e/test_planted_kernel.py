@@ -19,7 +19,7 @@ from tests.conftest import Virtroot
 
 VICTIM = "/etc/victim"
 ROOT = "/var/lib/libvirt/filesystems/root.planted"
-#: What else may be planted is in tests/unit/test_handover.py: each door has to ask what refuses it.
+#: Other files that a guest can plant are in tests/unit/test_kernel_copy.py. This test asks each task that copies a kernel.
 LINKS = {
     "climbing": "../../../../../../etc/victim",
     "dangling": "gone",
