@@ -25,14 +25,14 @@ def list_changes(name: str, settings: Settings) -> Changes:
     """Return what a guest wrote since it got its root, and a rollback would leave behind; the guest may be running."""
     with preparation.hold_guest(connect(settings), name) as guest:
         _get_previous_root(guest)
-        return _compute_changes(guest, _get_baseline(guest))
+        return _compute_changes(guest, _get_install_inventory(guest))
 
 
 def plan_rollback(name: str, choices: Choices, settings: Settings) -> UpgradePlan:
     """Return what a rollback with --carry would do; nothing of the guest changes, and it may be running."""
     with preparation.hold_guest(connect(settings), name) as guest:
         former = _get_previous_root(guest)
-        with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as staged:
+        with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as staged:
             return preparation.plan_upgrade(guest, staged, _add_kept_paths(guest, choices))
 
 
@@ -50,7 +50,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         plan = None
         if carry is not None:
             choices = _add_kept_paths(guest, carry)
-            with preparation.prepare_from_previous(guest, former, _get_baseline(guest)) as prepared:
+            with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as prepared:
                 plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", settings.timeout)
         else:
             with hold.shut_down(guest, settings.timeout):
@@ -76,12 +76,13 @@ def _get_previous_root(guest: Guest) -> PreviousRoot:
     former = next(reversed(previous_roots.list_previous(guest)), None)
     if former is None:
         raise VirtrootError(
-            f"{guest.name} has no previous root", "an ./inv upgrade makes one, which stays until ./inv prune"
+            f"{guest.name} has no previous root",
+            "run ./inv upgrade first; ./inv prune deletes previous roots",
         )
     return former
 
 
-def _get_baseline(guest: Guest) -> Inventory:
+def _get_install_inventory(guest: Guest) -> Inventory:
     found = baselines.find_install_inventory(guest)
     if found is None:
         raise VirtrootError(

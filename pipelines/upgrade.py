@@ -165,11 +165,11 @@ def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str,
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
             without_plan.append(name)
-            yield name, f"nothing can be told of it: {error.what}"
+            yield name, f"no plan can be made: {error.what}"
             continue
         yield name, plan
     if without_plan:
-        raise VirtrootError(f"nothing can be told of {', '.join(without_plan)}", "the reasons are above")
+        raise VirtrootError(f"no plan can be made for {', '.join(without_plan)}", "read the reasons above")
 
 
 def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Settings) -> None:
@@ -275,12 +275,14 @@ def upgrade_task(
     if not name:
         if not all or to or take or keep or discard:
             raise VirtrootError(
-                "upgrade which guest?", "name one; or give --all, and no decisions, which are a guest's own"
+                "no guest is named", "run ./inv upgrade NAME; or --all without --to, --take, --keep and --discard"
             )
         _run_all(wanted, settings, preview=preview, json=json)
         return
     if all and not preview:
-        raise VirtrootError(f"--all and {name}", "leave one out; with --preview, --all shows the whole preview")
+        raise VirtrootError(
+            f"--all excludes the name {name}", "omit one of them; with --preview, --all shows everything"
+        )
     made = upgrade_target.resolve_artifact(name, to, settings)
     if preview:
         previews.print_preview(plan_upgrade(name, made, wanted, settings), everything=all, as_json=json)
@@ -300,7 +302,7 @@ def upgrade_task(
 def _run_all(options: UpgradeOptions, settings: Settings, *, preview: bool, json: bool) -> None:
     if not preview:
         if json:
-            raise VirtrootError("--all and --json without --preview", "give --preview, too, for what would be done")
+            raise VirtrootError("--all with --json requires --preview", "add --preview, or omit --json")
         upgrade_all((), options, settings)
         return
     data: dict[str, object] = {}

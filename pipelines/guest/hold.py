@@ -42,7 +42,7 @@ def hold(hypervisor: Hypervisor, name: str, *, off: str = "", tidy: bool = True)
     with new(hypervisor, place.of_root(before.root)):
         now = guests.get(hypervisor, name)
         if (now.uuid, now.root) != (before.uuid, before.root):
-            raise VirtrootError(f"{name} is another guest now", f"see ./inv info {name}")
+            raise VirtrootError(f"{name} is a different guest now", f"check it: ./inv info {name}")
         if tidy:
             publication.finish_interrupted(now)
         guest = guests.get(hypervisor, name)

@@ -234,7 +234,7 @@ def _delete(target: Target, *stale: str) -> None:
 
 def _wait_for_tasks(target: Target, paths: Place) -> None:
     """Wait for a publication or a removal whose task was killed."""
-    journals = [paths.journal, paths.removal]
+    journals = [paths.journal, paths.removal, paths.switching]
     if transactions.wait_for(target, journals).returncode:
         raise VirtrootError(
             f"an earlier task still works on {paths.name}",

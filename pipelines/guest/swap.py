@@ -86,11 +86,6 @@ def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definitio
         mount_units.enable(target, guest.root, now.golden)
 
 
-def is_pending(guest: Guest) -> bool:
-    """Say whether a swap was interrupted."""
-    return _find_pending(guest) is not None
-
-
 def finish(guest: Guest) -> bool:
     """Complete a swap that was interrupted, or give up one that had not begun; say whether there was one.
 

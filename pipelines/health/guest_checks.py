@@ -31,7 +31,7 @@ for name in kernel initrd; do [ ! -f "$1/$name" ] || chmod "$2" -- "$1/$name"; d
 
 
 def make_query(guest: Guest) -> dict[str, object]:
-    """Return what to gather about a guest; see `look`."""
+    """Return what to gather about a guest; see `guest_facts` of the payload."""
     return {
         "root": guest.root,
         "boot": guest.boot,

@@ -136,7 +136,7 @@ def get_baseline(guest: Guest, manifest: Manifest, artifact: Artifact | None) ->
     if artifact is None:
         raise VirtrootError(
             f"{guest.name} has no baseline, and its artifact {manifest.id} is not in the output",
-            "put the artifact back; guests that an earlier version installed have no baseline",
+            "put the artifact back; a guest that an early version installed has no baseline of its own",
         )
     paths = place.of_root(guest.root)
     tree = f"{paths.partial_root}-pristine"

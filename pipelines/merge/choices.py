@@ -36,7 +36,10 @@ def parse_choices(take: Sequence[str], keep: Sequence[str], discard: Sequence[st
     for each in take:
         which, _, path = each.partition(":")
         if which not in ("old", "new") or not path.startswith("/etc/"):
-            raise VirtrootError(f"--take {each}", "write --take old /etc/PATH or --take new /etc/PATH")
+            raise VirtrootError(
+                f"--take: invalid choice {each.replace(':', ' ', 1)!r}",
+                "use --take old /etc/PATH or --take new /etc/PATH",
+            )
         taken[path.strip("/")] = "old" if which == "old" else "new"
     for each in keep:
         if not each.startswith("/"):

@@ -1,7 +1,8 @@
 """The rules for paths: what `diff`, `upgrade` and `clone` do with a path of a guest's root.
 
 One table holds all of them, `RULES`. The other modules of this package take their lists from it, and the book's page
-"What survives" is written from it. A snapshot has no rules: it holds the whole root.
+"What survives" is written from it. What `clone` does is decided by `recipe.machine_specific`; a test compares the two.
+A snapshot has no rules: it holds the whole root.
 
 The build needs some of these paths, so they are data of `recipe`. What the inventory does not read is a constant of its
 program. Neither may import this package, so the table takes their paths in.
@@ -63,7 +64,10 @@ class Clone(Enum):
 
 
 class EngineData(Enum):
-    """Whether a container engine's configuration may say that a path holds the trees of other systems."""
+    """Where a container engine can have its data, which are trees of other systems, by its configuration.
+
+    ``ANYWHERE`` is the path and all below it, ``BELOW`` only what is below it.
+    """
 
     ANYWHERE = 0
     BELOW = 1

@@ -316,7 +316,7 @@ def _swap(
     target = guest.target
     definition = guest.hypervisor.xml(guest.uuid)
     if definition is None:
-        raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "./inv list shows the guests")
+        raise VirtrootError(f"the guest {guest.name} was removed meanwhile", "see ./inv list")
     at = shares.read_mount_points_or_warn(target, guest.root)
     try:
         shares.update_fstab(target, f"{directory}/root", guest.shares, at, usr=guest.usr)

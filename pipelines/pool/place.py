@@ -194,12 +194,12 @@ def pristine(boot: str) -> str:
 
 
 def arrived(boot: str) -> str:
-    """Return the path of the baseline at install or upgrade, in a guest's boot directory; mode 0600."""
+    """Return the path of the inventory of a root before its first boot after an upgrade; mode 0600."""
     return f"{boot}/arrived.tar.gz"
 
 
 def keep_list(boot: str) -> str:
-    """Return the path of the list of paths that upgrades always keep, one per line, in a guest's boot directory."""
+    """Return the path of the JSON list of paths that upgrades always keep, in a guest's boot directory."""
     return f"{boot}/keep"
 
 

@@ -47,11 +47,11 @@ def test_no_recipe_named(inv: Virtroot) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("upgrade", "upgrade which guest?"),
+        ("upgrade", "no guest is named"),
         ("upgrade --all --to latest", "no decisions"),
         ("upgrade --all --keep /srv/x", "no decisions"),
         ("upgrade --all --json", "without --preview"),
-        ("upgrade web --all", "--all and web"),
+        ("upgrade web --all", "--all excludes the name web"),
         ("rollback web --all", "--all needs --preview"),
         ("rollback web --all --carry", "--all needs --preview"),
         ("rollback web --keep /srv/x", "--discard need --carry"),

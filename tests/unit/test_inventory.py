@@ -328,7 +328,7 @@ def test_entries_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: p
     for number in range(9):
         write(tmp_path / f"srv/{number}", "x")
     monkeypatch.setattr(inventory, "_MOST_OTHERS", 5)
-    with pytest.raises(errors.Refused, match="no package owns more than 5 entries"):
+    with pytest.raises(errors.Refused, match="more than 5 entries belong to no package"):
         inventory.take(str(tmp_path), MADE)
 
 

@@ -155,7 +155,7 @@ def test_what_was_written_down_and_not_begun_is_never_done_later(
     monkeypatch.setattr(place, "BOOT", str(site.boot))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
-    assert swap.is_pending(site.guest)
+    assert Path(site.paths.switching).exists()
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not Path(site.paths.switching).exists()
@@ -178,7 +178,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
         with pytest.raises(VirtrootError, match="web keeps the root that it has"):
             swap.finish(site.guest)
         assert (Path(site.paths.root) / "is").read_text() == "new"
-        assert swap.is_pending(site.guest)
+        assert Path(site.paths.switching).exists()
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         swap.finish(site.guest)
     assert f"is kept as {site.final}" in raised.value.detail
@@ -271,7 +271,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
     assert "is certainly the root that was prepared" in raised.value.detail
     assert (root / "is").read_text() == "old"
     assert (staged / "is").read_text() == "new"
-    assert swap.is_pending(site.guest)
+    assert Path(site.paths.switching).exists()
 
 
 @pytest.mark.parametrize("exchanged", [False, True])

@@ -161,11 +161,11 @@ def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[st
     told: list[tuple[str, object]] = []
     with (
         patch("pipelines.upgrade.plan_upgrade", side_effect=preview),
-        pytest.raises(VirtrootError, match="nothing can be told of a"),
+        pytest.raises(VirtrootError, match="no plan can be made for a"),
     ):
         told.extend(upgrade.plan_all(UpgradeOptions(), Settings()))
     assert ("c", "what becomes of c") in told
-    assert ("a", "nothing can be told of it: no account file") in told
+    assert ("a", "no plan can be made: no account file") in told
     assert "no account file" in capsys.readouterr().err
 
 

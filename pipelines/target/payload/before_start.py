@@ -45,7 +45,7 @@ def _check_no_journal(root: str) -> None:
     if os.path.lexists(os.path.join(pool, f".{name}{REMOVAL}")):
         raise Refused(f"{root}: its removal was interrupted; ./inv start undoes that")
     if os.path.lexists(os.path.join(pool, f".{name}{SWAP}")):
-        raise Refused(f"{root}: its swap with another root was interrupted; ./inv start completes that")
+        raise Refused(f"{root}: its swap with another root was interrupted; ./inv start completes or undoes it")
 
 
 def _check_off_lock(root: str) -> None:

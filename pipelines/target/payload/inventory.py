@@ -243,7 +243,7 @@ def _others(root: RootReader, packages: Database, since: int, known: set[str] | 
             described.update(_describe_link(root, packages, entry, read_after))
             found[entry.path] = described
             if len(found) + len(others.owned) > _MOST_OTHERS:
-                raise Refused(f"no package owns more than {_MOST_OTHERS} entries, like {entry.path[:60]}")
+                raise Refused(f"more than {_MOST_OTHERS} entries belong to no package, like {entry.path[:60]}")
     return others
 
 

@@ -5,8 +5,8 @@ root, and ``next`` describes the root that the guest has now. Afterwards the old
 describes it.
 
 The roots are exchanged in one step. What is left to do then is in the journal, so that the next task does it if the
-machine goes down in between. A swap whose exchange has not happened is given up then: nobody may get another root
-months after having asked for it. A token, an empty file in the new root, tells whether the exchange has happened.
+machine goes down in between. A swap whose exchange has not happened is given up then, since months can have passed. A
+token, an empty file in the new root, tells whether the exchange has happened.
 
 libvirt's hook refuses to start the guest while there is a journal. A start that passed the hook before that is found by
 asking for the domain's state.
@@ -38,6 +38,7 @@ def begin(path: str, directory: str, final: str, root: str, boot: str, partial_b
     ``directory`` gets the name ``final`` then. ``partial_boot`` is the boot directory for the new root.
     All of it is on the disk before the journal is.
     """
+    journal.ignore_signals()
     token = journal.new_token()
     with journal.create(path) as log:
         # A swap that was killed before it wrote its journal can have left a token.
