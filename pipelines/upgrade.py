@@ -129,7 +129,7 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
             guest.stop(settings.timeout, force=True)
     former = previous_roots.list_previous(guest)[-1]
     with hold.keep_off(guest):
-        preparation.swap_back(guest, former)
+        left = preparation.swap_back(guest, former)
     # The guest may have filled the disk. It has to go back all the same, so errors from here on are warnings.
     try:
         # Errors of other phases are those of this machine and say nothing about the artifact.
@@ -138,7 +138,7 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
     except VirtrootError as error:
         warn(f"cannot record that {guest.name} failed on {artifact.id}: {error.what}")
     try:
-        previous_roots.keep_failed(guest, former)
+        previous_roots.keep_failed(guest, left)
     except VirtrootError as error:
         warn(
             f"cannot set aside the root that {guest.name} failed on, or delete an earlier one: {error.what}; "

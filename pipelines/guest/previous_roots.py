@@ -88,14 +88,14 @@ def find_failed(guest: Guest) -> str:
     return directory if guest.target.run(["test", "-d", directory], check=False).returncode == 0 else ""
 
 
-def keep_failed(guest: Guest, former: PreviousRoot) -> None:
-    """Make the root in the directory of a previous one the root that the guest failed on, and delete an earlier one."""
+def keep_failed(guest: Guest, directory: str) -> None:
+    """Make the root in the ``directory`` of a previous one the root that the guest failed on; delete an earlier one."""
     paths, earlier = place.of_root(guest.root), find_failed(guest)
     hidden = f"{paths.partial_formers}-{_FAILED}"
     if earlier:
         # A user may have mounted it to look at it. The name is freed in any case.
         guest.target.run(["mv", "-T", "--", earlier, hidden])
-    guest.target.run(["mv", "-T", "--", former.directory, f"{paths.formers}/{_FAILED}"])
+    guest.target.run(["mv", "-T", "--", directory, f"{paths.formers}/{_FAILED}"])
     if earlier:
         mounts.delete(guest.target, hidden)
 

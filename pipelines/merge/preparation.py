@@ -274,22 +274,27 @@ def move(guest: Guest, prepared: PreparedRoot, choices: Choices, command: str, t
     return plan
 
 
-def swap_back(guest: Guest, former: PreviousRoot) -> None:
-    """Swap the root of a guest that is off with a previous one."""
+def swap_back(guest: Guest, former: PreviousRoot) -> str:
+    """Swap the root of a guest that is off with a previous one; return the directory of the root that it had.
+
+    That root was replaced now, so its directory gets a new name: `prune` goes by its time.
+    """
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
+    final = previous_roots.choose_directory(guest)
     with step("swapping the roots back"):
         if former.made.lower:
             programs.mount_layers(target, root, former.made.golden, former.made.lower)
         try:
             _begin_boot_directory(guest, former, paths)
             mounts.delete(target, f"{former.directory}/next")
-            _swap(guest, paths, former.directory, former.directory, former.made, _read_manifest(guest, former.about))
+            _swap(guest, paths, former.directory, final, former.made, _read_manifest(guest, former.about))
         except BaseException:
             if former.made.lower:
                 # A previous root cannot be deleted while something is mounted in it.
                 with contextlib.suppress(VirtrootError):
                     programs.unmount_layers(target, root)
             raise
+    return final
 
 
 def _begin_boot_directory(guest: Guest, former: PreviousRoot, paths: Place) -> None:

@@ -273,7 +273,10 @@ def test_a_guest_of_the_former_version_is_started_upgraded_rolled_back_and_remov
     inv("upgrade", "stays", "--to", roots.before, "--again", "--discard", "/srv/mine", "--restart")
     assert get(connect(inv.settings), "stays").artifact == build_id(roots.before)
     inv("stop", "stays", "--force")
+    formerly = target.run(["ls", f"{POOL}/former.stays"]).text.split()
     inv("rollback", "stays")
+    now = target.run(["ls", f"{POOL}/former.stays"]).text.split()
+    assert max(now) > max(formerly), "the root that it left was replaced now"
     assert get(connect(inv.settings), "stays").artifact == build_id(roots.after)
     assert target.run(["cat", f"{POOL}/root.stays/srv/mine"]).text == "mine"
     inv("restore", "stays", "first")

@@ -163,7 +163,7 @@ def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) ->
         former(guest, f"2026010{day}T000000Z")
         newest = previous_roots.list_previous(guest)[-1]
         (guest.formers / newest.when / "root" / f"of day {day}").touch()
-        previous_roots.keep_failed(guest, newest)
+        previous_roots.keep_failed(guest, newest.directory)
         assert [each.when for each in previous_roots.list_previous(guest)] == ["20260101T000000Z"]
     failed = previous_roots.find_failed(guest)
     assert failed == f"{guest.formers}/failed"
