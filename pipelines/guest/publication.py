@@ -235,10 +235,12 @@ def _delete(target: Target, *stale: str) -> None:
 def _wait_for_tasks(target: Target, paths: Place) -> None:
     """Wait for a publication or a removal whose task was killed."""
     journals = [paths.journal, paths.removal, paths.switching]
-    if transactions.wait_for(target, journals).returncode:
+    done = transactions.wait_for(target, journals)
+    if done.returncode:
         raise VirtrootError(
             f"an earlier task still works on {paths.name}",
             f"wait for it; fuser shows which process has locked {' or '.join(journals)}",
+            done.complaint,
         )
 
 

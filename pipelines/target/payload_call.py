@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from pipelines.errors import VirtrootError
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed
+from pipelines.target.payload.__main__ import COMMANDS
 from pipelines.target.payload.names import LOCKS
 from pipelines.target.target import Target
 
@@ -30,18 +32,29 @@ PROGRAMS = f"{LOCKS}/programs"
 #: Exit status of Python for a program that does not exist. No command of the payload exits with it.
 _NO_PROGRAM = 2
 
-_FIND = 'test -O "${1%/*}" && test -f "$1"'
+# Who could write to one of the directories could run a program of its own as root.
+_CHECK = """
+for each in "${1%/*/*}" "${1%/*}"; do
+    [ -d "$each" ] && [ ! -L "$each" ] && [ -O "$each" ] || exit 1
+    [ -z "$(find "$each" -maxdepth 0 -perm /022)" ] || exit 1
+done
+"""
+
+_FIND = f"""{_CHECK}
+[ -f "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ "$(stat --format=%s -- "$1")" = "$2" ]
+"""
 
 # The input ends early if its sender is killed, so its size is compared.
-_SEND = """
+_SEND = f"""
 umask 077
-directory=${1%/*}
-mkdir -p -- "$directory"
-chmod 700 -- "${directory%/*}" "$directory"
-find "$directory" -type f -mtime +7 -delete
+mkdir -p -- "${{1%/*}}"
+{_CHECK}
+find "${{1%/*}}" -type f -mtime +7 -delete
 partial=$(mktemp -- "$1.XXXXXX")
+trap 'rm -f -- "$partial"' EXIT
 cat > "$partial"
-[ "$(stat --format=%s -- "$partial")" = "$2" ] || { rm -f -- "$partial"; exit 1; }
+[ "$(stat --format=%s -- "$partial")" = "$2" ]
+sync "$partial"
 mv -T -- "$partial" "$1"
 """
 
@@ -99,6 +112,10 @@ def call(
         # The target was started again since.
         where = _locate(target, again=True)
         done = target.run([target.python, "-I", *where, *words], stdin=given, check=False, timeout=timeout, limit=limit)
+    if done.returncode == 0 and command in COMMANDS and not done.stdout:
+        raise VirtrootError(
+            f"the program {command} printed nothing on libvirt's host", f"delete {PROGRAMS} there, then try again"
+        )
     return done
 
 
@@ -111,9 +128,10 @@ def _locate(target: Target, *, again: bool) -> tuple[str, ...]:
     if target not in _found or again:
         packed = archive()
         path = f"{PROGRAMS}/{hashlib.sha256(packed).hexdigest()[:32]}.zip"
-        is_there = target.run(["sh", "-c", _FIND, "find", path], check=False).returncode == 0
+        size = str(len(packed))
+        is_there = target.run(["sh", "-c", _FIND, "find", path, size], check=False).returncode == 0
         if not is_there:
-            argv = ["sh", "-ec", _SEND, "send", path, str(len(packed))]
+            argv = ["sh", "-ec", _SEND, "send", path, size]
             is_there = target.run(argv, stdin=packed, check=False).returncode == 0
         _found[target] = (path,) if is_there else _in_memory()
     return _found[target]

@@ -219,7 +219,7 @@ def test_bookworm_boots_with_virtiofs_as_a_module(inv: Virtroot, bookworm: Path,
         str(tmp_path / "key.pub"),
     )
     again = inv("install", "--name", "worm", "--artifact", str(bookworm), status=2)
-    assert "there is a guest worm already" in again.stderr
+    assert "the guest worm exists already" in again.stderr
     inv("verify", "worm")
     assert inv("diff", "worm").stdout == "nothing has changed since it was made\n"
     inv("start", "worm")

@@ -370,7 +370,7 @@ def test_a_disk_that_grub_booted_gives_a_guest_that_passes_as_any_other(
 def boots(inv: Virtroot, artifact: Path) -> None:
     """Install, verify, boot and verify."""
     said = inv("install", "oldbox", "--ssh-key", str(_key(inv.output.parent)), "--cache", "always").stderr
-    assert f"oldbox is made from the imported system {Artifact(artifact).stored_id}" in said
+    assert f"installing oldbox from the imported system {Artifact(artifact).stored_id}" in said
     guest = get(connect(inv.settings), "oldbox")
     hosts = guest.target.run(["cat", f"{guest.root}/etc/hosts"]).text
     assert hosts == "127.0.0.1 localhost\n10.0.0.9 nas\n127.0.1.1 oldbox"
@@ -411,7 +411,7 @@ def test_a_directory_gives_the_same_and_may_keep_its_identity(
     kept = guest.target.run(["cat", *paths])
     assert kept.text == f"oldbox\n{MACHINE_ID}\n{(system / 'etc/ssh/ssh_host_ed25519_key').read_text().rstrip()}"
     assert (
-        "keeps the identity of oldbox, which moved has already"
+        "keeps the identity of oldbox, which moved already has"
         in inv("install", "twin", "--artifact", str(moved), status=2).stderr
     )
     inv("verify", "moved", "--boot")

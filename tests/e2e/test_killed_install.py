@@ -89,7 +89,7 @@ def test_the_journal_of_a_guest_that_is_whole_vouches_for_nothing(inv: Virtroot,
     target, root, boot = hypervisor.target, f"{POOL}/root.fragile", place.boot("fragile")
     inv("install", "--name", "fragile", "--artifact", str(trixie))
     target.run(["sh", "-ec", PRETEND, "pretend", root, boot, JOURNAL])
-    assert "there is a guest fragile already" in inv("install", "fragile", "--artifact", str(trixie), status=2).stderr
+    assert "the guest fragile exists already" in inv("install", "fragile", "--artifact", str(trixie), status=2).stderr
     hypervisor.virsh("undefine", "fragile")
     said = inv("install", "fragile", "--artifact", str(trixie), status=2).stderr
     kept = target.run(["test", "-s", f"{root}/etc/os-release"], check=False).returncode

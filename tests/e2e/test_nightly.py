@@ -97,7 +97,7 @@ def test_two_are_promoted_and_the_third_keeps_its_golden_root(
 def test_install_takes_the_golden_root(inv: Virtroot, recipes: dict[str, Path]) -> None:
     said = inv("install", "nightly", "--recipe", str(recipes[GOOD])).stderr
     inv("remove", "nightly", "--yes")
-    assert f"nightly is made from the golden root {last(inv, GOOD).golden}" in said
+    assert f"installing nightly from the golden root {last(inv, GOOD).golden}" in said
 
 
 def test_what_a_guest_was_made_from_is_not_pruned(inv: Virtroot, recipes: dict[str, Path]) -> None:

@@ -202,7 +202,7 @@ def test_a_clone_is_a_guest_of_its_own(inv: Virtroot, config: Path, agent: dict[
         )
         changed = set(before.splitlines()) ^ set(after.splitlines())
         assert {line for line in changed if not line.split(" ./")[1].startswith(own)} == set()
-        assert "there is a guest third already" in inv("clone", "far", "third", status=2).stderr
+        assert "the guest third exists already" in inv("clone", "far", "third", status=2).stderr
 
         processes = [inv.start("start", name) for name in ("far", "third")]
         assert [(each.communicate()[1], each.returncode)[1] for each in processes] == [0, 0]

@@ -225,7 +225,7 @@ def test_a_copy_of_a_domain_does_not_start_on_a_root_that_is_in_use(inv: Virtroo
         assert f"is the root of {NAME} too" in inv("start", "copy", status=2).stderr
         started = running.virsh("start", "copy", check=False)
         assert started.returncode != 0
-        assert f"{NAME} runs on it, and a root is one guest's" in started.complaint
+        assert f"{NAME} runs on it, and a root is for one guest" in started.complaint
     finally:
         running.virsh("undefine", "copy")
     assert get(running, NAME).running

@@ -201,7 +201,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     assert "did not come up" in said
     assert look(inv, AFTER) == (back, own)
     previewed = inv("upgrade", "moves", "--to", roots.broken, *decided, "--preview")
-    assert "put on it again only with --again" in previewed.stderr
+    assert "an upgrade to it needs --again" in previewed.stderr
     assert "kept (" in previewed.stdout
     assert "--again" in inv("upgrade", "moves", "--to", roots.broken, *decided, "--restart", status=2).stderr
 
@@ -273,13 +273,13 @@ def test_a_guest_of_the_former_version_is_started_upgraded_rolled_back_and_remov
     inv("upgrade", "stays", "--to", roots.before, "--again", "--discard", "/srv/mine", "--restart")
     assert get(connect(inv.settings), "stays").artifact == build_id(roots.before)
     inv("stop", "stays", "--force")
+    inv("restore", "stays", "first")
     formerly = target.run(["ls", f"{POOL}/former.stays"]).text.split()
     inv("rollback", "stays")
     now = target.run(["ls", f"{POOL}/former.stays"]).text.split()
     assert max(now) > max(formerly), "the root that it left was replaced now"
     assert get(connect(inv.settings), "stays").artifact == build_id(roots.after)
     assert target.run(["cat", f"{POOL}/root.stays/srv/mine"]).text == "mine"
-    inv("restore", "stays", "first")
     inv("remove", "stays", "--yes")
     left = target.run(["find", POOL, place.BOOT, "-maxdepth", "1", "-name", "*stays*"])
     assert left.text == ""

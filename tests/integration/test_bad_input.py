@@ -48,9 +48,9 @@ def test_no_recipe_named(inv: Virtroot) -> None:
     ("words", "why"),
     [
         ("upgrade", "no guest is named"),
-        ("upgrade --all --to latest", "no decisions"),
-        ("upgrade --all --keep /srv/x", "no decisions"),
-        ("upgrade --all --json", "without --preview"),
+        ("upgrade --all --to latest", "--all without --to"),
+        ("upgrade --all --keep /srv/x", "--all without --to"),
+        ("upgrade --all --json", "requires --preview"),
         ("upgrade web --all", "--all excludes the name web"),
         ("rollback web --all", "--all needs --preview"),
         ("rollback web --all --carry", "--all needs --preview"),
@@ -88,7 +88,7 @@ def test_unknown_generator(inv: Virtroot) -> None:
 
 
 def test_missing_overlay(inv: Virtroot, written: Callable[[str], str]) -> None:
-    assert "overlay: no directory" in refused(inv, "build", "--recipe", written("distro: debian\noverlay: gone"))
+    assert "overlay: not a directory" in refused(inv, "build", "--recipe", written("distro: debian\noverlay: gone"))
 
 
 def test_wrong_setting(inv: Virtroot) -> None:

@@ -343,7 +343,7 @@ def test_the_task_mends_looks_again_and_ends_with_what_it_sees_then(machine: Vir
     assert faults(mended.stdout) == {}
     assert mended.stderr.splitlines() == [
         f"web: chmod 0755 {WEB}",
-        f"web: copy the kernel of web to {WEB_BOOT} anew",
+        f"web: copy the kernel of web to {WEB_BOOT} again",
     ]
     target.run(["sh", "-ec", f"chmod 700 {WEB}; ln -sfn /etc/passwd {WEB}/vmlinuz"])
     try:
@@ -367,7 +367,7 @@ def redefined(hypervisor: Hypervisor, name: str, old: str, new: str) -> str:
     [
         (f"<source dir='{WEB}'/>", "<source dir='/srv'/>", "root's device", f"<source dir='{WEB}'/>"),
         (f"{WEB_BOOT}/kernel<", f"{WEB}/vmlinuz<", "boot paths", f"<kernel>{WEB_BOOT}/kernel</kernel>"),
-        ("rootfstype=virtiofs", "rootfstype=ext4", "cmdline", "rootfstype=virtiofs in <cmdline>"),
+        ("rootfstype=virtiofs", "rootfstype=ext4", "cmdline", "add rootfstype=virtiofs to <cmdline>"),
         ("type='memfd'", "type='anonymous'", "memory", "<source type='memfd'/>"),
     ],
 )

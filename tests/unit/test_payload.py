@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -167,3 +168,48 @@ def test_a_directory_in_the_place_of_a_file_is_a_kind_of_error(target: Recording
     with pytest.raises(programs.DirectoryExists, match="there: Is a directory"):
         programs.put(target, str(tmp_path), "there", 0o600, b"content")
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == ["there"]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(70000), b"PK"])
+def test_a_damaged_zip_is_replaced(target: Recording, tmp_path: Path, content: bytes) -> None:
+    programs.read_kernel_release(target, str(tmp_path))
+    (sent,) = (tmp_path / "run/programs").iterdir()
+    sent.write_bytes(content)
+    payload_call._found.clear()
+    assert programs.read_kernel_release(target, str(tmp_path)) == ""
+    assert sent.read_bytes() == payload_call.archive()
+
+
+def test_an_empty_program_is_not_taken_for_one_that_ran(target: Recording, tmp_path: Path) -> None:
+    """Python runs an empty file without an error."""
+    programs.read_kernel_release(target, str(tmp_path))
+    next((tmp_path / "run/programs").iterdir()).write_bytes(b"")
+    with pytest.raises(VirtrootError, match="printed nothing"):
+        programs.check_not_replaced(target, str(tmp_path), "usr")
+
+
+@pytest.mark.parametrize("how", ["writable", "link", "foreign"])
+def test_nothing_is_run_from_a_directory_that_others_can_write_to(target: Recording, tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "run/programs"
+    directory.mkdir(parents=True)
+    if how == "writable":
+        directory.chmod(0o1777)
+    elif how == "foreign":
+        os.chown(directory, 65534, 65534)
+    else:
+        directory.rename(tmp_path / "elsewhere")
+        directory.symlink_to(tmp_path / "elsewhere")
+    mode = directory.stat().st_mode
+    assert programs.read_kernel_release(target, str(tmp_path)) == ""
+    words = next(argv for argv in target.ran if argv[0] == sys.executable)
+    assert words[1:3] == ["-I", "-c"], "it runs in memory"
+    assert (directory.stat().st_mode, list(directory.iterdir())) == (mode, [])
+
+
+@pytest.mark.parametrize("path", sorted(payload_call._PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_python_3_9_can_run_it(path: Path) -> None:
+    """ruff checks the syntax, and not the arguments of functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert not [call.lineno for call in calls if call.func.id == "zip" and call.keywords]  # type: ignore[attr-defined]
+    assert "from __future__ import annotations" in path.read_text(encoding="utf-8") or not calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import PropertyMock, create_autospec, patch
@@ -228,6 +229,40 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
         assert other.read_text() == ("old" if left[0] == "new" else "new"), where
         assert not token_in(site.pool / "root.web"), where
     assert seen == {"old", "new"}
+
+
+def test_what_libvirt_refuses_after_a_crash_is_kept_wherever_a_second_crash_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The machine went down after the exchange, libvirt does not accept the definition any more."""
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
+    begun(site, monkeypatch)
+    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    virsh = tmp_path / "programs/virsh"
+    virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
+    killing = Killing(tmp_path, monkeypatch, site.guest.hypervisor, ())
+    for where in killing.times((site.pool, site.boot), lambda: swap.finish(site.guest)):
+        with suppress(VirtrootError):
+            swap.finish(site.guest)
+        assert site.which() == ("old", "old", "old"), where
+        assert (Path(site.final) / "root/is").read_text() == "new", where
+        assert not Path(site.paths.switching).exists(), where
+
+
+def test_a_journal_of_an_earlier_version_is_understood_after_a_second_crash(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests, "get", lambda *_: site.guest)
+    begun(site, monkeypatch)
+    journal = Path(site.paths.switching)
+    words = json.loads(journal.read_text())
+    for directory in (Path(site.paths.staged) / "root", Path(site.paths.partial_boot)):
+        (directory / words["token"]).unlink()
+    text = "".join(f"{word} {value}\n" for word, value in words.items())
+    journal.write_text(f'{text}end\n{{"done": true}}\n')
+    swap.finish(site.guest)
+    assert not journal.exists()
+    assert site.which() == ("old", "old", "old")
 
 
 def begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,8 @@ def main(words: Sequence[str]) -> int:
         if command in WRITERS:
             _load(WRITERS[command])(**arguments)
             return 0
-        result = _load(COMMANDS[command])(**arguments)
-        if result is not None:
-            json.dump(result, sys.stdout)
+        # Also null, so that the caller can tell a program that ran from an empty file that Python accepts as one.
+        json.dump(_load(COMMANDS[command])(**arguments), sys.stdout)
     except (Refused, OSError) as error:
         sys.stderr.write(f"virtroot: {error}\n")
         return getattr(error, "status", 1)

@@ -60,6 +60,8 @@ def open_beneath(root: int, path: str, flags: int, *, links: bool = True) -> int
     number = ctypes.get_errno()
     if number == errno.ENOSYS:
         raise Refused("this kernel has no openat2; Linux 5.6 or newer is needed")
+    if number == errno.ELOOP and not links:
+        raise NotRegular(f"{path}: is a link, or a part of it is")
     reasons = {errno.EXDEV: "leaves the root through a link", errno.ELOOP: "is a loop of links"}
     reason = reasons.get(number, os.strerror(number).lower())
     raise (Missing if number == errno.ENOENT else Refused)(f"{path}: {reason}")

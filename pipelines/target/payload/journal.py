@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 import signal
+import stat
 import subprocess  # noqa: TID251 - this runs on libvirt's host
 import sys
 import time
@@ -41,8 +42,16 @@ class Journal:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append ``entry`` and flush it to the disk. From then on the change is finished or undone after a crash."""
-        os.write(self._handle, json.dumps(entry).encode() + b"\n")
-        os.fsync(self._handle)
+        left = json.dumps(entry).encode() + b"\n"
+        before = os.fstat(self._handle).st_size
+        try:
+            # On a full disk the first call writes a part without an error.
+            while left:
+                left = left[os.write(self._handle, left) :]
+            os.fsync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, before)
+            raise
         flush(os.path.dirname(self.path))
         self.is_written = True
 
@@ -79,23 +88,47 @@ def open_existing(path: str) -> Iterator[Journal | None]:
 
 def read(path: str) -> dict[str, Any] | None:
     """Return the entries of a journal as one dict; None if the journal is not complete: its change has not begun."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
-    if not text.startswith("{"):
+    lines = read_lines(path)
+    if not lines[:1] or not lines[0].startswith("{"):
         return None
     entries: dict[str, Any] = {}
-    for line in text.split("\n")[:-1]:
-        entries.update(json.loads(line))
-    return entries or None
+    for line in lines:
+        entries.update(_parse(path, line))
+    return entries
 
 
-def read_words(path: str) -> dict[str, str]:
-    """Return the words and values of a journal of a former version; empty for a journal of this version."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.read().split("\n")[:-1]
+def read_words(path: str) -> dict[str, Any]:
+    """Return the words and values of a journal of a former version; empty for a journal of this version.
+
+    This version can have appended entries of its own.
+    """
+    lines = read_lines(path)
+    words: dict[str, Any] = {}
     if lines[:1] and lines[0].startswith("{"):
-        return {}
-    return {word: value for word, _, value in (line.partition(" ") for line in lines)}
+        return words
+    for line in lines:
+        if line.startswith("{"):
+            words.update(_parse(path, line))
+        else:
+            word, _, value = line.partition(" ")
+            words[word] = value
+    return words
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the complete lines of a journal; raises `Refused` if it is not a regular file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, encoding="utf-8", errors="surrogateescape") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Refused(f"{path}: not a regular file")
+        return file.read().split("\n")[:-1]
+
+
+def _parse(path: str, line: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise Refused(f"{path} is damaged: {line[:60]!r}; restore the names by hand, then delete it") from error
 
 
 def wait_for(paths: Sequence[str]) -> None:
@@ -149,36 +182,53 @@ def rename(source: str, destination: str) -> None:
 
 
 def virsh(argv: Sequence[str], definition: bytes = b"") -> bool:
-    """Run virsh; say whether it succeeded. What it prints goes to standard error, which the user sees."""
-    done = subprocess.run(argv, input=definition, stdout=sys.stderr, check=False, restore_signals=False)
+    """Run virsh; return whether it succeeded. What it prints goes to standard error, which the user sees."""
+    try:
+        done = subprocess.run(argv, input=definition, stdout=sys.stderr, check=False, restore_signals=False)
+    except OSError as error:
+        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+        return False
     return done.returncode == 0
 
 
 def state(argv: Sequence[str], domain: str) -> str:
-    """Return libvirt's word for the state of a domain."""
-    done = subprocess.run(
-        [*argv, "domstate", domain],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=False,
-        restore_signals=False,
-    )
+    """Return libvirt's word for the state of a domain; empty if it cannot be asked."""
+    words = [*argv, "domstate", domain]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    try:
+        done = subprocess.run(words, stdin=null, stdout=pipe, check=False, restore_signals=False)
+    except OSError:
+        return ""
     return done.stdout.decode(errors="replace").strip("\n")
 
 
 @contextmanager
 def _locked(path: str, flags: int = 0) -> Iterator[int]:
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+        try:
+            if _try_lock(handle) and _is_at(handle, path):
+                yield handle
+                return
+        finally:
+            os.close(handle)
+        if time.monotonic() > deadline:
+            raise Refused(f"another process has locked {path}; fuser {path} names it")
+        time.sleep(_POLL)
+
+
+def _try_lock(handle: int) -> bool:
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Refused(f"another process has locked {path}; fuser {path} names it") from None
-                time.sleep(_POLL)
-        yield handle
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: str) -> bool:
+    """Return whether an open file still has the name ``path``: the process that had it locked can have deleted it."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

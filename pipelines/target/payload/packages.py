@@ -90,7 +90,7 @@ def _read_dpkg(root: RootReader, found: Database, status: str) -> None:
     # Lines in groups of three: a path, the path that the file of this name is diverted to, and the package that
     # diverts it; a colon if the user does.
     diverted = _lines(root.read("var/lib/dpkg/diversions", _LARGEST_DECISIONS))
-    for away, owner in zip(diverted[1::3], diverted[2::3], strict=False):
+    for away, owner in zip(diverted[1::3], diverted[2::3]):
         found.owners[root.real_path(away)] = owner
     overridden = _lines(root.read("var/lib/dpkg/statoverride", _LARGEST_DECISIONS))
     found.decisions = {
@@ -101,9 +101,7 @@ def _read_dpkg(root: RootReader, found: Database, status: str) -> None:
             if fields.get("Auto-Installed") == "1"
         },
         "diversions": {
-            path: away
-            for path, away, owner in zip(diverted[::3], diverted[1::3], diverted[2::3], strict=False)
-            if owner == ":"
+            path: away for path, away, owner in zip(diverted[::3], diverted[1::3], diverted[2::3]) if owner == ":"
         },
         "overrides": {path: rights for rights, slash, path in (line.partition(" /") for line in overridden) if slash},
         "architectures": {

@@ -102,7 +102,7 @@ def _words(line: str) -> list[str]:
 def read_sshd(root: str) -> dict[str, object]:
     """Return the ``settings`` of the sshd in ``root``, and ``public`` host keys by the paths of the private ones."""
     reader = Reader(root)
-    found = [each for each, _ in zip(settings(reader), range(_MOST_SETTINGS), strict=False)]
+    found = [each for each, _ in zip(settings(reader), range(_MOST_SETTINGS))]
     keys = [arguments[0] for name, arguments, depends in found if name == "hostkey" and arguments and not depends]
     reader.files = 0
     chosen = list(dict.fromkeys(keys or _DEFAULT_KEYS))[:_MOST_KEYS]

@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -61,15 +60,18 @@ def finish(path: str, definitions: str, domain: str, virsh: Sequence[str], *, ma
     """
     journal.ignore_signals()
     with journal.open_existing(path) as log:
-        if log is None:
-            return
-        entries = _read(path)
-        if entries is None:
-            log.delete()
+        entries = None if log is None else _read(path)
+        if log is None or entries is None:
+            if log is not None:
+                log.delete()
+            if may_exchange:
+                raise Refused(f"the journal of the swap is missing: {path}")
             return
         swap = _Swap(log, entries, definitions, domain, virsh)
         if "done" in entries:
             swap.forget()
+        elif "rejected" in entries:
+            swap.undo()
         else:
             swap.finish(may_exchange=may_exchange)
 
@@ -136,11 +138,11 @@ class _Swap:
         if os.path.isfile(f"{self._directory}/domain.xml"):
             self._define(is_new=may_exchange)
         if os.path.isdir(f"{self._directory}/next"):
-            shutil.rmtree(f"{self._directory}/about", ignore_errors=True)
+            _delete_tree(f"{self._directory}/about")
             rename(f"{self._directory}/next", f"{self._directory}/about")
         if self._directory != self._final and os.path.isdir(self._directory):
             self._rename_to_final()
-        shutil.rmtree(self._partial_boot, ignore_errors=True)
+        _delete_tree(self._partial_boot)
         for parent in {os.path.dirname(each) for each in (self._final, self._root, self._boot)}:
             flush(parent)
         self.forget()
@@ -190,17 +192,31 @@ class _Swap:
             return
         if not is_new and journal.state(self._virsh, self._domain) != "shut off":
             raise Refused("libvirt does not accept the definition")
+        if is_new:
+            self._exchange_back()
+            self.forget()
+            raise Refused("libvirt does not accept the definition")
+        self._log.write({"rejected": True})
+        self.undo()
+        raise Refused(f"libvirt does not accept the definition; the new root is kept as {self._final}")
+
+    def undo(self) -> None:
+        """Undo a swap that libvirt does not accept after a crash. The guest can have run on the new root: keep it."""
+        if not os.path.isdir(self._directory) and os.path.isdir(self._final):
+            self._directory, self._other_root = self._final, f"{self._final}/root"
+        self._exchange_back()
+        _delete_tree(f"{self._directory}/next")
+        delete_files(f"{self._directory}/domain.xml", f"{self._directory}/coming")
+        if self._directory != self._final:
+            self._rename_to_final()
+        flush(os.path.dirname(self._final))
+        self.forget()
+
+    def _exchange_back(self) -> None:
         if self._is_in(self._boot, self._partial_boot, self._is_boot):
             exchange.exchange(self._partial_boot, self._boot)
-        exchange.exchange(self._other_root, self._root)
-        if not is_new:
-            # The guest can have run on that root since, so it is kept.
-            shutil.rmtree(f"{self._directory}/next", ignore_errors=True)
-            delete_files(f"{self._directory}/domain.xml", f"{self._directory}/coming")
-            self._rename_to_final()
-            sys.stderr.write(f"the new root is kept as {self._final}\n")
-        self.forget()
-        raise Refused("libvirt does not accept the definition")
+        if self._is_in(self._root, self._other_root, self._is_root):
+            exchange.exchange(self._other_root, self._root)
 
     def _rename_to_final(self) -> None:
         parent = os.path.dirname(self._final)
@@ -209,3 +225,8 @@ class _Swap:
         rename(self._directory, self._final)
         self._directory = self._final
         self._other_root = f"{self._final}/root"
+
+
+def _delete_tree(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path)

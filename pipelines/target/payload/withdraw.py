@@ -47,21 +47,23 @@ def undo(path: str) -> None:
     entries = journal.read(path)
     renames = entries["renames"] if entries else _former_renames(path)
     _restore(renames)
-    flush(os.path.dirname(path))
     delete_files(path)
+    flush(os.path.dirname(path))
 
 
 def _restore(renames: Sequence[Sequence[str]]) -> None:
-    """Undo renames. A name that another directory has by now is left alone."""
+    """Undo renames, and flush that. A name that another directory has by now is left alone."""
     for name, hidden in renames:
         if os.path.isdir(hidden) and not os.path.lexists(name):
             rename(hidden, name)
+    for parent in {os.path.dirname(name) for name, _ in renames}:
+        if os.path.isdir(parent):
+            flush(parent)
 
 
 def _former_renames(path: str) -> list[list[str]]:
     """Return the renames in a journal of a former version: a line for each name, and ``end`` at the end."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.read().split("\n")[:-1]
+    lines = journal.read_lines(path)
     if lines[-1:] != ["end"]:
         return []
     return [list(pair) for pair in zip(lines[:-1:2], lines[1:-1:2])]
