@@ -277,7 +277,7 @@ def move(guest: Guest, prepared: PreparedRoot, choices: Choices, command: str, t
 def swap_back(guest: Guest, former: PreviousRoot) -> str:
     """Swap the root of a guest that is off with a previous one; return the directory of the root that it had.
 
-    That root was replaced now, so its directory gets a new name: `prune` goes by its time.
+    That root was replaced now, so its directory gets a new name, which `prune` reads as its time.
     """
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
     final = previous_roots.choose_directory(guest)
