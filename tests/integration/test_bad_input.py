@@ -97,7 +97,7 @@ def test_wrong_setting(inv: Virtroot) -> None:
 
 def test_engine_not_running(inv: Virtroot) -> None:
     answer = refused(inv, "build", "--distro", "debian", DOCKER_HOST="unix:///nowhere/docker.sock")
-    assert "no Docker engine answers (unix:///nowhere/docker.sock)" in answer
+    assert "no Docker engine answers (unix:///nowhere/docker.sock, from DOCKER_HOST)" in answer
 
 
 def test_mirror_that_does_not_answer(inv: Virtroot, recipe: Callable[..., Path]) -> None:

@@ -81,7 +81,7 @@ def test_a_service_that_is_less_confined_would_be_noticed(places: list[Target], 
     assert verified(target, night, str(tmp_path / "units")) == ""
 
     class Less(Schedule):
-        def service(self) -> str:
+        def format_service(self) -> str:
             return open_to_all
 
     less = Less(night.checkout, night.output, night.on_calendar)
