@@ -19,10 +19,10 @@ ACL_USER, ACL_GROUP = 0x02, 0x08
 _CAPABILITY = "security.capability"
 
 #: Attributes that a guest's user decides about. Others belong to the file system or the host, like SELinux labels.
-COPIED = ("user.", "trusted.", _CAPABILITY, *_ACLS)
+_COPIED = ("user.", "trusted.", _CAPABILITY, *_ACLS)
 
 #: XFS shows root each ACL a second time under these names.
-SHOWN_TWICE = "trusted.SGI_ACL_"
+_SHOWN_TWICE = "trusted.SGI_ACL_"
 
 #: Flags of chattr(1) that keep a file from being changed or deleted; see statx(2).
 _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
@@ -50,7 +50,7 @@ def read_attributes(path: int | str) -> dict[str, bytes]:
         return {
             each: os.getxattr(path, each, follow_symlinks=follow)
             for each in names
-            if each.startswith(COPIED) and not each.startswith(SHOWN_TWICE)
+            if each.startswith(_COPIED) and not each.startswith(_SHOWN_TWICE)
         }
     except OSError:
         return {}

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypedDict
 
-from .attributes import COPIED, SHOWN_TWICE
+from .attributes import proc_path, read_attributes
 from .errors import Missing, NotRegular, Refused
 from .exchange import flush
 from .packages import Database, Digests, md5, read_database
@@ -149,13 +149,8 @@ def _describe(entry: Entry) -> dict[str, object]:
 
 def _attributes(entry: Entry) -> str:
     """Return the digest of an entry's ACLs, capabilities and other attributes; empty if it has none."""
-    path = f"/proc/self/fd/{entry.directory}/{entry.name}"
-    try:
-        listed = os.listxattr(path, follow_symlinks=False)
-        names = [each for each in listed if each.startswith(COPIED) and not each.startswith(SHOWN_TWICE)]
-        values = [(each, os.getxattr(path, each, follow_symlinks=False).hex()) for each in sorted(names)]
-    except OSError:
-        return ""
+    found = read_attributes(proc_path(entry.directory, entry.name))
+    values = [(each, found[each].hex()) for each in sorted(found)]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest() if values else ""
 
 

@@ -10,7 +10,6 @@ Former versions wrote a word and a value on each line. Their journals are read a
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import secrets
@@ -25,6 +24,7 @@ from typing import Any
 
 from .errors import Refused
 from .exchange import flush
+from .file_lock import try_lock
 
 #: Seconds to wait for the process that has locked a journal.
 PATIENCE = 120
@@ -208,7 +208,7 @@ def _locked(path: str, flags: int = 0) -> Iterator[int]:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
         try:
-            if _try_lock(handle) and _is_at(handle, path):
+            if try_lock(handle) and _is_at(handle, path):
                 yield handle
                 return
         finally:
@@ -216,14 +216,6 @@ def _locked(path: str, flags: int = 0) -> Iterator[int]:
         if time.monotonic() > deadline:
             raise Refused(f"another process has locked {path}; fuser {path} names it")
         time.sleep(_POLL)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(handle: int, path: str) -> bool:

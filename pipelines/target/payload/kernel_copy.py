@@ -17,6 +17,7 @@ import time
 from .beneath import create_file, open_regular, opened
 from .errors import Refused, TooLarge
 from .exchange import try_exchange
+from .file_lock import try_lock
 from .names import BOOT_PREFIX
 
 #: A kernel or an initramfs has at most this many bytes. A larger file would fill the host's disk.
@@ -136,16 +137,10 @@ def _open_lock(directory: str) -> int:
 
 def _wait_for(lock: int, path: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Refused(
-                    f"{path}: another process has locked it for {PATIENCE} s; fuser {path} names it"
-                ) from None
-            time.sleep(0.05)
+    while not try_lock(lock):
+        if time.monotonic() > deadline:
+            raise Refused(f"{path}: another process has locked it for {PATIENCE} s; fuser {path} names it")
+        time.sleep(0.05)
 
 
 def _ensure_parent(directory: str) -> None:
