@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import xml.etree.ElementTree as ET
 from uuid import uuid4
 
@@ -39,8 +38,7 @@ def clone_guest(source: str, name: str, method: str, settings: Settings, *, host
             f"use --clone auto, or install {name} from the artifact of {source} with --clone overlay",
         )
     hypervisor = connect(settings)
-    if not hypervisor.embedded and os.geteuid() != 0:
-        raise VirtrootError("copying a root needs root: its files have many owners", "run this with sudo")
+    hold.check_user(hypervisor)
     with hold.hold(hypervisor, source, off=f"run ./inv stop {source} first") as original:
         definition = _get_definition(original)
         paths = Place(place.of_root(original.root).pool, name)

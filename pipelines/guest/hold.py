@@ -5,6 +5,7 @@ Every task that changes a guest uses `hold`. `new` holds the name of a new guest
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -64,6 +65,12 @@ def shut_down(guest: Guest, timeout: float) -> Iterator[None]:
         say(f"{guest.name} is off after {guest.stop(timeout):.1f} s")
     with publication.boot_after_failure(guest, timeout, wanted=was_running), keep_off(guest):
         yield
+
+
+def check_user(hypervisor: Hypervisor) -> None:
+    """Raise `VirtrootError` if this user may not copy a root. In the embedded hypervisor, everything runs as root."""
+    if not hypervisor.embedded and os.geteuid() != 0:
+        raise VirtrootError("copying a root needs root: its files have many owners", "run this with sudo")
 
 
 def check_may_stop(guest: Guest, *, restart: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -67,8 +66,7 @@ class PreparedRoot:
 @contextmanager
 def hold_guest(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
     """Hold the lock of a guest that has a root of its own, after any unfinished change of it was finished."""
-    if not hypervisor.embedded and os.geteuid() != 0:
-        raise VirtrootError("a root's files belong to many users, so copying it needs root", "run this with sudo")
+    hold.check_user(hypervisor)
     with hold.hold(hypervisor, name) as guest:
         guest.refuse_shared_root()
         guest.refuse_mounts()
