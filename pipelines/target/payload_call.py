@@ -106,12 +106,15 @@ def call(
     given: Source = packed.encode() if stdin is None else stdin
     is_stream = not isinstance(given, bytes)
     # A stream can be sent once only, so the program has to exist before.
-    where = _in_memory() if in_memory else _locate(target, again=is_stream)
-    done = target.run([target.python, "-I", *where, *words], stdin=given, check=False, timeout=timeout, limit=limit)
+
+    def run(where: tuple[str, ...]) -> Completed:
+        argv = [target.python, "-I", *where, *words]
+        return target.run(argv, stdin=given, check=False, timeout=timeout, limit=limit)
+
+    done = run(_in_memory() if in_memory else _locate(target, again=is_stream))
     if done.returncode == _NO_PROGRAM and not is_stream and not in_memory:
         # The target was started again since.
-        where = _locate(target, again=True)
-        done = target.run([target.python, "-I", *where, *words], stdin=given, check=False, timeout=timeout, limit=limit)
+        done = run(_locate(target, again=True))
     if done.returncode == 0 and command in COMMANDS and not done.stdout:
         raise VirtrootError(
             f"the program {command} printed nothing on libvirt's host", f"delete {PROGRAMS} there, then try again"
