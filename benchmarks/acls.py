@@ -15,6 +15,7 @@ from dataclasses import replace
 from pipelines import start
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.guest import guest as guests
 from pipelines.guest import virtiofsd_wrapper
 from pipelines.guest.guest import Guest
@@ -35,8 +36,8 @@ def main(boots: int, cache: str) -> None:
     with tempfile.TemporaryDirectory() as output:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
         try:
-            artifact = build(inputs.find("debian", overrides={"generator": "none"}), settings)
-            install(_NAME, artifact, InstallOptions(cache=cache), settings)
+            artifact = build(inputs.find("debian", overrides={"generator": "none"}), CommandContext(settings))
+            install(_NAME, artifact, InstallOptions(cache=cache), CommandContext(settings))
             guest = guests.get(connecting.connect(settings), _NAME)
             _boot(guest, settings, "6.12")
             taken: dict[str, list[float]] = {name: [] for name in _RELEASES}
@@ -60,8 +61,8 @@ def _boot(guest: Guest, settings: Settings, release: str) -> float:
     virtiofsd_wrapper.update(definition, release)
     virtiofsd_wrapper.install(guest.target, definition)
     guest.hypervisor.virsh("define", "/dev/stdin", stdin=ET.tostring(definition))
-    seconds = start.start(_NAME, settings)
-    start.stop(_NAME, settings)
+    seconds = start.start(_NAME, CommandContext(settings))
+    start.stop(_NAME, CommandContext(settings))
     return seconds
 
 

@@ -21,6 +21,7 @@ from pipelines import remove, start
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.install_options import InstallOptions
@@ -77,27 +78,27 @@ def main(boots: int, recipes: list[str]) -> None:
 def _boot(planned: Inputs, boots: int, settings: Settings) -> Boots:
     recipe = planned.recipe
     cached = recipe.model_copy(update={"guest": recipe.guest.model_copy(update={"cache": "always"})})
-    artifact = build(replace(planned, plan=replace(planned.plan, recipe=cached)), settings)
-    install(_NAME, artifact, InstallOptions(), settings)
+    artifact = build(replace(planned, plan=replace(planned.plan, recipe=cached)), CommandContext(settings))
+    install(_NAME, artifact, InstallOptions(), CommandContext(settings))
     # The first boot makes host keys; what is compared is every boot after it.
-    start.start(_NAME, settings)
-    start.stop(_NAME, settings)
+    start.start(_NAME, CommandContext(settings))
+    start.stop(_NAME, CommandContext(settings))
     guest = guests.get(connecting.connect(settings), _NAME)
     seconds, not_found = [], 0
     for _ in range(boots):
         up = _start(settings)
         not_found += f"tag <{_TAG}> not found" in guest.read_console_tail(lines=1000)
         if guest.running:
-            start.stop(_NAME, settings, force=up is None)
+            start.stop(_NAME, CommandContext(settings), force=up is None)
         seconds += [] if up is None else [up]
-    remove.remove(_NAME, settings, ask=None)
+    remove.remove(_NAME, CommandContext(settings), ask=None)
     return Boots(seconds, boots - len(seconds), not_found)
 
 
 def _start(settings: Settings) -> float | None:
     """Return the seconds until the agent answered, or None where it did not."""
     try:
-        return start.start(_NAME, settings)
+        return start.start(_NAME, CommandContext(settings))
     except VirtrootError as error:
         print(error, file=sys.stderr)
         return None

@@ -16,6 +16,7 @@ from uuid import uuid4
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -81,8 +82,8 @@ def _table(contenders: dict[str, Contender]) -> None:
 
 
 def _contenders(settings: Settings) -> dict[str, Contender]:
-    made = build(inputs.find("debian"), settings)
-    bare = build(inputs.find("debian", overrides={"generator": "none"}), settings)
+    made = build(inputs.find("debian"), CommandContext(settings))
+    bare = build(inputs.find("debian", overrides={"generator": "none"}), CommandContext(settings))
     ways = {f"cache {cache}": (made, cache) for cache in ("auto", "mixed", "always")}
     ways["cache mixed, none"] = (bare, "mixed")
     found = {name: Contender(_installed(*way, settings), []) for name, way in ways.items()}
@@ -91,7 +92,7 @@ def _contenders(settings: Settings) -> dict[str, Contender]:
 
 def _installed(artifact: Artifact, cache: str, settings: Settings) -> Guest:
     name = f"benchmark-{uuid4().hex[:8]}"
-    install(name, artifact, InstallOptions(cache=cache), settings)
+    install(name, artifact, InstallOptions(cache=cache), CommandContext(settings))
     return guests.get(connecting.connect(settings), name)
 
 

@@ -22,6 +22,7 @@ from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.host import process
 from pipelines.pool import clone_methods
 from pipelines.pool.base_trees import BaseTree
@@ -63,7 +64,7 @@ def main(rounds: int, artifact: str) -> None:
         made = (
             Artifact(Path(artifact))
             if artifact
-            else build(inputs.find("debian"), changed(Settings(), output=f"{scratch}/output"))
+            else build(inputs.find("debian"), CommandContext(changed(Settings(), output=f"{scratch}/output")))
         )
         for kind in ("btrfs", "xfs"):
             with _mounted(kind, Path(scratch)) as pool:

@@ -20,6 +20,7 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import container, inputs
+from pipelines.context import CommandContext
 from pipelines.engine import engine as engines
 from pipelines.host import process
 from pipelines.settings import CHECKOUT, Settings
@@ -39,7 +40,7 @@ def main(count: int) -> None:
         begin = time.monotonic()
         for number, source in enumerate(sources):
             source.write_text(_RECIPE.format(number=number))
-            _promote(build(inputs.find(recipe=str(source)), settings), settings)
+            _promote(build(inputs.find(recipe=str(source)), CommandContext(settings)), settings)
         built = time.monotonic() - begin
         options = [word for source in sources for word in ("--recipe", str(source))]
         begin = time.monotonic()

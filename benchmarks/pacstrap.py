@@ -15,6 +15,7 @@ from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.container import run_builder
 from pipelines.builder.inputs import Inputs
+from pipelines.context import CommandContext
 from pipelines.engine import engine as engines
 from pipelines.settings import Settings
 from tests import mirror
@@ -50,7 +51,7 @@ def main() -> None:
         settings = replace(Settings(), output=scratch, cache_size="0")
         contenders: dict[str, Callable[[], object]] = {
             "pacstrap + tar": lambda: _plain(planned, settings),
-            "virtroot": lambda: build(planned, settings, fresh=True),
+            "virtroot": lambda: build(planned, CommandContext(settings), fresh=True),
         }
         _plain(planned, settings)  # the builder image is made once, for both
         for cache in ("cold", "warm"):
@@ -61,8 +62,9 @@ def main() -> None:
                 times[name] = seconds(contender)
             for name, taken in times.items():
                 print(f"{name:<16} {cache}   {taken:6.1f} s   {taken / times['pacstrap + tar']:.2f} x pacstrap + tar")
-        build(planned, settings)
-        print(f"{'virtroot':<16} warm, nothing changed {seconds(lambda: build(planned, settings)):6.1f} s")
+        build(planned, CommandContext(settings))
+        unchanged = seconds(lambda: build(planned, CommandContext(settings)))
+        print(f"{'virtroot':<16} warm, nothing changed {unchanged:6.1f} s")
         engines.connect().remove_volume(container.get_cache_volume(planned, settings))
 
 

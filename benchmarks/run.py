@@ -19,6 +19,7 @@ from pipelines import start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.guest.install_options import InstallOptions
 from pipelines.install import install
 from pipelines.libvirt import embedded
@@ -32,15 +33,15 @@ def main(runs: int) -> None:
     with tempfile.TemporaryDirectory() as output:
         settings = replace(Settings(), output=output, connect="embedded", embedded="virtroot-benchmark")
         try:
-            artifact = build(inputs.find("debian"), settings)
-            install(_NAME, artifact, InstallOptions(cache="always"), settings)
-            start.start(_NAME, settings)
-            start.stop(_NAME, settings)
+            artifact = build(inputs.find("debian"), CommandContext(settings))
+            install(_NAME, artifact, InstallOptions(cache="always"), CommandContext(settings))
+            start.start(_NAME, CommandContext(settings))
+            start.stop(_NAME, CommandContext(settings))
             begun, ended, booted = [], [], []
             for number in range(runs + 1):
                 first, whole = _run(artifact, settings)
-                boot = start.start(_NAME, settings)
-                start.stop(_NAME, settings)
+                boot = start.start(_NAME, CommandContext(settings))
+                start.stop(_NAME, CommandContext(settings))
                 if number:
                     begun.append(first)
                     ended.append(whole)

@@ -26,6 +26,7 @@ from pipelines import setup, start
 from pipelines.artifact.artifact import Artifact
 from pipelines.build import build
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.engine.engine import LABEL
 from pipelines.guest import guest as guests
 from pipelines.guest.install_options import InstallOptions
@@ -61,7 +62,7 @@ def main(rounds: int, artifact: str) -> None:
     setup.ensure_programs("mkfs.btrfs", "mkfs.xfs")
     with tempfile.TemporaryDirectory() as scratch:
         settings = replace(Settings(), output=f"{scratch}/output", connect="embedded", embedded="virtroot-benchmark")
-        made = Artifact(Path(artifact)) if artifact else build(inputs.find("debian"), settings)
+        made = Artifact(Path(artifact)) if artifact else build(inputs.find("debian"), CommandContext(settings))
         for kind, ways in _WAYS.items():
             with _pool(kind, Path(scratch), settings):
                 _table(kind, _measured(ways, made, rounds, settings))
@@ -96,8 +97,8 @@ def _pool(kind: str, scratch: Path, settings: Settings) -> Iterator[None]:
 
 
 def _measured(ways: tuple[str, ...], made: Artifact, rounds: int, settings: Settings) -> dict[str, list[float]]:
-    install(_NAME, made, InstallOptions(clone="copy"), settings)
-    start.start(_NAME, settings)
+    install(_NAME, made, InstallOptions(clone="copy"), CommandContext(settings))
+    start.start(_NAME, CommandContext(settings))
     taken: dict[str, list[float]] = {way: [] for way in (*ways, _PEER)}
     for number in range(rounds + 1):
         for way, seconds in taken.items():
@@ -127,10 +128,10 @@ def _upgraded(way: str, made: Artifact, settings: Settings) -> float:
 def _by_hand(made: Artifact, settings: Settings) -> float:
     guest = guests.get(connecting.connect(settings), _NAME)
     begin = time.monotonic()
-    start.stop(_NAME, settings)
+    start.stop(_NAME, CommandContext(settings))
     with made.tarball.open("rb") as content:
         guest.target.run(["sh", "-ec", _BY_HAND, "by-hand", guest.root], stdin=content)
-    start.start(_NAME, settings)
+    start.start(_NAME, CommandContext(settings))
     return time.monotonic() - begin
 
 

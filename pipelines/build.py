@@ -11,7 +11,6 @@ from functools import partial
 from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, StageTime, record
-from pipelines.artifact.store import Store
 from pipelines.builder import build_name, container, inputs, inspection, packing, private_keys, reuse
 from pipelines.builder.build_root import RootBuild
 from pipelines.builder.cache import StageCache
@@ -20,29 +19,28 @@ from pipelines.builder.inputs import Inputs
 from pipelines.builder.mirror_state import Asker, get_surroundings
 from pipelines.builder.root_container import run_container
 from pipelines.builder.stages import StageRunner
-from pipelines.cli.task import Context, print_data, settings_of, task
-from pipelines.engine import engine as engines
+from pipelines.cli.task import Context, context_of, print_data, settings_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import Phase, VirtrootError
 from pipelines.log import result, say, step, warn
 from pipelines.recipe import plan as plans
 from pipelines.recipe.mirror import MirrorState
 from pipelines.recipe.plan import Surroundings, compute_plan_id, compute_stage_ids
 from pipelines.recipe.stage import ROOT
-from pipelines.settings import Settings
 
 
 def build(
-    inputs: Inputs, settings: Settings, *, fresh: bool = False, rebuild: bool = False, asker: Asker | None = None
+    inputs: Inputs, ctx: CommandContext, *, fresh: bool = False, rebuild: bool = False, asker: Asker | None = None
 ) -> Artifact:
     """Build ``inputs`` and return the artifact. It is published only if every stage succeeds.
 
     If the build would give an existing artifact again, that one is returned, unless ``rebuild``. With ``fresh`` the
     stage cache is not used, but downloaded packages are. ``asker`` queries the mirror; it can be shared by many builds.
     """
-    store, name = Store(settings.output_dir), inputs.name
+    store, name = ctx.store, inputs.name
     with (
         store.lock(name),
-        nullcontext(asker) if asker else Asker(engines.connect(), settings, f"recipe {name}") as asking,
+        nullcontext(asker) if asker else Asker(ctx.engine, ctx.settings, f"recipe {name}") as asking,
     ):
         store.claim(name, inputs.source)
         begin = time.monotonic()
@@ -56,20 +54,20 @@ def build(
                 store.name_latest(name, there.directory.name)
         else:
             asked = StageTime(name="mirror", seconds=round(time.monotonic() - begin, 3))
-            there = _build_new(inputs, settings, asking, found, identity, asked, fresh=fresh)
+            there = _build_new(inputs, ctx, asking, found, identity, asked, fresh=fresh)
     if inputs.overridden:
         say(f"options changed {inputs.source.name}, so latest is not set; use install --artifact for this build")
     return there
 
 
 def _build_new(
-    inputs: Inputs, settings: Settings, asker: Asker, found: Surroundings, identity: str, asked: StageTime, *,
+    inputs: Inputs, ctx: CommandContext, asker: Asker, found: Surroundings, identity: str, asked: StageTime, *,
     fresh: bool,
 ) -> Artifact:  # fmt: skip
     """Build and publish a new artifact; the caller holds the recipe's lock."""
     if inputs.recipe.siglevel == "never":
         warn("siglevel: never: packages are not checked, so the mirror controls this root; the manifest records it")
-    store, name, plan = Store(settings.output_dir), inputs.name, inputs.plan
+    store, name, plan = ctx.store, inputs.name, inputs.plan
     tag, digest = asker.image(plan.distro)
     watch = _MirrorWatch(inputs, asker, found.mirror)
     ids, build_id = compute_stage_ids(plan, found), _make_build_id(identity)
@@ -78,16 +76,16 @@ def _build_new(
     def start(apart: bool) -> Iterator[Builder]:
         env = {"SOURCE_DATE_EPOCH": str(found.epoch)}
         if apart:
-            with run_builder(asker.engine, tag, name, settings, container.APART, owner=asker.owner) as made:
+            with run_builder(asker.engine, tag, name, ctx.settings, container.APART, owner=asker.owner) as made:
                 yield Builder(made.container, env)
             return
-        volume = container.get_cache_volume(inputs, settings)
+        volume = container.get_cache_volume(inputs, ctx.settings)
         capable = plan.distro.capabilities
         with run_builder(
             asker.engine,
             tag,
             name,
-            settings,
+            ctx.settings,
             container.WITH_CACHE,
             capabilities=capable,
             cache=volume,
@@ -98,10 +96,10 @@ def _build_new(
             yield Builder(made.container, env)
 
     with store.new_build(name, build_id, latest=not inputs.overridden) as artifact:
-        contain = partial(run_container, asker.engine, name, settings)
+        contain = partial(run_container, asker.engine, name, ctx.settings)
         runner = StageRunner(inputs.trees, artifact.log, store.failed_log(name), contain)
         runner.times.append(asked)
-        cache = StageCache(settings.cache_home, 0 if fresh else settings.cache_bytes)
+        cache = StageCache(ctx.settings.cache_home, 0 if fresh else ctx.settings.cache_bytes)
         with (
             RootBuild(inputs, ids, cache, runner, start, watch.is_unchanged) as making,
             ThreadPoolExecutor(1) as background,
@@ -207,10 +205,10 @@ def build_task(
     ./inv build --distro debian
     ./inv build --recipe recipes/web.yaml --no-cache
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=settings.snapshots)
-    result(str(build(found, settings, fresh=no_cache).directory))
+    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=ctx.settings.snapshots)
+    result(str(build(found, ctx, fresh=no_cache).directory))
 
 
 @task(name="plan", help={**_RECIPE, "json": "print JSON"})

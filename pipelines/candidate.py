@@ -13,13 +13,12 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.builder import container
 from pipelines.builder.mirror_state import Asker
+from pipelines.context import CommandContext
 from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
 from pipelines.guest.install_options import InstallOptions
 from pipelines.install import install
-from pipelines.libvirt.connect import connect, find
-from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
 from pipelines.night.memory import MemoryBudget
 from pipelines.run import delete_temporary, force_off, format_owner, generate_names
@@ -56,6 +55,10 @@ class Run:
     ended: threading.Event = field(default_factory=threading.Event)
     accept: bool = False
 
+    def open(self) -> CommandContext:
+        """Return a context for a part of the run; an engine or a hypervisor may be restarted between two parts."""
+        return CommandContext(self.settings)
+
     @property
     def store(self) -> Store:
         """The store of builds and histories."""
@@ -74,16 +77,16 @@ class Run:
 
 def verify_in_guest(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None:
     """Boot a guest from ``artifact``, verify it, and remove it."""
-    settings = run.settings
+    ctx = run.open()
     run.refuse_ended()
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     memory = artifact.manifest.recipe.guest.memory
-    name = _install(hypervisor, artifact, run)
+    name = _install(artifact, run, ctx)
     try:
-        with run.memory.reserve(hypervisor.target, memory, settings.timeout, run.refuse_ended):
+        with run.memory.reserve(hypervisor.target, memory, run.settings.timeout, run.refuse_ended):
             run.refuse_ended()
             try:
-                verdict = verify_guest(name, settings, boot=True)
+                verdict = verify_guest(name, ctx, boot=True)
             except VirtrootError as error:
                 run.refuse_ended()
                 if error.where != Phase.BOOT or hypervisor.kvm or not _EMULATION.search(str(error)):
@@ -91,7 +94,7 @@ def verify_in_guest(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None
                 warn(f"{error.what}: this may be due to software emulation; trying once more")
                 facts["retried"] = error.what
                 force_off(hypervisor, name)
-                verdict = verify_guest(name, settings, boot=True)
+                verdict = verify_guest(name, ctx, boot=True)
             facts["boot_seconds"] = verdict.boot_seconds
     except VirtrootError:
         # The guest is about to be removed, and its console log with it.
@@ -100,17 +103,17 @@ def verify_in_guest(artifact: Artifact, run: Run, facts: dict[str, Any]) -> None
             artifact.console_log.write_text(f"{console}\n", encoding="utf-8")
         raise
     finally:
-        delete_temporary(hypervisor, name, run.settings, run.owner)
+        delete_temporary(name, ctx, run.owner)
 
 
-def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
+def _install(artifact: Artifact, run: Run, ctx: CommandContext) -> str:
     """Install a temporary guest from ``artifact``, and return its name."""
     options = InstallOptions(cache="always", transient=run.owner, clone="copy", consent=host_requests.grant)
     busy: set[str] = set()
     while True:
-        name = _choose_name(hypervisor, artifact.manifest.name, run, busy)
+        name = _choose_name(artifact.manifest.name, run, ctx, busy)
         try:
-            install(name, artifact, options, run.settings)
+            install(name, artifact, options, ctx)
         except Busy:
             # A run of another checkout is about to install its guest under that name.
             busy.add(name)
@@ -118,14 +121,14 @@ def _install(hypervisor: Hypervisor, artifact: Artifact, run: Run) -> str:
             return name
 
 
-def _choose_name(hypervisor: Hypervisor, recipe: str, run: Run, busy: Collection[str] = ()) -> str:
+def _choose_name(recipe: str, run: Run, ctx: CommandContext, busy: Collection[str] = ()) -> str:
     """Return a free name for a guest, none of ``busy``; a guest that could not be removed before is removed again."""
-    there = {guest.name: guest for guest in guests.list_guests(hypervisor)}
-    taken = {*busy, *(known.name for known in hypervisor.domains())}
+    there = {guest.name: guest for guest in guests.list_guests(ctx.hypervisor)}
+    taken = {*busy, *(known.name for known in ctx.hypervisor.domains())}
     for name in generate_names("night", recipe):
         if name not in busy and name in there and there[name].transient == run.owner:
             say(f"removing the guest {name} that a killed nightly run left")
-            delete_temporary(hypervisor, name, run.settings, run.owner)
+            delete_temporary(name, ctx, run.owner)
             return name
         if name not in taken:
             return name
@@ -148,10 +151,11 @@ def clear_leftovers(run: Run) -> None:
         except (VirtrootError, OSError) as error:
             warn(f"cannot delete what a killed build of {name} left: {error}")
     try:
-        hypervisor = find(run.settings)
+        ctx = run.open()
+        hypervisor = ctx.find_hypervisor()
         for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 say(f"removing the guest {guest.name} that a killed nightly run left")
-                delete_temporary(guest.hypervisor, guest.name, run.settings, run.owner)
+                delete_temporary(guest.name, ctx, run.owner)
     except VirtrootError as error:
         warn(f"cannot check whether a killed nightly run left guests: {error.what}")

@@ -7,24 +7,23 @@ import xml.etree.ElementTree as ET
 from uuid import uuid4
 
 from pipelines.artifact import manifest as manifests
-from pipelines.cli.task import Context, settings_of, task
+from pipelines.cli.task import Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, identity, publication, virtiofsd_wrapper
 from pipelines.guest.domain import rename_definition
 from pipelines.guest.guest import Guest
 from pipelines.guest.identity import Identity
-from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.merge import baselines
 from pipelines.pool import clone_methods, place
 from pipelines.pool.place import Place
 from pipelines.recipe import machine_specific
-from pipelines.settings import Settings
 from pipelines.target import durable, programs
 
 
-def clone_guest(source: str, name: str, method: str, settings: Settings, *, hostname: str = "") -> Guest:
+def clone_guest(source: str, name: str, method: str, ctx: CommandContext, *, hostname: str = "") -> Guest:
     """Make the guest ``name`` from ``source``, which is off; ``method`` is a clone method other than ``overlay``.
 
     Raises `VirtrootError`, and leaves nothing of the new guest, if the source is running, if it has devices that two
@@ -37,7 +36,7 @@ def clone_guest(source: str, name: str, method: str, settings: Settings, *, host
             "--clone overlay: only a base tree can be below a layer, since a guest changes its root",
             f"use --clone auto, or install {name} from the artifact of {source} with --clone overlay",
         )
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     hold.check_user(hypervisor)
     with hold.hold(hypervisor, source, off=f"run ./inv stop {source} first") as original:
         definition = _get_definition(original)
@@ -135,5 +134,5 @@ def clone_task(
 
     ./inv clone web web2
     """
-    made = clone_guest(name, to, clone, settings_of(c), hostname=hostname)
+    made = clone_guest(name, to, clone, context_of(c), hostname=hostname)
     say(f"cloned to {made.root}; boot it: ./inv start {to}")

@@ -5,44 +5,42 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipelines import start
-from pipelines.artifact.store import Store
 from pipelines.build import build
 from pipelines.builder import inputs
 from pipelines.builder.inputs import Inputs
-from pipelines.cli.task import ACCEPT, Context, settings_of, task
+from pipelines.cli.task import ACCEPT, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import host_requests
 from pipelines.guest.host_requests import Consent
 from pipelines.guest.install_options import InstallOptions
 from pipelines.install import install
-from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say
-from pipelines.settings import Settings
 from pipelines.setup import setup
 from pipelines.verify import verify_guest
 
 
-def demo(inputs: Inputs, settings: Settings, consent: Consent | None = None) -> None:
+def demo(inputs: Inputs, ctx: CommandContext, consent: Consent | None = None) -> None:
     """Set up the machine, build ``inputs``, install it as a guest, verify it, and leave it running.
 
     ``consent`` answers whether to grant the recipe's requests to the host.
     """
     name = inputs.name
-    setup(settings)
-    hypervisor = connect(settings)
+    setup(ctx.settings)
+    hypervisor = ctx.hypervisor
     if hypervisor.is_defined(name):
         say(f"the guest {name} exists already, and is used as it is")
     else:
         try:
-            artifact = Store(settings.output_dir).latest(name, inputs.source)
+            artifact = ctx.store.latest(name, inputs.source)
             say(f"{artifact.id} exists already; run ./inv build --distro {name} for a new one")
         except VirtrootError:
-            artifact = build(inputs, settings)
-        install(name, artifact, replace(_make_options(hypervisor), consent=consent), settings)
-    verify_guest(name, settings, boot=True)
-    if not start.is_running(name, settings):
-        say(f"{name} is up after {start.start(name, settings):.1f} s")
+            artifact = build(inputs, ctx)
+        install(name, artifact, replace(_make_options(hypervisor), consent=consent), ctx)
+    verify_guest(name, ctx, boot=True)
+    if not start.is_running(name, ctx):
+        say(f"{name} is up after {start.start(name, ctx):.1f} s")
     say(f"a command in it:   ./inv exec {name} -- uname -r")
     say(f"its console:       ./inv console {name}")
     say(f"shut it down:      ./inv stop {name}")
@@ -67,5 +65,5 @@ def demo_task(
 
     ./inv demo
     """
-    settings = settings_of(c)
-    demo(inputs.find(distro, snapshots=settings.snapshots), settings, host_requests.get_consent(accept))
+    ctx = context_of(c)
+    demo(inputs.find(distro, snapshots=ctx.settings.snapshots), ctx, host_requests.get_consent(accept))

@@ -12,11 +12,10 @@ from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.contents import FileChange
 from pipelines.artifact.difference import Difference, compare
-from pipelines.artifact.store import Store
-from pipelines.cli.task import Context, print_data, settings_of, task
+from pipelines.cli.task import Context, context_of, print_data, settings_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold
-from pipelines.libvirt.connect import connect
 from pipelines.log import result_lines, warn
 from pipelines.merge import baselines, describe
 from pipelines.merge import changes as changing
@@ -107,15 +106,15 @@ def _format_files(changes: Iterator[FileChange]) -> Iterator[str]:
     yield f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} changed"
 
 
-def find_guest_changes(name: str, settings: Settings) -> Changes:
+def find_guest_changes(name: str, ctx: CommandContext) -> Changes:
     """Return the changes in the guest ``name`` since it was made; a running guest may change meanwhile."""
-    with hold.hold(connect(settings), name) as guest:
+    with hold.hold(ctx.hypervisor, name) as guest:
         guest.mount_layers()
         if guest.running:
             warn(f"{name} is running: data that it has not written yet is missing")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
-        base = baselines.get_baseline(guest, manifest, Store(settings.output_dir).find(guest.artifact))
+        base = baselines.get_baseline(guest, manifest, ctx.store.find(guest.artifact))
         now = baselines.take_inventory(guest.target, guest.root, manifest, base)
         points = shares.read_mount_points(guest.target, guest.root).values()
         return changing.compare_inventories(base, now, manifest.recipe.distro, points)
@@ -154,7 +153,7 @@ def diff_task(
             raise VirtrootError(
                 "--distro, --recipe and --files require two builds", f"add the build to compare {before} with"
             )
-        changes = find_guest_changes(before, settings_of(c))
+        changes = find_guest_changes(before, context_of(c))
         if json:
             print_data(describe.convert_changes(changes))
             return

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from pipelines.cli.task import Context, print_data, settings_of, task
+from pipelines.cli.task import Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.health import guest_checks, leftovers, libvirt, machine, storage
 from pipelines.health.finding import Finding, fault, fine
-from pipelines.libvirt import connect, host_files, wrappers
+from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, warn
 from pipelines.pool import place, pool
@@ -21,14 +22,14 @@ from pipelines.settings import Settings
 from pipelines.target import programs
 
 
-def examine(settings: Settings, name: str = "") -> list[Finding]:
+def examine(ctx: CommandContext, name: str = "") -> list[Finding]:
     """Check everything, or only the guest ``name``, without changing or starting anything.
 
     Raises VirtrootError if there is no such guest.
     """
-    handles = settings.inode_file_handles == "prefer"
+    handles = ctx.settings.inode_file_handles == "prefer"
     if name:
-        hypervisor = connect.find(settings)
+        hypervisor = ctx.find_hypervisor()
         if hypervisor is None:
             raise VirtrootError(
                 f"no guest {name}: the embedded hypervisor is not running", "run ./inv list to start it"
@@ -36,13 +37,13 @@ def examine(settings: Settings, name: str = "") -> list[Finding]:
         guest = guests.get(hypervisor, name)
         seen = _collect(hypervisor, None, [guest])
         return guest_checks.examine(guest, seen, running=guest.running, handles=handles)
-    findings = machine.examine(settings)
+    findings = machine.examine(ctx.settings)
     try:
-        hypervisor = connect.find(settings)
+        hypervisor = ctx.find_hypervisor()
         if hypervisor is None:
             says = "the embedded hypervisor is not running; it and its guests are not checked"
             return [*findings, fine(libvirt.OF, "libvirt", says)]
-        return [*findings, *_examine_libvirt(hypervisor, settings)]
+        return [*findings, *_examine_libvirt(hypervisor, ctx.settings)]
     except VirtrootError as error:
         return [*findings, fault(libvirt.OF, "libvirt", error.what, error.hint)]
 
@@ -164,10 +165,10 @@ def doctor_task(
     ./inv doctor
     ./inv doctor web --fix
     """
-    settings = settings_of(c)
-    findings = examine(settings, name)
+    ctx = context_of(c)
+    findings = examine(ctx, name)
     if fix:
         apply_fixes(findings)
-        findings = examine(settings, name)
+        findings = examine(ctx, name)
     print_data(as_data(findings) if json else as_text(findings))
     sys.exit(compute_status(findings))

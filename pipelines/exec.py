@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import command_stream, standard_input
 from pipelines.guest import guest as guests
-from pipelines.libvirt.connect import connect
 from pipelines.log import output, say
-from pipelines.settings import Settings
 
 
-def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
+def execute(name: str, argv: Sequence[str], ctx: CommandContext) -> int:
     """Run ``argv`` in the guest through its agent and pass input and output on; return the exit status.
 
     Standard input is not read if it is a terminal.
@@ -22,15 +21,15 @@ def execute(name: str, argv: Sequence[str], settings: Settings) -> int:
     if not argv:
         raise VirtrootError("no command given", f"write it after two hyphens: ./inv exec {name} -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     guest.check_running()
     with guest.explain_silence():
         return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
 
 
-def refresh(name: str, settings: Settings) -> None:
+def refresh(name: str, ctx: CommandContext) -> None:
     """Make the running guest drop its caches, so that it sees what was changed on the host."""
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     guest.check_running()
     with guest.explain_silence():
         done = guest.agent.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"])
@@ -38,9 +37,9 @@ def refresh(name: str, settings: Settings) -> None:
         raise VirtrootError(f"{name} did not drop its caches: {done.complaint}", f"run ./inv restart {name}")
 
 
-def console(name: str, settings: Settings) -> int:
+def console(name: str, ctx: CommandContext) -> int:
     """Connect this terminal to the guest's console until Ctrl-]."""
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     guest.check_running()
     return guest.hypervisor.console(guest.uuid)
 
@@ -55,7 +54,7 @@ def exec_task(
 
     ./inv exec web -- uname -r
     """
-    sys.exit(execute(name, command, settings_of(c)))
+    sys.exit(execute(name, command, context_of(c)))
 
 
 @task(name="console", help=GUEST)
@@ -67,7 +66,7 @@ def console_task(
 
     ./inv console web
     """
-    sys.exit(console(name, settings_of(c)))
+    sys.exit(console(name, context_of(c)))
 
 
 @task(name="refresh", help=GUEST)
@@ -79,5 +78,5 @@ def refresh_task(
 
     ./inv refresh web
     """
-    refresh(name, settings_of(c))
+    refresh(name, context_of(c))
     say(f"{name} dropped its caches")

@@ -12,16 +12,14 @@ from pathlib import Path
 from pipelines import __version__
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Boot, Manifest, Origin, RecordedRecipe
-from pipelines.artifact.store import Store
 from pipelines.builder import container, inputs, inspection, packing, private_keys
 from pipelines.builder.container import Builder, run_builder
 from pipelines.builder.root_container import run_container
 from pipelines.builder.stages import Contain, StageRunner, find_error
-from pipelines.cli.task import Context, settings_of, task
-from pipelines.engine import engine as engines
+from pipelines.cli.task import Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.libvirt import connect
 from pipelines.log import result, say, step, warn
 from pipelines.origin import disk as choosing
 from pipelines.origin import guestfs, network, system_facts, tree_stream
@@ -36,7 +34,6 @@ from pipelines.pool import place
 from pipelines.recipe.distros import DISTROS
 from pipelines.recipe.generators import GENERATORS, Generator
 from pipelines.recipe.stage import ROOT, Tree
-from pipelines.settings import Settings
 from pipelines.text import split_lines
 
 #: Mount points of the kernel's file systems in every running system.
@@ -49,7 +46,7 @@ _AGENT = "qemu-guest-agent"
 def import_system(
     name: str,
     source: str,
-    settings: Settings,
+    ctx: CommandContext,
     *,
     generator: str = "",
     include_mounts: bool = False,
@@ -65,9 +62,9 @@ def import_system(
     name = place.check_name(name)
     if shift_ids not in {"", "auto"}:
         owning.get_offset(shift_ids, {})
-    store = Store(settings.output_dir)
-    found = tree_stream.get_source(source, outside=settings.output_dir, include_mounts=include_mounts)
-    _refuse_running(found, settings)
+    store = ctx.store
+    found = tree_stream.get_source(source, outside=ctx.settings.output_dir, include_mounts=include_mounts)
+    _refuse_running(found, ctx)
     for each in found.left_out:
         if each.partition("/")[0] not in _KERNEL_DIRECTORIES:
             warn(f"{found.path}/{each} is another file system, and is left behind; use --include-mounts to import it")
@@ -75,25 +72,27 @@ def import_system(
         glanced = system_facts.collect_basics(Path(found.handle_path))
         systems.refuse(glanced)
         _check_owners(glanced, shift_ids)
-    engine = engines.connect()
+    engine = ctx.engine
 
     def choose(disks: Disks) -> Choice:
         return choosing.choose(disks, root_device, include_mounts=include_mounts)
 
-    image, digest = container.ensure_image(engine, DISTROS["debian"], settings)
+    image, digest = container.ensure_image(engine, DISTROS["debian"], ctx.settings)
     passphrase = _read_passphrase(found, root_device, key)
     with store.lock(name):
         store.claim_import(name, found.path)
         build = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-import"
-        packer = partial(container.run_unpacker, engine, image, name, settings)
-        wanted = _Options(name, build, generator, keep_identity, partial(run_container, engine, name, settings), packer)
+        packer = partial(container.run_unpacker, engine, image, name, ctx.settings)
+        wanted = _Options(
+            name, build, generator, keep_identity, partial(run_container, engine, name, ctx.settings), packer
+        )
         with (
             store.new_build(name, wanted.build) as artifact,
-            run_builder(engine, image, name, settings, "import", shared=True) as worker,
+            run_builder(engine, image, name, ctx.settings, "import", shared=True) as worker,
         ):
-            with container.run_unpacker(engine, image, name, settings) as unpacker:
+            with container.run_unpacker(engine, image, name, ctx.settings) as unpacker:
                 if found.kind == "disk":
-                    with guestfs.run_reader(engine, name, settings) as container_of_disk:
+                    with guestfs.run_reader(engine, name, ctx.settings) as container_of_disk:
                         choice = guestfs.unpack(found, container_of_disk, passphrase, choose, unpacker)
                     for point, device in choice.left:
                         warn(f"{point} on {device} is left behind; use --include-mounts to import it")
@@ -140,9 +139,9 @@ def _read_passphrase(source: Source, root_device: str, key: str) -> str:
     return guestfs.read_passphrase(key) if key else ""
 
 
-def _refuse_running(source: Source, settings: Settings) -> None:
+def _refuse_running(source: Source, ctx: CommandContext) -> None:
     """Raise VirtrootError if the source is the root of a running guest, which would change while it is read."""
-    hypervisor = connect.find(settings) if source.kind == "directory" else None
+    hypervisor = ctx.find_hypervisor() if source.kind == "directory" else None
     if hypervisor is None or hypervisor.embedded:
         return
     for guest in guests.list_guests(hypervisor):
@@ -280,7 +279,7 @@ def import_task(
     made = import_system(
         name,
         source,
-        settings_of(c),
+        context_of(c),
         generator=generator,
         include_mounts=include_mounts,
         keep_identity=keep_identity,

@@ -14,7 +14,8 @@ from uuid import UUID, uuid4
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import RecordedGuest
 from pipelines.builder import inputs
-from pipelines.cli.task import ACCEPT, GUEST, Context, settings_of, task
+from pipelines.cli.task import ACCEPT, GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, host_requests, hostdir, identity, publication, virtiofsd_wrapper
@@ -22,7 +23,7 @@ from pipelines.guest.domain import Domain, make_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.install_options import InstallOptions, parse_options
 from pipelines.host import process
-from pipelines.libvirt import connect, host_files
+from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper, has_acl_support
 from pipelines.log import result, say, step, warn
@@ -54,28 +55,28 @@ def find_own_key(artifact: Artifact) -> str:
     return path
 
 
-def install(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> Domain:
+def install(name: str, artifact: Artifact, options: InstallOptions, ctx: CommandContext) -> Domain:
     """Install ``artifact`` as the guest ``name``, defined and shut off.
 
     All checks come first, so that an error leaves nothing changed.
     """
     name, hostname = place.check_name(name), _choose_hostname(name, options)
     manifest = artifact.manifest
-    hypervisor = connect.connect(settings)
+    hypervisor = ctx.hypervisor
     if not hypervisor.embedded:
         _check_host()
     network = hypervisor.resolve_network(manifest.recipe.guest.network)
     wanted = _merge_shares(artifact, options)
-    if pool.find_directory(hypervisor, settings) is None:
-        hostdir.refuse_shared(hypervisor, settings.pool_path)
-    directory = pool.find_directory(hypervisor, settings) or settings.pool_path
+    if pool.find_directory(hypervisor, ctx.settings) is None:
+        hostdir.refuse_shared(hypervisor, ctx.settings.pool_path)
+    directory = pool.find_directory(hypervisor, ctx.settings) or ctx.settings.pool_path
     _refuse_unaccepted(hypervisor, directory, name, artifact, options, wanted)
-    paths = Place(pool.ensure_directory(hypervisor, settings), name)
+    paths = Place(pool.ensure_directory(hypervisor, ctx.settings), name)
     with hold.new(hypervisor, paths), ExitStack() as held:
         publication.refuse_taken(hypervisor, paths)
         shared = hostdir.resolve(hypervisor, paths.pool, wanted)
         uuid = _choose_uuid(hypervisor, artifact)
-        wrapper = _choose_wrapper(artifact, options, settings)
+        wrapper = _choose_wrapper(artifact, options, ctx.settings)
         domain = _make_domain(paths, artifact, options, shared, wrapper, network=network, kvm=hypervisor.kvm, uuid=uuid)
         method = clone_methods.choose_method(hypervisor.target, paths.pool, options.clone)
         if domain.overlayfs:
@@ -120,23 +121,23 @@ def install(name: str, artifact: Artifact, options: InstallOptions, settings: Se
     return domain
 
 
-def preview_xml(name: str, artifact: Artifact, options: InstallOptions, settings: Settings) -> str:
+def preview_xml(name: str, artifact: Artifact, options: InstallOptions, ctx: CommandContext) -> str:
     """Return the domain's XML as `install` would define it, except for its UUID; start and change nothing.
 
     If no hypervisor is running yet, the XML is for the embedded one without KVM.
     """
     name, _ = place.check_name(name), _choose_hostname(name, options)
-    hypervisor = connect.find(settings)
+    hypervisor = ctx.find_hypervisor()
     asked, wanted = artifact.manifest.recipe.guest.network, _merge_shares(artifact, options)
     if hypervisor is None:
-        network, directory, kvm = "user" if asked == "auto" else asked, settings.pool_path, False
+        network, directory, kvm = "user" if asked == "auto" else asked, ctx.settings.pool_path, False
         shared = hostdir.predict(directory, wanted)
     else:
         network, kvm = hypervisor.resolve_network(asked), hypervisor.kvm
-        directory = pool.find_directory(hypervisor, settings) or settings.pool_path
+        directory = pool.find_directory(hypervisor, ctx.settings) or ctx.settings.pool_path
         shared = hostdir.resolve(hypervisor, directory, wanted)
     paths = Place(directory, name)
-    wrapper = _choose_wrapper(artifact, options, settings)
+    wrapper = _choose_wrapper(artifact, options, ctx.settings)
     return make_xml(_make_domain(paths, artifact, options, shared, wrapper, network=network, kvm=kvm, uuid=uuid4()))
 
 
@@ -310,8 +311,8 @@ def install_task(
     ./inv install web --distro debian
     ./inv install db --distro debian --memory 4GiB --share data:common:/srv/data
     """
-    settings = settings_of(c, pool=pool, pool_path=pool_path)
-    made, kind = inputs.choose_artifact(settings, name, distro, recipe, artifact)
+    ctx = context_of(c, pool=pool, pool_path=pool_path)
+    made, kind = inputs.choose_artifact(ctx.settings, name, distro, recipe, artifact)
     say(f"installing {name} from {f'the {kind} {made.id}' if kind != 'artifact' else made.directory}")
     key = find_own_key(made) if not ssh_key else "" if ssh_key == "none" else ssh_key
     consent = host_requests.get_consent(accept)
@@ -319,7 +320,7 @@ def install_task(
         memory, vcpus, hostname, key, cache=cache, overlayfs=overlayfs, share=share, clone=clone, consent=consent
     )
     if print_xml:
-        result(preview_xml(name, made, wanted, settings))
+        result(preview_xml(name, made, wanted, ctx))
     else:
-        domain = install(name, made, wanted, settings)
+        domain = install(name, made, wanted, ctx)
         say(f"installed {domain.root}; boot it: ./inv start {name}")

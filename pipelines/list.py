@@ -9,16 +9,15 @@ from typing import Any
 
 from pipelines import share
 from pipelines.artifact import manifest as manifests
-from pipelines.cli.task import GUEST, Context, print_data, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, ssh_access
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
 from pipelines.pool import place, shares
-from pipelines.settings import Settings
 from pipelines.target import programs
 from pipelines.text import age, one_line, size, split_lines, table
 
@@ -51,9 +50,9 @@ class Row:
     where: str
 
 
-def list_rows(settings: Settings) -> list[Row]:
+def list_rows(ctx: CommandContext) -> list[Row]:
     """Return a row for each guest."""
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     return _make_rows(hypervisor, guests.list_guests(hypervisor))
 
 
@@ -110,9 +109,9 @@ def format_table(rows: list[Row]) -> str:
     return table(lines)
 
 
-def info(name: str, settings: Settings) -> dict[str, Any]:
+def info(name: str, ctx: CommandContext) -> dict[str, Any]:
     """Return the details of a guest: its row in the list, and parts of its definition and its manifest."""
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     guest = guests.get(hypervisor, name)
     row = next((asdict(each) for each in _make_rows(hypervisor, [guest])), {})
     manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
@@ -215,12 +214,12 @@ def list_task(
     ./inv list
     ./inv list --shares
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     if shares:
-        shared = share.list_rows(settings)
+        shared = share.list_rows(ctx)
         print_data(shared if json else share.format_table(shared))
         return
-    guests = list_rows(settings)
+    guests = list_rows(ctx)
     print_data(guests if json else format_table(guests))
 
 
@@ -234,5 +233,5 @@ def info_task(
 
     ./inv info web
     """
-    facts = info(name, settings_of(c))
+    facts = info(name, context_of(c))
     print_data(facts if json else format_lines(facts))

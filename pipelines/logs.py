@@ -6,14 +6,13 @@ import codecs
 import time
 from collections.abc import Iterator
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.connect import connect
 from pipelines.log import result, warn
 from pipelines.pool import place
-from pipelines.settings import Settings
 from pipelines.symptom import recognise
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import plain
@@ -31,12 +30,12 @@ _LONGEST_LINE = 64 << 10
 _FOLLOW_SECONDS = 1.0
 
 
-def read_log(name: str, settings: Settings, *, which: str = "console", follow: bool = False) -> Iterator[str]:
+def read_log(name: str, ctx: CommandContext, *, which: str = "console", follow: bool = False) -> Iterator[str]:
     """Yield the text of a guest's log, ``console``, ``virtiofsd`` or ``qemu``; ``follow`` continues with new text.
 
     For known symptoms in it, warnings at the end give the cause and the remedy.
     """
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     guest = guests.get(hypervisor, name)
     shown: set[Symptom] = set()
     for piece in _read_pieces(guest, which, follow=follow):
@@ -107,5 +106,5 @@ def logs_task(
     if virtiofsd and qemu:
         raise VirtrootError("--virtiofsd and --qemu were both given", "use one of them")
     which = "virtiofsd" if virtiofsd else "qemu" if qemu else "console"
-    for piece in read_log(name, settings_of(c), which=which, follow=follow):
+    for piece in read_log(name, context_of(c), which=which, follow=follow):
         result(piece, end="")

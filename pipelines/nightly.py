@@ -20,14 +20,13 @@ from pipelines.build import build
 from pipelines.builder import container, inputs
 from pipelines.builder.mirror_state import Asker
 from pipelines.candidate import Run
-from pipelines.cli.task import Context, settings_of, task
-from pipelines.engine import engine as engines
+from pipelines.cli.task import Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
 from pipelines.host.signals import raise_interrupt_on
-from pipelines.libvirt.connect import find
 from pipelines.log import ignore_output_errors, prefix_lines, say, warn
 from pipelines.merge.choices import UpgradeOptions
 from pipelines.night import checkout, recording
@@ -48,7 +47,7 @@ T = TypeVar("T")
 
 
 @ignore_output_errors()
-def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
+def nightly(sources: Sequence[Path], ctx: CommandContext, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
     """Run the recipe files ``sources``, ``jobs`` in parallel, and return a run record for each.
 
     Guests of recipes from outside the checkout get what those request from the host only with ``accept``.
@@ -59,36 +58,36 @@ def nightly(sources: Sequence[Path], settings: Settings, *, keep: int, jobs: int
     twice = next((source for source in sources if stems.count(source.stem) > 1), None)
     if twice:
         raise VirtrootError(f"two recipes are named {twice.stem}", "rename one: builds are stored under this name")
-    with Store(settings.output_dir).lock("all", "night"), raise_interrupt_on(signal.SIGTERM):
-        Reserve(settings.output_dir).keep()
+    with ctx.store.lock("all", "night"), raise_interrupt_on(signal.SIGTERM):
+        Reserve(ctx.settings.output_dir).keep()
         with ExitStack() as stack:
-            run = Run(settings, keep, *checkout.read_state(), _make_asker(settings, stack), accept=accept)
+            run = Run(ctx.settings, keep, *checkout.read_state(), _make_asker(ctx, stack), accept=accept)
             candidate.clear_leftovers(run)
             records = (
                 _run_parallel(sources, run, jobs) if jobs > 1 else [_run_recipe(source, run) for source in sources]
             )
-        _write_pages(settings)
-        behind = _upgrade(settings)
+        _write_pages(ctx.settings)
+        behind = _upgrade(run.open())
     for night in records:
         say(f"{night.recipe}: {night.summary}")
     failed = [night.recipe for night in records if not night.good]
     if failed:
         raise CheckFailed(
             f"{len(failed)} of {len(records)} recipes failed: {', '.join(failed)}",
-            f"read the reasons above, or {settings.output_dir / pages.PAGE}; their golden roots are unchanged",
+            f"read the reasons above, or {ctx.settings.output_dir / pages.PAGE}; their golden roots are unchanged",
         )
     if behind:
         raise CheckFailed(behind.what, behind.hint)
     return records
 
 
-def _upgrade(settings: Settings) -> VirtrootError | None:
+def _upgrade(ctx: CommandContext) -> VirtrootError | None:
     """Upgrade guests to the golden roots as configured; return the error if some were not upgraded."""
-    if settings.upgrade == "none":
+    if ctx.settings.upgrade == "none":
         return None
-    names = () if settings.upgrade == "all" else settings.upgrade.split()
+    names = () if ctx.settings.upgrade == "all" else ctx.settings.upgrade.split()
     try:
-        upgrade_all(names, UpgradeOptions(restart=True), settings)
+        upgrade_all(names, UpgradeOptions(restart=True), ctx)
     except VirtrootError as error:
         warn(f"{error.what}")
         return error
@@ -105,9 +104,9 @@ def _write_pages(settings: Settings) -> None:
         warn(f"cannot write the pages because of a bug in virtroot: {error!r}")
 
 
-def _make_asker(settings: Settings, stack: ExitStack) -> Asker | VirtrootError:
+def _make_asker(ctx: CommandContext, stack: ExitStack) -> Asker | VirtrootError:
     try:
-        return stack.enter_context(Asker(engines.connect(), settings, owner=_OWNER))
+        return stack.enter_context(Asker(ctx.engine, ctx.settings, owner=_OWNER))
     except VirtrootError as error:
         # A run without an engine is recorded, too.
         return error
@@ -135,8 +134,9 @@ def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
 def _end_work(run: Run) -> None:
     """End builders and guests of the recipes at work; without them each recipe fails soon and cleans up."""
     with suppress(VirtrootError):
-        engines.connect().remove_containers({**container.make_output_labels(run.settings), "virtroot.owner": _OWNER})
-        hypervisor = find(run.settings)
+        ctx = run.open()
+        ctx.engine.remove_containers({**container.make_output_labels(run.settings), "virtroot.owner": _OWNER})
+        hypervisor = ctx.find_hypervisor()
         for guest in guests.list_guests(hypervisor) if hypervisor else ():
             if guest.transient == run.owner:
                 # virsh fails for a guest that is off, which is not an error here.
@@ -195,7 +195,7 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
     host_requests.refuse_unaccepted(
         "the guest of this nightly run", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
-    artifact = _retry_while_busy(run, lambda: build(planned, run.settings, asker=asker))
+    artifact = _retry_while_busy(run, lambda: build(planned, run.open(), asker=asker))
     facts |= recording.collect_facts(store, artifact, before, nights, known)
     golden = store.golden(name)
     if golden.is_demoted(artifact):
@@ -207,7 +207,7 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
     if artifact.stored_id in known and golden.is_older(artifact):
         # A change was reverted, so an earlier build is current again. A golden root is never older than the one before.
         say(f"{artifact.id} is current again, but older than the golden root: building it again")
-        artifact = _retry_while_busy(run, lambda: build(planned, run.settings, rebuild=True, asker=asker))
+        artifact = _retry_while_busy(run, lambda: build(planned, run.open(), rebuild=True, asker=asker))
         facts |= recording.collect_facts(store, artifact, before, nights, known)
     if golden.is_older(artifact):
         say(f"{artifact.id} is older than the golden root, and is not promoted")
@@ -218,7 +218,7 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
         facts["verdicts"] = Artifact(artifact.directory).manifest.verdicts
     _retry_while_busy(run, lambda: _promote(store, artifact))
     try:
-        _retry_while_busy(run, lambda: prune([name], run.settings, keep=run.keep))
+        _retry_while_busy(run, lambda: prune([name], run.open(), keep=run.keep))
     except (VirtrootError, OSError) as error:
         # This does not concern the root, which is golden already.
         warn(f"cannot delete old builds of {name}: {error}")
@@ -276,6 +276,6 @@ def nightly_task(
     ./inv nightly --recipe web --keep 3 --jobs 2
     """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change}
-    settings = settings_of(c, **given)
+    ctx = context_of(c, **given)
     sources = [inputs.get_source(each) for each in recipe] or inputs.list_nightly()
-    nightly(sources, settings, keep=settings.keep, jobs=jobs, accept=accept)
+    nightly(sources, ctx, keep=ctx.settings.keep, jobs=jobs, accept=accept)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pipelines.artifact import naming
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.store import Store
-from pipelines.cli.task import Context, settings_of, task
+from pipelines.cli.task import Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.log import say
-from pipelines.settings import Settings
 
 
-def promote(name: str, recipe: str, settings: Settings) -> Artifact:
+def promote(name: str, recipe: str, ctx: CommandContext) -> Artifact:
     """Make the build ``name`` its recipe's golden root; see `naming.resolve` for names.
 
     Raises VirtrootError if it is older than the golden root, or did not pass in a booted guest.
     """
-    store = Store(settings.output_dir)
-    artifact = naming.resolve(settings.output_dir, name, recipe)
+    store = ctx.store
+    artifact = naming.resolve(ctx.settings.output_dir, name, recipe)
     home = artifact.directory.parent.name
     with store.lock(home):
         artifact.refuse_damaged()
@@ -25,18 +24,18 @@ def promote(name: str, recipe: str, settings: Settings) -> Artifact:
     return artifact
 
 
-def demote(recipe: str, settings: Settings) -> tuple[Artifact, Artifact]:
+def demote(recipe: str, ctx: CommandContext) -> tuple[Artifact, Artifact]:
     """Return to the previous golden root; return the demoted one, and the one that is golden now."""
-    store = Store(settings.output_dir)
+    store = ctx.store
     if recipe not in store.kept():
         raise VirtrootError(f"no builds of {recipe}", f"recipes with builds: {', '.join(store.kept()) or '-'}")
     with store.lock(recipe):
         return store.golden(recipe).demote()
 
 
-def pin(name: str, recipe: str, settings: Settings, *, keep: bool) -> Artifact:
+def pin(name: str, recipe: str, ctx: CommandContext, *, keep: bool) -> Artifact:
     """Pin the build ``name``, or unpin it if ``keep`` is False; see `naming.resolve` for names."""
-    artifact = naming.resolve(settings.output_dir, name, recipe)
+    artifact = naming.resolve(ctx.settings.output_dir, name, recipe)
     artifact.pin(keep=keep)
     return artifact
 
@@ -57,7 +56,7 @@ def promote_task(
 
     ./inv promote debian/latest
     """
-    say(f"{promote(artifact, recipe, settings_of(c)).id} is the golden root")
+    say(f"{promote(artifact, recipe, context_of(c)).id} is the golden root")
 
 
 @task(name="demote", help={"recipe": "the recipe's name"})
@@ -69,7 +68,7 @@ def demote_task(
 
     ./inv demote debian
     """
-    back, golden = demote(recipe, settings_of(c))
+    back, golden = demote(recipe, context_of(c))
     say(f"{golden.id} is the golden root again; nightly runs will not promote {back.id}")
 
 
@@ -85,5 +84,5 @@ def pin_task(
     ./inv pin debian/golden
     ./inv pin debian/golden --remove
     """
-    made = pin(artifact, recipe, settings_of(c), keep=not remove)
+    made = pin(artifact, recipe, context_of(c), keep=not remove)
     say(f"{made.id} {'may be pruned' if remove else 'is pinned'}")

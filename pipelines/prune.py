@@ -9,12 +9,12 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.store import Store
 from pipelines.builder.cache import StageCache
-from pipelines.cli.task import Context, settings_of, task
+from pipelines.cli.task import Context, context_of, settings_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, previous_roots
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import confirm, say, warn
 from pipelines.pool import base_trees
@@ -24,7 +24,7 @@ from pipelines.settings import Settings, parse_time_span
 
 def prune(
     recipes: list[str],
-    settings: Settings,
+    ctx: CommandContext,
     *,
     keep: int,
     older_than: timedelta | None = None,
@@ -40,16 +40,16 @@ def prune(
     one, pinned ones, and those that guests were made from. Builds and previous roots that are not older than
     ``older_than`` are kept, too.
     """
-    store = Store(settings.output_dir)
+    store = ctx.store
     unknown = [name for name in recipes if name not in store.kept()]
     if unknown:
         known = ", ".join(store.kept()) or "-"
         raise VirtrootError(f"no builds of {', '.join(unknown)}", f"recipes with builds: {known}")
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     in_use = _list_used_artifacts(hypervisor)
     going = {name: _find_stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
-    pool = pools.find_directory(hypervisor, settings)
+    pool = pools.find_directory(hypervisor, ctx.settings)
     left = _find_previous_roots(hypervisor, recipes, older_than) if former else {}
     roots = [root for found in left.values() for root in found]
     trees = base_trees.find_unused(hypervisor, pool, recipes, without=roots) if pool else []
@@ -149,12 +149,12 @@ def prune_task(
 
     ./inv prune --keep 3 --older-than 14d
     """
-    settings = settings_of(c, keep=keep)
+    ctx = context_of(c, keep=keep)
     try:
         age = parse_time_span(older_than) if older_than else None
     except ValueError as error:
         raise VirtrootError(f"--older-than: {error}", "use a time span like 14d, 36h or 2w") from error
-    gone = prune(recipe, settings, keep=settings.keep, older_than=age, former=True, asking=None if yes else confirm)
+    gone = prune(recipe, ctx, keep=ctx.settings.keep, older_than=age, former=True, asking=None if yes else confirm)
     say(f"pruned {len(gone)} builds, base trees and previous roots")
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots
-from pipelines.libvirt.connect import connect
-from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import confirm, say
 from pipelines.pool import place, pool
 from pipelines.pool.place import Place
-from pipelines.settings import Settings
 
 
-def remove(name: str, settings: Settings, ask: Callable[[str], bool] | None) -> None:
+def remove(name: str, ctx: CommandContext, ask: Callable[[str], bool] | None) -> None:
     """Undefine a guest that is shut off, and delete its root, its boot directory and its console log.
 
     ``ask`` asks the user the question it is called with; None skips the question. Everything that prevents the removal
     is checked before the question, and again after it, since the answer may take hours.
     """
-    hypervisor = connect(settings)
-    if not hypervisor.is_defined(name) and _clear_leftovers(hypervisor, place.check_name(name), settings):
+    hypervisor = ctx.hypervisor
+    if not hypervisor.is_defined(name) and _clear_leftovers(place.check_name(name), ctx):
         return
     guest = guests.get(hypervisor, name)
     publication.refuse_busy(guest)
@@ -37,9 +35,10 @@ def remove(name: str, settings: Settings, ask: Callable[[str], bool] | None) -> 
         publication.withdraw(found)
 
 
-def _clear_leftovers(hypervisor: Hypervisor, name: str, settings: Settings) -> bool:
+def _clear_leftovers(name: str, ctx: CommandContext) -> bool:
     """Delete what a killed removal or install left of a guest without a domain; return whether there was anything."""
-    directory = pool.find_directory(hypervisor, settings)
+    hypervisor = ctx.hypervisor
+    directory = pool.find_directory(hypervisor, ctx.settings)
     if directory is None or not publication.has_leftovers(hypervisor, paths := Place(directory, name)):
         return False
     with hold.new(hypervisor, paths):
@@ -57,6 +56,6 @@ def remove_task(
 
     ./inv remove web
     """
-    settings = settings_of(c)
-    remove(name, settings, ask=None if yes else confirm)
+    ctx = context_of(c)
+    remove(name, ctx, ask=None if yes else confirm)
     say(f"removed {name}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.cli.task import DECIDE, GUEST, RESTART, Context, print_data, settings_of, task
+from pipelines.cli.task import DECIDE, GUEST, RESTART, Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import PreviousRoot
-from pipelines.libvirt.connect import connect
 from pipelines.log import result_lines, say, warn
 from pipelines.merge import baselines, describe, preparation
 from pipelines.merge import changes as changing
@@ -18,32 +18,31 @@ from pipelines.merge.changes import Changes
 from pipelines.merge.choices import Choices, parse_choices
 from pipelines.merge.upgrade_plan import UpgradePlan
 from pipelines.pool import shares
-from pipelines.settings import Settings
 
 
-def list_changes(name: str, settings: Settings) -> Changes:
+def list_changes(name: str, ctx: CommandContext) -> Changes:
     """Return what a guest wrote since it got its root, and a rollback would leave behind; the guest may be running."""
-    with preparation.hold_guest(connect(settings), name) as guest:
+    with preparation.hold_guest(ctx.hypervisor, name) as guest:
         _get_previous_root(guest)
         return _compute_changes(guest, _get_install_inventory(guest))
 
 
-def plan_rollback(name: str, choices: Choices, settings: Settings) -> UpgradePlan:
+def plan_rollback(name: str, choices: Choices, ctx: CommandContext) -> UpgradePlan:
     """Return what a rollback with --carry would do; nothing of the guest changes, and it may be running."""
-    with preparation.hold_guest(connect(settings), name) as guest:
+    with preparation.hold_guest(ctx.hypervisor, name) as guest:
         former = _get_previous_root(guest)
         with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as staged:
             return preparation.plan_upgrade(guest, staged, _add_kept_paths(guest, choices))
 
 
-def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Choices | None = None) -> PreviousRoot:
+def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Choices | None = None) -> PreviousRoot:
     """Put a guest back on the root that it had before its last upgrade; return that root.
 
     The current root becomes the previous one. With --carry, what the guest wrote since is copied to a copy
     of the previous root, which stays unchanged itself. Raises `VirtrootError`, with nothing changed, if any of it needs
     a decision.
     """
-    with preparation.hold_guest(connect(settings), name) as guest:
+    with preparation.hold_guest(ctx.hypervisor, name) as guest:
         was_running = guest.running
         hold.check_may_stop(guest, restart=restart)
         former = _get_previous_root(guest)
@@ -51,9 +50,9 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
         if carry is not None:
             choices = _add_kept_paths(guest, carry)
             with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as prepared:
-                plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", settings.timeout)
+                plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", ctx.settings.timeout)
         else:
-            with hold.shut_down(guest, settings.timeout):
+            with hold.shut_down(guest, ctx.settings.timeout):
                 try:
                     _report_changes(guest)
                 except VirtrootError as error:
@@ -62,7 +61,7 @@ def rollback(name: str, settings: Settings, *, restart: bool = False, carry: Cho
                 preparation.swap_back(guest, former)
         back = guests.get(guest.hypervisor, name)
         if was_running:
-            say(f"{name} is up after {publication.start(back, settings.timeout):.1f} s")
+            say(f"{name} is up after {publication.start(back, ctx.settings.timeout):.1f} s")
         if plan is not None:
             preparation.report(name, plan)
         try:
@@ -149,17 +148,17 @@ def rollback_task(
     ./inv rollback web --preview
     ./inv rollback web --restart --carry
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     choices = parse_choices(take, keep, discard)
     if not carry and (take or keep or discard):
         raise VirtrootError("--take, --keep and --discard need --carry", "add --carry")
     if all and not (preview and carry):
         raise VirtrootError("--all needs --preview and --carry", "add --preview --carry")
     if preview and carry:
-        previews.print_preview(plan_rollback(name, choices, settings), everything=all, as_json=json)
+        previews.print_preview(plan_rollback(name, choices, ctx), everything=all, as_json=json)
         return
     if preview:
-        found = list_changes(name, settings)
+        found = list_changes(name, ctx)
         if json:
             print_data(describe.convert_changes(found))
         else:
@@ -167,5 +166,5 @@ def rollback_task(
         return
     if json:
         raise VirtrootError("--json needs --preview", "add --preview")
-    former = rollback(name, settings, restart=restart, carry=choices if carry else None)
+    former = rollback(name, ctx, restart=restart, carry=choices if carry else None)
     say(f"{name} is on {former.made.artifact} again; to go back to the root that it left: ./inv rollback {name}")

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from pipelines import remove
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.store import Store
 from pipelines.builder import inputs
-from pipelines.cli.task import ACCEPT, Context, settings_of, task
+from pipelines.cli.task import ACCEPT, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import command_stream, hold, host_requests, publication, standard_input
 from pipelines.guest import guest as guests
@@ -22,7 +22,6 @@ from pipelines.guest.guest import Guest
 from pipelines.guest.install_options import InstallOptions, parse_options
 from pipelines.host.signals import raise_interrupt_on
 from pipelines.install import install
-from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import output, say, step, warn
 from pipelines.pool import place, pool
@@ -50,20 +49,20 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
 """
 
 
-def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], settings: Settings) -> int:
+def run(artifact: Artifact, options: InstallOptions, argv: Sequence[str], ctx: CommandContext) -> int:
     """Boot a guest from ``artifact``, run ``argv`` in it or connect to its console, and remove it.
 
     Returns the exit status. Raises `VirtrootError` if there is neither a command nor a terminal.
     """
-    options = replace(options, transient=format_owner(_TASK, settings))
+    options = replace(options, transient=format_owner(_TASK, ctx.settings))
     if not argv and not sys.stdin.isatty():
         raise VirtrootError("no command given, and standard input is not a terminal", "add a command: -- uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
-    with raise_interrupt_on(signal.SIGTERM, signal.SIGHUP), _temporary_guest(artifact, options, settings) as guest:
+    with raise_interrupt_on(signal.SIGTERM, signal.SIGHUP), _temporary_guest(artifact, options, ctx) as guest:
         with hold.hold(guest.hypervisor, guest.name):
             if not argv:
                 programs.write(guest.target, guest.root, _AUTOLOGIN, 0o644, _AUTOLOGIN_CONTENT)
-            seconds = publication.start(guest, settings.timeout)
+            seconds = publication.start(guest, ctx.settings.timeout)
         if argv:
             return command_stream.run(guest.agent, argv, output(sys.stdout), output(sys.stderr), stdin=stdin)
         say(f"{guest.name} is up after {seconds:.1f} s; Enter shows its prompt, Ctrl-] ends and removes it")
@@ -76,48 +75,48 @@ def format_owner(task: str, settings: Settings) -> str:
 
 
 @contextmanager
-def _temporary_guest(artifact: Artifact, options: InstallOptions, settings: Settings) -> Iterator[Guest]:
+def _temporary_guest(artifact: Artifact, options: InstallOptions, ctx: CommandContext) -> Iterator[Guest]:
     """Install a guest and remove it afterwards; its lock, held meanwhile, tells other runs that it is in use."""
-    hypervisor = connect(settings)
-    _clear_killed_runs(hypervisor, options.transient, settings)
+    _clear_killed_runs(options.transient, ctx)
     with ExitStack() as held:
-        name = _reserve_name(hypervisor, artifact.manifest.name, settings, held)
+        name = _reserve_name(artifact.manifest.name, ctx, held)
         try:
-            install(name, artifact, options, settings)
-            yield guests.get(hypervisor, name)
+            install(name, artifact, options, ctx)
+            yield guests.get(ctx.hypervisor, name)
         finally:
             with step("removing the guest"):
-                delete_temporary(hypervisor, name, settings, options.transient)
+                delete_temporary(name, ctx, options.transient)
 
 
-def _reserve_name(hypervisor: Hypervisor, recipe: str, settings: Settings, held: ExitStack) -> str:
+def _reserve_name(recipe: str, ctx: CommandContext, held: ExitStack) -> str:
     """Return a name that no domain has, and hold its lock until ``held`` is closed."""
-    taken = {known.name for known in hypervisor.domains()}
+    taken = {known.name for known in ctx.hypervisor.domains()}
     for name in generate_names(_TASK, recipe):
         if name not in taken:
             with suppress(Busy):
-                held.enter_context(Store(settings.output_dir).lock(name, "run"))
+                held.enter_context(ctx.store.lock(name, "run"))
                 return name
     raise VirtrootError(f"there are too many guests of {recipe}", "remove some of them, see ./inv list")
 
 
-def _clear_killed_runs(hypervisor: Hypervisor, owner: str, settings: Settings) -> None:
+def _clear_killed_runs(owner: str, ctx: CommandContext) -> None:
     """Remove the guests that killed runs left: those whose lock is free."""
-    store = Store(settings.output_dir)
-    for guest in guests.list_guests(hypervisor):
+    store = ctx.store
+    for guest in guests.list_guests(ctx.hypervisor):
         if guest.transient == owner:
             try:
                 with store.lock(guest.name, "run"):
                     say(f"removing the guest {guest.name} that a killed run left")
-                    delete_temporary(hypervisor, guest.name, settings, owner)
+                    delete_temporary(guest.name, ctx, owner)
             except Busy:
                 continue
-    _clear_leftovers(hypervisor, settings)
+    _clear_leftovers(ctx)
 
 
-def _clear_leftovers(hypervisor: Hypervisor, settings: Settings) -> None:
+def _clear_leftovers(ctx: CommandContext) -> None:
     """Delete what was left by runs that were killed before their guest was defined, or after it was undefined."""
-    directory = pool.find_directory(hypervisor, settings)
+    hypervisor = ctx.hypervisor
+    directory = pool.find_directory(hypervisor, ctx.settings)
     if directory is None:
         return
     listed = split_lines(hypervisor.target.run(["ls", "-A", directory, place.BOOT], check=False).text)
@@ -143,17 +142,18 @@ def generate_names(task: str, recipe: str) -> Iterator[str]:
     return (stem if number == 1 else f"{stem}-{number}" for number in _NUMBERS)
 
 
-def delete_temporary(hypervisor: Hypervisor, name: str, settings: Settings, owner: str) -> None:
+def delete_temporary(name: str, ctx: CommandContext, owner: str) -> None:
     """End and remove a guest if ``owner`` owns it.
 
     If that fails, the next run of the owner tries again.
     """
+    hypervisor = ctx.hypervisor
     try:
         if hypervisor.is_defined(name):
             if guests.get(hypervisor, name).transient != owner:
                 return
             force_off(hypervisor, name)
-        remove.remove(name, settings, ask=None)
+        remove.remove(name, ctx, ask=None)
     except VirtrootError as error:
         warn(f"the guest {name} was not removed, the next run tries again: {error.what}")
 
@@ -195,9 +195,9 @@ def run_task(
 
     ./inv run --distro debian -- uname -r
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     distro = distro or ("" if recipe or artifact else "debian")
-    made, _ = inputs.choose_artifact(settings, "", distro, recipe, artifact)
+    made, _ = inputs.choose_artifact(ctx.settings, "", distro, recipe, artifact)
     consent = host_requests.get_consent(accept)
     wanted = parse_options(memory, vcpus, "", "", cache="always", overlayfs=overlayfs, share=share, consent=consent)
-    sys.exit(run(made, wanted, command, settings))
+    sys.exit(run(made, wanted, command, ctx))

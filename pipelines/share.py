@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, hostdir, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
 from pipelines.libvirt import host_files
-from pipelines.libvirt.connect import connect
 from pipelines.log import say
 from pipelines.pool import pool, shares
 from pipelines.pool.shares import Share
 from pipelines.recipe.share_spec import ROOT_TAGS, ShareSpec, parse
-from pipelines.settings import Settings
 from pipelines.text import size, table
 
 
@@ -30,9 +29,9 @@ def parse_share(text: str) -> ShareSpec:
         raise VirtrootError(str(error), "use for example data:/srv/data:/srv/data:ro") from error
 
 
-def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
+def add_share(name: str, wanted: ShareSpec, ctx: CommandContext) -> Share:
     """Add a share to the guest ``name``, which is off; return the share with its directory on libvirt's host."""
-    with _hold_off(name, settings) as guest:
+    with _hold_for_change(name, ctx) as guest:
         hypervisor = guest.hypervisor
         if any(each.tag == wanted.tag for each in guest.shares):
             raise VirtrootError(
@@ -43,7 +42,7 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
         }
         if wanted.point in taken:
             raise VirtrootError(f"{name} mounts {taken[wanted.point]} at {wanted.point}", "use another path")
-        [found] = hostdir.resolve(hypervisor, pool.ensure_directory(hypervisor, settings), [wanted], of=guest.uuid)
+        [found] = hostdir.resolve(hypervisor, pool.ensure_directory(hypervisor, ctx.settings), [wanted], of=guest.uuid)
         hostdir.make_directories(guest.target, [found])
         # fstab first: its line without a device does no harm, but a device without a line is not mounted.
         shares.add_mount(guest.target, guest.root, found, wanted.point)
@@ -57,9 +56,9 @@ def add_share(name: str, wanted: ShareSpec, settings: Settings) -> Share:
     return found
 
 
-def unshare(name: str, tag: str, settings: Settings) -> str:
+def unshare(name: str, tag: str, ctx: CommandContext) -> str:
     """Remove the share ``tag`` from the guest ``name``, which is off; return its directory, which stays as it is."""
-    with _hold_off(name, settings) as guest:
+    with _hold_for_change(name, ctx) as guest:
         found = next((each for each in guest.shares if each.tag == tag), None)
         if found:
             virtiofsd_wrapper.refresh(guest.hypervisor, guest.uuid, guest.boot)
@@ -96,11 +95,11 @@ class Row:
     guests: list[User]
 
 
-def list_rows(settings: Settings) -> list[Row]:
+def list_rows(ctx: CommandContext) -> list[Row]:
     """Return a row for each named share, used or not, and for each other directory that a guest shares."""
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     target = hypervisor.target
-    names = hostdir.list_named(target, pool.find_directory(hypervisor, settings) or settings.pool_path)
+    names = hostdir.list_named(target, pool.find_directory(hypervisor, ctx.settings) or ctx.settings.pool_path)
     users: dict[str, list[User]] = {path: [] for path in names}
     for guest in guests.list_guests(hypervisor):
         for each in guest.shares:
@@ -120,9 +119,9 @@ def format_table(rows: list[Row]) -> str:
 
 
 @contextmanager
-def _hold_off(name: str, settings: Settings) -> Iterator[Guest]:
+def _hold_for_change(name: str, ctx: CommandContext) -> Iterator[Guest]:
     off = f"run ./inv stop {name} first: shares can be changed only while the guest is off"
-    with hold.hold(connect(settings), name, off=off) as guest:
+    with hold.hold(ctx.hypervisor, name, off=off) as guest:
         guest.mount_layers()
         yield guest
 
@@ -150,7 +149,7 @@ def share_task(
 
     ./inv share web data:/srv/data:/srv/data:ro
     """
-    given = add_share(name, parse_share(share), settings_of(c))
+    given = add_share(name, parse_share(share), context_of(c))
     say(f"{name} has {given.directory} as {given.tag} from its next start")
 
 
@@ -164,5 +163,5 @@ def unshare_task(
 
     ./inv unshare web data
     """
-    directory = unshare(name, tag, settings_of(c))
+    directory = unshare(name, tag, context_of(c))
     say(f"removed the share {tag} of {name}{f'; {directory} stays as it is' if directory else ''}")

@@ -6,40 +6,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipelines.cli.task import GUEST, RESTART, Context, print_data, settings_of, task
+from pipelines.cli.task import GUEST, RESTART, Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, publication, snapshots
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.connect import connect
 from pipelines.log import confirm, say, step
-from pipelines.settings import Settings
 from pipelines.text import table
 
 
-def take(guest: str, name: str, settings: Settings, *, restart: bool = False) -> tuple[str, str]:
+def take(guest: str, name: str, ctx: CommandContext, *, restart: bool = False) -> tuple[str, str]:
     """Take a snapshot of a guest and return its name and a description; an empty ``name`` becomes the current time.
 
     ``restart`` shuts a running guest down for it and boots it again, even after an error.
     """
     name = snapshots.check_name(name or snapshots.make_name())
     first = snapshots.refuse_uncopyable
-    with _hold_off(guest, settings, restart=restart, check=first) as found, step(f"snapshot {name}"):
+    with _hold_off(guest, ctx, restart=restart, check=first) as found, step(f"snapshot {name}"):
         return name, snapshots.DESCRIPTIONS[snapshots.take(found, name).how]
 
 
-def restore(guest: str, name: str, settings: Settings, *, restart: bool = False) -> str:
+def restore(guest: str, name: str, ctx: CommandContext, *, restart: bool = False) -> str:
     """Restore a snapshot of a guest's root; return the name of the snapshot that the replaced root became."""
     kept = f"replaced-{snapshots.make_name()}"
-    snapshots.get(guests.get(connect(settings), guest), name)
-    with _hold_off(guest, settings, restart=restart) as found, step(f"restoring {name}"):
+    snapshots.get(guests.get(ctx.hypervisor, guest), name)
+    with _hold_off(guest, ctx, restart=restart) as found, step(f"restoring {name}"):
         snapshots.restore(found, name, kept)
     return kept
 
 
-def delete(guest: str, name: str, settings: Settings, ask: Callable[[str], bool] | None) -> None:
+def delete(guest: str, name: str, ctx: CommandContext, ask: Callable[[str], bool] | None) -> None:
     """Delete a snapshot; ``ask`` asks the user the question it is called with, None skips the question."""
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     about = snapshots.get(guests.get(hypervisor, guest), name)
     if ask and not ask(f"Delete the snapshot {name} of {guest}, taken {about.taken:%Y-%m-%d %H:%M} UTC?"):
         raise VirtrootError("nothing was deleted", "answer yes, or use --yes")
@@ -56,9 +55,9 @@ class Row:
     how: str
 
 
-def list_rows(guest: str, settings: Settings) -> list[Row]:
+def list_rows(guest: str, ctx: CommandContext) -> list[Row]:
     """Return a row for each of a guest's snapshots, oldest first."""
-    found = snapshots.list_snapshots(guests.get(connect(settings), guest))
+    found = snapshots.list_snapshots(guests.get(ctx.hypervisor, guest))
     return [Row(name, about.taken.isoformat(timespec="seconds"), about.how) for name, about in found.items()]
 
 
@@ -69,23 +68,23 @@ def format_table(rows: list[Row]) -> str:
 
 @contextmanager
 def _hold_off(
-    name: str, settings: Settings, *, restart: bool, check: Callable[[Guest], object] = lambda _: None
+    name: str, ctx: CommandContext, *, restart: bool, check: Callable[[Guest], object] = lambda _: None
 ) -> Iterator[Guest]:
     """Hold a guest's lock while it is off; ``restart`` shuts a running one down before and boots it after.
 
     ``check`` is called before the shutdown and raises if the shutdown would be in vain.
     """
-    with hold.hold(connect(settings), name) as guest:
+    with hold.hold(ctx.hypervisor, name) as guest:
         again = restart and guest.running
         if again:
             check(guest)
-            say(f"{name} is off after {guest.stop(settings.timeout):.1f} s")
+            say(f"{name} is off after {guest.stop(ctx.settings.timeout):.1f} s")
         try:
             with hold.keep_off(guest, f"run ./inv stop {name} first, or use --restart"):
                 yield guest
         finally:
             if again:
-                say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
+                say(f"{name} is up after {publication.start(guest, ctx.settings.timeout):.1f} s")
 
 
 @task(
@@ -103,7 +102,7 @@ def snapshot_task(
 
     ./inv snapshot web before
     """
-    taken, how = take(name, snapshot, settings_of(c), restart=restart)
+    taken, how = take(name, snapshot, context_of(c), restart=restart)
     say(f"took the snapshot {taken} of {name}, {how}; restore it: ./inv restore {name} {taken}")
 
 
@@ -122,7 +121,7 @@ def restore_task(
 
     ./inv restore web before
     """
-    kept = restore(name, snapshot, settings_of(c), restart=restart)
+    kept = restore(name, snapshot, context_of(c), restart=restart)
     say(f"restored {snapshot} of {name}; to delete the replaced root: ./inv snapshots {name} --remove {kept}")
 
 
@@ -142,10 +141,10 @@ def snapshots_task(
     ./inv snapshots web
     ./inv snapshots web --remove before
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     if remove:
-        delete(name, remove, settings, ask=None if yes else confirm)
+        delete(name, remove, ctx, ask=None if yes else confirm)
         say(f"deleted the snapshot {remove} of {name}")
         return
-    found = list_rows(name, settings)
+    found = list_rows(name, ctx)
     print_data(found if json else format_table(found))

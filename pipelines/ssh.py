@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, ssh_access
@@ -19,7 +20,6 @@ from pipelines.guest.identity import find_ssh_keys
 from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
-from pipelines.libvirt.connect import connect
 from pipelines.log import result, say, warn
 from pipelines.settings import CHECKOUT, Settings
 from pipelines.target import programs
@@ -61,44 +61,44 @@ _SESSION = {"SessionType": "default"}
 _LARGEST_BYTES = 256 << 20
 
 
-def ssh(name: str, argv: Sequence[str], settings: Settings, *, user: str = "root") -> int:
+def ssh(name: str, argv: Sequence[str], ctx: CommandContext, *, user: str = "root") -> int:
     """Log in to a running guest, or run ``argv`` there; return ssh's exit status."""
     _require_program("ssh")
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     ssh_access.get_address(guest)
-    found = _write_known_hosts(guest, settings)
+    found = _write_known_hosts(guest, ctx.settings)
     if user == "root" and found.refuses:
         warn(f"the sshd of {name} refuses logins of root ({found.refuses}): use another user with --user")
-    options = [*_make_arguments(guest.name, settings, user), *_format_options(_SESSION)]
+    options = [*_make_arguments(guest.name, ctx.settings, user), *_format_options(_SESSION)]
     status = process.attach(["ssh", *options, guest.name, *(["--", *argv] if argv else [])])
     return _explain_status(status, guest, user)
 
 
-def proxy(name: str, settings: Settings) -> None:
+def proxy(name: str, ctx: CommandContext) -> None:
     """Connect standard input and output to a running guest's sshd; write its host key where ssh looks for it."""
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     address = ssh_access.get_address(guest)
     # ssh looks up the host key only after the other end has identified itself, so it is written in time.
-    found = _write_known_hosts(guest, settings)
+    found = _write_known_hosts(guest, ctx.settings)
     guest.target.relay(address, found.port)
 
 
-def make_config(settings: Settings, *, user: str = "root") -> str:
+def make_config(ctx: CommandContext, *, user: str = "root") -> str:
     """Return the configuration for ssh to reach each guest, to be included in ``~/.ssh/config``."""
     blocks = []
-    for guest in guests.list_guests(connect(settings)):
-        given = _make_options(guest.name, settings, user, _list_variables())
+    for guest in guests.list_guests(ctx.hypervisor):
+        given = _make_options(guest.name, ctx.settings, user, _list_variables())
         options = [f"    {key} {value}" for key, value in given.items()]
         blocks.append("\n".join([f"Host {guest.name}", *options]))
     return "\n\n".join(blocks)
 
 
-def copy(source: str, destination: str, settings: Settings, *, user: str = "root") -> int:
+def copy(source: str, destination: str, ctx: CommandContext, *, user: str = "root") -> int:
     """Copy a file to or from a guest, ``NAME:PATH``: by scp if the guest is running, else directly in its root.
 
     Returns the exit status. Raises `VirtrootError` for two guests, for none, and for a path that leads out of a root.
     """
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     ends = [_parse_end(source), _parse_end(destination)]
     if all(name for name, _ in ends) or not any(name for name, _ in ends):
         raise VirtrootError("exactly one path has to be in a guest", "use for example ./inv cp page.html web:/srv/www/")
@@ -107,10 +107,10 @@ def copy(source: str, destination: str, settings: Settings, *, user: str = "root
     if guest.running:
         _require_program("scp")
         ssh_access.get_address(guest)
-        _write_known_hosts(guest, settings)
+        _write_known_hosts(guest, ctx.settings)
         # Otherwise scp would take a local path with a colon for a host, and one that begins with a hyphen for options.
         words = [f"{name}:{path}" if inside else _make_path(path) for inside, path in ends]
-        status = process.attach(["scp", "-r", "-q", *_make_arguments(name, settings, user), "--", *words])
+        status = process.attach(["scp", "-r", "-q", *_make_arguments(name, ctx.settings, user), "--", *words])
         return _explain_status(status, guest, user)
     with hold.hold(hypervisor, name, off="run this again: the guest was started meanwhile") as guest:
         guest.mount_layers()
@@ -281,7 +281,7 @@ def ssh_task(
     ./inv ssh web
     ./inv ssh web -- journalctl -b
     """
-    sys.exit(ssh(name, command, settings_of(c), user=user))
+    sys.exit(ssh(name, command, context_of(c), user=user))
 
 
 @task(name="ssh-config", help=_USER)
@@ -293,7 +293,7 @@ def ssh_config_task(
 
     ./inv ssh-config > ~/.ssh/virtroot
     """
-    result(make_config(settings_of(c), user=user))
+    result(make_config(context_of(c), user=user))
 
 
 @task(name="ssh-proxy", help=GUEST)
@@ -305,7 +305,7 @@ def ssh_proxy_task(
 
     ./inv ssh-proxy web
     """
-    proxy(name, settings_of(c))
+    proxy(name, context_of(c))
 
 
 @task(
@@ -328,4 +328,4 @@ def cp_task(
     ./inv cp page.html web:/srv/www/
     ./inv cp web:/var/log/dpkg.log .
     """
-    sys.exit(copy(source, destination, settings_of(c), user=user))
+    sys.exit(copy(source, destination, context_of(c), user=user))

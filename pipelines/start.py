@@ -4,54 +4,53 @@ from __future__ import annotations
 
 import time
 
-from pipelines.cli.task import GUEST, Context, settings_of, task
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, hostdir, publication
-from pipelines.libvirt.connect import connect
 from pipelines.log import say
-from pipelines.settings import Settings
 
 
-def start(name: str, settings: Settings) -> float:
+def start(name: str, ctx: CommandContext) -> float:
     """Boot the guest and return the seconds until its agent answered."""
-    with hold.hold(connect(settings), name) as guest:
+    with hold.hold(ctx.hypervisor, name) as guest:
         if guest.running:
             raise VirtrootError(f"the guest {name} is already running", f"see ./inv console {name}")
-        return publication.start(guest, settings.timeout)
+        return publication.start(guest, ctx.settings.timeout)
 
 
-def stop(name: str, settings: Settings, *, force: bool = False) -> float:
+def stop(name: str, ctx: CommandContext, *, force: bool = False) -> float:
     """Shut the guest down and return the seconds that took; ``force`` ends it at once, without a shutdown."""
     # What killed tasks left must not prevent a stop.
-    with hold.hold(connect(settings), name, tidy=False) as guest:
+    with hold.hold(ctx.hypervisor, name, tidy=False) as guest:
         guest.check_running()
-        return guest.stop(settings.timeout, force=force)
+        return guest.stop(ctx.settings.timeout, force=force)
 
 
-def restart(name: str, settings: Settings, *, force: bool = False) -> float:
+def restart(name: str, ctx: CommandContext, *, force: bool = False) -> float:
     """Stop the guest if it is running, and boot the kernel that its root has now; return the seconds that took."""
     begin = time.monotonic()
-    with hold.hold(connect(settings), name) as guest:
+    with hold.hold(ctx.hypervisor, name) as guest:
         hostdir.refuse_gone(guest)
         if guest.running:
-            guest.stop(settings.timeout, force=force)
-        publication.start(guest, settings.timeout)
+            guest.stop(ctx.settings.timeout, force=force)
+        publication.start(guest, ctx.settings.timeout)
     return time.monotonic() - begin
 
 
-def is_running(name: str, settings: Settings) -> bool:
+def is_running(name: str, ctx: CommandContext) -> bool:
     """Return whether the guest is in any state other than shut off."""
-    return guests.get(connect(settings), name).running
+    return guests.get(ctx.hypervisor, name).running
 
 
-def wait(name: str, settings: Settings) -> float:
+def wait(name: str, ctx: CommandContext) -> float:
     """Wait until the agent of the running guest answers; return the seconds that took."""
-    guest = guests.get(connect(settings), name)
+    guest = guests.get(ctx.hypervisor, name)
     guest.check_running()
     # An agent whose program is in memory answers even if the guest cannot read files any more.
     guest.refuse_unserved()
-    return guest.wait(settings.timeout)
+    return guest.wait(ctx.settings.timeout)
 
 
 @task(name="start", help=GUEST)
@@ -63,7 +62,7 @@ def start_task(
 
     ./inv start web
     """
-    say(f"{name} is up after {start(name, settings_of(c)):.1f} s")
+    say(f"{name} is up after {start(name, context_of(c)):.1f} s")
 
 
 @task(name="stop", help={**GUEST, "force": "end it at once, like pulling the plug"})
@@ -77,7 +76,7 @@ def stop_task(
     ./inv stop web
     ./inv stop web --force
     """
-    say(f"{name} is off after {stop(name, settings_of(c), force=force):.1f} s")
+    say(f"{name} is off after {stop(name, context_of(c), force=force):.1f} s")
 
 
 @task(name="restart", help={**GUEST, "force": "end it at once, like pulling the plug, instead of a shutdown"})
@@ -90,7 +89,7 @@ def restart_task(
 
     ./inv restart web
     """
-    say(f"{name} is up again after {restart(name, settings_of(c), force=force):.1f} s")
+    say(f"{name} is up again after {restart(name, context_of(c), force=force):.1f} s")
 
 
 @task(name="wait", help=GUEST)
@@ -102,4 +101,4 @@ def wait_task(
 
     ./inv wait web
     """
-    say(f"{name} is up after {wait(name, settings_of(c)):.1f} s")
+    say(f"{name} is up after {wait(name, context_of(c)):.1f} s")

@@ -10,11 +10,12 @@ from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.history import Night, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
-from pipelines.cli.task import Context, print_data, settings_of, task
+from pipelines.cli.task import Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.log import result
 from pipelines.night import timer
-from pipelines.settings import Settings, parse_time_span
+from pipelines.settings import parse_time_span
 from pipelines.text import age, table
 
 #: Seconds by which the clocks of machines that share an output directory may differ.
@@ -40,9 +41,9 @@ class Row:
     due: bool = False
 
 
-def list_status(settings: Settings, now: datetime | None = None) -> list[Row]:
+def list_status(ctx: CommandContext, now: datetime | None = None) -> list[Row]:
     """Return a row for each recipe that has builds or is in the checkout."""
-    store, now = Store(settings.output_dir), now or datetime.now(UTC)
+    store, now = ctx.store, now or datetime.now(UTC)
     nightly = {path.stem for path in inputs.list_nightly()}
     names = sorted({*store.recipes(), *nightly})
     return [_make_row_or_reason(store, name, now, every=name in nightly) for name in names]
@@ -127,10 +128,10 @@ def status_task(
     ./inv status
     ./inv status --max-age 36h
     """
-    settings = settings_of(c, max_age=max_age)
-    rows = list_status(settings)
+    ctx = context_of(c, max_age=max_age)
+    rows = list_status(ctx)
     print_data(rows if json else format_table(rows))
     following = timer.find_next_run()
     if following and not json:
         result(f"next nightly run: {following}")
-    refuse_stale(rows, settings.max_age)
+    refuse_stale(rows, ctx.settings.max_age)

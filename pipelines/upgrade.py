@@ -8,20 +8,18 @@ from dataclasses import replace
 
 from pipelines import verify
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.store import Store
-from pipelines.cli.task import DECIDE, GUEST, Context, print_data, settings_of, task
+from pipelines.cli.task import DECIDE, GUEST, Context, context_of, print_data, task
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import hold, previous_roots, publication
 from pipelines.guest.guest import Guest
-from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import ignore_output_errors, result, result_lines, say, warn
 from pipelines.merge import preparation, upgrade_target
 from pipelines.merge import preview as previews
 from pipelines.merge.choices import UpgradeOptions, parse_choices, parse_options
 from pipelines.merge.upgrade_plan import UpgradePlan
-from pipelines.settings import Settings
 
 
 class WentBack(VirtrootError):
@@ -35,37 +33,37 @@ class WentBack(VirtrootError):
         self.exit_code = cause.exit_code
 
 
-def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> UpgradePlan:
+def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, ctx: CommandContext) -> UpgradePlan:
     """Return what an upgrade would do. Nothing of the guest changes, and it may run."""
-    with preparation.hold_guest(connect(settings), name) as guest:
+    with preparation.hold_guest(ctx.hypervisor, name) as guest:
         failed = artifact.id in previous_roots.list_refused(guest)
         if failed:
             warn(f"{name} failed on {artifact.id} before; an upgrade to it needs --again")
         _refuse_artifact(guest, artifact, replace(options, again=True))
-        built_from = Store(settings.output_dir).find(guest.artifact)
+        built_from = ctx.store.find(guest.artifact)
         with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
             plan = preparation.plan_upgrade(guest, prepared, _add_kept(guest, artifact, options).choices)
             return replace(plan, failed=failed)
 
 
-def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, settings: Settings) -> UpgradePlan:
+def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, ctx: CommandContext) -> UpgradePlan:
     """Put a guest on ``artifact`` and keep its state and its previous root; return the plan that was followed.
 
     A guest that runs is refused without ``restart``. With it, the guest is shut down for the swap, booted and verified.
     Where it does not come up or fails a check, it goes back to its previous root, and `WentBack` is raised. Raises
     `VirtrootError`, with nothing changed, where the user has something left to decide.
     """
-    with preparation.hold_guest(connect(settings), name) as guest:
+    with preparation.hold_guest(ctx.hypervisor, name) as guest:
         _refuse_artifact(guest, artifact, options)
         was_running = guest.running
         hold.check_may_stop(guest, restart=options.restart)
         options = _add_kept(guest, artifact, options)
-        built_from = Store(settings.output_dir).find(guest.artifact)
+        built_from = ctx.store.find(guest.artifact)
         with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
-            plan = preparation.move(guest, prepared, options.choices, f"upgrade {name}", settings.timeout)
+            plan = preparation.move(guest, prepared, options.choices, f"upgrade {name}", ctx.settings.timeout)
         upgraded = guests.get(guest.hypervisor, name)
         if was_running:
-            _prove_guest(upgraded, artifact, settings)
+            _prove_guest(upgraded, artifact, ctx)
         preparation.report(name, plan)
         try:
             # Not earlier: a guest that goes back has to keep the previous roots that it had.
@@ -95,7 +93,7 @@ def _refuse_artifact(guest: Guest, artifact: Artifact, options: UpgradeOptions) 
         raise VirtrootError(f"{guest.name} failed on {artifact.id} before", "give --again to try it again")
 
 
-def _prove_guest(guest: Guest, artifact: Artifact, settings: Settings) -> None:
+def _prove_guest(guest: Guest, artifact: Artifact, ctx: CommandContext) -> None:
     """Boot and verify an upgraded guest; where that fails, put it back on its previous root and raise `WentBack`.
 
     The caller holds the guest's lock, so that no other task works on the guest meanwhile.
@@ -104,8 +102,8 @@ def _prove_guest(guest: Guest, artifact: Artifact, settings: Settings) -> None:
     # A log that is full, or that has lost its reader, must not leave a guest between two roots.
     with ignore_output_errors():
         try:
-            say(f"{name} is up after {publication.start(guest, settings.timeout):.1f} s")
-            verify.verify_locked(guest, settings, boot=True)
+            say(f"{name} is up after {publication.start(guest, ctx.settings.timeout):.1f} s")
+            verify.verify_locked(guest, ctx, boot=True)
         except KeyboardInterrupt:
             warn(
                 f"{name} is on {artifact.id}, not verified; back to its previous root: ./inv rollback {name} --restart"
@@ -114,11 +112,11 @@ def _prove_guest(guest: Guest, artifact: Artifact, settings: Settings) -> None:
         except (VirtrootError, OSError) as error:
             why = error if isinstance(error, VirtrootError) else VirtrootError(str(error), "fix that first")
             warn(f"{name} goes back to its previous root: {why.what}")
-            _go_back(guest, artifact, why, settings)
+            _go_back(guest, artifact, why, ctx)
             raise WentBack(why) from error
 
 
-def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Settings) -> None:
+def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, ctx: CommandContext) -> None:
     """Put a guest back on its previous root and boot that.
 
     The root on which it failed does not become a previous root: a rollback must not lead to it.
@@ -126,7 +124,7 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
     if guest.running:
         # A guest that shuts down by itself meanwhile is off, too.
         with suppress(VirtrootError):
-            guest.stop(settings.timeout, force=True)
+            guest.stop(ctx.settings.timeout, force=True)
     former = previous_roots.list_previous(guest)[-1]
     with hold.keep_off(guest):
         left = preparation.swap_back(guest, former)
@@ -145,23 +143,23 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, settings: Set
             f"./inv rollback {guest.name} may lead to it"
         )
     back = guests.get(guest.hypervisor, guest.name)
-    say(f"{guest.name} is up after {publication.start(back, settings.timeout):.1f} s, as it was")
+    say(f"{guest.name} is up after {publication.start(back, ctx.settings.timeout):.1f} s, as it was")
     if aside := previous_roots.find_failed(back):
         say(f"the root that it failed on is kept as {aside}, until ./inv prune or the next such one")
 
 
-def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str, UpgradePlan | str]]:
+def plan_all(options: UpgradeOptions, ctx: CommandContext) -> Iterator[tuple[str, UpgradePlan | str]]:
     """Yield what an upgrade would do to each guest, or why it stays as it is; nothing changes.
 
     Raises `VirtrootError` at the end where there is no plan for some of them.
     """
     without_plan: list[str] = []
-    for name, target in list(upgrade_target.list_due((), options, settings)):
+    for name, target in list(upgrade_target.list_due((), options, ctx)):
         if isinstance(target, str):
             yield name, target
             continue
         try:
-            plan = plan_upgrade(name, target, options, settings)
+            plan = plan_upgrade(name, target, options, ctx)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
             without_plan.append(name)
@@ -172,7 +170,7 @@ def plan_all(options: UpgradeOptions, settings: Settings) -> Iterator[tuple[str,
         raise VirtrootError(f"no plan can be made for {', '.join(without_plan)}", "read the reasons above")
 
 
-def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Settings) -> None:
+def upgrade_all(names: Collection[str], options: UpgradeOptions, ctx: CommandContext) -> None:
     """Upgrade each guest that is due; see `upgrade_target.list_due`.
 
     A guest stays as it is where the user has something left to decide, or where it runs and ``restart`` was not given.
@@ -180,10 +178,10 @@ def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Setti
     `VirtrootError` at the end where a guest stayed as it is, or one of ``names`` is not there, and `CheckFailed` where
     a check failed.
     """
-    hypervisor = connect(settings)
+    hypervisor = ctx.hypervisor
     stayed = _report_missing(names, hypervisor)
     waiting: list[tuple[str, Artifact]] = []
-    for name, target in upgrade_target.list_due(names, options, settings):
+    for name, target in upgrade_target.list_due(names, options, ctx):
         if isinstance(target, str):
             say(f"{name} {target}")
         else:
@@ -192,7 +190,7 @@ def upgrade_all(names: Collection[str], options: UpgradeOptions, settings: Setti
         name, artifact = waiting.pop(0)
         before = _find_state(hypervisor, name)
         try:
-            upgrade(name, artifact, options, settings)
+            upgrade(name, artifact, options, ctx)
         except VirtrootError as error:
             say(f"{name}: {error}", lines=True)
             if isinstance(error, WentBack) or _find_state(hypervisor, name) != before:
@@ -270,44 +268,44 @@ def upgrade_task(
     ./inv upgrade web --preview
     ./inv upgrade web --restart --keep /var/lib/docker --take old /etc/motd
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     wanted = parse_options(parse_choices(take, keep, discard), clone=clone, restart=restart, again=again)
     if not name:
         if not all or to or take or keep or discard:
             raise VirtrootError(
                 "no guest is named", "run ./inv upgrade NAME; or --all without --to, --take, --keep and --discard"
             )
-        _run_all(wanted, settings, preview=preview, json=json)
+        _run_all(wanted, ctx, preview=preview, json=json)
         return
     if all and not preview:
         raise VirtrootError(
             f"--all excludes the name {name}", "omit one of them; with --preview, --all shows everything"
         )
-    made = upgrade_target.resolve_artifact(name, to, settings)
+    made = upgrade_target.resolve_artifact(name, to, ctx)
     if preview:
-        previews.print_preview(plan_upgrade(name, made, wanted, settings), everything=all, as_json=json)
+        previews.print_preview(plan_upgrade(name, made, wanted, ctx), everything=all, as_json=json)
         return
     asked = to or take or keep or discard or clone != "auto"
-    if reason := "" if asked else upgrade_target.describe_stay(name, made, settings):
+    if reason := "" if asked else upgrade_target.describe_stay(name, made, ctx):
         say(f"{name} {reason}")
         if json:
             print_data({"stays": reason})
         return
-    plan = upgrade(name, made, wanted, settings)
+    plan = upgrade(name, made, wanted, ctx)
     if json:
         print_data(previews.convert_preview(plan))
     say(f"{name} is on {made.id}; back to the root before: ./inv rollback {name}")
 
 
-def _run_all(options: UpgradeOptions, settings: Settings, *, preview: bool, json: bool) -> None:
+def _run_all(options: UpgradeOptions, ctx: CommandContext, *, preview: bool, json: bool) -> None:
     if not preview:
         if json:
             raise VirtrootError("--all with --json requires --preview", "add --preview, or omit --json")
-        upgrade_all((), options, settings)
+        upgrade_all((), options, ctx)
         return
     data: dict[str, object] = {}
     try:
-        for name, plan in plan_all(options, settings):
+        for name, plan in plan_all(options, ctx):
             if json:
                 data[name] = {"stays": plan} if isinstance(plan, str) else previews.convert_preview(plan)
                 continue

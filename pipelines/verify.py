@@ -15,21 +15,19 @@ from pipelines.artifact import archive
 from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
-from pipelines.artifact.store import Store
 from pipelines.builder import inputs, private_keys
 from pipelines.builder.container import ensure_image, run_builder
 from pipelines.builder.inputs import Inputs
-from pipelines.cli.task import GUEST, Context, settings_of, task
-from pipelines.engine import engine as engines
+from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import private, process
-from pipelines.libvirt.connect import connect
 from pipelines.log import say, step, warn
 from pipelines.pool import place
 from pipelines.recipe.stage import ROOT
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import CHECKOUT
 from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line
@@ -65,46 +63,46 @@ class SuiteContext:
     shutdown: bool = False
 
 
-def verify_artifact(inputs: Inputs, settings: Settings) -> Verdict:
+def verify_artifact(inputs: Inputs, ctx: CommandContext) -> Verdict:
     """Check the tree of the newest artifact of ``inputs``, unpacked in a builder, and record the verdict."""
-    store = Store(settings.output_dir)
+    store = ctx.store
     artifact = store.latest(inputs.name, inputs.source)
     artifact.refuse_damaged()
-    engine = engines.connect()
-    image, _ = ensure_image(engine, inputs.plan.distro, settings)
+    engine = ctx.engine
+    image, _ = ensure_image(engine, inputs.plan.distro, ctx.settings)
     # The builders of a recipe's verifications have the same labels, by which a killed task's builder is found. So only
     # one verification may run at a time.
     with (
         store.lock(inputs.name, "verification"),
-        run_builder(engine, image, inputs.name, settings, "verify") as worker,
+        run_builder(engine, image, inputs.name, ctx.settings, "verify") as worker,
     ):
         with step("unpacking the artifact"), artifact.tarball.open("rb") as content:
             worker.run(archive.unpack_argv(ROOT), stdin=content)
-        context = SuiteContext(str(artifact.directory), asdict(settings), container=worker.container.id, root=ROOT)
+        context = SuiteContext(str(artifact.directory), asdict(ctx.settings), container=worker.container.id, root=ROOT)
         return _run_suite("tree", context, artifact)
 
 
-def verify_guest(name: str, settings: Settings, *, boot: bool) -> Verdict:
+def verify_guest(name: str, ctx: CommandContext, *, boot: bool) -> Verdict:
     """Check the root of the guest ``name`` and, with ``boot``, the guest itself.
 
     A guest that is shut off is started, and shut down again as part of the check. A running guest stays running.
     """
-    with hold.hold(connect(settings), name) as guest:
-        return verify_locked(guest, settings, boot=boot)
+    with hold.hold(ctx.hypervisor, name) as guest:
+        return verify_locked(guest, ctx, boot=boot)
 
 
-def verify_locked(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
+def verify_locked(guest: Guest, ctx: CommandContext, *, boot: bool) -> Verdict:
     """Check a guest whose lock the caller holds; see `verify_guest`."""
     name = guest.name
     guest.mount_layers()
-    artifact = _get_artifact(guest, settings)
-    context = SuiteContext(str(artifact.directory), asdict(settings), root=guest.root, guest=name)
+    artifact = _get_artifact(guest, ctx)
+    context = SuiteContext(str(artifact.directory), asdict(ctx.settings), root=guest.root, guest=name)
     if not boot:
         return _run_suite("root", context, artifact, guest)
     started = not guest.running
     booted = None
     if started:
-        booted = round(publication.start(guest, settings.timeout), 1)
+        booted = round(publication.start(guest, ctx.settings.timeout), 1)
         say(f"{name} booted in {booted} s")
     else:
         # Without virtiofsd, each check would wait for an answer until its time limit.
@@ -116,13 +114,13 @@ def verify_locked(guest: Guest, settings: Settings, *, boot: bool) -> Verdict:
         judged = True
     finally:
         if started and guest.running:
-            _shut_down(guest, settings, needed=judged)
+            _shut_down(guest, ctx, needed=judged)
     return verdict
 
 
-def _shut_down(guest: Guest, settings: Settings, *, needed: bool) -> None:
+def _shut_down(guest: Guest, ctx: CommandContext, *, needed: bool) -> None:
     try:
-        guest.stop(settings.timeout)
+        guest.stop(ctx.settings.timeout)
     except VirtrootError as error:
         if needed:
             raise
@@ -130,9 +128,9 @@ def _shut_down(guest: Guest, settings: Settings, *, needed: bool) -> None:
         warn(error.what)
 
 
-def _get_artifact(guest: Guest, settings: Settings) -> Artifact:
+def _get_artifact(guest: Guest, ctx: CommandContext) -> Artifact:
     """Return the guest's artifact or, if it is not in this checkout's output, a directory with its manifest."""
-    store = Store(settings.output_dir)
+    store = ctx.store
     artifact = store.find(guest.artifact)
     if artifact:
         return artifact
@@ -255,8 +253,8 @@ def verify_task(
     ./inv verify --distro debian
     ./inv verify web --boot
     """
-    settings = settings_of(c)
+    ctx = context_of(c)
     if name:
-        verify_guest(name, settings, boot=boot)
+        verify_guest(name, ctx, boot=boot)
     else:
-        verify_artifact(inputs.find(distro, recipe, snapshots=settings.snapshots), settings)
+        verify_artifact(inputs.find(distro, recipe, snapshots=ctx.settings.snapshots), ctx)

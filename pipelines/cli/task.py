@@ -8,10 +8,11 @@ from dataclasses import asdict
 from invoke.context import Context
 from invoke.tasks import task
 
+from pipelines.context import CommandContext
 from pipelines.log import result
 from pipelines.settings import Settings, from_section
 
-__all__ = ["ACCEPT", "DECIDE", "GUEST", "RESTART", "Context", "print_data", "settings_of", "task"]
+__all__ = ["ACCEPT", "DECIDE", "GUEST", "RESTART", "Context", "context_of", "print_data", "settings_of", "task"]
 
 #: The help of options that several tasks have.
 GUEST = {"name": "the guest's name"}
@@ -29,6 +30,11 @@ ACCEPT = {"accept": "grant the recipe's requests to the host (shares, overlayfs,
 def settings_of(context: Context, **given: str) -> Settings:
     """Return the settings of a task; ``given`` options that are not empty replace settings of their name."""
     return from_section({**context.config.virtroot, **{key: value for key, value in given.items() if value}})
+
+
+def context_of(context: Context, **given: str) -> CommandContext:
+    """Return what a task works with; ``given`` options that are not empty replace settings of their name."""
+    return CommandContext(settings_of(context, **given))
 
 
 def print_data(data: object) -> None:

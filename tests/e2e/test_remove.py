@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import remove
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -101,7 +102,7 @@ def test_what_comes_between_question_and_answer_counts(inv: Virtroot, guest: Gue
 
     try:
         with pytest.raises(VirtrootError, match="is the root of copy too"):
-            remove.remove(NAME, inv.settings, ask=hours_later)
+            remove.remove(NAME, CommandContext(inv.settings), ask=hours_later)
     finally:
         guest.hypervisor.virsh("undefine", "copy")
 

@@ -15,6 +15,7 @@ import pytest
 from pipelines import doctor
 from pipelines.artifact import archive
 from pipelines.artifact.manifest import Boot, Rootfs
+from pipelines.context import CommandContext
 from pipelines.guest.guest import get
 from pipelines.host import process
 from pipelines.libvirt import connect, host_files, wrappers
@@ -299,7 +300,7 @@ def test_what_is_broken_is_found_and_mended_as_said(
         for broken in cases:
             target.run(["sh", "-ec", broken.broken])
         before = state(target)
-        findings = doctor.examine(settings, "")
+        findings = doctor.examine(CommandContext(settings), "")
         assert state(target) == before
         found = faults(json.dumps(doctor.as_data(findings)))
         assert frozenset(found) - usual == _found(names)
@@ -316,7 +317,7 @@ def test_what_is_broken_is_found_and_mended_as_said(
             assert f"{each[0]}: {found[each]['fix']}" in said
         if left == _found(names):
             assert (said, state(target)) == ("", before)
-        mended = faults(json.dumps(doctor.as_data(doctor.examine(settings, ""))))
+        mended = faults(json.dumps(doctor.as_data(doctor.examine(CommandContext(settings), ""))))
         assert frozenset(mended) - usual == left
     finally:
         for broken in cases:
@@ -328,12 +329,12 @@ def test_what_is_broken_is_found_and_mended_as_said(
 def test_of_one_guest_the_same_is_found(machine: Virtroot, target: Target, name: str) -> None:
     broken = CASES[name]
     target.run(["sh", "-ec", broken.broken])
-    findings = doctor.examine(machine.settings, "web")
+    findings = doctor.examine(CommandContext(machine.settings), "web")
     doctor.apply_fixes(findings)
     target.run(["sh", "-ec", broken.mend or "true"])
     assert set(faults(json.dumps(doctor.as_data(findings)))) == broken.found
     assert doctor.compute_status(findings) == int(broken.needed)
-    assert faults(json.dumps(doctor.as_data(doctor.examine(machine.settings, "web")))) == {}
+    assert faults(json.dumps(doctor.as_data(doctor.examine(CommandContext(machine.settings), "web")))) == {}
 
 
 def test_the_task_mends_looks_again_and_ends_with_what_it_sees_then(machine: Virtroot, target: Target) -> None:

@@ -16,6 +16,7 @@ from pipelines.artifact.history import Night
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed
 from pipelines.settings import Settings
 from tests.support.artifacts import made
@@ -57,8 +58,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage(tmp_path / "output")
     monkeypatch.setattr(nights, "build", stage.build)
     monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
-    monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(candidate, "find", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.find", lambda settings: None)
     monkeypatch.setattr(candidate, "verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
     monkeypatch.setattr(nights, "prune", lambda names, settings, keep: stage.said.append(f"prune {keep}"))
     return stage
@@ -74,7 +74,7 @@ def night(stage: Stage, tmp_path: Path) -> Callable[..., list[str]]:
             source.write_text("distro: debian\n")
         stage.said.clear()
         with suppress(CheckFailed):
-            nights.nightly(sources, Settings(output=str(stage.output), **settings), keep=3, jobs=jobs)
+            nights.nightly(sources, CommandContext(Settings(output=str(stage.output), **settings)), keep=3, jobs=jobs)
         return [history(stage, name)[-1].outcome for name in names]
 
     return run

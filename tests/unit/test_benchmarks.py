@@ -22,12 +22,13 @@ import benchmarks
 from pipelines.artifact.artifact import Artifact
 from pipelines.builder.container import Builder
 from pipelines.builder.inputs import Inputs
+from pipelines.context import CommandContext
 from pipelines.engine.engine import Container, Engine
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import CHECKOUT
 from pipelines.target.target import Local
 from tests.mirror import Repository
 from tests.support.artifacts import made
@@ -207,8 +208,8 @@ def test_pacstrap(stage: Stage) -> None:
 
 
 def test_night(stage: Stage, tmp_path: Path) -> None:
-    def built(inputs: Inputs, settings: Settings) -> Artifact:
-        return made(settings.output_dir, inputs.name, "20261101T030000Z-1", good=None)
+    def built(inputs: Inputs, ctx: CommandContext) -> Artifact:
+        return made(ctx.settings.output_dir, inputs.name, "20261101T030000Z-1", good=None)
 
     said = b"a: nothing changed, golden root a/1\nb: nothing changed, golden root b/1\n"
     stage.replace("pipelines.build.build").side_effect = built

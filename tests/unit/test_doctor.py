@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines import doctor
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.health import guest_checks, libvirt
 from pipelines.health.finding import Finding, Fix, fault, fine
@@ -68,7 +69,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.mark.parametrize("connect", ["auto", "embedded", "qemu:///system"])
 def test_nothing_is_started_or_defined(ran: list[list[str]], connect: str) -> None:
-    findings = doctor.examine(Settings(connect=connect))
+    findings = doctor.examine(CommandContext(Settings(connect=connect)))
     names = {(each.of, each.name) for each in findings}
     assert {("this machine", "Docker engine"), ("this machine", "KVM"), ("libvirt's machine", "libvirt")} <= names
     assert (("web", "root") in names) == (connect != "embedded"), findings
@@ -84,9 +85,9 @@ def test_nothing_is_started_or_defined(ran: list[list[str]], connect: str) -> No
 
 
 def test_a_guest_that_is_as_it_should_be_has_no_fault(ran: list[list[str]]) -> None:
-    assert [each for each in doctor.examine(Settings(), "web") if not each.ok] == []
+    assert [each for each in doctor.examine(CommandContext(Settings()), "web") if not each.ok] == []
     with pytest.raises(VirtrootError, match="no guest ghost"):
-        doctor.examine(Settings(), "ghost")
+        doctor.examine(CommandContext(Settings()), "ghost")
 
 
 def test_who_is_not_root_is_told_so_and_not_that_roots_are_gone(
@@ -94,15 +95,15 @@ def test_who_is_not_root_is_told_so_and_not_that_roots_are_gone(
 ) -> None:
     monkeypatch.setitem(SEEN, "user", 1000)
     with pytest.raises(VirtrootError, match="requires root"):
-        doctor.examine(Settings(), "web")
-    (last,) = [each for each in doctor.examine(Settings()) if each.of == libvirt.OF]
+        doctor.examine(CommandContext(Settings()), "web")
+    (last,) = [each for each in doctor.examine(CommandContext(Settings())) if each.of == libvirt.OF]
     assert (last.ok, last.do) == (False, "run it with sudo")
 
 
 def test_where_no_hypervisor_runs_a_guest_is_an_error_and_the_rest_is_looked_at(ran: list[list[str]]) -> None:
     with pytest.raises(VirtrootError, match="is not running"):
-        doctor.examine(Settings(connect="embedded"), "web")
-    (last,) = [each for each in doctor.examine(Settings(connect="embedded")) if each.of == libvirt.OF]
+        doctor.examine(CommandContext(Settings(connect="embedded")), "web")
+    (last,) = [each for each in doctor.examine(CommandContext(Settings(connect="embedded"))) if each.of == libvirt.OF]
     assert last.ok
     assert "is not running" in last.says
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import logs, verify
 from pipelines.artifact.build_id import BuildId
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
@@ -133,8 +134,11 @@ def test_logs_warns_of_what_it_shows(
     machine: type[Machine], capsys: pytest.CaptureFixture[str], overlayfs: bool, told: bool
 ) -> None:
     write(machine, place.console_log("web"), "overlayfs: upper fs missing required features.\nhello\n")
-    with patch.object(guests, "get", return_value=guest(machine, overlayfs=overlayfs)), patch.object(logs, "connect"):
-        assert "hello" in "".join(logs.read_log("web", Settings()))
+    with (
+        patch.object(guests, "get", return_value=guest(machine, overlayfs=overlayfs)),
+        patch("pipelines.libvirt.connect.connect"),
+    ):
+        assert "hello" in "".join(logs.read_log("web", CommandContext(Settings())))
     said = " ".join(capsys.readouterr().err.split())
     assert (said == f"warning: web: {OVERLAYFS.cause}: {OVERLAYFS.format_hint('web')}") is told
     assert bool(said) is told
@@ -142,8 +146,8 @@ def test_logs_warns_of_what_it_shows(
 
 def test_logs_warns_of_the_last_start_alone(machine: type[Machine], capsys: pytest.CaptureFixture[str]) -> None:
     write(machine, place.qemu_log("web"), "qemu: could not open kernel file '/k': Permission denied\n" + STARTS)
-    with patch.object(guests, "get", return_value=guest(machine)), patch.object(logs, "connect"):
-        assert "could not open" in "".join(logs.read_log("web", Settings(), which="qemu"))
+    with patch.object(guests, "get", return_value=guest(machine)), patch("pipelines.libvirt.connect.connect"):
+        assert "could not open" in "".join(logs.read_log("web", CommandContext(Settings()), which="qemu"))
     assert capsys.readouterr().err == ""
 
 

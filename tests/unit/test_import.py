@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from pipelines import import_system as importing
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.libvirt import connect
 from pipelines.origin.tree_stream import Source
@@ -60,9 +61,9 @@ def test_a_root_that_changes_meanwhile_is_not_read(
     source = Source(Path(path), "directory", 0)
     if refused:
         with pytest.raises(VirtrootError, match="is the root of the running guest web"):
-            importing._refuse_running(source, Settings())
+            importing._refuse_running(source, CommandContext(Settings()))
     else:
-        importing._refuse_running(source, Settings())
+        importing._refuse_running(source, CommandContext(Settings()))
 
 
 def test_a_directory_that_cannot_come_is_refused_before_anything_is_copied(
@@ -74,13 +75,15 @@ def test_a_directory_that_cannot_come_is_refused_before_anything_is_copied(
     (root / "usr/bin").mkdir(parents=True)
     (root / "etc").mkdir()
     with pytest.raises(VirtrootError, match="an unknown processor"):
-        importing.import_system("web", str(root), Settings(output=str(tmp_path / "output")))
+        importing.import_system("web", str(root), CommandContext(Settings(output=str(tmp_path / "output"))))
     assert not (tmp_path / "output").exists()
 
 
 def test_an_offset_that_is_none_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(VirtrootError, match="--shift-ids: not a number"):
-        importing.import_system("web", str(tmp_path / "x"), Settings(output=str(tmp_path / "o")), shift_ids="much")
+        importing.import_system(
+            "web", str(tmp_path / "x"), CommandContext(Settings(output=str(tmp_path / "o"))), shift_ids="much"
+        )
 
 
 def test_a_shifted_directory_is_refused_before_anything_is_copied(
@@ -96,7 +99,7 @@ def test_a_shifted_directory_is_refused_before_anything_is_copied(
         os.chown(path, 100000, 100000)
     settings = Settings(output=str(tmp_path / "output"))
     with pytest.raises(VirtrootError, match="shifted by 100000") as failed:
-        importing.import_system("web", str(root), settings)
+        importing.import_system("web", str(root), CommandContext(settings))
     assert failed.value.hint == "use --shift-ids auto to shift them back"
     with pytest.raises(BaseException, match="that begins to copy"):
-        importing.import_system("web", str(root), settings, shift_ids="auto")
+        importing.import_system("web", str(root), CommandContext(settings), shift_ids="auto")

@@ -13,6 +13,7 @@ from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.store import Store
+from pipelines.context import CommandContext
 from pipelines.settings import Settings
 from tests.support.artifacts import made
 from tests.support.nights import Stage
@@ -39,17 +40,18 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     (tmp_path / "web.yaml").write_text("distro: debian\n")
     monkeypatch.setattr(nights, "build", stage.build)
     monkeypatch.setattr(nights, "_make_asker", lambda settings, stack: stage)
-    monkeypatch.setattr(nights, "find", lambda settings: None)
-    monkeypatch.setattr(candidate, "find", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.find", lambda settings: None)
     monkeypatch.setattr(candidate, "verify_in_guest", lambda artifact, run, facts: stage.prove(artifact))
-    monkeypatch.setattr("pipelines.prune.connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda hypervisor: [])
     return stage
 
 
 def night(stage: Stage) -> None:
-    nights.nightly([stage.output.parent / "web.yaml"], Settings(output=str(stage.output)), keep=2, jobs=1)
+    nights.nightly(
+        [stage.output.parent / "web.yaml"], CommandContext(Settings(output=str(stage.output))), keep=2, jobs=1
+    )
 
 
 def killed_at(stage: Stage, change: int) -> bool:

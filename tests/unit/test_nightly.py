@@ -17,6 +17,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.history import History, Night
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
+from pipelines.context import CommandContext
 from pipelines.engine.engine import NameTaken
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.night.report import pages
@@ -174,7 +175,7 @@ def test_two_nights_at_once_the_second_names_the_first(stage: Stage, tmp_path: P
         Store(stage.output).lock("all", "night"),
         pytest.raises(VirtrootError, match=r"another task works on the night all: process \d+, since"),
     ):
-        nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)
+        nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1)
 
 
 def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
@@ -200,7 +201,7 @@ def test_a_night_that_is_ended_promotes_nothing_more_and_records_nothing(
     for source in sources:
         source.write_text("distro: debian\n")
     with pytest.raises(KeyboardInterrupt):
-        nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=2)
+        nights.nightly(sources, CommandContext(Settings(output=str(stage.output))), keep=3, jobs=2)
     assert [golden(stage, name) for name in ("web", "mail")] == ["", ""]
     assert [history(stage, name) for name in ("web", "mail")] == [[], []]
 
@@ -235,7 +236,9 @@ def test_a_night_waits_for_who_builds_its_recipe_by_hand(
 
 def test_two_recipes_of_one_name_are_refused(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(VirtrootError, match="two recipes are named web"):
-        nights.nightly([tmp_path / "web.yaml", tmp_path / "b" / "web.yaml"], Settings(output="x"), keep=3, jobs=1)
+        nights.nightly(
+            [tmp_path / "web.yaml", tmp_path / "b" / "web.yaml"], CommandContext(Settings(output="x")), keep=3, jobs=1
+        )
 
 
 def test_a_record_finds_room_on_a_full_disk(
@@ -263,7 +266,7 @@ def test_a_history_that_cannot_be_written_fails_its_recipe_and_stops_no_other(
     for source in sources:
         source.write_text("distro: debian\n")
     with pytest.raises(CheckFailed, match="1 of 2 recipes failed: web"):
-        nights.nightly(sources, Settings(output=str(stage.output)), keep=3, jobs=1)
+        nights.nightly(sources, CommandContext(Settings(output=str(stage.output))), keep=3, jobs=1)
     assert "history.jsonl" in capsys.readouterr().err
     assert golden(stage, "mail") == "1"
 
@@ -276,15 +279,15 @@ def test_what_a_recipe_from_elsewhere_asks_of_the_host_is_given_only_when_accept
     (tmp_path / "web.yaml").write_text(f"distro: debian\nguest: {{{asked}}}\n")
     settings = Settings(output=str(stage.output))
     with pytest.raises(CheckFailed):
-        nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)
+        nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1)
     assert stage.said == []
     failure = history(stage, "web")[-1].failure
     assert failure
     assert "requests more from the host" in failure.text
-    nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1, accept=True)
+    nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1, accept=True)
     assert stage.said[:2] == ["build web", "boot"]
     # A recipe of the checkout is the user's own word.
     monkeypatch.setattr(nights, "CHECKOUT", tmp_path)
-    assert [night.outcome for night in nights.nightly([tmp_path / "web.yaml"], settings, keep=3, jobs=1)] == [
-        "unchanged"
-    ]
+    assert [
+        night.outcome for night in nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1)
+    ] == ["unchanged"]

@@ -16,6 +16,7 @@ from pipelines.artifact import history as histories
 from pipelines.artifact.history import History, Night
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.settings import Settings
 from tests.support.artifacts import made
@@ -86,7 +87,7 @@ def test_a_file_that_no_recipe_can_be_called_after_fails_alone(stage: Stage, tmp
         source.write_text("distro: debian\n")
     stage.builds = {"mail": "1"}
     with pytest.raises(CheckFailed, match="1 of 2 recipes failed"):
-        nights.nightly([odd, good], Settings(output=str(stage.output)), keep=3, jobs=1)
+        nights.nightly([odd, good], CommandContext(Settings(output=str(stage.output))), keep=3, jobs=1)
     assert golden(stage, "mail") == "1"
 
 
@@ -114,7 +115,7 @@ def test_a_night_that_cannot_be_recorded_gives_notice(stage: Stage, tmp_path: Pa
     with pytest.raises(CheckFailed):
         nights.nightly(
             [tmp_path / "web.yaml"],
-            Settings(output=str(stage.output), on_failure=f"tee {told}"),
+            CommandContext(Settings(output=str(stage.output), on_failure=f"tee {told}")),
             keep=3,
             jobs=1,
         )

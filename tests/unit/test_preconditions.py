@@ -14,6 +14,7 @@ from invoke.context import Context
 
 import tasks
 from pipelines.clone import clone_guest
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import hold, publication
 from pipelines.libvirt import embedded, host_files
@@ -161,7 +162,7 @@ def test_a_clone_cannot_be_called_as_its_sources_root_is(site: Site, monkeypatch
     monkeypatch.setattr(embedded, "start", lambda _: site.hypervisor)
     before = site.names()
     with pytest.raises(VirtrootError, match=r"root\.web is the root of www"):
-        clone_guest("www", "web", "auto", Settings(connect="embedded"))
+        clone_guest("www", "web", "auto", CommandContext(Settings(connect="embedded")))
     assert site.names() == before
 
 

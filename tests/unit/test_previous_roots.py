@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from pipelines import rollback, upgrade
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import previous_roots
 from pipelines.guest.guest import Guest
@@ -44,8 +45,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     guest.stop.side_effect = note("stop", 1.0)
 
-    for module in (upgrade, rollback):
-        monkeypatch.setattr(module, "connect", lambda _: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda _: None)
     monkeypatch.setattr("pipelines.merge.preparation.hold_guest", held)
     monkeypatch.setattr("pipelines.guest.hold.keep_off", lambda *_: nullcontext())
     monkeypatch.setattr("pipelines.guest.publication.refuse_kept", lambda _: None)
@@ -69,7 +69,7 @@ def failing(error: BaseException) -> Any:
 
 
 def test_what_is_proven_stays(done: list[str]) -> None:
-    upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+    upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, CommandContext(Settings()))  # type: ignore[attr-defined]
     assert done == ["start", "verify"]
 
 
@@ -87,7 +87,7 @@ def test_what_is_not_goes_back_before_anything_is_noted(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_locked", failing(error))
     with pytest.raises(WentBack, match=r"1 of 9|No space left") as raised:
-        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, CommandContext(Settings()))  # type: ignore[attr-defined]
     assert done == ["start", "stop", "put back", *refused, "set aside", "start"]
     assert raised.value.exit_code == getattr(error, "exit_code", 2)
 
@@ -100,7 +100,7 @@ def test_a_full_disk_and_a_guest_that_ended_by_itself_keep_nobody_from_going_bac
     monkeypatch.setattr(previous_roots, "record_refusal", failing(VirtrootError("No space left on device", "")))
     upgrade.guests.get(None, "web").stop.side_effect = VirtrootError("it is off", "")  # type: ignore[attr-defined]
     with pytest.raises(VirtrootError, match="it did not come up"):
-        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, CommandContext(Settings()))  # type: ignore[attr-defined]
     assert done == ["start", "put back", "set aside", "start"]
     assert f"cannot record that web failed on {ARTIFACT.id}: No space left on device" in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_who_stops_waiting_is_told_how_to_go_back(
 ) -> None:
     monkeypatch.setattr("pipelines.verify.verify_locked", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, Settings())  # type: ignore[attr-defined]
+        upgrade._prove_guest(upgrade.guests.get(None, "web"), ARTIFACT, CommandContext(Settings()))  # type: ignore[attr-defined]
     assert done == ["start"]
     assert "./inv rollback web --restart" in capsys.readouterr().err
 
@@ -121,7 +121,7 @@ def test_a_root_of_which_nothing_can_be_told_is_left_all_the_same(
     monkeypatch.setattr(
         rollback, "_report_changes", failing(VirtrootError("etc/fstab in /pool/root.web is no text", ""))
     )
-    rollback.rollback("web", Settings(), restart=True)
+    rollback.rollback("web", CommandContext(Settings()), restart=True)
     assert done == ["hold", "stop", "put back", "start", "forget", "let go"]
     assert "cannot determine what web wrote since it got its root; it stays there: etc/fstab" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from pipelines import promote as promoting
 from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.promotion import Golden
 from pipelines.artifact.store import Store
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.settings import Settings
 from tests.support import recording
@@ -129,12 +130,12 @@ def test_the_verbs_take_names_of_builds(tmp_path: Path) -> None:
         made(tmp_path, "web", build)
     (tmp_path / "web" / "latest").symlink_to("3")
     for name, recipe in (("web/latest~1", ""), ("latest~1", "web"), ("2", "recipes/web.yaml")):
-        assert promoting.pin(name, recipe, settings, keep=True).id == "web/2"
+        assert promoting.pin(name, recipe, CommandContext(settings), keep=True).id == "web/2"
     artifact = Store(tmp_path).builds("web")[2]
     artifact.tarball.write_bytes(b"a root")
     rootfs = Rootfs(sha256=hashlib.sha256(b"a root").hexdigest(), size=6, unpacked_size=6, entries=1)
     artifact.describe(artifact.manifest.model_copy(update={"rootfs": rootfs}))
-    assert promoting.promote("latest", "web", settings).id == "web/3"
+    assert promoting.promote("latest", "web", CommandContext(settings)).id == "web/3"
     # What a link names, not the link, is golden.
     assert (tmp_path / "web" / "golden").readlink() == Path("3")
 
@@ -144,13 +145,13 @@ def test_the_verbs_take_ids_and_refuse_what_is_none(tmp_path: Path) -> None:
     made(tmp_path, "web", "1")
     for wrong in ("web", "web/9", "../web/1", "/web/1", "latest"):
         with pytest.raises(VirtrootError, match=r"no build|no latest build"):
-            promoting.pin(wrong, "", settings, keep=True)
-    assert promoting.pin("web/1", "", settings, keep=True).pinned
-    assert not promoting.pin("web/1", "", settings, keep=False).pinned
+            promoting.pin(wrong, "", CommandContext(settings), keep=True)
+    assert promoting.pin("web/1", "", CommandContext(settings), keep=True).pinned
+    assert not promoting.pin("web/1", "", CommandContext(settings), keep=False).pinned
     with pytest.raises(VirtrootError, match="cannot read"):
-        promoting.promote("web/1", "", settings)
+        promoting.promote("web/1", "", CommandContext(settings))
     with pytest.raises(VirtrootError, match="no builds of mail"):
-        promoting.demote("mail", settings)
+        promoting.demote("mail", CommandContext(settings))
 
 
 def test_what_was_taken_back_is_never_gone_back_to(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.mirror_state import Asker
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import host_requests
 from pipelines.guest.guest import Guest
@@ -93,9 +94,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, run: candidate.Run) -> Machine:
         machine.said.append(f"remove {name}")
         del machine.there[name]
 
-    monkeypatch.setattr(candidate, "connect", lambda settings: machine)
-    monkeypatch.setattr(nightly, "find", lambda settings: machine)
-    monkeypatch.setattr(candidate, "find", lambda settings: machine)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: machine)
+    monkeypatch.setattr("pipelines.libvirt.connect.find", lambda settings: machine)
     monkeypatch.setattr(candidate, "install", install)
     monkeypatch.setattr(candidate, "verify_guest", verify)
     monkeypatch.setattr("pipelines.remove.remove", remove)
@@ -221,7 +221,7 @@ def test_a_night_that_is_ended_takes_only_what_is_its_own(
 
 
 def test_a_long_recipes_guest_has_a_name_that_libvirt_takes(run: candidate.Run, machine: Machine) -> None:
-    names = {candidate._choose_name(machine, f"{'a' * 61}{end}", run) for end in "bc"}
+    names = {candidate._choose_name(f"{'a' * 61}{end}", run, run.open()) for end in "bc"}
     assert len(names) == 2
     assert all(len(name) <= 63 for name in names)
 
@@ -263,11 +263,11 @@ def test_what_the_suite_found_is_not_hidden_by_a_shutdown_that_fails(
             raise found
         return PASSED
 
-    monkeypatch.setattr(verifying, "connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.guest.hold.hold", lambda *_: nullcontext(guest))
     monkeypatch.setattr("pipelines.guest.publication.start", start)
     monkeypatch.setattr(verifying, "_get_artifact", lambda *_: made(tmp_path, "web", "1"))
     monkeypatch.setattr(verifying, "_run_suite", judge)
     with pytest.raises(VirtrootError, match=ends):
-        verifying.verify_guest("web", Settings(), boot=True)
+        verifying.verify_guest("web", CommandContext(Settings()), boot=True)

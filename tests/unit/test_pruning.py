@@ -13,6 +13,7 @@ from pipelines import prune as pruning_verb
 from pipelines.artifact.artifact import PARTIAL, Artifact
 from pipelines.artifact.pruning import find_stale
 from pipelines.artifact.store import Store
+from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, swap
@@ -93,10 +94,10 @@ def test_a_build_that_cannot_be_read_is_left_alone_and_stops_no_pruning(
     for day in range(1, 6):
         made(tmp_path, "web", f"2026110{day}T030000Z-x")
     (tmp_path / "web" / "20261101T030000Z-x" / "manifest.json").write_text("{")
-    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "list_guests", lambda hypervisor: [])
-    assert pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2) == [
+    assert pruning_verb.prune(["web"], CommandContext(Settings(output=str(tmp_path))), keep=2) == [
         "web/20261102T030000Z-x",
         "web/20261103T030000Z-x",
     ]
@@ -115,10 +116,10 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
         used.append(SimpleNamespace(artifact="web/20261101T030000Z-x"))
         return True
 
-    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "list_guests", lambda hypervisor: used)
-    gone = pruning_verb.prune(["web"], Settings(output=str(tmp_path)), keep=2, asking=asking)
+    gone = pruning_verb.prune(["web"], CommandContext(Settings(output=str(tmp_path))), keep=2, asking=asking)
     assert gone == ["web/20261102T030000Z-x"]
 
 
@@ -146,7 +147,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
         yield next(each for each in every if each.name == name)
 
     every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
-    monkeypatch.setattr(pruning_verb, "connect", lambda settings: None)
+    monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "list_guests", lambda hypervisor: every)
     monkeypatch.setattr("pipelines.guest.hold.hold", held)
@@ -160,7 +161,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     settings = Settings(output=str(tmp_path))
     old = timedelta(days=14)
-    assert pruning_verb.prune([], settings, keep=2, former=True, older_than=old, asking=asking) == [
+    assert pruning_verb.prune([], CommandContext(settings), keep=2, former=True, older_than=old, asking=asking) == [
         "/pool/former.web/30"
     ]
     assert gone == ["/pool/former.web/30"]
@@ -168,7 +169,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
         capsys.readouterr().err.split()
     )
     every.pop()
-    assert pruning_verb.prune([], settings, keep=2, former=True)[-1] == "/pool/former.web/failed"
+    assert pruning_verb.prune([], CommandContext(settings), keep=2, former=True)[-1] == "/pool/former.web/failed"
 
 
 def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(

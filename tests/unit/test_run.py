@@ -25,16 +25,17 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(output=str(tmp_path))
 
 
-def having(*names: str) -> Any:
+def working(settings: Settings, *names: str) -> Any:
+    """Return a context whose hypervisor has the domains ``names``."""
     hypervisor = MagicMock()
     hypervisor.domains.return_value = [ListedDomain(name, name) for name in names]
-    return hypervisor
+    return SimpleNamespace(settings=settings, store=Store(settings.output_dir), hypervisor=hypervisor)
 
 
 def test_a_name_is_free_where_neither_a_domain_nor_a_run_has_it(settings: Settings) -> None:
     store = Store(settings.output_dir)
     with store.lock("run-web-2", "run"), ExitStack() as held:
-        assert run._reserve_name(having("run-web"), "web", settings, held) == "run-web-3"
+        assert run._reserve_name("web", working(settings, "run-web"), held) == "run-web-3"
         # It is the other's to throw away until this one ends.
         with (
             pytest.raises(VirtrootError, match="another task works on the run run-web-3"),
@@ -65,10 +66,10 @@ def test_only_what_nobody_works_on_is_left_over(settings: Settings, monkeypatch:
     ]
     gone: list[str] = []
     monkeypatch.setattr("pipelines.guest.guest.list_guests", lambda _: guests)
-    monkeypatch.setattr(run, "delete_temporary", lambda _, name, settings, owner: gone.append(name))
+    monkeypatch.setattr(run, "delete_temporary", lambda name, ctx, owner: gone.append(name))
     monkeypatch.setattr(run, "_clear_leftovers", lambda *_: None)
     with Store(settings.output_dir).lock("run-busy", "run"):
-        run._clear_killed_runs(having(), mine, settings)
+        run._clear_killed_runs(mine, working(settings))
     assert gone == ["run-left"]
 
 
@@ -81,14 +82,15 @@ def test_nobody_elses_guest_is_thrown_away(
     guest = SimpleNamespace(name="run-web", transient=transient, running=True, uuid="1")
     monkeypatch.setattr("pipelines.guest.guest.get", lambda *_: guest)
     monkeypatch.setattr("pipelines.remove.remove", lambda name, *_, **__: gone.append(name))
-    hypervisor = having("run-web")
-    run.delete_temporary(hypervisor, "run-web", settings, "run here:/output")
+    ctx = working(settings, "run-web")
+    run.delete_temporary("run-web", ctx, "run here:/output")
     assert gone == removed
-    assert hypervisor.virsh.called == bool(removed)
+    assert ctx.hypervisor.virsh.called == bool(removed)
 
 
 def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    hypervisor = having("run-there")
+    ctx = working(settings, "run-there")
+    hypervisor = ctx.hypervisor
     hypervisor.is_defined.side_effect = lambda name: name == "run-there"
     left = [
         ".root.run-web@1a",
@@ -110,5 +112,5 @@ def test_what_a_run_left_that_had_no_guest_is_swept(settings: Settings, monkeypa
     monkeypatch.setattr("pipelines.pool.pool.find_directory", lambda *_: "/pool")
     monkeypatch.setattr("pipelines.guest.hold.new", locked)
     monkeypatch.setattr("pipelines.guest.publication.delete_hidden", lambda _, paths: swept.append(paths.name))
-    run._clear_leftovers(hypervisor, settings)
+    run._clear_leftovers(ctx)
     assert swept == ["run-boot", "run-web"]

@@ -11,6 +11,7 @@ from pipelines import status
 from pipelines.artifact.history import Failure, Night
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.settings import Settings
 from tests.support.artifacts import made
@@ -37,7 +38,7 @@ def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
 
 
 def rows(tmp_path: Path) -> dict[str, status.Row]:
-    return {row.recipe: row for row in status.list_status(Settings(output=str(tmp_path)), NOW)}
+    return {row.recipe: row for row in status.list_status(CommandContext(Settings(output=str(tmp_path))), NOW)}
 
 
 def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pipelines import nightly, upgrade
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.store import Store
+from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -65,35 +66,34 @@ def fleet() -> Iterator[None]:
         return [GOLDEN] if each.name == "d" else []
 
     with (
-        patch("pipelines.upgrade.connect"),
-        patch("pipelines.merge.upgrade_target.connect"),
+        patch("pipelines.libvirt.connect.connect"),
         patch("pipelines.upgrade.guests.list_guests", return_value=GUESTS),
         patch("pipelines.upgrade.guests.get", side_effect=find),
         patch("pipelines.upgrade.previous_roots.list_refused", side_effect=refused),
         patch("pipelines.merge.upgrade_target.find_golden_root", side_effect=golden_root),
-        patch("pipelines.upgrade.Store.find", autospec=True, side_effect=made_here),
+        patch("pipelines.artifact.store.Store.find", autospec=True, side_effect=made_here),
     ):
         yield
 
 
 @pytest.mark.parametrize(
-    "part", ["upgrade.previous_roots.list_refused", "upgrade.Store.find", "artifact.build_id.BuildId.is_newer"]
+    "part", ["upgrade.previous_roots.list_refused", "artifact.store.Store.find", "artifact.build_id.BuildId.is_newer"]
 )
 def test_a_guest_that_cannot_be_judged_keeps_no_other_from_its_turn(part: str) -> None:
     with patch(f"pipelines.{part}", side_effect=VirtrootError("what it wrote", "")):
-        told = dict(upgrade_target.list_due((), UpgradeOptions(), Settings()))
+        told = dict(upgrade_target.list_due((), UpgradeOptions(), CommandContext(Settings())))
     assert told["a"] == told["c"] == "stays as it is: what it wrote"
     assert told["b"] == f"is on {GOLDEN} already"
 
 
 def due(*names: str, again: bool = False) -> list[str]:
-    found = upgrade_target.list_due(names, UpgradeOptions(again=again), Settings())
+    found = upgrade_target.list_due(names, UpgradeOptions(again=again), CommandContext(Settings()))
     return [name for name, becoming in found if not isinstance(becoming, str)]
 
 
 def test_those_that_are_not_on_their_golden_root_are_due_in_order() -> None:
     assert due() == ["a", "c"]
-    said = dict(upgrade_target.list_due((), UpgradeOptions(), Settings()))
+    said = dict(upgrade_target.list_due((), UpgradeOptions(), CommandContext(Settings())))
     for name, words in {
         "b": "is on web/20261102T000000Z already",
         "bare": "stays as it is: its recipe has no golden root",
@@ -134,7 +134,7 @@ def test_it_stops_at_the_first_that_is_not_as_it_was_and_at_no_other(
         patch.object(Guest, "running", property(lambda _: running)),
         pytest.raises(VirtrootError) as stopped,
     ):
-        upgrade.upgrade_all((), UpgradeOptions(), Settings())
+        upgrade.upgrade_all((), UpgradeOptions(), CommandContext(Settings()))
     assert [call.args[0] for call in upgraded.call_args_list] == tried
     assert ("not upgraded: c" in stopped.value.what) == (tried == ["a"])
     assert ("1 guest stays as it was: a" in stopped.value.what) == (tried != ["a"])
@@ -147,7 +147,7 @@ def test_a_name_that_no_guest_has_keeps_no_other_from_its_upgrade(capsys: pytest
         patch("pipelines.upgrade.upgrade") as upgraded,
         pytest.raises(VirtrootError, match="1 guest stays as it was: typo"),
     ):
-        upgrade.upgrade_all(["c", "typo"], UpgradeOptions(), Settings())
+        upgrade.upgrade_all(["c", "typo"], UpgradeOptions(), CommandContext(Settings()))
     assert [call.args[0] for call in upgraded.call_args_list] == ["c"]
     assert "there is no guest typo" in capsys.readouterr().err
 
@@ -163,7 +163,7 @@ def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[st
         patch("pipelines.upgrade.plan_upgrade", side_effect=preview),
         pytest.raises(VirtrootError, match="no plan can be made for a"),
     ):
-        told.extend(upgrade.plan_all(UpgradeOptions(), Settings()))
+        told.extend(upgrade.plan_all(UpgradeOptions(), CommandContext(Settings())))
     assert ("c", "what becomes of c") in told
     assert ("a", "no plan can be made: no account file") in told
     assert "no account file" in capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_a_night_upgrades_whom_the_settings_name_and_nobody_by_default(
 ) -> None:
     settings = from_section({"upgrade": setting, "output": str(tmp_path)})
     with patch("pipelines.nightly.upgrade_all") as upgraded:
-        nightly.nightly([], settings, keep=7, jobs=1)
+        nightly.nightly([], CommandContext(settings), keep=7, jobs=1)
     assert [call.args[0] for call in upgraded.call_args_list] == ([] if names is None else [names])
     assert all(call.args[1].restart for call in upgraded.call_args_list)
 
@@ -193,4 +193,4 @@ def test_a_night_whose_guests_stay_behind_has_failed(tmp_path: Path) -> None:
         patch("pipelines.nightly.upgrade_all", side_effect=VirtrootError("web does not come up", "look")),
         pytest.raises(CheckFailed, match="web does not come up"),
     ):
-        nightly.nightly([], Settings(upgrade="all", output=str(tmp_path)), keep=7, jobs=1)
+        nightly.nightly([], CommandContext(Settings(upgrade="all", output=str(tmp_path))), keep=7, jobs=1)
