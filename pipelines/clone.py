@@ -81,9 +81,9 @@ def _clone_root(original: Guest, paths: Place, method: str) -> None:
     target = original.target
     original.mount_layers()
     # Both layers are merged into one tree: the files of the base tree are on another file system for the copy.
-    asked = "copy" if original.lower and method == "auto" else method
+    asked = "copy" if original.source.lower and method == "auto" else method
     chosen = clone_methods.choose_method(
-        target, original.root if original.lower else paths.pool, asked, source=original.root
+        target, original.root if original.source.lower else paths.pool, asked, source=original.root
     )
     with step(f"making the root: {clone_methods.DESCRIPTIONS[chosen]} of the root of {original.name}"):
         clone_methods.clone(target, chosen, original.root, paths.partial_root, nested=True)
@@ -99,7 +99,7 @@ def _write_identity(original: Guest, paths: Place, definition: ET.Element, own: 
         identity.delete_secrets(target, root, original.name, paths.name, manifest.overlay_keys if manifest else ())
         was = identity.read_hostname(target, root)
         identity.update(target, root, own)
-        programs.copy_kernel(target, root, paths.partial_boot, original.kernel, original.initrd)
+        programs.copy_kernel(target, root, paths.partial_boot, original.source.kernel, original.source.initrd)
         durable.put(target, place.manifest(paths.partial_boot), kept.stdout, 0o600)
         if was and manifest:
             identity.replace_build_name(target, root, manifest, was, own.hostname)

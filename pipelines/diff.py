@@ -114,7 +114,7 @@ def find_guest_changes(name: str, ctx: CommandContext) -> Changes:
             warn(f"{name} is running: data that it has not written yet is missing")
         content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
         manifest = manifests.parse(content, f"the manifest of {name}")
-        base = baselines.get_baseline(guest, manifest, ctx.store.find(guest.artifact))
+        base = baselines.get_baseline(guest, manifest, ctx.store.find(guest.source.artifact))
         now = baselines.take_inventory(guest.target, guest.root, manifest, base)
         points = shares.read_mount_points(guest.target, guest.root).values()
         return changing.compare_inventories(base, now, manifest.recipe.distro, points)

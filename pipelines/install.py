@@ -12,7 +12,6 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.manifest import RecordedGuest
 from pipelines.builder import inputs
 from pipelines.cli.task import ACCEPT, GUEST, Context, context_of, task
 from pipelines.context import CommandContext
@@ -22,6 +21,7 @@ from pipelines.guest import hold, host_requests, hostdir, identity, publication,
 from pipelines.guest.domain import Domain, make_xml
 from pipelines.guest.identity import Identity
 from pipelines.guest.install_options import InstallOptions, parse_options
+from pipelines.guest.root_source import RootSource
 from pipelines.host import process
 from pipelines.libvirt import host_files
 from pipelines.libvirt.hypervisor import Hypervisor
@@ -88,7 +88,8 @@ def install(name: str, artifact: Artifact, options: InstallOptions, ctx: Command
             made = roots.make_root(hypervisor.target, paths.pool, artifact, method, paths.partial_root, find_guests_on)
             tree = held.enter_context(made)
             if tree:
-                domain = replace(domain, golden=tree.path, lower=tree.digest if method == "overlay" else "")
+                lower = tree.digest if method == "overlay" else ""
+                domain = replace(domain, source=replace(domain.source, golden=tree.path, lower=lower))
             with step("identity, kernel"):
                 baselines.write_baseline(
                     hypervisor.target, paths.partial_root, artifact.manifest, paths.partial_boot, tree
@@ -102,7 +103,7 @@ def install(name: str, artifact: Artifact, options: InstallOptions, ctx: Command
                     mounting.add_mount(hypervisor.target, paths.partial_root, found, each.point)
                 hostdir.make_directories(hypervisor.target, shared)
             with step("defining the domain"):
-                if domain.lower:
+                if domain.source.lower:
                     # A mount point cannot be renamed.
                     programs.unmount_layers(hypervisor.target, paths.partial_root)
                 definition = make_xml(domain)
@@ -113,9 +114,9 @@ def install(name: str, artifact: Artifact, options: InstallOptions, ctx: Command
             with contextlib.suppress(VirtrootError):
                 publication.clear(hypervisor, paths)
             raise
-        if domain.lower:
-            programs.mount_layers(hypervisor.target, domain.root, domain.golden, domain.lower)
-            mount_units.enable(hypervisor.target, domain.root, domain.golden)
+        if domain.source.lower:
+            programs.mount_layers(hypervisor.target, domain.root, domain.source.golden, domain.source.lower)
+            mount_units.enable(hypervisor.target, domain.root, domain.source.golden)
         if host_files.install_hook(hypervisor.target) and not hypervisor.embedded:
             say("libvirt's hook was updated; until libvirt's daemon restarts, only ./inv start copies a new kernel")
     return domain
@@ -216,17 +217,13 @@ def _make_domain(
     kvm: bool,
     uuid: UUID,
 ) -> Domain:
-    manifest = artifact.manifest
-    recorded: RecordedGuest = manifest.recipe.guest
+    recorded, boot = artifact.manifest.recipe.guest, artifact.manifest.boot
     return Domain(
         name=paths.name,
         uuid=uuid,
-        artifact=manifest.id,
+        source=RootSource(artifact.id, boot.kernel, boot.initrd, boot.cmdline),
         root=paths.root,
         boot=paths.boot,
-        kernel=manifest.boot.kernel,
-        initrd=manifest.boot.initrd,
-        cmdline=manifest.boot.cmdline,
         memory=options.memory or recorded.memory,
         vcpus=options.vcpus or recorded.vcpus,
         network=network,
@@ -260,7 +257,7 @@ def _write_identity(
     identity.replace_build_name(target, paths.partial_root, artifact.manifest)
     if identity_of_guest.authorized_keys:
         identity.warn_of_sshd(target, paths.partial_root)
-    programs.copy_kernel(target, paths.partial_root, paths.partial_boot, domain.kernel, domain.initrd)
+    programs.copy_kernel(target, paths.partial_root, paths.partial_boot, domain.source.kernel, domain.source.initrd)
     durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
 
 

@@ -64,12 +64,12 @@ def _make_rows(hypervisor: Hypervisor, found: list[Guest]) -> list[Row]:
             name=guest.name,
             state=states[guest.uuid],
             address=ssh_access.find_address(guest) if states[guest.uuid] == "running" else "",
-            recipe=guest.artifact.recipe,
+            recipe=guest.source.artifact.recipe,
             age=int(time.time()) - installed if installed else None,
             size=size,
             shared=shared,
             former=former,
-            artifact=guest.artifact,
+            artifact=guest.source.artifact,
             root=guest.root,
             uuid=guest.uuid,
             where="embedded" if hypervisor.embedded else hypervisor.uri,
@@ -125,14 +125,14 @@ def info(name: str, ctx: CommandContext) -> dict[str, Any]:
             "packages": len(made.packages),
         }
     former = [
-        {"artifact": each.made.artifact, "directory": each.directory} for each in previous_roots.list_previous(guest)
+        {"artifact": each.source.artifact, "directory": each.directory} for each in previous_roots.list_previous(guest)
     ]
     held = row.pop("former", None)
     serving = {"cache": guest.cache, "overlayfs": guest.overlayfs, "shares": _describe_shares(guest)}
     paths = {
         "boot": guest.boot,
-        "kernel": guest.kernel,
-        "initrd": guest.initrd,
+        "kernel": guest.source.kernel,
+        "initrd": guest.source.initrd,
         "console_log": guest.console_log,
         "virtiofsd_log": place.virtiofsd_log(name),
         "qemu_log": place.qemu_log(name),
@@ -176,7 +176,7 @@ def _read_install_times(hypervisor: Hypervisor, found: list[Guest]) -> list[int]
 
 def _measure_roots(hypervisor: Hypervisor, found: list[Guest]) -> list[tuple[int | None, int | None]]:
     """Return the size of each guest's root in bytes, and how many of these bytes other trees share."""
-    roots = [(guest.root, guest.lower_tree) for guest in found]
+    roots = [(guest.root, guest.source.lower_tree) for guest in found]
     return [each or (None, None) for each in _measure(hypervisor, roots)]
 
 

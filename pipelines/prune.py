@@ -87,7 +87,7 @@ def _find_previous_roots(
     hypervisor: Hypervisor, recipes: list[str], older_than: timedelta | None
 ) -> dict[str, list[str]]:
     """Return the previous roots of the guests of ``recipes`` (empty: all), by guest."""
-    found = [each for each in guests.list_guests(hypervisor) if not recipes or each.artifact.recipe in recipes]
+    found = [each for each in guests.list_guests(hypervisor) if not recipes or each.source.artifact.recipe in recipes]
     left: dict[str, list[str]] = {}
     for guest in found:
         try:
@@ -106,7 +106,7 @@ def _list_previous_roots(guest: Guest, older_than: timedelta | None) -> list[str
 
 
 def _list_used_artifacts(hypervisor: Hypervisor) -> set[str]:
-    return {guest.artifact for guest in guests.list_guests(hypervisor)}
+    return {guest.source.artifact for guest in guests.list_guests(hypervisor)}
 
 
 def _find_stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:

@@ -167,4 +167,4 @@ def rollback_task(
     if json:
         raise VirtrootError("--json needs --preview", "add --preview")
     former = rollback(name, ctx, restart=restart, carry=choices if carry else None)
-    say(f"{name} is on {former.made.artifact} again; to go back to the root that it left: ./inv rollback {name}")
+    say(f"{name} is on {former.source.artifact} again; to go back to the root that it left: ./inv rollback {name}")

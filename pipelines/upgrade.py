@@ -40,7 +40,7 @@ def plan_upgrade(name: str, artifact: Artifact, options: UpgradeOptions, ctx: Co
         if failed:
             warn(f"{name} failed on {artifact.id} before; an upgrade to it needs --again")
         _refuse_artifact(guest, artifact, replace(options, again=True))
-        built_from = ctx.store.find(guest.artifact)
+        built_from = ctx.store.find(guest.source.artifact)
         with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
             plan = preparation.plan_upgrade(guest, prepared, _add_kept(guest, artifact, options).choices)
             return replace(plan, failed=failed)
@@ -58,7 +58,7 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, ctx: Command
         was_running = guest.running
         hold.check_may_stop(guest, restart=options.restart)
         options = _add_kept(guest, artifact, options)
-        built_from = ctx.store.find(guest.artifact)
+        built_from = ctx.store.find(guest.source.artifact)
         with preparation.prepare_from_artifact(guest, artifact, options.clone, built_from) as prepared:
             plan = preparation.move(guest, prepared, options.choices, f"upgrade {name}", ctx.settings.timeout)
         upgraded = guests.get(guest.hypervisor, name)
@@ -219,7 +219,7 @@ def _find_state(hypervisor: Hypervisor, name: str) -> tuple[str, bool] | None:
     """Return on which artifact a guest is, and whether it runs; None where that is not known."""
     try:
         guest = guests.get(hypervisor, name)
-        return guest.artifact, guest.running
+        return guest.source.artifact, guest.running
     except VirtrootError:
         return None
 

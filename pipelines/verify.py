@@ -131,7 +131,7 @@ def _shut_down(guest: Guest, ctx: CommandContext, *, needed: bool) -> None:
 def _get_artifact(guest: Guest, ctx: CommandContext) -> Artifact:
     """Return the guest's artifact or, if it is not in this checkout's output, a directory with its manifest."""
     store = ctx.store
-    artifact = store.find(guest.artifact)
+    artifact = store.find(guest.source.artifact)
     if artifact:
         return artifact
     content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout

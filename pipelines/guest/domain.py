@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from pipelines.errors import VirtrootError
+from pipelines.guest import root_source
+from pipelines.guest.root_source import RootSource
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool import place, shares
 from pipelines.pool.place import Place
@@ -25,25 +27,19 @@ class Domain:
     """Everything that the domain's XML depends on.
 
     ``memory`` is in bytes. ``network`` is ``user``, ``none`` or the name of a libvirt network.
-    ``root`` is the guest's root on libvirt's host, ``boot`` the directory of the host with the files ``kernel`` and
-    ``initrd``. The fields ``kernel`` and ``initrd`` are the paths inside the root that are copied there before each
-    start; ``initrd`` is empty if there is none.
+    ``root`` is the guest's root on libvirt's host, ``source`` what it was made from and how it boots. ``boot`` is the
+    directory of the host with the files ``kernel`` and ``initrd``, which are copied there before each start.
     ``wrapper`` is what the guest needs from its virtiofsd, see `wrappers`; with ``overlayfs`` it can mount overlayfs on
     its root.
     ``shares`` are directories of libvirt's host that the guest has in addition to its root.
     ``transient`` names the task whose temporary guest this is; empty for a permanent one.
-    ``golden`` is the directory of the base tree that the root was cloned from, or empty, and ``lower`` the digest of
-    that tree if the root is a layer on top of it.
     """
 
     name: str
     uuid: UUID
-    artifact: str
+    source: RootSource
     root: str
     boot: str
-    kernel: str
-    initrd: str
-    cmdline: str
     memory: int
     vcpus: int
     network: str
@@ -52,8 +48,6 @@ class Domain:
     wrapper: Wrapper = _PLAIN
     shares: tuple[Share, ...] = ()
     transient: str = ""
-    golden: str = ""
-    lower: str = ""
 
     @property
     def overlayfs(self) -> bool:
@@ -81,9 +75,9 @@ def make_xml(domain: Domain) -> str:
     system = ET.SubElement(top, "os")
     _add_text(system, "type", "hvm", arch="x86_64", machine="q35")
     _add_text(system, "kernel", f"{domain.boot}/kernel")
-    if domain.initrd:
+    if domain.source.initrd:
         _add_text(system, "initrd", f"{domain.boot}/initrd")
-    _add_text(system, "cmdline", domain.cmdline)
+    _add_text(system, "cmdline", domain.source.cmdline)
     features = ET.SubElement(top, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
@@ -135,52 +129,12 @@ def rename_definition(definition: ET.Element, root: str, paths: Place, uuid: UUI
                 element.remove(found)
 
 
-@dataclass(frozen=True)
-class RootSource:
-    """What a domain's metadata says about the origin of its root and how it boots; see `Domain`."""
-
-    artifact: str
-    kernel: str
-    initrd: str
-    cmdline: str
-    golden: str = ""
-    lower: str = ""
-
-
-def read_root_source(definition: ET.Element) -> RootSource:
-    """Return what a guest's definition says about its root."""
-    values = metadata.read(definition) or {}
-    names = ("artifact", "kernel", "initrd", "golden", "lower")
-    return RootSource(**{name: values.get(name, "") for name in names}, cmdline=definition.findtext("os/cmdline") or "")
-
-
-def write_root_source(definition: ET.Element, boot: str, now: RootSource) -> None:
-    """Change a guest's definition for a new root; everything else in it stays."""
-    guest, system = definition.find(ELEMENT), definition.find("os")
-    if guest is None or system is None:
-        raise VirtrootError("the domain has no virtroot metadata", "check its definition: virsh dumpxml")
-    for name in ("artifact", "kernel", "initrd", "golden", "lower"):
-        _set_text(guest, tag(name), getattr(now, name))
-    _set_text(system, "initrd", f"{boot}/initrd" if now.initrd else "")
-    _set_text(system, "cmdline", now.cmdline)
-
-
-def _set_text(parent: ET.Element, tag: str, text: str) -> None:
-    """Set the text of the element ``tag`` of ``parent``; remove the element if ``text`` is empty."""
-    element = parent.find(tag)
-    if element is None and text:
-        element = ET.SubElement(parent, tag)
-    if element is not None and text:
-        element.text = text
-    elif element is not None:
-        parent.remove(element)
-
-
 def _add_metadata(top: ET.Element, domain: Domain) -> None:
     guest = ET.SubElement(ET.SubElement(top, "metadata"), tag("guest"))
     for name in metadata.FIELDS:
-        if getattr(domain, name):
-            _add_text(guest, tag(name), getattr(domain, name))
+        text = getattr(domain.source if name in root_source.NAMES else domain, name)
+        if text:
+            _add_text(guest, tag(name), text)
 
 
 def _add_devices(devices: ET.Element, domain: Domain) -> None:

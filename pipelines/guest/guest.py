@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import Phase, VirtrootError
-from pipelines.guest import logs, virtiofsd_wrapper
+from pipelines.guest import logs, root_source, virtiofsd_wrapper
 from pipelines.guest.agent import Agent, Silent
 from pipelines.guest.logs import Logs
+from pipelines.guest.root_source import RootSource
 from pipelines.guest.virtiofsd import find_unserved
 from pipelines.libvirt import host_files, wrappers
 from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
@@ -25,7 +25,6 @@ from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.target import mounts, programs
 from pipelines.target.payload import metadata
-from pipelines.target.payload.layers import TREE
 from pipelines.target.target import Target
 from pipelines.text import plain, split_lines, trim
 
@@ -46,28 +45,23 @@ _TAIL_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class Guest:
-    """A domain that virtroot defined; ``artifact`` is the id of the artifact that it was made from.
+    """A domain that virtroot defined.
 
-    ``root`` is its root, ``boot`` its boot directory on the host, from which the kernel is loaded, ``kernel`` and
-    ``initrd`` (or empty) the paths in the root that are copied there before each start. ``transient`` names the task
-    that made it as a temporary guest; empty for a permanent one. ``golden`` is the directory of the base tree that its
-    root was cloned from, ``lower`` the digest of that tree if the root is a layer on top of it. ``overlayfs`` says
-    whether its virtiofsd keeps CAP_SYS_ADMIN. ``cache`` is the cache mode of its root, see `shares.parse_cache`, and
-    ``shares`` are its shares. ``binaries`` are the programs that its devices name, with "" for libvirt's default.
+    ``root`` is its root, ``source`` what that was made from and how it boots, ``boot`` its boot directory on the host,
+    from which the kernel is loaded. ``transient`` names the task that made it as a temporary guest; empty for a
+    permanent one. ``overlayfs`` says whether its virtiofsd keeps CAP_SYS_ADMIN. ``cache`` is the cache mode of its
+    root, see `shares.parse_cache`, and ``shares`` are its shares. ``binaries`` are the programs that its devices name,
+    with "" for libvirt's default.
     """
 
     hypervisor: Hypervisor
     name: str
     uuid: str
-    artifact: BuildId
+    source: RootSource
     root: str
     boot: str
-    kernel: str
-    initrd: str
     console_log: str
     transient: str = ""
-    golden: str = ""
-    lower: str = ""
     overlayfs: bool = False
     cache: str = "auto"
     shares: tuple[Share, ...] = ()
@@ -77,11 +71,6 @@ class Guest:
     def usr(self) -> bool:
         """Whether the root's /usr is a device of its own."""
         return self.cache == shares.MIXED
-
-    @property
-    def lower_tree(self) -> str:
-        """The tree that the root is a layer on top of, or empty."""
-        return f"{self.golden}/{TREE}" if self.lower else ""
 
     @property
     def agent(self) -> Agent:
@@ -127,16 +116,16 @@ class Guest:
 
         Raises `VirtrootError` if the base tree has changed since the root was made.
         """
-        if self.lower:
-            programs.mount_layers(self.target, self.root, self.golden, self.lower)
+        if self.source.lower:
+            programs.mount_layers(self.target, self.root, self.source.golden, self.source.lower)
 
     def refuse_mounts(self) -> None:
         """Raise `VirtrootError` if anything is mounted in the root, other than the root itself."""
-        mounts.refuse(self.target, self.root, besides=self.root if self.lower else "")
+        mounts.refuse(self.target, self.root, besides=self.root if self.source.lower else "")
 
     def copy_kernel(self) -> None:
         """Copy kernel and initramfs from the root to the boot directory; raises `VirtrootError` if that is unsafe."""
-        programs.copy_kernel(self.target, self.root, self.boot, self.kernel, self.initrd)
+        programs.copy_kernel(self.target, self.root, self.boot, self.source.kernel, self.source.initrd)
 
     def start(self, timeout: float) -> float:
         """Boot the guest and wait for its agent; return the seconds that took.
@@ -288,7 +277,7 @@ def list_guests(hypervisor: Hypervisor) -> list[Guest]:
 
 def find_guests_on(hypervisor: Hypervisor, golden: str) -> list[str]:
     """Return the names of the guests whose roots are layers on the base tree ``golden``."""
-    return [guest.name for guest in list_guests(hypervisor) if guest.lower and guest.golden == golden]
+    return [guest.name for guest in list_guests(hypervisor) if guest.source.lower and guest.source.golden == golden]
 
 
 def _parse_guest(hypervisor: Hypervisor, known: ListedDomain) -> Guest | None:
@@ -307,13 +296,9 @@ def _parse_guest(hypervisor: Hypervisor, known: ListedDomain) -> Guest | None:
         binaries=virtiofsd_wrapper.list_binaries(definition),
         cache=shares.parse_cache(definition),
         shares=shares.parse_shares(definition),
-        artifact=BuildId(values["artifact"]),
+        source=root_source.read(definition),
         root=values["root"],
-        kernel=values["kernel"],
-        initrd=values["initrd"],
         transient=values["transient"],
-        golden=values["golden"],
-        lower=values["lower"],
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipelines.guest import swap
-from pipelines.guest.domain import RootSource
 from pipelines.guest.guest import Guest
+from pipelines.guest.root_source import RootSource
 from pipelines.pool import place
 from pipelines.target import durable, mounts
 from pipelines.target.target import Target
@@ -35,7 +35,7 @@ class PreviousRoot:
 
     directory: str
     when: str
-    made: RootSource
+    source: RootSource
 
     @property
     def about(self) -> str:

@@ -51,14 +51,14 @@ def withdraw(guest: Guest) -> None:
         (paths.formers, paths.partial_formers),
     )
     with process.defer_interrupt():
-        if guest.lower:
+        if guest.source.lower:
             # What is mounted cannot be renamed. The next start mounts it again.
             mount_units.disable(target, guest.root)
             programs.unmount_layers(target, guest.root)
         done = transactions.withdraw(target, paths.removal, renames, guest.uuid, DEFINITIONS, hypervisor.virsh_argv())
     if done.returncode:
-        if guest.lower:
-            mount_units.enable(target, guest.root, guest.golden)
+        if guest.source.lower:
+            mount_units.enable(target, guest.root, guest.source.golden)
         raise VirtrootError(
             f"the guest {guest.name} was not removed, its root is unchanged", "read the reason above", done.complaint
         )
@@ -71,8 +71,8 @@ def start(guest: Guest, timeout: float) -> float:
     Under software emulation the timers of a guest stop sometimes. Such a guest is ended and booted once more.
     """
     hostdir.refuse_gone(guest)
-    if guest.lower:
-        mount_units.ensure_enabled(guest.target, guest.root, guest.golden)
+    if guest.source.lower:
+        mount_units.ensure_enabled(guest.target, guest.root, guest.source.golden)
     try:
         return guest.start(timeout)
     except VirtrootError as error:

@@ -88,7 +88,7 @@ def take(guest: Guest, name: str) -> About:
 def refuse_uncopyable(guest: Guest) -> None:
     """Raise `VirtrootError` if directories in the guest's root are nested too deep for a copy of it."""
     pool = place.of_root(guest.root).pool
-    if guest.lower or clone_methods.choose_method(guest.target, pool, "auto", source=guest.root) != "snapshot":
+    if guest.source.lower or clone_methods.choose_method(guest.target, pool, "auto", source=guest.root) != "snapshot":
         programs.check_path_length(guest.target, guest.root, f"{_make_hidden_path(guest, 'x')}/root/upper")
 
 
@@ -98,12 +98,12 @@ def restore(guest: Guest, name: str, kept: str) -> None:
     The caller holds the guest's lock. Raises `VirtrootError`; the root is unchanged then.
     """
     about = get(guest, name)
-    if about.artifact not in ("", guest.artifact):
+    if about.artifact not in ("", guest.source.artifact):
         raise VirtrootError(
-            f"the snapshot {name} is from {about.artifact}, but {guest.name} is on {guest.artifact}",
+            f"the snapshot {name} is from {about.artifact}, but {guest.name} is on {guest.source.artifact}",
             f"run ./inv rollback {guest.name} first",
         )
-    if (about.golden, about.lower) != (guest.golden, guest.lower) and (about.lower or guest.lower):
+    if (about.golden, about.lower) != (guest.source.golden, guest.source.lower) and (about.lower or guest.source.lower):
         raise VirtrootError(f"the snapshot {name} and {guest.name} have different base trees", "use another snapshot")
     _refuse_in_use(guest)
     guest.mount_layers()
@@ -139,7 +139,7 @@ def delete(guest: Guest, name: str) -> None:
 
 def _unmount_layers(guest: Guest) -> None:
     """Unmount an overlay root: the mount hides the layers, and cannot be renamed. The next start mounts it again."""
-    if guest.lower:
+    if guest.source.lower:
         programs.unmount_layers(guest.target, guest.root)
 
 
@@ -147,14 +147,20 @@ def _make(guest: Guest, source: str, name: str) -> About:
     """Make the snapshot ``name`` from the tree or the layers in ``source``."""
     target, directory = guest.target, _get_directory(guest)
     pool = place.of_root(guest.root).pool
-    method = "overlay" if guest.lower else clone_methods.choose_method(target, pool, "auto", source=source)
-    about = About(taken=datetime.now(UTC), how=method, golden=guest.golden, lower=guest.lower, artifact=guest.artifact)
+    method = "overlay" if guest.source.lower else clone_methods.choose_method(target, pool, "auto", source=source)
+    about = About(
+        taken=datetime.now(UTC),
+        how=method,
+        golden=guest.source.golden,
+        lower=guest.source.lower,
+        artifact=guest.source.artifact,
+    )
     _delete_hidden(guest)
     hidden = _make_hidden_path(guest, name)
     try:
         target.run(["mkdir", "--parents", "--mode=0700", directory])
         target.run(["mkdir", "--mode=0700", hidden])
-        if guest.lower:
+        if guest.source.lower:
             clone_methods.copy_layers(target, source, f"{hidden}/root")
         else:
             clone_methods.clone(target, method, source, f"{hidden}/root", nested=True)

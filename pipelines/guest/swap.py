@@ -14,14 +14,13 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import virtiofsd_wrapper
-from pipelines.guest.domain import RootSource, write_root_source
+from pipelines.guest import root_source, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
+from pipelines.guest.root_source import RootSource
 from pipelines.host import process
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import DEFINITIONS
@@ -38,17 +37,17 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 """
 
 
-def describe(target: Target, directory: str, made: RootSource, boot: str) -> None:
+def describe(target: Target, directory: str, source: RootSource, boot: str) -> None:
     """Make the directory ``directory`` that describes a root; the boot directory ``boot`` has its manifest."""
     argv = ["sh", "-ec", _DESCRIBE, "describe", directory, place.manifest(boot), place.pristine(boot)]
-    target.run(argv, stdin=json.dumps(asdict(made)).encode())
+    target.run(argv, stdin=source.to_json().encode())
 
 
 def read_description(target: Target, directory: str) -> RootSource:
     """Return what ``directory`` says of a root; raises `VirtrootError` if it is damaged."""
     try:
-        return RootSource(**json.loads(target.run(["cat", f"{directory}/made"]).stdout))
-    except (ValueError, TypeError) as error:
+        return root_source.from_data(json.loads(target.run(["cat", f"{directory}/made"]).stdout))
+    except (ValueError, TypeError, KeyError) as error:
         raise VirtrootError(f"{directory}/made is damaged", "delete the previous root that it describes") from error
 
 
@@ -59,12 +58,12 @@ def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definitio
     `VirtrootError`, with nothing changed, if the guest runs or libvirt does not accept the definition.
     """
     target = guest.target
-    durable.put(target, f"{directory}/coming", json.dumps(asdict(now)).encode(), 0o600)
+    durable.put(target, f"{directory}/coming", now.to_json().encode(), 0o600)
     durable.put(target, f"{directory}/domain.xml", ET.tostring(definition), 0o600)
     if guest.running:
         raise VirtrootError(f"the guest {guest.name} was started meanwhile", f"stop it: ./inv stop {guest.name}")
     with process.defer_interrupt():
-        for root in filter(None, (guest.lower and guest.root, now.lower and f"{directory}/root")):
+        for root in filter(None, (guest.source.lower and guest.root, now.lower and f"{directory}/root")):
             # What is mounted cannot be renamed.
             programs.unmount_layers(target, root)
         begun = transactions.begin_swap(
@@ -72,7 +71,7 @@ def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definitio
         )
         _check(guest, begun)
         try:
-            if guest.lower:
+            if guest.source.lower:
                 # If the machine goes down now, systemd must not mount the new root over the old root's base tree.
                 mount_units.disable(target, guest.root)
             _finish(guest, may_exchange=True)
@@ -112,7 +111,7 @@ def _update_definition(guest: Guest, found: Mapping[str, Any]) -> None:
     target = guest.target
     definition = None if found["coming"] is None else guest.hypervisor.xml(guest.uuid)
     if definition is not None:
-        write_root_source(definition, guest.boot, RootSource(**found["coming"]))
+        root_source.write(definition, guest.boot, root_source.from_data(found["coming"]))
         release = programs.read_kernel_release(target, found["boot"] or guest.boot)
         virtiofsd_wrapper.update(definition, release)
         virtiofsd_wrapper.install(target, definition)
@@ -120,8 +119,8 @@ def _update_definition(guest: Guest, found: Mapping[str, Any]) -> None:
 
 
 def _enable_mount_unit(guest: Guest) -> None:
-    if guest.lower:
-        mount_units.enable(guest.target, guest.root, guest.golden)
+    if guest.source.lower:
+        mount_units.enable(guest.target, guest.root, guest.source.golden)
 
 
 def _finish(guest: Guest, *, may_exchange: bool) -> None:

@@ -68,7 +68,7 @@ def _judge_lock(guest: Guest, definition: ET.Element) -> Finding | None:
 
 
 def _judge_kernel(guest: Guest, definition: ET.Element) -> Finding | None:
-    wanted = {"kernel": f"{guest.boot}/kernel", "initrd": f"{guest.boot}/initrd" if guest.initrd else ""}
+    wanted = {"kernel": f"{guest.boot}/kernel", "initrd": f"{guest.boot}/initrd" if guest.source.initrd else ""}
     for name, path in wanted.items():
         found = definition.findtext(f"os/{name}") or ""
         if found != path:

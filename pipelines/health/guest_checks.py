@@ -35,8 +35,8 @@ def make_query(guest: Guest) -> dict[str, object]:
     return {
         "root": guest.root,
         "boot": guest.boot,
-        "kernel": guest.kernel,
-        "initrd": guest.initrd,
+        "kernel": guest.source.kernel,
+        "initrd": guest.source.initrd,
         "shares": [share.directory for share in guest.shares],
         "signs": {sign.name: sign.query for sign in signs.SIGNS if sign.remedy},
     }
@@ -56,7 +56,7 @@ def examine(guest: Guest, seen: Facts, *, running: bool, handles: bool = False) 
         return [fault(guest.name, "root", f"cannot read {guest.root}: {its['unread']}", do)]
     findings: list[Finding | None] = [*definitions.judge(guest, definition), *judge_root(guest, its)]
     findings.append(judge_wrapper(guest, definition, its, handles=handles))
-    if its["directory"] and (its["layers"] or not guest.lower):
+    if its["directory"] and (its["layers"] or not guest.source.lower):
         findings += [judge_fstab(guest, its), judge_usr(guest, its), *judge_signs(guest, its)]
         findings += judge_kernel(guest, its, running=running)
     findings += [
@@ -89,7 +89,7 @@ def judge_root(guest: Guest, its: Facts) -> list[Finding]:
         what = "is missing" if its.get("missing") else "is not a directory"
         do = f"mount or restore it, see ./inv snapshots {guest.name}; or run ./inv remove {guest.name}"
         return [fault(guest.name, "root", f"{guest.root} {what}", do)]
-    if guest.lower and not its["layers"]:
+    if guest.source.lower and not its["layers"]:
         do = f"run doctor with --fix, or ./inv start {guest.name}: both mount them"
         fix = Fix(f"mount the layers of {guest.root}", _make_locked_fix(guest, Guest.mount_layers))
         return [fault(guest.name, "root", f"the layers of {guest.root} are not mounted", do, needed=False, fix=fix)]
@@ -265,12 +265,12 @@ def judge_exposure(guest: Guest) -> Finding | None:
 
 def judge_base_tree(guest: Guest) -> Finding | None:
     """Check whether the base tree of an overlay root is unchanged."""
-    if not guest.lower:
+    if not guest.source.lower:
         return None
-    if base_trees.compute_digest(guest.target, guest.golden) == guest.lower:
-        return fine(guest.name, "golden tree", f"{guest.golden} is unchanged")
+    if base_trees.compute_digest(guest.target, guest.source.golden) == guest.source.lower:
+        return fine(guest.name, "golden tree", f"{guest.source.golden} is unchanged")
     do = f"restore its original content (a copy is not enough), or run ./inv remove {guest.name}"
-    return fault(guest.name, "golden tree", f"{guest.golden} has changed since the root was made", do)
+    return fault(guest.name, "golden tree", f"{guest.source.golden} has changed since the root was made", do)
 
 
 def judge_space(guest: Guest, seen: Facts) -> Finding | None:

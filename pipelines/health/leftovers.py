@@ -130,14 +130,14 @@ def judge_base_trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequ
         return fine(OF, "golden trees", "none")
     paths = [place.base_tree(pool, key) for key in keys if place.base_tree_lock(key) not in seen["held"]]
     damaged = [path for path in paths if not base_trees.is_unchanged(hypervisor.target, path)]
-    lying = [guest.name for guest in every if guest.lower and guest.golden in damaged]
+    lying = [guest.name for guest in every if guest.source.lower and guest.source.golden in damaged]
     if damaged:
         says = f"{_join_paths(damaged)} changed since it was unpacked"
         if lying:
             do = "restore its original content (a copy is not enough), or remove these guests"
             return fault(OF, "golden trees", f"{says}, and is used by {', '.join(lying)}", do)
         return fault(OF, "golden trees", says, "nothing: the next install unpacks it again", needed=False)
-    served = {guest.golden for guest in every}
+    served = {guest.source.golden for guest in every}
     unused = len(base_trees.find_unused(hypervisor, pool, [])) if set(paths) - served else 0
     more = f"; {unused} of them without a guest: ./inv prune" if unused else ""
     return fine(OF, "golden trees", f"{len(keys)}, unchanged{more}")
@@ -145,7 +145,7 @@ def judge_base_trees(hypervisor: Hypervisor, pool: str, seen: Facts, every: Sequ
 
 def judge_mounts(pool: str, seen: Facts, every: Sequence[Guest]) -> Finding:
     """Check whether each overlay mounted in the pool is the root of a guest."""
-    layered = {guest.root for guest in every if guest.lower}
+    layered = {guest.root for guest in every if guest.source.lower}
     mounted = [point for point, kind in seen["mounts"] if kind == "overlay" and point.startswith(f"{pool}/")]
     # A mount below a hidden name is reported with that entry.
     alone = [

@@ -14,10 +14,10 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, identity, previous_roots, publication, swap, virtiofsd_wrapper
-from pipelines.guest.domain import RootSource, read_root_source, write_root_source
+from pipelines.guest import hold, identity, previous_roots, publication, root_source, swap, virtiofsd_wrapper
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import PreviousRoot
+from pipelines.guest.root_source import RootSource
 from pipelines.host import lines
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import say, step, warn
@@ -45,14 +45,14 @@ _MOST_COMMANDS = 50
 class PreparedRoot:
     """Hold another root for a guest, in ``directory``, and what its plan needs.
 
-    ``made`` says from what it was made, and ``base`` is the guest's baseline. With ``former`` it is a copy of the
+    ``source`` says from what it was made, and ``base`` is the guest's baseline. With ``former`` it is a copy of the
     previous root, and ``base`` is the inventory of the guest's present root at install.
     """
 
     paths: Place
     directory: str
     manifest: Manifest
-    made: RootSource
+    source: RootSource
     base: Inventory
     theirs: Inventory
     former: bool = False
@@ -102,7 +102,7 @@ def prepare_from_artifact(
     """
     with _make_directory(guest) as (paths, directory), ExitStack() as open_trees:
         target, manifest_now = guest.target, artifact.manifest
-        asked = "overlay" if guest.lower and clone == "auto" else clone
+        asked = "overlay" if guest.source.lower and clone == "auto" else clone
         way = clone_methods.choose_method(target, paths.pool, asked)
         if guest.overlayfs:
             overlayfs.refuse_layer(way)
@@ -126,7 +126,7 @@ def prepare_from_previous(guest: Guest, former: PreviousRoot, base: Inventory) -
     ``base`` is the inventory of the guest's present root at install.
     """
     with _make_directory(guest) as (paths, directory):
-        target, source, now = guest.target, f"{former.directory}/root", former.made
+        target, source, now = guest.target, f"{former.directory}/root", former.source
         manifest_then = _read_manifest(guest, former.about)
         if now.lower:
             with step("copying the layer of the previous root"):
@@ -178,8 +178,8 @@ def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> Upgr
             sizes=sizes,
             systems=systems,
             flagged=tuple(owners["flagged"]),
-            before=guest.artifact,
-            after=prepared.made.artifact,
+            before=guest.source.artifact,
+            after=prepared.source.artifact,
         )
     if strangers:
         raise VirtrootError(
@@ -234,7 +234,7 @@ def swap_in(guest: Guest, prepared: PreparedRoot, keep: Sequence[str], plan: Upg
             paths,
             prepared.directory,
             previous_roots.choose_directory(guest),
-            prepared.made,
+            prepared.source,
             prepared.manifest,
             prove,
         )
@@ -280,14 +280,14 @@ def swap_back(guest: Guest, former: PreviousRoot) -> str:
     target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
     final = previous_roots.choose_directory(guest)
     with step("swapping the roots back"):
-        if former.made.lower:
-            programs.mount_layers(target, root, former.made.golden, former.made.lower)
+        if former.source.lower:
+            programs.mount_layers(target, root, former.source.golden, former.source.lower)
         try:
             _begin_boot_directory(guest, former, paths)
             mounts.delete(target, f"{former.directory}/next")
-            _swap(guest, paths, former.directory, final, former.made, _read_manifest(guest, former.about))
+            _swap(guest, paths, former.directory, final, former.source, _read_manifest(guest, former.about))
         except BaseException:
-            if former.made.lower:
+            if former.source.lower:
                 # A previous root cannot be deleted while something is mounted in it.
                 with contextlib.suppress(VirtrootError):
                     programs.unmount_layers(target, root)
@@ -332,8 +332,8 @@ def _swap(
     baselines.write_install_inventory(target, f"{directory}/root", manifest, paths.partial_boot)
     if prove is not None:
         prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
-    swap.describe(target, f"{directory}/next", read_root_source(definition), guest.boot)
-    write_root_source(definition, guest.boot, now)
+    swap.describe(target, f"{directory}/next", root_source.read(definition), guest.boot)
+    root_source.write(definition, guest.boot, now)
     virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))
     virtiofsd_wrapper.install(target, definition)
     swap.swap_roots(guest, paths, directory, final, definition, now)

@@ -34,9 +34,9 @@ def resolve_artifact(name: str, to: str, ctx: CommandContext) -> Artifact:
         latest = naming.resolve(ctx.settings.output_dir, "latest", recipe)
         say(f"{recipe} has no golden root: taking its latest build, {latest.id}")
         return latest
-    if guest.artifact.is_newer(golden.id):
+    if guest.source.artifact.is_newer(golden.id):
         raise VirtrootError(
-            f"{name} is on {guest.artifact}, which is newer than the golden root {golden.id}",
+            f"{name} is on {guest.source.artifact}, which is newer than the golden root {golden.id}",
             "give --to golden for that one, or --to latest for the newest build",
         )
     return golden
@@ -49,7 +49,7 @@ def find_golden_root(guest: Guest, ctx: CommandContext) -> Artifact | None:
 
 def describe_stay(name: str, artifact: Artifact, ctx: CommandContext) -> str:
     """Return in words that a guest is on ``artifact`` already; empty where it is not."""
-    if guests.get(ctx.hypervisor, name).artifact != artifact.id:
+    if guests.get(ctx.hypervisor, name).source.artifact != artifact.id:
         return ""
     return f"is on {artifact.id} already; --to latest takes the newest build, --to {artifact.id} takes that one again"
 
@@ -82,12 +82,12 @@ def _find_newer_golden_root(guest: Guest, options: UpgradeOptions, ctx: CommandC
     artifact = find_golden_root(guest, ctx)
     if artifact is None:
         return "stays as it is: its recipe has no golden root"
-    if artifact.id == guest.artifact:
+    if artifact.id == guest.source.artifact:
         return f"is on {artifact.id} already"
-    if ctx.store.find(guest.artifact) is None:
-        return f"stays as it is: {guest.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
-    if guest.artifact.is_newer(artifact.id):
-        return f"stays as it is: {guest.artifact} is newer than {artifact.id}"
+    if ctx.store.find(guest.source.artifact) is None:
+        return f"stays as it is: {guest.source.artifact} was made elsewhere; to move it: ./inv upgrade {guest.name}"
+    if guest.source.artifact.is_newer(artifact.id):
+        return f"stays as it is: {guest.source.artifact} is newer than {artifact.id}"
     if artifact.id in previous_roots.list_refused(guest) and not options.again:
         return f"stays as it is: it failed on {artifact.id} before; to try again: --again"
     return artifact

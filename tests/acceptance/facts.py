@@ -69,7 +69,7 @@ def gather(agent: Agent, guest: Guest, manifest: Manifest) -> Facts:
     programs.write(guest.target, guest.root, FROM_HOST, 0o644, GREETING)
     query, check = expectations.packages_query(manifest), expectations.packages_check(manifest)
     shares = [word for share in guest.shares for word in (share.tag, "ro" if share.readonly else "rw")]
-    argv = [query, check, "" if guest.initrd else guest.kernel, *shares]
+    argv = [query, check, "" if guest.source.initrd else guest.source.kernel, *shares]
     done = agent.run(["/bin/sh", "-c", _PROGRAM.read_text(encoding="utf-8"), "gather", *argv])
     try:
         return parse(done.stdout)

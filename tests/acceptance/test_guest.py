@@ -51,7 +51,7 @@ def test_kernel_is_the_roots(facts: Facts, manifest: Manifest, drift: Drift) -> 
 
 
 def test_a_guest_without_an_initramfs_needs_none_at_its_next_start(facts: Facts, guest: Guest) -> None:
-    if guest.initrd:
+    if guest.source.initrd:
         assert guest.hypervisor.target.run(["test", "-s", f"{guest.boot}/initrd"], check=False).returncode == 0
         return
     expectations.mounts_virtiofs_without_an_initramfs(facts.text("builtin"), facts.text("next"))

@@ -41,8 +41,8 @@ def test_machine_id_is_the_domains(tree: Host, guest: Guest) -> None:
 def test_kernel_is_handed_over_as_a_copy(guest: Guest) -> None:
     domain = guest.hypervisor.xml(guest.uuid)
     assert domain is not None
-    elements = ("os/kernel", "os/initrd") if guest.initrd else ("os/kernel",)
-    assert (domain.find("os/initrd") is not None) == bool(guest.initrd)
+    elements = ("os/kernel", "os/initrd") if guest.source.initrd else ("os/kernel",)
+    assert (domain.find("os/initrd") is not None) == bool(guest.source.initrd)
     for element in elements:
         path = domain.findtext(element) or ""
         assert path.startswith(f"{guest.boot}/")

@@ -210,7 +210,7 @@ def layered(pool: Virtroot, artifact: Path) -> None:
     target(pool).run(["sh", "-ec", 'cd "$1"; echo since > srv/since; rm srv/mine', "since", root])
     pool("rollback", "moves", "--carry")
     assert target(pool).run(["ls", f"{root}/srv"]).text.split() == ["much", "null", "out", "since"]
-    assert get(connect(pool.settings), "moves").lower
+    assert get(connect(pool.settings), "moves").source.lower
     pool("verify", "moves")
     pool("rollback", "moves")
     pool("remove", "moves", "--yes")
@@ -245,14 +245,14 @@ def test_a_layer_outlives_its_hypervisor_and_refuses_a_changed_golden_tree(pool:
 
     pool("snapshot", "layer", "early")
     programs.mount_layers(
-        target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", get(connect(pool.settings), "layer").lower
+        target(pool), f"{POOL}/root.layer", f"{POOL}/{golden}", get(connect(pool.settings), "layer").source.lower
     )
     target(pool).run(["sh", "-ec", 'cd "$1"; rm root/kept; touch etc/issue', "spoil", f"{POOL}/root.layer"])
     pool("restore", "layer", "early")
 
     # A copy of one that lies on something lies on nothing.
     pool("clone", "layer", "whole")
-    assert get(connect(pool.settings), "whole").lower == ""
+    assert get(connect(pool.settings), "whole").source.lower == ""
     assert f"{POOL}/root.whole" not in target(pool).run(["cat", "/proc/mounts"]).text
     assert target(pool).run(["cat", f"{POOL}/root.whole/root/kept"]).text == "kept"
     assert target(pool).run(["ls", f"{POOL}/root.whole/etc/issue"], check=False).returncode

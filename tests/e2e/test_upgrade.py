@@ -192,7 +192,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
         *FURTHER,
     ]
     assert look(inv, AFTER) == (back, own)
-    assert get(connect(inv.settings), "moves").artifact == build_id(roots.before)
+    assert get(connect(inv.settings), "moves").source.artifact == build_id(roots.before)
 
     # /var/lib/docker is kept from now on.
     decided = ["--take", "old", "/etc/conflict.conf", "--discard", "/opt/app"]
@@ -213,7 +213,7 @@ def test_upgrade_rollback_and_a_root_that_does_not_boot(inv: Virtroot, roots: Ro
     inv("stop", "moves", "--force")
     for artifact in (roots.after, roots.before):
         inv("rollback", "moves")
-        assert get(connect(inv.settings), "moves").artifact == build_id(artifact)
+        assert get(connect(inv.settings), "moves").source.artifact == build_id(artifact)
     inv("remove", "moves", "--yes")
     assert "moves" not in connect(inv.settings).target.run(["ls", "-A", POOL, "/var/lib/libvirt/boot"]).text
 
@@ -230,7 +230,7 @@ def test_a_root_whose_checks_fail_is_left_for_the_former_one(
     assert "goes back to its previous root" in failed
     assert "test_default_target_was_reached_without_a_failed_unit" in failed
     assert inv("exec", "fails", "--", "cat", "/srv/mine", "/etc/theirs.conf").stdout.split() == ["mine", *"abcdefg"]
-    assert get(connect(inv.settings), "fails").artifact == build_id(roots.before)
+    assert get(connect(inv.settings), "fails").source.artifact == build_id(roots.before)
     assert "--again" in inv("upgrade", "fails", "--to", failing, "--restart", status=2).stderr
     inv("stop", "fails", "--force")
     inv("remove", "fails", "--yes")
@@ -271,14 +271,14 @@ def test_a_guest_of_the_former_version_is_started_upgraded_rolled_back_and_remov
     assert inv("exec", "stays", "--", *look).stdout.split("\n") == [f"of {named('after')}", "stays", ""]
     assert [each["name"] for each in json.loads(inv("snapshots", "stays", "--json").stdout)] == ["first"]
     inv("upgrade", "stays", "--to", roots.before, "--again", "--discard", "/srv/mine", "--restart")
-    assert get(connect(inv.settings), "stays").artifact == build_id(roots.before)
+    assert get(connect(inv.settings), "stays").source.artifact == build_id(roots.before)
     inv("stop", "stays", "--force")
     inv("restore", "stays", "first")
     formerly = target.run(["ls", f"{POOL}/former.stays"]).text.split()
     inv("rollback", "stays")
     now = target.run(["ls", f"{POOL}/former.stays"]).text.split()
     assert max(now) > max(formerly), "the root that it left was replaced now"
-    assert get(connect(inv.settings), "stays").artifact == build_id(roots.after)
+    assert get(connect(inv.settings), "stays").source.artifact == build_id(roots.after)
     assert target.run(["cat", f"{POOL}/root.stays/srv/mine"]).text == "mine"
     inv("remove", "stays", "--yes")
     left = target.run(["find", POOL, place.BOOT, "-maxdepth", "1", "-name", "*stays*"])

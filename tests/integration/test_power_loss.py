@@ -20,8 +20,7 @@ from pipelines.artifact.manifest import Rootfs
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, publication, snapshots, swap
-from pipelines.guest.domain import RootSource, read_root_source, write_root_source
+from pipelines.guest import hold, publication, root_source, snapshots, swap
 from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.pool import place
 from pipelines.pool.place import Place
@@ -30,6 +29,7 @@ from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Local
 from tests.support import artifacts
 from tests.support.definitions import parsed
+from tests.support.guests import make_source
 from tests.support.site import DOMAIN
 
 #: Files of a root, and bytes of each.
@@ -291,17 +291,17 @@ def test_an_upgrade(machine: Machine) -> None:
         Path(paths.staged).mkdir()
         machine.fill(f"{paths.staged}/root", "new")
         machine.fill(paths.partial_boot, "new")
-        swap.describe(guest.target, f"{paths.staged}/next", read_root_source(definition), guest.boot)
-        now = RootSource("web/2", "vmlinuz", "", "root=root")
-        write_root_source(definition, guest.boot, now)
+        swap.describe(guest.target, f"{paths.staged}/next", root_source.read(definition), guest.boot)
+        now = make_source("web/2")
+        root_source.write(definition, guest.boot, now)
         swap.swap_roots(guest, paths, paths.staged, final, definition, now)
 
     seen = []
     with patch.object(machine.__class__, "paths", paths):
         for step in machine.each(lambda: prepared(machine), task):
             with hold.hold(machine.hypervisor, "web") as guest:
-                seen.append(guest.artifact)
-                which = {"web/1": "old", "web/2": "new"}[guest.artifact]
+                seen.append(guest.source.artifact)
+                which = {"web/1": "old", "web/2": "new"}[guest.source.artifact]
                 assert (machine.holds(guest.root), machine.holds(guest.boot)) == (which, which), step
                 if which == "new":
                     assert machine.holds(f"{final}/root") == "old", step

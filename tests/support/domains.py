@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from pipelines.artifact.build_id import BuildId
 from pipelines.guest.domain import Domain, make_xml
+from pipelines.guest.root_source import RootSource
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool.shares import Share
 
@@ -27,17 +29,22 @@ DOMAINS = {
 
 
 def domain(name: str) -> str:
+    values: dict[str, object] = dict(DOMAINS[name])
+    initrd = str(values.pop("initrd", "initrd.img"))
     return make_xml(
         Domain(
             name="web",
             uuid=UUID("5d4b1d6e-6e0c-4c58-9d7e-0e6f3b1f7a11"),
-            artifact="debian/20260101T000000Z-0123456789ab",
+            source=RootSource(
+                BuildId("debian/20260101T000000Z-0123456789ab"),
+                "vmlinuz",
+                initrd,
+                "root=root rootfstype=virtiofs rw console=ttyS0",
+            ),
             root="/var/lib/libvirt/filesystems/root.web",
             boot="/var/lib/libvirt/boot/virtroot.web",
-            kernel="vmlinuz",
-            cmdline="root=root rootfstype=virtiofs rw console=ttyS0",
             memory=2 << 30,
             vcpus=2,
-            **{"initrd": "initrd.img", "wrapper": Wrapper(acl=True), **DOMAINS[name]},  # type: ignore[arg-type]
+            **{"wrapper": Wrapper(acl=True), **values},  # type: ignore[arg-type]
         )
     )

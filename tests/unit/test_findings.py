@@ -11,7 +11,6 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.guest import Guest
 from pipelines.health import confinement, daemon, finding, guest_checks, leftovers, libvirt, machine, storage
@@ -26,6 +25,7 @@ from pipelines.pool.shares import Share
 from pipelines.settings import Settings
 from pipelines.target.target import Target
 from tests.support.definitions import parsed
+from tests.support.guests import make_guest, make_source
 from tests.support.sound import BINARY, DEFINITION, DIRECTORY, POOL, SEEN, WEB
 
 RUST = """Launch a virtiofsd backend.
@@ -68,9 +68,7 @@ profile libvirtd /usr/sbin/libvirtd flags=(attach_disconnected) {
 
 def guest(**changed: Any) -> Guest:
     hypervisor = Hypervisor(create_autospec(Target))
-    paths = (f"{POOL}/root.web", place.boot("web"), "vmlinuz", "", place.console_log("web"))
-    made = Guest(hypervisor, "web", WEB, BuildId("a/1"), *paths)
-    return replace(made, **changed)
+    return make_guest(hypervisor, artifact="a/1", **{"uuid": WEB, "root": f"{POOL}/root.web", **changed})
 
 
 def its(**changed: Any) -> dict[str, Any]:
@@ -419,8 +417,13 @@ def test_a_root_without_a_domain_is_said_and_left_alone() -> None:
 def test_a_mount_that_is_no_guests() -> None:
     mounts = [[f"{POOL}/root.web", "overlay"], [f"{POOL}/root.gone", "overlay"], [f"{POOL}/.root.x@1", "overlay"]]
     facts = {**with_entries([], []), "mounts": [*mounts, ["/", "overlay"]]}
-    assert leftovers.judge_mounts(POOL, facts, [guest(lower="1")]).says == f"{POOL}/root.gone without a guest"
-    assert leftovers.judge_mounts(POOL, {**facts, "mounts": mounts[:1]}, [guest(lower="1")]).ok
+    assert (
+        leftovers.judge_mounts(POOL, facts, [guest(source=replace(make_source(), lower="1"))]).says
+        == f"{POOL}/root.gone without a guest"
+    )
+    assert leftovers.judge_mounts(
+        POOL, {**facts, "mounts": mounts[:1]}, [guest(source=replace(make_source(), lower="1"))]
+    ).ok
 
 
 # A guest
@@ -495,7 +498,9 @@ def test_what_is_left_of_where_a_system_came_from_is_named_with_what_to_do() -> 
 
 
 def test_layers_that_are_not_mounted_are_no_root_yet() -> None:
-    (found,) = guest_checks.judge_root(guest(lower="1", golden=f"{POOL}/golden.a"), its(mode=0o700))
+    (found,) = guest_checks.judge_root(
+        guest(source=replace(make_source(), lower="1", golden=f"{POOL}/golden.a")), its(mode=0o700)
+    )
     assert (found.ok, found.needed) == (False, False)
     assert found.fix
 

@@ -9,7 +9,6 @@ from unittest.mock import patch
 import pytest
 
 from pipelines import logs, verify
-from pipelines.artifact.build_id import BuildId
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.guest import guest as guests
@@ -22,6 +21,7 @@ from pipelines.symptom.known import GONE, OVERLAYFS, SYMPTOMS
 from pipelines.target.target import Local
 from pipelines.verify import SuiteContext
 from tests.support.artifacts import made
+from tests.support.guests import make_guest
 
 TAG = next(symptom for symptom in SYMPTOMS if symptom.name == "tag-not-found")
 DIED = "[2026-11-28T04:00:00Z ERROR virtiofsd] Waiting for daemon failed: HandleRequest(InvalidParam)\n"
@@ -54,10 +54,7 @@ def machine(tmp_path: Path) -> type[Machine]:
 
 
 def guest(machine: type[Machine], *, overlayfs: bool = False) -> Guest:
-    log = place.console_log("web")
-    hypervisor = Hypervisor(machine())
-    paths = ("/pool/root.web", "/boot", "vmlinuz", "", log)
-    return Guest(hypervisor, "web", "1", BuildId(), *paths, overlayfs=overlayfs)
+    return make_guest(Hypervisor(machine()), overlayfs=overlayfs)
 
 
 def write(machine: type[Machine], path: str, text: str) -> None:

@@ -15,7 +15,6 @@ from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import host_requests
 from pipelines.guest.domain import Domain
-from pipelines.guest.guest import Guest
 from pipelines.guest.install_options import InstallOptions
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import overlayfs
@@ -25,6 +24,7 @@ from pipelines.recipe.share_spec import parse
 from pipelines.settings import Settings
 from pipelines.target.target import Local
 from tests.support.artifacts import made
+from tests.support.guests import make_guest
 
 UUID_OF_WEB = UUID(int=1)
 
@@ -89,8 +89,7 @@ class Machine(Hypervisor):
 
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
-    db = Guest(Machine(), "db", "uuid", root="/pool/root.db", shares=(Share("d", "/pool/share.data"),), **values)
+    db = make_guest(Machine(), "db", shares=(Share("d", "/pool/share.data"),))
     monkeypatch.setattr(guests, "list_guests", lambda _: [db])
 
 

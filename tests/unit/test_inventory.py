@@ -16,10 +16,8 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Package
 from pipelines.errors import VirtrootError
-from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.merge import baselines, paths
 from pipelines.merge.baselines import Inventory
@@ -30,6 +28,7 @@ from pipelines.target.payload import errors, inventory, packages, root_reader
 from pipelines.target.target import Local
 from tests.support.artifacts import made
 from tests.support.files import MADE, write
+from tests.support.guests import make_guest
 from tests.support.roots import BASE, dpkg, looked, md5
 
 
@@ -140,7 +139,7 @@ def test_a_record_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, d
     Local().run(["tar", "--create", "--zstd", f"--file={artifact.tarball}", "--directory", str(root), "."])
     manifest = artifact.manifest.model_copy(update={"source_date_epoch": MADE})
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
-    guest = Guest(hypervisor, "web", "", BuildId(), f"{pool}/root.web", str(boot), "vmlinuz", "", "")
+    guest = make_guest(hypervisor, root=f"{pool}/root.web", boot=str(boot))
     assert baselines.get_baseline(guest, manifest, artifact) == base
     assert list(pool.iterdir()) == []
     assert baselines.parse(record.read_bytes()) == base
@@ -502,7 +501,7 @@ def test_of_a_root_that_arrived_links_are_as_they_were_made(root: Path, tmp_path
     (root / "usr/bin/sh").symlink_to("dash")
     os.utime(root / "usr/bin/sh", (MADE, MADE), follow_symlinks=False)
     hypervisor = create_autospec(Hypervisor, instance=True, target=Local())
-    guest = Guest(hypervisor, "web", "", BuildId(), "", str(boot), "", "", "")
+    guest = make_guest(hypervisor, boot=str(boot))
     assert baselines.find_install_inventory(guest) is None
     programs.save_inventory(Local(), str(root), MADE, str(boot / "arrived.tar.gz"), links=False)
     os.utime(root / "opt/own", (MADE, MADE), follow_symlinks=False)

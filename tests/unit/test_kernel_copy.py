@@ -20,6 +20,7 @@ from pipelines.target import lock, programs
 from pipelines.target.payload import before_start, beneath, exchange, guest_files, kernel_copy
 from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
+from tests.support.guests import make_source
 
 
 @pytest.fixture
@@ -320,12 +321,9 @@ def domain(root: Path, boot: Path, initrd: str = "initrd.img") -> str:
         Domain(
             name="web",
             uuid=uuid4(),
-            artifact="a/b",
+            source=make_source("a/b", initrd=initrd),
             root=str(root),
             boot=str(boot),
-            kernel="vmlinuz",
-            initrd=initrd,
-            cmdline="root=root",
             memory=1 << 30,
             vcpus=1,
             network="none",

@@ -21,6 +21,7 @@ from pipelines.target.payload import before_start
 from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
+from tests.support.guests import make_source
 
 FSTAB = "root / virtiofs defaults 0 0\n"
 
@@ -43,12 +44,9 @@ def domain(root: Path, *given: Share, cache: str = "mixed") -> str:
         Domain(
             name="web",
             uuid=uuid4(),
-            artifact="a/b",
+            source=make_source("a/b"),
             root=str(root),
             boot=str(root.parent / "virtroot.web"),
-            kernel="vmlinuz",
-            initrd="",
-            cmdline="root=root",
             memory=1 << 30,
             vcpus=1,
             network="none",

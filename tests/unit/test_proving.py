@@ -15,7 +15,6 @@ import pytest
 from pipelines import candidate, nightly
 from pipelines import verify as verifying
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder.mirror_state import Asker
 from pipelines.context import CommandContext
@@ -29,6 +28,7 @@ from pipelines.settings import Settings
 from pipelines.target.lock import Busy
 from pipelines.target.target import Local
 from tests.support.artifacts import made
+from tests.support.guests import make_guest
 
 PASSED = Verdict(passed=True, tests=10, time="2026-11-01T00:00:00Z", seconds=1, boot_seconds=12.5)
 
@@ -60,7 +60,7 @@ class Machine(Hypervisor):
 
     def guests(self) -> list[Guest]:
         return [
-            Guest(self, name, name, BuildId("web/1"), "/r", "/b", "k", "i", "/log", transient=owner)
+            make_guest(self, name, "web/1", uuid=name, transient=owner)
             for name, owner in self.there.items()
             if owner is not None
         ]

@@ -17,7 +17,6 @@ from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest import previous_roots, swap
-from pipelines.guest.domain import RootSource
 from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import pool
@@ -25,6 +24,7 @@ from pipelines.settings import Settings
 from pipelines.target.lock import Busy
 from pipelines.target.target import Local
 from tests.support.artifacts import made
+from tests.support.guests import make_source
 
 NOW = datetime(2026, 11, 13, 12, tzinfo=UTC)
 
@@ -113,7 +113,7 @@ def test_what_a_guest_was_made_from_while_the_question_stood_stays(
 
     def asking(question: str) -> bool:
         assert question == "Delete these 2 builds?"
-        used.append(SimpleNamespace(artifact="web/20261101T030000Z-x"))
+        used.append(SimpleNamespace(source=make_source("web/20261101T030000Z-x")))
         return True
 
     monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
@@ -131,9 +131,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     ages = {"web": [30, 1], "busy": [30]}
     found = {
         name: [
-            PreviousRoot(
-                f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", cast("RootSource", None)
-            )
+            PreviousRoot(f"/pool/former.{name}/{days}", f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}", make_source())
             for days in each
         ]
         for name, each in ages.items()
@@ -146,7 +144,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
             raise Busy("the guest busy", "wait")
         yield next(each for each in every if each.name == name)
 
-    every = [SimpleNamespace(name=name, artifact="web/1") for name in found]
+    every = [SimpleNamespace(name=name, source=make_source("web/1")) for name in found]
     monkeypatch.setattr("pipelines.libvirt.connect.connect", lambda settings: None)
     monkeypatch.setattr(pool, "find_directory", lambda hypervisor, settings: None)
     monkeypatch.setattr(guests, "list_guests", lambda hypervisor: every)
@@ -156,7 +154,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
     monkeypatch.setattr(previous_roots, "delete", lambda guest, directories: gone.extend(directories))
 
     def asking(question: str) -> bool:
-        found["web"].append(PreviousRoot("/pool/former.web/late", "20200101T000000Z", cast("RootSource", None)))
+        found["web"].append(PreviousRoot("/pool/former.web/late", "20200101T000000Z", make_source()))
         return question == "Delete these 2 previous roots?"
 
     settings = Settings(output=str(tmp_path))
@@ -175,7 +173,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fleet = [SimpleNamespace(name=name, artifact="web/1") for name in ("odd", "fine")]
+    fleet = [SimpleNamespace(name=name, source=make_source("web/1")) for name in ("odd", "fine")]
 
     def of(guest: SimpleNamespace, _: object) -> list[str]:
         if guest.name == "odd":

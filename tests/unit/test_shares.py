@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -28,6 +27,7 @@ from pipelines.pool.shares import Share
 from pipelines.recipe.recipe import GuestDefaults
 from pipelines.recipe.share_spec import ShareSpec, parse
 from pipelines.target.target import Local
+from tests.support.guests import make_guest
 
 #: Lines that Python, but no program of a system, takes for two, and text that is not UTF-8.
 ODD_LINES = [b"x\r", b"# a\x0bb\x0cc", b"# \x1c\x1d\x1e", "# \x85\u2028\u2029\xa0".encode(), b"# caf\xe9"]
@@ -218,8 +218,7 @@ class Machine(Hypervisor):
 
 
 def guest(name: str, root: Path, *shared: Share) -> Guest:
-    values: dict[str, Any] = dict.fromkeys(("artifact", "boot", "kernel", "initrd", "console_log"), "")
-    return Guest(Machine(), name, f"uuid-{name}", root=str(root), shares=shared, **values)
+    return make_guest(Machine(), name, root=str(root), shares=shared)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import snapshots
 from pipelines.guest.guest import Guest
@@ -19,6 +18,7 @@ from pipelines.pool import clone_methods
 from pipelines.target import programs
 from pipelines.target.payload import exchange, layers
 from pipelines.target.target import Local
+from tests.support.guests import make_guest
 
 
 @dataclass
@@ -42,7 +42,7 @@ def guest(tmp_path: Path) -> Guest:
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "issue").write_text("first\n")
     (root / "link").symlink_to("/etc")
-    return Guest(Machine(), "web", "uuid", BuildId("web/1"), str(root), "/boot/virtroot.web", "k", "i", "/log")
+    return make_guest(Machine(), artifact="web/1", root=str(root))
 
 
 def issue(guest: Guest) -> Path:
@@ -102,7 +102,7 @@ def test_what_cannot_be_done_leaves_everything_as_it_was(guest: Guest) -> None:
     twin = replace(guest, hypervisor=Machine(shared_with="web-copy"))
     with pytest.raises(VirtrootError, match="is the root of web-copy too"):
         snapshots.restore(twin, "first", "replaced")
-    layered = replace(guest, golden="/pool/golden.web.0", lower="0" * 64)
+    layered = replace(guest, source=replace(guest.source, golden="/pool/golden.web.0", lower="0" * 64))
     with pytest.raises(VirtrootError, match="have different base trees"):
         snapshots.restore(layered, "first", "replaced")
     assert kept(guest) == {"first"}

@@ -6,13 +6,13 @@ from unittest.mock import PropertyMock, create_autospec, patch
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import Phase, VirtrootError
 from pipelines.guest import publication
 from pipelines.guest.guest import Guest
 from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.target.target import Target
+from tests.support.guests import make_guest
 
 STALL = "rcu: rcu_preempt kthread starved for 5247 jiffies! g-1043 f0x0 RCU_GP_WAIT_FQS(5)"
 
@@ -33,7 +33,7 @@ def test_a_start_is_tried_again(console: str, kvm: bool, running: bool, starts: 
         tuple(argv), 0 if argv[0] == "tail" else 1, console.encode() if argv[0] == "tail" else b"", b""
     )
     hypervisor = create_autospec(Hypervisor, instance=True, target=target, kvm=kvm)
-    guest = Guest(hypervisor, "web", "1", BuildId(), "/pool/root.web", "/boot", "vmlinuz", "", "/log")
+    guest = make_guest(hypervisor)
     failed = VirtrootError("the guest web did not come up: no agent answered within 300 s", "", where=Phase.BOOT)
     with (
         patch.object(Guest, "start", side_effect=[failed, 1.0]) as start,

@@ -11,11 +11,9 @@ from unittest.mock import PropertyMock, create_autospec, patch
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import swap
-from pipelines.guest.domain import RootSource, read_root_source, write_root_source
+from pipelines.guest import root_source, swap
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.pool import place
@@ -24,10 +22,11 @@ from pipelines.target import programs
 from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
+from tests.support.guests import make_guest, make_source
 from tests.support.killing import Killing
 
-OLD = RootSource("web/1", "vmlinuz", "initrd.img", "root=root old")
-NEW = RootSource("web/2", "boot/vmlinuz-linux", "", "root=root new")
+OLD = make_source("web/1", "vmlinuz", "initrd.img", "root=root old")
+NEW = make_source("web/2", "boot/vmlinuz-linux", "", "root=root new")
 
 DOMAIN = f"""<domain><name>web</name><metadata><guest xmlns="{NAMESPACE}"><artifact>web/1</artifact><root>ROOT</root>
 <kernel>vmlinuz</kernel><initrd>initrd.img</initrd></guest></metadata><os><type>hvm</type><kernel>K</kernel>
@@ -61,8 +60,8 @@ class Site:
 
     def switch(self) -> None:
         definition = parsed(DOMAIN)
-        swap.describe(self.guest.target, f"{self.paths.staged}/next", read_root_source(definition), self.guest.boot)
-        write_root_source(definition, self.guest.boot, NEW)
+        swap.describe(self.guest.target, f"{self.paths.staged}/next", root_source.read(definition), self.guest.boot)
+        root_source.write(definition, self.guest.boot, NEW)
         swap.swap_roots(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
 
     def which(self) -> tuple[str, str, str]:
@@ -93,7 +92,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     hypervisor.virsh_argv.return_value = ("virsh",)
     hypervisor.state.return_value = "shut off"
     hypervisor.xml.side_effect = lambda _: parsed((pool / "defined").read_text())
-    guest = Guest(hypervisor, "web", "1", BuildId(OLD.artifact), paths.root, paths.boot, OLD.kernel, OLD.initrd, "")
+    guest = make_guest(hypervisor, root=paths.root, boot=paths.boot, source=OLD)
     return Site(guest, paths, pool, boot)
 
 
@@ -113,7 +112,7 @@ def test_root_boot_directory_and_domain_change_together_and_the_former_is_kept(s
     assert [path.name for path in site.boot.iterdir()] == ["virtroot.web"]
     assert not token_in(site.pool / "root.web") + token_in(site.boot / "virtroot.web") + token_in(final / "root")
     defined = parsed((site.pool / "defined").read_text())
-    assert read_root_source(defined) == NEW
+    assert root_source.read(defined) == NEW
     assert defined.find("os/initrd") is None
 
 
@@ -342,5 +341,5 @@ def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: p
     defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
     swap.finish(site.guest)
     definition = parsed(defined.read_text())
-    assert read_root_source(definition) == NEW
+    assert root_source.read(definition) == NEW
     assert definition.find("devices/filesystem/target") is not None

@@ -10,7 +10,6 @@ import pytest
 
 from pipelines import nightly, upgrade
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.store import Store
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
@@ -20,6 +19,7 @@ from pipelines.merge import upgrade_target
 from pipelines.merge.choices import UpgradeOptions
 from pipelines.settings import Settings, from_section
 from pipelines.upgrade import WentBack
+from tests.support.guests import make_guest
 
 GOLDEN = "web/20261102T000000Z"
 #: Another checkout's recipe of that name.
@@ -28,8 +28,7 @@ ELSEWHERE = "web/20261101T111111Z"
 
 def guest(name: str, artifact: str, transient: str = "") -> Guest:
     hypervisor = create_autospec(Hypervisor, instance=True)
-    paths = (f"/pool/root.{name}", "/boot", "k", "", "/log")
-    return Guest(hypervisor, name, name, BuildId(artifact), *paths, transient=transient)
+    return make_guest(hypervisor, name, artifact, transient=transient)
 
 
 GUESTS = [

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.artifact.build_id import BuildId
 from pipelines.errors import VirtrootError
 from pipelines.guest.agent import Silent
 from pipelines.guest.guest import Guest
@@ -19,6 +18,7 @@ from pipelines.host.process import Completed
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.symptom.known import GONE
 from pipelines.target.target import Local
+from tests.support.guests import make_guest
 
 SOURCE = "<filesystem><driver type='{type}'/><source {source}/><target dir='root'/></filesystem>"
 
@@ -91,7 +91,7 @@ def test_what_libvirt_does_not_serve_is_not_missed(tmp_path: Path) -> None:
 
 
 def guest(asked: Hypervisor) -> Guest:
-    return Guest(asked, "web", "1", BuildId(), "/pool/root.web", "/boot", "vmlinuz", "", "/log")
+    return make_guest(asked)
 
 
 def test_an_agent_that_is_silent_is_explained_where_it_can_be(tmp_path: Path) -> None:
