@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.build import build
@@ -62,7 +62,7 @@ def _promote(artifact: Artifact, settings: Settings) -> None:
     store, name = Store(settings.output_dir), artifact.manifest.name
     with store.lock(name):
         store.golden(name).promote(Artifact(artifact.directory))
-    store.history(name).append(Night(recipe=name, time=now, seconds=0, outcome="promoted", artifact=artifact.id))
+    store.history(name).append(RunRecord(recipe=name, time=now, seconds=0, outcome="promoted", artifact=artifact.id))
 
 
 if __name__ == "__main__":

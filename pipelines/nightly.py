@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pipelines import candidate
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Failure, Night
+from pipelines.artifact.history import Failure, RunRecord
 from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.build import build
@@ -47,7 +47,9 @@ T = TypeVar("T")
 
 
 @ignore_output_errors()
-def nightly(sources: Sequence[Path], ctx: CommandContext, *, keep: int, jobs: int, accept: bool = False) -> list[Night]:
+def nightly(
+    sources: Sequence[Path], ctx: CommandContext, *, keep: int, jobs: int, accept: bool = False
+) -> list[RunRecord]:
     """Run the recipe files ``sources``, ``jobs`` in parallel, and return a run record for each.
 
     Guests of recipes from outside the checkout get what those request from the host only with ``accept``.
@@ -68,9 +70,9 @@ def nightly(sources: Sequence[Path], ctx: CommandContext, *, keep: int, jobs: in
             )
         _write_pages(ctx.settings)
         behind = _upgrade(run.open())
-    for night in records:
-        say(f"{night.recipe}: {night.summary}")
-    failed = [night.recipe for night in records if not night.good]
+    for record in records:
+        say(f"{record.recipe}: {record.summary}")
+    failed = [record.recipe for record in records if not record.good]
     if failed:
         raise CheckFailed(
             f"{len(failed)} of {len(records)} recipes failed: {', '.join(failed)}",
@@ -112,8 +114,8 @@ def _make_asker(ctx: CommandContext, stack: ExitStack) -> Asker | VirtrootError:
         return error
 
 
-def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[Night]:
-    def one(source: Path) -> Night:
+def _run_parallel(sources: Sequence[Path], run: Run, jobs: int) -> list[RunRecord]:
+    def one(source: Path) -> RunRecord:
         with prefix_lines(source.stem):
             return _run_recipe(source, run)
 
@@ -143,7 +145,7 @@ def _end_work(run: Run) -> None:
                 guest.hypervisor.virsh("destroy", guest.uuid, check=False)
 
 
-def _run_recipe(source: Path, run: Run) -> Night:
+def _run_recipe(source: Path, run: Run) -> RunRecord:
     """Run one recipe, record the result, and send notices."""
     begin, clock = time.gmtime(), time.monotonic()
     facts: dict[str, Any] = {}
@@ -164,7 +166,7 @@ def _run_recipe(source: Path, run: Run) -> Night:
     if failure:
         say(failure.text, lines=True)
     golden = run.store.golden(name).artifact
-    night = Night(
+    record = RunRecord(
         recipe=name,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", begin),
         seconds=round(time.monotonic() - clock, 1),
@@ -177,15 +179,15 @@ def _run_recipe(source: Path, run: Run) -> Night:
     with run.record_lock:
         # A failure because the run was ended says nothing about the recipe.
         if run.ended.is_set():
-            return night
-        return recording.record_and_notify(night, run.store, run.settings)
+            return record
+        return recording.record_and_notify(record, run.store, run.settings)
 
 
 def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
     """Build, verify and promote one recipe, and return the outcome; ``facts`` receives the fields of the record."""
     store, name = run.store, source.stem
     known = {artifact.stored_id for artifact in store.builds(name)}
-    nights = store.history(name).nights()
+    records = store.history(name).records()
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
@@ -196,19 +198,19 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
         "the guest of this nightly run", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
     artifact = _retry_while_busy(run, lambda: build(planned, run.open(), asker=asker))
-    facts |= recording.collect_facts(store, artifact, before, nights, known)
+    facts |= recording.collect_facts(store, artifact, before, records, known)
     golden = store.golden(name)
     if golden.is_demoted(artifact):
         say(f"{artifact.id} was demoted by ./inv demote: it is not promoted again until something changes")
         return "kept"
-    if before and before.stored_id == artifact.stored_id and nights and nights[-1].good:
+    if before and before.stored_id == artifact.stored_id and records and records[-1].good:
         facts["verdicts"] = artifact.manifest.verdicts
         return "unchanged"
     if artifact.stored_id in known and golden.is_older(artifact):
         # A change was reverted, so an earlier build is current again. A golden root is never older than the one before.
         say(f"{artifact.id} is current again, but older than the golden root: building it again")
         artifact = _retry_while_busy(run, lambda: build(planned, run.open(), rebuild=True, asker=asker))
-        facts |= recording.collect_facts(store, artifact, before, nights, known)
+        facts |= recording.collect_facts(store, artifact, before, records, known)
     if golden.is_older(artifact):
         say(f"{artifact.id} is older than the golden root, and is not promoted")
         return "kept"

@@ -28,13 +28,13 @@ def prune(
     *,
     keep: int,
     older_than: timedelta | None = None,
-    former: bool = False,
+    previous: bool = False,
     asking: Callable[[str], bool] | None = None,
 ) -> list[str]:
     """Delete the builds of ``recipes`` (empty: all) that are no longer needed, and return their ids.
 
-    With ``former``, also delete the previous and failed roots of their guests, and then the base trees of these recipes
-    that no guest uses; both are returned as paths. ``asking`` confirms a question before anything is deleted.
+    With ``previous``, also delete the previous and failed roots of their guests, and then the base trees of these
+    recipes that no guest uses; both are returned as paths. ``asking`` confirms a question before anything is deleted.
 
     These builds are kept: the newest ``keep``, the golden root and the one before it, the latest build, the last good
     one, pinned ones, and those that guests were made from. Builds and previous roots that are not older than
@@ -50,7 +50,7 @@ def prune(
     going = {name: _find_stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}
     ids = [artifact.stored_id for artifacts in going.values() for artifact in artifacts]
     pool = pools.find_directory(hypervisor, ctx.settings)
-    left = _find_previous_roots(hypervisor, recipes, older_than) if former else {}
+    left = _find_previous_roots(hypervisor, recipes, older_than) if previous else {}
     roots = [root for found in left.values() for root in found]
     trees = base_trees.find_unused(hypervisor, pool, recipes, without=roots) if pool else []
     if asking and ids + trees + roots:
@@ -99,10 +99,12 @@ def _find_previous_roots(
 
 def _list_previous_roots(guest: Guest, older_than: timedelta | None) -> list[str]:
     since = datetime.now(UTC) - older_than if older_than else None
-    former = [each.directory for each in previous_roots.list_previous(guest) if since is None or each.replaced < since]
+    previous = [
+        each.directory for each in previous_roots.list_previous(guest) if since is None or each.replaced < since
+    ]
     failed = previous_roots.find_failed(guest)
     # The age of a failed root is not recorded, so it is deleted only if the age does not matter.
-    return [*former, *([failed] if failed and since is None else [])]
+    return [*previous, *([failed] if failed and since is None else [])]
 
 
 def _list_used_artifacts(hypervisor: Hypervisor) -> set[str]:
@@ -110,8 +112,8 @@ def _list_used_artifacts(hypervisor: Hypervisor) -> set[str]:
 
 
 def _find_stale(store: Store, name: str, in_use: set[str], keep: int, older_than: timedelta | None) -> list[Artifact]:
-    base_trees = store.golden(name)
-    spared = (base_trees.artifact, base_trees.former, store.newest(name))
+    golden = store.golden(name)
+    spared = (golden.artifact, golden.previous, store.newest(name))
     needed = in_use | {artifact.stored_id for artifact in spared if artifact}
     return pruning.find_stale(store.builds(name), keep=keep, older_than=older_than, needed=needed)
 
@@ -154,7 +156,7 @@ def prune_task(
         age = parse_time_span(older_than) if older_than else None
     except ValueError as error:
         raise VirtrootError(f"--older-than: {error}", "use a time span like 14d, 36h or 2w") from error
-    gone = prune(recipe, ctx, keep=ctx.settings.keep, older_than=age, former=True, asking=None if yes else confirm)
+    gone = prune(recipe, ctx, keep=ctx.settings.keep, older_than=age, previous=True, asking=None if yes else confirm)
     say(f"pruned {len(gone)} builds, base trees and previous roots")
 
 

@@ -30,9 +30,9 @@ def list_changes(name: str, ctx: CommandContext) -> Changes:
 def plan_rollback(name: str, choices: Choices, ctx: CommandContext) -> UpgradePlan:
     """Return what a rollback with --carry would do; nothing of the guest changes, and it may be running."""
     with preparation.hold_guest(ctx.hypervisor, name) as guest:
-        former = _get_previous_root(guest)
-        with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as staged:
-            return preparation.plan_upgrade(guest, staged, _add_kept_paths(guest, choices))
+        previous = _get_previous_root(guest)
+        with preparation.prepare_from_previous(guest, previous, _get_install_inventory(guest)) as prepared:
+            return preparation.plan_upgrade(guest, prepared, _add_kept_paths(guest, choices))
 
 
 def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Choices | None = None) -> PreviousRoot:
@@ -45,11 +45,11 @@ def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Ch
     with preparation.hold_guest(ctx.hypervisor, name) as guest:
         was_running = guest.running
         hold.check_may_stop(guest, restart=restart)
-        former = _get_previous_root(guest)
+        previous = _get_previous_root(guest)
         plan = None
         if carry is not None:
             choices = _add_kept_paths(guest, carry)
-            with preparation.prepare_from_previous(guest, former, _get_install_inventory(guest)) as prepared:
+            with preparation.prepare_from_previous(guest, previous, _get_install_inventory(guest)) as prepared:
                 plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", ctx.settings.timeout)
         else:
             with hold.shut_down(guest, ctx.settings.timeout):
@@ -58,7 +58,7 @@ def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Ch
                 except VirtrootError as error:
                     # A broken root must not prevent the rollback: that is when it is needed most.
                     warn(f"cannot determine what {name} wrote since it got its root; it stays there: {error.what}")
-                preparation.swap_back(guest, former)
+                preparation.swap_back(guest, previous)
         back = guests.get(guest.hypervisor, name)
         if was_running:
             say(f"{name} is up after {publication.start(back, ctx.settings.timeout):.1f} s")
@@ -68,17 +68,17 @@ def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Ch
             previous_roots.delete_old(back)
         except VirtrootError as error:
             warn(f"cannot delete older previous roots of {name}: {error.what}")
-        return former
+        return previous
 
 
 def _get_previous_root(guest: Guest) -> PreviousRoot:
-    former = next(reversed(previous_roots.list_previous(guest)), None)
-    if former is None:
+    previous = next(reversed(previous_roots.list_previous(guest)), None)
+    if previous is None:
         raise VirtrootError(
             f"{guest.name} has no previous root",
             "run ./inv upgrade first; ./inv prune deletes previous roots",
         )
-    return former
+    return previous
 
 
 def _get_install_inventory(guest: Guest) -> Inventory:
@@ -166,5 +166,5 @@ def rollback_task(
         return
     if json:
         raise VirtrootError("--json needs --preview", "add --preview")
-    former = rollback(name, ctx, restart=restart, carry=choices if carry else None)
-    say(f"{name} is on {former.source.artifact} again; to go back to the root that it left: ./inv rollback {name}")
+    previous = rollback(name, ctx, restart=restart, carry=choices if carry else None)
+    say(f"{name} is on {previous.source.artifact} again; to go back to the root that it left: ./inv rollback {name}")

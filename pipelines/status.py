@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pipelines.artifact import pruning
 from pipelines.artifact.build_id import BuildId
-from pipelines.artifact.history import Night, state_since
+from pipelines.artifact.history import RunRecord, state_since
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.cli.task import Context, context_of, print_data, task
@@ -59,9 +59,9 @@ def _make_row_or_reason(store: Store, name: str, now: datetime, *, every: bool) 
 
 def _make_row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
     golden = store.golden(name).artifact
-    nights = store.history(name).nights()
-    last = nights[-1] if nights else None
-    good = next((night for night in reversed(nights) if night.good), None)
+    records = store.history(name).records()
+    last = records[-1] if records else None
+    good = next((record for record in reversed(records) if record.good), None)
     source = store.source(name)
     return Row(
         recipe=name,
@@ -69,9 +69,9 @@ def _make_row(store: Store, name: str, now: datetime, *, every: bool) -> Row:
         age=_seconds_since(pruning.get_build_time(golden), now) if golden else None,
         outcome=last.outcome if last else "",
         why=last.failure.label if last and last.failure else "",
-        since=state_since(nights),
+        since=state_since(records),
         checked=_seconds_since(parse_time(good), now) if good else None,
-        due=every or bool(nights and source and source.is_file()),
+        due=every or bool(records and source and source.is_file()),
     )
 
 
@@ -108,9 +108,9 @@ def refuse_stale(rows: list[Row], max_age: str) -> None:
         )
 
 
-def parse_time(night: Night) -> datetime:
+def parse_time(record: RunRecord) -> datetime:
     """Return when a nightly run began."""
-    return datetime.fromisoformat(night.time)
+    return datetime.fromisoformat(record.time)
 
 
 def _seconds_since(moment: datetime, now: datetime) -> int:

@@ -125,9 +125,9 @@ def _go_back(guest: Guest, artifact: Artifact, why: VirtrootError, ctx: CommandC
         # A guest that shuts down by itself meanwhile is off, too.
         with suppress(VirtrootError):
             guest.stop(ctx.settings.timeout, force=True)
-    former = previous_roots.list_previous(guest)[-1]
+    previous = previous_roots.list_previous(guest)[-1]
     with hold.keep_off(guest):
-        left = preparation.swap_back(guest, former)
+        left = preparation.swap_back(guest, previous)
     # The guest may have filled the disk. It has to go back all the same, so errors from here on are warnings.
     try:
         # Errors of other phases are those of this machine and say nothing about the artifact.

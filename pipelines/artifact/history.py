@@ -70,7 +70,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
-class Night(_Frozen):
+class RunRecord(_Frozen):
     """The run record of one recipe in one nightly run.
 
     ``outcome`` is ``promoted`` (a new golden root), ``unchanged`` (a build would give the golden root again), ``kept``
@@ -132,7 +132,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def nights(self) -> list[Night]:
+    def records(self) -> list[RunRecord]:
         """Return the run records of the last years, oldest first. Skip invalid lines with a warning."""
         try:
             content = self._path.read_bytes()
@@ -140,24 +140,24 @@ class History:
             return []
         except OSError as error:
             raise _make_error(self._path, error) from error
-        nights, bad = [], []
+        records, bad = [], []
         left_out = content.rfind(b"\n", 0, max(len(content) - _MAX_READ, 0)) + 1
         first = content.count(b"\n", 0, left_out) + 1
         for number, line in enumerate(content[left_out:].decode(errors="replace").split("\n"), first):
             if not trim(line):
                 continue
             try:
-                nights.append(Night.model_validate_json(line))
+                records.append(RunRecord.model_validate_json(line))
             except ValidationError:
                 bad.append(number)
         if bad:
             warn(f"{self._path}: invalid record in line {', '.join(map(str, bad))}; skipped")
-        return nights
+        return records
 
-    def append(self, night: Night) -> None:
+    def append(self, record: RunRecord) -> None:
         """Append a complete record, or nothing. Raises VirtrootError if it cannot be written."""
         # Use one write, and not a renamed copy: a full disk has no space for a copy.
-        line = night.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        line = record.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Without a lock, the truncation after a failed write could remove another process's record. The lock is a
@@ -182,16 +182,16 @@ class History:
             raise _make_error(self._path, error) from error
 
 
-def state_since(nights: Sequence[Night]) -> str:
+def state_since(records: Sequence[RunRecord]) -> str:
     """Return the time of the first run in the sequence of runs, up to the newest, that all succeeded or all failed.
 
     Empty without runs.
     """
     since = ""
-    for night in reversed(nights):
-        if night.good != nights[-1].good:
+    for record in reversed(records):
+        if record.good != records[-1].good:
             break
-        since = night.time
+        since = record.time
     return since
 
 

@@ -39,7 +39,7 @@ class Golden:
         return self._find_build(_LINK)
 
     @property
-    def former(self) -> Artifact | None:
+    def previous(self) -> Artifact | None:
         """The newest earlier golden root that was not demoted and still exists; None if there is none."""
         current = self.artifact
         build = current.directory.name if current else ""
@@ -89,8 +89,8 @@ class Golden:
 
     def demote(self) -> tuple[Artifact, Artifact]:
         """Make the previous golden root golden again; return the demoted one, and the one that is golden now."""
-        current, former = self.artifact, self.former
-        if current is None or former is None:
+        current, previous = self.artifact, self.previous
+        if current is None or previous is None:
             raise VirtrootError(
                 f"{self._home.name} has no {'previous ' if current else ''}golden root",
                 "run ./inv status for all golden roots",
@@ -98,8 +98,8 @@ class Golden:
         before = self._read()
         # Write the record first: a nightly run in between must not promote the same build again.
         self._write(before.model_copy(update={"demoted": (*before.demoted, current.directory.name)}))
-        self._set_link(former.directory.name)
-        return current, former
+        self._set_link(previous.directory.name)
+        return current, previous
 
     def _find_build(self, name: str) -> Artifact | None:
         path = self._home / name

@@ -50,7 +50,7 @@ class PreviousRoot:
 
 def list_previous(guest: Guest) -> list[PreviousRoot]:
     """Return the guest's previous roots, the oldest first. A root that is partly deleted does not count."""
-    directory = place.of_root(guest.root).formers
+    directory = place.of_root(guest.root).previous_roots
     script = 'cd -- "$1" 2> /dev/null || exit 0; for each in *; do [ ! -f "$each/about/made" ] || echo "$each"; done'
     listed = split_lines(guest.target.run(["sh", "-c", script, "formers", directory]).text)
     found = [each for each in sorted(listed) if _WHEN.fullmatch(each)]
@@ -69,7 +69,7 @@ def choose_directory(guest: Guest) -> str:
     known = list_previous(guest)
     if known:
         now = max(now, known[-1].replaced + timedelta(seconds=1))
-    return f"{place.of_root(guest.root).formers}/{now.strftime(_STAMP)}"
+    return f"{place.of_root(guest.root).previous_roots}/{now.strftime(_STAMP)}"
 
 
 def list_trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
@@ -84,18 +84,18 @@ def list_trees(target: Target, roots: Sequence[str]) -> list[list[str]]:
 
 def find_failed(guest: Guest) -> str:
     """Return the directory of the root that the guest failed on; empty if there is none."""
-    directory = f"{place.of_root(guest.root).formers}/{_FAILED}"
+    directory = f"{place.of_root(guest.root).previous_roots}/{_FAILED}"
     return directory if guest.target.run(["test", "-d", directory], check=False).returncode == 0 else ""
 
 
 def keep_failed(guest: Guest, directory: str) -> None:
     """Make the root in the ``directory`` of a previous one the root that the guest failed on; delete an earlier one."""
     paths, earlier = place.of_root(guest.root), find_failed(guest)
-    hidden = f"{paths.partial_formers}-{_FAILED}"
+    hidden = f"{paths.partial_previous_roots}-{_FAILED}"
     if earlier:
         # A user may have mounted it to look at it. The name is freed in any case.
         guest.target.run(["mv", "-T", "--", earlier, hidden])
-    guest.target.run(["mv", "-T", "--", directory, f"{paths.formers}/{_FAILED}"])
+    guest.target.run(["mv", "-T", "--", directory, f"{paths.previous_roots}/{_FAILED}"])
     if earlier:
         mounts.delete(guest.target, hidden)
 
@@ -103,13 +103,15 @@ def keep_failed(guest: Guest, directory: str) -> None:
 def delete_old(guest: Guest, kept: int = KEPT) -> None:
     """Delete the guest's previous roots except the newest ``kept``; the caller holds its lock."""
     found = list_previous(guest)
-    delete(guest, [former.directory for former in (found[: len(found) - kept] if kept else found)])
+    delete(guest, [previous.directory for previous in (found[: len(found) - kept] if kept else found)])
 
 
 def delete(guest: Guest, directories: Iterable[str]) -> None:
     """Delete some of the guest's previous roots, given by their directories; the caller holds its lock."""
     # Renamed first: if this task is killed, no partly deleted root has a name, and the next task deletes the rest.
-    hidden = {each: f"{place.of_root(guest.root).partial_formers}-{each.rpartition('/')[2]}" for each in directories}
+    hidden = {
+        each: f"{place.of_root(guest.root).partial_previous_roots}-{each.rpartition('/')[2]}" for each in directories
+    }
     for directory, to in hidden.items():
         mounts.refuse(guest.target, directory)
         guest.target.run(["mv", "-T", "--", directory, to])
@@ -118,13 +120,13 @@ def delete(guest: Guest, directories: Iterable[str]) -> None:
 
 def list_refused(guest: Guest) -> list[str]:
     """Return the artifacts that this guest was upgraded to and failed on."""
-    path = f"{place.of_root(guest.root).formers}/{_REFUSED}"
+    path = f"{place.of_root(guest.root).previous_roots}/{_REFUSED}"
     return split_lines(guest.target.run(["cat", path], check=False).text)
 
 
 def record_refusal(guest: Guest, artifact: str) -> None:
     """Record that the guest did not come up with ``artifact``, or that a check failed."""
-    directory = place.of_root(guest.root).formers
+    directory = place.of_root(guest.root).previous_roots
     lines = "".join(f"{each}\n" for each in dict.fromkeys([*list_refused(guest), artifact]))
     guest.target.run(["mkdir", "-p", "-m", "0700", "--", directory])
     durable.put(guest.target, f"{directory}/{_REFUSED}", lines.encode(), 0o600)

@@ -42,13 +42,13 @@ def withdraw(guest: Guest) -> None:
     hypervisor, target = guest.hypervisor, guest.target
     refuse_busy(guest)
     paths = place.of_root(guest.root)
-    for directory in (paths.snapshots, paths.formers):
+    for directory in (paths.snapshots, paths.previous_roots):
         mounts.refuse(target, directory)
     renames = (
         (guest.boot, paths.partial_boot),
         (guest.root, paths.partial_root),
         (paths.snapshots, paths.partial_snapshots),
-        (paths.formers, paths.partial_formers),
+        (paths.previous_roots, paths.partial_previous_roots),
     )
     with process.defer_interrupt():
         if guest.source.lower:
@@ -180,7 +180,7 @@ def refuse_taken(hypervisor: Hypervisor, paths: Place) -> None:
     published = transactions.find_published(hypervisor.target, paths.journal, paths.root, paths.boot)
     if _exists(hypervisor.target, paths.root) and "root" not in published:
         raise VirtrootError(f"{paths.root} exists already, but no guest {name}", "move it away or choose another name")
-    for directory in (paths.snapshots, paths.formers):
+    for directory in (paths.snapshots, paths.previous_roots):
         if _exists(hypervisor.target, directory):
             raise VirtrootError(
                 f"{directory} contains roots of a guest that was removed", "move it away or choose another name"
@@ -234,7 +234,7 @@ def _delete(target: Target, *stale: str) -> None:
 
 def _wait_for_tasks(target: Target, paths: Place) -> None:
     """Wait for a publication or a removal whose task was killed."""
-    journals = [paths.journal, paths.removal, paths.switching]
+    journals = [paths.journal, paths.removal, paths.swap_journal]
     done = transactions.wait_for(target, journals)
     if done.returncode:
         raise VirtrootError(

@@ -39,7 +39,7 @@ for each in "$2" "$3"; do [ ! -f "$each" ] || cp -- "$each" "$1/"; done
 
 def describe(target: Target, directory: str, source: RootSource, boot: str) -> None:
     """Make the directory ``directory`` that describes a root; the boot directory ``boot`` has its manifest."""
-    argv = ["sh", "-ec", _DESCRIBE, "describe", directory, place.manifest(boot), place.pristine(boot)]
+    argv = ["sh", "-ec", _DESCRIBE, "describe", directory, place.manifest(boot), place.baseline(boot)]
     target.run(argv, stdin=source.to_json().encode())
 
 
@@ -67,7 +67,7 @@ def swap_roots(guest: Guest, paths: Place, directory: str, final: str, definitio
             # What is mounted cannot be renamed.
             programs.unmount_layers(target, root)
         begun = transactions.begin_swap(
-            target, paths.switching, directory, final, guest.root, guest.boot, paths.partial_boot
+            target, paths.swap_journal, directory, final, guest.root, guest.boot, paths.partial_boot
         )
         _check(guest, begun)
         try:
@@ -100,7 +100,7 @@ def finish(guest: Guest) -> bool:
 
 
 def _find_pending(guest: Guest) -> dict[str, Any] | None:
-    return transactions.find_pending_swap(guest.target, place.of_root(guest.root).switching)
+    return transactions.find_pending_swap(guest.target, place.of_root(guest.root).swap_journal)
 
 
 def _update_definition(guest: Guest, found: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ def _enable_mount_unit(guest: Guest) -> None:
 
 
 def _finish(guest: Guest, *, may_exchange: bool) -> None:
-    journal, virsh = place.of_root(guest.root).switching, guest.hypervisor.virsh_argv()
+    journal, virsh = place.of_root(guest.root).swap_journal, guest.hypervisor.virsh_argv()
     done = transactions.finish_swap(guest.target, journal, DEFINITIONS, guest.uuid, virsh, may_exchange=may_exchange)
     _check(guest, done)
 

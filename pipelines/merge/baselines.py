@@ -107,19 +107,19 @@ def write_baseline(target: Target, root: str, manifest: Manifest, boot: str, gol
     """
     target.run(["mkdir", "--parents", "--mode=0711", boot])
     if golden is None:
-        programs.save_inventory(target, root, manifest.source_date_epoch, place.pristine(boot))
+        programs.save_inventory(target, root, manifest.source_date_epoch, place.baseline(boot))
         return
-    kept = _parse_if_valid(target.run(["cat", place.pristine(golden.path)], check=False).stdout)
+    kept = _parse_if_valid(target.run(["cat", place.baseline(golden.path)], check=False).stdout)
     # Earlier versions recorded less.
     if kept is None or kept.owned is None or not kept.has_attributes:
-        programs.save_inventory(target, golden.tree, manifest.source_date_epoch, place.pristine(golden.path))
+        programs.save_inventory(target, golden.tree, manifest.source_date_epoch, place.baseline(golden.path))
     copy_baseline(target, golden.path, boot)
 
 
 def copy_baseline(target: Target, boot: str, other: str) -> None:
     """Copy the baseline in the boot directory ``boot``, if there is one, to the directory ``other``."""
     script = 'if [ -f "$1" ]; then cp --reflink=auto -- "$1" "$2"; fi'
-    target.run(["sh", "-ec", f"umask 077; {script}", "copy", place.pristine(boot), place.pristine(other)])
+    target.run(["sh", "-ec", f"umask 077; {script}", "copy", place.baseline(boot), place.baseline(other)])
 
 
 def get_baseline(guest: Guest, manifest: Manifest, artifact: Artifact | None) -> Inventory:
@@ -128,7 +128,7 @@ def get_baseline(guest: Guest, manifest: Manifest, artifact: Artifact | None) ->
     Where the guest has no readable one, ``artifact`` is unpacked to take it again. Raises `VirtrootError` where the
     artifact is missing, too.
     """
-    kept = guest.target.run(["cat", place.pristine(guest.boot)], check=False)
+    kept = guest.target.run(["cat", place.baseline(guest.boot)], check=False)
     # A damaged baseline is taken again, like a missing one.
     found = _parse_if_valid(kept.stdout) if kept.returncode == 0 else None
     if found:
@@ -144,22 +144,22 @@ def get_baseline(guest: Guest, manifest: Manifest, artifact: Artifact | None) ->
         with step("unpacking the build of the guest"), artifact.tarball.open("rb") as content:
             guest.target.run(["mkdir", "--mode=0700", tree])
             guest.target.run(archive.unpack_argv(tree), stdin=content)
-        programs.save_inventory(guest.target, tree, manifest.source_date_epoch, place.pristine(guest.boot))
+        programs.save_inventory(guest.target, tree, manifest.source_date_epoch, place.baseline(guest.boot))
     finally:
         mounts.delete(guest.target, tree)
-    return parse(guest.target.run(["cat", place.pristine(guest.boot)]).stdout)
+    return parse(guest.target.run(["cat", place.baseline(guest.boot)]).stdout)
 
 
 def write_install_inventory(target: Target, root: str, manifest: Manifest, boot: str) -> None:
     """Write the inventory of ``root``, which a guest is about to get, to the boot directory ``boot``."""
-    programs.save_inventory(target, root, manifest.source_date_epoch, place.arrived(boot), links=False)
+    programs.save_inventory(target, root, manifest.source_date_epoch, place.install_inventory(boot), links=False)
 
 
 def find_install_inventory(guest: Guest) -> Inventory | None:
     """Return the inventory of the guest's root at the time it got it; None where there is no readable one."""
     at_install, built = (
         _parse_if_valid(guest.target.run(["cat", path], check=False).stdout)
-        for path in (place.arrived(guest.boot), place.pristine(guest.boot))
+        for path in (place.install_inventory(guest.boot), place.baseline(guest.boot))
     )
     return at_install if at_install is None or built is None else _fill_links(at_install, built)
 

@@ -1,7 +1,8 @@
 """The rules for paths: what `diff`, `upgrade` and `clone` do with a path of a guest's root.
 
 One table holds all of them, `RULES`. The other modules of this package take their lists from it, and the book's page
-"What survives" is written from it. What `clone` does is decided by `recipe.machine_specific`; a test compares the two.
+"What survives" is written from it. The rules for what `clone` deletes are made from
+`recipe.machine_specific`, which a build and an import read, too.
 A snapshot has no rules: it holds the whole root.
 
 The build needs some of these paths, so they are data of `recipe`. What the inventory does not read is a constant of its

@@ -45,8 +45,8 @@ _MOST_COMMANDS = 50
 class PreparedRoot:
     """Hold another root for a guest, in ``directory``, and what its plan needs.
 
-    ``source`` says from what it was made, and ``base`` is the guest's baseline. With ``former`` it is a copy of the
-    previous root, and ``base`` is the inventory of the guest's present root at install.
+    ``source`` says from what it was made, and ``base`` is the guest's baseline. With ``is_previous`` it is a copy
+    of the previous root, and ``base`` is the inventory of the guest's present root at install.
     """
 
     paths: Place
@@ -55,7 +55,7 @@ class PreparedRoot:
     source: RootSource
     base: Inventory
     theirs: Inventory
-    former: bool = False
+    is_previous: bool = False
 
     @property
     def root(self) -> str:
@@ -110,7 +110,7 @@ def prepare_from_artifact(
         making_root = roots.make_root(target, paths.pool, artifact, way, f"{directory}/root", lying_on)
         tree = open_trees.enter_context(making_root)
         baselines.write_baseline(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
-        theirs = baselines.parse(target.run(["cat", place.pristine(paths.partial_boot)]).stdout)
+        theirs = baselines.parse(target.run(["cat", place.baseline(paths.partial_boot)]).stdout)
         base = baselines.get_baseline(guest, read_manifest(guest), made_of)
         durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
@@ -120,14 +120,14 @@ def prepare_from_artifact(
 
 
 @contextmanager
-def prepare_from_previous(guest: Guest, former: PreviousRoot, base: Inventory) -> Iterator[PreparedRoot]:
+def prepare_from_previous(guest: Guest, previous: PreviousRoot, base: Inventory) -> Iterator[PreparedRoot]:
     """Make a copy of a previous root, which itself stays as it is.
 
     ``base`` is the inventory of the guest's present root at install.
     """
     with _make_directory(guest) as (paths, directory):
-        target, source, now = guest.target, f"{former.directory}/root", former.source
-        manifest_then = _read_manifest(guest, former.about)
+        target, source, now = guest.target, f"{previous.directory}/root", previous.source
+        manifest_then = _read_manifest(guest, previous.about)
         if now.lower:
             with step("copying the layer of the previous root"):
                 clone_methods.copy_layers(target, source, f"{directory}/root")
@@ -136,17 +136,17 @@ def prepare_from_previous(guest: Guest, former: PreviousRoot, base: Inventory) -
             way = clone_methods.choose_method(target, paths.pool, "auto", source=source)
             with step(f"making the root: {clone_methods.DESCRIPTIONS[way]} of the previous one"):
                 clone_methods.clone(target, way, source, f"{directory}/root", nested=True)
-        _begin_boot_directory(guest, former, paths)
+        _begin_boot_directory(guest, previous, paths)
         theirs = baselines.take_inventory(target, f"{directory}/root", manifest_then, base)
-        yield PreparedRoot(paths, directory, manifest_then, now, base, theirs, former=True)
+        yield PreparedRoot(paths, directory, manifest_then, now, base, theirs, is_previous=True)
 
 
 @contextmanager
 def _make_directory(guest: Guest) -> Iterator[tuple[Place, str]]:
     paths = place.of_root(guest.root)
     try:
-        guest.target.run(["mkdir", "--mode=0700", "--", paths.staged])
-        yield paths, paths.staged
+        guest.target.run(["mkdir", "--mode=0700", "--", paths.prepared])
+        yield paths, paths.prepared
     finally:
         # Otherwise this error would hide the reason of the failure. The next task deletes what stays.
         with contextlib.suppress(VirtrootError):
@@ -165,7 +165,15 @@ def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> Upgr
         read = (_make_reader(guest, guest.root), _make_reader(guest, prepared.root))
         distro = prepared.manifest.recipe.distro
         plan = upgrade_plan.plan(
-            prepared.base, ours, prepared.theirs, distro, choices, read, lines.merge, points, former=prepared.former
+            prepared.base,
+            ours,
+            prepared.theirs,
+            distro,
+            choices,
+            read,
+            lines.merge,
+            points,
+            is_previous=prepared.is_previous,
         )
         owners = programs.find_owners(
             target, guest.root, prepared.root, copy_plan.list_copied_paths(plan), plan.systems
@@ -272,22 +280,22 @@ def move(guest: Guest, prepared: PreparedRoot, choices: Choices, command: str, t
     return plan
 
 
-def swap_back(guest: Guest, former: PreviousRoot) -> str:
+def swap_back(guest: Guest, previous: PreviousRoot) -> str:
     """Swap the root of a guest that is off with a previous one; return the directory of the root that it had.
 
     That root was replaced now, so its directory gets a new name, which `prune` reads as its time.
     """
-    target, paths, root = guest.target, place.of_root(guest.root), f"{former.directory}/root"
+    target, paths, root = guest.target, place.of_root(guest.root), f"{previous.directory}/root"
     final = previous_roots.choose_directory(guest)
     with step("swapping the roots back"):
-        if former.source.lower:
-            programs.mount_layers(target, root, former.source.golden, former.source.lower)
+        if previous.source.lower:
+            programs.mount_layers(target, root, previous.source.golden, previous.source.lower)
         try:
-            _begin_boot_directory(guest, former, paths)
-            mounts.delete(target, f"{former.directory}/next")
-            _swap(guest, paths, former.directory, final, former.source, _read_manifest(guest, former.about))
+            _begin_boot_directory(guest, previous, paths)
+            mounts.delete(target, f"{previous.directory}/next")
+            _swap(guest, paths, previous.directory, final, previous.source, _read_manifest(guest, previous.about))
         except BaseException:
-            if former.source.lower:
+            if previous.source.lower:
                 # A previous root cannot be deleted while something is mounted in it.
                 with contextlib.suppress(VirtrootError):
                     programs.unmount_layers(target, root)
@@ -295,11 +303,11 @@ def swap_back(guest: Guest, former: PreviousRoot) -> str:
     return final
 
 
-def _begin_boot_directory(guest: Guest, former: PreviousRoot, paths: Place) -> None:
+def _begin_boot_directory(guest: Guest, previous: PreviousRoot, paths: Place) -> None:
     """Begin a boot directory for a previous root: its manifest and baseline, and what this guest keeps."""
     guest.target.run(["mkdir", "--parents", "--mode=0711", paths.partial_boot])
     script = 'if [ -f "$1" ]; then cp -- "$1" "$2/"; fi'
-    for path in (place.manifest(former.about), place.pristine(former.about), place.keep_list(guest.boot)):
+    for path in (place.manifest(previous.about), place.baseline(previous.about), place.keep_list(guest.boot)):
         guest.target.run(["sh", "-ec", f"umask 077; {script}", "copy", path, paths.partial_boot])
 
 
@@ -331,7 +339,7 @@ def _swap(
     target.run(["touch", "--reference", place.manifest(guest.boot), "--", place.manifest(paths.partial_boot)])
     baselines.write_install_inventory(target, f"{directory}/root", manifest, paths.partial_boot)
     if prove is not None:
-        prove(baselines.parse(target.run(["cat", place.arrived(paths.partial_boot)]).stdout))
+        prove(baselines.parse(target.run(["cat", place.install_inventory(paths.partial_boot)]).stdout))
     swap.describe(target, f"{directory}/next", root_source.read(definition), guest.boot)
     root_source.write(definition, guest.boot, now)
     virtiofsd_wrapper.update(definition, programs.read_kernel_release(target, paths.partial_boot))

@@ -114,11 +114,11 @@ def plan(
     merge_text: MergeText,
     points: Iterable[str] = (),
     *,
-    former: bool = False,
+    is_previous: bool = False,
 ) -> UpgradePlan:
     """Return the plan for an upgrade from ``ours``, whose baseline is ``base``, to ``theirs``; nothing is changed.
 
-    With ``former`` the guest had the root ``theirs`` before, and ``base`` is the inventory of its present root at
+    With ``is_previous`` the guest had the root ``theirs`` before, and ``base`` is the inventory of its present root at
     install. What only the previous root has would be lost where a kept path takes its place.
 
     Raises `VirtrootError` for choices that decide nothing and for invalid account files.
@@ -148,7 +148,7 @@ def plan(
         )
         if each.kind != "removed" and not paths.is_below(each.name, covered) and not _is_in_new_root(each, ours, theirs)
     }
-    if former:
+    if is_previous:
         found |= {each.name: each for each in collisions.list_lost_by_rollback(base, ours, theirs, kept, systems)}
     names = {each.name for each in theirs.packages}
     lost = [change.name for change in known.packages.added if change.name not in names]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.artifact import difference
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Failure, History, Night, state_since
+from pipelines.artifact.history import Failure, History, RunRecord, state_since
 from pipelines.artifact.reserve import Reserve
 from pipelines.artifact.store import Store
 from pipelines.errors import Phase, VirtrootError
@@ -18,7 +18,7 @@ from pipelines.settings import Settings
 
 
 def collect_facts(
-    store: Store, artifact: Artifact, before: Artifact | None, records: Sequence[Night], known: Collection[str]
+    store: Store, artifact: Artifact, before: Artifact | None, records: Sequence[RunRecord], known: Collection[str]
 ) -> dict[str, Any]:
     """Return the fields of a run record that describe ``artifact``.
 
@@ -37,55 +37,55 @@ def collect_facts(
     }
 
 
-def _compare_with(store: Store, former: str, artifact: Artifact) -> difference.Difference | None:
-    made = store.find(former) if former else None
+def _compare_with(store: Store, previous: str, artifact: Artifact) -> difference.Difference | None:
+    made = store.find(previous) if previous else None
     if made is None:
         return None
     try:
         now, then = artifact.manifest, made.manifest
     except VirtrootError as error:
-        warn(f"cannot compare {artifact.stored_id} with {former}: {error.what}")
+        warn(f"cannot compare {artifact.stored_id} with {previous}: {error.what}")
         return None
     return difference.compare(then.packages, now.packages, now.recipe.distro)
 
 
-def record_and_notify(night: Night, store: Store, settings: Settings) -> Night:
+def record_and_notify(record: RunRecord, store: Store, settings: Settings) -> RunRecord:
     """Record a run and, if the state of its recipe changed, send notices; return the final record.
 
     A run that cannot be recorded counts as failed, since nobody would notice it otherwise; the others continue.
     """
-    history = store.history(night.recipe)
-    nights: list[Night] = []
+    history = store.history(record.recipe)
+    records: list[RunRecord] = []
     try:
-        nights = history.nights()
-        _record(history, night, settings)
+        records = history.records()
+        _record(history, record, settings)
     except VirtrootError as error:
-        warn(f"{night.recipe}: {error.what}")
-        failure = night.failure or Failure.of(Phase.ENGINE, error.what, str(error))
-        night = night.model_copy(update={"outcome": "failed", "failure": failure})
-    former = nights[-1] if nights else None
-    if night.good == (former.good if former else True):
-        return night
+        warn(f"{record.recipe}: {error.what}")
+        failure = record.failure or Failure.of(Phase.ENGINE, error.what, str(error))
+        record = record.model_copy(update={"outcome": "failed", "failure": failure})
+    previous = records[-1] if records else None
+    if record.good == (previous.good if previous else True):
+        return record
     document = json.dumps(
         {
-            "recipe": night.recipe,
-            "state": night.state,
-            "former_state": former.state if former else "",
-            "former_since": state_since(nights),
-            "night": night.model_dump(mode="json"),
+            "recipe": record.recipe,
+            "state": record.state,
+            "former_state": previous.state if previous else "",
+            "former_since": state_since(records),
+            "night": record.model_dump(mode="json"),
         }
     )
-    for command in (settings.on_failure if not night.good else "", settings.on_change):
+    for command in (settings.on_failure if not record.good else "", settings.on_change):
         if command:
             notice.send(command, document)
-    return night
+    return record
 
 
-def _record(history: History, night: Night, settings: Settings) -> None:
+def _record(history: History, record: RunRecord, settings: Settings) -> None:
     try:
-        history.append(night)
+        history.append(record)
     except VirtrootError as error:
         if not Reserve(settings.output_dir).release():
             raise
         warn(f"{error.what}: using the disk space that was reserved for this")
-        history.append(night)
+        history.append(record)

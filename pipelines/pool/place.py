@@ -73,17 +73,17 @@ class Place:
         return f"{self.pool}/snapshots.{self.name}"
 
     @property
-    def formers(self) -> str:
+    def previous_roots(self) -> str:
         """The directory with the previous roots of the guest."""
         return f"{self.pool}/former.{self.name}"
 
     @property
-    def staged(self) -> str:
+    def prepared(self) -> str:
         """The directory in which a new root for the guest is prepared."""
         return f"{self.partial_root}-upgrade"
 
     @property
-    def switching(self) -> str:
+    def swap_journal(self) -> str:
         """The journal of a swap of roots."""
         return f"{self.pool}/.root.{self.name}{SWAP}"
 
@@ -93,7 +93,7 @@ class Place:
         return f"{self.partial_root}-snapshots"
 
     @property
-    def partial_formers(self) -> str:
+    def partial_previous_roots(self) -> str:
         """The directory with the previous roots after it is withdrawn."""
         return f"{self.partial_root}-formers"
 
@@ -188,12 +188,12 @@ def manifest(boot: str) -> str:
     return f"{boot}/{MANIFEST}"
 
 
-def pristine(boot: str) -> str:
+def baseline(boot: str) -> str:
     """Return the path of the baseline as built, in the boot directory of a guest or in a base tree; mode 0600."""
     return f"{boot}/pristine.tar.gz"
 
 
-def arrived(boot: str) -> str:
+def install_inventory(boot: str) -> str:
     """Return the path of the inventory of a root before its first boot after an upgrade; mode 0600."""
     return f"{boot}/arrived.tar.gz"
 

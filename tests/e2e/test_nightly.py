@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.artifact.store import Store
 from pipelines.guest import guest as guests
 from pipelines.libvirt.connect import connect
@@ -41,8 +41,8 @@ def night(inv: Virtroot, recipes: dict[str, Path], *options: str, status: int = 
     return inv("nightly", *those, *options, status=status).stderr
 
 
-def last(inv: Virtroot, name: str) -> Night:
-    return Store(inv.output).history(name).nights()[-1]
+def last(inv: Virtroot, name: str) -> RunRecord:
+    return Store(inv.output).history(name).records()[-1]
 
 
 def golden(inv: Virtroot, name: str) -> Path:

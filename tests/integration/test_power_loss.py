@@ -283,18 +283,18 @@ def test_a_restored_snapshot(machine: Machine) -> None:
 
 def test_an_upgrade(machine: Machine) -> None:
     paths = machine.paths
-    final = f"{paths.formers}/20261124T000000Z"
+    final = f"{paths.previous_roots}/20261124T000000Z"
 
     def task() -> None:
         guest = guests.get(machine.hypervisor, "web")
         definition = parsed((machine.disk / "libvirt/web.xml").read_text())
-        Path(paths.staged).mkdir()
-        machine.fill(f"{paths.staged}/root", "new")
+        Path(paths.prepared).mkdir()
+        machine.fill(f"{paths.prepared}/root", "new")
         machine.fill(paths.partial_boot, "new")
-        swap.describe(guest.target, f"{paths.staged}/next", root_source.read(definition), guest.boot)
+        swap.describe(guest.target, f"{paths.prepared}/next", root_source.read(definition), guest.boot)
         now = make_source("web/2")
         root_source.write(definition, guest.boot, now)
-        swap.swap_roots(guest, paths, paths.staged, final, definition, now)
+        swap.swap_roots(guest, paths, paths.prepared, final, definition, now)
 
     seen = []
     with patch.object(machine.__class__, "paths", paths):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.difference import compare
-from pipelines.artifact.history import Failure, History, Night
+from pipelines.artifact.history import Failure, History, RunRecord
 from pipelines.artifact.manifest import Package, StageTime, Verdict
 from pipelines.errors import Phase
 from tests.support.artifacts import made
@@ -59,7 +59,7 @@ def failure(where: Phase, label: str) -> Failure:
     )
 
 
-def night(recipe: str, day: int, before: int | None) -> Night:
+def night(recipe: str, day: int, before: int | None) -> RunRecord:
     """Return the night of ``day``, after that of the day ``before``: in one the mirror fails, later each boot."""
     artifact, broken = f"{recipe}/{build_name(day)}", day >= BROKEN
     common = {
@@ -71,9 +71,9 @@ def night(recipe: str, day: int, before: int | None) -> Night:
     }
     if day == MIRROR:
         label = failure(Phase.MIRROR, "the mirror does not answer: timed out")
-        return Night.model_validate({**common, "seconds": 4.0, "outcome": "failed", "failure": label})
+        return RunRecord.model_validate({**common, "seconds": 4.0, "outcome": "failed", "failure": label})
     since = compare(packages(before), packages(day), "debian") if before is not None else None
-    return Night.model_validate(
+    return RunRecord.model_validate(
         {
             **common,
             "outcome": "failed" if broken else "promoted",
@@ -90,7 +90,7 @@ def night(recipe: str, day: int, before: int | None) -> Night:
     )
 
 
-def twelve_nights(output: Path, recipe: str = "web") -> list[Night]:
+def twelve_nights(output: Path, recipe: str = "web") -> list[RunRecord]:
     """Write the history of twelve days with eleven nights, and the builds that pruning left; return the nights."""
     days = [day for day in range(DAYS) if day != MISSING]
     built = [day for day in days if day != MIRROR]
@@ -106,7 +106,7 @@ def twelve_nights(output: Path, recipe: str = "web") -> list[Night]:
     return nights
 
 
-def good(output: Path, recipe: str = "db", nights: int = 3) -> list[Night]:
+def good(output: Path, recipe: str = "db", nights: int = 3) -> list[RunRecord]:
     """Write the history of a recipe in order: built once, and found unchanged since."""
     artifact = made(output, recipe, build_name(0), packages=packages(0))
     (output / recipe / "golden").symlink_to(artifact.directory.name)

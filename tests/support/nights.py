@@ -12,7 +12,7 @@ import pytest
 from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.artifact.manifest import Verdict
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
@@ -80,8 +80,8 @@ def night(stage: Stage, tmp_path: Path) -> Callable[..., list[str]]:
     return run
 
 
-def history(stage: Stage, name: str) -> list[Night]:
-    return Store(stage.output).history(name).nights()
+def history(stage: Stage, name: str) -> list[RunRecord]:
+    return Store(stage.output).history(name).records()
 
 
 def golden(stage: Stage, name: str) -> str:

@@ -60,7 +60,12 @@ class Site:
 
     def fill(self) -> Guest:
         """Make a guest that has a root, a boot directory, a snapshot and a previous root."""
-        paths = (self.paths.root, self.paths.boot, f"{self.paths.snapshots}/3/root", f"{self.paths.formers}/1/root")
+        paths = (
+            self.paths.root,
+            self.paths.boot,
+            f"{self.paths.snapshots}/3/root",
+            f"{self.paths.previous_roots}/1/root",
+        )
         for each in paths:
             Path(each).mkdir(parents=True)
             (Path(each) / "is").write_text("web")

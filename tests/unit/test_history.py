@@ -10,12 +10,12 @@ from threading import Thread
 import pytest
 from pydantic import ValidationError
 
-from pipelines.artifact.history import History, Night, state_since
+from pipelines.artifact.history import History, RunRecord, state_since
 from pipelines.errors import VirtrootError
 from tests.support import histories
 
 
-def night(day: int, **fields: object) -> Night:
+def night(day: int, **fields: object) -> RunRecord:
     return histories.night("web", day, None).model_copy(update=fields)
 
 
@@ -28,9 +28,9 @@ def test_records_come_back_as_they_were(path: Path) -> None:
     nights = [night(day, retried="a\nb\u2028c") for day in range(12)]
     for each in nights:
         History(path).append(each)
-    assert History(path).nights() == nights
+    assert History(path).records() == nights
     assert path.read_text().count("\n") == len(nights)
-    assert History(path.with_name("none.jsonl")).nights() == []
+    assert History(path.with_name("none.jsonl")).records() == []
 
 
 def test_a_line_that_is_no_record_is_told_and_left_as_it_is(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_a_line_that_is_no_record_is_told_and_left_as_it_is(path: Path, capfd: p
         file.write(b'\n{"schema_version": 1, "recipe": "we')
     history.append(night(2))
     before = path.read_bytes()
-    assert history.nights() == [night(0), night(2)]
+    assert history.records() == [night(0), night(2)]
     assert "invalid record in line 3, 4, 5, 6" in capfd.readouterr().err
     assert path.read_bytes() == before
 
@@ -64,7 +64,7 @@ def test_a_record_is_written_wholly_or_not_at_all(path: Path, monkeypatch: pytes
     assert path.read_bytes() == before
     monkeypatch.undo()
     history.append(night(2))
-    assert history.nights() == [night(0), night(2)]
+    assert history.records() == [night(0), night(2)]
 
 
 def test_a_record_that_is_taken_back_takes_no_other_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,14 +83,14 @@ def test_a_record_that_is_taken_back_takes_no_other_with_it(path: Path, monkeypa
     with pytest.raises(VirtrootError, match="Input/output error"):
         History(path).append(night(0))
     other.join()
-    assert History(path).nights() == [night(1)]
+    assert History(path).records() == [night(1)]
 
 
 def test_many_append_at_once(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(lambda day: History(path).append(night(day % 12, seconds=day)), range(200)):
             pass
-    assert sorted(each.seconds for each in History(path).nights()) == list(range(200))
+    assert sorted(each.seconds for each in History(path).records()) == list(range(200))
 
 
 def test_where_there_is_room_for_half_a_record_there_is_none(path: Path) -> None:
@@ -127,9 +127,9 @@ def test_where_there_is_room_for_half_a_record_there_is_none(path: Path) -> None
 )
 def test_a_record_has_no_times_and_sizes_that_cannot_be(fields: dict[str, object]) -> None:
     good = night(0).model_dump()
-    Night.model_validate(good)
+    RunRecord.model_validate(good)
     with pytest.raises(ValidationError):
-        Night.model_validate({**good, **fields})
+        RunRecord.model_validate({**good, **fields})
 
 
 def test_a_state_begins_with_its_first_night() -> None:

@@ -93,7 +93,7 @@ def test_links_are_valid_and_the_next_night_clears_up(stage: Stage, change: int)
     assert golden.artifact == Artifact(home / NEW)
     assert names(stage) == ["20261104T030000Z-4", NEW, "golden", "history.jsonl", "index.html", "latest"]
     assert list(home.glob(f"{PARTIAL}*")) == []
-    outcomes = [night.outcome for night in Store(stage.output).history("web").nights()]
+    outcomes = [night.outcome for night in Store(stage.output).history("web").records()]
     # Killed before its record: nobody knows that it was promoted, so it is proven again.
     before_the_record = (["promoted"], ["unchanged"])
     assert outcomes == ["promoted", "unchanged"] or (was_killed and outcomes in before_the_record)

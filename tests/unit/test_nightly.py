@@ -14,7 +14,7 @@ import pytest
 from pipelines import candidate
 from pipelines import nightly as nights
 from pipelines.artifact.artifact import Artifact
-from pipelines.artifact.history import History, Night
+from pipelines.artifact.history import History, RunRecord
 from pipelines.artifact.store import Store
 from pipelines.builder.inputs import Inputs
 from pipelines.context import CommandContext
@@ -247,7 +247,7 @@ def test_a_record_finds_room_on_a_full_disk(
     stage.builds = {"web": OSError(28, "No space left on device", str(stage.output))}
     whole = History.append
 
-    def full(self: History, night: Night) -> None:
+    def full(self: History, night: RunRecord) -> None:
         if (stage.output / ".reserve").exists():
             raise VirtrootError("history.jsonl: No space left on device", "free space")
         whole(self, night)

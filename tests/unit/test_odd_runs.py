@@ -13,7 +13,7 @@ from rich.console import Console
 from pipelines import log
 from pipelines import nightly as nights
 from pipelines.artifact import history as histories
-from pipelines.artifact.history import History, Night
+from pipelines.artifact.history import History, RunRecord
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.context import CommandContext
@@ -150,11 +150,11 @@ def test_a_directory_that_does_not_say_whose_it_is_belongs_to_nobody(tmp_path: P
 def test_of_a_long_history_the_last_years_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = History(tmp_path / "history.jsonl")
     for day in range(1, 29):
-        history.append(Night(recipe="web", time=f"2026-11-{day:02}T03:00:00Z", seconds=1, outcome="unchanged"))
+        history.append(RunRecord(recipe="web", time=f"2026-11-{day:02}T03:00:00Z", seconds=1, outcome="unchanged"))
     length = len((tmp_path / "history.jsonl").read_bytes()) // 28
     for room, first in ((3 * length, 26), (3 * length + 1, 25), (1000 * length, 1)):
         monkeypatch.setattr(histories, "_MAX_READ", room)
-        assert history.nights()[0].time.startswith(f"2026-11-{first:02}")
+        assert history.records()[0].time.startswith(f"2026-11-{first:02}")
 
 
 def test_a_page_that_cannot_be_written_stops_no_other(stage: Stage, night: Run) -> None:

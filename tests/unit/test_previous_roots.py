@@ -129,13 +129,13 @@ def test_a_root_of_which_nothing_can_be_told_is_left_all_the_same(
 @pytest.fixture
 def guest(tmp_path: Any) -> Any:
     paths = Place(str(tmp_path), "web")
-    return SimpleNamespace(name="web", root=paths.root, target=Local(), formers=tmp_path / "former.web")
+    return SimpleNamespace(name="web", root=paths.root, target=Local(), previous_roots=tmp_path / "former.web")
 
 
 def former(guest: Any, when: str, *, whole: bool = True) -> None:
-    about = guest.formers / when / "about"
+    about = guest.previous_roots / when / "about"
     about.mkdir(parents=True)
-    (guest.formers / when / "root").mkdir()
+    (guest.previous_roots / when / "root").mkdir()
     if whole:
         made = '{"artifact": "web/1", "kernel": "k", "initrd": "", "cmdline": "", "golden": "", "lower": ""}'
         (about / "made").write_text(made)
@@ -143,9 +143,9 @@ def former(guest: Any, when: str, *, whole: bool = True) -> None:
 
 def test_former_roots_are_called_after_each_other_whatever_the_clock_says(guest: Any) -> None:
     first = previous_roots.choose_directory(guest)
-    assert first.rpartition("/")[0] == str(guest.formers)
+    assert first.rpartition("/")[0] == str(guest.previous_roots)
     former(guest, "29991231T235959Z")
-    assert previous_roots.choose_directory(guest) == f"{guest.formers}/30000101T000000Z"
+    assert previous_roots.choose_directory(guest) == f"{guest.previous_roots}/30000101T000000Z"
     former(guest, "30000101T000000Z")
     assert [each.when for each in previous_roots.list_previous(guest)] == ["29991231T235959Z", "30000101T000000Z"]
 
@@ -162,12 +162,12 @@ def test_what_a_guest_failed_on_is_no_former_root_and_one_is_kept(guest: Any) ->
     for day in (2, 3):
         former(guest, f"2026010{day}T000000Z")
         newest = previous_roots.list_previous(guest)[-1]
-        (guest.formers / newest.when / "root" / f"of day {day}").touch()
+        (guest.previous_roots / newest.when / "root" / f"of day {day}").touch()
         previous_roots.keep_failed(guest, newest.directory)
         assert [each.when for each in previous_roots.list_previous(guest)] == ["20260101T000000Z"]
     failed = previous_roots.find_failed(guest)
-    assert failed == f"{guest.formers}/failed"
-    assert [path.name for path in (guest.formers / "failed/root").iterdir()] == ["of day 3"]
+    assert failed == f"{guest.previous_roots}/failed"
+    assert [path.name for path in (guest.previous_roots / "failed/root").iterdir()] == ["of day 3"]
     previous_roots.delete(guest, [failed])
     assert previous_roots.find_failed(guest) == ""
 
@@ -179,5 +179,5 @@ def test_a_former_root_has_no_name_any_more_when_it_is_deleted(guest: Any, monke
     with pytest.raises(KeyboardInterrupt):
         previous_roots.delete_old(guest)
     assert [each.when for each in previous_roots.list_previous(guest)] == ["20260102T000000Z", "20260103T000000Z"]
-    [hidden] = [path for path in guest.formers.parent.iterdir() if path.name.startswith(".root.web@")]
+    [hidden] = [path for path in guest.previous_roots.parent.iterdir() if path.name.startswith(".root.web@")]
     assert (hidden / "about/made").is_file()

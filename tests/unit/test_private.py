@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact import manifest as manifests
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.artifact.store import Store
 from pipelines.builder.cache import StageCache
 from pipelines.builder.stages import StageRunner
@@ -128,14 +128,14 @@ def test_a_lock_file_is_nobody_elses_to_hold(tmp_path: Path) -> None:
     with lock.on(Local(), f"{tmp_path}/run/guest", "the guest web"):
         assert open_to_others(tmp_path / "run") == []
     history = Store(tmp_path).history("web")
-    night = Night(recipe="web", outcome="promoted", time="2026-11-01T00:00:00Z", seconds=1.0)
+    night = RunRecord(recipe="web", outcome="promoted", time="2026-11-01T00:00:00Z", seconds=1.0)
     history.append(night)
     # Others may read it, and lock it, to no effect.
     held = os.open(tmp_path / "web" / "history.jsonl", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     history.append(night)
     os.close(held)
-    assert len(history.nights()) == 2
+    assert len(history.records()) == 2
 
 
 #: Locks a file, says so, and keeps it.

@@ -72,8 +72,8 @@ def test_demote_goes_back_and_is_remembered(
         golden.demote()
     golden.promote(back)
     assert not golden.is_demoted(back)
-    assert golden.former is not None
-    assert golden.former.id == "web/2" or golden.former.id == "web/1"
+    assert golden.previous is not None
+    assert golden.previous.id == "web/2" or golden.previous.id == "web/1"
 
 
 def test_a_former_one_that_is_gone_is_passed_over(tmp_path: Path, golden: Golden) -> None:
@@ -101,7 +101,7 @@ def test_a_killed_promotion_is_done_again(tmp_path: Path, golden: Golden) -> Non
     second = made(tmp_path, "web", "2")
     assert golden.artifact is not None
     assert golden.artifact.id == "web/1"
-    assert golden.former is None
+    assert golden.previous is None
     golden.promote(second)
     assert golden.artifact.id == "web/2"
     assert golden.demote()[1].id == "web/1"
@@ -160,6 +160,6 @@ def test_what_was_taken_back_is_never_gone_back_to(tmp_path: Path) -> None:
         golden.promote(made(tmp_path, "web", build))
     golden.demote()
     golden.promote(made(tmp_path, "web", "4"))
-    assert golden.former is not None
-    assert golden.former.directory.name == "2"
+    assert golden.previous is not None
+    assert golden.previous.directory.name == "2"
     assert golden.demote()[1].id == "web/2"

@@ -159,7 +159,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
 
     settings = Settings(output=str(tmp_path))
     old = timedelta(days=14)
-    assert pruning_verb.prune([], CommandContext(settings), keep=2, former=True, older_than=old, asking=asking) == [
+    assert pruning_verb.prune([], CommandContext(settings), keep=2, previous=True, older_than=old, asking=asking) == [
         "/pool/former.web/30"
     ]
     assert gone == ["/pool/former.web/30"]
@@ -167,7 +167,7 @@ def test_former_roots_go_by_age_and_only_those_that_were_asked_about(
         capsys.readouterr().err.split()
     )
     every.pop()
-    assert pruning_verb.prune([], CommandContext(settings), keep=2, former=True)[-1] == "/pool/former.web/failed"
+    assert pruning_verb.prune([], CommandContext(settings), keep=2, previous=True)[-1] == "/pool/former.web/failed"
 
 
 def test_a_guest_whose_former_roots_cannot_be_read_keeps_them_and_no_other(

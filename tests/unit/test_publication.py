@@ -99,7 +99,7 @@ def test_what_is_hidden_of_a_guest_without_a_root_is_not_deleted(site: Site) -> 
 def test_a_renamed_guest_is_held_by_the_lock_of_its_root(site: Site) -> None:
     site.fill()
     site.rename("web2")
-    staged = Path(site.paths.staged)
+    staged = Path(site.paths.prepared)
     with hold.hold(site.hypervisor, "web2"):
         staged.mkdir()
         for name in ("web2", "web"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import status
-from pipelines.artifact.history import Failure, Night
+from pipelines.artifact.history import Failure, RunRecord
 from pipelines.artifact.store import Store
 from pipelines.builder import inputs
 from pipelines.context import CommandContext
@@ -27,7 +27,7 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:
     failure = None if good else Failure.of(Phase.BOOT, "the guest night-web did not come up: no agent answered", "why")
     store.history(recipe).append(
-        Night(
+        RunRecord(
             recipe=recipe,
             time=f"2026-11-{day:02}T03:00:00Z",
             seconds=1,

@@ -56,13 +56,13 @@ class Site:
 
     @property
     def final(self) -> str:
-        return f"{self.paths.formers}/20261124T000000Z"
+        return f"{self.paths.previous_roots}/20261124T000000Z"
 
     def switch(self) -> None:
         definition = parsed(DOMAIN)
-        swap.describe(self.guest.target, f"{self.paths.staged}/next", root_source.read(definition), self.guest.boot)
+        swap.describe(self.guest.target, f"{self.paths.prepared}/next", root_source.read(definition), self.guest.boot)
         root_source.write(definition, self.guest.boot, NEW)
-        swap.swap_roots(self.guest, self.paths, self.paths.staged, self.final, definition, NEW)
+        swap.swap_roots(self.guest, self.paths, self.paths.prepared, self.final, definition, NEW)
 
     def which(self) -> tuple[str, str, str]:
         """Return what the root, the boot directory and libvirt have: ``old`` or ``new`` each."""
@@ -78,7 +78,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         directory.mkdir()
     monkeypatch.setattr(place, "BOOT", str(boot))
     paths = Place(str(pool), "web")
-    for made_there, what in ((paths.root, "old"), (f"{paths.staged}/root", "new"), (paths.boot, "old"),
+    for made_there, what in ((paths.root, "old"), (f"{paths.prepared}/root", "new"), (paths.boot, "old"),
                             (paths.partial_boot, "new")):  # fmt: skip
         Path(made_there).mkdir(parents=True)
         (Path(made_there) / "is").write_text(what)
@@ -123,7 +123,7 @@ def test_what_libvirt_does_not_take_changes_nothing(site: Site) -> None:
         site.switch()
     assert "unsupported" in raised.value.detail
     assert site.which() == ("old", "old", "old")
-    assert not Path(site.paths.switching).exists()
+    assert not Path(site.paths.swap_journal).exists()
 
 
 def test_a_guest_that_was_started_keeps_its_root(site: Site) -> None:
@@ -142,8 +142,8 @@ def test_a_guest_that_libvirt_starts_meanwhile_keeps_its_root(site: Site, states
         site.switch()
     assert "the guest is running" in raised.value.detail
     assert site.which() == ("old", "old", "old")
-    assert not Path(site.paths.switching).exists()
-    assert (Path(site.paths.staged) / "root/is").read_text() == "new"
+    assert not Path(site.paths.swap_journal).exists()
+    assert (Path(site.paths.prepared) / "root/is").read_text() == "new"
 
 
 def test_what_was_written_down_and_not_begun_is_never_done_later(
@@ -155,10 +155,10 @@ def test_what_was_written_down_and_not_begun_is_never_done_later(
     monkeypatch.setattr(place, "BOOT", str(site.boot))
     monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
-    assert Path(site.paths.switching).exists()
+    assert Path(site.paths.swap_journal).exists()
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
-    assert not Path(site.paths.switching).exists()
+    assert not Path(site.paths.swap_journal).exists()
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -170,7 +170,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
     with monkeypatch.context() as patched:
         patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
-    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    programs.exchange(Local(), f"{site.paths.prepared}/root", site.paths.root)
     virsh = tmp_path / "programs/virsh"
     virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
     if running:
@@ -178,7 +178,7 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
         with pytest.raises(VirtrootError, match="web keeps the root that it has"):
             swap.finish(site.guest)
         assert (Path(site.paths.root) / "is").read_text() == "new"
-        assert Path(site.paths.switching).exists()
+        assert Path(site.paths.swap_journal).exists()
     with pytest.raises(VirtrootError, match="web keeps the root that it has") as raised:
         swap.finish(site.guest)
     assert f"is kept as {site.final}" in raised.value.detail
@@ -190,17 +190,17 @@ def test_what_libvirt_does_not_take_any_more_is_undone_and_nothing_of_it_lost(
 def test_what_is_begun_is_finished_also_without_one_step_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the three renames that stand for one where a file system cannot exchange directories."""
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
-    root, staged = Path(site.paths.root), Path(site.paths.staged) / "root"
+    root, staged = Path(site.paths.root), Path(site.paths.prepared) / "root"
     aside = root.with_name(f"{root.name}@aside")
     with monkeypatch.context() as patched:
         patched.setattr(swap, "_finish", lambda *_, **__: None)
         site.switch()
-    journal = Path(site.paths.switching).read_bytes()
+    journal = Path(site.paths.swap_journal).read_bytes()
     root.rename(aside)
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
     assert not token_in(staged)
-    Path(site.paths.switching).write_bytes(journal)
+    Path(site.paths.swap_journal).write_bytes(journal)
     token = json.loads(journal)["token"]
     for directory in (staged, Path(site.paths.partial_boot)):
         (directory / token).touch()
@@ -223,8 +223,8 @@ def test_killed_anywhere_it_has_one_root_and_the_next_task_does_the_rest(
         left = site.which()
         assert left in (("old", "old", "old"), ("new", "new", "new")), (where, left)
         seen.add(left[0])
-        assert not Path(site.paths.switching).exists()
-        other = Path(site.final if left[0] == "new" else site.paths.staged) / "root/is"
+        assert not Path(site.paths.swap_journal).exists()
+        other = Path(site.final if left[0] == "new" else site.paths.prepared) / "root/is"
         assert other.read_text() == ("old" if left[0] == "new" else "new"), where
         assert not token_in(site.pool / "root.web"), where
     assert seen == {"old", "new"}
@@ -236,7 +236,7 @@ def test_what_libvirt_refuses_after_a_crash_is_kept_wherever_a_second_crash_is(
     """The machine went down after the exchange, libvirt does not accept the definition any more."""
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
-    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    programs.exchange(Local(), f"{site.paths.prepared}/root", site.paths.root)
     virsh = tmp_path / "programs/virsh"
     virsh.write_text(virsh.read_text().replace("for last;", "echo unsupported >&2; exit 1; for last;"))
     killing = Killing(tmp_path, monkeypatch, site.guest.hypervisor, ())
@@ -245,7 +245,7 @@ def test_what_libvirt_refuses_after_a_crash_is_kept_wherever_a_second_crash_is(
             swap.finish(site.guest)
         assert site.which() == ("old", "old", "old"), where
         assert (Path(site.final) / "root/is").read_text() == "new", where
-        assert not Path(site.paths.switching).exists(), where
+        assert not Path(site.paths.swap_journal).exists(), where
 
 
 def test_a_journal_of_an_earlier_version_is_understood_after_a_second_crash(
@@ -253,9 +253,9 @@ def test_a_journal_of_an_earlier_version_is_understood_after_a_second_crash(
 ) -> None:
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
-    journal = Path(site.paths.switching)
+    journal = Path(site.paths.swap_journal)
     words = json.loads(journal.read_text())
-    for directory in (Path(site.paths.staged) / "root", Path(site.paths.partial_boot)):
+    for directory in (Path(site.paths.prepared) / "root", Path(site.paths.partial_boot)):
         (directory / words["token"]).unlink()
     text = "".join(f"{word} {value}\n" for word, value in words.items())
     journal.write_text(f'{text}end\n{{"done": true}}\n')
@@ -277,15 +277,15 @@ def test_which_root_is_which_is_known_whatever_number_the_device_has_by_then(
     """A btrfs pool that was mounted again has other numbers, and the old ones are other roots'."""
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
-    for path in (site.paths.root, f"{site.paths.staged}/root", site.paths.boot, site.paths.partial_boot):
+    for path in (site.paths.root, f"{site.paths.prepared}/root", site.paths.boot, site.paths.partial_boot):
         copy = tmp_path / "copy"
         shutil.copytree(path, copy, symlinks=True)
         shutil.rmtree(path)
         copy.rename(path)
     swap.finish(site.guest)
     assert site.which() == ("old", "old", "old")
-    assert (Path(site.paths.staged) / "root/is").read_text() == "new"
-    assert not Path(site.paths.switching).exists()
+    assert (Path(site.paths.prepared) / "root/is").read_text() == "new"
+    assert not Path(site.paths.swap_journal).exists()
 
 
 @pytest.mark.parametrize("restored", ["neither", "both"])
@@ -294,7 +294,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
 ) -> None:
     """Somebody put a backup in the place of one of the two."""
     begun(site, monkeypatch)
-    staged, root = Path(site.paths.staged) / "root", Path(site.paths.root)
+    staged, root = Path(site.paths.prepared) / "root", Path(site.paths.root)
     (token,) = token_in(staged)
     if restored == "neither":
         (staged / token).unlink()
@@ -305,7 +305,7 @@ def test_where_nobody_can_say_which_root_is_which_nothing_changes(
     assert "is certainly the root that was prepared" in raised.value.detail
     assert (root / "is").read_text() == "old"
     assert (staged / "is").read_text() == "new"
-    assert Path(site.paths.switching).exists()
+    assert Path(site.paths.swap_journal).exists()
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
@@ -314,17 +314,17 @@ def test_a_journal_of_an_earlier_version_is_understood(
 ) -> None:
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
-    staged, boot = Path(site.paths.staged) / "root", Path(site.paths.partial_boot)
+    staged, boot = Path(site.paths.prepared) / "root", Path(site.paths.partial_boot)
     (token,) = token_in(staged)
     numbers = {}
     for word, directory in (("is_root", staged), ("is_boot", boot)):
         (directory / token).unlink()
         numbers[word] = f"{directory.stat().st_dev} {directory.stat().st_ino}"
-    journal = Path(site.paths.switching)
+    journal = Path(site.paths.swap_journal)
     words = {**json.loads(journal.read_text()), **numbers}
     del words["token"]
     journal.write_text("".join(f"{word} {value}\n" for word, value in words.items()) + "end\n")
-    (Path(site.paths.staged) / "coming").unlink()
+    (Path(site.paths.prepared) / "coming").unlink()
     if exchanged:
         programs.exchange(Local(), str(staged), site.paths.root)
     swap.finish(site.guest)
@@ -336,7 +336,7 @@ def test_what_was_changed_in_the_domain_since_is_kept(site: Site, monkeypatch: p
     """The machine went down after the exchange; an administrator gave the guest a device before anybody came to it."""
     monkeypatch.setattr(guests, "get", lambda *_: site.guest)
     begun(site, monkeypatch)
-    programs.exchange(Local(), f"{site.paths.staged}/root", site.paths.root)
+    programs.exchange(Local(), f"{site.paths.prepared}/root", site.paths.root)
     defined = site.pool / "defined"
     defined.write_text(DOMAIN.replace("<devices/>", "<devices><filesystem><target dir='data'/></filesystem></devices>"))
     swap.finish(site.guest)

@@ -354,7 +354,7 @@ def test_what_has_to_be_made_anew_is_said() -> None:
 
 def back(base: Inventory, ours: Inventory, theirs: Inventory, choices: Choices | None = None) -> UpgradePlan:
     read = (ours.contents.get, theirs.contents.get)
-    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merge, former=True)
+    return upgrade_plan.plan(base, ours, theirs, "debian", choices or Choices(), read, lines.merge, is_previous=True)
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "other"])

@@ -11,7 +11,7 @@ from pipelines.artifact import pruning
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.difference import Difference, compare, join
-from pipelines.artifact.history import Night, state_since
+from pipelines.artifact.history import RunRecord, state_since
 from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 
@@ -28,7 +28,7 @@ class RecipeFacts:
 
     name: str
     store: Store
-    records: tuple[Night, ...]
+    records: tuple[RunRecord, ...]
     trouble: str = ""
 
     @property
@@ -44,7 +44,7 @@ class RecipeFacts:
         return made.isoformat() if made != pruning.UNKNOWN else ""
 
     @property
-    def last(self) -> Night | None:
+    def last(self) -> RunRecord | None:
         """The newest run."""
         return self.records[-1] if self.records else None
 
@@ -59,37 +59,37 @@ class RecipeFacts:
         return state_since(self.records)
 
     @property
-    def last_good(self) -> Night | None:
+    def last_good(self) -> RunRecord | None:
         """The newest run that found the recipe good."""
-        return next((night for night in reversed(self.records) if night.good), None)
+        return next((record for record in reversed(self.records) if record.good), None)
 
     @property
-    def first_broken(self) -> Night | None:
+    def first_broken(self) -> RunRecord | None:
         """The run with which the current failure began."""
-        return next(reversed(list(takewhile(lambda night: not night.good, reversed(self.records)))), None)
+        return next(reversed(list(takewhile(lambda record: not record.good, reversed(self.records)))), None)
 
     @property
-    def recent(self) -> tuple[Night, ...]:
+    def recent(self) -> tuple[RunRecord, ...]:
         """The runs that are shown, ordered by time."""
         if self.last is None:
             return ()
         end = self.last.began
-        shown = [night for night in self.records if timedelta() <= end - night.began < SHOWN]
-        return tuple(sorted(shown, key=lambda night: night.began)[-_MOST:])
+        shown = [record for record in self.records if timedelta() <= end - record.began < SHOWN]
+        return tuple(sorted(shown, key=lambda record: record.began)[-_MOST:])
 
-    def find_artifact(self, night: Night) -> Artifact | None:
+    def find_artifact(self, record: RunRecord) -> Artifact | None:
         """Return the artifact that a run built or found, if it still exists and belongs to this recipe, else None."""
-        named = BuildId(night.artifact)
+        named = BuildId(record.artifact)
         found = self.store.find(named) if named.recipe == self.name and named.build else None
         return found if found and not found.directory.is_symlink() else None
 
-    def find_failed_log(self, night: Night) -> Path | None:
+    def find_failed_log(self, record: RunRecord) -> Path | None:
         """Return the log of the build that failed in ``night``, or None: only the log of the newest one is kept."""
         log = self.store.failed_log(self.name)
-        kept = night is self.last and not night.good and not night.artifact and log.is_file()
+        kept = record is self.last and not record.good and not record.artifact and log.is_file()
         return log if kept else None
 
-    def compare_packages(self, one: Night, other: Night) -> Difference | None:
+    def compare_packages(self, one: RunRecord, other: RunRecord) -> Difference | None:
         """Return the difference between the packages of two runs, or None if it is not known any more.
 
         It is computed from the manifests or, if one is missing, from the records of the runs between.
@@ -110,16 +110,16 @@ class RecipeFacts:
         except VirtrootError:
             return None
 
-    def _list_changes(self, one: Night, other: Night) -> list[Difference | None]:
+    def _list_changes(self, one: RunRecord, other: RunRecord) -> list[Difference | None]:
         """Return the changes of each run after ``one`` up to ``other``; only None if one of them is unknown."""
         first, last = self.records.index(one), self.records.index(other)
-        steps = [night.since_last for night in self.records[first + 1 : last + 1] if night.artifact]
+        steps = [record.since_last for record in self.records[first + 1 : last + 1] if record.artifact]
         return [None] if None in steps or not steps else steps
 
 
 def gather(store: Store, name: str) -> RecipeFacts:
     """Return the facts of a recipe; if its history cannot be read, they say why."""
     try:
-        return RecipeFacts(name, store, tuple(store.history(name).nights()))
+        return RecipeFacts(name, store, tuple(store.history(name).records()))
     except VirtrootError as error:
         return RecipeFacts(name, store, (), f"{error.what}: {error.hint}")

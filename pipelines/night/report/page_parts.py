@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.artifact.build_id import BuildId
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.night.report.html import Element, Node, element
 from pipelines.text import age
 
@@ -34,11 +34,11 @@ def make_state_badge(name: str) -> Element:
     return element("span", element("span", _STATES[name], aria_hidden="true"), f" {name}", class_=f"badge {name}")
 
 
-def make_outcome_badge(night: Night) -> Element:
+def make_outcome_badge(record: RunRecord) -> Element:
     """Return the outcome of a run as a badge."""
-    kind = "failed" if not night.good else "good"
-    sign = element("span", _OUTCOMES[night.outcome], aria_hidden="true")
-    return element("span", sign, f" {night.outcome}", class_=f"badge {kind}")
+    kind = "failed" if not record.good else "good"
+    sign = element("span", _OUTCOMES[record.outcome], aria_hidden="true")
+    return element("span", sign, f" {record.outcome}", class_=f"badge {kind}")
 
 
 def make_link(text: str, *parts: str) -> Element:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pipelines.artifact.difference import Difference
-from pipelines.artifact.history import Night
+from pipelines.artifact.history import RunRecord
 from pipelines.night.report import axis, page_parts
 from pipelines.night.report.axis import Scale
 from pipelines.night.report.facts import SHOWN, RecipeFacts
@@ -101,39 +101,42 @@ def _make_suspects(facts: RecipeFacts) -> list[Node]:
     return [*parts, element("h3", "This one"), _make_run(facts, last)]
 
 
-def _make_run(facts: RecipeFacts, night: Night) -> Element:
+def _make_run(facts: RecipeFacts, record: RunRecord) -> Element:
     items: list[tuple[str, Node]] = [
-        ("Night", _join(page_parts.make_time(night.time), " ", page_parts.make_outcome_badge(night)))
+        ("Night", _join(page_parts.make_time(record.time), " ", page_parts.make_outcome_badge(record)))
     ]
-    if night.failure:
+    if record.failure:
         whole = element(
             "details",
             element("summary", "in full"),
-            make_scrolling_box("the failure", element("pre", night.failure.text)),
+            make_scrolling_box("the failure", element("pre", record.failure.text)),
         )
         items.append(
-            ("Failure", _join(f"{night.failure.where}: {night.failure.label}", whole if night.failure.text else None))
+            (
+                "Failure",
+                _join(f"{record.failure.where}: {record.failure.label}", whole if record.failure.text else None),
+            )
         )
-    if night.retried:
-        items.append(("Booted twice", night.retried))
-    items.append(("Build", page_parts.get_build_name(night.artifact) if night.artifact else "nothing was built"))
-    if night.commit:
-        items.append(("Checkout", f"{night.commit[:12]}{', with changes' if night.dirty else ''}"))
-    for kind, verdict in sorted(night.verdicts.items()):
+    if record.retried:
+        items.append(("Booted twice", record.retried))
+    items.append(("Build", page_parts.get_build_name(record.artifact) if record.artifact else "nothing was built"))
+    if record.commit:
+        items.append(("Checkout", f"{record.commit[:12]}{', with changes' if record.dirty else ''}"))
+    for kind, verdict in sorted(record.verdicts.items()):
         failed = f", failed: {', '.join(verdict.failures)}" if verdict.failures else ""
         items.append(
             (f"Checks of the {kind}", f"{verdict.tests}, {'passed' if verdict.passed else 'not passed'}{failed}")
         )
-    links = _make_links(facts, night)
+    links = _make_links(facts, record)
     if links:
         items.append(("Files", _join(*links)))
     return page_parts.make_list(*items)
 
 
-def _make_links(facts: RecipeFacts, night: Night) -> list[Node]:
+def _make_links(facts: RecipeFacts, record: RunRecord) -> list[Node]:
     """Return links to the files of a run that still exist."""
-    home, artifact = facts.store.home(facts.name), facts.find_artifact(night)
-    log = facts.find_failed_log(night)
+    home, artifact = facts.store.home(facts.name), facts.find_artifact(record)
+    log = facts.find_failed_log(record)
     if artifact is None:
         return [page_parts.find_file_link("log", log, home)] if log else []
     # The home directory is not resolved: through links in the paths, the files would not be below it.
@@ -162,24 +165,24 @@ def _make_packages(caption: str, difference: Difference | None, h: int = 4) -> l
 
 
 def _make_plots(facts: RecipeFacts) -> list[Node]:
-    nights = facts.recent
-    if not nights:
+    records = facts.recent
+    if not records:
         return []
-    calendar = axis.make_calendar([night.began for night in nights])
-    labels = [f"{night.began:%Y-%m-%d %H:%M}" for night in nights]
-    failed = [not night.good for night in nights]
+    calendar = axis.make_calendar([record.began for record in records])
+    labels = [f"{record.began:%Y-%m-%d %H:%M}" for record in records]
+    failed = [not record.good for record in records]
 
     def plot(name: str, title: str, quantity: str) -> Plot:
         return Plot(name, title, quantity, calendar, labels, failed)
 
-    stages = _make_stage_series(nights)
-    total = [sum(each.values[place] or 0 for each in stages) for place in range(len(nights))]
-    boots = [Series("boot", [night.boot_seconds for night in nights])]
+    stages = _make_stage_series(records)
+    total = [sum(each.values[place] or 0 for each in stages) for place in range(len(records))]
+    boots = [Series("boot", [record.boot_seconds for record in records])]
     sizes = [
-        Series("unpacked", [night.unpacked_size for night in nights]),
-        Series("packed", [night.packed_size for night in nights]),
+        Series("unpacked", [record.unpacked_size for record in records]),
+        Series("packed", [record.packed_size for record in records]),
     ]
-    parts: list[Node] = [element("h2", f"The last {SHOWN.days} days"), _make_explanation(facts, nights)]
+    parts: list[Node] = [element("h2", f"The last {SHOWN.days} days"), _make_explanation(facts, records)]
     if stages:
         parts.append(plot("build", "Build time by stage", "time").draw_bars(stages, axis.make_time_scale(max(total))))
     if scale := _choose_scale(boots, axis.make_time_scale):
@@ -189,8 +192,8 @@ def _make_plots(facts: RecipeFacts) -> list[Node]:
     return parts
 
 
-def _make_explanation(facts: RecipeFacts, nights: tuple[Night, ...]) -> Element:
-    more = f" The history has {len(facts.records)} runs." if len(facts.records) > len(nights) else ""
+def _make_explanation(facts: RecipeFacts, records: tuple[RunRecord, ...]) -> Element:
+    more = f" The history has {len(facts.records)} runs." if len(facts.records) > len(records) else ""
     return element(
         "p",
         "A run that found no changes built and booted nothing: it has no bar and no boot time. The hatching marks days "
@@ -198,17 +201,17 @@ def _make_explanation(facts: RecipeFacts, nights: tuple[Night, ...]) -> Element:
     )
 
 
-def _make_stage_series(nights: tuple[Night, ...]) -> list[Series]:
+def _make_stage_series(records: tuple[RunRecord, ...]) -> list[Series]:
     """Return the seconds per stage, in the order of the newest builds; stages beyond the colours are combined."""
-    order = dict.fromkeys(stage.name for night in reversed(nights) for stage in night.stages)
+    order = dict.fromkeys(stage.name for record in reversed(records) for stage in record.stages)
     names = list(order)
     shown = names if len(names) <= COLOURS else names[: COLOURS - 1]
 
-    def spent(night: Night, wanted: Callable[[str], bool]) -> float | None:
-        return sum(stage.seconds for stage in night.stages if wanted(stage.name)) if night.stages else None
+    def spent(record: RunRecord, wanted: Callable[[str], bool]) -> float | None:
+        return sum(stage.seconds for stage in record.stages if wanted(stage.name)) if record.stages else None
 
     def series(name: str, wanted: Callable[[str], bool]) -> Series:
-        return Series(name, [spent(night, wanted) for night in nights])
+        return Series(name, [spent(record, wanted) for record in records])
 
     found = [series(name, lambda each, name=name: each == name) for name in shown]  # type: ignore[misc]
     return found if shown == names else [*found, series("other stages", lambda each: each not in shown)]
@@ -220,27 +223,27 @@ def _choose_scale(series: list[Series], scale: Callable[[float], Scale]) -> Scal
 
 
 def _make_runs(facts: RecipeFacts) -> list[Node]:
-    nights = facts.recent
-    rows = [_make_row(facts, night) for night in reversed(nights)]
+    records = facts.recent
+    rows = [_make_row(facts, record) for record in reversed(records)]
     return [element("h2", "Runs"), make_table("Runs, newest first", _COLUMNS, rows, "nights")] if rows else []
 
 
-def _make_row(facts: RecipeFacts, night: Night) -> tuple[Node, ...]:
-    cached = sum(stage.cached for stage in night.stages)
-    changes = len(night.since_last.changes) if night.since_last is not None else None
+def _make_row(facts: RecipeFacts, record: RunRecord) -> tuple[Node, ...]:
+    cached = sum(stage.cached for stage in record.stages)
+    changes = len(record.since_last.changes) if record.since_last is not None else None
     return (
-        page_parts.make_time(night.time),
-        page_parts.make_outcome_badge(night),
-        f"{night.failure.where}: {night.failure.label}" if night.failure else "",
-        page_parts.get_build_name(night.artifact),
-        _format_seconds(night.seconds),
-        _format_seconds(sum(stage.seconds for stage in night.stages)) if night.stages else "–",
-        f"{cached} of {len(night.stages)}" if night.stages else "–",
-        _format_seconds(night.boot_seconds),
-        size(night.packed_size) if night.packed_size is not None else "–",
-        size(night.unpacked_size) if night.unpacked_size is not None else "–",
+        page_parts.make_time(record.time),
+        page_parts.make_outcome_badge(record),
+        f"{record.failure.where}: {record.failure.label}" if record.failure else "",
+        page_parts.get_build_name(record.artifact),
+        _format_seconds(record.seconds),
+        _format_seconds(sum(stage.seconds for stage in record.stages)) if record.stages else "–",
+        f"{cached} of {len(record.stages)}" if record.stages else "–",
+        _format_seconds(record.boot_seconds),
+        size(record.packed_size) if record.packed_size is not None else "–",
+        size(record.unpacked_size) if record.unpacked_size is not None else "–",
         "–" if changes is None else str(changes),
-        _join(*_make_links(facts, night)),
+        _join(*_make_links(facts, record)),
     )
 
 
