@@ -8,19 +8,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.artifact import contents, naming
-from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.contents import FileChange
 from pipelines.artifact.difference import Difference, compare
 from pipelines.cli.task import Context, context_of, print_data, settings_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
-from pipelines.guest import hold
+from pipelines.guest import hold, manifest_copy
 from pipelines.log import result_lines, warn
 from pipelines.merge import baselines, describe
 from pipelines.merge import changes as changing
 from pipelines.merge.changes import Changes
-from pipelines.pool import place, shares
+from pipelines.pool import shares
 from pipelines.settings import Settings
 from pipelines.text import one_line, size
 
@@ -112,8 +111,7 @@ def find_guest_changes(name: str, ctx: CommandContext) -> Changes:
         guest.mount_layers()
         if guest.running:
             warn(f"{name} is running: data that it has not written yet is missing")
-        content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
-        manifest = manifests.parse(content, f"the manifest of {name}")
+        manifest = manifest_copy.read(guest)
         base = baselines.get_baseline(guest, manifest, ctx.store.find(guest.source.artifact))
         now = baselines.take_inventory(guest.target, guest.root, manifest, base)
         points = shares.read_mount_points(guest.target, guest.root).values()

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines import share
-from pipelines.artifact import manifest as manifests
 from pipelines.cli.task import GUEST, Context, context_of, print_data, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import previous_roots, ssh_access
+from pipelines.guest import manifest_copy, previous_roots, ssh_access
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import warn
@@ -114,10 +113,9 @@ def info(name: str, ctx: CommandContext) -> dict[str, Any]:
     hypervisor = ctx.hypervisor
     guest = guests.get(hypervisor, name)
     row = next((asdict(each) for each in _make_rows(hypervisor, [guest])), {})
-    manifest = hypervisor.target.run(["cat", place.manifest(guest.boot)], check=False)
+    made = manifest_copy.find(guest)
     built: dict[str, Any] = {}
-    if not manifest.returncode:
-        made = manifests.parse(manifest.stdout, f"the manifest of {name}")
+    if made:
         built = {
             "distro": " ".join(filter(None, (made.recipe.distro, made.recipe.release))),
             "generator": made.generator,

@@ -6,7 +6,7 @@ from pipelines.cli.task import DECIDE, GUEST, RESTART, Context, context_of, prin
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, previous_roots, publication
+from pipelines.guest import hold, manifest_copy, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.log import result_lines, say, warn
@@ -32,7 +32,7 @@ def plan_rollback(name: str, choices: Choices, ctx: CommandContext) -> UpgradePl
     with preparation.hold_guest(ctx.hypervisor, name) as guest:
         previous = _get_previous_root(guest)
         with preparation.prepare_from_previous(guest, previous, _get_install_inventory(guest)) as prepared:
-            return preparation.plan_upgrade(guest, prepared, _add_kept_paths(guest, choices))
+            return preparation.plan_upgrade(guest, prepared, preparation.add_kept(guest, choices))
 
 
 def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Choices | None = None) -> PreviousRoot:
@@ -48,7 +48,7 @@ def rollback(name: str, ctx: CommandContext, *, restart: bool = False, carry: Ch
         previous = _get_previous_root(guest)
         plan = None
         if carry is not None:
-            choices = _add_kept_paths(guest, carry)
+            choices = preparation.add_kept(guest, carry)
             with preparation.prepare_from_previous(guest, previous, _get_install_inventory(guest)) as prepared:
                 plan = preparation.move(guest, prepared, choices, f"rollback {name} --carry", ctx.settings.timeout)
         else:
@@ -91,12 +91,8 @@ def _get_install_inventory(guest: Guest) -> Inventory:
     return found
 
 
-def _add_kept_paths(guest: Guest, choices: Choices) -> Choices:
-    return choices.add_kept(preparation.read_kept(guest))
-
-
 def _compute_changes(guest: Guest, base: Inventory) -> Changes:
-    manifest = preparation.read_manifest(guest)
+    manifest = manifest_copy.read(guest)
     now = baselines.take_inventory(guest.target, guest.root, manifest, base)
     points = shares.read_mount_points(guest.target, guest.root).values()
     return changing.compare_inventories(base, now, manifest.recipe.distro, points)

@@ -12,7 +12,7 @@ from pipelines.cli.task import DECIDE, GUEST, Context, context_of, print_data, t
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, Phase, VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, previous_roots, publication
+from pipelines.guest import hold, manifest_copy, previous_roots, publication
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.log import ignore_output_errors, result, result_lines, say, warn
@@ -76,12 +76,12 @@ def upgrade(name: str, artifact: Artifact, options: UpgradeOptions, ctx: Command
 def _add_kept(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> UpgradeOptions:
     """Return the options with the paths that the recipe and earlier upgrades keep."""
     recorded = [path.strip("/") for path in artifact.manifest.recipe.guest.keep]
-    return replace(options, choices=options.choices.add_kept((*recorded, *preparation.read_kept(guest))))
+    return replace(options, choices=preparation.add_kept(guest, options.choices, recorded))
 
 
 def _refuse_artifact(guest: Guest, artifact: Artifact, options: UpgradeOptions) -> None:
     """Raise `VirtrootError` where a guest cannot or should not be put on ``artifact``."""
-    then, now = preparation.read_manifest(guest).recipe, artifact.manifest.recipe
+    then, now = manifest_copy.read(guest).recipe, artifact.manifest.recipe
     if then.distro != now.distro:
         raise VirtrootError(
             f"{guest.name} is {then.distro}, and {artifact.id} is {now.distro}",

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipelines.artifact import archive
-from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Verdict
 from pipelines.builder import inputs, private_keys
@@ -21,11 +20,10 @@ from pipelines.builder.inputs import Inputs
 from pipelines.cli.task import GUEST, Context, context_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.guest import hold, publication
+from pipelines.guest import hold, manifest_copy, publication
 from pipelines.guest.guest import Guest
 from pipelines.host import private, process
 from pipelines.log import say, step, warn
-from pipelines.pool import place
 from pipelines.recipe.stage import ROOT
 from pipelines.settings import CHECKOUT
 from pipelines.symptom.recognise import find_symptom
@@ -134,8 +132,7 @@ def _get_artifact(guest: Guest, ctx: CommandContext) -> Artifact:
     artifact = store.find(guest.source.artifact)
     if artifact:
         return artifact
-    content = guest.target.run(["cat", place.manifest(guest.boot)]).stdout
-    made = manifests.parse(content, f"the manifest of {guest.name}")
+    made = manifest_copy.read(guest)
     artifact = store.guest(guest.name)
     private.make_directory(artifact.directory)
     artifact.describe(made)

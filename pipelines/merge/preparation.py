@@ -9,12 +9,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pipelines.artifact import manifest as manifests
 from pipelines.artifact.artifact import Artifact
 from pipelines.artifact.manifest import Manifest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, identity, previous_roots, publication, root_source, swap, virtiofsd_wrapper
+from pipelines.guest import (
+    hold,
+    identity,
+    manifest_copy,
+    previous_roots,
+    publication,
+    root_source,
+    swap,
+    virtiofsd_wrapper,
+)
 from pipelines.guest.guest import Guest
 from pipelines.guest.previous_roots import PreviousRoot
 from pipelines.guest.root_source import RootSource
@@ -74,17 +82,12 @@ def hold_guest(hypervisor: Hypervisor, name: str) -> Iterator[Guest]:
         yield guest
 
 
-def read_manifest(guest: Guest) -> Manifest:
-    """Return the manifest of the artifact from which the guest was made."""
-    return _read_manifest(guest, guest.boot)
+def add_kept(guest: Guest, choices: Choices, recorded: Sequence[str] = ()) -> Choices:
+    """Return ``choices`` with the paths that the recipe (``recorded``) and earlier upgrades of the guest keep."""
+    return choices.add_kept((*recorded, *_read_kept(guest)))
 
 
-def _read_manifest(guest: Guest, directory: str) -> Manifest:
-    content = guest.target.run(["cat", place.manifest(directory)]).stdout
-    return manifests.parse(content, f"the manifest of {guest.name}")
-
-
-def read_kept(guest: Guest) -> list[str]:
+def _read_kept(guest: Guest) -> list[str]:
     """Return the paths that the guest's upgrades kept because the user named them."""
     noted = guest.target.run(["cat", place.keep_list(guest.boot)], check=False).stdout.decode(errors="surrogateescape")
     # Earlier versions wrote one path a line.
@@ -111,7 +114,7 @@ def prepare_from_artifact(
         tree = open_trees.enter_context(making_root)
         baselines.write_baseline(target, f"{directory}/root", manifest_now, paths.partial_boot, tree)
         theirs = baselines.parse(target.run(["cat", place.baseline(paths.partial_boot)]).stdout)
-        base = baselines.get_baseline(guest, read_manifest(guest), made_of)
+        base = baselines.get_baseline(guest, manifest_copy.read(guest), made_of)
         durable.put(target, place.manifest(paths.partial_boot), artifact.manifest_bytes(), 0o600)
         boot = manifest_now.boot
         layered = tree.digest if tree and way == "overlay" else ""
@@ -127,7 +130,7 @@ def prepare_from_previous(guest: Guest, previous: PreviousRoot, base: Inventory)
     """
     with _make_directory(guest) as (paths, directory):
         target, source, now = guest.target, f"{previous.directory}/root", previous.source
-        manifest_then = _read_manifest(guest, previous.about)
+        manifest_then = manifest_copy.read(guest, previous.about)
         if now.lower:
             with step("copying the layer of the previous root"):
                 clone_methods.copy_layers(target, source, f"{directory}/root")
@@ -160,7 +163,7 @@ def plan_upgrade(guest: Guest, prepared: PreparedRoot, choices: Choices) -> Upgr
     """
     target = guest.target
     with step("comparing"):
-        ours = baselines.take_inventory(target, guest.root, read_manifest(guest), prepared.base)
+        ours = baselines.take_inventory(target, guest.root, manifest_copy.read(guest), prepared.base)
         points = shares.read_mount_points_or_warn(target, guest.root).values()
         read = (_make_reader(guest, guest.root), _make_reader(guest, prepared.root))
         distro = prepared.manifest.recipe.distro
@@ -293,7 +296,7 @@ def swap_back(guest: Guest, previous: PreviousRoot) -> str:
         try:
             _begin_boot_directory(guest, previous, paths)
             mounts.delete(target, f"{previous.directory}/next")
-            _swap(guest, paths, previous.directory, final, previous.source, _read_manifest(guest, previous.about))
+            _swap(guest, paths, previous.directory, final, previous.source, manifest_copy.read(guest, previous.about))
         except BaseException:
             if previous.source.lower:
                 # A previous root cannot be deleted while something is mounted in it.

@@ -10,10 +10,9 @@ from pipelines.artifact.artifact import Artifact
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import previous_roots
+from pipelines.guest import manifest_copy, previous_roots
 from pipelines.guest.guest import Guest
 from pipelines.log import say
-from pipelines.merge import preparation
 from pipelines.merge.choices import UpgradeOptions
 
 
@@ -26,7 +25,7 @@ def resolve_artifact(name: str, to: str, ctx: CommandContext) -> Artifact:
     if to and Path(to).is_dir() and "/" in to:
         return Artifact(Path(to).resolve())
     guest = guests.get(ctx.hypervisor, name)
-    recipe = preparation.read_manifest(guest).name
+    recipe = manifest_copy.read(guest).name
     if to:
         return naming.resolve(ctx.settings.output_dir, to, recipe)
     golden = find_golden_root(guest, ctx)
@@ -44,7 +43,7 @@ def resolve_artifact(name: str, to: str, ctx: CommandContext) -> Artifact:
 
 def find_golden_root(guest: Guest, ctx: CommandContext) -> Artifact | None:
     """Return the golden root of the recipe that a guest was made from; None where it has none."""
-    return ctx.store.golden(preparation.read_manifest(guest).name).artifact
+    return ctx.store.golden(manifest_copy.read(guest).name).artifact
 
 
 def describe_stay(name: str, artifact: Artifact, ctx: CommandContext) -> str:

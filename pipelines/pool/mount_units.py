@@ -7,9 +7,12 @@ embedded hypervisor, there are no units, and tasks and hook mount the roots.
 
 from __future__ import annotations
 
+from pipelines.errors import VirtrootError
 from pipelines.log import warn
+from pipelines.target import durable
 from pipelines.target.payload import layers
 from pipelines.target.target import Target
+from pipelines.text import trim
 
 #: Where administrators' own units are.
 _UNITS = "/etc/systemd/system"
@@ -32,17 +35,10 @@ Options=nosuid,nodev,{options}
 WantedBy=multi-user.target
 """
 
-_ENABLE = """
-[ -d /run/systemd/system ] || exit 0
-unit=$(systemd-escape --path --suffix=mount "$1")
-cat > "$2/.$unit.virtroot"
-chmod 0644 "$2/.$unit.virtroot"
-sync "$2/.$unit.virtroot"
-mv -T "$2/.$unit.virtroot" "$2/$unit"
-sync "$2"
-systemctl daemon-reload
-systemctl --quiet enable "$unit"
-"""
+# Prints nothing if systemd is not running.
+_NAME_UNIT = '[ ! -d /run/systemd/system ] || systemd-escape --path --suffix=mount "$1"'
+
+_ENABLE = 'systemctl daemon-reload && systemctl --quiet enable "$1"'
 
 _MISSING = """
 [ -d /run/systemd/system ] || exit 1
@@ -67,10 +63,13 @@ def render_unit(root: str, golden: str) -> str:
 
 def enable(target: Target, root: str, golden: str) -> None:
     """Make systemd mount the layers of ``root`` at boot, if systemd is running."""
-    argv = ["sh", "-ec", _ENABLE, "enable", root, _UNITS]
-    done = target.run(argv, stdin=render_unit(root, golden).encode(), check=False)
-    if done.returncode:
-        warn(f"systemd will not mount {root} at boot, only ./inv start will: {done.complaint}")
+    try:
+        unit = trim(target.run(["sh", "-ec", _NAME_UNIT, "name", root]).text)
+        if unit:
+            durable.put(target, f"{_UNITS}/{unit}", render_unit(root, golden).encode(), 0o644)
+            target.run(["sh", "-ec", _ENABLE, "enable", unit])
+    except VirtrootError as error:
+        warn(f"systemd will not mount {root} at boot, only ./inv start will: {error.detail or error.what}")
 
 
 def ensure_enabled(target: Target, root: str, golden: str) -> None:

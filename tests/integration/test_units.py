@@ -13,6 +13,7 @@ from pipelines.libvirt.connect import connect
 from pipelines.night import calendar, timer, units
 from pipelines.night.units import Schedule
 from pipelines.pool import mount_units
+from pipelines.target import durable
 from pipelines.target.target import Local, Target
 from tasks import program
 from tests.conftest import Virtroot
@@ -153,20 +154,20 @@ def test_what_is_no_schedule_is_refused(inv: Virtroot, line: str, what: str) -> 
 
 @pytest.mark.parametrize("pool", ["/var/lib/libvirt/filesystems", "/srv/100%n", "/srv/two words"])
 def test_systemd_takes_the_unit_that_mounts_layers(places: list[Target], tmp_path: Path, pool: str) -> None:
-    """As it is written where systemd runs: systemctl is stood in for, and says what it is asked."""
-    script = """
-    systemctl() { echo "$*"; }
-    export SYSTEMD_UNIT_PATH="$2"; mkdir -p "$2"
-    """
+    """systemctl is replaced, since systemd does not run here, by a function that prints its arguments."""
     root, golden = f"{pool}/root.web", f"{pool}/golden.web.0"
-    enabling = mount_units._ENABLE.replace("[ -d /run/systemd/system ] || exit 0", "")
-    analyse = 'cd "$2"; ls -A; systemd-analyze --man=no --recursive-errors=no verify "./$unit"; rm -r "$2"'
+    naming = mount_units._NAME_UNIT.replace("[ ! -d /run/systemd/system ] || ", "")
+    enabling = f'systemctl() {{ echo "$*"; }}; {mount_units._ENABLE}'
+    verifying = 'cd "$1"; ls -A; SYSTEMD_UNIT_PATH="$1" systemd-analyze --man=no --recursive-errors=no verify "./$2"'
     for place in places:
         scratch = f"/tmp/units-{tmp_path.name}"
-        argv = ["sh", "-ec", script + enabling + analyse, "enable", root, scratch]
-        done = place.run(argv, stdin=mount_units.render_unit(root, golden).encode())
-        reload, enable, *there = done.text.splitlines()
-        assert reload == "daemon-reload"
-        assert enable == f"--quiet enable {there[0]}"
-        assert there == [there[0]]
-        assert done.stderr == b""
+        unit = place.run(["sh", "-ec", naming, "name", root]).text.strip()
+        place.run(["mkdir", "-p", scratch])
+        durable.put(place, f"{scratch}/{unit}", mount_units.render_unit(root, golden).encode(), 0o644)
+        assert place.run(["sh", "-ec", enabling, "enable", unit]).text.split("\n") == [
+            "daemon-reload",
+            f"--quiet enable {unit}",
+        ]
+        done = place.run(["sh", "-ec", verifying, "verify", scratch, unit])
+        assert (done.text, done.stderr) == (unit, b"")
+        place.run(["rm", "-r", scratch])
