@@ -28,7 +28,9 @@ def demote(recipe: str, ctx: CommandContext) -> tuple[Artifact, Artifact]:
     """Return to the previous golden root; return the demoted one, and the one that is golden now."""
     store = ctx.store
     if recipe not in store.kept():
-        raise VirtrootError(f"no builds of {recipe}", f"recipes with builds: {', '.join(store.kept()) or '-'}")
+        raise VirtrootError(
+            f"no builds of {recipe}", f"use one of the recipes with builds: {', '.join(store.kept()) or '-'}"
+        )
     with store.lock(recipe):
         return store.golden(recipe).demote()
 

@@ -44,7 +44,7 @@ def prune(
     unknown = [name for name in recipes if name not in store.kept()]
     if unknown:
         known = ", ".join(store.kept()) or "-"
-        raise VirtrootError(f"no builds of {', '.join(unknown)}", f"recipes with builds: {known}")
+        raise VirtrootError(f"no builds of {', '.join(unknown)}", f"use one of the recipes with builds: {known}")
     hypervisor = ctx.hypervisor
     in_use = _list_used_artifacts(hypervisor)
     going = {name: _find_stale(store, name, in_use, keep, older_than) for name in recipes or store.kept()}

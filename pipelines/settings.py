@@ -232,7 +232,7 @@ def from_section(section: dict[str, Any]) -> Settings:
     known = [field.name for field in fields(Settings)]
     for key in section:
         if key not in known:
-            raise VirtrootError(f"unknown setting virtroot.{key}", f"known settings: {', '.join(sorted(known))}")
+            raise VirtrootError(f"unknown setting virtroot.{key}", f"use a known setting: {', '.join(sorted(known))}")
     try:
         return Settings(**section)
     except ValidationError as error:

@@ -69,7 +69,7 @@ def unshare(name: str, tag: str, ctx: CommandContext) -> str:
         line = (found is not None or tag not in ROOT_TAGS) and shares.remove_mount(guest.target, guest.root, tag)
         if not found and not line:
             has = ", ".join(each.tag for each in guest.shares) or "none"
-            raise VirtrootError(f"{name} has no share {tag}", f"existing shares: {has}")
+            raise VirtrootError(f"{name} has no share {tag}", f"use an existing share: {has}")
     return found.directory if found else ""
 
 

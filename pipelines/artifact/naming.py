@@ -32,7 +32,7 @@ def resolve(output: Path, text: str, recipe: str = "") -> Artifact:
         raise VirtrootError(f"ambiguous artifact {text!r}: no recipe given", f"use --recipe NAME, or {_HINT}")
     builds = store.builds(name) if _is_name(name) else []
     if not builds:
-        raise VirtrootError(f"no build of {name}", f"recipes with builds: {', '.join(built) or 'none'}")
+        raise VirtrootError(f"no build of {name}", f"use one of the recipes with builds: {', '.join(built) or 'none'}")
     names = [each.directory.name for each in builds]
     relative = _RELATIVE.fullmatch(build)
     if relative:
@@ -44,11 +44,12 @@ def resolve(output: Path, text: str, recipe: str = "") -> Artifact:
         start, steps = build, 0
     if start not in names:
         missing = f"no {relative[1]} build" if relative else f"no build {build}"
-        raise VirtrootError(f"{name} has {missing}", f"{_HINT}; {_format_builds(names)}")
+        raise VirtrootError(f"{name} has {missing}", f"{_HINT}; its builds: {_format_builds(names)}")
     place = names.index(start) - steps
     if place < 0:
         raise VirtrootError(
-            f"{name} has no {build}: only {place + steps} builds are older than {start}", _format_builds(names)
+            f"{name} has no {build}: only {place + steps} builds are older than {start}",
+            f"use one of its builds: {_format_builds(names)}",
         )
     return builds[place]
 
@@ -59,7 +60,7 @@ def _is_name(name: str) -> bool:
 
 def _format_builds(builds: list[str]) -> str:
     before = f" and {len(builds) - 5} older" if len(builds) > 5 else ""
-    return f"builds: {', '.join(builds[-5:])}{before}"
+    return f"{', '.join(builds[-5:])}{before}"
 
 
 def list_names(output: Path) -> list[str]:

@@ -166,7 +166,7 @@ def make_schema() -> dict[str, Any]:
 
 
 def _make_missing_error(path: Path) -> VirtrootError:
-    return VirtrootError(f"no recipe {path}", f"recipes of this checkout: {', '.join(list_names())}")
+    return VirtrootError(f"no recipe {path}", f"use a recipe of this checkout: {', '.join(list_names())}")
 
 
 def _find_path(distro: str, recipe: str) -> Path:
@@ -184,7 +184,7 @@ def _find_path(distro: str, recipe: str) -> Path:
         raise VirtrootError("no recipe given", f"use --distro {' or '.join(list_names())}, or --recipe FILE")
     if distro not in list_names():
         raise VirtrootError(
-            f"no recipe {distro}", f"recipes of this checkout: {', '.join(list_names())}; or use --recipe FILE"
+            f"no recipe {distro}", f"use a recipe of this checkout: {', '.join(list_names())}; or --recipe FILE"
         )
     return _RECIPES / f"{distro}.yaml"
 

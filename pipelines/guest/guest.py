@@ -262,7 +262,7 @@ def get(hypervisor: Hypervisor, name: str) -> Guest:
     known = next((known for known in hypervisor.domains() if known.name == name), None)
     if known is None:
         others = ", ".join(guest.name for guest in list_guests(hypervisor)) or "none; see ./inv install"
-        raise VirtrootError(f"no guest {name}", f"existing guests: {others}")
+        raise VirtrootError(f"no guest {name}", f"use an existing guest: {others}")
     guest = _parse_guest(hypervisor, known)
     if guest is None:
         raise VirtrootError(f"the domain {name} was not made by virtroot", "use virsh for it")

@@ -75,8 +75,8 @@ def refuse_absolute(shares: Iterable[ShareSpec], source: str) -> None:
             word = ":ro" if share.readonly else ""
             raise VirtrootError(
                 f"{source} requests the directory {share.source} of the host as the share {share.tag}",
-                "only the command line may name directories of the host: "
-                f"use --share {share.tag}:{share.source}:{share.point}{word}, which replaces this share",
+                f"use --share {share.tag}:{share.source}:{share.point}{word}, which replaces this share: "
+                "only the command line may name directories of the host",
             )
 
 

@@ -93,7 +93,7 @@ def _resolve_share(hypervisor: Hypervisor, directory: str, wanted: ShareSpec, ot
     found = Share(wanted.tag, real, wanted.readonly)
     if wanted.named and real != _resolve_paths(hypervisor.target, [directory])[0][1] + path[len(directory) :]:
         raise VirtrootError(
-            f"{path}: leads to {real}", "a named share has to be a directory in the pool: remove the link"
+            f"{path}: leads to {real}", "remove the link: a named share has to be a directory in the pool"
         )
     if not identity and not (wanted.named or wanted.create):
         raise VirtrootError(f"{path}: No such file or directory", "use an existing directory, or :create")

@@ -125,7 +125,9 @@ def get(guest: Guest, name: str) -> About:
     """Return the guest's snapshot ``name``; raises `VirtrootError` if there is none."""
     known = list_snapshots(guest)
     if name not in known:
-        raise VirtrootError(f"{guest.name} has no snapshot {name}", f"its snapshots: {', '.join(known) or 'none yet'}")
+        raise VirtrootError(
+            f"{guest.name} has no snapshot {name}", f"use one of its snapshots: {', '.join(known) or 'none yet'}"
+        )
     return known[name]
 
 

@@ -234,7 +234,7 @@ def swap_in(guest: Guest, prepared: PreparedRoot, keep: Sequence[str], plan: Upg
             more = ", …" if len(wrong) > _SHOWN else ""
             raise VirtrootError(
                 f"the new root of {guest.name} is not as planned: {'; '.join(map(one_line, wrong[:_SHOWN]))}{more}",
-                "the guest stays on its root; report this message, it is a defect of virtroot",
+                "report this message: it is a defect of virtroot; the guest stays on its root",
             )
 
     paths = prepared.paths

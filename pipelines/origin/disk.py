@@ -61,13 +61,16 @@ def choose(disks: Disks, root_device: str, *, include_mounts: bool) -> Choice:
     """
     found = _get_system(disks, root_device)
     if found.type != "linux":
-        raise VirtrootError(f"{found.name} on {found.root} is {found.type}", "only Linux boots from virtiofs")
+        raise VirtrootError(
+            f"{found.name} on {found.root} is {found.type}",
+            "use the disk of a Linux system: only Linux boots from virtiofs",
+        )
     if found.arch != "x86_64":
-        raise VirtrootError(f"{found.name} is for {found.arch}", "only systems for x86_64 can be imported")
+        raise VirtrootError(f"{found.name} is for {found.arch}", "use a system for x86_64")
     if found.packages not in _PACKAGES:
         raise VirtrootError(
             f"{found.name} has the package manager {found.packages}",
-            "only systems based on Debian or Arch can be imported",
+            "use a system based on Debian or Arch",
         )
     for mount in fstab.find_needed(found.fstab):
         if mount.point not in found.mounts and mount.point not in _FIRMWARE:
@@ -106,7 +109,9 @@ def _get_system(disks: Disks, root_device: str) -> Found:
     if root_device:
         chosen = next((each for each in disks.systems if each.root == root_device), None)
         if chosen is None:
-            raise VirtrootError(f"no system with its root on {root_device}", f"systems on the disk: {names}")
+            raise VirtrootError(
+                f"no system with its root on {root_device}", f"use one of the systems on the disk: {names}"
+            )
         return chosen
     if len(disks.systems) > 1:
         raise VirtrootError(f"{len(disks.systems)} systems on the disk: {names}", "use --root-device to choose one")

@@ -84,7 +84,7 @@ ASKED = (
 def refuse(system: System) -> None:
     """Raise VirtrootError with the reason if the system cannot be imported."""
     if system.top & _WINDOWS and "etc" not in system.top:
-        raise VirtrootError("the system is Windows", "only Linux boots from virtiofs")
+        raise VirtrootError("the system is Windows", "use a Linux system: only Linux boots from virtiofs")
     if "usr/bin" not in system.found:
         separate = [mount.device for mount in fstab.rewrite(system.fstab).data if mount.point == "/usr"]
         if separate:
@@ -98,11 +98,11 @@ def refuse(system: System) -> None:
         )
     if _MACHINES.get(system.machine) != "x86_64":
         what = _MACHINES.get(system.machine, "an unknown processor")
-        raise VirtrootError(f"the system is for {what}", "only systems for x86_64 can be imported")
+        raise VirtrootError(f"the system is for {what}", "use a system for x86_64")
     if not system.distro:
         raise VirtrootError(
             f"{system.name} has neither dpkg's nor pacman's packages",
-            "only systems based on Debian or Arch can be imported",
+            "use a system based on Debian or Arch",
         )
     if not {"usr/lib/systemd/systemd", "lib/systemd/systemd"} & system.found:
         raise VirtrootError(f"{system.name} has no systemd", "install it in the system first: guests need it")
@@ -135,7 +135,9 @@ def choose_generator(system: System, packages: frozenset[str], asked: str) -> st
     if asked and asked not in known:
         raise VirtrootError(f"unknown generator {asked} for {system.name}", f"use one of {', '.join(known)}")
     if asked not in {"", "none", *there}:
-        raise VirtrootError(f"{asked} is not installed in {system.name}", f"installed: {', '.join(there) or 'none'}")
+        raise VirtrootError(
+            f"{asked} is not installed in {system.name}", f"use one that is installed: {', '.join(there) or 'none'}"
+        )
     if not asked and not there:
         raise VirtrootError(
             f"{system.name} has no supported initramfs generator: {', '.join(known)}",

@@ -75,8 +75,8 @@ def _define(hypervisor: Hypervisor, name: str, path: str) -> None:
     if prepared.returncode:
         raise VirtrootError(
             f"cannot define the pool {name}: {prepared.complaint}",
-            f"other users must not be able to enter roots: use a directory that does not exist, like {path}/virtroot, "
-            "or one with owner root and mode 0700",
+            f"use a directory that does not exist, like {path}/virtroot, or one with owner root and mode 0700: "
+            "other users must not be able to enter roots",
         )
     pool = ET.Element("pool", type="dir")
     ET.SubElement(pool, "name").text = name

@@ -151,7 +151,7 @@ def _read_fstab(target: Target, root: str) -> list[str]:
     text = programs.read(target, root, _FSTAB).decode(errors="surrogateescape")
     if "\0" not in text:
         return split_lines(text)
-    raise VirtrootError(f"{root}/{_FSTAB}: not a text file", "the guest wrote it; fix it in the guest or on the host")
+    raise VirtrootError(f"{root}/{_FSTAB}: not a text file", "fix it in the guest or on the host: the guest wrote it")
 
 
 def _write_fstab(target: Target, root: str, lines: list[str]) -> None:

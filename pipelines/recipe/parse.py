@@ -50,7 +50,7 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
         what = mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} mistakes in {source}"
         raise VirtrootError(
             what,
-            f"keys of a recipe: {', '.join(Recipe.model_fields)}; of guest: {', '.join(GuestDefaults.model_fields)}",
+            f"use the keys {', '.join(Recipe.model_fields)}; in guest: {', '.join(GuestDefaults.model_fields)}",
             "\n".join(mistakes) if len(mistakes) > 1 else "",
         )
     return recipe

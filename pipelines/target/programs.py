@@ -228,7 +228,7 @@ def _result(printed: bytes) -> Any:
 def _run_layers(target: Target, command: str, **arguments: object) -> bytes:
     done = call(target, command, arguments)
     if done.returncode:
-        raise VirtrootError(_reason(done), "the base tree of a root of two layers must not change")
+        raise VirtrootError(_reason(done), "restore the base tree, which must not change, or install the guest again")
     return done.stdout
 
 
@@ -250,7 +250,7 @@ def _check(done: Completed) -> bytes:
     if done.returncode:
         raise VirtrootError(
             f"refused to touch the guest's root: {_reason(done)}",
-            "the path was made or changed inside the guest; look at it with ls -l, then fix it or remove the guest",
+            "look at the path with ls -l: it was made or changed in the guest; then fix it, or remove the guest",
         )
     return done.stdout
 

@@ -109,7 +109,7 @@ def test_shares_come_and_go_while_the_guest_is_off(inv: Virtroot) -> None:
     inv("unshare", "able", "more")
     assert [each.tag for each in get(connect(inv.settings), "able").shares] == ["common"]
     assert len(_fstab(inv)) == 2
-    assert "existing shares: common" in inv("unshare", "able", "more", status=2).stderr
+    assert "use an existing share: common" in inv("unshare", "able", "more", status=2).stderr
     # What was in it outlives whoever had it.
     assert any(line.split()[0] == "more.data" for line in inv("list", "--shares").stdout.splitlines())
 

@@ -94,7 +94,7 @@ def test_bad_value(name: str, value: object, use: str) -> None:
 def test_unknown_setting() -> None:
     with pytest.raises(VirtrootError, match=r"unknown setting virtroot\.colour") as error:
         from_section({"colour": "red"})
-    assert error.value.hint.startswith("known settings: arch_snapshots, base, cache_dir, cache_size, connect, ")
+    assert error.value.hint.startswith("use a known setting: arch_snapshots, base, cache_dir, cache_size, connect, ")
     with pytest.raises(ValidationError):
         Settings(colour="red")  # type: ignore[call-arg]
 
