@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+from unittest.mock import create_autospec
+
+from pipelines.guest.guest import Guest
+from pipelines.libvirt.hypervisor import Hypervisor
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool import place
+from pipelines.target.target import Target
+from tests.support.guests import make_guest
 
 POOL = "/var/lib/libvirt/filesystems"
 WEB = "11111111-1111-4111-8111-111111111111"
@@ -55,7 +62,10 @@ SEEN = {
     },
 }
 
-BINARY = f'<binary path="{Wrapper(acl=True).path}" xattr="on"/>'
+#: The wrapper of virtiofsd that the guest uses.
+ACL_WRAPPER = Wrapper(acl=True).path
+
+BINARY = f'<binary path="{ACL_WRAPPER}" xattr="on"/>'
 
 DEFINITION = f"""<domain><name>web</name><metadata><v:guest xmlns:v="urn:virtroot:1"><v:artifact>a/1</v:artifact>
 <v:root>{POOL}/root.web</v:root><v:kernel>vmlinuz</v:kernel></v:guest></metadata>
@@ -64,3 +74,19 @@ DEFINITION = f"""<domain><name>web</name><metadata><v:guest xmlns:v="urn:virtroo
 <devices><filesystem><driver type="virtiofs"/>{BINARY}<source dir="{POOL}/root.web"/><target dir="root"/></filesystem>
 </devices>
 </domain>"""
+
+
+def make_sound_guest(**changed: Any) -> Guest:
+    """Return the guest; ``changed`` are fields of `Guest`."""
+    hypervisor = Hypervisor(create_autospec(Target))
+    return make_guest(hypervisor, artifact="a/1", **{"uuid": WEB, "root": f"{POOL}/root.web", **changed})
+
+
+def make_guest_facts(**changed: Any) -> dict[str, Any]:
+    """Return the facts of the guest, with some of them changed."""
+    return {**cast("dict[str, Any]", SEEN["guests"])["web"], **changed}
+
+
+def make_facts(**changed: Any) -> dict[str, Any]:
+    """Return the facts of the machine, with some of them changed."""
+    return {**SEEN, **changed}
