@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from pipelines.merge import baselines
 from pipelines.merge.baselines import Inventory
+from pipelines.merge.changes import Changes, compare_inventories
 from pipelines.target import programs
 from pipelines.target.target import Local
 from tests.support.files import MADE, write
@@ -54,3 +57,27 @@ def looked(root: Path, base: Inventory | None = None) -> Inventory:
         assert kept.stat().st_mode & 0o777 == 0o600
         return baselines.parse(kept.read_bytes())
     return baselines.parse(programs.take_inventory(Local(), str(root), MADE, base.unowned))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with one package, accounts, and a file that no package owns."""
+    root = tmp_path / "root"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    dpkg(root, "base", BASE, conffiles=("etc/base.conf", "etc/base.d/10.conf"))
+    write(root / "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    write(root / "etc/group", "root:x:0:\n")
+    write(root / "etc/shadow", "root:*:20000::::::\n")
+    write(root / "usr/share/made/index", "made by a trigger")
+    return root
+
+
+def find_changes(root: Path, base: Inventory) -> Changes:
+    """Return the changes of a root since the inventory ``base``."""
+    return compare_inventories(base, looked(root, base), "debian")
+
+
+def list_file_changes(found: Changes) -> list[tuple[str, str, str]]:
+    """Return kind, name and difference of each change outside of /etc."""
+    return [(each.kind, each.name, each.what) for each in (*found.files, *found.altered)]
