@@ -19,7 +19,7 @@ from tests.conftest import Virtroot
 
 VICTIM = "/etc/victim"
 ROOT = "/var/lib/libvirt/filesystems/root.planted"
-#: Other files that a guest can plant are in tests/unit/test_kernel_copy.py. This test asks each task that copies one.
+#: Other files that a guest can plant are in tests/support/planted.py. This test asks each task that copies one.
 LINKS = {
     "climbing": "../../../../../../etc/victim",
     "dangling": "gone",

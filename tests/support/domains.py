@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from pathlib import Path
+from uuid import UUID, uuid4
 
 from pipelines.artifact.build_id import BuildId
 from pipelines.guest.domain import Domain, make_xml
 from pipelines.guest.root_source import RootSource
 from pipelines.libvirt.wrappers import Wrapper
 from pipelines.pool.shares import Share
+from tests.support.guests import make_source
 
 DOMAINS = {
     "kvm-default-network": {"kvm": True, "network": "default", "cache": "auto"},
@@ -46,5 +48,26 @@ def domain(name: str) -> str:
             memory=2 << 30,
             vcpus=2,
             **{"wrapper": Wrapper(acl=True), **values},  # type: ignore[arg-type]
+        )
+    )
+
+
+def make_definition(
+    root: Path, boot: Path, initrd: str = "initrd.img", *, cache: str = "auto", shares: tuple[Share, ...] = ()
+) -> str:
+    """Return the definition of the guest web, with the given root and boot directory."""
+    return make_xml(
+        Domain(
+            name="web",
+            uuid=uuid4(),
+            source=make_source("a/b", initrd=initrd),
+            root=str(root),
+            boot=str(boot),
+            memory=1 << 30,
+            vcpus=1,
+            network="none",
+            cache=cache,
+            kvm=False,
+            shares=shares,
         )
     )

@@ -6,12 +6,12 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.guest.domain import Domain, make_xml, rename_definition
+from pipelines.guest.domain import rename_definition
 from pipelines.pool import shares
 from pipelines.pool.place import Place
 from pipelines.pool.shares import Share
@@ -21,7 +21,8 @@ from pipelines.target.payload import before_start
 from pipelines.target.payload.errors import Refused
 from pipelines.target.target import Local
 from tests.support.definitions import parsed
-from tests.support.guests import make_source
+from tests.support.domains import make_definition
+from tests.support.planted import NOT_A_DIRECTORY, plant_absolute
 
 FSTAB = "root / virtiofs defaults 0 0\n"
 
@@ -40,48 +41,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def domain(root: Path, *given: Share, cache: str = "mixed") -> str:
-    return make_xml(
-        Domain(
-            name="web",
-            uuid=uuid4(),
-            source=make_source("a/b"),
-            root=str(root),
-            boot=str(root.parent / "virtroot.web"),
-            memory=1 << 30,
-            vcpus=1,
-            network="none",
-            cache=cache,
-            kvm=False,
-            shares=given,
-        )
-    )
+    return make_definition(root, root.parent / "virtroot.web", initrd="", cache=cache, shares=given)
 
 
-def absolute(usr: Path) -> None:
-    usr.symlink_to(usr.parent.parent / "victim")
-
-
-def climbing(usr: Path) -> None:
-    usr.symlink_to("../victim")
-
-
-def inside(usr: Path) -> None:
-    """Even a link that stays in the root is none that is served: it can be another one by then."""
-    usr.symlink_to("etc")
-
-
-def a_file(usr: Path) -> None:
-    usr.write_text("no directory")
-
-
-def nothing(_: Path) -> None:
-    pass
-
-
-ATTACKS = [absolute, climbing, inside, a_file, nothing]
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", NOT_A_DIRECTORY)
 def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callable[[Path], None]) -> None:
     text = domain(root)
     before_start.prepare(text)
@@ -98,7 +61,7 @@ def test_what_is_no_directory_any_more_is_not_served(root: Path, attack: Callabl
 
 def test_with_another_cache_usr_may_be_anything(root: Path) -> None:
     (root / "usr").rmdir()
-    absolute(root / "usr")
+    plant_absolute(root / "usr")
     before_start.prepare(domain(root, cache="auto"))
 
 
