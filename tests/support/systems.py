@@ -22,6 +22,16 @@ DEBIAN = System(
 )
 ARCH = replace(DEBIAN, found=DEBIAN.found - {"var/lib/dpkg/status"} | {"var/lib/pacman/local"}, kernels=("linux",))
 
+#: The fstab of a system on disks.
+OLD_FSTAB = """# static
+UUID=1 / ext4 errors=remount-ro 0 1
+UUID=2 /boot/efi vfat umask=0077 0 1
+UUID=3 none swap sw 0 0
+UUID=4 /srv/my\\040data ext4 defaults 0 2
+tmpfs /tmp tmpfs defaults 0 0
+/dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0
+"""
+
 
 def applied(system: System, *packages: str, keep_identity: bool = False, row: str = "") -> str:
     """Return what the rules say and do, a line each."""
