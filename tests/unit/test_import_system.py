@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.errors import VirtrootError
-from pipelines.origin.system import choose_generator, refuse
+from pipelines.origin.system import choose_generator, refuse, refuse_incomplete
 from tests.support.systems import ARCH, DEBIAN
 
 
@@ -43,3 +43,14 @@ def test_the_generator_is_the_one_that_is_installed() -> None:
     ):
         with pytest.raises(VirtrootError, match=why):
             choose_generator(DEBIAN, frozenset(packages), asked)
+
+
+def test_a_system_without_a_kernel_is_refused_with_the_missing_packages() -> None:
+    container = replace(DEBIAN, kernels=(), signs={"container-marks": ((".dockerenv", ()),)})
+    with pytest.raises(VirtrootError, match="has no kernel in /boot, like any container") as failed:
+        refuse_incomplete(container, frozenset({"bash"}))
+    assert failed.value.hint == "install in the system first: linux-image-amd64, initramfs-tools"
+    with pytest.raises(VirtrootError) as failed:
+        refuse_incomplete(replace(ARCH, kernels=()), frozenset({"dracut"}))
+    assert failed.value.hint == "install in the system first: linux"
+    refuse_incomplete(replace(DEBIAN, kernels=(), found=DEBIAN.found | {"vmlinuz"}), frozenset())
