@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from invoke.collection import Collection
+
 from pipelines.cli import lazy
 from pipelines.cli.program import Program
 from pipelines.cli.registry import Registry
 from pipelines.cli.task import Context, task
 from pipelines.complete import NAMES
 from pipelines.log import result
+from pipelines.project import is_checkout
+from pipelines.settings import PROGRAM
 
 with lazy.imports():
     from pipelines.book import reference
+    from pipelines.cli import hosted
     from pipelines.errors import VirtrootError
     from pipelines.merge import policy_page
 
@@ -19,6 +24,7 @@ TASKS = {
     "build": "pipelines.build",
     "plan": "pipelines.build",
     "import": "pipelines.import_system",
+    "init": "pipelines.init",
     "install": "pipelines.install",
     "clone": "pipelines.clone",
     "verify": "pipelines.verify",
@@ -96,5 +102,18 @@ _DAILY = (
     ("nightly", "build, boot, verify, promote all recipes"),
 )
 
-registry = Registry(TASKS)
-program = Program(registry, NAMES, _DAILY)
+#: Tasks that need no project directory.
+_WITHOUT_PROJECT = ("init", "help", "schema")
+
+#: Tasks for the development of virtroot, which an installed one does not have.
+_DEVELOPMENT = ("test", "release", "reference", "book")
+
+registry = Registry({name: TASKS[name] for name in TASKS if is_checkout(PROGRAM) or name not in _DEVELOPMENT})
+program = Program(registry, NAMES, _DAILY, _WITHOUT_PROJECT)
+
+
+def __getattr__(name: str) -> Collection:
+    """Return the collection that plain invoke looks for; it is made then, since that imports every task."""
+    if name in ("collection", "namespace"):
+        return hosted.make_collection(registry)
+    raise AttributeError(name)

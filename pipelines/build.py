@@ -207,7 +207,7 @@ def build_task(
     """
     ctx = context_of(c)
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=ctx.settings.snapshots)
+    found = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, settings=ctx.settings)
     result(str(build(found, ctx, fresh=no_cache).directory))
 
 
@@ -228,8 +228,7 @@ def plan_task(
     ./inv plan --distro debian
     """
     overrides = {"release": release, "generator": generator, "mirror": mirror, "bootstrap": bootstrap}
-    known = settings_of(c).snapshots
-    planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, snapshots=known).plan
+    planned = inputs.find(distro, recipe, {**overrides, "snapshot": snapshot}, settings=settings_of(c)).plan
     print_data(plans.as_data(planned) if json else plans.as_text(planned))
 
 

@@ -6,7 +6,7 @@ from invoke.context import Context
 
 from pipelines.cli import lazy
 from pipelines.cli.completion import FILES, Names
-from pipelines.settings import Settings, from_section
+from pipelines.cli.task import settings_of
 
 with lazy.imports():
     from pipelines.artifact import naming, store
@@ -18,31 +18,27 @@ with lazy.imports():
 
 def list_guests(context: Context) -> list[str]:
     """Return the names of the guests; nothing is started, so those of a stopped hypervisor are missing."""
-    hypervisor = connect.find(_get_settings(context))
+    hypervisor = connect.find(settings_of(context))
     if hypervisor is None:
         return []
     # In the embedded hypervisor every domain is a guest, and reading the metadata of each takes long.
     return [each.name for each in (hypervisor.domains() if hypervisor.embedded else all_guests.list_guests(hypervisor))]
 
 
-def _list_recipes(_: Context) -> list[str]:
-    return inputs.list_names()
+def _list_recipes(context: Context) -> list[str]:
+    return inputs.list_names(settings_of(context))
 
 
 def _list_built_recipes(context: Context) -> list[str]:
-    return store.Store(_get_settings(context).output_dir).recipes()
+    return store.Store(settings_of(context).output_dir).recipes()
 
 
 def _list_builds(context: Context) -> list[str]:
-    return naming.list_names(_get_settings(context).output_dir)
+    return naming.list_names(settings_of(context).output_dir)
 
 
 def _list_files(_: Context) -> list[str]:
     return [FILES]
-
-
-def _get_settings(context: Context) -> Settings:
-    return from_section(context.config.virtroot)
 
 
 #: The functions that list the values of each option.

@@ -66,4 +66,4 @@ def demo_task(
     ./inv demo
     """
     ctx = context_of(c)
-    demo(inputs.find(distro, snapshots=ctx.settings.snapshots), ctx, host_requests.get_consent(accept))
+    demo(inputs.find(distro, settings=ctx.settings), ctx, host_requests.get_consent(accept))

@@ -12,6 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipelines import invocation
 from pipelines.text import age, flat, plain, size, without_logins
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -39,7 +40,7 @@ def warn(message: str) -> None:
 
 def _print(message: str, style: str) -> None:
     try:
-        _console.print(_add_prefix(without_logins(message)), markup=False, style=style or None)
+        _console.print(_add_prefix(invocation.replace_name(without_logins(message))), markup=False, style=style or None)
     except (OSError, SystemExit):
         # rich's console raises SystemExit when its reader closes the pipe.
         if not _ignoring_errors:
@@ -97,6 +98,7 @@ def confirm(question: str) -> bool:
 
 def page(markdown: str) -> None:
     """Print a page of the book on stdout: formatted on a terminal, otherwise as Markdown."""
+    markdown = invocation.replace_name(markdown)
     if not sys.stdout.isatty():
         result(markdown)
         return

@@ -32,7 +32,7 @@ from pipelines.merge.choices import UpgradeOptions
 from pipelines.night import checkout, recording
 from pipelines.night.report import pages
 from pipelines.prune import prune
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import Settings
 from pipelines.target.lock import Busy
 from pipelines.text import plain
 from pipelines.upgrade import upgrade_all
@@ -63,7 +63,9 @@ def nightly(
     with ctx.store.lock("all", "night"), raise_interrupt_on(signal.SIGTERM):
         Reserve(ctx.settings.output_dir).keep()
         with ExitStack() as stack:
-            run = Run(ctx.settings, keep, *checkout.read_state(), _make_asker(ctx, stack), accept=accept)
+            run = Run(
+                ctx.settings, keep, *checkout.read_state(ctx.settings.project), _make_asker(ctx, stack), accept=accept
+            )
             candidate.clear_leftovers(run)
             records = (
                 _run_parallel(sources, run, jobs) if jobs > 1 else [_run_recipe(source, run) for source in sources]
@@ -191,9 +193,9 @@ def _build_and_promote(source: Path, run: Run, facts: dict[str, Any]) -> str:
     before = store.golden(name).artifact
     if isinstance(run.asker, VirtrootError):
         raise run.asker
-    planned, asker = inputs.find(recipe=str(source), snapshots=run.settings.snapshots), run.asker
+    planned, asker = inputs.find(recipe=str(source), settings=run.settings), run.asker
     # Recipes in the checkout are the user's own. The guests of a nightly run have no recorded shares.
-    consent = host_requests.grant if run.accept or source.resolve().is_relative_to(CHECKOUT) else None
+    consent = host_requests.grant if run.accept or source.resolve().is_relative_to(run.settings.project) else None
     host_requests.refuse_unaccepted(
         "the guest of this nightly run", f"the recipe {source}", host_requests.describe(planned.recipe.guest), consent
     )
@@ -279,5 +281,5 @@ def nightly_task(
     """
     given = {"keep": keep, "on_failure": on_failure, "on_change": on_change}
     ctx = context_of(c, **given)
-    sources = [inputs.get_source(each) for each in recipe] or inputs.list_nightly()
+    sources = [inputs.get_source(each, ctx.settings) for each in recipe] or inputs.list_nightly(ctx.settings)
     nightly(sources, ctx, keep=ctx.settings.keep, jobs=jobs, accept=accept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.builder import inputs
-from pipelines.cli.task import Context, settings_of, task
+from pipelines.cli.task import Context, project_of, settings_of, task
 from pipelines.errors import VirtrootError
 from pipelines.log import result, say
 from pipelines.night import timer, units
@@ -37,7 +37,7 @@ def nightly_timer_task(
     accept: bool = False,
     user: bool = False,
 ) -> None:
-    """Let systemd run ./inv nightly of this checkout; without systemd, print the line for a crontab.
+    """Let systemd run ./inv nightly of this project; without systemd, print the line for a crontab.
 
     ./inv nightly-timer --install --jobs 2
     ./inv nightly-timer --show
@@ -49,12 +49,15 @@ def nightly_timer_task(
     if remove:
         if named:
             raise VirtrootError("--remove takes no options of a nightly run", "use it alone, or with --user")
-        say("removed the timer" if timer.remove(where) else "this checkout has no timer")
+        say("removed the timer" if timer.remove(where, project_of(c)) else "this project has no timer")
         return
     settings = settings_of(c, keep=keep)
-    recipes = [each if each in inputs.list_names() else str(inputs.get_source(each).resolve()) for each in recipe]
+    recipes = [
+        each if each in inputs.list_names(settings) else str(inputs.get_source(each, settings).resolve())
+        for each in recipe
+    ]
     for each in recipes:
-        inputs.find(recipe=str(inputs.get_source(each)), snapshots=settings.snapshots)
+        inputs.find(recipe=str(inputs.get_source(each, settings)), settings=settings)
     wanted = timer.make_schedule(
         settings, on_calendar, recipes, keep=keep, jobs=jobs, accept=accept, user=user, writable=place.WRITTEN
     )
@@ -64,4 +67,4 @@ def nightly_timer_task(
         result(timer.format_units(wanted, where, preview=named))
     if install:
         timer.install(wanted, where)
-        say(f"installed the timer; next nightly run: {timer.find_next_run() or 'not known'}")
+        say(f"installed the timer; next nightly run: {timer.find_next_run(wanted.project) or 'not known'}")

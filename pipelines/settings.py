@@ -1,4 +1,4 @@
-"""The settings of the checkout: the ``virtroot:`` section of invoke's configuration."""
+"""The settings of a project directory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import socket
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -20,8 +21,17 @@ from pipelines.errors import VirtrootError
 from pipelines.recipe.recipe import parse_size
 from pipelines.recipe.snapshot import check_template
 
-#: The checkout's directory. Recipes, containerfiles and tests are found from here, not from the current directory.
-CHECKOUT = Path(__file__).resolve().parent.parent
+#: The directory with the program's own files: containerfiles, skeletons, the acceptance suite, the book.
+PROGRAM = Path(__file__).resolve().parent.parent
+
+#: The same directory where the program runs from a git checkout, for its development.
+CHECKOUT = PROGRAM
+
+#: The project directory of the system, and its output.
+SYSTEM, SYSTEM_OUTPUT = Path("/etc/virtroot"), Path("/var/lib/virtroot")
+
+#: The field of `Settings` that is no setting.
+_PROJECT = "project"
 
 
 def _refuse_bool(value: object) -> object:
@@ -73,7 +83,8 @@ def _describe(text: str) -> Any:
 class Settings:
     """The settings with their defaults. Each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
-    ``timeout`` is in seconds, ``image_max_age`` in days. ``output`` and ``cache_dir`` are relative to the checkout.
+    ``timeout`` is in seconds, ``image_max_age`` in days. ``recipes``, ``output`` and ``cache_dir`` are relative to
+    ``project``, the project directory, which is no setting.
     """
 
     connect: Annotated[_Text, _describe("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"
@@ -81,6 +92,7 @@ class Settings:
     pool_path: Annotated[str, Field(pattern="^/"), _describe("the directory of that pool, if virtroot defines it")] = (
         "/var/lib/libvirt/filesystems"
     )
+    recipes: Annotated[_Text, _describe("the directory with the recipes")] = "recipes"
     output: Annotated[_Text, _describe("the directory for artifacts")] = "output"
     embedded: Annotated[
         str, Field(pattern="^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"), _describe("the name of the embedded hypervisor's container")
@@ -147,6 +159,13 @@ class Settings:
         ),
     ] = ""
 
+    project: str = str(PROGRAM)
+
+    @property
+    def recipes_dir(self) -> Path:
+        """The absolute path of the directory with the recipes."""
+        return Path(self.project, self.recipes)
+
     @property
     def snapshots(self) -> dict[str, str]:
         """The address of each distribution's dated archive; empty if it is not set."""
@@ -160,18 +179,20 @@ class Settings:
     @property
     def cache_home(self) -> Path:
         """The absolute path of the stage cache."""
-        return Path(os.path.realpath(CHECKOUT / self.cache_dir)) if self.cache_dir else self.output_dir / ".cache"
+        return (
+            Path(os.path.realpath(Path(self.project, self.cache_dir))) if self.cache_dir else self.output_dir / ".cache"
+        )
 
     @property
     def output_dir(self) -> Path:
         """The absolute path of the directory for artifacts, with links resolved, so that each output has one path."""
-        return Path(os.path.realpath(CHECKOUT / self.output))
+        return Path(os.path.realpath(Path(self.project, self.output)))
 
     @property
     def key(self) -> str:
         """A short key of this machine and output directory.
 
-        It is in the names and labels of containers and volumes, so that checkouts that share an engine use their own.
+        It is in the names and labels of containers and volumes, so that projects that share an engine use their own.
         """
         owner = f"{socket.gethostname()}\0{self.output_dir}"
         return hashlib.sha256(owner.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -208,6 +229,10 @@ _HINTS = {
 }
 
 
+#: The fields that are settings, by name.
+_FIELDS = {field.name: field for field in fields(Settings) if field.name != _PROJECT}
+
+
 def describe_settings() -> dict[str, tuple[str, str]]:
     """Return each setting's default as text, and its description in Markdown."""
     # The type of a pydantic dataclass has no attribute for its fields, unlike that of a model.
@@ -215,26 +240,26 @@ def describe_settings() -> dict[str, tuple[str, str]]:
     return {name: (default, known[name].description or "") for name, default in list_defaults().items()}
 
 
-def list_defaults() -> dict[str, str]:
-    """Return the defaults as text, so that invoke knows which environment variables to look for.
+def list_defaults(project: Path = PROGRAM) -> dict[str, str]:
+    """Return the defaults as text in ``project``, so that invoke knows which environment variables to look for.
 
     invoke converts a variable's text to the type of its default: ``false`` becomes True, and ``soon`` for a number
     raises ValueError. A text it leaves unchanged.
     """
-    return {field.name: str(field.default) for field in fields(Settings)}
+    found = {name: str(field.default) for name, field in _FIELDS.items()}
+    return {**found, "output": str(SYSTEM_OUTPUT)} if project == SYSTEM else found
 
 
-def from_section(section: dict[str, Any]) -> Settings:
-    """Make `Settings` from invoke's ``virtroot:`` section, whose values are text or YAML's types.
+def from_section(section: Mapping[str, Any], project: Path = PROGRAM) -> Settings:
+    """Make the settings of ``project`` from a mapping whose values are text or YAML's types.
 
     Raises VirtrootError for an unknown key and for an invalid value.
     """
-    known = [field.name for field in fields(Settings)]
     for key in section:
-        if key not in known:
-            raise VirtrootError(f"unknown setting virtroot.{key}", f"use a known setting: {', '.join(sorted(known))}")
+        if key not in _FIELDS:
+            raise VirtrootError(f"unknown setting virtroot.{key}", f"use a known setting: {', '.join(sorted(_FIELDS))}")
     try:
-        return Settings(**section)
+        return Settings(**section, project=str(project))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise VirtrootError(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines import invocation
 from pipelines.cli.task import GUEST, Context, context_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
@@ -21,7 +22,7 @@ from pipelines.guest.sshd import Sshd
 from pipelines.host import process
 from pipelines.host.destination import write as write_destination
 from pipelines.log import result, say, warn
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import Settings
 from pipelines.target import programs
 from pipelines.text import split_fields, split_lines, without_logins
 
@@ -228,7 +229,7 @@ def _make_options(name: str, settings: Settings, user: str, chosen: Sequence[str
 
     ``chosen`` are variables for the proxy command, which inherits the environment of ssh anyway.
     """
-    words = [*(["env", *chosen] if chosen else []), str(CHECKOUT / "inv"), "ssh-proxy", name]
+    words = [*(["env", *chosen] if chosen else []), *invocation.make_command(settings.project), "ssh-proxy", name]
     return {
         "User": user,
         "HostKeyAlias": name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipelines.artifact import pruning
 from pipelines.artifact.build_id import BuildId
@@ -44,7 +45,7 @@ class Row:
 def list_status(ctx: CommandContext, now: datetime | None = None) -> list[Row]:
     """Return a row for each recipe that has builds or is in the checkout."""
     store, now = ctx.store, now or datetime.now(UTC)
-    nightly = {path.stem for path in inputs.list_nightly()}
+    nightly = {path.stem for path in inputs.list_nightly(ctx.settings)}
     names = sorted({*store.recipes(), *nightly})
     return [_make_row_or_reason(store, name, now, every=name in nightly) for name in names]
 
@@ -131,7 +132,7 @@ def status_task(
     ctx = context_of(c, max_age=max_age)
     rows = list_status(ctx)
     print_data(rows if json else format_table(rows))
-    following = timer.find_next_run()
+    following = timer.find_next_run(Path(ctx.settings.project))
     if following and not json:
         result(f"next nightly run: {following}")
     refuse_stale(rows, ctx.settings.max_age)

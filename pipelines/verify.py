@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.artifact import archive
 from pipelines.artifact.artifact import Artifact
@@ -25,12 +26,12 @@ from pipelines.guest.guest import Guest
 from pipelines.host import private, process
 from pipelines.log import say, step, warn
 from pipelines.recipe.stage import ROOT
-from pipelines.settings import CHECKOUT
+from pipelines.settings import PROGRAM
 from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line
 
-_SUITE = CHECKOUT / "tests" / "acceptance"
+_SUITE = PROGRAM / "tests" / "acceptance"
 
 #: The variable with the path of the file with the `SuiteContext`, for the suite's process.
 CONTEXT_VARIABLE = "VIRTROOT_CONTEXT"
@@ -54,7 +55,7 @@ class SuiteContext:
     """
 
     artifact: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
     container: str = ""
     root: str = ""
     guest: str = ""
@@ -151,9 +152,9 @@ def _run_suite(
         described.write_text(json.dumps(asdict(context)), encoding="utf-8")
         report.unlink(missing_ok=True)
         # -P: do not import modules from the current directory, which may be a guest's root.
-        argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(CHECKOUT / "pyproject.toml"), "-m", kind,
+        argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(PROGRAM / "pyproject.toml"), "-m", kind,
                 "-p", "no:cacheprovider", "--quiet", "--tb=short", "--color=no", f"--junit-xml={report}"]  # fmt: skip
-        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(CHECKOUT), **_RESET_VARIABLES}
+        env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(PROGRAM), **_RESET_VARIABLES}
         # The output of a failed check may contain text of the guest, so escape sequences are removed.
         status = process.run_by_line(argv, lambda line: say(line.rstrip("\n")), env=env)
     written = report.read_text(encoding="utf-8") if report.exists() else ""
@@ -254,4 +255,4 @@ def verify_task(
     if name:
         verify_guest(name, ctx, boot=boot)
     else:
-        verify_artifact(inputs.find(distro, recipe, snapshots=ctx.settings.snapshots), ctx)
+        verify_artifact(inputs.find(distro, recipe, settings=ctx.settings), ctx)

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.settings import CHECKOUT
+from pipelines.settings import PROGRAM
 
-DOCS = CHECKOUT / "docs"
+DOCS = PROGRAM / "docs"
 
 #: Text that only the site and the tests need: anchors of headings, notes to the tests, pictures.
 _ANCHOR = re.compile(r"[ ]*\{ *#(?P<name>[a-z0-9-]+) *\}$")

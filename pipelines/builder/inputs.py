@@ -19,14 +19,15 @@ from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Tree
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import PROGRAM, Settings
 
-_RECIPES = CHECKOUT / "recipes"
-_SKELETONS = CHECKOUT / "pipelines" / "recipe" / "skeletons"
+_SKELETONS = PROGRAM / "pipelines" / "recipe" / "skeletons"
 
 #: A recipe's name is also the name of a directory, a container and a volume. In the output directory, index.html is the
 #: page of all recipes.
 _NAME = re.compile(r"(?!.*\.\.|index\.html$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+_DEFAULTS = Settings()
 
 #: Suffixes that may follow a distribution's name in the name of a guest.
 _SUFFIXES = ("linux",)
@@ -62,22 +63,22 @@ class Inputs:
         return self.plan.recipe
 
 
-def list_names() -> list[str]:
-    """Return the names of the checkout's recipes; files with an invalid name are skipped."""
-    return sorted(path.stem for path in _RECIPES.glob("*.yaml") if _NAME.fullmatch(path.stem))
+def list_names(settings: Settings) -> list[str]:
+    """Return the names of the project's recipes; files with an invalid name are skipped."""
+    return sorted(path.stem for path in settings.recipes_dir.glob("*.yaml") if _NAME.fullmatch(path.stem))
 
 
-def get_source(named: str) -> Path:
-    """Return the file of a recipe, given by its path or its name in the checkout. Raises VirtrootError if missing."""
-    path = _find_path(named, "") if named in list_names() else _find_path("", named)
+def get_source(named: str, settings: Settings) -> Path:
+    """Return the file of a recipe, given by its path or its name in the project. Raises VirtrootError if missing."""
+    path = _find_path(named, "", settings) if named in list_names(settings) else _find_path("", named, settings)
     if not path.is_file():
-        raise _make_missing_error(path)
+        raise _make_missing_error(path, settings)
     return path
 
 
-def list_nightly() -> list[Path]:
-    """Return the checkout's recipes that a nightly run builds, and broken ones, so that the run reports them."""
-    return [path for path in sorted(_RECIPES.glob("*.yaml")) if _is_nightly(path)]
+def list_nightly(settings: Settings) -> list[Path]:
+    """Return the project's recipes that a nightly run builds, and broken ones, so that the run reports them."""
+    return [path for path in sorted(settings.recipes_dir.glob("*.yaml")) if _is_nightly(path)]
 
 
 def _is_nightly(path: Path) -> bool:
@@ -88,23 +89,23 @@ def _is_nightly(path: Path) -> bool:
 
 
 def find(
-    distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None, *,
-    snapshots: Mapping[str, str] | None = None,
-) -> Inputs:  # fmt: skip
+    distro: str = "", recipe: str = "", overrides: Mapping[str, str] | None = None, *, settings: Settings = _DEFAULTS
+) -> Inputs:
     """Read the recipe named ``distro`` or the file ``recipe``, and make its plan.
 
-    ``overrides`` replace fields of the recipe, unless they are empty. ``snapshots`` has the address of each
-    distribution's dated archive, for recipes with a snapshot. Raises VirtrootError for an invalid recipe.
+    ``overrides`` replace fields of the recipe, unless they are empty. ``settings`` say where recipes are, and have the
+    address of each distribution's dated archive, for recipes with a snapshot. Raises VirtrootError for an invalid
+    recipe.
     """
-    path = _find_path(distro, recipe)
+    path = _find_path(distro, recipe, settings)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise _make_missing_error(path) from error
+        raise _make_missing_error(path, settings) from error
     except (OSError, UnicodeDecodeError) as error:
         raise VirtrootError(f"cannot read the recipe {path}: {error}", "use a readable YAML file in UTF-8") from error
     given = {key: value for key, value in (overrides or {}).items() if value}
-    parsed = snapshot.resolve(parse(text, str(path), given), snapshots or {}, datetime.now(UTC))
+    parsed = snapshot.resolve(parse(text, str(path), given), settings.snapshots, datetime.now(UTC))
     overlay = _find_overlay(path, parsed.overlay) if parsed.overlay else None
     overlay_paths = tuple(name for name, _ in trees.list_entries(overlay)) if overlay else ()
     plan = make_plan(parsed, overlay_paths)
@@ -121,7 +122,14 @@ def find(
 
 def pack_skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:
     """Pack virtroot's own trees."""
-    return {tree: trees.pack(_SKELETONS / tree.name, ours=True) for tree in wanted}
+    return {tree: trees.pack(_SKELETONS / tree.name, ours=True, links=_read_links(tree.name)) for tree in wanted}
+
+
+def _read_links(skeleton: str) -> dict[str, str]:
+    """Return the symbolic links of a skeleton, path to target. They are lines of a file: a wheel cannot have links."""
+    path = _SKELETONS / f"{skeleton}.links"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return dict(line.split(" ", 1) for line in lines)
 
 
 def choose_artifact(settings: Settings, name: str, distro: str, recipe: str, path: str) -> tuple[Artifact, str]:
@@ -139,14 +147,14 @@ def choose_artifact(settings: Settings, name: str, distro: str, recipe: str, pat
         imported = Store(settings.output_dir).imported(name)
         if imported:
             return imported, "imported system"
-        fitting = [known for known in list_names() if is_named_after(name, known)]
+        fitting = [known for known in list_names(settings) if is_named_after(name, known)]
         if not fitting:
             raise VirtrootError(
                 f"no recipe matches the name {name!r}",
-                f"use --distro {' or '.join(list_names())}, --recipe FILE or --artifact DIR",
+                f"use --distro {' or '.join(list_names(settings))}, --recipe FILE or --artifact DIR",
             )
         distro = max(fitting, key=len)
-    source = _find_path(distro, recipe)
+    source = _find_path(distro, recipe, settings)
     return Store(settings.output_dir).best(source.stem, source)
 
 
@@ -165,11 +173,11 @@ def make_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema(mode="validation")}
 
 
-def _make_missing_error(path: Path) -> VirtrootError:
-    return VirtrootError(f"no recipe {path}", f"use a recipe of this checkout: {', '.join(list_names())}")
+def _make_missing_error(path: Path, settings: Settings) -> VirtrootError:
+    return VirtrootError(f"no recipe {path}", f"use a recipe of this project: {', '.join(list_names(settings))}")
 
 
-def _find_path(distro: str, recipe: str) -> Path:
+def _find_path(distro: str, recipe: str, settings: Settings) -> Path:
     if distro and recipe:
         raise VirtrootError("--distro and --recipe exclude each other", "use only one of them")
     if recipe:
@@ -181,12 +189,12 @@ def _find_path(distro: str, recipe: str) -> Path:
             )
         return path
     if not distro:
-        raise VirtrootError("no recipe given", f"use --distro {' or '.join(list_names())}, or --recipe FILE")
-    if distro not in list_names():
+        raise VirtrootError("no recipe given", f"use --distro {' or '.join(list_names(settings))}, or --recipe FILE")
+    if distro not in list_names(settings):
         raise VirtrootError(
-            f"no recipe {distro}", f"use a recipe of this checkout: {', '.join(list_names())}; or --recipe FILE"
+            f"no recipe {distro}", f"use a recipe of this project: {', '.join(list_names(settings))}; or --recipe FILE"
         )
-    return _RECIPES / f"{distro}.yaml"
+    return settings.recipes_dir / f"{distro}.yaml"
 
 
 def _resolve_inside(recipe: Path, key: str, name: str) -> Path:

@@ -12,9 +12,10 @@ from typing import Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
+from pipelines import invocation
 from pipelines.cli.command_line import Line, format_option
 from pipelines.errors import VirtrootError
-from pipelines.settings import CHECKOUT
+from pipelines.settings import PROGRAM
 
 #: Functions that list the values of an option, by the option's name (``distro``) or by task and option
 #: (``install.name``). A function takes a task's context and starts nothing. If it raises, nothing is offered.
@@ -35,7 +36,7 @@ def get_script(shell: str) -> str:
         raise VirtrootError(f"no completion script for shell {shell!r}", f"use {' or '.join(_SCRIPTS)}")
     # The script runs the checkout's inv by its absolute path: ./inv in the directory of a guest's root may be
     # another program.
-    return _SCRIPTS[shell].read_text(encoding="utf-8").replace("@INV@", shlex.quote(str(CHECKOUT / "inv")))
+    return _SCRIPTS[shell].read_text(encoding="utf-8").replace("@INV@", shlex.join(invocation.make_command(PROGRAM)))
 
 
 def read_leniently(line: Line, words: Iterable[str]) -> Line:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from pipelines import invocation
 from pipelines.errors import VirtrootError
 
 _HINTS = {
@@ -93,4 +94,4 @@ def _print_traceback_if_debug() -> None:
 
 def _print_error(text: str) -> None:
     with suppress(OSError):
-        print(text, file=sys.stderr)  # noqa: T201 - rich's console exits when its reader closes the pipe
+        print(invocation.replace_name(text), file=sys.stderr)  # noqa: T201 - rich's console exits when its reader closes the pipe

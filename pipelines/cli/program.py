@@ -7,12 +7,13 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from invoke import program
 from invoke.collection import Collection
+from invoke.config import Config
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
@@ -20,13 +21,15 @@ from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseResult
 from invoke.util import enable_logging
 
-from pipelines import __version__
+from pipelines import __version__, invocation
+from pipelines import project as projects
 from pipelines.cli import completion
 from pipelines.cli.command_line import Line, UnknownWord, format_option
 from pipelines.cli.registry import COMMAND, Contexts, Registry
+from pipelines.cli.task import PROJECT_KEY
 from pipelines.errors import VirtrootError
 from pipelines.log import result
-from pipelines.settings import CHECKOUT, list_defaults
+from pipelines.settings import list_defaults
 
 _HELP = ("-h", "--help")
 
@@ -38,15 +41,22 @@ class Program(program.Program):
     """Runs the tasks of a registry.
 
     ``names`` lists the values for shell completion, see `completion.Names`. ``daily`` has the commands, and what they
-    do, that ./inv without arguments prints.
+    do, that ./inv without arguments prints. ``without_project`` names the tasks that need no project directory.
     """
 
-    def __init__(self, tasks: Registry, names: completion.Names, daily: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(version=__version__, namespace=Collection(), name="virtroot", binary="./inv")
+    def __init__(
+        self,
+        tasks: Registry,
+        names: completion.Names,
+        daily: Sequence[tuple[str, str]] = (),
+        without_project: Container[str] = (),
+    ) -> None:
+        super().__init__(version=__version__, namespace=Collection(), name="virtroot", binary=invocation.get_name())
         self.registry = tasks
         self.contexts = Contexts(tasks)
         self._names = names
         self._daily = daily
+        self._without_project = without_project
 
     def core_args(self) -> list[Argument]:
         """Return the options in front of the tasks. invoke's others affect ``c.run``, which no task here uses."""
@@ -54,6 +64,7 @@ class Program(program.Program):
             Argument(names=("help", "h"), kind=bool, default=False, help="Show this help, or that of a task."),
             Argument(names=("list", "l"), kind=bool, default=False, help="List the tasks."),
             Argument(names=("version", "V"), kind=bool, default=False, help="Show the version."),
+            Argument(names=("project", "C"), help="Use this project directory."),
             Argument(names=("config", "f"), help="Read settings from this file, too."),
             Argument(names=("connect", "c"), help="Which libvirt: auto, embedded or qemu:///system."),
             Argument(names=("debug", "d"), kind=bool, default=False, help="Show debug messages and tracebacks."),
@@ -108,7 +119,8 @@ class Program(program.Program):
             if each.kind is not list
         ]
         usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
-        what, _, examples = str(inspect.getdoc(self.registry[name])).partition("\n\n")
+        described = invocation.replace_name(str(inspect.getdoc(self.registry[name])))
+        what, _, examples = described.partition("\n\n")
         print(f"{usage}\n\n{textwrap.fill(what, _COLUMNS)}\n")  # noqa: T201
         for example in examples.split("\n"):
             print(f"  {example}")  # noqa: T201
@@ -156,11 +168,13 @@ class Program(program.Program):
 
     def _list(self) -> None:
         print(f"{self.task_list_opener()}:\n")  # noqa: T201
-        self.print_columns([(name, self.registry.summary(name)) for name in sorted(self.registry)])
+        self.print_columns(
+            [(name, invocation.replace_name(self.registry.summary(name))) for name in sorted(self.registry)]
+        )
 
     def _complete(self, words: Sequence[str]) -> None:
         def names() -> Context:
-            self._configure("")
+            self._configure("", line.core.args["project"].value)
             return Context(self.config)
 
         line = Line(self.initial_context, self.contexts)
@@ -168,9 +182,12 @@ class Program(program.Program):
 
     def _execute(self, line: Line, after: Sequence[str]) -> None:
         self.collection = self.registry.collection(*(str(context.name) for context in line.called))
-        self._configure(line.core.args["config"].value)
-        if line.core.args["connect"].value:
-            self.config.virtroot.connect = line.core.args["connect"].value
+        if any(context.name not in self._without_project for context in line.called):
+            self._configure(line.core.args["config"].value, line.core.args["project"].value)
+            if line.core.args["connect"].value:
+                self.config.virtroot.connect = line.core.args["connect"].value
+        else:
+            self.create_config()
         self.core = ParseResult([line.core])
         for context in line.called:
             if COMMAND in inspect.signature(self.registry[str(context.name)].body).parameters:
@@ -184,23 +201,46 @@ class Program(program.Program):
         except Exit as ended:
             raise VirtrootError(ended.message or "the task ended early", "run it again") from ended
 
-    def _configure(self, runtime: str | None) -> None:
-        """Load the settings of the system, the user, the checkout, the file ``runtime`` and the environment."""
+    def _configure(self, runtime: str | None, project: str | None) -> None:
+        """Load the settings of the system, the user, the project, the file ``runtime`` and the environment.
+
+        ``project`` is the project directory that the command line names, if any.
+        """
+        directory = projects.find(project or "")
         with _convert_settings_errors():
             self.create_config()
-            self.config.set_project_location(CHECKOUT)
+            self.config.set_project_location(directory)
             self.config.load_project(merge=False)
+            add_settings(self.config, directory)
             given = runtime or os.environ.get("INVOKE_RUNTIME_CONFIG")
             if given:
                 path = Path(given).expanduser()
                 path.stat()  # invoke ignores a missing file, even if the user named it
                 self.config.set_runtime_path(path)
                 self.config.load_runtime(merge=False)
-            self.config.load_collection({"virtroot": list_defaults()}, merge=False)
+            self.config.load_collection({"virtroot": list_defaults(directory)}, merge=False)
             self.config.merge()
             if not hasattr(self.config.virtroot, "keys"):
                 raise TypeError(f"virtroot: not a mapping: {self.config.virtroot!r}")
             self.config.load_shell_env()
+
+
+def add_settings(config: Config, directory: Path) -> None:
+    """Add the project directory and the settings of its file to a configuration that has loaded its own files.
+
+    They have the rank of ``invoke.yaml`` in that directory: the environment replaces them. Raises `VirtrootError` if
+    both files have settings of virtroot.
+    """
+    config.load_overrides({PROJECT_KEY: str(directory)}, merge=False)
+    found = projects.read_settings(directory)
+    if found and "virtroot" in config._project:
+        raise VirtrootError(
+            f"{directory} has settings of virtroot in {projects.FILE} and in invoke's file",
+            f"move them to {projects.FILE}",
+        )
+    if found:
+        # invoke has no method to add the content of a file of another name.
+        config._set(_project={**config._project, "virtroot": found}, _project_found=True)
 
 
 @contextmanager
@@ -208,7 +248,7 @@ def _convert_settings_errors() -> Iterator[None]:
     """Turn errors of invoke and YAML about the settings into VirtrootError. OS errors pass: they name their file."""
     try:
         yield
-    except OSError:
+    except (OSError, VirtrootError):
         raise
     except Exception as error:
         at_fault = [
@@ -217,7 +257,7 @@ def _convert_settings_errors() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise VirtrootError(
             f"cannot read the settings: {': '.join([*at_fault, reason])}",
-            "fix invoke.yaml or the environment; run ./inv help settings for the settings",
+            "fix the file or the environment; run ./inv help settings for the settings",
         ) from error
 
 

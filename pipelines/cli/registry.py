@@ -13,7 +13,7 @@ from invoke.collection import Collection
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
-from pipelines.settings import CHECKOUT, list_defaults
+from pipelines.settings import PROGRAM, list_defaults
 
 #: The parameter of a task that takes the command after two dashes. It is not an option.
 COMMAND = "command"
@@ -27,7 +27,7 @@ def function_name(task: str) -> str:
 @cache
 def _docstrings(module: str) -> dict[str, str | None]:
     """Return the docstrings of a module's functions, by function name."""
-    source = (CHECKOUT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    source = (PROGRAM / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return {function.name: ast.get_docstring(function) for function in functions}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
+from pipelines import project as projects
 from pipelines.context import CommandContext
 from pipelines.log import result
 from pipelines.settings import Settings, from_section
@@ -27,9 +29,19 @@ DECIDE = {
 ACCEPT = {"accept": "grant the recipe's requests to the host (shares, overlayfs, a network) without asking"}
 
 
+#: The key of invoke's configuration with the project directory.
+PROJECT_KEY = "virtroot_project"
+
+
 def settings_of(context: Context, **given: str) -> Settings:
     """Return the settings of a task; ``given`` options that are not empty replace settings of their name."""
-    return from_section({**context.config.virtroot, **{key: value for key, value in given.items() if value}})
+    own = {key: value for key, value in given.items() if value}
+    return from_section({**context.config.virtroot, **own}, project_of(context))
+
+
+def project_of(context: Context) -> Path:
+    """Return the project directory of a task."""
+    return Path(context.config.get(PROJECT_KEY) or projects.find())
 
 
 def context_of(context: Context, **given: str) -> CommandContext:

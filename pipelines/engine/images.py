@@ -13,9 +13,9 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.trees import archive
 from pipelines.log import step, warn
-from pipelines.settings import CHECKOUT
+from pipelines.settings import PROGRAM
 
-_CONTAINERFILES = CHECKOUT / "containerfiles"
+_CONTAINERFILES = PROGRAM / "containerfiles"
 
 
 def context_files(name: str, extra: Mapping[str, bytes] | None = None) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from pipelines.errors import VirtrootError
@@ -79,18 +79,19 @@ def pack_file(path: Path) -> Packed:
         ) from error
 
 
-def pack(directory: Path, *, ours: bool = False) -> Packed:
+def pack(directory: Path, *, ours: bool = False, links: Mapping[str, str] | None = None) -> Packed:
     """Pack a tree, owned by root, with the files' modes without write access for group and others.
 
     For trees of the checkout (``ours``) the modes are 0755 and 0644: stricter ones would come from the umask of the
-    clone. Raises VirtrootError if the tree cannot be read, or has other entries than files, directories and links.
+    clone. ``links`` are symbolic links to add, path to target. Raises VirtrootError if the tree cannot be read, or has
+    other entries than files, directories and links.
     """
     packed = Packed()
     try:
         # Another user with write access to the tree could replace files by links to any file while it is read.
         handle = user_file.open_path(directory.absolute())
         try:
-            _pack(packed, directory, handle, ours=ours)
+            _pack(packed, directory, handle, links or {}, ours=ours)
         finally:
             os.close(handle)
     except OSError as error:
@@ -101,11 +102,26 @@ def pack(directory: Path, *, ours: bool = False) -> Packed:
     return packed
 
 
-def _pack(packed: Packed, directory: Path, handle: int, *, ours: bool) -> None:
+def _make_link(name: str, target: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
+    return entry
+
+
+def _make_directory(path: PurePosixPath) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(str(path))
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
+
+
+def _pack(packed: Packed, directory: Path, handle: int, links: Mapping[str, str], *, ours: bool) -> None:
     # Write the tar as a stream, because `Packed` cannot be read while it is written.
     with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|") as tar:
-        for name, path in list_entries(Path(user_file.get_path(handle))):
-            entry = tar.gettarinfo(path, name)
+        added = {name: _make_link(name, target) for name, target in links.items()}
+        added |= {str(parent): _make_directory(parent) for name in links for parent in PurePosixPath(name).parents[:-1]}
+        there = dict(list_entries(Path(user_file.get_path(handle))))
+        for name in sorted({*there, *added}, key=PurePosixPath):
+            entry = tar.gettarinfo(there[name], name) if name in there else added[name]
             if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
                 raise VirtrootError(f"{directory / name}: not a file, directory or link", "remove it from the tree")
             entry.uid = entry.gid = entry.mtime = 0

@@ -1,4 +1,4 @@
-"""The schedule: systemd's timer that runs ``./inv nightly`` of this checkout, or a line for a crontab."""
+"""The schedule: systemd's timer that runs ``./inv nightly`` of a project, or a line for a crontab."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import invocation
 from pipelines.errors import VirtrootError
 from pipelines.host import environment, process
 from pipelines.log import say, warn
 from pipelines.night import calendar, units
 from pipelines.night.units import MARK, Schedule
-from pipelines.settings import CHECKOUT, Settings
+from pipelines.settings import PROGRAM, Settings
 from pipelines.target import durable
 from pipelines.text import split_lines
 
@@ -90,7 +91,8 @@ def make_schedule(
     arguments += ["--accept"] if accept else []
     pool = [] if any(Path(settings.pool_path).is_relative_to(path) for path in writable) else [settings.pool_path]
     return Schedule(
-        checkout=CHECKOUT,
+        project=Path(settings.project),
+        program=tuple(invocation.make_command(settings.project)),
         output=settings.output_dir.resolve(),
         on_calendar=on_calendar or units.ON_CALENDAR,
         arguments=tuple(arguments),
@@ -146,15 +148,15 @@ def install(wanted: Schedule, where: Systemd) -> None:
         _replace_files(where.directory, before)
         where.ctl("daemon-reload", check=False)
         raise
-    _report_missing(where)
+    _report_missing(wanted, where)
 
 
-def remove(where: Systemd) -> bool:
-    """Stop the timer and delete the units, if this checkout has them; a nightly run at work continues to its end.
+def remove(where: Systemd, project: Path) -> bool:
+    """Stop the timer and delete the units, if this project has them; a nightly run at work continues to its end.
 
     Raises `VirtrootError` for units of the same name that virtroot did not write.
     """
-    name = units.make_name(CHECKOUT)
+    name = units.make_name(project)
     paths = [where.directory / f"{name}{ending}" for ending in (".timer", ".service")]
     if not [path for path in paths if _read_own_unit(path) is not None]:
         return False
@@ -170,7 +172,7 @@ def remove(where: Systemd) -> bool:
 
 
 def format_units(wanted: Schedule, where: Systemd, *, preview: bool) -> str:
-    """Return the units of this checkout and the time of the next run or, with ``preview``, the units ``wanted``.
+    """Return the units of this project and the time of the next run or, with ``preview``, the units ``wanted``.
 
     Raises `VirtrootError` for an invalid time.
     """
@@ -179,10 +181,11 @@ def format_units(wanted: Schedule, where: Systemd, *, preview: bool) -> str:
     if preview:
         calendar.check_event(wanted.on_calendar)
     if preview or not there:
-        say("these are the units for --install" if preview else "no timer of this checkout; these are its units")
+        say("these are the units for --install" if preview else "no timer of this project; these are its units")
         there = dict(zip(map(str, paths), (wanted.format_service(), wanted.format_timer()), strict=True))
         return _format_files(there)
-    return f"{_format_files(there)}\n# next nightly run: {find_next_run() or 'none, the timer is not active'}"
+    following = find_next_run(wanted.project) or "none, the timer is not active"
+    return f"{_format_files(there)}\n# next nightly run: {following}"
 
 
 def format_crontab(wanted: Schedule) -> str:
@@ -194,12 +197,12 @@ def _format_files(files: Mapping[str, str]) -> str:
     return "\n".join(f"# {name}\n{content}" for name, content in files.items())
 
 
-def find_next_run() -> str | None:
-    """Return when the timer of this checkout, the system's or the caller's, runs next, in systemd's words.
+def find_next_run(project: Path) -> str | None:
+    """Return when the timer of this project, the system's or the caller's, runs next, in systemd's words.
 
     Returns None if there is no such timer, or no systemd, and ``now`` while a nightly run is at work.
     """
-    name = f"{units.make_name(CHECKOUT)}.timer"
+    name = f"{units.make_name(project)}.timer"
     for where in (get_systemd(user=False), get_systemd(user=True)):
         if not (where.is_running and (where.directory / name).is_file()):
             continue
@@ -250,9 +253,10 @@ def _replace_files(directory: Path, files: Mapping[str, str | None]) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _report_missing(where: Systemd) -> None:
+def _report_missing(wanted: Schedule, where: Systemd) -> None:
     if where.user and not Path("/var/lib/systemd/linger", str(os.getuid())).exists():
         say("your timers run only while you are logged in, unless you run: loginctl enable-linger")
-    owner = CHECKOUT.stat().st_uid
-    if not where.user and owner != 0:
-        warn(f"root will run the files of {CHECKOUT}, which belongs to user {owner}")
+    for directory in dict.fromkeys((PROGRAM, wanted.project)):
+        owner = directory.stat().st_uid
+        if not where.user and owner != 0:
+            warn(f"root will use the files of {directory}, which belongs to user {owner}")

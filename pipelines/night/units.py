@@ -31,7 +31,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@:,./+=-]+")
 
 # This protects against mistakes only: a process with access to Docker's or libvirt's socket could undo it.
 _CONFINED = """\
-# Read-only, except for the checkout, the output and, with the host's own libvirt, what install writes to.
+# Read-only, except for the project, the output and, with the host's own libvirt, what install writes to.
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths={writable}
@@ -63,10 +63,10 @@ RestrictNamespaces=ipc mnt net pid uts
 """
 
 _SERVICE = """\
-{mark} of {checkout}; ./inv nightly-timer --remove deletes it.
+{mark} of {project}; ./inv nightly-timer --remove deletes it.
 # Make changes in a drop-in: systemctl{user} edit {name}.service
 [Unit]
-Description=Golden roots of {checkout}, built and verified
+Description=Golden roots of {project}, built and verified
 After=network-online.target docker.service libvirtd.service virtqemud.service time-sync.target
 {wants}
 [Service]
@@ -94,9 +94,9 @@ SystemCallErrorNumber=EPERM
 {confined}"""
 
 _TIMER = """\
-{mark} of {checkout}; ./inv nightly-timer --remove deletes it.
+{mark} of {project}; ./inv nightly-timer --remove deletes it.
 [Unit]
-Description=Nightly runs of {checkout}
+Description=Nightly runs of {project}
 
 [Timer]
 OnCalendar={on_calendar}
@@ -113,26 +113,29 @@ WantedBy=timers.target
 
 @dataclass(frozen=True)
 class Schedule:
-    """When and how nightly runs of ``checkout`` start: ``arguments`` follow ``./inv nightly``.
+    """When and how nightly runs of ``project`` start: ``arguments`` follow ``nightly``.
 
     ``environment`` are variables for the command, ``output`` is where builds go, ``writable`` are other paths that the
     command writes to. ``user`` says that the user's systemd runs it, which has fewer ways to confine it.
+    ``program`` is the command in front of ``nightly``; by default the ``inv`` of the project, a checkout.
 
     Raises `VirtrootError` for text that a unit file or terminal cannot contain.
     """
 
-    checkout: Path
+    project: Path
     output: Path
     on_calendar: str
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     writable: tuple[str, ...] = ()
     user: bool = False
+    program: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for text in (
-            *map(str, (self.checkout, self.output)),
+            *map(str, (self.project, self.output)),
             self.on_calendar,
+            *self.program,
             *self.arguments,
             *self.writable,
             *self._variables,
@@ -140,21 +143,21 @@ class Schedule:
             if plain(text) != text or "\n" in text or "\t" in text:
                 raise VirtrootError(
                     f"{text!r}: has characters that a unit file cannot contain",
-                    "use ordinary characters in the names of the checkout, its output and its recipes",
+                    "use ordinary characters in the names of the project, its output and its recipes",
                 )
         # systemd-analyze accepts a backslash in ReadWritePaths=, but systemd 257 then uses a different path.
-        for path in (str(self.checkout), str(self.output), *self.writable):
+        for path in (str(self.project), str(self.output), *self.writable):
             if "\\" in path:
                 raise VirtrootError(f"{path}: has a backslash, which a unit file cannot contain", "use another name")
 
     @property
     def name(self) -> str:
-        """The units' name without its suffix; each checkout of a machine has its own."""
-        return make_name(self.checkout)
+        """The units' name without its suffix; each project of a machine has its own."""
+        return make_name(self.project)
 
     @property
     def _command(self) -> list[str]:
-        return [str(self.checkout / "inv"), "nightly", *self.arguments]
+        return [*(self.program or (str(self.project / "inv"),)), "nightly", *self.arguments]
 
     @property
     def _variables(self) -> list[str]:
@@ -166,12 +169,12 @@ class Schedule:
         if _NO_PROGRAM & set(command[0]):
             # Not env, which would take a path that contains = for a variable.
             command = ["/bin/sh", "-c", 'exec "$0" "$@"', *command]
-        outside = [] if self.output.is_relative_to(self.checkout) else [str(self.output)]
+        outside = [] if self.output.is_relative_to(self.project) else [str(self.output)]
         engine = (self.environment or {}).get("DOCKER_HOST", "").removeprefix("unix://")
-        used = [Path(path) for path in (str(self.checkout), *outside, *self.writable, *self.arguments, engine)]
+        used = [Path(path) for path in (str(self.project), *outside, *self.writable, *command, engine)]
         shared = any(path.is_relative_to(private) for path in used for private in _PRIVATE)
         writable = [
-            str(self.checkout),
+            str(self.project),
             *(f"-{path}" for path in (*outside, *self.writable, *(_PRIVATE if shared else ()))),
         ]
         confined = _CONFINED.format(
@@ -180,7 +183,7 @@ class Schedule:
         return _SERVICE.format(
             mark=MARK,
             name=self.name,
-            checkout=_escape_specifiers(str(self.checkout)),
+            project=_escape_specifiers(str(self.project)),
             user=" --user" if self.user else "",
             # A user's systemd does not have this target.
             wants="" if self.user else "Wants=network-online.target\n",
@@ -191,8 +194,8 @@ class Schedule:
 
     def format_timer(self) -> str:
         """Return the timer unit."""
-        checkout = _escape_specifiers(str(self.checkout))
-        return _TIMER.format(mark=MARK, checkout=checkout, on_calendar=_escape_specifiers(self.on_calendar))
+        project = _escape_specifiers(str(self.project))
+        return _TIMER.format(mark=MARK, project=project, on_calendar=_escape_specifiers(self.on_calendar))
 
     def format_crontab(self, fields: str) -> str:
         """Return the line for a crontab; the five ``fields`` say when.
@@ -206,21 +209,21 @@ class Schedule:
         line = f"env {path} {shlex.join(words)}"
         if "\\" in line:
             raise VirtrootError(
-                "a crontab cannot contain a backslash", "use other names for the checkout and its recipes"
+                "a crontab cannot contain a backslash", "use other names for the project and its recipes"
             )
         # For cron, a % ends the command and begins its input.
         line = line.replace("%", "\\%")
         if len(line.encode()) > _CRON_LONGEST:
             raise VirtrootError(
                 f"command too long for a crontab: {len(line)} characters",
-                "put settings into invoke.yaml instead",
+                "put settings into virtroot.yaml or invoke.yaml instead",
             )
         return f"{fields} {line}"
 
 
-def make_name(checkout: Path) -> str:
-    """Return the name, without suffix, of the units of ``checkout``; it is unique to the checkout."""
-    return f"virtroot-nightly-{hashlib.sha256(bytes(checkout)).hexdigest()[:8]}"
+def make_name(project: Path) -> str:
+    """Return the name, without suffix, of the units of ``project``; it is unique to the project."""
+    return f"virtroot-nightly-{hashlib.sha256(bytes(project)).hexdigest()[:8]}"
 
 
 def find_passwords(environment: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from pipelines.guest import guest as guests
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.connect import connect
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.settings import from_section
+from pipelines.settings import Settings
 from pipelines.target.target import InContainer
 from pipelines.verify import CONTEXT_VARIABLE, DRIFT, SuiteContext
 from tests.acceptance import facts as gathering
@@ -40,7 +40,7 @@ def manifest(context: SuiteContext) -> Manifest:
 
 @pytest.fixture(scope="session")
 def hypervisor(context: SuiteContext) -> Hypervisor:
-    return connect(from_section(context.settings))
+    return connect(Settings(**context.settings))
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def tree(context: SuiteContext) -> Host:
         container = engines.connect().container(context.container)
         assert container is not None, f"the builder {context.container} is gone"
         return Host(ChrootBackend(InContainer(container), context.root, confined=False))
-    target = connect(from_section(context.settings)).target
+    target = connect(Settings(**context.settings)).target
     return Host(ChrootBackend(target, context.root, confined=True))
 
 

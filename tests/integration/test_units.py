@@ -45,7 +45,7 @@ def verified(target: Target, night: Schedule, scratch: str) -> str:
         f"{night.name}.service": night.format_service().encode(),
         f"{night.name}.timer": night.format_timer().encode(),
     }
-    argv = ["verify", str(night.checkout), scratch, night.name, "--user" if night.user else "", str(THRESHOLD)]
+    argv = ["verify", str(night.project), scratch, night.name, "--user" if night.user else "", str(THRESHOLD)]
     try:
         done = target.run(["sh", "-ec", VERIFY, *argv], stdin=archive(units), check=False)
     finally:
@@ -85,7 +85,7 @@ def test_a_service_that_is_less_confined_would_be_noticed(places: list[Target], 
         def format_service(self) -> str:
             return open_to_all
 
-    less = Less(night.checkout, night.output, night.on_calendar)
+    less = Less(night.project, night.output, night.on_calendar)
     assert "ProtectSystem=" in verified(target, less, str(tmp_path / "units"))
     target.run(["rm", "-rf", "/opt/virtroot"])
 

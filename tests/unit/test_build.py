@@ -132,4 +132,4 @@ def test_the_epoch_is_the_mirrors_unless_the_environment_says_another(monkeypatc
 
 def test_recipes_directory_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "debian" in inputs.list_names()
+    assert "debian" in inputs.list_names(Settings())

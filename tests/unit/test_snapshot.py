@@ -14,12 +14,14 @@ from pipelines.recipe.plan import Plan, as_data, as_text, make_plan
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.snapshot import resolve
 from pipelines.recipe.stage import Command
+from pipelines.settings import Settings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ARCHIVES = {
     "debian": "http://old.example/{archive}/{time}",
     "arch": "http://old.example/{year}/{month}/{day}/$repo/os/$arch",
 }
+SETTINGS = Settings(debian_snapshots=ARCHIVES["debian"], arch_snapshots=ARCHIVES["arch"])
 AT = "20261101T020304Z"
 
 
@@ -117,7 +119,7 @@ def test_half_a_snapshot_is_refused(recipe: str, why: str) -> None:
 def test_a_snapshot_that_an_option_asks_for_is_no_build_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "web.yaml").write_text("distro: debian\n")
     path = str(tmp_path / "web.yaml")
-    assert inputs.find(recipe=path, overrides={"snapshot": "20200101T000000Z"}, snapshots=ARCHIVES).overridden
+    assert inputs.find(recipe=path, overrides={"snapshot": "20200101T000000Z"}, settings=SETTINGS).overridden
     (tmp_path / "web.yaml").write_text("distro: debian\nsnapshot: 20200101T000000Z\n")
-    found = inputs.find(recipe=path, snapshots=ARCHIVES)
+    found = inputs.find(recipe=path, settings=SETTINGS)
     assert (found.overridden, found.recipe.snapshot is not None) == (False, True)

@@ -55,7 +55,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 @pytest.fixture
 def night(tmp_path: Path) -> Schedule:
-    return replace(NIGHT, checkout=CHECKOUT, output=tmp_path / "output")
+    return replace(NIGHT, project=CHECKOUT, output=tmp_path / "output")
 
 
 def there(systemd: Systemd) -> list[str]:
@@ -64,7 +64,7 @@ def there(systemd: Systemd) -> list[str]:
 
 def test_each_checkout_has_units_of_its_own() -> None:
     assert units.make_name(Path("/srv/a")) != units.make_name(Path("/srv/b"))
-    assert NIGHT.name == units.make_name(NIGHT.checkout)
+    assert NIGHT.name == units.make_name(NIGHT.project)
 
 
 def test_the_service_runs_this_checkouts_night() -> None:
@@ -90,7 +90,7 @@ def test_the_service_runs_this_checkouts_night() -> None:
     ],
 )
 def test_paths_of_any_characters_are_quoted(checkout: str, command: str, writable: str) -> None:
-    service = replace(NIGHT, checkout=Path(checkout), output=Path(checkout, "output")).format_service()
+    service = replace(NIGHT, project=Path(checkout), output=Path(checkout, "output")).format_service()
     assert setting(service, "ExecStart") == [f":{command} nightly"]
     assert setting(service, "ReadWritePaths") == [writable]
 
@@ -98,7 +98,7 @@ def test_paths_of_any_characters_are_quoted(checkout: str, command: str, writabl
 @pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "\x1b[0m", "right\u202eleft", "\udcff", "back\\slash"])
 def test_what_no_unit_can_name_is_refused(name: str) -> None:
     with pytest.raises(VirtrootError, match="a unit file cannot contain"):
-        replace(NIGHT, checkout=Path("/srv", name))
+        replace(NIGHT, project=Path("/srv", name))
 
 
 def test_output_elsewhere_and_libvirts_places_are_writable() -> None:
@@ -109,7 +109,7 @@ def test_output_elsewhere_and_libvirts_places_are_writable() -> None:
 @pytest.mark.parametrize(
     "night",
     [
-        replace(NIGHT, checkout=Path("/tmp/virtroot")),
+        replace(NIGHT, project=Path("/tmp/virtroot")),
         replace(NIGHT, output=Path("/var/tmp/out")),
         replace(NIGHT, arguments=("--recipe", "/tmp/web.yaml")),
         replace(NIGHT, environment={"DOCKER_HOST": "unix:///tmp/engine.sock"}),
@@ -185,7 +185,7 @@ def test_a_crontabs_command_reaches_the_shell_as_it_was(tmp_path: Path) -> None:
     checkout.mkdir()
     (checkout / "inv").write_text('#!/bin/sh\nprintf "%s|" "$@" "$MINE"\n')
     (checkout / "inv").chmod(0o755)
-    night = replace(NIGHT, checkout=checkout, arguments=("--recipe", "/a b%"), environment={"MINE": "x y%z"})
+    night = replace(NIGHT, project=checkout, arguments=("--recipe", "/a b%"), environment={"MINE": "x y%z"})
     line = night.format_crontab("0 3 * * *")
     # As cron takes it apart: five fields, a command up to the first % that has no backslash before it.
     *fields, command = line.split(" ", 5)
@@ -215,10 +215,10 @@ def test_install_writes_both_units_and_starts_the_timer(systemd: Recorded, night
 
     timer.install(replace(night, on_calendar="daily"), systemd)
     assert "OnCalendar=daily" in timer.format_units(night, systemd, preview=False)
-    assert timer.remove(systemd)
+    assert timer.remove(systemd, CHECKOUT)
     assert there(systemd) == []
     assert f"disable --now {name}.timer" in systemd.asked
-    assert not timer.remove(systemd)
+    assert not timer.remove(systemd, CHECKOUT)
 
 
 def test_a_timer_that_does_not_start_leaves_nothing(systemd: Recorded, night: Schedule) -> None:
@@ -244,7 +244,7 @@ def test_units_that_somebody_else_wrote_are_left_alone(
         unit.symlink_to("/dev/null")
     else:
         unit.write_text("[Unit]\n")
-    for act in (lambda: timer.install(night, systemd), lambda: timer.remove(systemd)):
+    for act in (lambda: timer.install(night, systemd), lambda: timer.remove(systemd, CHECKOUT)):
         with pytest.raises(VirtrootError, match="virtroot"):
             act()
     assert there(systemd) == [unit.name]
@@ -303,7 +303,7 @@ def test_when_the_next_night_begins(
     systemd: Recorded, night: Schedule, monkeypatch: pytest.MonkeyPatch, said: str, next_run: str | None
 ) -> None:
     monkeypatch.setattr(timer, "get_systemd", lambda *, user: replace(systemd, user=user))
-    assert timer.find_next_run() is None
+    assert timer.find_next_run(CHECKOUT) is None
     timer.install(night, systemd)
     monkeypatch.setattr(Recorded, "ctl", lambda *_, **__: said)
-    assert timer.find_next_run() == next_run
+    assert timer.find_next_run(CHECKOUT) == next_run

@@ -1,0 +1,113 @@
+"""Make a project directory: settings, recipes, a directory for checks, and a tasks.py for plain invoke."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+
+from pipelines import invocation
+from pipelines import project as projects
+from pipelines.cli.task import Context, task
+from pipelines.errors import VirtrootError
+from pipelines.log import say
+from pipelines.settings import PROGRAM, SYSTEM, SYSTEM_OUTPUT, describe_settings, list_defaults
+from pipelines.target import durable
+
+#: The width of comments, in characters.
+_COLUMNS = 100
+
+_HEAD = """\
+# The settings of this project directory. A line without the number sign in front replaces a default.
+# The variables INVOKE_VIRTROOT_NAME of the environment replace what stands here.
+"""
+
+_TASKS = """\
+from virtroot import collection  # the tasks of virtroot, for plain invoke; add your own with namespace.add_task
+namespace = collection
+"""
+
+_RECIPES = ("debian.yaml", "arch.yaml", "schema.json")
+
+
+def init(directory: Path) -> list[Path]:
+    """Make ``directory`` a project directory that this user trusts; return the files that were written.
+
+    What exists stays as it is. The file with the settings is written last, so that a killed task leaves no directory
+    that looks complete. Raises `VirtrootError` for a path that is no directory.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise VirtrootError(f"{directory}: not a directory", "use another name")
+    if projects.is_checkout(directory):
+        projects.record_known(directory)
+        return []
+    files = {
+        Path("tests", ".gitkeep"): b"",
+        Path(".gitignore"): b"/output/\n/invoke.yaml\n",
+        Path("tasks.py"): _TASKS.encode(),
+        Path(projects.FILE): make_settings_file(directory).encode(),
+    }
+    written = _write_recipes(directory / "recipes")
+    written += [directory / name for name, content in files.items() if _write_new(directory / name, content)]
+    projects.find(str(directory))
+    projects.record_known(directory)
+    return written
+
+
+def make_settings_file(directory: Path) -> str:
+    """Return the content of the file with the settings: each setting as a comment, with its default."""
+    parts = [_HEAD, f"format: {projects.FORMAT}\n"]
+    defaults = list_defaults(directory)
+    for name, (_, what) in describe_settings().items():
+        text = what[0].upper() + what[1:].rstrip(".")
+        comment = textwrap.fill(text, _COLUMNS, initial_indent="# ", subsequent_indent="# ")
+        parts.append(f"{comment}\n#{name}: {_quote(defaults[name])}\n")
+    return "\n".join(parts)
+
+
+def _quote(value: str) -> str:
+    return value if value and not set(value) & set("#:{}[]&*!|>'\"%@`$ ") else f"'{value}'"
+
+
+def _write_recipes(directory: Path) -> list[Path]:
+    """Write the example recipes unless the directory exists; return the files that were written."""
+    if directory.exists() or directory.is_symlink():
+        # Recipes that the user deleted or renamed do not come back.
+        return []
+    partial = directory.with_name(f".{directory.name}.partial")
+    if partial.is_dir() and not partial.is_symlink():
+        # A killed task left it.
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    for name in _RECIPES:
+        (partial / name).write_bytes((PROGRAM / "recipes" / name).read_bytes())
+    durable.publish(partial, directory)
+    return [directory / name for name in _RECIPES]
+
+
+def _write_new(path: Path, content: bytes) -> bool:
+    """Write a file unless there is one; return whether it was written."""
+    if path.exists() or path.is_symlink():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write(path, content)
+    return True
+
+
+@task(name="init", positional=["directory"], help={"directory": "the directory; by default the current one"})
+def init_task(
+    c: Context,
+    directory: str = "",
+) -> None:
+    """Make a project directory with settings, recipes and checks of its own; what exists in it stays.
+
+    ./inv init vms
+    """
+    chosen = Path(directory or ".").absolute()
+    written = init(chosen)
+    for path in written:
+        say(f"wrote {path}")
+    if chosen == SYSTEM:
+        say(f"output of {SYSTEM} is in {SYSTEM_OUTPUT}")
+    where = "" if directory in ("", ".") else f"cd {directory} && "
+    say(f"{chosen} is a project directory now; next: {where}{invocation.get_name()} demo")

@@ -1,0 +1,159 @@
+"""The project directory: the settings, recipes, tests and output of a user or a team.
+
+A project directory has a file `FILE`, or is the checkout that the program runs from. A guest can write such a file into
+its root and its shares, and settings name commands to run. So a directory that is found from the current one has to be
+known: `init` records it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import VirtrootError
+from pipelines.settings import PROGRAM, SYSTEM
+
+#: The file with the settings, and another name that users may give it.
+FILE, _OTHER_FILE = "virtroot.yaml", "virtroot.yml"
+
+#: The format of project directories, and its key in the file.
+FORMAT, _KEY = 1, "format"
+
+#: The environment variable that names a project directory.
+VARIABLE = "VIRTROOT_DIR"
+
+#: The most bytes of the file that are read.
+_MOST_BYTES = 1 << 20
+
+
+def is_checkout(directory: Path) -> bool:
+    """Return whether ``directory`` is a checkout of virtroot, which is a project directory without the file."""
+    return (directory / "inv").is_file() and (directory / "pipelines" / "settings.py").is_file()
+
+
+def find(given: str = "") -> Path:
+    """Return the project directory.
+
+    It is ``given`` (``-C``) or that of `VARIABLE`; else the current directory or its nearest parent with the file; else
+    the checkout that the program runs from; else the system's. Raises `VirtrootError` if there is none.
+    """
+    for source, text in (("-C", given), (VARIABLE, os.environ.get(VARIABLE, ""))):
+        if text:
+            return _check_given(source, Path(text).absolute())
+    own = PROGRAM if is_checkout(PROGRAM) else None
+    nearest = next((each for each in _list_parents() if _find_file(each) or each == own), None)
+    if nearest not in (None, own, SYSTEM) and str(nearest) not in _read_known():
+        raise VirtrootError(
+            f"{nearest} is a project directory that you did not make or use before",
+            f"run ./inv init {nearest} if you trust its settings; or use -C for another one",
+        )
+    if nearest or own:
+        return nearest or PROGRAM
+    if _find_file(SYSTEM):
+        return SYSTEM
+    raise VirtrootError("no project directory", "run ./inv init DIR to make one, then use it by cd or -C DIR")
+
+
+def _check_given(source: str, directory: Path) -> Path:
+    if not directory.is_dir():
+        what = "not a directory" if directory.exists() else "No such file or directory"
+        raise VirtrootError(f"{source}: {directory}: {what}", "name a project directory; ./inv init DIR makes one")
+    if not _find_file(directory) and not is_checkout(directory):
+        raise VirtrootError(f"{source}: {directory}: no {FILE} there", f"run ./inv init {directory} to make it one")
+    return directory
+
+
+def _list_parents() -> Iterator[Path]:
+    """Yield the current directory and its parents; nothing if the current directory was deleted."""
+    try:
+        current = Path.cwd()
+    except OSError:
+        return
+    yield from (current, *current.parents)
+
+
+def _find_file(directory: Path) -> Path | None:
+    """Return the file with the settings of ``directory``; raises `VirtrootError` if it has two of them."""
+    found = [path for path in (directory / FILE, directory / _OTHER_FILE) if os.path.lexists(path)]
+    if len(found) > 1:
+        raise VirtrootError(f"{directory} has both {FILE} and {_OTHER_FILE}", f"delete {_OTHER_FILE}")
+    return found[0] if found else None
+
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings in the file of ``directory``, not validated; empty if it has no file.
+
+    Raises `VirtrootError` if the file is no mapping, cannot be read, or is of a newer format.
+    """
+    path = _find_file(directory)
+    if path is None:
+        return {}
+    # Most commands read no such file, and the import takes longer than some of them.
+    import yaml
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = file.read(_MOST_BYTES)
+        found = yaml.safe_load(content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise VirtrootError(
+            f"cannot read {path}: {reason}", "fix it; ./inv help settings lists the settings"
+        ) from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise VirtrootError(f"{path}: not a mapping", "write one setting per line, like keep: 7")
+    written = found.pop(_KEY, FORMAT)
+    if isinstance(written, bool) or not isinstance(written, int) or written < 1:
+        raise VirtrootError(f"{path}: {_KEY}: not a positive number: {written!r}", f"write {_KEY}: {FORMAT}")
+    if written > FORMAT:
+        raise VirtrootError(
+            f"{path}: format {written} is of a newer version of virtroot, this one knows {FORMAT}",
+            "install that version",
+        )
+    return {str(key): value for key, value in found.items()}
+
+
+def record_known(directory: Path) -> None:
+    """Record that this user trusts the settings of ``directory``; raises `VirtrootError` if that cannot be written."""
+    if str(directory) in _read_known():
+        return
+    path = _get_known_file(Path(_home()))
+    if "\n" in str(directory):
+        raise VirtrootError(f"{str(directory)!r}: a newline in the name", "use another directory")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{directory}\n")
+    except OSError as error:
+        raise VirtrootError(f"{path}: {error.strerror}", "fix its owner or mode") from error
+
+
+def _read_known() -> set[str]:
+    """Return the directories that this user, or the user who became root by sudo, trusts."""
+    homes = [_home()]
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        with suppress(KeyError, OverflowError):
+            homes.append(pwd.getpwuid(int(os.environ["SUDO_UID"])).pw_dir)
+    known: set[str] = set()
+    for home in homes:
+        try:
+            known |= {*_get_known_file(Path(home)).read_text(encoding="utf-8", errors="surrogateescape").split("\n")}
+        except OSError:
+            continue
+    return known - {""}
+
+
+def _home() -> str:
+    return os.environ.get("HOME") or "/"
+
+
+def _get_known_file(home: Path) -> Path:
+    own = home == Path(_home())
+    state = os.environ.get("XDG_STATE_HOME", "") if own else ""
+    return Path(state or home / ".local" / "state") / "virtroot" / "projects"
