@@ -102,13 +102,14 @@ _DAILY = (
     ("nightly", "build, boot, verify, promote all recipes"),
 )
 
-#: Tasks that need no project directory.
-_WITHOUT_PROJECT = ("init", "help", "schema")
+#: Tasks that need no project directory, and tasks for development, which an installed virtroot does not have.
+_WITHOUT_PROJECT, _DEVELOPMENT = ("init", "help", "schema"), ("test", "release", "reference", "book")
 
-#: Tasks for the development of virtroot, which an installed one does not have.
-_DEVELOPMENT = ("test", "release", "reference", "book")
+#: Other names of tasks, which users of other programs type.
+_ALIASES = {"delete": "remove", "inspect": "info", "ls": "list", "ps": "list", "rm": "remove", "shell": "ssh"}
 
-registry = Registry({name: TASKS[name] for name in TASKS if is_checkout(PROGRAM) or name not in _DEVELOPMENT})
+_OFFERED = {name: module for name, module in TASKS.items() if is_checkout(PROGRAM) or name not in _DEVELOPMENT}
+registry = Registry(_OFFERED, _ALIASES)
 program = Program(registry, NAMES, _DAILY, _WITHOUT_PROJECT)
 
 

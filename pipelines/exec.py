@@ -52,7 +52,7 @@ def exec_task(
 ) -> None:
     """Run a command in a guest through its agent.
 
-    ./inv exec web -- uname -r
+    ./inv exec web uname -r
     """
     sys.exit(execute(name, command, context_of(c)))
 

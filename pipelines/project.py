@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelines.errors import VirtrootError
 from pipelines.settings import PROGRAM, SYSTEM
+from pipelines.text import one_line, split_lines
 
 #: The file with the settings, and another name that users may give it.
 FILE, _OTHER_FILE = "virtroot.yaml", "virtroot.yml"
@@ -87,7 +88,7 @@ def _find_file(directory: Path) -> Path | None:
 def read_settings(directory: Path) -> dict[str, Any]:
     """Return the settings in the file of ``directory``, not validated; empty if it has no file.
 
-    Raises `VirtrootError` if the file is no mapping, cannot be read, or is of a newer format.
+    Raises `VirtrootError` if the file cannot be read, has no mapping, or is of a newer format.
     """
     path = _find_file(directory)
     if path is None:
@@ -100,7 +101,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
             content = file.read(_MOST_BYTES)
         found = yaml.safe_load(content)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) else one_line(str(error))
         raise VirtrootError(
             f"cannot read {path}: {reason}", "fix it; ./inv help settings lists the settings"
         ) from error
@@ -143,10 +144,11 @@ def _read_known() -> set[str]:
     known: set[str] = set()
     for home in homes:
         try:
-            known |= {*_get_known_file(Path(home)).read_text(encoding="utf-8", errors="surrogateescape").split("\n")}
+            content = _get_known_file(Path(home)).read_text(encoding="utf-8", errors="surrogateescape")
+            known |= {*split_lines(content)}
         except OSError:
             continue
-    return known - {""}
+    return known
 
 
 def _home() -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.cli.task import GUESTS, Context, context_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, publication, snapshots
+from pipelines.guest import hold, publication, several, snapshots
 from pipelines.log import confirm, say
 from pipelines.pool import place, pool
 from pipelines.pool.place import Place
@@ -46,16 +46,20 @@ def _clear_leftovers(name: str, ctx: CommandContext) -> bool:
     return True
 
 
-@task(name="remove", help={**GUEST, "yes": "do not ask"})
+@task(name="remove", positional=["name"], iterable=["name"], help={**GUESTS, "yes": "do not ask"})
 def remove_task(
     c: Context,
-    name: str,
+    name: list[str],
     yes: bool = False,
 ) -> None:
-    """Delete a guest and its root.
+    """Delete guests and their roots.
 
     ./inv remove web
     """
     ctx = context_of(c)
-    remove(name, ctx, ask=None if yes else confirm)
-    say(f"removed {name}")
+
+    def do(each: str) -> None:
+        remove(each, ctx, ask=None if yes else confirm)
+        say(f"removed {each}")
+
+    several.for_each(list(dict.fromkeys(name)), do)

@@ -167,6 +167,7 @@ def force_off(hypervisor: Hypervisor, name: str) -> None:
 
 @task(
     name="run",
+    positional=["distro"],
     iterable=["share"],
     help={
         "distro": "use this recipe; by default debian",
@@ -193,7 +194,7 @@ def run_task(
 ) -> None:
     """Run a command, or a shell, in a temporary guest.
 
-    ./inv run --distro debian -- uname -r
+    ./inv run debian -- uname -r
     """
     ctx = context_of(c)
     distro = distro or ("" if recipe or artifact else "debian")

@@ -30,7 +30,7 @@ CHECKOUT = PROGRAM
 #: The project directory of the system, and its output.
 SYSTEM, SYSTEM_OUTPUT = Path("/etc/virtroot"), Path("/var/lib/virtroot")
 
-#: The field of `Settings` that is no setting.
+#: The field of `Settings` that users cannot set.
 _PROJECT = "project"
 
 
@@ -84,7 +84,7 @@ class Settings:
     """The settings with their defaults. Each has an environment variable ``INVOKE_VIRTROOT_<NAME>``.
 
     ``timeout`` is in seconds, ``image_max_age`` in days. ``recipes``, ``output`` and ``cache_dir`` are relative to
-    ``project``, the project directory, which is no setting.
+    ``project``, the project directory, which users cannot set.
     """
 
     connect: Annotated[_Text, _describe("where guests run: `auto`, `embedded` or `qemu:///system`")] = "auto"

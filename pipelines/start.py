@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.cli.task import GUESTS, Context, context_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
-from pipelines.guest import hold, hostdir, publication
+from pipelines.guest import hold, hostdir, publication, several
 from pipelines.log import say
 
 
@@ -53,52 +53,87 @@ def wait(name: str, ctx: CommandContext) -> float:
     return guest.wait(ctx.settings.timeout)
 
 
-@task(name="start", help=GUEST)
+@task(name="start", positional=["name"], iterable=["name"], help={**GUESTS, **several.ALL})
 def start_task(
     c: Context,
-    name: str,
+    name: list[str],
+    all: bool = False,  # noqa: A002 - the option
 ) -> None:
-    """Boot a guest and wait until it is up.
+    """Boot guests and wait until they are up.
 
     ./inv start web
+    ./inv start --all
     """
-    say(f"{name} is up after {start(name, context_of(c)):.1f} s")
+    ctx = context_of(c)
+
+    def do(each: str) -> None:
+        say(f"{each} is up after {start(each, ctx):.1f} s")
+
+    several.for_each(several.list_names(name, ctx, all_of_them=all, running=False), do)
 
 
-@task(name="stop", help={**GUEST, "force": "end it at once, like pulling the plug"})
+@task(
+    name="stop",
+    positional=["name"],
+    iterable=["name"],
+    help={**GUESTS, **several.ALL, "force": "end it at once, like pulling the plug"},
+)
 def stop_task(
     c: Context,
-    name: str,
+    name: list[str],
+    all: bool = False,  # noqa: A002 - the option
     force: bool = False,
 ) -> None:
-    """Shut a guest down.
+    """Shut guests down.
 
     ./inv stop web
-    ./inv stop web --force
+    ./inv stop web db --force
     """
-    say(f"{name} is off after {stop(name, context_of(c), force=force):.1f} s")
+    ctx = context_of(c)
+
+    def do(each: str) -> None:
+        say(f"{each} is off after {stop(each, ctx, force=force):.1f} s")
+
+    several.for_each(several.list_names(name, ctx, all_of_them=all, running=True), do, at_once=True)
 
 
-@task(name="restart", help={**GUEST, "force": "end it at once, like pulling the plug, instead of a shutdown"})
+@task(
+    name="restart",
+    positional=["name"],
+    iterable=["name"],
+    help={**GUESTS, **several.ALL, "force": "end it at once, like pulling the plug, instead of a shutdown"},
+)
 def restart_task(
     c: Context,
-    name: str,
+    name: list[str],
+    all: bool = False,  # noqa: A002 - the option
     force: bool = False,
 ) -> None:
-    """Stop a guest if it is running, and boot it with the kernel that its root has now.
+    """Stop guests that are running, and boot them with the kernel that their root has now.
 
     ./inv restart web
     """
-    say(f"{name} is up again after {restart(name, context_of(c), force=force):.1f} s")
+    ctx = context_of(c)
+
+    def do(each: str) -> None:
+        say(f"{each} is up again after {restart(each, ctx, force=force):.1f} s")
+
+    several.for_each(several.list_names(name, ctx, all_of_them=all, running=True), do)
 
 
-@task(name="wait", help=GUEST)
+@task(name="wait", positional=["name"], iterable=["name"], help={**GUESTS, **several.ALL})
 def wait_task(
     c: Context,
-    name: str,
+    name: list[str],
+    all: bool = False,  # noqa: A002 - the option
 ) -> None:
-    """Wait until a guest that was started elsewhere is up.
+    """Wait until guests that were started elsewhere are up.
 
     ./inv wait web
     """
-    say(f"{name} is up after {wait(name, context_of(c)):.1f} s")
+    ctx = context_of(c)
+
+    def do(each: str) -> None:
+        say(f"{each} is up after {wait(each, ctx):.1f} s")
+
+    several.for_each(several.list_names(name, ctx, all_of_them=all, running=True), do, at_once=True)

@@ -18,10 +18,10 @@ from pipelines.artifact.manifest import Verdict
 from pipelines.builder import inputs, private_keys
 from pipelines.builder.container import ensure_image, run_builder
 from pipelines.builder.inputs import Inputs
-from pipelines.cli.task import GUEST, Context, context_of, task
+from pipelines.cli.task import GUESTS, Context, context_of, task
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
-from pipelines.guest import hold, manifest_copy, publication
+from pipelines.guest import hold, manifest_copy, publication, several
 from pipelines.guest.guest import Guest
 from pipelines.host import private, process
 from pipelines.log import say, step, warn
@@ -232,8 +232,10 @@ def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
 @task(
     name="verify",
     positional=["name"],
+    iterable=["name"],
     help={
-        **GUEST,
+        **GUESTS,
+        **several.ALL,
         "distro": "check the latest build of this recipe",
         "recipe": "check the latest build of this recipe file",
         "boot": "check the running guest, too; start it if it is shut off",
@@ -241,10 +243,11 @@ def read_junit(text: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
 )
 def verify_task(
     c: Context,
-    name: str = "",
+    name: list[str],
     distro: str = "",
     recipe: str = "",
     boot: bool = False,
+    all: bool = False,  # noqa: A002 - the option
 ) -> None:
     """Check an artifact's tree, an installed root or (--boot) a running guest.
 
@@ -252,7 +255,8 @@ def verify_task(
     ./inv verify web --boot
     """
     ctx = context_of(c)
-    if name:
-        verify_guest(name, ctx, boot=boot)
+    if name or all:
+        names = several.list_names(name, ctx, all_of_them=all)
+        several.for_each(names, lambda each: verify_guest(each, ctx, boot=boot))
     else:
         verify_artifact(inputs.find(distro, recipe, settings=ctx.settings), ctx)

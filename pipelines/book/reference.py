@@ -29,6 +29,7 @@ CORE = (
     ("help", "h", False, "Show this help, or that of a task."),
     ("list", "l", False, "List the tasks."),
     ("print-completion-script", "", True, "Print the completion script for bash, zsh or fish."),
+    ("project", "C", True, "Use this project directory."),
     ("version", "V", False, "Show the version."),
 )
 

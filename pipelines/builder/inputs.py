@@ -20,6 +20,7 @@ from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Tree
 from pipelines.settings import PROGRAM, Settings
+from pipelines.text import split_lines
 
 _SKELETONS = PROGRAM / "pipelines" / "recipe" / "skeletons"
 
@@ -128,7 +129,7 @@ def pack_skeletons(wanted: Iterable[Tree]) -> dict[Tree, Packed]:
 def _read_links(skeleton: str) -> dict[str, str]:
     """Return the symbolic links of a skeleton, path to target. They are lines of a file: a wheel cannot have links."""
     path = _SKELETONS / f"{skeleton}.links"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = split_lines(path.read_text(encoding="utf-8")) if path.is_file() else []
     return dict(line.split(" ", 1) for line in lines)
 
 

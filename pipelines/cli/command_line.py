@@ -6,9 +6,10 @@ called "no", has no optional positional arguments, and cannot complete a line th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from difflib import get_close_matches
+from typing import Protocol
 
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
@@ -17,6 +18,44 @@ from pipelines.errors import VirtrootError
 
 #: Options whose value is two words, of which the first is one of these: ``--take old PATH``.
 _PAIR_OPTIONS = {"take": ("old", "new")}
+
+
+#: Tasks that change nothing, which alone are suggested for a wrong word.
+HARMLESS = (
+    "diff", "doctor", "help", "info", "list", "logs", "plan", "schema", "snapshots", "ssh-config", "status",
+)  # fmt: skip
+
+#: The words that may follow a task, and the task that each of them means.
+SUBCOMMANDS = {
+    "snapshot": {"create": "snapshot", "list": "snapshots", "ls": "snapshots", "restore": "restore",
+                 "delete": "snapshots", "rm": "snapshots"},
+}  # fmt: skip
+
+#: The words of `SUBCOMMANDS` after which the second name is the value of an option.
+SECOND_NAME = {"delete": "remove", "rm": "remove"}
+
+
+#: The positional argument of tasks on guests, and the tasks that need no guest.
+_NAMES, _WITHOUT_NAMES = "name", ("verify",)
+
+
+class Contexts(Protocol):
+    """The tasks' contexts by name, see `registry.Contexts`."""
+
+    def __getitem__(self, name: str, /) -> ParserContext:
+        """Return the context of a task, also for one of its other names."""
+
+    def __contains__(self, name: object, /) -> bool:
+        """Return whether there is such a task."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the tasks, without their other names."""
+
+    def takes_command(self, name: str) -> bool:
+        """Return whether the task takes a command for a guest."""
+
+    def make_subcommand(self, name: str, word: str) -> ParserContext:
+        """Return the context of the task that ``word`` means after the task ``name``."""
 
 
 class UnknownWord(VirtrootError):
@@ -30,7 +69,7 @@ class Line:
     is the option that takes the next word as its value, if any.
     """
 
-    def __init__(self, core: ParserContext, tasks: Mapping[str, ParserContext]) -> None:
+    def __init__(self, core: ParserContext, tasks: Contexts) -> None:
         self.core = deepcopy(core)
         self.called: list[ParserContext] = []
         self.option: Argument | None = None
@@ -44,8 +83,16 @@ class Line:
 
     @property
     def name(self) -> Argument | None:
-        """The first positional argument of the task that has no value yet."""
-        return next((each for each in self.context.positional_args if each.raw_value is None), None)
+        """The positional argument that the next word is a value of: the first without one, or a list."""
+        return next(
+            (each for each in self.context.positional_args if each.raw_value is None or each.kind is list), None
+        )
+
+    def begins_command(self, word: str) -> bool:
+        """Return whether ``word`` is the first word of a command for a guest, as in ``exec web uname -r``."""
+        if self.option or not self.called or word.startswith("-"):
+            return False
+        return self._tasks.takes_command(str(self.context.name)) and self.name is None
 
     def take(self, word: str) -> None:
         """Parse the next word.
@@ -73,7 +120,9 @@ class Line:
             raise self._usage_error(f"{format_option(self.option)} needs a value")
         for task in self.called:
             for argument in task.positional_args:
-                if argument.value is None:
+                # --all stands for all names.
+                stands_for_all = "all" in task.args and task.args["all"].value
+                if _needs_value(argument) and not stands_for_all and task.name not in _WITHOUT_NAMES:
                     wanted = argument.names[0]
                     raise self._usage_error(f"{task.name} needs {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}", task)
 
@@ -115,18 +164,25 @@ class Line:
 
     def _take_plain(self, word: str) -> None:
         name = self.name
-        # If the positional argument is optional, the name of a task starts that task. --name reaches a guest that has
-        # the name of a task.
-        if name and (name.default is None or word not in self._tasks):
+        if self.called and not self._has_values and word in SUBCOMMANDS.get(str(self.context.name), ()):
+            self.called[-1] = self._tasks.make_subcommand(str(self.context.name), word)
+        # If the positional argument is optional or has a value, the name of a task starts that task. --name reaches a
+        # guest that has the name of a task.
+        elif name and (word not in self._tasks or _needs_value(name)):
             self._set_value(name, word)
         elif word in self._tasks:
             self.called.append(deepcopy(self._tasks[word]))
         elif self.called:
             raise UnknownWord(f"{self.context.name}: unexpected argument {word!r}", self._help_hint())
         else:
-            near = get_close_matches(word, self._tasks, n=1)
+            # A wrong word must not lead to a task that changes something.
+            near = get_close_matches(word, [each for each in self._tasks if each in HARMLESS], n=1)
             hint = f"run ./inv {near[0]}, or ./inv --list" if near else "run ./inv --list for the tasks"
             raise UnknownWord(f"unknown task {word!r}", hint)
+
+    @property
+    def _has_values(self) -> bool:
+        return any(argument.raw_value for argument in self.context.args.values())
 
     def _get_option(self, written: str) -> tuple[Argument, bool]:
         found = self.find(written)
@@ -155,6 +211,13 @@ class Line:
     def _help_hint(self, task: ParserContext | None = None) -> str:
         words = filter(None, ("./inv", (task or self.context).name, "--help"))
         return f"run {' '.join(words)} for its options"
+
+
+def _needs_value(argument: Argument) -> bool:
+    """Return whether a positional argument has no value yet, and needs one. Of lists, only names of guests do."""
+    if argument.kind is list:
+        return argument.names[0] == _NAMES and not argument.value
+    return argument.raw_value is None and argument.default is None
 
 
 def format_option(argument: Argument) -> str:

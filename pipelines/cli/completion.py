@@ -79,7 +79,8 @@ def find_candidates(
     elif not line.called:
         found = list(tasks)
     elif line.name:
-        found = values(line.name) or _list_options(line)
+        given = line.name.value if line.name.kind is list else []
+        found = [each for each in values(line.name) if each not in given] or _list_options(line)
     else:
         found = _list_options(line)
     # The shell reads one candidate per line.

@@ -1,4 +1,4 @@
-"""The tasks as a collection for plain invoke, and for somebody's own tasks.py."""
+"""The tasks as a collection for plain invoke, and for the tasks.py of a user."""
 
 from __future__ import annotations
 

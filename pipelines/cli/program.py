@@ -74,9 +74,9 @@ class Program(program.Program):
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - invoke's name
         """Run the command line ``argv``; `exit_status.run_task` handles what it raises."""
         self.argv = sys.argv if argv is None else argv
-        words, after = _split_at_dashes(self.argv[1:])
-        if words == ["--complete"]:
-            return self._complete(after)
+        if self.argv[1:2] == ["--complete"]:
+            return self._complete(self.argv[3:])
+        words, after = self._split_command(self.argv[1:])
         asked = next((place for place, word in enumerate(words) if word.partition("=")[0] in _HELP), None)
         if asked is not None:
             return self._show_help(words, asked)
@@ -112,13 +112,9 @@ class Program(program.Program):
     def print_task_help(self, name: str) -> None:
         """Print the usage, the docstring and the options of a task."""
         context = self.contexts[name]
-        takes = [
-            each.names[0].upper() if each.default is None else f"[{each.names[0].upper()}]"
-            for each in context.positional_args
-            # An argument that may be given several times is given by its option.
-            if each.kind is not list
-        ]
-        usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]"])
+        takes = [_format_positional(each) for each in context.positional_args]
+        command = ["[--]", "COMMAND"] if self.contexts.takes_command(name) else []
+        usage = " ".join(["Usage:", self.binary, name, *takes, "[--options]", *command])
         described = invocation.replace_name(str(inspect.getdoc(self.registry[name])))
         what, _, examples = described.partition("\n\n")
         print(f"{usage}\n\n{textwrap.fill(what, _COLUMNS)}\n")  # noqa: T201
@@ -126,6 +122,8 @@ class Program(program.Program):
             print(f"  {example}")  # noqa: T201
         if examples:
             print()  # noqa: T201
+        if others := sorted(each for each, known in self.registry.aliases.items() if known == name):
+            print(f"Other names: {', '.join(others)}\n")  # noqa: T201
         print("Options:\n")  # noqa: T201
         self.print_columns([*context.help_tuples(), *self._list_common_options()])
 
@@ -171,6 +169,20 @@ class Program(program.Program):
         self.print_columns(
             [(name, invocation.replace_name(self.registry.summary(name))) for name in sorted(self.registry)]
         )
+
+    def _split_command(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Split ``words`` into virtroot's command line and a command for a guest.
+
+        The command follows the first ``--``, or begins with the first word that the task in front of it does not take.
+        """
+        line = Line(self.initial_context, self.contexts)
+        for place, word in enumerate(words):
+            if word == "--":
+                return list(words[:place]), list(words[place + 1 :])
+            if line.begins_command(word):
+                return list(words[:place]), list(words[place:])
+            completion.read_leniently(line, [word])
+        return list(words), []
 
     def _complete(self, words: Sequence[str]) -> None:
         def names() -> Context:
@@ -261,10 +273,9 @@ def _convert_settings_errors() -> Iterator[None]:
         ) from error
 
 
-def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split ``words`` at the first ``--`` into virtroot's command line and a command for a guest."""
-    end = words.index("--") if "--" in words else len(words)
-    return list(words[:end]), list(words[end + 1 :])
+def _format_positional(argument: Argument) -> str:
+    shown = argument.names[0].upper() + ("..." if argument.kind is list else "")
+    return shown if argument.default is None or argument.kind is list else f"[{shown}]"
 
 
 def _capture_output(printing: Callable[[], None]) -> str:

@@ -14,10 +14,22 @@ from pipelines.context import CommandContext
 from pipelines.log import result
 from pipelines.settings import Settings, from_section
 
-__all__ = ["ACCEPT", "DECIDE", "GUEST", "RESTART", "Context", "context_of", "print_data", "settings_of", "task"]
+__all__ = [
+    "ACCEPT",
+    "DECIDE",
+    "GUEST",
+    "GUESTS",
+    "RESTART",
+    "Context",
+    "context_of",
+    "print_data",
+    "settings_of",
+    "task",
+]
 
 #: The help of options that several tasks have.
 GUEST = {"name": "the guest's name"}
+GUESTS = {"name": "names of guests"}
 RESTART = {"restart": "shut down a running guest, and boot it again afterwards"}
 DECIDE = {
     "take": "old PATH or new PATH: use the guest's or the new root's file where both changed it in /etc; repeatable",

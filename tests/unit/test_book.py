@@ -27,7 +27,7 @@ COMMANDS = [block for block in BLOCKS if block.language == "sh"]
 def read(words: list[str]) -> ParserContext:
     """Read a command line as ./inv would; raises `VirtrootError` where it would."""
     line = Line(tasks.program.initial_context, tasks.program.contexts)
-    for word in words[: words.index("--")] if "--" in words else words:
+    for word in tasks.program._split_command(words)[0]:
         line.take(word)
     if not {"--help", "--list"} & {*words}:
         line.finish()
@@ -70,7 +70,7 @@ ROWS = [
 def begin(words: list[str]) -> ParserContext:
     """Read the beginning of a command line, which may lack a name; raises `VirtrootError` for what fits nowhere."""
     line = Line(tasks.program.initial_context, tasks.program.contexts)
-    for word in words[: words.index("--")] if "--" in words else words:
+    for word in tasks.program._split_command(words)[0]:
         line.take(word)
     return line.context
 

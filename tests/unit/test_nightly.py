@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -287,7 +288,7 @@ def test_what_a_recipe_from_elsewhere_asks_of_the_host_is_given_only_when_accept
     nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1, accept=True)
     assert stage.said[:2] == ["build web", "boot"]
     # A recipe of the checkout is the user's own word.
-    monkeypatch.setattr(nights, "CHECKOUT", tmp_path)
+    settings = replace(settings, project=str(tmp_path))
     assert [
         night.outcome for night in nights.nightly([tmp_path / "web.yaml"], CommandContext(settings), keep=3, jobs=1)
     ] == ["unchanged"]

@@ -49,15 +49,15 @@ NEED_IT_OFF: dict[str, Given] = {
     "upgrade": upgraded,
     "rollback": just("web", [], [], []),
     "cp": copied,
-    "remove": just("web", yes=True),
+    "remove": just(["web"], yes=True),
 }
 
 #: Tasks that change a guest in whatever state, or whose reading has to be of one state of it.
 HOLD_IT: dict[str, Given] = {
-    "start": just("web"),
-    "restart": just("web"),
+    "start": just(["web"]),
+    "restart": just(["web"]),
     "snapshots": just("web", remove="3", yes=True),
-    "verify": just("web"),
+    "verify": just(["web"]),
     "diff": just("web"),
 }
 
@@ -74,8 +74,8 @@ OF_OTHERS = {"demo", "doctor", "install", "nightly", "prune", "run"}
 
 #: Tasks that know no guest.
 OTHERS = {
-    "book", "build", "clean", "demote", "help", "import", "nightly-timer", "pin", "plan", "promote", "reference",
-    "release", "schema", "setup", "status", "test",
+    "book", "build", "clean", "demote", "help", "import", "init", "nightly-timer", "pin", "plan", "promote",
+    "reference", "release", "schema", "setup", "status", "test",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "list_nightly", lambda: [Path("/nowhere/web.yaml"), Path("/nowhere/mail.yaml")])
+    monkeypatch.setattr(inputs, "list_nightly", lambda _: [Path("/nowhere/web.yaml"), Path("/nowhere/mail.yaml")])
 
 
 def record(store: Store, recipe: str, day: int, *, good: bool = True) -> None:

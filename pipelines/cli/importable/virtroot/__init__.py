@@ -1,6 +1,6 @@
 """virtroot as it is imported: the program `main`, and the tasks as invoke's collection, ``collection``.
 
-A wheel has this file as the package's own, with the rest of virtroot beside it. In a checkout, the rest is at the top.
+A wheel has this file as the package's own, with the rest of virtroot next to it. In a checkout, the rest is at the top.
 """
 
 from __future__ import annotations
