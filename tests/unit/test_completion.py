@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from invoke.config import Config
 from invoke.context import Context
 
 import tasks
@@ -50,8 +51,8 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["start", "--name=we"], ["--name=web"]),
         (["stop", "--force", "wo"], ["work"]),
         (["start", "--connect", ""], []),
-        (["start", "web", "--"], ["--connect"]),
-        (["start", "web", ""], ["--connect"]),
+        (["start", "web", "--"], ["--all", "--connect", "--name"]),
+        (["start", "web", ""], ["work"]),
         (["verify", "w"], ["web", "work"]),
         (["install", ""], ["debian"]),
         (["install", "web", "--distro", "d"], ["debian"]),
@@ -74,7 +75,7 @@ def test_a_name_with_control_characters_is_not_offered(
 
     program = Program(tasks.registry, {"name": names})
     program.contexts = tasks.program.contexts
-    monkeypatch.setattr(program, "_configure", lambda _: None)
+    monkeypatch.setattr(program, "_configure", lambda *_: None)
     monkeypatch.setattr(program, "config", program.config_class(), raising=False)
     program.run(["inv", "--complete", "--", "start", "we"])
     assert capsys.readouterr().out.splitlines() == ["we b", "web"]
@@ -91,7 +92,7 @@ def test_listing_guests_starts_no_hypervisor(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(connect, "connect", lambda *_: pytest.fail("that starts the hypervisor"))
     monkeypatch.setattr(engines, "is_available", lambda: True)
     monkeypatch.setattr(engines, "connect", lambda: engine)
-    assert complete.list_guests(SimpleNamespace(config=SimpleNamespace(virtroot=list_defaults()))) == []  # type: ignore[arg-type]
+    assert complete.list_guests(Context(Config(overrides={"virtroot": list_defaults()}))) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -192,7 +192,7 @@ def test_a_tree_or_a_key_behind_a_link_is_not_read(home: Path) -> None:
 def test_files_with_invalid_names_are_not_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("fine", "zz$(id)", "zz;id", "-rf", "a b", "x\ny", "..", "index.html"):
         (tmp_path / f"{name}.yaml").write_text("distro: debian\n")
-    monkeypatch.setattr(inputs, "_RECIPES", tmp_path)
-    assert inputs.list_names() == ["fine"]
+    settings = Settings(recipes=str(tmp_path))
+    assert inputs.list_names(settings) == ["fine"]
     # A nightly run reports why it does not build the others.
-    assert len(inputs.list_nightly()) == 8
+    assert len(inputs.list_nightly(settings)) == 8

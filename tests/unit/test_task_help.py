@@ -38,7 +38,7 @@ def test_help_is_for_the_last_task_on_the_line(capsys: pytest.CaptureFixture[str
         "start verify --help": "start",
         "start web verify --help": "verify",
         "--help=verify": "verify",
-        "install -fh": "install",
+        "install -Fh": "install",
     }.items():
         assert run_line(*line.split()) == {}
         assert capsys.readouterr().out.startswith(f"Usage: ./inv {name} "), line
@@ -59,6 +59,6 @@ def test_the_version_is_defined_once(capsys: pytest.CaptureFixture[str]) -> None
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     assert "version" not in project["project"]
     assert "version" in project["project"]["dynamic"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "pipelines.__version__"}
+    assert project["tool"]["hatch"]["version"] == {"path": "pipelines/__init__.py"}
     tasks.program.run(["inv", "--version"])
     assert capsys.readouterr().out == f"virtroot {pipelines.__version__}\n"
