@@ -64,6 +64,7 @@ TASKS = {
     "setup": "pipelines.setup",
     "demo": "pipelines.demo",
     "test": "pipelines.test",
+    "package": "pipelines.package",
     "release": "pipelines.release",
     "schema": "pipelines.build",
     "help": "pipelines.help",
@@ -103,9 +104,9 @@ _DAILY = (
 )
 
 #: Tasks that need no project directory, and tasks for development, which an installed virtroot does not have.
-_WITHOUT_PROJECT, _DEVELOPMENT = ("init", "help", "schema"), ("test", "release", "reference", "book")
+_WITHOUT_PROJECT, _DEVELOPMENT = ("init", "help", "schema"), ("test", "package", "release", "reference", "book")
 
-#: Other names of tasks, which users of other programs type.
+#: Other names of tasks.
 _ALIASES = {"delete": "remove", "inspect": "info", "ls": "list", "ps": "list", "rm": "remove", "shell": "ssh"}
 
 _OFFERED = {name: module for name, module in TASKS.items() if is_checkout(PROGRAM) or name not in _DEVELOPMENT}

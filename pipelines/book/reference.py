@@ -140,8 +140,8 @@ def _format_default(what: Mapping[str, Any]) -> str:
 def _format_settings() -> Iterator[str]:
     yield "## Settings { #settings }\n"
     yield (
-        "Set them in `invoke.yaml` of the checkout under `virtroot:`, or in the environment as `INVOKE_VIRTROOT_` and "
-        "the name in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
+        "Set them in `virtroot.yaml` of the [project directory](install.md#project), or in the environment as "
+        "`INVOKE_VIRTROOT_` and the name in capitals, like `INVOKE_VIRTROOT_TIMEOUT=600`.\n"
     )
     yield "| setting | default | |\n|---|---|---|"
     for name, (default, what) in settings.describe_settings().items():

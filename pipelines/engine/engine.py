@@ -81,7 +81,7 @@ class Engine:
         except APIError as error:
             raise VirtrootError(
                 f"cannot pull {reference}: {error.explanation}",
-                "set base: mirror in invoke.yaml to build without a registry",
+                "set base: mirror in virtroot.yaml to build without a registry",
             ) from error
 
     def import_image(self, tarball: Path, tag: str) -> None:
