@@ -16,9 +16,11 @@ from pipelines.artifact.manifest import load
 from pipelines.host.process import Completed
 from pipelines.libvirt import embedded
 from pipelines.libvirt.connect import connect
+from pipelines.package import build_wheel
 from pipelines.pool import place
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot, named
+from tests.support import installed
 from tests.support.terminal import converse
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUqMtmkXGq3NBc2hCNGi2NCBgKVMn5hLpWvW0jFZVcR test"
@@ -28,10 +30,22 @@ def on_hypervisor(inv: Virtroot, *argv: str) -> Completed:
     return connect(inv.settings).target.run(argv, check=False)
 
 
-def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot) -> None:
-    """The README's first command, with trixie as its recipe says."""
-    said = inv("demo").stderr
-    assert "./inv exec debian -- uname -r" in said
+def test_demo_goes_from_nothing_to_a_verified_running_guest(inv: Virtroot, tmp_path: Path) -> None:
+    """The README's first command, with trixie as its recipe says; by an installed program, then by the checkout's."""
+    virtroot = installed.install(build_wheel(tmp_path), tmp_path / "venv") / "virtroot"
+    home = {"HOME": str(tmp_path / "home")}
+    subprocess.run([virtroot, "init", "vms"], cwd=tmp_path, env=inv.environment | home, check=True)
+    done = subprocess.run(
+        [virtroot, "demo"],
+        cwd=tmp_path / "vms",
+        env=inv.environment | home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "virtroot exec debian -- uname -r" in done.stderr
 
     artifact = (inv.output / "debian" / "latest").resolve()
     manifest = load(artifact / "manifest.json")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from pipelines.package import build_wheel
 from pipelines.settings import CHECKOUT
 from tests.conftest import Virtroot
+from tests.support import installed
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +21,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bin_directory(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel with what it needs, and return the directory with its program."""
-    environment = tmp_path_factory.mktemp("installed") / "venv"
-    uv = shutil.which("uv")
-    if uv:
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python")]
-    else:
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        install = [str(environment / "bin" / "pip"), "install", "--quiet"]
-    # The versions of the checkout, so that a new release of a library cannot fail this test.
-    subprocess.run([*install, "--constraint", str(constraints(environment)), str(wheel)], check=True)
-    return environment / "bin"
-
-
-def constraints(directory: Path) -> Path:
-    """Write the versions in the lock file, without digests."""
-    lines = (CHECKOUT / "requirements.lock").read_text().splitlines()
-    path = directory.with_name("constraints.txt")
-    pinned = [line.rstrip(" \\") for line in lines if line[:1].isalnum()]
-    path.write_text("\n".join(pinned))
-    return path
+    return installed.install(wheel, tmp_path_factory.mktemp("installed") / "venv")
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Return an environment of a user who has no project directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTROOT", "INVOKE", "PYTHON"))}
-    return {**kept, "HOME": str(tmp_path / "home")}
+    return installed.make_environment(tmp_path / "home")
 
 
 def run(*argv: object, cwd: Path, env: dict[str, str], status: int = 0) -> subprocess.CompletedProcess[str]:
