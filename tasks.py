@@ -10,8 +10,7 @@ from pipelines.cli.registry import Registry
 from pipelines.cli.task import Context, task
 from pipelines.complete import NAMES
 from pipelines.log import result
-from pipelines.project import is_checkout
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM, is_checkout
 
 with lazy.imports():
     from pipelines.book import reference

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.cli import lazy
-from pipelines.settings import Settings
 
 with lazy.imports():
+    from pipelines import settings as all_settings
     from pipelines.artifact import store as stores
     from pipelines.engine import engine as engines
     from pipelines.libvirt import connect
@@ -23,7 +23,7 @@ class CommandContext:
     meanwhile.
     """
 
-    settings: Settings
+    settings: all_settings.Settings
 
     @cached_property
     def store(self) -> stores.Store:

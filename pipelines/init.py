@@ -11,7 +11,8 @@ from pipelines import project as projects
 from pipelines.cli.task import Context, task
 from pipelines.errors import VirtrootError
 from pipelines.log import say
-from pipelines.settings import PROGRAM, SYSTEM, SYSTEM_OUTPUT, describe_settings, list_defaults
+from pipelines.project import PROGRAM, SYSTEM
+from pipelines.settings import SYSTEM_OUTPUT, describe_settings, list_defaults
 from pipelines.target import durable
 
 #: The width of comments, in characters.

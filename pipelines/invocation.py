@@ -7,8 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from pipelines.project import is_checkout
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM, is_checkout
 
 #: The name in the texts of messages, help and book.
 _WRITTEN = "./inv"

@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, TextIO
 
 from pipelines import invocation
 from pipelines.text import age, flat, plain, size, without_logins
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+#: The console on stderr, made when it is first used: the import of rich takes longer than many tasks.
+_console: Console | None = None
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Seconds between two lines of progress, if stderr is not a terminal.
 _PROGRESS_INTERVAL = 15.0
@@ -26,6 +27,15 @@ _MAX_COLUMNS = 100
 _ignoring_errors = False
 
 _prefix: ContextVar[str] = ContextVar("speaker", default="")
+
+
+def _get_console() -> Console:
+    global _console
+    if _console is None:
+        from rich.console import Console
+
+        _console = Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console
 
 
 def say(message: str, *, lines: bool = False) -> None:
@@ -40,7 +50,9 @@ def warn(message: str) -> None:
 
 def _print(message: str, style: str) -> None:
     try:
-        _console.print(_add_prefix(invocation.replace_name(without_logins(message))), markup=False, style=style or None)
+        _get_console().print(
+            _add_prefix(invocation.replace_name(without_logins(message))), markup=False, style=style or None
+        )
     except (OSError, SystemExit):
         # rich's console raises SystemExit when its reader closes the pipe.
         if not _ignoring_errors:
@@ -102,7 +114,7 @@ def page(markdown: str) -> None:
     if not sys.stdout.isatty():
         result(markdown)
         return
-    # The import takes longer than most tasks.
+    from rich.console import Console
     from rich.markdown import Markdown
 
     with Console(highlight=False) as shown:
@@ -116,8 +128,8 @@ def step(name: str) -> Iterator[None]:
     start = time.monotonic()
     outcome = "failed"
     try:
-        if _console.is_terminal and not _prefix.get():
-            with _console.status(f"{name} …", spinner="line"):
+        if _get_console().is_terminal and not _prefix.get():
+            with _get_console().status(f"{name} …", spinner="line"):
                 yield
         else:
             yield
@@ -145,9 +157,11 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
             left = (printed - start) * max(total - done, 0) / max(done, 1)
             say(f"{name}: {size(done)} of {size(total)}, {age(int(left))} left")
 
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    live = _console.is_terminal and not _prefix.get()
-    shown = Progress(*columns, console=_console, transient=True) if live else None
+    live = _get_console().is_terminal and not _prefix.get()
+    shown = Progress(*columns, console=_get_console(), transient=True) if live else None
     with step(name) if shown is None else nullcontext():
         if shown is None:
             yield advance

@@ -40,10 +40,9 @@ def build_wheel(directory: Path) -> Path:
 def package_task(
     c: Context,
 ) -> None:
-    """Build the wheel of this checkout, and print its path.
+    """Build the wheel of this checkout, for pipx, and print its path.
 
     ./inv package
-    pipx install output/.packages/virtroot-*.whl
     """
     with step("building the wheel"):
         path = build_wheel(settings_of(c).output_dir / ".packages")

@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import VirtrootError
-from pipelines.settings import PROGRAM, SYSTEM
 from pipelines.text import one_line, split_lines
+
+#: The directory with the program's own files: containerfiles, skeletons, the acceptance suite, the book.
+PROGRAM = Path(__file__).resolve().parent.parent
+
+#: The project directory of the system.
+SYSTEM = Path("/etc/virtroot")
 
 #: The file with the settings, and another name that users may give it.
 FILE, _OTHER_FILE = "virtroot.yaml", "virtroot.yml"

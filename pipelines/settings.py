@@ -18,17 +18,15 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 
 from pipelines.errors import VirtrootError
+from pipelines.project import PROGRAM, SYSTEM
 from pipelines.recipe.recipe import parse_size
 from pipelines.recipe.snapshot import check_template
 
-#: The directory with the program's own files: containerfiles, skeletons, the acceptance suite, the book.
-PROGRAM = Path(__file__).resolve().parent.parent
-
-#: The same directory where the program runs from a git checkout, for its development.
+#: The directory of the program where it runs from a git checkout, for its development.
 CHECKOUT = PROGRAM
 
-#: The project directory of the system, and its output.
-SYSTEM, SYSTEM_OUTPUT = Path("/etc/virtroot"), Path("/var/lib/virtroot")
+#: The output of the system's project directory.
+SYSTEM_OUTPUT = Path("/var/lib/virtroot")
 
 #: The field of `Settings` that users cannot set.
 _PROJECT = "project"

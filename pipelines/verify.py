@@ -25,8 +25,8 @@ from pipelines.guest import hold, manifest_copy, publication, several
 from pipelines.guest.guest import Guest
 from pipelines.host import private, process
 from pipelines.log import say, step, warn
+from pipelines.project import PROGRAM
 from pipelines.recipe.stage import ROOT
-from pipelines.settings import PROGRAM
 from pipelines.symptom.recognise import find_symptom
 from pipelines.symptom.symptom import Symptom
 from pipelines.text import one_line

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.errors import VirtrootError
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM
 
 DOCS = PROGRAM / "docs"
 

@@ -14,12 +14,13 @@ from pipelines.artifact.store import Store
 from pipelines.errors import VirtrootError
 from pipelines.host import trees
 from pipelines.host.trees import Packed
+from pipelines.project import PROGRAM
 from pipelines.recipe import snapshot
 from pipelines.recipe.parse import parse
 from pipelines.recipe.plan import Plan, make_plan
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.stage import Tree
-from pipelines.settings import PROGRAM, Settings
+from pipelines.settings import Settings
 from pipelines.text import split_lines
 
 _SKELETONS = PROGRAM / "pipelines" / "recipe" / "skeletons"

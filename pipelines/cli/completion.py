@@ -15,7 +15,7 @@ from invoke.parser.argument import Argument
 from pipelines import invocation
 from pipelines.cli.command_line import Line, format_option
 from pipelines.errors import VirtrootError
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM
 
 #: Functions that list the values of an option, by the option's name (``distro``) or by task and option
 #: (``install.name``). A function takes a task's context and starts nothing. If it raises, nothing is offered.

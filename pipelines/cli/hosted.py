@@ -12,11 +12,10 @@ from invoke.collection import Collection
 from invoke.exceptions import Exit
 from invoke.tasks import Task
 
-from pipelines import invocation
+from pipelines import invocation, settings
 from pipelines import project as projects
 from pipelines.cli.registry import COMMAND, Registry
 from pipelines.errors import VirtrootError
-from pipelines.settings import list_defaults
 
 
 def make_collection(tasks: Registry) -> Collection:
@@ -27,7 +26,7 @@ def make_collection(tasks: Registry) -> Collection:
     """
     try:
         directory = projects.find()
-        found = {**list_defaults(directory), **projects.read_settings(directory)}
+        found = {**settings.list_defaults(directory), **projects.read_settings(directory)}
     except VirtrootError as error:
         raise _make_exit(error) from error
     collection = Collection(*(_wrap(tasks[name]) for name in tasks))

@@ -23,13 +23,15 @@ from invoke.util import enable_logging
 
 from pipelines import __version__, invocation
 from pipelines import project as projects
-from pipelines.cli import completion
+from pipelines.cli import completion, lazy
 from pipelines.cli.command_line import Line, UnknownWord, format_option
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.cli.task import PROJECT_KEY
 from pipelines.errors import VirtrootError
 from pipelines.log import result
-from pipelines.settings import list_defaults
+
+with lazy.imports():
+    from pipelines import settings
 
 _HELP = ("-h", "--help")
 
@@ -230,7 +232,7 @@ class Program(program.Program):
                 path.stat()  # invoke ignores a missing file, even if the user named it
                 self.config.set_runtime_path(path)
                 self.config.load_runtime(merge=False)
-            self.config.load_collection({"virtroot": list_defaults(directory)}, merge=False)
+            self.config.load_collection({"virtroot": settings.list_defaults(directory)}, merge=False)
             self.config.merge()
             if not hasattr(self.config.virtroot, "keys"):
                 raise TypeError(f"virtroot: not a mapping: {self.config.virtroot!r}")

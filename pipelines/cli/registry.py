@@ -14,8 +14,12 @@ from invoke.collection import Collection
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
+from pipelines.cli import lazy
 from pipelines.cli.command_line import SECOND_NAME, SUBCOMMANDS
-from pipelines.settings import PROGRAM, list_defaults
+from pipelines.project import PROGRAM
+
+with lazy.imports():
+    from pipelines import settings
 
 #: The parameter of a task that takes the command after two dashes. It is not an option.
 COMMAND = "command"
@@ -85,7 +89,7 @@ class Registry(Mapping[str, "Task[Any]"]):
     def collection(self, *names: str) -> Collection:
         """Return invoke's collection of the tasks ``names``, or of all tasks."""
         found = Collection(*(self[name] for name in names or self))
-        found.configure({"virtroot": list_defaults()})
+        found.configure({"virtroot": settings.list_defaults()})
         return found
 
     def summary(self, name: str) -> str:

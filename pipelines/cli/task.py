@@ -10,9 +10,12 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pipelines import project as projects
+from pipelines.cli import lazy
 from pipelines.context import CommandContext
 from pipelines.log import result
-from pipelines.settings import Settings, from_section
+
+with lazy.imports():
+    from pipelines import settings
 
 __all__ = [
     "ACCEPT",
@@ -45,10 +48,10 @@ ACCEPT = {"accept": "grant the recipe's requests to the host (shares, overlayfs,
 PROJECT_KEY = "virtroot_project"
 
 
-def settings_of(context: Context, **given: str) -> Settings:
+def settings_of(context: Context, **given: str) -> settings.Settings:
     """Return the settings of a task; ``given`` options that are not empty replace settings of their name."""
     own = {key: value for key, value in given.items() if value}
-    return from_section({**context.config.virtroot, **own}, project_of(context))
+    return settings.from_section({**context.config.virtroot, **own}, project_of(context))
 
 
 def project_of(context: Context) -> Path:

@@ -13,7 +13,7 @@ from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.trees import archive
 from pipelines.log import step, warn
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM
 
 _CONTAINERFILES = PROGRAM / "containerfiles"
 

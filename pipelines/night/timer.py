@@ -14,7 +14,8 @@ from pipelines.host import environment, process
 from pipelines.log import say, warn
 from pipelines.night import calendar, units
 from pipelines.night.units import MARK, Schedule
-from pipelines.settings import PROGRAM, Settings
+from pipelines.project import PROGRAM
+from pipelines.settings import Settings
 from pipelines.target import durable
 from pipelines.text import split_lines
 

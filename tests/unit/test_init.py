@@ -10,7 +10,8 @@ import yaml
 
 from pipelines import init, project
 from pipelines.errors import VirtrootError
-from pipelines.settings import PROGRAM, SYSTEM, from_section, list_defaults
+from pipelines.project import PROGRAM, SYSTEM
+from pipelines.settings import from_section, list_defaults
 from pipelines.target import durable
 
 

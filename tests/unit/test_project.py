@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import project
 from pipelines.errors import VirtrootError
-from pipelines.settings import PROGRAM
+from pipelines.project import PROGRAM
 
 
 @pytest.fixture(autouse=True)
