@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from pipelines.cli import lazy
+from pipelines import lazy
 from pipelines.cli.program import Program
 from pipelines.cli.registry import Registry
 from pipelines.cli.task import Context, task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.context import Context
 
-from pipelines.cli import lazy
+from pipelines import lazy
 from pipelines.cli.completion import FILES, Names
 from pipelines.cli.task import settings_of
 

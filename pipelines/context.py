@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelines.cli import lazy
+from pipelines import lazy
 
 with lazy.imports():
     from pipelines import settings as all_settings

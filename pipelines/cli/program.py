@@ -21,9 +21,9 @@ from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseResult
 from invoke.util import enable_logging
 
-from pipelines import __version__, invocation
+from pipelines import __version__, invocation, lazy
 from pipelines import project as projects
-from pipelines.cli import completion, lazy
+from pipelines.cli import completion
 from pipelines.cli.command_line import Line, UnknownWord, format_option
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.cli.task import PROJECT_KEY

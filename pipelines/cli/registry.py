@@ -14,7 +14,7 @@ from invoke.collection import Collection
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
-from pipelines.cli import lazy
+from pipelines import lazy
 from pipelines.cli.command_line import SECOND_NAME, SUBCOMMANDS
 from pipelines.project import PROGRAM
 

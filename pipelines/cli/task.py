@@ -9,8 +9,8 @@ from pathlib import Path
 from invoke.context import Context
 from invoke.tasks import task
 
+from pipelines import lazy
 from pipelines import project as projects
-from pipelines.cli import lazy
 from pipelines.context import CommandContext
 from pipelines.log import result
 

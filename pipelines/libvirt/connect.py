@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pipelines import lazy
 from pipelines.errors import VirtrootError
 from pipelines.host import process
-from pipelines.libvirt import embedded
 from pipelines.libvirt.hypervisor import URI, Hypervisor
 from pipelines.settings import Settings
 from pipelines.target.target import Local
+
+with lazy.imports():
+    # It needs docker, which the host's libvirt does not.
+    from pipelines.libvirt import embedded
 
 
 def connect(settings: Settings) -> Hypervisor:

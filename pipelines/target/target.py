@@ -14,13 +14,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipelines.engine.engine import Container
-from pipelines.engine.exec_stream import Connection
+from pipelines import lazy
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.feed import Source
 from pipelines.host.process import Completed
-from pipelines.target import relay, runner
+from pipelines.target import relay
+
+with lazy.imports():
+    # docker is not needed where libvirt is on this machine.
+    from pipelines.engine import engine as engines
+    from pipelines.engine import exec_stream
+    from pipelines.target import runner
 
 # If nc cannot connect, it has not read any input yet, so it can be started again.
 _RELAY = """
@@ -98,7 +103,7 @@ class Local:
 class InContainer:
     """A container that virtroot started."""
 
-    container: Container
+    container: engines.Container
     python: str = "python3"
 
     def run(
@@ -142,7 +147,7 @@ class InContainer:
         return self.container.hold(argv)
 
 
-def _join(joined: Connection, resize: Callable[[int, int], None]) -> None:
+def _join(joined: exec_stream.Connection, resize: Callable[[int, int], None]) -> None:
     """Pass bytes between this terminal, in raw mode, and what is ``joined`` until the other end closes it."""
     connection = joined.socket
     keyboard = sys.stdin.fileno()

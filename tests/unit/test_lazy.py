@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pipelines
-from pipelines.cli import lazy
+from pipelines import lazy
 from pipelines.settings import CHECKOUT
 
 #: Libraries that take longest to import.
