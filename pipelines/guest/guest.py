@@ -263,7 +263,7 @@ def get(hypervisor: Hypervisor, name: str) -> Guest:
     if known is None:
         others = ", ".join(guest.name for guest in list_guests(hypervisor)) or "none; see ./inv install"
         raise VirtrootError(f"no guest {name}", f"use an existing guest: {others}")
-    guest = _parse_guest(hypervisor, known)
+    guest = _parse_guest(hypervisor, known, hypervisor.xml(known.uuid))
     if guest is None:
         raise VirtrootError(f"the domain {name} was not made by virtroot", "use virsh for it")
     return guest
@@ -271,7 +271,9 @@ def get(hypervisor: Hypervisor, name: str) -> Guest:
 
 def list_guests(hypervisor: Hypervisor) -> list[Guest]:
     """Return all guests that virtroot made, sorted by name."""
-    found = (_parse_guest(hypervisor, known) for known in hypervisor.domains())
+    domains = hypervisor.domains()
+    definitions = hypervisor.definitions(domains)
+    found = (_parse_guest(hypervisor, known, definitions.get(known.uuid)) for known in domains)
     return [guest for guest in found if guest is not None]
 
 
@@ -280,8 +282,7 @@ def find_guests_on(hypervisor: Hypervisor, golden: str) -> list[str]:
     return [guest.name for guest in list_guests(hypervisor) if guest.source.lower and guest.source.golden == golden]
 
 
-def _parse_guest(hypervisor: Hypervisor, known: ListedDomain) -> Guest | None:
-    definition = hypervisor.xml(known.uuid)
+def _parse_guest(hypervisor: Hypervisor, known: ListedDomain, definition: ET.Element | None) -> Guest | None:
     values = None if definition is None else metadata.read(definition)
     if definition is None or values is None:
         return None

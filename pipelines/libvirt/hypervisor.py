@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +29,10 @@ class ListedDomain:
 
     uuid: str
     name: str
+
+
+#: How many commands one virsh gets, whose line has at most 128 KiB.
+_BATCH = 500
 
 
 @dataclass
@@ -67,8 +73,9 @@ class Hypervisor:
 
     def list_states(self) -> dict[str, str]:
         """Return the state of each domain in libvirt's words, by UUID; domains that vanish meanwhile are left out."""
-        found = ((known.uuid, self.virsh("domstate", known.uuid, check=False)) for known in self.domains())
-        return {uuid: trim(answer.text) for uuid, answer in found if not answer.returncode}
+        domains = self.domains()
+        states = self._run_each("domstate", domains)
+        return {known.uuid: trim(state) for known, state in zip(domains, states, strict=True) if trim(state)}
 
     def state(self, domain: str, *, reason: bool = False) -> str:
         """Return the state of a domain in libvirt's words (``running``, ``shut off``, …), with ``reason`` also why."""
@@ -86,16 +93,43 @@ class Hypervisor:
             raise VirtrootError(f"cannot read the definition of domain {domain}", "see libvirt's log", answer.complaint)
         return None
 
+    def definitions(self, domains: Sequence[ListedDomain]) -> dict[str, ET.Element]:
+        """Return the definitions of ``domains`` for their next start, by UUID; those that vanish are left out."""
+        texts = self._run_each("dumpxml --inactive", domains)
+        found = {
+            # What virsh could not print is either gone, or an error to report.
+            known.uuid: ET.fromstring(text) if trim(text) else self.xml(known.uuid)  # noqa: S314 - libvirt wrote it
+            for known, text in zip(domains, texts, strict=True)
+        }
+        return {uuid: definition for uuid, definition in found.items() if definition is not None}
+
+    def _run_each(self, command: str, domains: Sequence[ListedDomain]) -> list[str]:
+        """Run a command of virsh for each of ``domains``, and return its outputs; empty where it failed.
+
+        One virsh runs many of them, since it takes longer to start and to connect than to answer.
+        """
+        outputs: list[str] = []
+        for start in range(0, len(domains), _BATCH):
+            part = domains[start : start + _BATCH]
+            mark = f"-{secrets.token_hex(8)}-"
+            line = "; ".join(f"{command} {known.uuid}; echo {mark}" for known in part)
+            found = self.virsh(line, check=False).text.split(mark)
+            if len(found) != len(part) + 1:
+                answers = [self.virsh(*command.split(" "), known.uuid, check=False) for known in part]
+                found = ["" if answer.returncode else answer.text for answer in answers]
+            outputs += found[: len(part)]
+        return outputs
+
     def find_domains_using(self, path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:
         """Return the domains, except ``besides``, whose definition contains ``path`` or a path below it."""
+        others = [known for known in self.domains(active=active) if known.uuid != besides]
+        definitions = self.definitions(others)
         return [
-            known for known in self.domains(active=active) if known.uuid != besides and self._refers_to(known, path)
+            known for known in others if known.uuid in definitions and self._refers_to(definitions[known.uuid], path)
         ]
 
-    def _refers_to(self, known: ListedDomain, path: str) -> bool:
-        definition = self.xml(known.uuid)
-        if definition is None:
-            return False
+    @staticmethod
+    def _refers_to(definition: ET.Element, path: str) -> bool:
         words = [word for element in definition.iter() for word in (element.text or "", *element.attrib.values())]
         return any(word == path or word.startswith(f"{path}/") for word in words)
 

@@ -100,6 +100,9 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
     hypervisor.domains.side_effect = domains
     hypervisor.is_defined.side_effect = lambda name: name in [known.name for known in domains()]
+    hypervisor.definitions.side_effect = lambda found: {
+        known.uuid: parsed((machine / "defined").read_text()) for known in found
+    }
     hypervisor.xml.side_effect = lambda _: parsed((machine / "defined").read_text()) if domains() else None
 
     def find_domains_using(path: str, *, besides: str = "", active: bool = False) -> list[ListedDomain]:

@@ -52,8 +52,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(argv: Sequence[str], **_: Any) -> Completed:
         ran.append(list(argv))
         if "virsh" in argv:
-            verb = argv[list(argv).index("--connect") + 2]
-            return Completed(tuple(argv), 0, VIRSH[verb].encode(), b"")
+            line = argv[list(argv).index("--connect") + 2]
+            # One virsh runs several commands, and prints a mark after each.
+            answers = [VIRSH.get(each.split(" ")[0], each.removeprefix("echo ")) for each in line.split("; ")]
+            return Completed(tuple(argv), 0, "".join(answers).encode(), b"")
         said = json.dumps(SEEN) if argv[1:3] == ["-I", "-c"] else "virtiofsd 1.13.2 --shared-dir --modcaps"
         return Completed(tuple(argv), 0, said.encode(), b"")
 
@@ -75,7 +77,8 @@ def test_nothing_is_started_or_defined(ran: list[list[str]], connect: str) -> No
     assert (("web", "root") in names) == (connect != "embedded"), findings
     for argv in ran:
         if "virsh" in argv:
-            assert argv[argv.index("--connect") + 2] in ASKS, argv
+            commands = argv[argv.index("--connect") + 2].split("; ")
+            assert {each.split(" ")[0] for each in commands} - {"echo"} <= {*ASKS}, argv
         elif argv[1:3] != ["-I", "-c"]:
             # The programs that read, the probe of KVM, and virtiofsd, asked what it is and started for a moment.
             probe = "q35,accel=kvm" in argv and "isa-debug-exit,iobase=0xf4,iosize=4" in argv

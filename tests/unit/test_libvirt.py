@@ -10,7 +10,8 @@ import pytest
 from pipelines.errors import VirtrootError
 from pipelines.guest import guest as guests
 from pipelines.guest.agent import Agent
-from pipelines.libvirt.hypervisor import Hypervisor
+from pipelines.host.process import Completed
+from pipelines.libvirt.hypervisor import Hypervisor, ListedDomain
 from pipelines.target import mounts
 from pipelines.target.payload.metadata import NAMESPACE
 from pipelines.target.target import Target
@@ -174,3 +175,62 @@ def test_output_that_the_agent_cut_is_not_taken_for_the_whole() -> None:
     cut = '{"return":{"exited":true,"exitcode":0,"out-data":"b3V0","out-truncated":true}}'
     with pytest.raises(VirtrootError, match="printed more"):
         agent([cut]).run(["id"])
+
+
+class Batches(FakeTarget):
+    """A target whose virsh runs several commands in a line, as virsh does; ``gone`` are domains that vanished."""
+
+    def __init__(self, gone: str = "") -> None:
+        super().__init__({})
+        self.gone = gone
+
+    def run(self, argv: Any, **_: Any) -> Completed:
+        self.ran.append([*argv])
+        words = argv[list(argv).index("--connect") + 2 :]
+        if words[:2] == ["list", "--uuid"]:
+            left = "".join(f"{uuid} name\n" for uuid in (WEB, COPY) if uuid != self.gone)
+            return Completed(tuple(argv), 0, left.encode(), b"")
+        said = ""
+        for command in " ".join(words).split("; "):
+            verb, *rest = command.split(" ")
+            if verb == "echo":
+                said += rest[0]
+            elif rest[-1] != self.gone:
+                said += "running\n\n" if verb == "domstate" else f"{definition(rest[-1])}\n"
+        return Completed(tuple(argv), int(not said), said.encode(), b"")
+
+
+def test_one_virsh_asks_about_all_domains() -> None:
+    target = Batches()
+    asked = Hypervisor(cast(Target, target))
+    both = [ListedDomain(WEB, "web"), ListedDomain(COPY, "web2")]
+    assert [found.findtext("name") for found in asked.definitions(both).values()] == [WEB, COPY]
+    assert len(target.ran) == 1
+    assert asked.list_states() == {WEB: "running", COPY: "running"}
+    assert len(target.ran) == 3
+    assert asked.definitions([]) == {}
+
+
+def test_a_domain_that_vanished_is_left_out() -> None:
+    asked = Hypervisor(cast(Target, Batches(gone=COPY)))
+    both = [ListedDomain(WEB, "web"), ListedDomain(COPY, "web2")]
+    assert [*asked.definitions(both)] == [WEB]
+    assert asked.list_states() == {WEB: "running"}
+
+
+def test_a_domain_that_cannot_be_read_is_an_error() -> None:
+    target = Batches(gone=COPY)
+    asked = Hypervisor(cast(Target, target))
+    target.gone = COPY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hypervisor, "domains", lambda *_, **__: [ListedDomain(COPY, "web2")])
+        with pytest.raises(VirtrootError, match=f"cannot read the definition of domain {COPY}"):
+            asked.definitions([ListedDomain(COPY, "web2")])
+
+
+def test_many_domains_need_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.libvirt.hypervisor._BATCH", 2)
+    target = Batches()
+    five = [ListedDomain(f"0000000{number}-0000-0000-0000-000000000000", str(number)) for number in range(5)]
+    assert [*Hypervisor(cast(Target, target)).definitions(five)] == [known.uuid for known in five]
+    assert len(target.ran) == 3
