@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pipelines.builder import container
 from pipelines.cli.task import Context, settings_of, task
+from pipelines.engine import endpoint, images
 from pipelines.engine import engine as engines
-from pipelines.engine import images
-from pipelines.engine.endpoint import get_endpoint
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.libvirt import embedded
@@ -68,7 +67,10 @@ def stop_engine() -> None:
 
 
 def _ensure_engine() -> None:
-    where = get_endpoint()
+    where = endpoint.get_endpoint()
+    if endpoint.is_forbidden(where):
+        # It says so.
+        engines.connect()
     if where.named_by:
         raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or use another one")
     if os.geteuid() != 0:

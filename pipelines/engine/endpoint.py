@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,23 @@ def get_endpoint() -> Endpoint:
     if scheme == "https" or (tls and scheme not in {"unix", "http+unix"}):
         raise VirtrootError(f"an engine behind TLS is not supported {found}", _FORWARD)
     return found
+
+
+def is_forbidden(endpoint: Endpoint) -> bool:
+    """Return whether this user may not connect to the socket of ``endpoint``, which exists."""
+    scheme, _, path = endpoint.url.partition("://")
+    try:
+        return scheme in {"unix", "http+unix"} and Path(path).is_socket() and not os.access(path, os.R_OK | os.W_OK)
+    except PermissionError:
+        return True
+
+
+def get_user() -> str:
+    """Return the name of the user that this process runs as, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _has_tls_variables() -> bool:

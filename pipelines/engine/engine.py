@@ -15,10 +15,9 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount
 
-from pipelines.engine import docker_client, exec_stream, this_machine
+from pipelines.engine import docker_client, endpoint, exec_stream, this_machine
 from pipelines.engine.container import Container, NameTaken, NoSuchDevice
 from pipelines.engine.docker_client import LABEL
-from pipelines.engine.endpoint import get_endpoint
 from pipelines.engine.exec_stream import Sink
 from pipelines.engine.image import Image, read_image
 from pipelines.errors import Phase, VirtrootError
@@ -316,15 +315,24 @@ class Engine:
             return None
 
 
+class Forbidden(VirtrootError):
+    """This user may not use the engine."""
+
+
 def connect() -> Engine:
-    """Connect to the engine. Raises VirtrootError if none answers."""
-    where = get_endpoint()
+    """Connect to the engine. Raises `Forbidden` if this user may not use it, and `VirtrootError` if none answers."""
+    where = endpoint.get_endpoint()
     try:
         client = docker_client.make_client()
         client.ping()
         client.close()
         client.api = docker_client.Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
     except (DockerException, requests.RequestException) as error:
+        if endpoint.is_forbidden(where):
+            raise Forbidden(
+                f"the user {endpoint.get_user()} may not use the Docker engine {where}",
+                "run this with sudo; or as root: usermod --append --groups docker USER, then log in again",
+            ) from error
         raise VirtrootError(
             f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,9 +12,11 @@ from unittest.mock import MagicMock
 import pytest
 from docker.errors import DockerException
 
+from pipelines import setup
 from pipelines.engine import engine as engines
 from pipelines.engine.endpoint import Endpoint, get_endpoint
 from pipelines.errors import VirtrootError
+from pipelines.settings import Settings
 
 
 @pytest.fixture
@@ -114,3 +117,21 @@ def test_an_engine_that_does_not_answer_is_named_with_who_chose_it(
         engines.connect()
     assert "(unix:///run/far.sock, from the Docker context far)" in error.value.what
     assert client.call_args.kwargs["base_url"] == "unix:///run/far.sock"
+
+
+def test_a_user_who_may_not_use_the_engine_is_told_so(
+    tmp_path: Path, docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        monkeypatch.setattr("os.access", lambda *_: False)
+        monkeypatch.setattr("docker.DockerClient", MagicMock(side_effect=DockerException("Permission denied")))
+        with pytest.raises(engines.Forbidden, match=f"may not use the Docker engine .unix://{path}") as refused:
+            engines.connect()
+        assert "sudo" in refused.value.hint
+        assert not engines.is_available()
+        # An engine that this user may not use is not installed a second time.
+        with pytest.raises(engines.Forbidden):
+            setup.setup(Settings())
