@@ -88,6 +88,17 @@ def test_nothing_of_the_current_directory_runs(
     assert not (hostile.parent / "marker").exists()
 
 
+def test_settings_that_a_guest_wrote_are_not_used(hostile: Path, virsh: Callable[[str], dict[str, str]]) -> None:
+    (hostile / "virtroot.yaml").write_text("on_failure: touch marker\nbase: floppy\n")
+    env = virsh("exit 1") | {"XDG_STATE_HOME": str(hostile.parent / "state")}
+    for directory in (hostile, hostile / "pipelines"):
+        refused = run(INV, "list", cwd=directory, status=2, env=env).stderr
+        assert refused.startswith(f"error: {hostile} is a project directory that you did not make or use before\n")
+    # The checkout, which somebody names, is another one.
+    assert "libvirt does not answer" in run(INV, "-C", str(CHECKOUT), "list", cwd=hostile, status=2, env=env).stderr
+    assert not (hostile.parent / "marker").exists()
+
+
 def test_programs_that_a_task_starts_keep_out_of_the_current_directory(
     hostile: Path, virsh: Callable[[str], dict[str, str]]
 ) -> None:
