@@ -94,7 +94,7 @@ def test_a_task_on_guests_needs_a_name(parse: Parse, task: str) -> None:
         parse(task)
 
 
-@pytest.mark.parametrize("word", ["demot", "promot", "prun", "upgrad", "stopp", "nightl", "clon", "removee"])
+@pytest.mark.parametrize("word", ["demot", "promot", "prun", "upgrad", "nightl", "clon", "removee"])
 def test_a_wrong_word_leads_to_no_task_that_changes_something(parse: Parse, word: str) -> None:
     with pytest.raises(VirtrootError, match="unknown task") as refused:
         parse(word)
