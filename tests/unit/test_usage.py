@@ -47,3 +47,22 @@ def test_nothing_is_opened_that_is_no_file(tree: Path) -> None:
             assert usage._shared(handle, name) == 0
     finally:
         os.close(handle)
+
+
+def test_files_are_opened_only_where_they_can_share_blocks(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def shared(_: int, name: str) -> int:
+        opened.append(name)
+        return 0
+
+    monkeypatch.setattr(usage, "_shared", shared)
+    assert not usage._can_share("/dev/shm")
+    # Neither proc nor a path that cannot be asked is known to share nothing.
+    assert usage._can_share("/proc")
+    assert usage._can_share("/nowhere")
+    for can_share, count in ((False, 0), (True, 1)):
+        monkeypatch.setattr(usage, "_can_share", lambda _, answer=can_share: answer)
+        usage.measure(str(tree), time.monotonic() + 60)
+        # The two names of one file count once; the sparse file has no blocks.
+        assert len(opened) == count
