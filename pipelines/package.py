@@ -32,6 +32,9 @@ def build_wheel(directory: Path) -> Path:
         if done.returncode:
             raise VirtrootError("hatchling cannot build the wheel", "read its message above", done.complaint)
         [made] = Path(partial).glob("*.whl")
+        for earlier in directory.glob("virtroot-*.whl"):
+            # pip takes a pattern for all of them.
+            earlier.unlink()
         durable.publish(made, directory / made.name)
     return directory / made.name
 

@@ -152,7 +152,8 @@ def _run_suite(
         described.write_text(json.dumps(asdict(context)), encoding="utf-8")
         report.unlink(missing_ok=True)
         # -P: do not import modules from the current directory, which may be a guest's root.
-        argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(PROGRAM / "pyproject.toml"), "-m", kind,
+        argv = [sys.executable, "-P", "-m", "pytest", str(_SUITE), "-c", str(_SUITE / "pytest.ini"),
+                f"--rootdir={PROGRAM}", "-m", kind,
                 "-p", "no:cacheprovider", "--quiet", "--tb=short", "--color=no", f"--junit-xml={report}"]  # fmt: skip
         env = {CONTEXT_VARIABLE: str(described), "PYTHONPATH": str(PROGRAM), **_RESET_VARIABLES}
         # The output of a failed check may contain text of the guest, so escape sequences are removed.
