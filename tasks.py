@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from pipelines import lazy
+from pipelines.cli.overview import DAILY
 from pipelines.cli.program import Program
 from pipelines.cli.registry import Registry
 from pipelines.cli.task import Context, task
@@ -22,6 +23,7 @@ with lazy.imports():
 TASKS = {
     "build": "pipelines.build",
     "plan": "pipelines.build",
+    "builds": "pipelines.builds",
     "import": "pipelines.import_system",
     "init": "pipelines.init",
     "install": "pipelines.install",
@@ -88,20 +90,6 @@ def reference_task(c: Context, page: str = "reference") -> None:
     result(reference.make_page(program.contexts, docstrings))
 
 
-#: The most used commands, in the order of use.
-_DAILY = (
-    ("demo", "build a root, boot a guest, verify both"),
-    ("build --distro debian", "build a root from recipes/debian.yaml"),
-    ("install web --distro debian", "make a guest from it, shut off"),
-    ("start web", "boot it, wait until it is up"),
-    ("ssh web", "log in; also: exec web -- COMMAND"),
-    ("list", "guests with state, address, age and size"),
-    ("logs web", "show its console's log; also: doctor web"),
-    ("verify web --boot", "check its root and the running guest"),
-    ("upgrade web --restart", "upgrade to the newest root; undo: rollback"),
-    ("nightly", "build, boot, verify, promote all recipes"),
-)
-
 #: Tasks that need no project directory, and tasks for development, which an installed virtroot does not have.
 _WITHOUT_PROJECT, _DEVELOPMENT = ("init", "help", "schema"), ("test", "package", "release", "reference", "book")
 
@@ -110,7 +98,7 @@ _ALIASES = {"delete": "remove", "inspect": "info", "ls": "list", "ps": "list", "
 
 _OFFERED = {name: module for name, module in TASKS.items() if is_checkout(PROGRAM) or name not in _DEVELOPMENT}
 registry = Registry(_OFFERED, _ALIASES)
-program = Program(registry, NAMES, _DAILY, _WITHOUT_PROJECT)
+program = Program(registry, NAMES, DAILY, _WITHOUT_PROJECT)
 
 
 def __getattr__(name: str) -> Collection:

@@ -49,6 +49,7 @@ NAMES: Names = {
     "artifact": _list_builds,
     "install.artifact": _list_files,
     "nightly.recipe": _list_recipes,
+    "builds.recipe": _list_built_recipes,
     "demote.recipe": _list_built_recipes,
     "prune.recipe": _list_built_recipes,
     "source": _list_files,

@@ -22,7 +22,7 @@ _PAIR_OPTIONS = {"take": ("old", "new")}
 
 #: Tasks that change nothing, which alone are suggested for a wrong word.
 HARMLESS = (
-    "diff", "doctor", "help", "info", "list", "logs", "plan", "schema", "snapshots", "ssh-config", "status",
+    "builds", "diff", "doctor", "help", "info", "list", "logs", "plan", "schema", "snapshots", "ssh-config", "status",
 )  # fmt: skip
 
 #: The words that may follow a task, and the task that each of them means.

@@ -39,8 +39,14 @@ def test_the_wheel_has_one_package_and_no_tests_of_its_own(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names} == {"virtroot", wheel.name.rpartition("-py3")[0] + ".dist-info"}
     assert not [name for name in names if name.startswith(("virtroot/tests/unit", "virtroot/benchmarks"))]
-    for needed in ("containerfiles/debian.Containerfile", "recipes/debian.yaml", "docs/guests.md",
-                   "tests/acceptance/pytest.ini", "tests/acceptance/test_guest.py", "pipelines/recipe/skeletons/sshd.links"):  # fmt: skip
+    for needed in (
+        "containerfiles/debian.Containerfile",
+        "docs/guests.md",
+        "pipelines/recipe/skeletons/sshd.links",
+        "recipes/debian.yaml",
+        "tests/acceptance/pytest.ini",
+        "tests/acceptance/test_guest.py",
+    ):
         assert f"virtroot/{needed}" in names
 
 

@@ -74,8 +74,8 @@ OF_OTHERS = {"demo", "doctor", "install", "nightly", "prune", "run"}
 
 #: Tasks that know no guest.
 OTHERS = {
-    "book", "build", "clean", "demote", "help", "import", "init", "nightly-timer", "package", "pin", "plan", "promote",
-    "reference", "release", "schema", "setup", "status", "test",
+    "book", "build", "builds", "clean", "demote", "help", "import", "init", "nightly-timer", "package", "pin", "plan",
+    "promote", "reference", "release", "schema", "setup", "status", "test",
 }  # fmt: skip
 
 
