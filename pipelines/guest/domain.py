@@ -65,6 +65,9 @@ def make_xml(domain: Domain) -> str:
     top = ET.Element("domain", type="kvm" if domain.kvm else "qemu")
     _add_text(top, "name", domain.name)
     _add_text(top, "uuid", str(domain.uuid))
+    # For virt-manager and Cockpit, which show them.
+    _add_text(top, "title", f"virtroot: {domain.source.artifact.recipe}")
+    _add_text(top, "description", root_source.describe(domain.source))
     _add_metadata(top, domain)
     _add_text(top, "memory", str(domain.memory >> 10), unit="KiB")
     _add_text(top, "vcpu", str(domain.vcpus))

@@ -42,6 +42,9 @@ class RootSource:
         return json.dumps(asdict(self))
 
 
+#: The beginning of the description of a domain that virtroot wrote.
+_DESCRIBED = "A guest whose root is a directory of this host, made from "
+
 #: What the metadata of a domain says of a source.
 NAMES = ("artifact", "kernel", "initrd", "golden", "lower")
 
@@ -66,8 +69,17 @@ def write(definition: ET.Element, boot: str, source: RootSource) -> None:
         raise VirtrootError("the domain has no virtroot metadata", "check its definition: virsh dumpxml")
     for name in NAMES:
         _set_text(guest, tag(name), getattr(source, name))
+    described = definition.find("description")
+    # A description that the user wrote stays.
+    if described is not None and (described.text or "").startswith(_DESCRIBED):
+        described.text = describe(source)
     _set_text(system, "initrd", f"{boot}/initrd" if source.initrd else "")
     _set_text(system, "cmdline", source.cmdline)
+
+
+def describe(source: RootSource) -> str:
+    """Return the description of a domain, for people."""
+    return f"{_DESCRIBED}{source.artifact}."
 
 
 def _set_text(parent: ET.Element, name: str, text: str) -> None:
