@@ -19,7 +19,7 @@ def execute(name: str, argv: Sequence[str], ctx: CommandContext) -> int:
     Standard input is not read if it is a terminal.
     """
     if not argv:
-        raise VirtrootError("no command given", f"write it after two hyphens: ./inv exec {name} -- uname -r")
+        raise VirtrootError("no command given", f"add it: ./inv exec {name} uname -r")
     stdin = standard_input.find_descriptor(sys.stdin)
     guest = guests.get(ctx.hypervisor, name)
     guest.check_running()
