@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO
@@ -24,7 +25,11 @@ _PROGRESS_INTERVAL = 15.0
 #: The width of a page of the book, in columns, on a wide terminal.
 _MAX_COLUMNS = 100
 
+#: How many characters of a command `detail` prints: scripts are arguments, too.
+_MAX_COMMAND = 300
+
 _ignoring_errors = False
+_quiet = _verbose = False
 
 _prefix: ContextVar[str] = ContextVar("speaker", default="")
 
@@ -38,8 +43,23 @@ def _get_console() -> Console:
     return _console
 
 
+def set_volume(*, quiet: bool, verbose: bool) -> None:
+    """Print no progress, only warnings, errors and results (``quiet``); or also each command (``verbose``)."""
+    global _quiet, _verbose
+    _quiet, _verbose = quiet, verbose
+
+
+def detail(argv: Sequence[str]) -> None:
+    """Print a command that is about to run, if the user wants to see them."""
+    if _verbose:
+        shown = flat(shlex.join(argv))
+        _print(f"+ {shown[:_MAX_COMMAND]}{'…' if len(shown) > _MAX_COMMAND else ''}", "dim")
+
+
 def say(message: str, *, lines: bool = False) -> None:
     """Print one line of progress; with ``lines`` keep the newlines of ``message``, for the text of an error."""
+    if _quiet:
+        return
     _print(plain(message) if lines else flat(message), "")
 
 
@@ -128,7 +148,7 @@ def step(name: str) -> Iterator[None]:
     start = time.monotonic()
     outcome = "failed"
     try:
-        if _get_console().is_terminal and not _prefix.get():
+        if not _quiet and _get_console().is_terminal and not _prefix.get():
             with _get_console().status(f"{name} …", spinner="line"):
                 yield
         else:
@@ -160,7 +180,7 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], object]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    live = _get_console().is_terminal and not _prefix.get()
+    live = not _quiet and _get_console().is_terminal and not _prefix.get()
     shown = Progress(*columns, console=_get_console(), transient=True) if live else None
     with step(name) if shown is None else nullcontext():
         if shown is None:

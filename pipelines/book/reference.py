@@ -30,6 +30,8 @@ CORE = (
     ("list", "l", False, "List the tasks."),
     ("print-completion-script", "", True, "Print the completion script for bash, zsh or fish."),
     ("project", "C", True, "Use this project directory."),
+    ("quiet", "q", False, "Print no progress, as for cron."),
+    ("verbose", "v", False, "Print each command that runs."),
     ("version", "V", False, "Show the version."),
 )
 

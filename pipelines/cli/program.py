@@ -28,7 +28,7 @@ from pipelines.cli.command_line import Line, UnknownWord, format_option
 from pipelines.cli.registry import COMMAND, Contexts, Registry
 from pipelines.cli.task import PROJECT_KEY
 from pipelines.errors import VirtrootError
-from pipelines.log import result
+from pipelines.log import result, set_volume
 
 with lazy.imports():
     from pipelines import settings
@@ -70,6 +70,8 @@ class Program(program.Program):
             Argument(names=("config", "f"), help="Read settings from this file, too."),
             Argument(names=("connect", "c"), help="Which libvirt: auto, embedded or qemu:///system."),
             Argument(names=("debug", "d"), kind=bool, default=False, help="Show debug messages and tracebacks."),
+            Argument(names=("quiet", "q"), kind=bool, default=False, help="Print no progress, as for cron."),
+            Argument(names=("verbose", "v"), kind=bool, default=False, help="Print each command that runs."),
             Argument(names=("print-completion-script",), help="Print the completion script for bash, zsh or fish."),
         ]
 
@@ -88,6 +90,9 @@ class Program(program.Program):
         options = {name: argument.value for name, argument in line.core.args.items()}
         if options["debug"]:
             enable_logging()
+        if options["quiet"] and options["verbose"]:
+            raise VirtrootError("--quiet and --verbose exclude each other", "use only one of them")
+        set_volume(quiet=options["quiet"], verbose=options["verbose"])
         if options["help"]:
             return self._show(line.context)
         if options["version"]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeGuard
 
+from pipelines import log
 from pipelines.errors import VirtrootError
 from pipelines.host.feed import Feeder, Source
 from pipelines.text import split_lines, trim
@@ -113,6 +114,7 @@ def _start(
     argv: Sequence[str], stdin: Source | None, env: Mapping[str, str] | None, *, new_session: bool
 ) -> Iterator[tuple[subprocess.Popen[bytes], Feeder | None]]:
     """Start ``argv`` with pipes for its output; an exception in the block kills it."""
+    log.detail(argv)
     source: IO[bytes] | int = subprocess.DEVNULL
     writer = -1
     if _is_plain_file(stdin):

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipelines import lazy
+from pipelines import lazy, log
 from pipelines.errors import VirtrootError
 from pipelines.host import process
 from pipelines.host.feed import Source
@@ -116,6 +116,7 @@ class InContainer:
         limit: int | None = None,
     ) -> Completed:
         """See `Target.run`."""
+        log.detail(argv)
         if limit is None and (stdin is None or isinstance(stdin, bytes)):
             done = runner.of(self.container, self.python).run(argv, stdin, timeout)
             if done is not None:
