@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import share
+from pipelines import metrics, share
 from pipelines.cli.task import GUEST, Context, context_of, print_data, task
 from pipelines.context import CommandContext
 from pipelines.errors import VirtrootError
@@ -15,7 +15,8 @@ from pipelines.guest import guest as guests
 from pipelines.guest import manifest_copy, previous_roots, ssh_access
 from pipelines.guest.guest import Guest
 from pipelines.libvirt.hypervisor import Hypervisor
-from pipelines.log import warn
+from pipelines.log import result, warn
+from pipelines.metrics import Gauge
 from pipelines.pool import place, shares
 from pipelines.target import programs
 from pipelines.text import age, one_line, size, split_lines, table
@@ -106,6 +107,21 @@ def format_table(rows: list[Row]) -> str:
         for row in rows
     ]
     return table(lines)
+
+
+def make_metrics(rows: list[Row]) -> str:
+    """Return the rows as metrics for Prometheus."""
+    running = Gauge("guest_running", "Whether a guest runs.")
+    seconds = Gauge("guest_age_seconds", "Time since the install of a guest.")
+    taken = Gauge("guest_size_bytes", "Size of a guest's root.")
+    shared = Gauge("guest_shared_bytes", "How much of that size other trees share.")
+    for row in rows:
+        labels = {"guest": row.name, "recipe": row.recipe, "artifact": row.artifact}
+        running.add(float(row.state == "running"), **labels)
+        seconds.add(row.age, **labels)
+        taken.add(row.size, **labels)
+        shared.add(row.shared, **labels)
+    return metrics.render([running, seconds, taken, shared])
 
 
 def info(name: str, ctx: CommandContext) -> dict[str, Any]:
@@ -201,11 +217,19 @@ def _sum_exclusive(measured: list[tuple[int, int] | None]) -> int | None:
     return sum(each[0] - each[1] for each in measured if each)
 
 
-@task(name="list", help={"shares": "list the shares and which guests have them", "json": "print JSON"})
+@task(
+    name="list",
+    help={
+        "shares": "list the shares and which guests have them",
+        "json": "print JSON",
+        "prometheus": "print metrics for the node exporter",
+    },
+)
 def list_task(
     c: Context,
     shares: bool = False,
     json: bool = False,
+    prometheus: bool = False,
 ) -> None:
     """List the guests.
 
@@ -213,6 +237,11 @@ def list_task(
     ./inv list --shares
     """
     ctx = context_of(c)
+    if prometheus and (shares or json):
+        raise VirtrootError("--prometheus excludes --shares and --json", "use only one of them")
+    if prometheus:
+        result(make_metrics(list_rows(ctx)))
+        return
     if shares:
         shared = share.list_rows(ctx)
         print_data(shared if json else share.format_table(shared))

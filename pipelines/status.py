@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines import metrics
 from pipelines.artifact import pruning
 from pipelines.artifact.build_id import BuildId
 from pipelines.artifact.history import RunRecord, state_since
@@ -15,6 +16,7 @@ from pipelines.cli.task import Context, context_of, print_data, task
 from pipelines.context import CommandContext
 from pipelines.errors import CheckFailed, VirtrootError
 from pipelines.log import result
+from pipelines.metrics import Gauge
 from pipelines.night import timer
 from pipelines.settings import parse_time_span
 from pipelines.text import age, table
@@ -94,6 +96,18 @@ def format_table(rows: list[Row]) -> str:
     return table(cells)
 
 
+def make_metrics(rows: list[Row]) -> str:
+    """Return the rows as metrics for Prometheus."""
+    golden = Gauge("recipe_golden_age_seconds", "Age of the golden root of a recipe.")
+    good = Gauge("recipe_last_good_run_age_seconds", "Time since the last good nightly run of a recipe.")
+    failed = Gauge("recipe_last_run_failed", "Whether the last nightly run of a recipe failed.")
+    for row in rows:
+        golden.add(row.age, recipe=row.recipe)
+        good.add(row.checked, recipe=row.recipe)
+        failed.add(float(row.outcome == "failed") if row.outcome else None, recipe=row.recipe)
+    return metrics.render([golden, good, failed])
+
+
 def refuse_stale(rows: list[Row], max_age: str) -> None:
     """Raise `CheckFailed` if the last good nightly run of a recipe is older than ``max_age``, or if there was none.
 
@@ -118,19 +132,32 @@ def _seconds_since(moment: datetime, now: datetime) -> int:
     return int((now - moment).total_seconds())
 
 
-@task(name="status", help={"max-age": "maximum age of a recipe's last good run, like 36h", "json": "print JSON"})
+@task(
+    name="status",
+    help={
+        "max-age": "maximum age of a recipe's last good run, like 36h",
+        "json": "print JSON",
+        "prometheus": "print metrics for the node exporter, and exit 0",
+    },
+)
 def status_task(
     c: Context,
     max_age: str = "",
     json: bool = False,
+    prometheus: bool = False,
 ) -> None:
     """Show the state of each recipe; exit 1 if one had no good nightly run for too long.
 
     ./inv status
     ./inv status --max-age 36h
     """
+    if prometheus and json:
+        raise VirtrootError("--prometheus excludes --json", "use only one of them")
     ctx = context_of(c, max_age=max_age)
     rows = list_status(ctx)
+    if prometheus:
+        result(make_metrics(rows))
+        return
     print_data(rows if json else format_table(rows))
     following = timer.find_next_run(Path(ctx.settings.project))
     if following and not json:

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "symptom": {"symptom"},
 }
 #: What every package may use, but for those that may use less.
-SHARED = {"context", "errors", "invocation", "lazy", "log", "project", "settings", "text"}
+SHARED = {"context", "errors", "invocation", "lazy", "log", "metrics", "project", "settings", "text"}
 LESS = {"recipe": {"errors"}, "symptom": {"errors", "text"}}
 #: Verbs that are made of verbs.
 OF_VERBS = {"candidate", "demo", "list", "nightly", "run", "test", "upgrade"}
