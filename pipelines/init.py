@@ -104,7 +104,7 @@ def init_task(
 
     ./inv init vms
     """
-    chosen = Path(directory or ".").absolute()
+    chosen = Path(directory or ".").resolve()
     written = init(chosen)
     for path in written:
         say(f"wrote {path}")

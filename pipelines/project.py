@@ -7,6 +7,7 @@ known: `init` records it.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Iterator
@@ -52,16 +53,34 @@ def find(given: str = "") -> Path:
             return _check_given(source, Path(text).absolute())
     own = PROGRAM if is_checkout(PROGRAM) else None
     nearest = next((each for each in _list_parents() if _find_file(each) or each == own), None)
-    if nearest not in (None, own, SYSTEM) and str(nearest) not in _read_known():
-        raise VirtrootError(
-            f"{nearest} is a project directory that you did not make or use before",
-            f"run ./inv init {nearest} if you trust its settings; or use -C for another one",
-        )
+    if nearest and nearest not in (own, SYSTEM):
+        _refuse_unknown(nearest)
     if nearest or own:
         return nearest or PROGRAM
     if _find_file(SYSTEM):
         return SYSTEM
     raise VirtrootError("no project directory", "run ./inv init DIR to make one, then use it by cd or -C DIR")
+
+
+def _refuse_unknown(directory: Path) -> None:
+    """Raise `VirtrootError` for a directory that this user does not know, or whose file another user wrote since."""
+    if str(directory) not in _read_known():
+        raise VirtrootError(
+            f"{directory} is a project directory that you did not make or use before",
+            f"run ./inv init {directory} if you trust its settings; or use -C for another one",
+        )
+    file = _find_file(directory)
+    owner = file.lstat().st_uid if file else 0
+    if owner not in {0, os.geteuid(), _get_sudo_user()}:
+        raise VirtrootError(
+            f"{file} belongs to the user {owner}", f"use -C {directory} if you trust that user; or change its owner"
+        )
+
+
+def _get_sudo_user() -> int | None:
+    """Return the number of the user who became root by sudo, if any."""
+    text = os.environ.get("SUDO_UID", "")
+    return int(text) if os.geteuid() == 0 and text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _check_given(source: str, directory: Path) -> Path:
@@ -102,10 +121,13 @@ def read_settings(directory: Path) -> dict[str, Any]:
     import yaml
 
     try:
+        if not path.is_file():
+            # Opening a pipe would wait for a writer.
+            raise IsADirectoryError(errno.EISDIR, "Is a directory" if path.is_dir() else "Not a file")
         with path.open(encoding="utf-8") as file:
             content = file.read(_MOST_BYTES)
         found = yaml.safe_load(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(str(error))
         raise VirtrootError(
             f"cannot read {path}: {reason}", "fix it; ./inv help settings lists the settings"
@@ -127,6 +149,8 @@ def read_settings(directory: Path) -> dict[str, Any]:
 
 def record_known(directory: Path) -> None:
     """Record that this user trusts the settings of ``directory``; raises `VirtrootError` if that cannot be written."""
+    # The current directory, which is compared with it, has no links in its path.
+    directory = directory.resolve()
     if str(directory) in _read_known():
         return
     path = _get_known_file(Path(_home()))
@@ -143,9 +167,10 @@ def record_known(directory: Path) -> None:
 def _read_known() -> set[str]:
     """Return the directories that this user, or the user who became root by sudo, trusts."""
     homes = [_home()]
-    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
-        with suppress(KeyError, OverflowError):
-            homes.append(pwd.getpwuid(int(os.environ["SUDO_UID"])).pw_dir)
+    user = _get_sudo_user()
+    if user is not None:
+        with suppress(KeyError):
+            homes.append(pwd.getpwuid(user).pw_dir)
     known: set[str] = set()
     for home in homes:
         try:
@@ -157,7 +182,11 @@ def _read_known() -> set[str]:
 
 
 def _home() -> str:
-    return os.environ.get("HOME") or "/"
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        # A user without a home knows no project directory.
+        return "/nonexistent"
 
 
 def _get_known_file(home: Path) -> Path:

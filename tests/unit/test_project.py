@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,3 +166,52 @@ def test_a_list_that_cannot_be_written_is_an_error(home: Path, tmp_path: Path) -
     (home / ".local").write_text("a file")
     with pytest.raises(VirtrootError, match="Not a directory"):
         project.record_known(tmp_path)
+
+
+def test_a_path_with_links_is_known_by_the_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path / "own", known=False)
+    (tmp_path / "link").symlink_to("own")
+    project.record_known(tmp_path / "link" / ".." / "link")
+    monkeypatch.chdir(tmp_path / "link")
+    assert project.find() == made
+
+
+def test_a_known_directory_that_another_user_made_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path / "own")
+    monkeypatch.chdir(made)
+    assert project.find() == made
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    monkeypatch.setattr(Path, "lstat", lambda _: SimpleNamespace(st_uid=4712))
+    with pytest.raises(VirtrootError, match="belongs to the user 4712"):
+        project.find()
+    assert project.find(str(made)) == made
+    monkeypatch.setattr(Path, "lstat", lambda _: SimpleNamespace(st_uid=4711))
+    assert project.find() == made
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "a: &a [x]\nb: *c\n"])
+def test_a_hostile_file_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / project.FILE).write_text(content)
+    with pytest.raises(VirtrootError, match="cannot read"):
+        project.read_settings(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / project.FILE)
+    with pytest.raises(VirtrootError, match=r"cannot read .*: Not a file"):
+        project.read_settings(tmp_path)
+
+
+def test_a_user_without_a_home_can_name_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path / "own")
+
+    def refuse() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", refuse)
+    assert project.find(str(made)) == made
+    monkeypatch.chdir(made)
+    with pytest.raises(VirtrootError, match="did not make or use before"):
+        project.find()
