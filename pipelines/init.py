@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
 from pathlib import Path
@@ -110,5 +111,5 @@ def init_task(
         say(f"wrote {path}")
     if chosen == SYSTEM:
         say(f"output of {SYSTEM} is in {SYSTEM_OUTPUT}")
-    where = "" if directory in ("", ".") else f"cd {directory} && "
+    where = "" if directory in ("", ".") else f"cd {shlex.quote(directory)} && "
     say(f"{chosen} is a project directory now; next: {where}{invocation.get_name()} demo")

@@ -62,4 +62,4 @@ def remove_task(
         remove(each, ctx, ask=None if yes else confirm)
         say(f"removed {each}")
 
-    several.for_each(list(dict.fromkeys(name)), do)
+    several.for_each(several.list_names(name, ctx, all_of_them=False), do)

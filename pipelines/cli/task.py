@@ -45,7 +45,7 @@ ACCEPT = {"accept": "grant the recipe's requests to the host (shares, overlayfs,
 
 
 #: The key of invoke's configuration with the project directory.
-PROJECT_KEY = "virtroot_project"
+PROJECT_KEY = "project_of_virtroot"
 
 
 def settings_of(context: Context, **given: str) -> settings.Settings:

@@ -22,10 +22,13 @@ def list_names(
 ) -> list[str]:
     """Return the names ``given``, without repetitions, or those of all guests that are not temporary.
 
-    With ``running`` only those of all guests that run, or do not run. Raises `VirtrootError` for names and ``--all``.
+    With ``running`` only those of all guests that run, or do not run. Raises `VirtrootError` for names and
+    ``--all``, and for neither.
     """
     if given and all_of_them:
         raise VirtrootError("--all and names of guests exclude each other", "use only one of them")
+    if not given and not all_of_them:
+        raise VirtrootError("no guest is named", "name one or several, or use --all")
     if not all_of_them:
         return list(dict.fromkeys(given))
     found = [guest for guest in guests.list_guests(ctx.hypervisor) if not guest.transient]

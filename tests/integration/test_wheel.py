@@ -29,7 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return installed.make_environment(tmp_path / "home")
 
 
-def run(*argv: object, cwd: Path, env: dict[str, str], status: int = 0) -> subprocess.CompletedProcess[str]:
+def run(*argv: object, cwd: Path | str, env: dict[str, str], status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([*map(str, argv)], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == status, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -82,6 +82,22 @@ def test_the_wheel_makes_a_project_and_plans_a_build(
     assert run(bin_directory / "python", "-m", "virtroot", "--version", cwd=tmp_path, env=environment).stdout
 
 
+def test_what_is_printed_for_later_names_the_program_and_the_project(
+    bin_directory: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    virtroot, project = bin_directory / "virtroot", tmp_path / "my vms"
+    said = run(virtroot, "init", "my vms", cwd=tmp_path, env=environment).stderr
+    assert said.splitlines()[-1].endswith("next: cd 'my vms' && virtroot demo")
+    shown = run(virtroot, "-C", project, "nightly-timer", "--show", cwd="/", env=environment).stdout
+    assert f"{virtroot} -C '{project}' nightly" in shown or f'{virtroot} -C "{project}" nightly' in shown
+    script = run(virtroot, "--print-completion-script", "bash", cwd="/", env=environment).stdout
+    assert f"< <({virtroot} --complete -- " in script
+    assert script.splitlines()[-1] == "complete -F _virtroot inv invoke virtroot"
+    (project / "virtroot.yaml").write_text("project: elsewhere\n")
+    refused = run(virtroot, "-C", project, "plan", "-d", "debian", cwd="/", env=environment, status=2)
+    assert refused.stderr.startswith("error: unknown setting virtroot.project\n")
+
+
 def test_an_installed_program_has_no_tasks_for_development(
     bin_directory: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -100,6 +116,8 @@ def test_plain_invoke_runs_the_tasks_in_a_project(
     assert plan.stdout.startswith("arch rolling")
     refused = run(invoke, "plan", "--distro", "nope", cwd=project, env=environment, status=2)
     assert refused.stderr.splitlines()[0] == "error: no recipe nope"
+    refused = run(invoke, "stop", cwd=project, env=environment, status=2)
+    assert refused.stderr.splitlines()[0] == "error: no guest is named"
     (project / "virtroot.yaml").write_text("recipes: mine\n")
     refused = run(invoke, "plan", "--distro", "arch", cwd=project, env=environment, status=2)
     assert refused.stderr.splitlines()[0] == "error: no recipe arch"

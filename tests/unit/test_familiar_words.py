@@ -186,5 +186,7 @@ def test_all_are_those_that_are_not_temporary(monkeypatch: pytest.MonkeyPatch) -
     assert several.list_names([], ctx, all_of_them=True, running=True) == ["web"]
     assert several.list_names([], ctx, all_of_them=True, running=False) == ["db"]
     assert several.list_names(["b", "a", "b"], ctx, all_of_them=False) == ["b", "a"]
+    with pytest.raises(VirtrootError, match="no guest is named"):
+        several.list_names([], ctx, all_of_them=False)
     with pytest.raises(VirtrootError, match="exclude each other"):
         several.list_names(["web"], ctx, all_of_them=True)

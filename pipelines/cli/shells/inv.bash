@@ -32,4 +32,4 @@ _virtroot() {
     fi
 }
 
-complete -F _virtroot inv invoke
+complete -F _virtroot inv invoke virtroot

@@ -10,6 +10,6 @@ function __virtroot
     end
 end
 
-for name in inv invoke
+for name in inv invoke virtroot
     complete --command $name --no-files --arguments '(__virtroot)'
 end

@@ -11,4 +11,4 @@ _virtroot() {
     fi
 }
 
-compdef _virtroot inv invoke
+compdef _virtroot inv invoke virtroot
