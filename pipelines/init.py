@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -43,12 +45,16 @@ def init(directory: Path) -> list[Path]:
     if projects.is_checkout(directory):
         projects.record_known(directory)
         return []
+    projects.check_recordable(directory)
     files = {
         Path("tests", ".gitkeep"): b"",
         Path(".gitignore"): b"/output/\n/invoke.yaml\n",
         Path("tasks.py"): _TASKS.encode(),
         Path(projects.FILE): make_settings_file(directory).encode(),
     }
+    if projects.find_file(directory):
+        # It may have the other name.
+        del files[Path(projects.FILE)]
     written = _write_recipes(directory / "recipes")
     written += [directory / name for name, content in files.items() if _write_new(directory / name, content)]
     projects.find(str(directory))
@@ -76,23 +82,35 @@ def _write_recipes(directory: Path) -> list[Path]:
     if directory.exists() or directory.is_symlink():
         # Recipes that the user deleted or renamed do not come back.
         return []
-    partial = directory.with_name(f".{directory.name}.partial")
-    if partial.is_dir() and not partial.is_symlink():
-        # A killed task left it.
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    for name in _RECIPES:
-        (partial / name).write_bytes((PROGRAM / "recipes" / name).read_bytes())
-    durable.publish(partial, directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # A name that nobody can know: another user, or a guest in a share, could put a link there.
+    partial = Path(tempfile.mkdtemp(prefix=".virtroot-", dir=directory.parent))
+    try:
+        for name in _RECIPES:
+            (partial / name).write_bytes((PROGRAM / "recipes" / name).read_bytes())
+            (partial / name).chmod(0o644)
+        partial.chmod(0o755)
+        durable.publish(partial, directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return [directory / name for name in _RECIPES]
 
 
 def _write_new(path: Path, content: bytes) -> bool:
-    """Write a file unless there is one; return whether it was written."""
-    if path.exists() or path.is_symlink():
+    """Write a file unless there is one, or its directory is a link; return whether it was written."""
+    if path.exists() or path.is_symlink() or path.parent.is_symlink():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write(path, content)
+    handle, partial = tempfile.mkstemp(prefix=".virtroot-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(partial).chmod(0o644)
+        durable.publish(Path(partial), path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
     return True
 
 

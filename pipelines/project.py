@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import VirtrootError
-from pipelines.text import one_line, split_lines
+from pipelines.text import one_line, plain, split_lines
 
 #: The directory with the program's own files: containerfiles, skeletons, the acceptance suite, the book.
 PROGRAM = Path(__file__).resolve().parent.parent
@@ -50,14 +51,14 @@ def find(given: str = "") -> Path:
     """
     for source, text in (("-C", given), (VARIABLE, os.environ.get(VARIABLE, ""))):
         if text:
-            return _check_given(source, Path(text).absolute())
+            return _check_given(source, Path(text).resolve())
     own = PROGRAM if is_checkout(PROGRAM) else None
-    nearest = next((each for each in _list_parents() if _find_file(each) or each == own), None)
+    nearest = next((each for each in _list_parents() if find_file(each) or each == own), None)
     if nearest and nearest not in (own, SYSTEM):
         _refuse_unknown(nearest)
     if nearest or own:
         return nearest or PROGRAM
-    if _find_file(SYSTEM):
+    if find_file(SYSTEM):
         return SYSTEM
     raise VirtrootError("no project directory", "run ./inv init DIR to make one, then use it by cd or -C DIR")
 
@@ -69,7 +70,7 @@ def _refuse_unknown(directory: Path) -> None:
             f"{directory} is a project directory that you did not make or use before",
             f"run ./inv init {directory} if you trust its settings; or use -C for another one",
         )
-    file = _find_file(directory)
+    file = find_file(directory)
     owner = file.lstat().st_uid if file else 0
     if owner not in {0, os.geteuid(), _get_sudo_user()}:
         raise VirtrootError(
@@ -87,7 +88,7 @@ def _check_given(source: str, directory: Path) -> Path:
     if not directory.is_dir():
         what = "not a directory" if directory.exists() else "No such file or directory"
         raise VirtrootError(f"{source}: {directory}: {what}", "name a project directory; ./inv init DIR makes one")
-    if not _find_file(directory) and not is_checkout(directory):
+    if not find_file(directory) and not is_checkout(directory):
         raise VirtrootError(f"{source}: {directory}: no {FILE} there", f"run ./inv init {directory} to make it one")
     return directory
 
@@ -101,7 +102,7 @@ def _list_parents() -> Iterator[Path]:
     yield from (current, *current.parents)
 
 
-def _find_file(directory: Path) -> Path | None:
+def find_file(directory: Path) -> Path | None:
     """Return the file with the settings of ``directory``; raises `VirtrootError` if it has two of them."""
     found = [path for path in (directory / FILE, directory / _OTHER_FILE) if os.path.lexists(path)]
     if len(found) > 1:
@@ -114,7 +115,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
 
     Raises `VirtrootError` if the file cannot be read, has no mapping, or is of a newer format.
     """
-    path = _find_file(directory)
+    path = find_file(directory)
     if path is None:
         return {}
     # Most commands read no such file, and the import takes longer than some of them.
@@ -153,15 +154,31 @@ def record_known(directory: Path) -> None:
     directory = directory.resolve()
     if str(directory) in _read_known():
         return
+    check_recordable(directory)
     path = _get_known_file(Path(_home()))
-    if "\n" in str(directory):
-        raise VirtrootError(f"{str(directory)!r}: a newline in the name", "use another directory")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{directory}\n")
+        before = _read_lines(path) if path.exists() else []
+        content = "".join(f"{each}\n" for each in (*before, directory)).encode(errors="surrogateescape")
+        # A file that is cut short would name another directory.
+        handle, partial = tempfile.mkstemp(prefix=".projects-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+        Path(partial).replace(path)
     except OSError as error:
         raise VirtrootError(f"{path}: {error.strerror}", "fix its owner or mode") from error
+
+
+def check_recordable(directory: Path) -> None:
+    """Raise `VirtrootError` for a directory whose name has control characters, which a list of names cannot have."""
+    if plain(str(directory)) != str(directory) or "\n" in str(directory) or "\t" in str(directory):
+        raise VirtrootError(f"{str(directory)!r}: control characters in the name", "use another directory")
+
+
+def _read_lines(path: Path) -> list[str]:
+    return split_lines(path.read_bytes().decode(errors="surrogateescape"))
 
 
 def _read_known() -> set[str]:
@@ -174,8 +191,7 @@ def _read_known() -> set[str]:
     known: set[str] = set()
     for home in homes:
         try:
-            content = _get_known_file(Path(home)).read_text(encoding="utf-8", errors="surrogateescape")
-            known |= {*split_lines(content)}
+            known |= {*_read_lines(_get_known_file(Path(home)))}
         except OSError:
             continue
     return known
@@ -192,4 +208,6 @@ def _home() -> str:
 def _get_known_file(home: Path) -> Path:
     own = home == Path(_home())
     state = os.environ.get("XDG_STATE_HOME", "") if own else ""
+    # Its specification says to ignore a relative path, which would be one below a guest's root or share.
+    state = state if Path(state).is_absolute() else ""
     return Path(state or home / ".local" / "state") / "virtroot" / "projects"

@@ -39,6 +39,10 @@ SECOND_NAME = {"delete": "remove", "rm": "remove"}
 _NAMES, _WITHOUT_NAMES = "name", ("verify",)
 
 
+#: Tasks whose optional argument may be the name of a task: topics, directories.
+_TAKE_ANY_WORD = ("help", "init")
+
+
 class Contexts(Protocol):
     """The tasks' contexts by name, see `registry.Contexts`."""
 
@@ -168,7 +172,7 @@ class Line:
             self.called[-1] = self._tasks.make_subcommand(str(self.context.name), word)
         # If the positional argument is optional or has a value, the name of a task starts that task. --name reaches a
         # guest that has the name of a task.
-        elif name and (word not in self._tasks or _needs_value(name)):
+        elif name and (word not in self._tasks or _needs_value(name) or self.context.name in _TAKE_ANY_WORD):
             self._set_value(name, word)
         elif word in self._tasks:
             self.called.append(deepcopy(self._tasks[word]))

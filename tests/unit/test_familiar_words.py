@@ -75,6 +75,8 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
         ("stop list", "stop", {"name": ["list"]}),
         ("verify web db --boot", "verify", {"name": ["web", "db"], "boot": True}),
         ("verify -d debian", "verify", {"distro": "debian"}),
+        ("help nightly", "help", {"topic": "nightly"}),
+        ("init demo", "init", {"directory": "demo"}),
         ("nightly web mail", "nightly", {"recipe": ["web", "mail"]}),
     ],
 )

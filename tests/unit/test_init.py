@@ -113,3 +113,32 @@ def test_a_killed_init_is_completed_by_the_next(tmp_path: Path, monkeypatch: pyt
     init.init(made)
     assert {path.name for path in made.iterdir()} == {".gitignore", "recipes", "tasks.py", "tests", "virtroot.yaml"}
     assert {path.name for path in (made / "recipes").iterdir()} == {"arch.yaml", "debian.yaml", "schema.json"}
+
+
+def test_planted_links_lead_nowhere(tmp_path: Path) -> None:
+    """A guest can plant them in a share, in which an administrator types init."""
+    project_directory, outside = tmp_path / "share", tmp_path / "outside"
+    for directory in (project_directory, outside):
+        directory.mkdir()
+    (outside / "victim").write_text("mine")
+    for name in (".virtroot.yaml.partial", ".tasks.py.partial", ".recipes.partial"):
+        (project_directory / name).symlink_to(outside / "victim")
+    (project_directory / "tests").symlink_to(outside)
+    init.init(project_directory)
+    assert (outside / "victim").read_text() == "mine"
+    assert [path.name for path in outside.iterdir()] == ["victim"]
+    assert not (project_directory / "virtroot.yaml").is_symlink()
+
+
+def test_settings_under_the_other_name_stay(tmp_path: Path) -> None:
+    (tmp_path / "virtroot.yml").write_text("keep: 3\n")
+    init.init(tmp_path)
+    assert not (tmp_path / "virtroot.yaml").exists()
+    assert project.read_settings(tmp_path) == {"keep": 3}
+
+
+def test_a_name_that_no_list_can_have_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for name in ("two\nlines", "carriage\rreturn", "\x1b[0m"):
+        with pytest.raises(VirtrootError, match="control characters"):
+            init.init(tmp_path / name)
+    assert [*tmp_path.iterdir()] == []
