@@ -69,8 +69,7 @@ def stop_engine() -> None:
 def _ensure_engine() -> None:
     where = endpoint.get_endpoint()
     if endpoint.is_forbidden(where):
-        # It says so.
-        engines.connect()
+        raise endpoint.Forbidden(where)
     if where.named_by:
         raise VirtrootError(f"no Docker engine answers {where}", "start that engine, or use another one")
     if os.geteuid() != 0:

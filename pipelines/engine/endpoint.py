@@ -64,7 +64,17 @@ def is_forbidden(endpoint: Endpoint) -> bool:
         return True
 
 
-def get_user() -> str:
+class Forbidden(VirtrootError):
+    """This user may not use the engine."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(
+            f"the user {_get_user()} may not use the Docker engine {endpoint}",
+            "run this with sudo; or as root: usermod --append --groups docker USER, then log in again",
+        )
+
+
+def _get_user() -> str:
     """Return the name of the user that this process runs as, or the number of one without a name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name

@@ -315,12 +315,8 @@ class Engine:
             return None
 
 
-class Forbidden(VirtrootError):
-    """This user may not use the engine."""
-
-
 def connect() -> Engine:
-    """Connect to the engine. Raises `Forbidden` if this user may not use it, and `VirtrootError` if none answers."""
+    """Connect to the engine. Raises VirtrootError if none answers, `endpoint.Forbidden` if this user may not use it."""
     where = endpoint.get_endpoint()
     try:
         client = docker_client.make_client()
@@ -329,10 +325,7 @@ def connect() -> Engine:
         client.api = docker_client.Api(base_url=where.url, timeout=client.api.timeout, version=client.api.api_version)
     except (DockerException, requests.RequestException) as error:
         if endpoint.is_forbidden(where):
-            raise Forbidden(
-                f"the user {endpoint.get_user()} may not use the Docker engine {where}",
-                "run this with sudo; or as root: usermod --append --groups docker USER, then log in again",
-            ) from error
+            raise endpoint.Forbidden(where) from error
         raise VirtrootError(
             f"no Docker engine answers {where}", "run ./inv setup to install and start one, or set DOCKER_HOST"
         ) from error

@@ -14,7 +14,7 @@ from docker.errors import DockerException
 
 from pipelines import setup
 from pipelines.engine import engine as engines
-from pipelines.engine.endpoint import Endpoint, get_endpoint
+from pipelines.engine.endpoint import Endpoint, Forbidden, get_endpoint
 from pipelines.errors import VirtrootError
 from pipelines.settings import Settings
 
@@ -128,10 +128,10 @@ def test_a_user_who_may_not_use_the_engine_is_told_so(
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         monkeypatch.setattr("os.access", lambda *_: False)
         monkeypatch.setattr("docker.DockerClient", MagicMock(side_effect=DockerException("Permission denied")))
-        with pytest.raises(engines.Forbidden, match=f"may not use the Docker engine .unix://{path}") as refused:
+        with pytest.raises(Forbidden, match=f"may not use the Docker engine .unix://{path}") as refused:
             engines.connect()
         assert "sudo" in refused.value.hint
         assert not engines.is_available()
         # An engine that this user may not use is not installed a second time.
-        with pytest.raises(engines.Forbidden):
+        with pytest.raises(Forbidden):
             setup.setup(Settings())
