@@ -117,21 +117,21 @@ def test_faults_are_found_and_repaired_as_reported(
         for broken in cases:
             assert any(broken.says in found[each]["says"] for each in broken.found), found
             fixed = [each for each in broken.found if found[each]["fix"]]
-            assert fixed == ([] if broken.mend else list(broken.found))
+            assert fixed == ([] if broken.repair else list(broken.found))
         capsys.readouterr()
         doctor.apply_fixes(findings)
         said = " ".join(capsys.readouterr().err.split())
-        left = collect_findings(name for name in names if CASES[name].mend)
+        left = collect_findings(name for name in names if CASES[name].repair)
         for each in collect_findings(names) - left:
             assert f"{each[0]}: {found[each]['fix']}" in said
         if left == collect_findings(names):
             assert (said, state(target)) == ("", before)
-        mended = faults(json.dumps(doctor.as_data(doctor.examine(CommandContext(settings), ""))))
-        assert frozenset(mended) - usual == left
+        repaired = faults(json.dumps(doctor.as_data(doctor.examine(CommandContext(settings), ""))))
+        assert frozenset(repaired) - usual == left
     finally:
         for broken in cases:
-            if broken.mend:
-                target.run(["sh", "-ec", broken.mend])
+            if broken.repair:
+                target.run(["sh", "-ec", broken.repair])
 
 
 @pytest.mark.parametrize("name", ["a root that sshd refuses", "an fstab of disks", "a share that is gone"])
@@ -140,7 +140,7 @@ def test_faults_of_one_guest_are_found(machine: Virtroot, target: Target, name: 
     target.run(["sh", "-ec", broken.broken])
     findings = doctor.examine(CommandContext(machine.settings), "web")
     doctor.apply_fixes(findings)
-    target.run(["sh", "-ec", broken.mend or "true"])
+    target.run(["sh", "-ec", broken.repair or "true"])
     assert set(faults(json.dumps(doctor.as_data(findings)))) == broken.found
     assert doctor.compute_status(findings) == int(broken.needed)
     assert faults(json.dumps(doctor.as_data(doctor.examine(CommandContext(machine.settings), "web")))) == {}
@@ -149,9 +149,9 @@ def test_faults_of_one_guest_are_found(machine: Virtroot, target: Target, name: 
 def test_fix_repairs_faults_and_reports_those_that_remain(machine: Virtroot, target: Target) -> None:
     target.run(["sh", "-ec", f"chmod 700 {WEB}; rm {WEB_BOOT}/kernel"])
     assert set(faults(machine("doctor", "web", "--json", status=1).stdout)) == {("web", "root"), ("web", "kernel")}
-    mended = machine("doctor", "--name", "web", "--fix", "--json")
-    assert faults(mended.stdout) == {}
-    assert mended.stderr.splitlines() == [
+    repaired = machine("doctor", "--name", "web", "--fix", "--json")
+    assert faults(repaired.stdout) == {}
+    assert repaired.stderr.splitlines() == [
         f"web: chmod 0755 {WEB}",
         f"web: copy the kernel of web to {WEB_BOOT} again",
     ]

@@ -28,19 +28,19 @@ MACHINE, POOLS = "libvirt's machine", "the pool"
 class Case:
     """A command that breaks something in the hypervisor's container, and the findings that report it.
 
-    ``mend`` is the command that repairs it. It is empty where ``--fix`` does that.
+    ``repair`` is the command that repairs it. It is empty where ``--fix`` does that.
     """
 
     broken: str
     found: frozenset[tuple[str, str]]
     says: str
-    mend: str = ""
+    repair: str = ""
     needed: bool = True
 
 
-def case(broken: str, *found: tuple[str, str], says: str, mend: str = "", needed: bool = True) -> Case:
+def case(broken: str, *found: tuple[str, str], says: str, repair: str = "", needed: bool = True) -> Case:
     """Return a fault with its findings as arguments."""
-    return Case(broken, frozenset(found), says, mend, needed)
+    return Case(broken, frozenset(found), says, repair, needed)
 
 
 #: How many faults are caused at once, since each run of the doctor takes seconds.
@@ -55,23 +55,27 @@ CASES = {
         f"mv {VIRTIOFSD} /tmp/; cat > {VIRTIOFSD} <<'END'\n{REFUSES}END\nchmod 755 {VIRTIOFSD}",
         (MACHINE, "virtiofsd"),
         says="can't apply the child capabilities",
-        mend=f"mv /tmp/virtiofsd {VIRTIOFSD}",
+        repair=f"mv /tmp/virtiofsd {VIRTIOFSD}",
     ),
     "nothing describes virtiofsd": case(
-        f"mv {JSON} /tmp/", (MACHINE, "vhost-user"), says="Unable to find a satisfying", mend=f"mv /tmp/*.json {JSON}"
+        f"mv {JSON} /tmp/", (MACHINE, "vhost-user"), says="Unable to find a satisfying", repair=f"mv /tmp/*.json {JSON}"
     ),
     "no virtiofsd": case(
         f"mv {VIRTIOFSD} /tmp/",
         (MACHINE, "virtiofsd"),
         (MACHINE, "vhost-user"),
         says="missing: guests cannot have their roots",
-        mend=f"mv /tmp/virtiofsd {VIRTIOFSD}",
+        repair=f"mv /tmp/virtiofsd {VIRTIOFSD}",
     ),
     "no zstd": case(
-        "mv /usr/bin/zstd /tmp/", (MACHINE, "programs"), says="missing: zstd", mend="mv /tmp/zstd /usr/bin/"
+        "mv /usr/bin/zstd /tmp/", (MACHINE, "programs"), says="missing: zstd", repair="mv /tmp/zstd /usr/bin/"
     ),
     "no bubblewrap": case(
-        "mv /usr/bin/bwrap /tmp/", (MACHINE, "bubblewrap"), says="missing", mend="mv /tmp/bwrap /usr/bin/", needed=False
+        "mv /usr/bin/bwrap /tmp/",
+        (MACHINE, "bubblewrap"),
+        says="missing",
+        repair="mv /tmp/bwrap /usr/bin/",
+        needed=False,
     ),
     # The share in it is closed by itself: an open one would be a fault of its own.
     "an open pool": case(
@@ -87,7 +91,7 @@ CASES = {
         "mount -o remount,bind,noexec /var/lib/libvirt",
         (POOLS, "mount options"),
         says="noexec: guests run",
-        mend="mount -o remount,bind,exec /var/lib/libvirt",
+        repair="mount -o remount,bind,exec /var/lib/libvirt",
         needed=False,
     ),
     "a pool that is almost full": case(
@@ -96,7 +100,7 @@ CASES = {
         ("web", "room"),
         ("layered", "room"),
         says="MiB of",
-        mend=f"rm {POOL}/fill",
+        repair=f"rm {POOL}/fill",
         needed=False,
     ),
     "what killed tasks left": case(
@@ -116,31 +120,31 @@ CASES = {
         f"mkdir {POOL}/root.lost {place.boot('lost')}",
         (POOLS, "roots"),
         says=f"{POOL}/root.lost without a domain",
-        mend=f"rmdir {POOL}/root.lost {place.boot('lost')}",
+        repair=f"rmdir {POOL}/root.lost {place.boot('lost')}",
         needed=False,
     ),
     "a root that sshd refuses": case(f"chmod 775 {WEB}", ("web", "root"), says="has mode 0775"),
     "a root that is somebody's": case(
-        f"chown 1000 {WEB}", ("web", "root"), says="belongs to user 1000", mend=f"chown 0 {WEB}"
+        f"chown 1000 {WEB}", ("web", "root"), says="belongs to user 1000", repair=f"chown 0 {WEB}"
     ),
     "an fstab of disks": case(
         f"echo /dev/sda1 / ext4 defaults 0 1 > {WEB}/etc/fstab.new; cat {WEB}/etc/fstab >> {WEB}/etc/fstab.new; "
         f"cd {WEB}/etc; mv fstab old; mv fstab.new fstab",
         ("web", "fstab"),
         says="/dev/sda1 / ext4",
-        mend=f"cd {WEB}/etc; mv old fstab",
+        repair=f"cd {WEB}/etc; mv old fstab",
     ),
     "an fstab that is a link to the host's": case(
         f"cd {WEB}/etc; mv fstab old; ln -s /etc/fstab fstab",
         ("web", "fstab"),
         says="missing or not readable",
-        mend=f"cd {WEB}/etc; mv old fstab",
+        repair=f"cd {WEB}/etc; mv old fstab",
     ),
     "a kernel that is the host's": case(
         f"ln -sfn /etc/passwd {WEB}/vmlinuz",
         ("web", "kernel"),
         says="leaves the root through a link",
-        mend=f"ln -sfn boot/vmlinuz-1 {WEB}/vmlinuz",
+        repair=f"ln -sfn boot/vmlinuz-1 {WEB}/vmlinuz",
     ),
     "a kernel that is newer": case(f"echo new > {WEB}/initrd.img", ("web", "kernel"), says="initrd", needed=False),
     "a kernel that QEMU cannot read": case(
@@ -153,19 +157,19 @@ CASES = {
         f"cd {WEB}; mv usr away; ln -s /etc usr",
         ("web", "usr"),
         says="would be served as one",
-        mend=f"cd {WEB}; rm usr; mv away usr",
+        repair=f"cd {WEB}; rm usr; mv away usr",
     ),
     "a share that is gone": case(
         f"mv {POOL}/share.data {POOL}/away",
         ("web", "shares"),
         says="is missing",
-        mend=f"mv {POOL}/away {POOL}/share.data",
+        repair=f"mv {POOL}/away {POOL}/share.data",
     ),
     "a share that leads out": case(
         f"cd {POOL}; mv share.data away; ln -s /etc share.data",
         ("web", "shares"),
         says="leads to /etc now",
-        mend=f"cd {POOL}; rm share.data; mv away share.data",
+        repair=f"cd {POOL}; rm share.data; mv away share.data",
     ),
     "layers that are not mounted": case(f"umount {LAYERED}", ("layered", "root"), says="are not mounted", needed=False),
     "a mount without a guest": case(
@@ -173,11 +177,11 @@ CASES = {
         (POOLS, "overlay mounts"),
         (POOLS, "roots"),
         says="without a guest",
-        mend=f"umount {POOL}/root.gone; rmdir {POOL}/root.gone",
+        repair=f"umount {POOL}/root.gone; rmdir {POOL}/root.gone",
         needed=False,
     ),
     "a root that is gone": case(
-        f"mv {WEB} {POOL}/away.web", ("web", "root"), says="is missing", mend=f"mv {POOL}/away.web {WEB}"
+        f"mv {WEB} {POOL}/away.web", ("web", "root"), says="is missing", repair=f"mv {POOL}/away.web {WEB}"
     ),
 }
 

@@ -168,6 +168,14 @@ def test_what_can_be_told_of_the_others_is_told(capsys: pytest.CaptureFixture[st
     assert "no account file" in capsys.readouterr().err
 
 
+@pytest.fixture
+def no_engine() -> Iterator[None]:
+    """docker's client leaves a socket open where no engine answers."""
+    with patch("pipelines.engine.engine.connect", side_effect=VirtrootError("no Docker engine answers", "start it")):
+        yield
+
+
+@pytest.mark.usefixtures("no_engine")
 @pytest.mark.parametrize(
     ("setting", "names"), [("none", None), ("all", ()), ("web, db", ["web", "db"]), (["web"], ["web"])]
 )
@@ -187,6 +195,7 @@ def test_what_names_no_guests_is_refused(setting: object) -> None:
         from_section({"upgrade": setting})
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_a_night_whose_guests_stay_behind_has_failed(tmp_path: Path) -> None:
     with (
         patch("pipelines.nightly.upgrade_all", side_effect=VirtrootError("web does not come up", "look")),
