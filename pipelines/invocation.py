@@ -37,8 +37,8 @@ def make_command(project: str | Path) -> list[str]:
     if is_checkout(PROGRAM):
         program = [str(PROGRAM / "inv")]
     else:
-        beside = Path(sys.executable).parent / _INSTALLED
+        installed = Path(sys.executable).parent / _INSTALLED
         called = Path(sys.argv[0]).absolute()
-        script = called if called.name == _INSTALLED and called.is_file() else beside
+        script = called if called.name == _INSTALLED and called.is_file() else installed
         program = [str(script)] if script.is_file() else [sys.executable, "-P", "-m", _INSTALLED]
     return program if Path(project) == PROGRAM else [*program, "-C", str(project)]

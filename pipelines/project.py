@@ -106,7 +106,9 @@ def find_file(directory: Path) -> Path | None:
     """Return the file with the settings of ``directory``; raises `VirtrootError` if it has two of them."""
     found = [path for path in (directory / FILE, directory / _OTHER_FILE) if os.path.lexists(path)]
     if len(found) > 1:
-        raise VirtrootError(f"{directory} has both {FILE} and {_OTHER_FILE}", f"delete {_OTHER_FILE}")
+        raise VirtrootError(
+            f"{directory} has both {FILE} and {_OTHER_FILE}", f"merge them into {FILE}, and delete the other one"
+        )
     return found[0] if found else None
 
 
@@ -124,7 +126,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             # Opening a pipe would wait for a writer.
-            raise IsADirectoryError(errno.EISDIR, "Is a directory" if path.is_dir() else "Not a file")
+            raise OSError(errno.EINVAL, "Is a directory" if path.is_dir() else "Not a file")
         with path.open(encoding="utf-8") as file:
             content = file.read(_MOST_BYTES)
         found = yaml.safe_load(content)

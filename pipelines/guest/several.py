@@ -42,7 +42,7 @@ def for_each(names: Sequence[str], do: Callable[[str], object], *, at_once: bool
     many failed; `CheckFailed`, if all of them are failed checks.
     """
     if not names:
-        say("there is no such guest")
+        say("no guest to work on")
     if len(names) == 1:
         do(names[0])
         return

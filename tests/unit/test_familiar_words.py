@@ -171,7 +171,7 @@ def test_the_error_of_one_guest_is_its_own(said: list[str]) -> None:
     with pytest.raises(VirtrootError, match="no guest a"):
         several.for_each(["a"], fail)
     several.for_each([], fail)
-    assert said == ["there is no such guest"]
+    assert said == ["no guest to work on"]
 
 
 def test_all_are_those_that_are_not_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
